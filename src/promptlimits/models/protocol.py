@@ -1,0 +1,191 @@
+"""What tuning needs from a frozen model, and the packed form in which pairs reach it.
+
+The model's laws, tested by the contract suite in `promptlimits.testing`:
+
+1. `next_token_logits(prompts, pairs)` equals running each pair on its own behind its own
+   copy of the prompt (concatenation), in value and in gradient.
+2. Problem b of a batch equals the same problem run alone.
+3. No weight is trainable and no call changes the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPair:
+    """A key and its value as text and as token ids.
+
+    Attributes:
+        key: The key as text.
+        value: The value as text, without the end marker.
+        key_ids: Token ids of the key, as the tokenizer gives them for the bare text.
+        value_ids: Token ids of the answer, the end marker last. Never empty.
+    """
+
+    key: str
+    value: str
+    key_ids: tuple[int, ...]
+    value_ids: tuple[int, ...]
+
+    @property
+    def input_ids(self) -> tuple[int, ...]:
+        """Tokens the model reads: key and value, without the end marker."""
+        return self.key_ids + self.value_ids[:-1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedPairs:
+    """K pairs, their input tokens end to end; no padding is computed with.
+
+    Attributes:
+        input_ids: (T,) token ids of all pairs.
+        lengths: (K,) input tokens of each pair; they sum to T.
+        read: (R,) indices into T of the positions whose next token is scored.
+        targets: (R,) the token that must follow each read position.
+        pair_of_read: (R,) the pair that each read position belongs to.
+    """
+
+    input_ids: Tensor
+    lengths: Tensor
+    read: Tensor
+    targets: Tensor
+    pair_of_read: Tensor
+
+    @property
+    def num_pairs(self) -> int:
+        """K."""
+        return int(self.lengths.numel())
+
+
+def pack(pairs: Sequence[EncodedPair], *, device: torch.device | str = "cpu") -> PackedPairs:
+    """Pack pairs end to end and mark the positions that are scored.
+
+    A pair with key ids k_1..k_a and value ids v_1..v_b (v_b the end marker) contributes the
+    a + b - 1 inputs k_1..k_a v_1..v_{b-1}; its last b positions are read.
+
+    Args:
+        pairs: At least one pair; every key and value has at least one token.
+        device: Where the tensors are made.
+
+    Returns:
+        The packed pairs.
+    """
+    input_ids: list[int] = []
+    lengths: list[int] = []
+    read: list[int] = []
+    targets: list[int] = []
+    owner: list[int] = []
+    for index, pair in enumerate(pairs):
+        tokens = pair.input_ids
+        end = len(input_ids) + len(tokens)
+        read.extend(range(end - len(pair.value_ids), end))
+        targets.extend(pair.value_ids)
+        owner.extend([index] * len(pair.value_ids))
+        input_ids.extend(tokens)
+        lengths.append(len(tokens))
+
+    def tensor(values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    return PackedPairs(
+        input_ids=tensor(input_ids),
+        lengths=tensor(lengths),
+        read=tensor(read),
+        targets=tensor(targets),
+        pair_of_read=tensor(owner),
+    )
+
+
+class TextCodec(Protocol):
+    """Text to token ids and back, as stock tools will do it when the prompt is used."""
+
+    @property
+    def end_id(self) -> int:
+        """The end marker: the token at which stock `generate` stops."""
+        ...
+
+    def encode_key(self, text: str) -> tuple[int, ...]:
+        """Ids of a key: exactly what the stock tokenizer returns for the bare text."""
+        ...
+
+    def encode_value(self, text: str) -> tuple[int, ...]:
+        """Ids of a value that follows a key, without the end marker."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        ...
+
+    def plain_token_ids(self) -> tuple[int, ...]:
+        """Ids of tokens that are ordinary text: not special, and one token when re-encoded."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a record says about a frozen model.
+
+    Attributes:
+        name: Short name for people.
+        reference: What the user gave: catalog name, directory, GGUF file or hub id.
+        path: Directory that stock tools load it from, or the hub id.
+        weights_hash: SHA-256 over the weight files, in hexadecimal.
+        parameters: Number of weights.
+        dim: D, width of a prompt token.
+        layers: Number of transformer blocks.
+        vocabulary: V.
+        context_length: Most tokens of one sequence, prompt included.
+        compute_dtype: Name of the dtype it computes with, such as "float32".
+        notes: Facts a report must show, such as "4-bit weights dequantised to float32".
+    """
+
+    name: str
+    reference: str
+    path: str
+    weights_hash: str
+    parameters: int
+    dim: int
+    layers: int
+    vocabulary: int
+    context_length: int
+    compute_dtype: str
+    notes: tuple[str, ...] = ()
+
+
+class FrozenModel(Protocol):
+    """A frozen causal language model that reads soft prompts."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What a record says about it."""
+        ...
+
+    @property
+    def codec(self) -> TextCodec:
+        """Its text codec."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes with."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings (..., D) of token ids (...), with the model's own scaling."""
+        ...
+
+    def next_token_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
+        """Logits (B, R, V) at the read positions, behind prompts (B, P, D); P may be 0."""
+        ...

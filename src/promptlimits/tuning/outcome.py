@@ -1,0 +1,39 @@
+"""How a training run ended, with a remedy for each ending.
+
+Expected failures of training are values, not exceptions.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a training run ended."""
+
+    SOLVED = "solved"
+    STALLED = "stalled"
+    OUT_OF_STEPS = "out_of_steps"
+    OUT_OF_TIME = "out_of_time"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return _REMEDIES[self]
+
+    @property
+    def final(self) -> bool:
+        """Whether a later command would find nothing left to do in this run."""
+        return self not in (Outcome.INTERRUPTED, Outcome.OUT_OF_TIME)
+
+
+_REMEDIES = {
+    Outcome.SOLVED: "nothing to do: every answer is exact",
+    Outcome.STALLED: "use fewer pairs, more prompt tokens, or more restarts",
+    Outcome.OUT_OF_STEPS: "raise --max-steps, or use fewer pairs or more prompt tokens",
+    Outcome.OUT_OF_TIME: "raise --budget; the same command goes on where this one stopped",
+    Outcome.DIVERGED: "lower --learning-rate",
+    Outcome.INTERRUPTED: "run the same command again: it goes on where it stopped",
+}

@@ -1,0 +1,131 @@
+"""Opening the file: settings, the checks before anything is trusted, and migration."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from promptlimits.errors import RunFailed, UserError
+from promptlimits.store.faults import cannot_write, damaged, for_people, newer_store, not_a_store
+from promptlimits.store.schema import VERSION, migrate, version_of
+
+_OLDEST_SQLITE = (3, 38, 0)  # STRICT tables (3.37) and built-in JSON functions (3.38)
+_BUSY_SECONDS = 5.0
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of a store, and refuse a path that can never be one.
+
+    Args:
+        path: The store.
+
+    Raises:
+        UserError: The path is a folder, or its folder cannot be made or written.
+    """
+    if path.is_dir():
+        raise not_a_store(path, "a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error.strerror or str(error)) from error
+
+
+def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a store's file, check it, and bring it to this program's schema.
+
+    Args:
+        path: The store.
+        read_only: Change nothing, whatever its version.
+
+    Returns:
+        A connection in autocommit mode.
+
+    Raises:
+        UserError: The file is missing (read-only), not a store, damaged, too new, or cannot
+            be opened.
+        RunFailed: This Python's SQLite is too old, or the disk failed.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise RunFailed(
+            f"SQLite {sqlite3.sqlite_version} is too old to hold a store",
+            remedy="use a Python built with SQLite 3.38 or newer",
+        )
+    connection = None
+    try:
+        connection = _connect(path, read_only=read_only)
+        _check(path, connection, read_only=read_only)
+        if not read_only:
+            _make_durable(connection)
+            migrate(connection)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        translated = for_people(path, error) if isinstance(error, sqlite3.Error) else None
+        if translated is None:
+            raise
+        raise translated from error
+    return connection
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Connect, having found out whether the file can be used as asked."""
+    if read_only:
+        return _connect_to_read(path)
+    # SQLite opens a file that cannot be written without a word: say so before hours of work.
+    # (Opening it here to find out would drop the locks this process holds on it.)
+    effective = os.access in os.supports_effective_ids
+    if path.exists() and not os.access(path, os.W_OK, effective_ids=effective):
+        raise cannot_write(path, "permission denied")
+    return sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect to a file that another process may be writing, or that nobody can write."""
+    if not path.is_file():
+        raise UserError(
+            f"store {path}", "be a file", got="nothing there", remedy="check the folder's name"
+        )
+    address = path.absolute().as_uri() + "?mode=ro"
+    connection = _connect_to_address(address)
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        # SQLite makes a -shm file beside a WAL database even to read it. Where it cannot, and
+        # no log is left over, nobody is writing and nothing can change under us.
+        return _connect_to_address(address + "&immutable=1")
+    return connection
+
+
+def _connect_to_address(address: str) -> sqlite3.Connection:
+    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+
+
+def _check(path: Path, connection: sqlite3.Connection, *, read_only: bool) -> None:
+    """Refuse another program's file, a newer schema and damaged pages."""
+    connection.execute("PRAGMA foreign_keys = ON")
+    version = version_of(connection)
+    if version is None:
+        raise not_a_store(path, "another program's SQLite database")
+    if version > VERSION:
+        raise newer_store(path, version, VERSION)
+    if read_only and version < VERSION:
+        raise UserError(
+            f"store {path}",
+            f"have schema version {VERSION} to be read without writing",
+            got=f"version {version}",
+            remedy="open it once with a command that writes, which brings it up to date",
+        )
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise damaged(path, verdict)
+
+
+def _make_durable(connection: sqlite3.Connection) -> None:
+    """Write-ahead log where the file system allows it, else a journal synced at each write."""
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    # Without the log (some network file systems), NORMAL may damage the file at a power cut.
+    connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'wal' else 'FULL'}")

@@ -1,0 +1,163 @@
+"""Tables of the store, their laws written as SQL, and how an old file becomes a new one.
+
+Every table is append-only by trigger, but `checkpoints`: it holds the one state a run
+resumes from, and a foreign key ties that state to the curve row of the same step, so the
+two can never tell different stories. The database refuses what the code should not do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+APPLICATION_ID = 0x504C494D  # "PLIM": tells a store from another program's database.
+VERSION = 1
+
+RESUMABLE = ("interrupted", "out_of_time")
+"""Outcomes after which a run may go on; every other outcome is final."""
+
+_APPEND_ONLY = ("runs", "steps", "endings", "records", "used_time")
+
+_TABLES = (
+    """
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        spec_hash TEXT NOT NULL UNIQUE CHECK (length(spec_hash) = 64),
+        spec TEXT NOT NULL CHECK (json_valid(spec)),
+        seed INTEGER NOT NULL,
+        provenance TEXT NOT NULL CHECK (json_valid(provenance)),
+        created TEXT NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE steps (
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        step INTEGER NOT NULL CHECK (step >= 0),
+        metrics TEXT NOT NULL CHECK (json_valid(metrics)),
+        created TEXT NOT NULL,
+        PRIMARY KEY (run_id, step)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE checkpoints (
+        run_id INTEGER PRIMARY KEY,
+        step INTEGER NOT NULL,
+        state BLOB NOT NULL,
+        FOREIGN KEY (run_id, step) REFERENCES steps (run_id, step)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE endings (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        outcome TEXT NOT NULL CHECK (length(outcome) > 0),
+        final INTEGER NOT NULL CHECK (final IN (0, 1)),
+        result TEXT NOT NULL CHECK (json_valid(result)),
+        artifact BLOB,
+        created TEXT NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX endings_of_run ON endings (run_id)",
+    "CREATE UNIQUE INDEX one_final_ending ON endings (run_id) WHERE final = 1",
+    """
+    CREATE TABLE records (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (length(kind) > 0),
+        key_hash TEXT NOT NULL CHECK (length(key_hash) = 64),
+        key TEXT NOT NULL CHECK (json_valid(key)),
+        payload TEXT NOT NULL CHECK (json_valid(payload)),
+        created TEXT NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX records_by_key ON records (kind, key_hash)",
+    """
+    CREATE TABLE used_time (
+        id INTEGER PRIMARY KEY,
+        command_hash TEXT NOT NULL CHECK (length(command_hash) > 0),
+        seconds REAL NOT NULL CHECK (seconds >= 0),
+        created TEXT NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX used_time_of_command ON used_time (command_hash)",
+)
+
+_STEPS_GO_UP = """
+    CREATE TRIGGER steps_go_up BEFORE INSERT ON steps
+    WHEN NEW.step <= (SELECT MAX(step) FROM steps WHERE run_id = NEW.run_id)
+    BEGIN SELECT RAISE(ABORT, 'steps of a run must go up'); END
+"""
+
+_ENDED = """
+    CREATE TRIGGER no_{table}_after_final BEFORE INSERT ON {table}
+    WHEN EXISTS (SELECT 1 FROM endings WHERE run_id = NEW.run_id AND final = 1)
+    BEGIN SELECT RAISE(ABORT, 'the run has ended'); END
+"""
+
+_FROZEN = """
+    CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}
+    BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END
+"""
+
+
+def _version_1() -> tuple[str, ...]:
+    """Statements that make the first version out of an empty file."""
+    frozen = tuple(
+        _FROZEN.format(table=table, verb=verb)
+        for table in _APPEND_ONLY
+        for verb in ("UPDATE", "DELETE")
+    )
+    ended = tuple(_ENDED.format(table=table) for table in ("steps", "endings"))
+    return (*_TABLES, _STEPS_GO_UP, *ended, *frozen, f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+MIGRATIONS: Mapping[int, Sequence[str]] = {0: _version_1()}
+"""Statements that lead from each version to the next. Released entries never change."""
+
+
+def version_of(connection: sqlite3.Connection) -> int | None:
+    """The schema version of an open file.
+
+    Args:
+        connection: Any readable SQLite database.
+
+    Returns:
+        Its version, 0 for a database without any table, None where the database belongs to
+        another program.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID:
+        return int(version)
+    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    return 0 if (application, version, tables) == (0, 0, 0) else None
+
+
+def migrate(
+    connection: sqlite3.Connection,
+    *,
+    migrations: Mapping[int, Sequence[str]] = MIGRATIONS,
+    target: int = VERSION,
+) -> None:
+    """Bring an open store to `target`, all steps in one transaction.
+
+    A kill at any moment leaves the old version or the new one: the version number and the
+    application id sit in the database header, which is part of the transaction.
+
+    Args:
+        connection: A store in autocommit mode that this process alone writes.
+        migrations: Statements from each version to the next.
+        target: Version to reach.
+    """
+    version = version_of(connection)
+    if version is None or version >= target:
+        return
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for step in range(version, target):
+            for statement in migrations[step]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {int(target)}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

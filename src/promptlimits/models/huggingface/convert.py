@@ -1,0 +1,178 @@
+"""Converting what a catalog or a user has into the directory that stock tools load.
+
+GGUF weights are dequantised to float32 once: reading SmolLM2 from GGUF takes half a minute,
+from safetensors two seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from promptlimits.errors import UserError
+from promptlimits.models.cache import Progress, no_progress
+from promptlimits.models.huggingface.network import read_network, readable
+from promptlimits.models.huggingface.quiet import quiet
+
+_GGUF_MAGIC: Final = b"GGUF"
+_PLAIN_TYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})
+# Keys that say where a file lay on the machine that converted it.
+_MACHINE_KEYS: Final = ("_name_or_path", "_model_name_or_path", "name_or_path")
+_MACHINE_TOKENIZER_KEYS: Final = (*_MACHINE_KEYS, "is_local", "local_files_only")
+
+
+def gguf_note(path: Path, *, name: str) -> str:
+    """Check that a GGUF file is whole and say how its weights are stored.
+
+    Args:
+        path: The file.
+        name: What messages call it.
+
+    Returns:
+        A fact for reports, such as "Q4_1 weights dequantised to float32".
+
+    Raises:
+        UserError: It is not a GGUF file, it is truncated, or it is one part of several.
+    """
+    from gguf import GGUFReader  # a second to import, and only conversion needs it
+
+    with path.open("rb") as stream:
+        magic = stream.read(len(_GGUF_MAGIC))
+    if magic != _GGUF_MAGIC:
+        raise UserError(
+            name,
+            "be a GGUF file",
+            got=f"a file that starts with {magic!r}",
+            remedy="give a .gguf file, or a directory with config.json and safetensors",
+        )
+    with readable(name, "be a whole GGUF file", remedy="download it again"):
+        reader = GGUFReader(path)
+        split = reader.get_field("split.count")
+        parts = int(split.contents()) if split else 1
+        types = Counter(tensor.tensor_type.name for tensor in reader.tensors)
+    if parts > 1:
+        raise UserError(
+            name,
+            "be one GGUF file",
+            got=f"one of {parts} parts",
+            remedy="join them with llama.cpp's gguf-split --merge",
+        )
+    quantised = [kind for kind, _ in types.most_common() if kind not in _PLAIN_TYPES]
+    stored = quantised[0] if quantised else types.most_common(1)[0][0] if types else "no"
+    return f"{stored} weights {'dequantised' if quantised else 'converted'} to float32"
+
+
+def convert_gguf(
+    gguf: Path, directory: Path, *, name: str, on_progress: Progress = no_progress
+) -> None:
+    """Write a GGUF file as a float32 safetensors directory with its tokenizer.
+
+    Args:
+        gguf: The file, checked by `gguf_note`.
+        directory: An existing directory.
+        name: What messages call the model.
+        on_progress: Told that it takes a while.
+
+    Raises:
+        UserError: transformers does not read this architecture or this tokenizer.
+    """
+    on_progress(f"converting {name} to float32 safetensors, once (half a minute or more)")
+    with quiet():
+        model = read_network(gguf.parent, name=name, dtype=torch.float32, gguf_file=gguf.name)
+        with readable(
+            name, "hold a tokenizer that transformers reads", remedy="use a safetensors directory"
+        ):
+            tokenizer = AutoTokenizer.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+            )
+    # The weights are plain float32 now, but the model still calls itself quantised.
+    model.hf_quantizer = None
+    model._is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    _save(model, tokenizer, directory, name=name)
+
+
+def convert_iglm(
+    files: Path, directory: Path, *, name: str, on_progress: Progress = no_progress
+) -> None:
+    """Write IgLM's checkpoint as a safetensors directory with a tokenizer for plain text.
+
+    Its weights come as pickle: they are read only because the catalog pins their hash, and
+    with `weights_only`, which runs no code. Its configuration names an end marker outside its
+    vocabulary; [CLS], with which its authors end generation, takes the place. Its authors'
+    tokenizer wants residues as a list; this one splits text, with the same ids.
+
+    Args:
+        files: Holds config.json, pytorch_model.bin and vocab.txt.
+        directory: An existing directory.
+        name: What messages call the model.
+        on_progress: Told what is being done.
+
+    Raises:
+        UserError: The files do not fit together.
+    """
+    on_progress(f"converting {name} to safetensors, once")
+    vocabulary = (files / "vocab.txt").read_text(encoding="utf-8").split()
+    tokenizer = _residue_tokenizer(vocabulary)
+    settings = json.loads((files / "config.json").read_text(encoding="utf-8"))
+    end = tokenizer.eos_token_id
+    settings |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": 0}
+    with quiet(), readable(name, "hold IgLM's weights", remedy="fetch it again"):
+        model = GPT2LMHeadModel(GPT2Config(**settings))
+        state = torch.load(files / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        masks = {key for key in state if key.endswith((".attn.bias", ".attn.masked_bias"))}
+        model.load_state_dict({key: state[key] for key in state if key not in masks})
+    _save(model, tokenizer, directory, name=name)
+
+
+def _residue_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """One token per residue; tokens in brackets are read as one and are special."""
+    backend = Tokenizer(
+        models.WordLevel(
+            {token: index for index, token in enumerate(vocabulary)}, unk_token="[UNK]"
+        )
+    )
+    backend.normalizer = normalizers.Replace(" ", "")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    backend.decoder = decoders.Fuse()
+    special = [token for token in vocabulary if token.startswith("[")]
+    backend.add_special_tokens([AddedToken(token, special=True) for token in special])
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **names,
+        mask_token="[MASK]",
+        cls_token="[CLS]",
+        eos_token="[CLS]",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, *, name: str
+) -> None:
+    with quiet(), readable(name, "be writable as safetensors", remedy="report this model"):
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    _drop_keys(directory / "config.json", _MACHINE_KEYS)
+    _drop_keys(directory / "tokenizer_config.json", _MACHINE_TOKENIZER_KEYS)
+
+
+def _drop_keys(path: Path, keys: tuple[str, ...]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in content.items() if key not in keys}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

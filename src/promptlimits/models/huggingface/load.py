@@ -1,0 +1,179 @@
+"""Loading a frozen causal language model, its tokenizer and what records say about it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from promptlimits.errors import UserError
+from promptlimits.models.cache import Progress, no_progress
+from promptlimits.models.hashing import weights_hash
+from promptlimits.models.huggingface.checkpoint import (
+    read_config,
+    read_tokenizer,
+    read_weight_files,
+)
+from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
+from promptlimits.models.huggingface.locate import Located, locate
+from promptlimits.models.huggingface.network import read_network, readable
+from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.protocol import ModelCard
+
+_LENGTH_KEYS: Final = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedParts:
+    """A frozen model in parts.
+
+    Attributes:
+        model: The network, in evaluation mode, no weight trainable, eager attention.
+        tokenizer: Its stock tokenizer.
+        card: What a record says about it.
+        codec: Its text codec.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    card: ModelCard
+    codec: HuggingFaceCodec
+
+
+def load_parts(
+    reference: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    allow_hub: bool = True,
+    on_progress: Progress = no_progress,
+) -> LoadedParts:
+    """Load a frozen causal language model.
+
+    No pickle is opened and no code of a model is run.
+
+    Args:
+        reference: A catalog name, a directory, a GGUF file or a hub id.
+        dtype: What it computes with.
+        device: Where it runs.
+        allow_hub: Whether the hub may be asked.
+        on_progress: Told of downloads and conversions.
+
+    Returns:
+        The model in parts.
+
+    Raises:
+        UserError: There is no such model, or it is not a whole causal language model with its
+            tokenizer.
+    """
+    _require_device(device)
+    found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
+    name = f"model {found.name}"
+    with quiet():
+        config = read_config(found.directory, name=name)
+        files = read_weight_files(found.directory, name=name)
+        # Hashing gives up the interpreter lock: beside reading, it costs no time.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            hashing = pool.submit(weights_hash, files)
+            model = read_network(found.directory, name=name, dtype=dtype)
+            digest = hashing.result()
+        vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
+    model = model.to(device).eval().requires_grad_(False)
+    codec = HuggingFaceCodec(
+        tokenizer,
+        _end_id(model, tokenizer, vocabulary=vocabulary, name=name),
+        joiner_of(tokenizer),
+        vocabulary=vocabulary,
+    )
+    card = _card(model, config, found, reference=reference, weights_hash=digest, dtype=dtype)
+    return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
+
+
+def _require_device(device: torch.device | str) -> None:
+    with readable("device", "be usable here", remedy="use cpu"):
+        try:
+            torch.zeros(1, device=device)
+        except AssertionError as error:  # a build without CUDA asserts
+            raise RuntimeError(str(error)) from error
+
+
+def _card(
+    model: PreTrainedModel,
+    config: PretrainedConfig,
+    found: Located,
+    *,
+    reference: str,
+    weights_hash: str,
+    dtype: torch.dtype,
+) -> ModelCard:
+    text = config.get_text_config()
+    name = f"model {found.name}"
+    return ModelCard(
+        name=found.name,
+        reference=reference,
+        path=found.path,
+        weights_hash=weights_hash,
+        # parameters() yields a tied weight once.
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        dim=_prompt_width(model, text, name=name),
+        layers=int(text.num_hidden_layers),
+        vocabulary=int(model.get_input_embeddings().weight.shape[0]),
+        context_length=_context_length(text, name=name),
+        compute_dtype=str(dtype).removeprefix("torch."),
+        notes=found.notes,
+    )
+
+
+def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) -> int:
+    """D: what the embedding gives, which must be what the first block takes."""
+    embedding = model.get_input_embeddings()
+    with torch.no_grad():
+        width = int(embedding(torch.zeros(1, dtype=torch.long, device=model.device)).shape[-1])
+    if width != text.hidden_size:
+        raise UserError(
+            name,
+            "have embeddings as wide as its hidden states",
+            got=f"{width} and {text.hidden_size}",
+            remedy="use another model: stock prompt tuning does not take this one either",
+        )
+    return width
+
+
+def _context_length(text: PretrainedConfig, *, name: str) -> int:
+    for key in _LENGTH_KEYS:
+        length = getattr(text, key, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    raise UserError(
+        name,
+        "say how many tokens it reads",
+        got="a config.json without that",
+        remedy="add max_position_embeddings to it",
+    )
+
+
+def _end_id(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int, name: str
+) -> int:
+    """The token at which stock `generate` stops.
+
+    A model may name several; any of them stops it, the first is used. Some name one outside
+    of their vocabulary (IgLM: 50256 of 33): then the tokenizer's own end or separator.
+    """
+    named = model.generation_config.eos_token_id if model.generation_config else None
+    several = named if isinstance(named, list) else [named]
+    for candidate in (*several, tokenizer.eos_token_id, tokenizer.sep_token_id):
+        if candidate is not None and 0 <= candidate < vocabulary:
+            return int(candidate)
+    raise UserError(
+        name,
+        "have an end marker in its vocabulary",
+        got=f"eos_token_id {named}",
+        remedy="set eos_token_id in its generation_config.json",
+    )

@@ -1,0 +1,98 @@
+"""Reading a network from disk, with every weight present and finite."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from promptlimits.errors import UserError
+
+_LOADING_ERRORS = (
+    *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError),
+    SafetensorError,
+)
+
+
+@contextmanager
+def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
+    """Turn whatever transformers raises inside into one line for people.
+
+    Args:
+        name: What is being read.
+        rule: What it must be.
+        remedy: What to do if it is not.
+
+    Raises:
+        OSError: The disk is full: that is not the file's fault.
+        UserError: Reading failed.
+    """
+    try:
+        yield
+    except _LOADING_ERRORS as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = lines[0] if lines else "no message"
+        if "No space left" in said:  # safetensors has no error number to go by
+            raise OSError(errno.ENOSPC, "No space left on device") from error
+        raise UserError(
+            name, rule, got=f"{type(error).__name__}: {said[:200].rstrip('.')}", remedy=remedy
+        ) from error
+
+
+def read_network(
+    directory: Path, *, name: str, dtype: torch.dtype, gguf_file: str | None = None
+) -> PreTrainedModel:
+    """Read a causal language model from a directory, never from pickle or remote code.
+
+    Args:
+        directory: Holds config.json and safetensors, or the GGUF file.
+        name: What messages call the model.
+        dtype: What its weights are read as.
+        gguf_file: Name of the GGUF file in `directory`, to read that instead.
+
+    Returns:
+        The network, with eager attention.
+
+    Raises:
+        UserError: It cannot be read, weights are missing, or one is not finite.
+    """
+    source = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
+    with readable(name, "be readable by transformers", remedy="download it again"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            attn_implementation="eager",
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **source,
+        )
+    # transformers fills what is missing with random numbers and only warns.
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            name,
+            "hold every weight of its architecture",
+            got=f"{len(missing)} missing ({', '.join(missing[:2])})",
+            remedy="download it again, or name the architecture it was saved as in config.json",
+        )
+    _require_finite(model, name)
+    network: PreTrainedModel = model
+    return network
+
+
+def _require_finite(model: PreTrainedModel, name: str) -> None:
+    for key, weight in model.named_parameters():
+        # A sum is one fast pass; only a large finite sum can overflow, so look twice.
+        if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight).all():
+            raise UserError(
+                name,
+                "have finite weights only",
+                got=f"NaN or infinity in {key}",
+                remedy="download it again, or load it with a wider dtype",
+            )

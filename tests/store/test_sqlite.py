@@ -13,6 +13,7 @@ import pytest
 
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.store import Store
+from promptlimits.store.faults import for_people
 from promptlimits.store.lock import lock_path
 from promptlimits.store.schema import APPLICATION_ID, VERSION
 
@@ -78,6 +79,55 @@ def test_a_truncated_file_is_noticed_on_opening(path):
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match="damaged"):
         Store.open(path)
+
+
+def test_damage_that_hurts_no_page_is_noticed_too(path):
+    filled(path)
+    content = bytearray(path.read_bytes())
+    content[36:40] = (77).to_bytes(4, "big")  # pages that the header calls free
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"got a damaged one \(Main freelist"):
+        Store.open(path)
+
+
+def test_updated_is_when_the_last_thing_was_recorded(path, monkeypatch):
+    clock = iter(f"2026-01-01T00:00:0{second}" for second in range(9))
+    monkeypatch.setattr("promptlimits.store.sqlite.now", lambda: next(clock))
+    with Store.open(path) as store:
+        run = store.start_run({"seed": 0}, seed=0, provenance={})
+        assert run.created == run.updated == "2026-01-01T00:00:00"
+        for step in (1, 2):
+            store.record_step(run.id, step=step, metrics={}, state=b"")
+        assert store.run(run.id).updated == "2026-01-01T00:00:02"
+        store.finish_run(run.id, outcome="interrupted", result={}, artifact=None)
+        assert store.run(run.id).updated == "2026-01-01T00:00:03"
+        store.record_step(run.id, step=3, metrics={}, state=b"")
+        assert store.run(run.id).updated == "2026-01-01T00:00:04"
+        assert store.run(run.id).created == "2026-01-01T00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        (sqlite3.SQLITE_IOERR_WRITE, RunFailed, "every step recorded before is kept"),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, UserError, "can be written"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, UserError, "another program holds"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, UserError, "undamaged"),
+        (sqlite3.SQLITE_NOTADB, UserError, "promptlimits wrote"),
+    ],
+)
+def test_every_fault_of_the_file_is_said_for_people(path, code, kind, words):
+    error = sqlite3.OperationalError("said by SQLite")
+    error.sqlite_errorcode = code
+    translated = for_people(path, error)
+    assert isinstance(translated, kind)
+    assert words in str(translated)
+    assert str(path) in str(translated)
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(path):
+    with Store.open(path) as store, pytest.raises(sqlite3.OperationalError):
+        store._all("SELECT * FROM nowhere")
 
 
 def test_a_failed_opening_gives_the_lock_back(path):

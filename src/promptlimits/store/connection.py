@@ -121,7 +121,7 @@ def _check(path: Path, connection: sqlite3.Connection, *, read_only: bool) -> No
         )
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise damaged(path, verdict)
+        raise damaged(path, str(verdict).splitlines()[-1])  # a heading comes before it
 
 
 def _make_durable(connection: sqlite3.Connection) -> None:

@@ -110,7 +110,7 @@ def _checkout(directory: Path = Path(__file__).parent) -> dict[str, str | bool |
         `git_commit` and `git_dirty`, both None where there is no checkout.
     """
     unknown: dict[str, str | bool | None] = {"git_commit": None, "git_dirty": None}
-    if not _git(directory, "ls-files", "--error-unmatch", Path(__file__).name):
+    if not _git(directory, "ls-files", Path(__file__).name):
         return unknown
     commit = _git(directory, "rev-parse", "HEAD")
     changes = _git(directory, "status", "--porcelain", "--untracked-files=no")

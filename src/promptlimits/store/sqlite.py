@@ -162,7 +162,7 @@ class Store:
             run = self._not_ended(run_id)
             raise UserError(
                 "step",
-                f"be above step {run.steps}, the last one recorded for run {run_id}",
+                f"be 0 or more and above every step of run {run_id} (up to {run.steps} so far)",
                 got=step,
                 remedy="go on from checkpoint(run_id)",
             ) from error

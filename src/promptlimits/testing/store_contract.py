@@ -70,6 +70,7 @@ def a_refused_step_leaves_no_trace(open_store: OpenStore, folder: Path) -> None:
     """A repeated or earlier step, an unknown run and a NaN change neither curve nor state."""
     with open_store(folder / "s.sqlite") as store:
         run = _start(store)
+        _refuses("-1", lambda: store.record_step(run.id, step=-1, metrics={}, state=b"wrong"))
         store.record_step(run.id, step=4, metrics={"loss": 1.0}, state=b"4")
 
         def record(run_id: int, step: int, loss: float) -> Callable[[], None]:
@@ -79,7 +80,6 @@ def a_refused_step_leaves_no_trace(open_store: OpenStore, folder: Path) -> None:
 
         _refuses("the same step", record(run.id, 4, 0.0))
         _refuses("an earlier step", record(run.id, 3, 0.0))
-        _refuses("a negative step", record(run.id, -1, 0.0))
         _refuses("an unknown run", record(run.id + 1, 1, 0.0))
         _refuses("NaN", record(run.id, 5, math.nan))
         _refuses("infinity", record(run.id, 5, math.inf))

@@ -96,6 +96,32 @@ def test_every_dependency_is_pinned_within_its_range(repository: Path) -> None:
         assert requirement.specifier.contains(pin), f"{requirement} against {pin}"
 
 
+def test_every_import_is_a_declared_dependency(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    published_by = importlib.metadata.packages_distributions()
+    imported = {
+        name.partition(".")[0]
+        for path in repository.glob("src/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported_names(node)
+    } - {"promptlimits", *sys.stdlib_module_names}
+    undeclared = {
+        name
+        for name in imported
+        if not declared & {canonicalize_name(d) for d in published_by.get(name, [])}
+    }
+    assert undeclared == set()
+
+
+def _imported_names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module is not None:
+        return [node.module]
+    return []
+
+
 def test_no_module_is_longer_than_the_ceiling(repository: Path) -> None:
     modules = [*repository.glob("src/**/*.py"), *repository.glob("tests/**/*.py")]
     assert modules

@@ -1,0 +1,1 @@
+"""What is proved: numbers in, bounds out. Nothing here imports torch."""

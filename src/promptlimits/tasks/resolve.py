@@ -1,0 +1,111 @@
+"""From what a user types to an encoded task: "capitals", "random:64,2,3", or a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from promptlimits._checks import require_positive_int
+from promptlimits.errors import UserError
+from promptlimits.tasks.builtin import capitals
+from promptlimits.tasks.encoded import EncodedTask, encode
+from promptlimits.tasks.files import shown
+from promptlimits.tasks.pairs import PairTask, read_pairs
+from promptlimits.tasks.random_tokens import random_pairs, require_seed
+
+if TYPE_CHECKING:
+    from promptlimits.models.protocol import TextCodec
+
+BUILT_IN: Final[dict[str, Callable[[], PairTask]]] = {"capitals": capitals}
+"""Names that `load_task` takes; a file of such a name is reached as ./NAME."""
+
+_RANDOM: Final = "random"
+_RANDOM_SIZES: Final = ("count", "key_tokens", "value_tokens")
+
+
+def load_task(
+    reference: str, codec: TextCodec, *, seed: int = 0, limit: int | None = None
+) -> EncodedTask:
+    """Load a task.
+
+    Args:
+        reference: A built-in name, "random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]", or the path of
+            a .csv or .jsonl file.
+        codec: The model's codec.
+        seed: Seed of random pairs, and of which pairs a limit keeps.
+        limit: Keep so many pairs, drawn with the seed; a smaller limit keeps a part of what a
+            larger one keeps, in the same order. None keeps all, in the order of the source.
+
+    Returns:
+        The task.
+
+    Raises:
+        UserError: The reference names no task, the task is faulty, or it has fewer pairs than
+            the limit.
+    """
+    require_seed(seed)
+    if limit is not None:
+        require_positive_int("limit", limit)
+    reference = reference.strip()
+    name, _, sizes = reference.partition(":")
+    if name == _RANDOM:
+        return _random_task(codec, reference, sizes, seed=seed, limit=limit)
+    task = BUILT_IN[reference]() if reference in BUILT_IN else _from_file(reference)
+    return encode(task if limit is None else _draw(task, limit, seed), codec)
+
+
+def _from_file(reference: str) -> PairTask:
+    path = Path(reference)
+    if not reference or not (path.suffix or path.exists()):
+        raise UserError(
+            "the task",
+            f"be {', '.join(BUILT_IN)}, random:COUNT, or a .csv or .jsonl file",
+            got=shown(reference),
+            remedy="check the name, or give the path of a file of pairs",
+        )
+    return read_pairs(path)
+
+
+def _draw(task: PairTask, limit: int, seed: int) -> PairTask:
+    """`limit` of the pairs, by a hash of seed and key: the same everywhere, nested in `limit`."""
+    total = len(task.pairs)
+    if limit > total:
+        raise UserError(
+            "limit",
+            f"be at most {total}, the pairs of {task.name}",
+            got=limit,
+            remedy="give a smaller one, or none to use all",
+        )
+    order = sorted(
+        task.pairs, key=lambda pair: hashlib.sha256(f"{seed}:{pair.key}".encode()).digest()
+    )
+    note = f"{limit} of {total} pairs, drawn with seed {seed}"
+    return replace(task, pairs=tuple(order[:limit]), notes=(*task.notes, note))
+
+
+def _random_task(
+    codec: TextCodec, reference: str, sizes: str, *, seed: int, limit: int | None
+) -> EncodedTask:
+    numbers = [text.strip() for text in sizes.split(",")]
+    # int() would also take "1_000", "+5" and digits of other scripts.
+    plain = all(text.isascii() and text.isdigit() and len(text) < 10 for text in numbers)
+    if not plain or len(numbers) > len(_RANDOM_SIZES) or not all(map(int, numbers)):
+        raise UserError(
+            "the task",
+            "be random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]] with whole numbers above 0",
+            got=shown(reference),
+            remedy="write random:64, or random:64,2,3 for keys of 2 and values of 3 tokens",
+        )
+    chosen = dict(zip(_RANDOM_SIZES, map(int, numbers), strict=False))
+    if limit is not None and limit > chosen["count"]:
+        raise UserError(
+            "limit",
+            f"be at most {chosen['count']}, the pairs of {reference}",
+            got=limit,
+            remedy="give a smaller one, or ask for more random pairs",
+        )
+    # A longer draw extends a shorter one, so this is the beginning of the whole task.
+    return random_pairs(codec, seed=seed, **(chosen | {"count": limit or chosen["count"]}))

@@ -1,0 +1,115 @@
+"""What the counting theorem claims and rests on, in words that an engineer can check."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+from promptlimits.bound import Assumption, Source
+from promptlimits.theory.number_formats import NumberFormat
+
+SOURCE: Final = Source(
+    reference="promptlimits",
+    statement="counting theorem (promptlimits.theory.token_capacity)",
+    form="proved here",
+)
+
+RANDOM_ANSWERS: Final = (
+    "The answers are independent and each is uniform over the given set of answers."
+)
+"""The one assumption about the task itself; a task drawn at random meets it."""
+
+_FIXED: Final = (
+    "The model, the keys and the decoding rule are fixed beforehand, "
+    "not chosen to suit the answers."
+)
+_ALONE: Final = (
+    "An answer depends on its prompt and its key alone: "
+    "no sampling, no influence of what else is in the batch."
+)
+_STORED: Final = (
+    "The number of prompt tokens is fixed beforehand, "
+    "and each number in the prompt is finite and kept in the stated format."
+)
+_NOTHING_ELSE: Final = (
+    "Nothing else about the answers reaches the model: no other weights, no text, no examples."
+)
+
+ASSUMPTIONS: Final = (RANDOM_ANSWERS, _FIXED, _ALONE, _STORED, _NOTHING_ELSE)
+"""All that the theorem rests on."""
+
+
+def counting_assumptions(answers_random: bool | None = None) -> tuple[Assumption, ...]:
+    """The assumptions as values.
+
+    Args:
+        answers_random: Whether the first one is known to hold for the task at hand.
+
+    Returns:
+        One value for each text.
+    """
+    return tuple(
+        Assumption(text=text, holds=answers_random if text is RANDOM_ANSWERS else None)
+        for text in ASSUMPTIONS
+    )
+
+
+def answers_in_words(size: int) -> str:
+    """A set of answers of which only the size is known.
+
+    Args:
+        size: M, 1 or more.
+
+    Returns:
+        Such as "a set of 243 answers".
+    """
+    if size == 1:
+        return "a set of a single answer"
+    if size.bit_length() <= 50:
+        return f"a set of {size:,} answers"
+    return f"a set of at least 2^{size.bit_length() - 1} answers"
+
+
+def statement(
+    *,
+    pairs: int | None,
+    prompt_tokens: int,
+    number: NumberFormat,
+    answers: str,
+    pool: int,
+    share: Fraction,
+) -> str:
+    """The claim in words; it never says that particular facts cannot be held.
+
+    Args:
+        pairs: The ceiling, None if there is none.
+        prompt_tokens: m.
+        number: What each number of the prompt can be.
+        answers: The set that answers are drawn from, in words.
+        pool: Keys among which the prompt may choose; 0 for no choice.
+        share: Share of answer lists let through.
+
+    Returns:
+        One sentence.
+    """
+    if pairs is None:
+        return (
+            "There is no ceiling: with a single answer to give, the answers carry no information."
+        )
+    part = (
+        f"one in {share.denominator:,}"
+        if share.numerator == 1
+        else f"a share of {share.numerator:,}/{share.denominator:,}"
+    )
+    drawn = f"each drawn at random from {answers}, at most {part} can"
+    lists = (
+        f"lists of {pool:,} answers, {drawn} have more than {pairs:,} answered right by"
+        if pool > pairs
+        else f"lists of more than {pairs:,} answers, {drawn} be answered in full by"
+    )
+    tokens = f"{prompt_tokens:,} token{'' if prompt_tokens == 1 else 's'} ({number.name})"
+    return (
+        f"Of all {lists} any prompt of {tokens}, however it is found; this is about random "
+        "answers and does not say that particular facts, which the model may predict, cannot "
+        "be held."
+    )

@@ -1,0 +1,85 @@
+"""How many values one number of a prompt can take.
+
+A prompt is stored in one format and computed with in another. The model sees a function of
+the stored number and computes with a function of what it sees, so the smaller of the two
+counts limits what can make a difference.
+
+Counted are the bit patterns of finite numbers, +0 and -0 as two: sums and products of a
+transformer hardly tell them apart, but 1/x and copysign do, the counting theorem allows any
+decoding rule, and the price is under 4e-10 bits per number (float32). Infinities and NaNs are
+left out of the stored format, because a witness must be finite. A finite stored number can
+still overflow when it is converted, so two images (one per sign) are added to the count of a
+computing format that differs from the stored one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from promptlimits.errors import UserError
+
+# Finite bit patterns: 2 signs * exponents that are not reserved * mantissas.
+_FINITE_VALUES: Final = {
+    "float64": 2 * 2047 * 2**52,
+    "float32": 2 * 255 * 2**23,
+    "bfloat16": 2 * 255 * 2**7,
+    "float16": 2 * 31 * 2**10,
+    "float8_e5m2": 2 * 31 * 2**2,
+    "float8_e4m3fn": 2 * (16 * 2**3 - 1),  # no infinities, one NaN per sign
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberFormat:
+    """What one number of a prompt can be.
+
+    Attributes:
+        name: The format in words.
+        values: How many different values reach the computation; at least 2.
+    """
+
+    name: str
+    values: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.values, bool) or not isinstance(self.values, int) or self.values < 2:
+            raise UserError(
+                "values of a number format",
+                "be a whole number of at least 2",
+                got=self.values,
+                remedy="count the values that one number of the prompt can take",
+            )
+
+
+def number_format(stored: str, computed: str | None = None) -> NumberFormat:
+    """How many values a prompt's number can take, from the names of its formats.
+
+    Args:
+        stored: Format the prompt is saved in, such as "float32".
+        computed: Format the model computes with; the stored one if None.
+
+    Returns:
+        The format with the smaller count.
+
+    Raises:
+        UserError: A name is not known.
+    """
+    counts = {name: _finite_values(name) for name in (stored, computed or stored)}
+    if computed is None or computed == stored:
+        return NumberFormat(name=stored, values=counts[stored])
+    return NumberFormat(
+        name=f"{stored} stored, {computed} computed with",
+        values=min(counts[stored], counts[computed] + 2),
+    )
+
+
+def _finite_values(name: str) -> int:
+    if name not in _FINITE_VALUES:
+        raise UserError(
+            "number format",
+            f"be one of {', '.join(_FINITE_VALUES)}",
+            got=name,
+            remedy="give the format the prompt is stored or computed in",
+        )
+    return _FINITE_VALUES[name]

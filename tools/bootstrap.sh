@@ -65,7 +65,7 @@ until mkdir "$lock" 2>/dev/null; do
     sleep 1
 done
 trap 'rm -rf "$lock"' EXIT
-trap 'exit 130' INT
+trap 'echo "bootstrap: interrupted; the same command starts it again" >&2; exit 130' INT
 trap 'exit 143' HUP TERM
 echo $$ >"$lock/pid"
 

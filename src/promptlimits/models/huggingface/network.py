@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from promptlimits.errors import UserError
 
 _LOADING_ERRORS = (
     *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError),
-    SafetensorError,
+    *(EOFError, struct.error, pickle.UnpicklingError, SafetensorError),
 )
 
 

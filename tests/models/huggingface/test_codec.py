@@ -1,0 +1,147 @@
+"""The codec gives what stock tools give, and says which tokens are plain text."""
+
+from __future__ import annotations
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from promptlimits.errors import UserError
+from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
+from promptlimits.testing.tiny_models import WORDS, tiny_tokenizer
+
+END = 0
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def codec(tokenizer: PreTrainedTokenizerFast) -> HuggingFaceCodec:
+    return HuggingFaceCodec(tokenizer, END)
+
+
+def with_markers(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts markers around a text: ids 1 (open) and 2 (close)."""
+    words = {"<end>": 0, "<open>": 1, "<close>": 2, "a": 3, "b": 4}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<end>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<open>", 1), ("<close>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<end>", bos_token="<open>", sep_token="<close>"
+    )
+
+
+def test_a_key_is_what_the_stock_tokenizer_gives(
+    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for key in ("France", "the moon and the sun", "Côte d'Ivoire", " x"):
+        assert codec.encode_key(key) == tuple(tokenizer(key).input_ids)
+
+
+def test_a_value_reads_as_the_next_word(
+    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert codec.encode_key("France") + codec.encode_value("Paris") == tuple(
+        tokenizer("France Paris").input_ids
+    )
+
+
+@pytest.mark.parametrize("text", [*WORDS[:4], "Yamoussoukro", "São Tomé", "東京", "a, b. c!"])
+def test_a_value_round_trips(codec: HuggingFaceCodec, text: str) -> None:
+    ids = codec.encode_value(text)
+    assert codec.decode(ids) == text
+    assert codec.decode([*ids, codec.end_id]) == text
+    assert codec.decode([END, *ids]) == text
+
+
+def test_the_joiner_is_part_of_the_value(tokenizer: PreTrainedTokenizerFast) -> None:
+    bare = HuggingFaceCodec(tokenizer, END, "")
+    assert bare.joiner == ""
+    assert bare.encode_value("Paris") == tuple(tokenizer("Paris").input_ids)
+    assert HuggingFaceCodec(tokenizer, END, ": ").encode_value("Paris") == tuple(
+        tokenizer(": Paris").input_ids
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "key"),
+    [
+        ("<open> $A", (1, 3, 4)),
+        ("<open> $A <close>", (1, 3, 4)),
+        ("$A <close> <close>", (3, 4)),
+        ("$A", (3, 4)),
+    ],
+)
+def test_an_opening_marker_stays_and_a_closing_one_goes(
+    template: str, key: tuple[int, ...]
+) -> None:
+    codec = HuggingFaceCodec(with_markers(template), END)
+    assert codec.encode_key("a b") == key
+    assert codec.encode_value("a b") == (3, 4)
+
+
+def test_a_text_that_ends_like_a_marker_keeps_its_end(codec: HuggingFaceCodec) -> None:
+    assert codec.encode_key("Rome<|end|>")[-1] == END
+
+
+def test_plain_tokens_are_one_token_of_text_each(
+    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    plain = codec.plain_token_ids()
+    assert list(plain) == sorted(set(plain))
+    for token in plain:
+        text = tokenizer.decode([token])
+        assert tokenizer(text).input_ids == [token]
+        assert text.strip().isprintable()
+        assert text.strip()
+    texts = {tokenizer.decode([token]) for token in plain}
+    assert {"Paris", " Paris", "!", "a"} <= texts
+    assert codec.plain_token_ids() is plain
+
+
+def test_markers_spaces_and_parts_of_characters_are_not_plain(
+    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    plain = set(codec.plain_token_ids())
+    for text in (" ", "\n", "é"):  # é is two tokens, each half a character
+        assert plain.isdisjoint(tokenizer(text).input_ids)
+    assert END not in plain
+
+
+def test_an_added_token_is_not_plain() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["zzz"])
+    [added] = tokenizer("zzz").input_ids
+    assert added not in HuggingFaceCodec(tokenizer, END).plain_token_ids()
+
+
+def test_a_token_without_an_embedding_is_refused_and_not_plain(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    [paris] = tokenizer("Paris").input_ids
+    codec = HuggingFaceCodec(tokenizer, END, vocabulary=paris)
+    assert max(codec.plain_token_ids()) < paris
+    with pytest.raises(UserError, match=rf"got token {paris} of {paris} in 'Paris'"):
+        codec.encode_key("Paris")
+    assert HuggingFaceCodec(tokenizer, END, vocabulary=paris + 1).encode_key("Paris") == (paris,)
+
+
+def metaspace(scheme: str) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.BPE({"a": 0, "▁": 1, "▁a": 2}, [("▁", "a")]))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_a_tokenizer_that_spaces_by_itself_gets_no_joiner() -> None:
+    assert joiner_of(tiny_tokenizer()) == " "
+    assert joiner_of(metaspace("never")) == " "
+    spaced = metaspace("always")
+    joiner = joiner_of(spaced)
+    codec = HuggingFaceCodec(spaced, 9, joiner)
+    assert codec.encode_key("a") + codec.encode_value("a") == tuple(spaced("a a").input_ids)

@@ -65,12 +65,12 @@ def number_format(stored: str, computed: str | None = None) -> NumberFormat:
     Raises:
         UserError: A name is not known.
     """
-    counts = {name: _finite_values(name) for name in (stored, computed or stored)}
+    values = _finite_values(stored)
     if computed is None or computed == stored:
-        return NumberFormat(name=stored, values=counts[stored])
+        return NumberFormat(name=stored, values=values)
     return NumberFormat(
         name=f"{stored} stored, {computed} computed with",
-        values=min(counts[stored], counts[computed] + 2),
+        values=min(values, _finite_values(computed) + 2),
     )
 
 

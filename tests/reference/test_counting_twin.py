@@ -1,0 +1,173 @@
+"""Slow twins of the counting theorem: all decoders of a tiny world, and a plain linear scan."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+
+import pytest
+
+from promptlimits.theory.number_formats import NumberFormat
+from promptlimits.theory.token_capacity import counting_ceiling, share_held, shortest_prompt
+
+
+def number(values: int) -> NumberFormat:
+    return NumberFormat(name="test", values=values)
+
+
+def bound_by_hand(values: int, numbers: int, answers: int, pairs: int, keys: int) -> Fraction:
+    """The right side of the theorem, multiplied out."""
+    return Fraction(values**numbers * math.comb(keys, pairs), answers**pairs)
+
+
+def share_of_lists(decoder: tuple[tuple[int, ...], ...], answers: int, pairs: int) -> Fraction:
+    """Share of all answer lists that some prompt has at least `pairs` of right.
+
+    `decoder[p]` is the list of answers that prompt p gives to the keys.
+    """
+    keys = len(decoder[0])
+    held = sum(
+        any(sum(map(int.__eq__, row, wanted)) >= pairs for row in decoder)
+        for wanted in itertools.product(range(answers), repeat=keys)
+    )
+    return Fraction(held, answers**keys)
+
+
+def all_decoders(prompts: int, answers: int, keys: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Every function from prompts to answer lists: what a model could ever be."""
+    lists = list(itertools.product(range(answers), repeat=keys))
+    return itertools.product(lists, repeat=prompts)
+
+
+# values N, numbers d m, answers M, keys n: all (M^n)^(N^(d m)) decoders are tried
+WORLDS = [
+    (2, 1, 2, 1),
+    (2, 1, 2, 2),
+    (2, 1, 2, 3),
+    (2, 1, 3, 2),
+    (2, 2, 2, 2),
+    (3, 1, 2, 2),
+    (3, 1, 2, 3),
+    (3, 1, 3, 2),
+    (2, 0, 3, 3),
+]
+
+
+@pytest.mark.parametrize(("values", "numbers", "answers", "keys"), WORLDS)
+def test_no_decoder_beats_the_bound(values: int, numbers: int, answers: int, keys: int) -> None:
+    worst = {pairs: Fraction(0) for pairs in range(1, keys + 1)}
+    for decoder in all_decoders(values**numbers, answers, keys):
+        for pairs, share in worst.items():
+            worst[pairs] = max(share, share_of_lists(decoder, answers, pairs))
+    for pairs, share in worst.items():
+        limit = bound_by_hand(values, numbers, answers, pairs, keys)
+        assert share <= limit
+        if pairs == keys:  # the theorem is sharp when there is no choice of keys
+            assert share == min(1, limit)
+        tokens, dim = (1, numbers) if numbers else (0, 1)
+        proved = share_held(
+            pairs=pairs,
+            number=number(values),
+            dim=dim,
+            prompt_tokens=tokens,
+            answer_set_size=answers,
+            pool=keys,
+        )
+        assert proved.proves_at_most(limit * Fraction(10**30 + 1, 10**30))
+        assert not proved.proves_at_most(limit * Fraction(10**30 - 1, 10**30))
+
+
+@pytest.mark.parametrize(("values", "numbers", "answers", "keys"), WORLDS)
+def test_every_list_pairs(values: int, numbers: int, answers: int, keys: int) -> None:
+    """Some decoder holds every list of that length; none holds every longer list."""
+    tokens, dim = (1, numbers) if numbers else (0, 1)
+    ceiling = counting_ceiling(
+        number=number(values), dim=dim, prompt_tokens=tokens, answer_set_size=answers
+    )
+    assert ceiling.every_list_pairs is not None
+    some = any(
+        share_of_lists(decoder, answers, keys) == 1
+        for decoder in all_decoders(values**numbers, answers, keys)
+    )
+    assert some is (keys <= ceiling.every_list_pairs)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_tables_as_decoders_stay_below(seed: int) -> None:
+    """Attack: 64 prompts that look up random lists of 6 answers, and 64 chosen far apart."""
+    source = random.Random(seed)
+    answers, keys = 3, 6
+    lists = list(itertools.product(range(answers), repeat=keys))
+    spread = [source.choice(lists)]
+    while len(spread) < 64:  # greedily the list that differs most from those already there
+        candidates = source.sample(lists, 20)
+        spread.append(
+            max(candidates, key=lambda c: min(sum(map(int.__ne__, c, row)) for row in spread))
+        )
+    tables = [tuple(source.choices(lists, k=64)), tuple(spread)]
+    for table in tables:
+        for pairs in range(1, keys + 1):
+            assert share_of_lists(table, answers, pairs) <= bound_by_hand(
+                2, 6, answers, pairs, keys
+            )
+
+
+GRID = [
+    (values, numbers, answers, pool, share)
+    for values in (2, 3, 8)
+    for numbers in (0, 1, 30)
+    for answers in (2, 3, 64)
+    for pool in (None, 7, 200)
+    for share in (Fraction(1, 2), Fraction(3, 7), Fraction(1, 2**20))
+]
+
+
+def test_ceiling_is_the_linear_scan() -> None:
+    """The largest k of all with B(k) > share, found without any argument on its shape.
+
+    The scan goes far beyond the ceiling, so that a second hump would be seen.
+    """
+    for values, numbers, answers, pool, share in GRID:
+        scan = max(
+            k
+            for k in range(400)
+            if bound_by_hand(values, numbers, answers, k, max(pool or 0, k)) > share
+        )
+        tokens, dim = (1, numbers) if numbers else (0, 1)
+        ceiling = counting_ceiling(
+            number=number(values),
+            dim=dim,
+            prompt_tokens=tokens,
+            answer_set_size=answers,
+            pool=pool,
+            share=share,
+        )
+        assert ceiling.pairs == scan
+
+
+def test_shortest_prompt_is_the_linear_scan() -> None:
+    for values in (2, 10):
+        for dim in (1, 3):
+            for answers in (2, 3, 64):
+                for pool in (None, 30):
+                    for pairs in (1, 5, 29, 31, 50):
+                        share = Fraction(1, 64)
+                        scan = next(
+                            tokens
+                            for tokens in itertools.count()
+                            if bound_by_hand(
+                                values, dim * tokens, answers, pairs, max(pool or 0, pairs)
+                            )
+                            > share
+                        )
+                        assert scan == shortest_prompt(
+                            pairs=pairs,
+                            number=number(values),
+                            dim=dim,
+                            answer_set_size=answers,
+                            pool=pool,
+                            share=share,
+                        )

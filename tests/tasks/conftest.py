@@ -1,0 +1,62 @@
+"""A codec that needs no model: one token for each character, `|` being the end marker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+
+class CharCodec:
+    """One token for each character: id = code point; keys are read in lower case if asked.
+
+    Attributes:
+        fold: Read keys without regard to case, so that some look alike.
+        silent: Characters that the tokenizer drops.
+        merges: Pairs of characters that become one token when read together.
+    """
+
+    end_id = ord("|")
+
+    def __init__(
+        self, *, fold: bool = False, silent: str = "", merges: dict[str, int] | None = None
+    ):
+        self.fold = fold
+        self.silent = silent
+        self.merges = merges or {}
+        self.plain = tuple(range(ord("a"), ord("z") + 1))
+
+    def encode_key(self, text: str) -> tuple[int, ...]:
+        return self._ids(text.lower() if self.fold else text)
+
+    def encode_value(self, text: str) -> tuple[int, ...]:
+        return self._ids(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        back = {number: pair for pair, number in self.merges.items()}
+        return "".join(back.get(i, chr(i)) for i in ids if i != self.end_id)
+
+    def plain_token_ids(self) -> tuple[int, ...]:
+        return self.plain
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        ids: list[int] = []
+        while text:
+            if text[:2] in self.merges:
+                ids.append(self.merges[text[:2]])
+                text = text[2:]
+                continue
+            if text[0] not in self.silent:
+                ids.append(ord(text[0]))
+            text = text[1:]
+        return tuple(ids)
+
+
+@pytest.fixture
+def codec() -> CharCodec:
+    return CharCodec()
+
+
+@pytest.fixture
+def codec_class() -> type[CharCodec]:
+    return CharCodec

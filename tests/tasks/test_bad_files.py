@@ -1,0 +1,159 @@
+"""Every bad file is refused in one line that says the rule, the place and the remedy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from promptlimits.errors import UserError
+from promptlimits.tasks.pairs import read_pairs
+
+HEAD = b"key,value\n"
+
+# name of the file, its bytes, line that must be named, words that must appear
+BAD_FILES = {
+    "empty": ("a.csv", b"", None, ["an empty file"]),
+    "blank": ("a.csv", b" \n\t\n", None, ["white space alone"]),
+    "byte order mark alone": ("a.csv", b"\xef\xbb\xbf", None, ["white space alone"]),
+    "header alone": ("a.csv", b"key,value\n", 2, ["at least one pair"]),
+    "no value column": ("a.csv", b"key,capital\nx,y\n", 1, ["rename 'capital' to 'value'"]),
+    "no key column": ("a.csv", b"country,value\nx,y\n", 1, ["rename 'country' to 'key'"]),
+    "capital letters": ("a.csv", b"Key,Value\nx,y\n", 1, ["rename 'Key' to 'key'", "'Value'"]),
+    "no header": (
+        "a.csv",
+        b"France,Paris\nPeru,Lima\n",
+        1,
+        ["key,value on top"],
+    ),
+    "one column": ("a.csv", b"key\nx\n", 1, ["add a column named 'value'"]),
+    "column twice": ("a.csv", b"key,value,key\nx,y,z\n", 1, ["'key' once", "rename the other"]),
+    "semicolons": ("a.csv", b"key;value\nx;y\n", 1, ["with commas, not semicolons"]),
+    "tabs": ("a.csv", b"key\tvalue\nx\ty\n", 1, ["with commas, not tabs"]),
+    "empty quotes": ("a.csv", b'""\n', 1, ["header"]),
+    "latin-1": ("a.csv", HEAD + b"Peru,Lima\nBrasil,S\xe3o\n", 3, ["UTF-8", "0xE3"]),
+    "latin-1 behind a mark": ("a.csv", b"\xef\xbb\xbf" + HEAD + b"a,b\xff\n", 2, ["0xFF"]),
+    "utf-16": ("a.csv", "key,value\nx,y\n".encode("utf-16"), 1, ["NUL", "UTF-16"]),
+    "nul": ("a.csv", HEAD + b"x,y\nz\0,w\n", 3, ["NUL"]),
+    "too many cells": ("a.csv", HEAD + b"Korea, South,Seoul\n", 2, ["2 cells", "double quotes"]),
+    "too few cells": ("a.csv", HEAD + b"x,y\n\nz\n", 4, ["2 cells", "got 1"]),
+    "unclosed quote": ("a.csv", HEAD + b'x,y\n"z,w\nu,v\n', 3, ["never closed"]),
+    "text behind a quote": ("a.csv", HEAD + b'"x"y,z\n', 2, ["comma-separated"]),
+    "huge cell": ("a.csv", HEAD + b"x," + b"y" * 200_000 + b"\n", 2, ["field limit"]),
+    "empty key": ("a.csv", HEAD + b"x,y\n,z\n", 3, ["have a key"]),
+    "blank key": ("a.csv", HEAD + b"  ,z\n", 2, ["have a key"]),
+    "empty value": ("a.csv", HEAD + b"x,\n", 2, ["have a value"]),
+    "blank value": ("a.csv", HEAD + b"x,\t \n", 2, ["have a value"]),
+    "pair twice": ("a.csv", HEAD + b"x,y\nz,w\nx,y\n", 4, ["line 2 again", "delete one"]),
+    "contradiction": ("a.csv", HEAD + b"x,y\nx,z\n", 3, ["'z' here and 'y' on line 2"]),
+    "contradiction after stripping": ("a.csv", HEAD + b"x,y\n x ,z\n", 3, ["on line 2"]),
+    "line break in a repeated key": ("a.csv", HEAD + b'"x\ny",a\n"x\ny",b\n', 4, ["on line 2"]),
+    "jsonl: not JSON": ("a.jsonl", b'{"key": "x", "value": "y"}\n{key: x}\n', 2, ["column 2"]),
+    "jsonl: a list": ("a.jsonl", b'["x", "y"]\n', 1, ["JSON object"]),
+    "jsonl: text": ("a.jsonl", b'"x"\n', 1, ["JSON object"]),
+    "jsonl: missing value": (
+        "a.jsonl",
+        b'{"key": "x", "val": "y"}\n',
+        1,
+        ["'value'", "'val'"],
+    ),
+    "jsonl: no field": ("a.jsonl", b"{}\n", 1, ["field 'key'", "no field"]),
+    "jsonl: whole number": ("a.jsonl", b'{"key": "x", "value": 42}\n', 1, ["got 42", "quotes"]),
+    "jsonl: null": ("a.jsonl", b'{"key": null, "value": "y"}\n', 1, [": key must be text", "null"]),
+    "jsonl: NaN": ("a.jsonl", b'\n{"key": "x", "value": NaN}\n', 2, ["NaN"]),
+    "jsonl: list value": ("a.jsonl", b'{"key": "x", "value": ["y"]}\n', 1, ["be text"]),
+    "jsonl: field twice": ("a.jsonl", b'{"key": "x", "key": "z", "value": "y"}\n', 1, ["once"]),
+    "jsonl: empty value": ("a.jsonl", b'{"key": "x", "value": " "}\n', 1, ["have a value"]),
+    "jsonl: half a surrogate": ("a.jsonl", b'{"key": "\\ud800", "value": "y"}\n', 1, ["surrogate"]),
+    "jsonl: too deep": ("a.jsonl", b"[" * 100_000, 1, ["too deep"]),
+    "jsonl: number too long": ("a.jsonl", b'{"key": ' + b"9" * 5000 + b"}\n", 1, ["too long"]),
+    "jsonl: contradiction": (
+        "a.jsonl",
+        b'{"key": "x", "value": "y"}\n{"key": "x", "value": "z"}\n',
+        2,
+        ["on line 1"],
+    ),
+    "unknown ending": ("a.xlsx", b"PK\0\0", None, [".csv or .jsonl", "'.xlsx'"]),
+    "no ending": ("pairs", HEAD, None, [".csv or .jsonl", "no ending"]),
+}
+
+
+def assert_one_line(error: UserError, name: str, line: int | None, words: list[str]) -> None:
+    message = str(error)
+    assert "\n" not in message
+    assert "\r" not in message
+    assert len(message) < 400
+    assert " must " in message
+    assert ", got " in message
+    assert "; " in message
+    assert f"{name} line {line}" in message if line else name in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file(case: str, tmp_path: Path) -> None:
+    name, data, line, words = BAD_FILES[case]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        read_pairs(path)
+    assert_one_line(caught.value, name, line, words)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    for name in ("none.csv", "none.txt"):
+        with pytest.raises(UserError) as caught:
+            read_pairs(tmp_path / name)
+        assert_one_line(caught.value, name, None, ["no such file"])
+
+
+def test_directory(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(UserError) as caught:
+        read_pairs(tmp_path / "d.csv")
+    assert_one_line(caught.value, "d.csv", None, ["a directory"])
+
+
+def test_file_as_directory(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(UserError) as caught:
+        read_pairs(tmp_path / "f" / "a.csv")
+    assert_one_line(caught.value, "a.csv", None, ["not a directory"])
+
+
+def test_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.csv")
+    with pytest.raises(UserError) as caught:
+        read_pairs(tmp_path / "p.csv")
+    assert_one_line(caught.value, "p.csv", None, ["a device or a pipe"])
+
+
+def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Permissions do not stop the superuser, under whom tests often run: so refuse by hand.
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    path = tmp_path / "a.csv"
+    path.write_bytes(HEAD + b"x,y\n")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError) as caught:
+        read_pairs(path)
+    assert_one_line(caught.value, "a.csv", None, ["permission denied", "permissions"])
+
+
+@pytest.mark.parametrize("name", ["a\nb.csv", "a\0b.csv", "x" * 5000 + ".csv"])
+def test_odd_file_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read_pairs(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_line_breaks_in_cells_stay_out_of_messages(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(HEAD + b'x,"one\ntwo"\nx,"three\nfour"\n')
+    with pytest.raises(UserError) as caught:
+        read_pairs(path)
+    assert_one_line(caught.value, "a.csv", 4, ["three", "on line 2"])

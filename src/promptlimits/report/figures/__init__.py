@@ -1,0 +1,1 @@
+"""One module per figure: `data` computes and is tested, `draw` only draws."""

@@ -1,0 +1,278 @@
+"""Pairs held against prompt length: what was found, what was proved, what is not known.
+
+`data` is pure and `draw` only draws. `svg` returns markup for a page: colours are CSS
+variables with fallbacks (so one drawing serves light and dark), text stays text, and the
+same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import matplotlib
+from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from promptlimits._typing import JsonObject
+from promptlimits.report.figures.labels import short_count, spread, thinned
+from promptlimits.report.record import Record
+from promptlimits.report.rows import BracketRow, as_record, baseline_rows, rows
+from promptlimits.report.wording import clean, clip, count, noun, plural
+
+# Drawn in the light palette; `svg` turns each into var(--name, fallback).
+_COLOURS: Final = {
+    "#1c2127": "--ink",
+    "#5a636e": "--muted",
+    "#d9dee4": "--rule",
+    "#0b5a9d": "--found",
+    "#a84300": "--proved",
+    "#f6ece4": "--proved-wash",
+}
+_INK, _MUTED, _RULE, _FOUND, _PROVED, _WASH = _COLOURS
+# Widths are in points, which become the view box: 360 of them fill a phone's screen.
+_SIZE_INCHES: Final = (5.0, 4.3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsHeldData:
+    """What the figure shows.
+
+    Attributes:
+        prompt_tokens: P of each point, rising.
+        floors: Pairs found at each length.
+        ceilings: Random pairs proved to be the most at each length; empty where there is no
+            limit.
+        levels: Horizontal lines: a name and a number of pairs, the list itself last.
+        title: Name of the drawing, for those who do not see it.
+        description: Every number of the drawing in words, for the same readers.
+    """
+
+    prompt_tokens: tuple[int, ...]
+    floors: tuple[int, ...]
+    ceilings: tuple[int, ...]
+    levels: tuple[tuple[str, int], ...]
+    title: str
+    description: str
+
+
+def data(record: JsonObject | Record) -> PairsHeldData:
+    """Everything the figure shows, from a bracket record.
+
+    Args:
+        record: A bracket record, as JSON or parsed.
+
+    Returns:
+        The numbers and the words.
+    """
+    parsed = as_record(record)
+    brackets = rows(parsed)
+    levels = [(_plain(row.name), row.pairs) for row in baseline_rows(parsed)]
+    levels.append(("whole list", parsed.task.pairs))
+    # One answer set serves all lengths: either each has a ceiling or none has.
+    ceilings = tuple(row.ceiling_pairs for row in brackets if row.ceiling_pairs is not None)
+    points = "; ".join(_point(row) for row in brackets)
+    lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in levels)
+    return PairsHeldData(
+        prompt_tokens=tuple(row.prompt_tokens for row in brackets),
+        floors=tuple(row.floor_pairs for row in brackets),
+        ceilings=ceilings if len(ceilings) == len(brackets) else (),
+        levels=tuple(levels),
+        title=f"Pairs held against prompt length, {count(parsed.task.pairs)} {noun(parsed.task)}",
+        description=f"{points}. Horizontal lines, {lines}.",
+    )
+
+
+def _point(row: BracketRow) -> str:
+    floor = f"{plural(row.prompt_tokens, 'prompt token')}: floor {count(row.floor_pairs)} found"
+    if row.ceiling_pairs is None:
+        return f"{floor}, no ceiling"
+    return f"{floor}, ceiling {count(row.ceiling_pairs)} random pairs proved"
+
+
+def _plain(name: str) -> str:
+    """A name that the drawing's own font can measure; the tables show it in full."""
+    return clip(clean(name).encode("ascii", "replace").decode("ascii"), most=16)
+
+
+def svg(shown: PairsHeldData) -> str:
+    """The figure as inline SVG, the same bytes for the same data.
+
+    Args:
+        shown: What to draw.
+
+    Returns:
+        An `<svg>` element with a title and a description for screen readers.
+    """
+    buffer = io.StringIO()
+    # The settings are undone on leaving; nothing of matplotlib's own state is kept.
+    with matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "promptlimits",
+            "font.family": "DejaVu Sans",
+            "font.size": 11.0,
+            "axes.linewidth": 0.8,
+        }
+    ):
+        figure = Figure(figsize=_SIZE_INCHES)
+        draw(shown, figure.add_axes((0.13, 0.13, 0.61, 0.79)))
+        canvas = FigureCanvasSVG(figure)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        canvas.print_svg(buffer, metadata=nothing)
+    return _inline(buffer.getvalue(), shown)
+
+
+def draw(shown: PairsHeldData, axes: Axes) -> None:
+    """Draw on any matplotlib axes.
+
+    Args:
+        shown: What to draw.
+        axes: Where; its scales, ticks and labels are set here.
+    """
+    _set_axes(shown, axes)
+    _draw_levels(shown, axes)
+    if shown.ceilings:
+        _draw_ceilings(shown, axes)
+    _draw_floors(shown, axes)
+
+
+def _positions(shown: PairsHeldData) -> tuple[float, ...]:
+    """Prompt lengths on a doubling scale."""
+    return tuple(math.log2(tokens) for tokens in shown.prompt_tokens)
+
+
+def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
+    places = _positions(shown)
+    span = places[-1] - places[0]
+    steps = [right - left for left, right in itertools.pairwise(places)]
+    margin = max(0.14 * span, 0.6 * min(steps, default=1.0))
+    # More room on the right: the numbers of the floors stand there.
+    axes.set_xlim(places[0] - margin, places[-1] + 1.5 * margin)
+    axes.set_yscale("symlog", linthresh=1, linscale=0.6)
+    axes.set_ylim(-0.25, 16 * max(*shown.ceilings, *(pairs for _, pairs in shown.levels), 1))
+    axes.yaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(13))]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(round(value))))
+    labels = thinned(places, gap=(span + 2.5 * margin) / 9)
+    axes.xaxis.set_major_locator(FixedLocator([places[i] for i in labels]))
+    names = [count(shown.prompt_tokens[i]) for i in labels]
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda _, at: names[at or 0]))
+    axes.set_xlabel("prompt tokens", color=_INK)
+    axes.set_title("pairs held", loc="left", x=-0.19, fontsize=11, color=_INK)
+    axes.tick_params(colors=_MUTED, length=0, pad=6)
+    axes.patch.set_visible(False)
+    axes.figure.patch.set_visible(False)
+    for word, colour, place in (("\u25cf found", _FOUND, 0.52), ("\u25ac proved", _PROVED, 0.77)):
+        axes.text(place, 1.022, word, color=colour, fontsize=9.5, transform=axes.transAxes)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_RULE)
+
+
+def _draw_levels(shown: PairsHeldData, axes: Axes) -> None:
+    """Baselines and the list: thin lines, named in the right margin without overlap."""
+    named = sorted(shown.levels, key=lambda level: level[1])
+    heights = [_height(axes, pairs) for _, pairs in named]
+    for (name, pairs), line, label in zip(named, heights, spread(heights), strict=True):
+        axes.axhline(pairs, color=_MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+        axes.annotate(
+            f"{name}: {count(pairs)}",
+            xy=(1.0, line),
+            xytext=(1.045, label),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=_MUTED,
+            fontsize=9.5,
+            verticalalignment="center",
+            annotation_clip=False,
+            parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkB": 0},
+        )
+
+
+def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
+    left, right = axes.get_xlim()
+    top = axes.get_ylim()[1]
+    # The washed region is closed to random lists; it reaches past the outermost lengths.
+    places = (left, *_positions(shown), right)
+    ceilings = (shown.ceilings[0], *shown.ceilings, shown.ceilings[-1])
+    axes.fill_between(places, ceilings, top, color=_WASH, linewidth=0, zorder=0)
+    axes.plot(places[1:-1], shown.ceilings, color=_PROVED, linewidth=1.6, zorder=3)
+    limits = zip(_positions(shown), shown.floors, shown.ceilings, strict=True)
+    for place, floor, pairs in limits:
+        axes.plot([place, place], [floor, pairs], color=_RULE, linewidth=1.2, zorder=2)
+        axes.plot([place], [pairs], marker="_", markersize=26, markeredgewidth=2.4, color=_PROVED)
+    _label(shown, axes, shown.ceilings, colour=_PROVED, above=True)
+    axes.annotate(
+        "no prompt holds more random pairs",
+        xy=(0.025, 0.975),
+        xycoords="axes fraction",
+        verticalalignment="top",
+        fontsize=9,
+        color=_PROVED,
+    )
+
+
+def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
+    places = _positions(shown)
+    for place, floor in zip(places, shown.floors, strict=True):
+        axes.plot([place, place], [0, floor], color=_FOUND, linewidth=2.4, zorder=2)
+    axes.plot(places, shown.floors, "o", markersize=8, color=_FOUND, zorder=4)
+    _label(shown, axes, shown.floors, colour=_FOUND, above=False)
+
+
+def _label(
+    shown: PairsHeldData, axes: Axes, values: Sequence[int], *, colour: str, above: bool
+) -> None:
+    """Write the numbers next to their marks, as many as fit side by side."""
+    places = _positions(shown)
+    left, right = axes.get_xlim()
+    for i in thinned(places, gap=(right - left) / 5.6):
+        axes.annotate(
+            count(values[i]),
+            xy=(places[i], values[i]),
+            xytext=(0, 6) if above else (9, 0),
+            textcoords="offset points",
+            horizontalalignment="center" if above else "left",
+            verticalalignment="bottom" if above else "center",
+            fontsize=11,
+            fontweight="bold",
+            color=colour,
+        )
+
+
+def _height(axes: Axes, pairs: float) -> float:
+    """Height of a number of pairs as a fraction of the axes."""
+    bottom, top = axes.get_ylim()
+    low, here, high = (
+        float(axes.yaxis.get_transform().transform([value])[0]) for value in (bottom, pairs, top)
+    )
+    return (here - low) / (high - low)
+
+
+def _inline(document: str, shown: PairsHeldData) -> str:
+    """Matplotlib's SVG document as an element for a page."""
+    body = document[document.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    # Matplotlib's own style sheet speaks of every element, which on a page is every element.
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"\s+xmlns(:xlink)?=\"[^\"]*\"", "", body).replace("xlink:href", "href")
+    for colour, name in _COLOURS.items():
+        body = body.replace(colour, f"var({name}, {colour})")
+    view_box = re.search(r'viewBox="[^"]*"', body)
+    box = view_box.group() if view_box else ""
+    head = (
+        f'<svg class="figure" {box} role="img" aria-labelledby="figure-title figure-text">'
+        f'<title id="figure-title">{escape(shown.title)}</title>'
+        f'<desc id="figure-text">{escape(shown.description)}</desc>'
+    )
+    return head + body[body.index(">") + 1 :].rstrip()

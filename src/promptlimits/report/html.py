@@ -1,0 +1,140 @@
+"""One self-contained page: every number of a record, where it came from, how to check it.
+
+The page loads nothing: its policy forbids every request, the one script is named by its
+hash and only copies text, and every string of the record is escaped and isolated.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from promptlimits._typing import JsonObject
+from promptlimits.report import sections, wording
+from promptlimits.report.figures import pairs_held
+from promptlimits.report.record import Record, parse_record
+from promptlimits.report.rows import baseline_rows, rows
+
+FILE_NAME: Final = "report.html"
+
+
+def render(record: JsonObject) -> str:
+    """The page of a bracket record.
+
+    Args:
+        record: The record as parsed from JSON.
+
+    Returns:
+        A complete HTML document.
+    """
+    parsed = parse_record(record)
+    script = sections.resource("bracket.js")
+    return (
+        _environment()
+        .get_template("bracket.html.j2")
+        .render(
+            **_wording(parsed),
+            record=parsed,
+            rows=rows(parsed),
+            baselines=baseline_rows(parsed),
+            endings=sections.endings(parsed),
+            command=sections.command(parsed.command),
+            figure=Markup(pairs_held.svg(pairs_held.data(parsed))),
+            notes=(*parsed.warnings, *parsed.model.notes),
+            pairs=sections.pair_rows(parsed),
+            pairs_sentence=sections.pairs_sentence(parsed),
+            lengths=[bracket.prompt_tokens for bracket in parsed.brackets if bracket.floor.answers],
+            witnesses=sections.witnesses(parsed),
+            load_code=sections.load_code(parsed),
+            verify_code="\n".join(
+                f"promptlimits verify {shlex.quote(w)}" for w in sections.witnesses(parsed)
+            ),
+            assumption_groups=sections.assumption_groups(parsed),
+            versions=tuple(sections.flat(parsed.versions)),
+            download=_download(record),
+            policy=_policy(script),
+            css=Markup(sections.resource("bracket.css")),
+            script=Markup(script),
+        )
+    )
+
+
+def write_report(record: JsonObject, directory: Path) -> Path:
+    """Write the page into a folder, whole or not at all.
+
+    Args:
+        record: The record as parsed from JSON.
+        directory: Where; made if it is not there.
+
+    Returns:
+        The file written.
+    """
+    page = render(record).encode("utf-8", "replace")
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / FILE_NAME
+    part = directory / f".{FILE_NAME}.{os.getpid()}.part"
+    try:
+        with part.open("wb") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _wording(record: Record) -> dict[str, Any]:
+    """The functions and words that the template speaks with."""
+    return {
+        "noun": wording.noun(record.task),
+        "answer_set_size": wording.big_number(record.task.answer_set_size),
+        "count": wording.count,
+        "plural": wording.plural,
+        "duration": wording.duration,
+        "bits_down": wording.bits_down,
+        "bits_up": wording.bits_up,
+        "share": wording.share_of_lists,
+        "baseline_detail": wording.baseline_detail,
+        "any_uncounted": any(map(sections.uncounted, record.brackets)),
+        "uncounted": sections.uncounted,
+        "held_unprompted": sections.held_unprompted,
+        "between": sections.between,
+        "remedies": sections.remedies,
+    }
+
+
+def _download(record: JsonObject) -> str:
+    text = json.dumps(record, indent=1, allow_nan=False)
+    return "data:application/json;base64," + base64.b64encode(text.encode("ascii")).decode("ascii")
+
+
+def _policy(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(sections.resource),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clean"] = wording.clean
+    environment.filters["clean_code"] = wording.clean_code
+    return environment

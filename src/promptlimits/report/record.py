@@ -1,0 +1,269 @@
+"""The bracket record as the report reads it: parsed once, checked once, then frozen.
+
+A record is plain JSON written by `promptlimits bracket`. Everything below `report` works on
+the types of this module, so a record that says something impossible stops here, before a
+number of it is shown to anyone.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.errors import RunFailed, UserError
+
+SCHEMA: Final = 1
+"""The one version of the bracket record that this version of the package reads."""
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Verdict(StrEnum):
+    """What became of one pair when the saved prompt was decoded."""
+
+    HELD = "held"
+    NOT_COUNTED = "not counted"
+    WRONG = "wrong"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Model(_Part):
+    """The frozen model, as its card says."""
+
+    name: str
+    reference: str
+    path: str
+    weights_hash: str
+    parameters: Count
+    dim: Count
+    layers: Count
+    vocabulary: Count
+    context_length: Count
+    compute_dtype: str
+    notes: tuple[str, ...] = ()
+
+
+class Task(_Part):
+    """The list of pairs that the prompt was asked to hold."""
+
+    name: str
+    pairs: Count
+    hash: str
+    # Digits, not int: answer sets of long random answers pass Python's limit on int text.
+    answer_set_size: Annotated[str, Field(pattern=r"^[0-9]+$")]
+    answer_set: str
+    order: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Baseline(_Part):
+    """How many of the same pairs are exact without a trained prompt."""
+
+    name: str
+    pairs: Count
+    of: Count
+    shots: Count | None = None
+    context_tokens: Count | None = None
+    note: str = ""
+
+
+class Answer(_Part):
+    """One pair and what the model, behind the saved prompt, decoded for its key."""
+
+    key: str
+    value: str
+    decoded: str
+    exact: bool
+    unprompted: bool = False
+    counted: bool = True
+
+    @property
+    def verdict(self) -> Verdict:
+        """Held, exact but not counted, or wrong."""
+        if not self.exact:
+            return Verdict.WRONG
+        return Verdict.HELD if self.counted else Verdict.NOT_COUNTED
+
+
+class Floor(_Part):
+    """Pairs that a prompt on disk holds."""
+
+    status: Literal["found"]
+    pairs: Count
+    bits: Amount
+    bits_per_prompt_token: Amount
+    witness: str | None = None
+    confirmed_by: str = ""
+    also_answered_unprompted: Count = 0
+    answers: tuple[Answer, ...] = ()
+
+
+class Ceiling(_Part):
+    """Random pairs that no prompt of this length holds more of; None where there is no limit."""
+
+    status: Literal["proved"]
+    pairs: Count | None
+    bits: Amount
+    source: str
+    statement: str
+    assumptions: tuple[str, ...] = ()
+    certificate: str | None = None
+    share_log2: Annotated[float, Field(le=0, allow_inf_nan=False)] | None = None
+
+
+class Attempt(_Part):
+    """One size that the search tried."""
+
+    pairs: Count
+    held: Count
+    outcome: str
+    remedy: str = ""
+    steps: Count
+    seconds: Amount
+    seed: int | None = None
+
+
+class Bracket(_Part):
+    """Floor and ceiling at one prompt length."""
+
+    prompt_tokens: Annotated[int, Field(ge=1, strict=True)]
+    floor: Floor
+    ceiling: Ceiling
+    search: tuple[Attempt, ...] = ()
+    stopped_because: str = ""
+    seconds: Amount
+
+
+class Record(_Part):
+    """One run of `promptlimits bracket`."""
+
+    command: str
+    created: str
+    seconds: Amount
+    model: Model
+    task: Task
+    baselines: tuple[Baseline, ...] = ()
+    brackets: Annotated[tuple[Bracket, ...], Field(min_length=1)]
+    assumptions: tuple[str, ...] = ()
+    versions: dict[str, Any] = {}
+    seed: int
+    warnings: tuple[str, ...] = ()
+
+
+def parse_record(record: object) -> Record:
+    """Read a bracket record and refuse one that contradicts itself.
+
+    Args:
+        record: The record as parsed from JSON.
+
+    Returns:
+        The record, brackets in the order of their prompt lengths.
+
+    Raises:
+        UserError: It is not a bracket record, or of a schema this version does not read.
+        RunFailed: It says something that cannot be true, such as a floor above its ceiling.
+    """
+    fields = _require_schema(record)
+    try:
+        parsed = Record.model_validate(_with_digits(fields))
+    except ValidationError as error:
+        raise _unreadable(error) from None
+    for bracket in parsed.brackets:
+        _require_consistent(bracket, parsed.task)
+    ordered = tuple(sorted(parsed.brackets, key=lambda bracket: bracket.prompt_tokens))
+    return parsed.model_copy(update={"brackets": ordered})
+
+
+def _require_schema(record: object) -> JsonObject:
+    if not isinstance(record, dict) or record.get("kind") != "bracket":
+        got = record.get("kind") if isinstance(record, dict) else type(record).__name__
+        raise UserError(
+            "record",
+            'be a JSON object of kind "bracket"',
+            got=repr(got),
+            remedy="give a file that `promptlimits bracket` wrote",
+        )
+    schema = record.get("schema")
+    if isinstance(schema, bool) or schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        remedy = (
+            "it was written by a newer version: upgrade promptlimits"
+            if newer
+            else "run its command again with this version"
+        )
+        raise UserError("record schema", f"be {SCHEMA}", got=repr(schema), remedy=remedy)
+    return record
+
+
+def _with_digits(fields: JsonObject) -> JsonObject:
+    """The record with its exact answer set size as digits; JSON may give it as either."""
+    task = fields.get("task")
+    if not isinstance(task, dict):
+        return fields
+    size: JsonValue = task.get("answer_set_size")
+    if isinstance(size, bool) or not isinstance(size, int):
+        return fields
+    return {**fields, "task": {**task, "answer_set_size": _digits(size)}}
+
+
+def _digits(number: int) -> str:
+    """Decimal digits of a whole number of any size (`str` refuses above 4,300 digits)."""
+    chunks: list[str] = []
+    while number >= 10**4000:
+        number, low = divmod(number, 10**4000)
+        chunks.append(f"{low:04000d}")
+    return str(number) + "".join(reversed(chunks))
+
+
+def _unreadable(error: ValidationError) -> UserError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    got = json.dumps(first["input"], default=repr)
+    return UserError(
+        f"record field {where}",
+        f"be readable ({first['msg'].lower()})",
+        got=got if len(got) <= 80 else f"{got[:80]}...",
+        remedy="run the command that wrote the record again",
+    )
+
+
+def _require_consistent(bracket: Bracket, task: Task) -> None:
+    floor, ceiling, length = bracket.floor, bracket.ceiling, bracket.prompt_tokens
+    if ceiling.pairs is not None and floor.pairs > ceiling.pairs:
+        # Random answers above the ceiling mean a bug. Facts above it mean that the model
+        # predicts them, and that this ceiling is the wrong one to set beside them.
+        raise RunFailed(
+            f"the floor ({floor.pairs} pairs found) is above the ceiling "
+            f"({ceiling.pairs} random pairs proved) at prompt length {length}",
+            remedy="where the answers were drawn at random, trust neither number and report "
+            "this as a bug, with the record; facts that the model predicts have no such ceiling",
+        )
+    if floor.pairs and not floor.witness:
+        raise _contradiction(
+            f"{floor.pairs} pairs are called found at prompt length {length} without a witness"
+        )
+    held = sum(answer.verdict is Verdict.HELD for answer in floor.answers)
+    if floor.answers and held != floor.pairs:
+        raise _contradiction(
+            f"the floor at prompt length {length} says {floor.pairs} pairs, its answers hold {held}"
+        )
+    if floor.pairs > task.pairs:
+        raise _contradiction(
+            f"{floor.pairs} pairs are held at prompt length {length} of a list of {task.pairs}"
+        )
+
+
+def _contradiction(what: str) -> RunFailed:
+    return RunFailed(
+        f"the record contradicts itself: {what}",
+        remedy="trust neither number and report this as a bug, with the record",
+    )

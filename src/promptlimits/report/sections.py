@@ -1,0 +1,228 @@
+"""What the sections of the page say, as plain values; the template only lays them out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+from promptlimits.report import wording
+from promptlimits.report.record import Bracket, Record, Verdict
+
+_KINDS: Final = {Verdict.HELD: "held", Verdict.NOT_COUNTED: "uncounted", Verdict.WRONG: "wrong"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairCell:
+    """What one prompt decoded for one pair.
+
+    Attributes:
+        kind: "held", "uncounted", "wrong" or "untried".
+        decoded: The decoded text where it is wrong, clipped.
+    """
+
+    kind: str
+    decoded: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRow:
+    """One pair over all prompt lengths.
+
+    Attributes:
+        key: The key, clipped.
+        value: The answer, clipped.
+        unprompted: Whether the model gives the answer without a prompt.
+        cells: One per prompt length.
+    """
+
+    key: str
+    value: str
+    unprompted: bool
+    cells: tuple[PairCell, ...]
+
+    @property
+    def classes(self) -> str:
+        """Every verdict among the cells, for the filters of the page."""
+        return " ".join(sorted({cell.kind for cell in self.cells}))
+
+
+def pair_rows(record: Record) -> tuple[PairRow, ...]:
+    """Every pair that some prompt was asked, in the order of the list.
+
+    Args:
+        record: The parsed record.
+
+    Returns:
+        One row per pair, one cell per prompt length with answers.
+    """
+    asked = [bracket.floor.answers for bracket in record.brackets if bracket.floor.answers]
+    by_pair = [{(answer.key, answer.value): answer for answer in answers} for answers in asked]
+    order = dict.fromkeys(pair for answers in by_pair for pair in answers)
+    found = []
+    for key, value in order:
+        here = [answers.get((key, value)) for answers in by_pair]
+        found.append(
+            PairRow(
+                key=wording.clip(key),
+                value=wording.clip(value),
+                unprompted=any(answer.unprompted for answer in here if answer),
+                cells=tuple(
+                    PairCell(
+                        kind=_KINDS[answer.verdict] if answer else "untried",
+                        decoded=wording.clip(answer.decoded) if answer and not answer.exact else "",
+                    )
+                    for answer in here
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def load_code(record: Record) -> str:
+    """Python that answers a held pair with stock PEFT, or nothing without a witness.
+
+    Args:
+        record: The parsed record.
+
+    Returns:
+        A script; strings of the record stand in it as ASCII literals.
+    """
+    confirmed = [bracket for bracket in record.brackets if bracket.floor.witness]
+    if not confirmed:
+        return ""
+    best = max(confirmed, key=lambda bracket: bracket.floor.pairs)
+    held = [answer for answer in best.floor.answers if answer.verdict is Verdict.HELD]
+    # The first one that fits a line; the shortest where none does.
+    shown = next((each for each in held if len(each.key) + len(each.value) <= 60), None)
+    if shown is None and held:
+        shown = min(held, key=lambda answer: len(answer.key) + len(answer.value))
+    # An answer has at most one token per byte; one more for the end marker.
+    tokens = max((len(answer.value.encode("utf-8", "replace")) for answer in held), default=63) + 1
+    return resource("load.py.txt").format(
+        model=ascii(record.model.path),
+        dtype=_dtype(record.model.compute_dtype),
+        adapter=ascii(best.floor.witness),
+        key=ascii(shown.key if shown else "your key"),
+        expected=f"  # {wording.clip(shown.value)!a}" if shown else "",
+        tokens=tokens,
+    )
+
+
+def _dtype(name: str) -> str:
+    short = name.removeprefix("torch.")
+    return f"torch.{short}" if short.isidentifier() else '"auto"'
+
+
+def uncounted(bracket: Bracket) -> int:
+    """Pairs that are exact without credit to the prompt."""
+    return sum(answer.verdict is Verdict.NOT_COUNTED for answer in bracket.floor.answers)
+
+
+def held_unprompted(bracket: Bracket) -> int:
+    """Counted pairs that the model also answers without a prompt."""
+    return sum(
+        answer.verdict is Verdict.HELD and answer.unprompted for answer in bracket.floor.answers
+    )
+
+
+def between(bracket: Bracket) -> str:
+    """What is known of the gap between the two limits, as a sentence."""
+    floor, ceiling = bracket.floor.pairs, bracket.ceiling.pairs
+    if ceiling is None:
+        return "There is no ceiling to set beside the floor."
+    if floor == ceiling:
+        return "The two limits meet."
+    factor = f", a factor of {ceiling / floor:,.3g}" if floor else ""
+    gap = f"{wording.count(floor)} and {wording.count(ceiling)}"
+    return f"What lies between {gap} is not known{factor}."
+
+
+def remedies(bracket: Bracket) -> tuple[tuple[str, str], ...]:
+    """Each outcome with its remedy, once."""
+    return tuple(
+        dict.fromkeys((each.outcome, each.remedy) for each in bracket.search if each.remedy)
+    )
+
+
+def endings(record: Record) -> list[tuple[str, str]]:
+    """What ended the search, each reason once with the prompt lengths it ended."""
+    reasons: dict[str, list[int]] = {}
+    for bracket in record.brackets:
+        if bracket.stopped_because:
+            reasons.setdefault(bracket.stopped_because, []).append(bracket.prompt_tokens)
+    return [(_lengths(tokens), reason.rstrip(".")) for reason, tokens in reasons.items()]
+
+
+def _lengths(tokens: list[int]) -> str:
+    *first, last = tokens
+    return ", ".join([*map(wording.count, first), wording.plural(last, "prompt token")])
+
+
+def witnesses(record: Record) -> tuple[str, ...]:
+    """Folders of the found prompts."""
+    return tuple(each.floor.witness for each in record.brackets if each.floor.witness)
+
+
+def pairs_sentence(record: Record) -> str:
+    """How many pairs of each verdict there are, at each prompt length."""
+    asked = [bracket for bracket in record.brackets if bracket.floor.answers]
+    parts = []
+    for bracket in asked:
+        verdicts = [answer.verdict for answer in bracket.floor.answers]
+        wrong, idle = verdicts.count(Verdict.WRONG), verdicts.count(Verdict.NOT_COUNTED)
+        parts.append(
+            f"{wording.plural(bracket.prompt_tokens, 'prompt token')}: "
+            f"{wording.count(bracket.floor.pairs)} held, {wording.count(wrong)} wrong, "
+            f"{wording.count(idle)} not counted"
+        )
+    return "; ".join(parts) + "."
+
+
+def assumption_groups(record: Record) -> list[dict[str, Any]]:
+    """Ceilings with the same assumptions and source stand together."""
+    groups: dict[tuple[tuple[str, ...], str], list[Bracket]] = {}
+    for bracket in record.brackets:
+        key = (bracket.ceiling.assumptions, bracket.ceiling.source)
+        groups.setdefault(key, []).append(bracket)
+    return [
+        {
+            "title": _lengths([member.prompt_tokens for member in members]),
+            "brackets": members,
+            "assumptions": assumptions,
+            "source": source.rstrip("."),
+        }
+        for (assumptions, source), members in groups.items()
+    ]
+
+
+def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Nested facts as lines of a name and a value; what is not known is left out."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name} ")
+        elif value is not None:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def command(line: str) -> str:
+    """A command with one option a line; as it is where it does not split."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return line
+    shown = ""
+    for word in words:
+        breaks = " \\\n  " if word.startswith("--") else " "
+        shown += (breaks if shown else "") + shlex.quote(word)
+    return shown
+
+
+@functools.cache
+def resource(name: str) -> str:
+    """Text of a file that is laid beside the template."""
+    return (resources.files("promptlimits.report") / "templates" / name).read_text("utf-8")

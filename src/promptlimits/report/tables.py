@@ -1,0 +1,117 @@
+"""The terminal's view of a bracket record; printing it is the command line's work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from promptlimits._typing import JsonObject
+from promptlimits.report.record import Record
+from promptlimits.report.rows import BaselineRow, BracketRow, as_record, baseline_rows, rows
+from promptlimits.report.wording import (
+    baseline_detail,
+    bits_down,
+    clean,
+    count,
+    noun,
+    plural,
+    summary_line,
+)
+
+# Each number carries its own status word, so that no cell is read as another kind.
+_NUMBER_HEADERS = (
+    "floor:\npairs held",
+    "ceiling on\nrandom pairs",
+    "bits per\nprompt token",
+    "seconds",
+)
+
+
+def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
+    """One line of plain words per prompt length, shortest first.
+
+    Args:
+        record: A bracket record, as JSON or parsed.
+
+    Returns:
+        The lines, free of control characters.
+    """
+    parsed = as_record(record)
+    return tuple(clean(summary_line(parsed, bracket)) for bracket in parsed.brackets)
+
+
+def bracket_table(record: JsonObject | Record) -> BracketTable:
+    """The table of floors, ceilings and baselines, to be printed by rich.
+
+    Args:
+        record: A bracket record, as JSON or parsed.
+
+    Returns:
+        A renderable that fits 80 columns, needs no colour to be understood, and falls back
+        to ASCII on a console that has nothing else.
+    """
+    return BracketTable(record=as_record(record))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BracketTable:
+    """A bracket record as rich draws it.
+
+    Attributes:
+        record: What is drawn.
+    """
+
+    record: Record
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw with the characters that the console can show."""
+        yield _table(self.record, ascii_only=options.ascii_only)
+
+
+def _table(record: Record, *, ascii_only: bool) -> Table:
+    def text(value: str, style: str = "") -> Text:
+        shown = clean(value)
+        if ascii_only:
+            shown = shown.encode("ascii", "backslashreplace").decode("ascii")
+        return Text(shown, style=style, overflow="fold")
+
+    title = f"{record.model.name}: {count(record.task.pairs)} {noun(record.task)}"
+    table = Table(
+        title=text(title, "bold"),
+        title_justify="left",
+        box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD,
+    )
+    table.add_column("prompt", vertical="bottom")
+    for header in _NUMBER_HEADERS:
+        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    for row in rows(record):
+        table.add_row(*(text(cell) for cell in _bracket_cells(row)))
+    if record.baselines:
+        table.add_section()
+    for baseline in baseline_rows(record):
+        table.add_row(*(text(cell) for cell in _baseline_cells(baseline)))
+    return table
+
+
+def _bracket_cells(row: BracketRow) -> tuple[str, ...]:
+    return (
+        plural(row.prompt_tokens, "token"),
+        f"{count(row.floor_pairs)} found",
+        "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
+        bits_down(row.bits_per_prompt_token),
+        f"{row.seconds:,.1f}",
+    )
+
+
+def _baseline_cells(row: BaselineRow) -> tuple[str, ...]:
+    return baseline_label(row), f"{count(row.pairs)} measured", "-", "-", "-"
+
+
+def baseline_label(row: BaselineRow) -> str:
+    """A baseline's name with what was put in front of the question."""
+    detail = baseline_detail(row)
+    return f"{row.name} ({detail})" if detail else row.name

@@ -1,0 +1,136 @@
+"""Numbers and sentences, worded alike in the terminal and on the page.
+
+Three words stay apart everywhere: a ceiling is proved, a floor is found, and a ceiling
+speaks about random answers from the answer set, never about the facts of one list.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from promptlimits.report.record import Bracket, Ceiling, Record, Task
+from promptlimits.report.rows import BaselineRow
+
+_MOST_DIGITS = 15
+
+
+def count(number: int) -> str:
+    """A whole number with thousands separated: 2,330."""
+    return f"{number:,}"
+
+
+def plural(number: int, word: str) -> str:
+    """A count and its noun: "1 prompt token", "2 prompt tokens"."""
+    return f"{count(number)} {word}{'' if number == 1 else 's'}"
+
+
+def bits_down(bits: float) -> str:
+    """Bits of a floor: one decimal, never rounded up."""
+    return f"{Decimal(repr(bits)).quantize(Decimal('0.1'), ROUND_FLOOR):,}"
+
+
+def bits_up(bits: float) -> str:
+    """Bits of a ceiling: one decimal, never rounded down."""
+    return f"{Decimal(repr(bits)).quantize(Decimal('0.1'), ROUND_CEILING):,}"
+
+
+def big_number(digits: str) -> str:
+    """A whole number given as digits, with a power of ten where digits stop helping."""
+    digits = digits.lstrip("0") or "0"
+    if len(digits) <= _MOST_DIGITS:
+        return count(int(digits))
+    return f"about {digits[0]}.{digits[1]}e{len(digits) - 1}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "12.1 s", "3 min 30 s", "1 h 05 min"."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def clean(text: str) -> str:
+    """Text that cannot act on a terminal or break a file: controls become visible symbols.
+
+    Line breaks and tabs are shown too, so that a decoded answer with a stray one is not
+    taken for an exact answer. Direction overrides and lone surrogates become a mark.
+    """
+    return "".join(_visible(character) for character in text)
+
+
+def clean_code(text: str) -> str:
+    """Several lines of code made harmless; their line breaks stay."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
+def _visible(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cc":
+        code = ord(character)
+        return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+    if category == "Cs" or character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
+        return "\ufffd"
+    return "\u23ce" if category in {"Zl", "Zp"} else character
+
+
+def clip(text: str, *, most: int = 160) -> str:
+    """Text short enough for a table cell; what was left out is counted."""
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}\u2026 ({count(len(text))} characters)"
+
+
+def noun(task: Task) -> str:
+    """What one calls the pairs: "capitals" for the built-in list, else "pairs"."""
+    return "capitals" if task.name == "capitals" else "pairs"
+
+
+def baseline_detail(row: BaselineRow) -> str:
+    """What was put in front of a baseline's question: "246 shots, 1,900 tokens"."""
+    details = []
+    if row.shots:
+        details.append(plural(row.shots, "shot"))
+    if row.context_tokens:
+        details.append(plural(row.context_tokens, "token"))
+    return ", ".join(details)
+
+
+def share_of_lists(ceiling: Ceiling) -> str:
+    """The share of random lists that may pass the ceiling: "1 in 1,048,576", or nothing."""
+    if ceiling.share_log2 is None:
+        return ""
+    power = math.floor(-ceiling.share_log2)
+    return f"1 in {count(2**power)}" if power <= 40 else f"1 in 2^{power}"
+
+
+def floor_sentence(record: Record, bracket: Bracket) -> str:
+    """What was found at this prompt length, in plain words."""
+    held, task = bracket.floor.pairs, record.task
+    if not held:
+        return f"no prompt was confirmed to hold any of the {count(task.pairs)} {noun(task)}"
+    stock = "stock PEFT" if "PEFT" in bracket.floor.confirmed_by else bracket.floor.confirmed_by
+    how = f"found, confirmed by {stock}" if stock else "found"
+    return f"{count(held)} of {count(task.pairs)} {noun(task)} held exactly ({how})"
+
+
+def ceiling_sentence(bracket: Bracket) -> str:
+    """What was proved at this prompt length, in plain words."""
+    if bracket.ceiling.pairs is None:
+        return "there is no ceiling, for there is a single answer to give"
+    return (
+        f"no prompt of this size can hold more than {count(bracket.ceiling.pairs)} "
+        "random answers from this set (proved)"
+    )
+
+
+def summary_line(record: Record, bracket: Bracket) -> str:
+    """Both limits at one prompt length as one line of plain words."""
+    return (
+        f"{plural(bracket.prompt_tokens, 'prompt token')}: "
+        f"{floor_sentence(record, bracket)}; {ceiling_sentence(bracket)}"
+    )

@@ -1,0 +1,180 @@
+"""A bracket record made by rule: every number in it is synthetic, none was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import pytest
+
+from promptlimits._typing import JsonObject, JsonValue
+
+MakeRecord: TypeAlias = Callable[..., JsonObject]
+DIM, DISTINCT = 576, 243
+_FACTS = (
+    ("France", "Paris"),
+    ("Timor Leste", "Dili"),
+    ("Saint Vincent and the Grenadines", "Kingstown"),
+    ("Chad", "N'Djamena"),
+    ("Brazil", "Bras\u00edlia"),
+    ("Tonga", "Nuku\u2019alofa"),
+    ("British Indian Ocean Territory", "Diego Garcia"),
+    ("Japan", "Tokyo"),
+)
+
+
+def pairs(number: int) -> list[tuple[str, str]]:
+    """A few real names for looks, then made-up ones."""
+    invented = [(f"Country {i}", f"Capital {i}") for i in range(len(_FACTS), number)]
+    return [*_FACTS, *invented][:number]
+
+
+def answers(
+    number: int, *, held: int, uncounted: int = 3, wrong: str = "Wrong City"
+) -> list[JsonValue]:
+    """Answers of which `held` count and `uncounted` more are exact without a prompt too."""
+    listed: list[JsonValue] = []
+    for i, (key, value) in enumerate(pairs(number)):
+        exact = i < held + uncounted
+        listed.append(
+            {
+                "key": key,
+                "value": value,
+                "decoded": value if exact else wrong,
+                "exact": exact,
+                "unprompted": held <= i < held + uncounted,
+                "counted": not held <= i < held + uncounted,
+            }
+        )
+    return listed
+
+
+def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
+    """One prompt length with a counting ceiling of its own."""
+    bits = math.log2(DISTINCT)
+    ceiling = math.ceil((32 * DIM * prompt_tokens + 20) / bits)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "floor": {
+            "status": "found",
+            "pairs": held,
+            "bits": held * bits,
+            "bits_per_prompt_token": held * bits / prompt_tokens,
+            "witness": f"witness-{prompt_tokens}-tokens" if held else None,
+            "confirmed_by": "stock PEFT 0.21.2 + transformers 5.23.0, greedy generate, float32",
+            "also_answered_unprompted": 3 if held else 0,
+            "answers": answers(number, held=held) if held else [],
+        },
+        "ceiling": {
+            "status": "proved",
+            "pairs": ceiling,
+            "bits": 32.0 * DIM * prompt_tokens,
+            "source": "counting theorem: distinct prompts against distinct lists",
+            "statement": (
+                f"A prompt of {prompt_tokens} vectors of {DIM} float32 numbers takes at most "
+                f"2^{32 * DIM * prompt_tokens} values, so it answers at most that many lists."
+            ),
+            "assumptions": [
+                "Each coordinate of the prompt is one of the 2^32 float32 values.",
+                "Decoding is deterministic: the same prompt gives the same answers.",
+                "Answers are drawn independently and uniformly from the answer set.",
+            ],
+            "certificate": f"ceiling-{prompt_tokens}-tokens.json",
+            "share_log2": -20,
+        },
+        "search": _search(held, number),
+        "stopped_because": "the time given was used up",
+        "seconds": 100.25 * prompt_tokens,
+    }
+
+
+def _search(held: int, number: int) -> list[JsonValue]:
+    tried = [size for size in (8, 16, 32, 64, 128) if size <= number]
+    return [
+        {
+            "pairs": size,
+            "held": min(size, held),
+            "outcome": "solved" if size <= held else "out_of_steps",
+            "remedy": "nothing to do: every answer is exact"
+            if size <= held
+            else "raise --max-steps, or use fewer pairs or more prompt tokens",
+            "steps": 5 * size,
+            "seconds": 1.5 * size,
+            "seed": seed,
+        }
+        for seed, size in enumerate(tried)
+    ]
+
+
+def sample_record(
+    *, held: Mapping[int, int] | None = None, number: int = 246, warnings: Sequence[str] = ()
+) -> JsonObject:
+    """A whole record: held pairs by prompt length, out of a list of `number`."""
+    by_length = {1: 40, 2: 71} if held is None else held
+    return {
+        "schema": 1,
+        "kind": "bracket",
+        "command": "promptlimits bracket --model smollm2 --task capitals "
+        "--prompt-tokens 1,2 --budget 10m --out runs/capitals",
+        "created": "2001-02-03T04:05:06+00:00",
+        "seconds": 300.75,
+        "model": {
+            "name": "SyntheticLM-135M",
+            "reference": "synthetic",
+            "path": "models/synthetic",
+            "weights_hash": "0123456789abcdef" * 4,
+            "parameters": 134_515_008,
+            "dim": DIM,
+            "layers": 30,
+            "vocabulary": 49_152,
+            "context_length": 8192,
+            "compute_dtype": "float32",
+            "notes": ["4-bit weights dequantised to float32"],
+        },
+        "task": {
+            "name": "capitals",
+            "pairs": number,
+            "hash": "fedcba9876543210" * 4,
+            "answer_set_size": str(DISTINCT),
+            "answer_set": f"the {DISTINCT} distinct values of the list",
+            "order": "shuffled with seed 0",
+            "source": "synthetic test data",
+            "notes": [],
+        },
+        "baselines": [
+            {"name": "no prompt", "pairs": 3, "of": number, "keys_exact": ["Japan"]},
+            {
+                "name": "in context",
+                "pairs": min(200, number),
+                "of": number,
+                "shots": number,
+                "context_tokens": 1900,
+                "note": "the whole list written in front of each question",
+            },
+        ],
+        "brackets": [
+            bracket(tokens, held=count, number=number) for tokens, count in by_length.items()
+        ],
+        "assumptions": ["The model's forward pass is a function of its input alone."],
+        "versions": {
+            "promptlimits": "0.1.0",
+            "python": "3.11.9",
+            "packages": {"torch": "2.13.0", "peft": "0.21.2", "transformers": "5.23.0"},
+            "cpu_count": 2,
+        },
+        "seed": 0,
+        "warnings": list(warnings),
+    }
+
+
+@pytest.fixture
+def make_record() -> MakeRecord:
+    """The builder of synthetic records; every call makes a fresh one."""
+    return sample_record
+
+
+@pytest.fixture
+def record() -> JsonObject:
+    """Two prompt lengths over 246 pairs."""
+    return sample_record()

@@ -1,0 +1,94 @@
+import re
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from promptlimits.report.figures.pairs_held import data, draw, svg
+
+
+def words(drawing):
+    return "".join(ElementTree.fromstring(drawing).itertext())
+
+
+def test_data(record):
+    shown = data(record)
+    assert shown.prompt_tokens == (1, 2)
+    assert shown.floors == (40, 71)
+    assert shown.ceilings == (2329, 4655)
+    assert shown.levels == (("no prompt", 3), ("in context", 200), ("whole list", 246))
+    assert shown.title == "Pairs held against prompt length, 246 capitals"
+    assert "1 prompt token: floor 40 found, ceiling 2,329 random pairs proved" in shown.description
+    assert "in context: 200" in shown.description
+
+
+def test_data_without_a_ceiling(record):
+    for bracket in record["brackets"]:
+        bracket["ceiling"]["pairs"] = None
+    shown = data(record)
+    assert shown.ceilings == ()
+    assert "no ceiling" in shown.description
+    assert "no prompt holds more" not in words(svg(shown))
+
+
+@pytest.mark.parametrize(
+    "held", [{1: 0}, {1: 40}, {1: 40, 2: 71}, {8: 3, 9: 4}, {2**i: 9 * i for i in range(9)}]
+)
+def test_it_draws(make_record, held):
+    drawing = svg(data(make_record(held=held)))
+    text = words(drawing)
+    assert "prompt tokens" in text
+    assert "whole list: 246" in text
+    assert f"{next(iter(held.values()))}" in text
+
+
+def test_it_draws_on_axes_that_somebody_else_made(record):
+    axes = Figure().add_subplot()
+    draw(data(record), axes)
+    assert axes.get_xlabel() == "prompt tokens"
+    bottom, top = axes.get_ylim()
+    assert bottom < 0 < 4655 < top
+
+
+def test_marks_stand_at_the_numbers(record):
+    axes = Figure().add_subplot()
+    draw(data(record), axes)
+    floors = next(line for line in axes.lines if line.get_marker() == "o")
+    assert list(floors.get_ydata()) == [40, 71]
+    assert list(floors.get_xdata()) == [0, 1]
+    heavy = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "_"]
+    assert heavy == [2329, 4655]
+
+
+def test_the_same_data_give_the_same_bytes_and_leave_no_setting_behind(record):
+    before = dict(matplotlib.rcParams)
+    first = svg(data(record))
+    assert svg(data(record)) == first
+    assert dict(matplotlib.rcParams) == before
+    assert not re.search(r"\d{4}-\d{2}-\d{2}T", first)
+
+
+def test_it_scales_speaks_and_follows_the_page(record):
+    drawing = svg(data(record))
+    root = ElementTree.fromstring(drawing)
+    assert root.get("viewBox") == "0 0 360 309.6"
+    assert root.get("width") is None
+    assert root.get("role") == "img"
+    ids = {element.get("id") for element in root.iter()}
+    assert set(root.get("aria-labelledby").split()) <= ids
+    assert [child.tag for child in root][:2] == ["title", "desc"]
+    for name in ("--ink", "--muted", "--rule", "--found", "--proved", "--proved-wash"):
+        assert f"var({name}, #" in drawing
+    # A colour outside the palette would not follow the dark page.
+    bare = re.sub(r"var\(--[a-z-]+, #[0-9a-f]{6}\)", "", drawing)
+    assert not re.findall(r"#[0-9a-f]{6}(?![0-9a-f])", bare)
+    assert "http" not in drawing
+    assert "<style" not in drawing
+
+
+def test_hostile_names_are_text(record):
+    record["baselines"][0]["name"] = "</svg><script>$x$\u202e\U0001f600"
+    drawing = svg(data(record))
+    assert "<script" not in drawing
+    assert "&lt;/svg&gt;&lt;script" in drawing

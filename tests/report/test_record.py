@@ -1,0 +1,114 @@
+import pytest
+
+from promptlimits.errors import RunFailed, UserError
+from promptlimits.report.record import Verdict, parse_record
+
+
+def test_a_record_reads_and_its_lengths_rise(make_record):
+    parsed = parse_record(make_record(held={4: 90, 1: 40}))
+    assert [bracket.prompt_tokens for bracket in parsed.brackets] == [1, 4]
+    assert parsed.brackets[0].floor.pairs == 40
+    assert parsed.task.answer_set_size == "243"
+
+
+@pytest.mark.parametrize("size", [243, "243"])
+def test_the_answer_set_size_may_be_a_number_or_its_digits(record, size):
+    record["task"]["answer_set_size"] = size
+    assert parse_record(record).task.answer_set_size == "243"
+
+
+def test_an_answer_set_beyond_pythons_limit_on_digits(record):
+    record["task"]["answer_set_size"] = 49_152**2000 + 7
+    digits = parse_record(record).task.answer_set_size
+    assert len(digits) == 9384
+    # The last digits of 49152^2000 by modular arithmetic, which needs no long text.
+    assert int(digits[-9:]) == (pow(49_152, 2000, 10**9) + 7) % 10**9
+
+
+@pytest.mark.parametrize("stranger", [None, [], "text", {"kind": "run", "schema": 1}])
+def test_what_is_no_bracket_record_is_refused(stranger):
+    with pytest.raises(UserError, match='of kind "bracket"'):
+        parse_record(stranger)
+
+
+@pytest.mark.parametrize(
+    ("schema", "remedy"), [(2, "upgrade"), (0, "run its command again"), (True, "again")]
+)
+def test_other_schemas_are_refused_with_their_own_remedy(record, schema, remedy):
+    record["schema"] = schema
+    with pytest.raises(UserError, match=f"record schema must be 1.*{remedy}"):
+        parse_record(record)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("seed",), "zero"),
+        (("brackets",), []),
+        (("task", "answer_set_size"), "many"),
+        (("brackets", 0, "floor", "pairs"), -1),
+        (("brackets", 0, "floor", "pairs"), 40.0),
+        (("brackets", 0, "floor", "status"), "estimated"),
+        (("brackets", 0, "ceiling", "status"), "found"),
+        (("brackets", 0, "ceiling", "bits"), float("nan")),
+        (("brackets", 0, "ceiling", "share_log2"), 1),
+        (("brackets", 0, "prompt_tokens"), 0),
+    ],
+)
+def test_an_unreadable_field_is_named(record, path, value):
+    inner = record
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    with pytest.raises(UserError) as caught:
+        parse_record(record)
+    assert str(caught.value).startswith("record field " + ".".join(map(str, path)))
+    assert "run the command that wrote the record again" in str(caught.value)
+
+
+def test_a_missing_field_is_named_and_its_surroundings_are_not_poured_out(record):
+    del record["model"]["name"]
+    with pytest.raises(UserError, match=r"record field model\.name") as caught:
+        parse_record(record)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_floor_above_the_ceiling_is_loud(record):
+    record["brackets"][1]["ceiling"]["pairs"] = 70
+    with pytest.raises(RunFailed, match=r"71 pairs found.*above.*70 random pairs proved.*length 2"):
+        parse_record(record)
+
+
+def test_a_floor_at_the_ceiling_is_allowed(record):
+    record["brackets"][1]["ceiling"]["pairs"] = 71
+    assert parse_record(record).brackets[1].ceiling.pairs == 71
+
+
+def test_found_needs_a_witness(record):
+    record["brackets"][0]["floor"]["witness"] = None
+    with pytest.raises(RunFailed, match="without a witness"):
+        parse_record(record)
+
+
+def test_the_floor_must_be_what_its_answers_hold(record):
+    record["brackets"][0]["floor"]["answers"][0]["exact"] = False
+    with pytest.raises(RunFailed, match="says 40 pairs, its answers hold 39"):
+        parse_record(record)
+
+
+def test_no_more_can_be_held_than_the_list_has(record):
+    record["task"]["pairs"] = 39
+    with pytest.raises(RunFailed, match="of a list of 39"):
+        parse_record(record)
+
+
+def test_verdicts(record):
+    answers = parse_record(record).brackets[0].floor.answers
+    tally = [answer.verdict for answer in answers]
+    assert [tally.count(verdict) for verdict in Verdict] == [40, 3, 203]
+
+
+def test_a_wrong_answer_is_wrong_whether_or_not_it_is_marked_uncounted(record):
+    wrong = record["brackets"][0]["floor"]["answers"][-1]
+    wrong["counted"] = False
+    assert parse_record(record).brackets[0].floor.answers[-1].verdict is Verdict.WRONG

@@ -1,0 +1,100 @@
+import pytest
+
+from promptlimits.report import wording
+from promptlimits.report.record import parse_record
+
+
+@pytest.mark.parametrize(
+    ("bits", "down", "up"),
+    [(316.99, "316.9", "317.0"), (18431.91, "18,431.9", "18,432.0"), (8.2, "8.2", "8.2")],
+)
+def test_bits_are_rounded_in_the_safe_direction(bits, down, up):
+    assert wording.bits_down(bits) == down
+    assert wording.bits_up(bits) == up
+
+
+@pytest.mark.parametrize(
+    ("digits", "shown"),
+    [("243", "243"), ("49152", "49,152"), ("0", "0"), ("118747255799808123", "about 1.1e17")],
+)
+def test_answer_sets_of_any_size(digits, shown):
+    assert wording.big_number(digits) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.04, "0.0 s"), (12.14, "12.1 s"), (59.97, "1 min 00 s"), (210.3, "3 min 30 s"),
+     (3599.9, "1 h 00 min"), (7384, "2 h 03 min")],
+)  # fmt: skip
+def test_durations(seconds, shown):
+    assert wording.duration(seconds) == shown
+
+
+def test_plurals():
+    assert wording.plural(1, "prompt token") == "1 prompt token"
+    assert wording.plural(2000, "token") == "2,000 tokens"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Paris", "Paris"),
+        ("a\x1b[31mb", "a\u241b[31mb"),
+        ("Paris\n\nParis", "Paris\u240a\u240aParis"),
+        ("tab\tdel\x7fnel\x85", "tab\u2409del\u2421nel\ufffd"),
+        ("over\u202eride\u2066", "over\ufffdride\ufffd"),
+        ("lone\ud800", "lone\ufffd"),
+        ("para\u2029graph", "para\u23cegraph"),
+        ("\U0001f600 \u05d0\u05d1", "\U0001f600 \u05d0\u05d1"),
+    ],
+)
+def test_what_could_act_becomes_visible(text, shown):
+    assert wording.clean(text) == shown
+
+
+def test_lines_of_code_stay_lines():
+    assert wording.clean_code("a\nb\x00") == "a\nb\u2400"
+
+
+def test_clipping_says_what_is_missing():
+    assert wording.clip("x" * 160) == "x" * 160
+    assert wording.clip("x" * 10_000) == "x" * 160 + "\u2026 (10,000 characters)"
+
+
+def test_the_line_says_found_and_proved_and_random(record):
+    parsed = parse_record(record)
+    assert wording.summary_line(parsed, parsed.brackets[0]) == (
+        "1 prompt token: 40 of 246 capitals held exactly (found, confirmed by stock PEFT); "
+        "no prompt of this size can hold more than 2,329 random answers from this set (proved)"
+    )
+
+
+def test_the_line_of_a_floor_of_zero_claims_nothing(make_record):
+    parsed = parse_record(make_record(held={1: 0}))
+    line = wording.summary_line(parsed, parsed.brackets[0])
+    assert line.startswith(
+        "1 prompt token: no prompt was confirmed to hold any of the 246 capitals"
+    )
+    assert "found" not in line
+
+
+def test_the_line_without_a_ceiling(record):
+    record["brackets"][0]["ceiling"]["pairs"] = None
+    parsed = parse_record(record)
+    line = wording.summary_line(parsed, parsed.brackets[0])
+    assert "there is no ceiling" in line
+    assert "proved" not in line
+
+
+def test_lists_of_ones_own_are_called_pairs(record):
+    record["task"]["name"] = "people.csv"
+    assert wording.noun(parse_record(record).task) == "pairs"
+
+
+@pytest.mark.parametrize(
+    ("log2", "shown"),
+    [(-20, "1 in 1,048,576"), (-20.9, "1 in 1,048,576"), (-300, "1 in 2^300"), (None, "")],
+)
+def test_the_share_is_never_understated(record, log2, shown):
+    record["brackets"][0]["ceiling"]["share_log2"] = log2
+    assert wording.share_of_lists(parse_record(record).brackets[0].ceiling) == shown

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,8 +136,11 @@ def test_a_failed_install_leaves_no_stamp_and_the_next_run_starts_afresh(
     assert "failed: promptlimits and what it needs" in failed.stderr
     assert not checkout.stamp.exists()
 
+    half_made = checkout.root / ".venv" / "half-unpacked"
+    half_made.touch()
     assert checkout.bootstrap().returncode == 0
     assert "-m venv" in checkout.asked
+    assert not half_made.exists()
     assert checkout.stamp.exists()
 
 
@@ -229,3 +234,10 @@ def test_a_python_that_will_not_do_is_one_line(
     assert refused.stderr.startswith(f"bootstrap: {message}")
     assert refused.stderr.count("\n") == 1
     assert not (checkout.root / ".venv").exists()
+
+
+def test_the_oldest_python_is_the_one_that_pyproject_names(repository: Path) -> None:
+    script = (repository / "tools/bootstrap.sh").read_text()
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    [oldest] = re.findall(r"sys\.version_info < \((\d+), (\d+)\)", script)
+    assert project["requires-python"] == f">={'.'.join(oldest)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
@@ -48,7 +48,11 @@ class EncodedTask:
         return hashlib.sha256(json.dumps(ids, separators=(",", ":")).encode()).hexdigest()
 
 
-def encode(task: PairTask, codec: TextCodec) -> EncodedTask:
+KEY: Final = "{key}"
+"""Stands for the key in a template."""
+
+
+def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedTask:
     """Encode pairs with a model's codec.
 
     The answers to choose from are the distinct values of the list, as token ids.
@@ -56,20 +60,28 @@ def encode(task: PairTask, codec: TextCodec) -> EncodedTask:
     Args:
         task: The pairs.
         codec: The model's codec.
+        template: How a key is put to the model, such as "{key}:"; the keys of the result are
+            what it makes of them, so they can be typed as they stand.
 
     Returns:
         The pairs as token ids; each value ends in the end marker.
 
     Raises:
         UserError: A key or a value has no tokens, a value contains the end marker, or two
-            keys have the same tokens. The message names the line.
+            keys have the same tokens. The message names the line. Or the template does not
+            hold the key exactly once.
     """
     from promptlimits.models.protocol import EncodedPair
 
+    if template.count(KEY) != 1:
+        raise UserError(
+            "the template", f"hold {KEY} exactly once", got=shown(template), remedy="write {key}:"
+        )
     pairs: dict[tuple[int, ...], EncodedPair] = {}
     owner: dict[tuple[int, ...], Pair] = {}
     for pair in task.pairs:
-        key_ids = _tokens(pair.where, "key", pair.key, codec.encode_key(pair.key))
+        key = template.replace(KEY, pair.key)
+        key_ids = _tokens(pair.where, "key", key, codec.encode_key(key))
         value_ids = _tokens(pair.where, "value", pair.value, codec.encode_value(pair.value))
         if codec.end_id in value_ids:
             raise UserError(
@@ -89,7 +101,7 @@ def encode(task: PairTask, codec: TextCodec) -> EncodedTask:
             )
         owner[key_ids] = pair
         pairs[key_ids] = EncodedPair(
-            key=pair.key, value=pair.value, key_ids=key_ids, value_ids=(*value_ids, codec.end_id)
+            key=key, value=pair.value, key_ids=key_ids, value_ids=(*value_ids, codec.end_id)
         )
     answers = len({pair.value_ids for pair in pairs.values()})
     return EncodedTask(

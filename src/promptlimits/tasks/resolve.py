@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from promptlimits._checks import require_positive_int
 from promptlimits.errors import UserError
 from promptlimits.tasks.builtin import capitals
-from promptlimits.tasks.encoded import EncodedTask, encode
+from promptlimits.tasks.encoded import KEY, EncodedTask, encode
 from promptlimits.tasks.files import shown
 from promptlimits.tasks.pairs import PairTask, read_pairs
 from promptlimits.tasks.random_tokens import random_pairs, require_seed
@@ -27,7 +27,12 @@ _RANDOM_SIZES: Final = ("count", "key_tokens", "value_tokens")
 
 
 def load_task(
-    reference: str, codec: TextCodec, *, seed: int = 0, limit: int | None = None
+    reference: str,
+    codec: TextCodec,
+    *,
+    template: str = KEY,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> EncodedTask:
     """Load a task.
 
@@ -35,6 +40,8 @@ def load_task(
         reference: A built-in name, "random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]", or the path of
             a .csv or .jsonl file.
         codec: The model's codec.
+        template: How the keys of a list are put to the model, such as "{key}:"; random keys
+            are put as they are.
         seed: Seed of random pairs, and of which pairs a limit keeps.
         limit: Keep so many pairs, drawn with the seed; a smaller limit keeps a part of what a
             larger one keeps, in the same order. None keeps all, in the order of the source.
@@ -54,7 +61,7 @@ def load_task(
     if name == _RANDOM:
         return _random_task(codec, reference, sizes, seed=seed, limit=limit)
     task = BUILT_IN[reference]() if reference in BUILT_IN else _from_file(reference)
-    return encode(task if limit is None else _draw(task, limit, seed), codec)
+    return encode(task if limit is None else _draw(task, limit, seed), codec, template=template)
 
 
 def _from_file(reference: str) -> PairTask:

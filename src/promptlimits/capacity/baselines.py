@@ -1,0 +1,141 @@
+"""What the frozen model answers without a trained prompt, asked in the same format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from promptlimits._typing import JsonObject
+from promptlimits.models.protocol import EncodedPair, FrozenModel
+from promptlimits.tuning.evaluate import Evaluation, evaluate
+
+OnChunk = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Pairs answered exactly without a trained prompt.
+
+    Attributes:
+        name: What stood in front of the key instead.
+        of: Pairs asked.
+        exact: Indices of those answered exactly.
+        shots: Pairs written out in front of the key.
+        context_tokens: Tokens in front of the key.
+        note: What else a reader must know.
+    """
+
+    name: str
+    of: int
+    exact: tuple[int, ...]
+    shots: int = 0
+    context_tokens: int = 0
+    note: str = ""
+
+    def to_json(self) -> JsonObject:
+        """The baseline as the record shows it."""
+        return {
+            "name": self.name,
+            "pairs": len(self.exact),
+            "of": self.of,
+            "exact": list(self.exact),
+            "shots": self.shots,
+            "context_tokens": self.context_tokens,
+            "note": self.note,
+        }
+
+
+def no_prompt(
+    model: FrozenModel, pairs: Sequence[EncodedPair], *, on_chunk: OnChunk | None = None
+) -> Baseline:
+    """Ask each key with nothing in front.
+
+    Args:
+        model: The frozen model.
+        pairs: The pairs to ask.
+        on_chunk: Called with the number of pairs done.
+
+    Returns:
+        The pairs answered exactly.
+    """
+    found = answers_behind(model, (), pairs, on_chunk=on_chunk)
+    return Baseline(name="no prompt", of=len(pairs), exact=found.held)
+
+
+def in_context(
+    model: FrozenModel,
+    pairs: Sequence[EncodedPair],
+    *,
+    most_tokens: int | None = None,
+    on_chunk: OnChunk | None = None,
+) -> Baseline:
+    """Write pairs out in front of each key, as many as fit, then ask every pair.
+
+    Args:
+        model: The frozen model.
+        pairs: The pairs, both shown and asked.
+        most_tokens: Limit on the tokens in front, for time; None for what the model reads.
+        on_chunk: Called with the number of pairs done.
+
+    Returns:
+        The pairs answered exactly.
+    """
+    longest = max(len(pair.input_ids) for pair in pairs)
+    room = model.card.context_length - longest
+    limit = room if most_tokens is None else min(room, most_tokens)
+    context, shots = _written_out(pairs, limit)
+    found = answers_behind(model, context, pairs, on_chunk=on_chunk)
+    note = ""
+    if shots < len(pairs):
+        bound = "the context window" if limit == room else "the time given to this baseline"
+        note = f"{len(pairs) - shots} pairs did not fit into {bound} and were asked all the same"
+    return Baseline(
+        name="in context",
+        of=len(pairs),
+        exact=found.held,
+        shots=shots,
+        context_tokens=len(context),
+        note=note,
+    )
+
+
+def answers_behind(
+    model: FrozenModel,
+    context: Sequence[int],
+    pairs: Sequence[EncodedPair],
+    *,
+    on_chunk: OnChunk | None = None,
+) -> Evaluation:
+    """Ask pairs behind the tokens of a context.
+
+    Args:
+        model: The frozen model.
+        context: Token ids in front of each key; may be empty.
+        pairs: The pairs to ask.
+        on_chunk: Called with the number of pairs done.
+
+    Returns:
+        What greedy decoding answers.
+    """
+    ids = torch.tensor(list(context), dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        prompt = model.embed(ids)
+    return evaluate(model, prompt, pairs, on_chunk=on_chunk)
+
+
+def written_out(pairs: Sequence[EncodedPair]) -> tuple[int, ...]:
+    """Token ids of pairs one after another: key, value, end marker."""
+    return tuple(token for pair in pairs for token in pair.key_ids + pair.value_ids)
+
+
+def _written_out(pairs: Sequence[EncodedPair], limit: int) -> tuple[tuple[int, ...], int]:
+    """As many of the first pairs as fit into `limit` tokens, and how many they are."""
+    context: tuple[int, ...] = ()
+    for shots, pair in enumerate(pairs):
+        longer = context + written_out([pair])
+        if len(longer) > limit:
+            return context, shots
+        context = longer
+    return context, len(pairs)

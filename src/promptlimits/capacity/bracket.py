@@ -1,0 +1,77 @@
+"""Floor and ceiling at one prompt length, and what was tried in between."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.capacity.ceiling import TaskCeiling, floor_bits
+from promptlimits.capacity.floor import Floor, answer_rows
+from promptlimits.capacity.search import SearchResult
+from promptlimits.errors import RunFailed
+from promptlimits.tasks.encoded import EncodedTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bracket:
+    """What is found and what is proved at one prompt length.
+
+    Attributes:
+        floor: Found: the pairs a prompt on disk holds.
+        ceiling: Proved: how many random answers any prompt of this length can hold.
+        search: Every attempt behind the floor.
+        seconds: Time spent at this length, over all resumptions.
+    """
+
+    floor: Floor
+    ceiling: TaskCeiling
+    search: SearchResult
+    seconds: float
+
+    def __post_init__(self) -> None:
+        """Refuse a contradiction before anyone sees it.
+
+        Raises:
+            RunFailed: The floor is above the ceiling.
+        """
+        held, most = len(self.floor.held), self.ceiling.pairs
+        if most is not None and held > most:
+            raise RunFailed(
+                f"{held} pairs are held at {self.search.prompt_tokens} prompt tokens, above the "
+                f"ceiling of {most}",
+                remedy="trust neither and report this with the output folder: for random answers "
+                f"its chance is under 2^{self.ceiling.to_json()['share_log2']}",
+            )
+
+    def to_json(
+        self, task: EncodedTask, *, order: Sequence[int], unprompted: Collection[int]
+    ) -> JsonObject:
+        """The bracket as the record shows it.
+
+        Args:
+            task: The pairs.
+            order: Order in which they were to be held.
+            unprompted: Indices of the pairs that the model answers without a prompt.
+        """
+        held, length = self.floor.held, self.search.prompt_tokens
+        bits = floor_bits(self.ceiling, len(held))
+        verified = self.floor.verification
+        attempts: list[JsonValue] = [one.to_json() for one in self.search.attempts]
+        return {
+            "prompt_tokens": length,
+            "floor": {
+                "status": "found",
+                "pairs": len(held),
+                "bits": bits,
+                "bits_per_prompt_token": bits / length,
+                "witness": self.floor.witness if held else None,
+                "confirmed_by": "" if verified is None else verified.confirmed_by,
+                "also_answered_unprompted": len(set(held) & set(unprompted)),
+                "answers": answer_rows(task, self.floor, order, unprompted),
+            },
+            "ceiling": self.ceiling.to_json(),
+            "search": attempts,
+            "stopped_because": self.search.stopped_because,
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,92 @@
+"""The ceiling of a model and a task at one prompt length, as a bracket shows it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.models.protocol import ModelCard
+from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.theory.number_formats import number_format
+from promptlimits.theory.token_capacity import CountingCeiling, counting_ceiling
+
+STORED_DTYPE = "float32"
+"""What the numbers of a witness are stored as."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCeiling:
+    """The counting theorem applied to a model's prompts and a task's answers.
+
+    Attributes:
+        counting: The theorem's result.
+        certificate_name: File in the output folder that holds its certificate.
+    """
+
+    counting: CountingCeiling
+    certificate_name: str
+
+    @property
+    def pairs(self) -> int | None:
+        """Most random answers that are not excluded; None where there is nothing to tell."""
+        return self.counting.pairs
+
+    @property
+    def answer_bits(self) -> float:
+        """Bits of that many answers, rounded up; those of the prompt where there is no limit."""
+        pairs, each = self.counting.pairs, self.counting.answer_bits
+        if pairs is None:
+            return self.counting.bits.upper_bits()
+        return math.nextafter(pairs * each.upper_bits(), math.inf)
+
+    def to_json(self) -> JsonObject:
+        """The ceiling as the record shows it."""
+        assumptions: list[JsonValue] = [item.text for item in self.counting.assumptions]
+        source = self.counting.source
+        return {
+            "status": "proved",
+            "pairs": self.pairs,
+            "every_list_pairs": self.counting.every_list_pairs,
+            "bits": self.answer_bits,
+            "prompt_bits": self.counting.bits.upper_bits(),
+            "source": f"{source.reference}: {source.statement}",
+            "statement": self.counting.statement,
+            "assumptions": assumptions,
+            "certificate": self.certificate_name,
+            "share_log2": -math.log2(self.counting.share.denominator / self.counting.share.numerator),
+        }
+
+
+def task_ceiling(card: ModelCard, task: EncodedTask, *, prompt_tokens: int) -> TaskCeiling:
+    """Apply the counting theorem.
+
+    Args:
+        card: The model.
+        task: The pairs; their answer set is what random answers would be drawn from.
+        prompt_tokens: P.
+
+    Returns:
+        The ceiling. A floor counts whichever pairs of the list a prompt holds, so the theorem
+        is applied with every choice among them counted.
+    """
+    counting = counting_ceiling(
+        number=number_format(stored=STORED_DTYPE, computed=card.compute_dtype),
+        dim=card.dim,
+        prompt_tokens=prompt_tokens,
+        answer_set_size=task.answer_set_size,
+        answer_set=task.answer_set_text,
+        answers_random=task.answers_random,
+        pool=len(task.pairs),
+    )
+    return TaskCeiling(
+        counting=counting, certificate_name=f"ceiling-{prompt_tokens}-tokens.json"
+    )
+
+
+def floor_bits(ceiling: TaskCeiling, pairs: int) -> float:
+    """Bits that `pairs` answers of the task's answer set take, rounded down."""
+    if pairs == 0:
+        return 0.0
+    return max(0.0, math.nextafter(pairs * ceiling.counting.answer_bits.lower_bits(), -math.inf))
+

@@ -1,0 +1,106 @@
+"""One prompt for all the given pairs: trained, saved and confirmed like a floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from promptlimits._typing import JsonObject
+from promptlimits.capacity.attempt import Attempt, Workplace, attempt
+from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.floor import Floor, answer_rows, find_floor
+from promptlimits.capacity.search import best_of
+from promptlimits.tasks.encoded import EncodedTask, require_fits
+from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.outcome import Outcome
+
+
+def fit_all(
+    place: Workplace,
+    task: EncodedTask,
+    training: TrainingConfig,
+    *,
+    starts: int,
+    deadline: Deadline,
+    on_attempt: Callable[[Attempt], None],
+) -> tuple[Attempt, ...]:
+    """Train a prompt for every pair of a task, from as many starts as it takes.
+
+    Args:
+        place: Model, store and provenance.
+        task: The pairs.
+        training: Settings; its seed is that of the first start.
+        starts: Starts before the task is given up.
+        deadline: When to stop; the same call goes on where it stopped.
+        on_attempt: Called after each start.
+
+    Returns:
+        The attempts, the last one solved unless none was.
+
+    Raises:
+        UserError: A pair does not fit into the model's context with the prompt.
+    """
+    require_fits(
+        task,
+        context_length=place.model.card.context_length,
+        prompt_tokens=training.prompt_tokens,
+    )
+    done: list[Attempt] = []
+    for start in range(starts):
+        config = replace(training, seed=training.seed + start)
+        last = attempt(place, task.pairs, config, warm=None, should_stop=deadline.should_stop)
+        done.append(last)
+        on_attempt(last)
+        if last.outcome is Outcome.SOLVED or not last.outcome.final:
+            break
+    return tuple(done)
+
+
+def save_fit(
+    place: Workplace,
+    task: EncodedTask,
+    attempts: tuple[Attempt, ...],
+    *,
+    folder: Path,
+    relative_lead: float,
+    extra: JsonObject,
+) -> tuple[Floor, JsonObject]:
+    """Save the best prompt with the pairs it answers, and have stock tools confirm them.
+
+    Args:
+        place: Model and store.
+        task: The pairs.
+        attempts: What `fit_all` did.
+        folder: The output folder.
+        relative_lead: Lead by which a token must win.
+        extra: Facts for witness.json.
+
+    Returns:
+        What was confirmed, and the record of it.
+    """
+    best = best_of(attempts)
+    floor = find_floor(
+        place.model,
+        task,
+        None if best is None else best.prompt,
+        folder=folder,
+        relative_lead=relative_lead,
+        extra=extra,
+    )
+    held, last = floor.held, attempts[-1]
+    return floor, {
+        "schema": 1,
+        "kind": "fit",
+        "pairs": len(held),
+        "of": len(task.pairs),
+        "outcome": last.outcome.value,
+        "remedy": last.outcome.remedy,
+        "witness": floor.witness if held else None,
+        "confirmed_by": "" if floor.verification is None else floor.verification.confirmed_by,
+        "answers": answer_rows(task, floor, range(len(task.pairs)), ()),
+        "not_held": [
+            task.pairs[index].key for index in range(len(task.pairs)) if index not in set(held)
+        ],
+        "search": [one.to_json() for one in attempts],
+    }

@@ -1,0 +1,136 @@
+"""From the best prompt of a search to a floor: saved, decoded again by stock tools, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.capacity.fresh_process import confirm
+from promptlimits.capacity.verification import Verification
+from promptlimits.capacity.witness_format import prompt_sha256, read_witness, save_witness
+from promptlimits.errors import UserError
+from promptlimits.models.protocol import FrozenModel
+from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.tuning.evaluate import evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """Pairs that a prompt on disk answers under stock greedy decoding.
+
+    Attributes:
+        witness: Name of the witness folder in the output folder; None if nothing was held.
+        verification: What stock tools confirmed; None if nothing was held.
+        claimed: Indices, into the task, of the pairs that were put to the test.
+    """
+
+    witness: str | None
+    verification: Verification | None
+    claimed: tuple[int, ...]
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Indices, into the task, of the pairs that were confirmed."""
+        if self.verification is None:
+            return ()
+        answers = zip(self.claimed, self.verification.answers, strict=True)
+        return tuple(index for index, answer in answers if answer.exact)
+
+
+def witness_name(prompt_tokens: int) -> str:
+    """Folder of the witness of one prompt length."""
+    return f"witness-{prompt_tokens}-tokens"
+
+
+def find_floor(
+    model: FrozenModel,
+    task: EncodedTask,
+    prompt: Tensor | None,
+    *,
+    folder: Path,
+    relative_lead: float,
+    extra: JsonObject,
+) -> Floor:
+    """Save a prompt with every pair of the task that it answers, and have that confirmed.
+
+    Args:
+        model: The frozen model, which says which pairs to put to the test.
+        task: All pairs; a prompt counts for those it was not trained for, too.
+        prompt: (P, D), or None if the search found nothing.
+        folder: The output folder.
+        relative_lead: Lead by which a token must win, so that rounding cannot turn it.
+        extra: Facts for witness.json, such as the seed.
+
+    Returns:
+        The floor: what a fresh process with stock tools confirmed, and nothing else.
+    """
+    nothing = Floor(witness=None, verification=None, claimed=())
+    if prompt is None:
+        return nothing
+    held = evaluate(model, prompt.to(model.device), task.pairs, relative_lead=relative_lead).held
+    if not held:
+        return nothing
+    name = witness_name(prompt.shape[0])
+    known = _known(folder / name, prompt, len(held))
+    if known is None:
+        save_witness(
+            folder / name,
+            prompt=prompt,
+            card=model.card,
+            task_name=task.name,
+            task_hash=task.hash,
+            pairs=[task.pairs[index] for index in held],
+            posed_as="ids" if task.answers_random else "text",
+            extra=extra,
+        )
+        known = confirm(folder / name, model_path=model.card.path)
+    return Floor(witness=name, verification=known, claimed=held)
+
+
+def _known(folder: Path, prompt: Tensor, claimed: int) -> Verification | None:
+    """The verification of the same prompt and pairs by an earlier, interrupted command."""
+    try:
+        witness = read_witness(folder)
+    except UserError:
+        # Missing or half made: it is simply made again.
+        return None
+    if witness.verification is None or len(witness.pairs) != claimed:
+        return None
+    known = Verification.from_json(witness.verification)
+    return known if known.prompt_sha256 == prompt_sha256(prompt) else None
+
+
+def answer_rows(
+    task: EncodedTask, floor: Floor, order: Sequence[int], unprompted: Collection[int]
+) -> list[JsonValue]:
+    """Every pair of the task with what was decoded for it, in the order of the search.
+
+    Args:
+        task: All pairs.
+        floor: What was confirmed.
+        order: Indices in the order in which pairs were to be held.
+        unprompted: Indices of pairs that the model answers without a prompt.
+
+    Returns:
+        One JSON object for each pair that was put to the test.
+    """
+    if floor.verification is None:
+        return []
+    decoded = dict(zip(floor.claimed, floor.verification.answers, strict=True))
+    return [
+        {
+            "key": task.pairs[index].key,
+            "value": task.pairs[index].value,
+            "decoded": decoded[index].decoded,
+            "exact": decoded[index].exact,
+            "unprompted": index in unprompted,
+            "counted": decoded[index].exact,
+            "fault": decoded[index].fault,
+        }
+        for index in order
+        if index in decoded
+    ]

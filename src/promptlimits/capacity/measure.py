@@ -1,0 +1,395 @@
+"""The main job: the bracket of a model and a list of pairs, at each prompt length.
+
+Everything expensive is a record in the store, so the same command again goes on where the
+last one stopped, or returns at once. Time is counted over all resumptions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.capacity.atomic_folder import replace_file
+from promptlimits.capacity.attempt import ENGINE, Attempt, Workplace
+from promptlimits.capacity.baselines import Baseline, in_context, no_prompt
+from promptlimits.capacity.bracket import Bracket
+from promptlimits.capacity.ceiling import task_ceiling
+from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.floor import find_floor
+from promptlimits.capacity.ordering import Order, ordered
+from promptlimits.capacity.search import SearchConfig, SearchResult, search
+from promptlimits.models.protocol import FrozenModel
+from promptlimits.store.provenance import provenance, spec_hash
+from promptlimits.store.records import now
+from promptlimits.store.sqlite import Store
+from promptlimits.tasks.encoded import EncodedTask, require_fits
+from promptlimits.tuning.loop import StepReport
+
+IN_CONTEXT_TOKENS = 2048
+"""Most tokens of the in-context baseline unless asked for more: its cost is quadratic."""
+
+_VERIFY_START_SECONDS = 14.0
+_VERIFY_PER_EVALUATION = 3.0
+
+
+class Listener(Protocol):
+    """Who is told how the work goes. The default of every command is a live display."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """A new stage has begun, of `total` parts if that is known."""
+        ...
+
+    def advanced(self, done: int) -> None:
+        """So many parts of the stage are done."""
+        ...
+
+    def step(self, prompt_tokens: int, report: StepReport) -> None:
+        """A training step is done."""
+        ...
+
+    def attempted(self, prompt_tokens: int, attempt: Attempt) -> None:
+        """An attempt has ended."""
+        ...
+
+    def found(self, text: str) -> None:
+        """Something worth a line of its own."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a bracket command asks for.
+
+    Attributes:
+        prompt_tokens: Prompt lengths, each at least 1, ascending.
+        search: Settings of the search; the prompt length is set for each.
+        order: In which order the pairs are to be held.
+        budget_seconds: Time for the whole command, over all resumptions.
+        in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
+        command: The command line that asks for this, for records.
+    """
+
+    prompt_tokens: tuple[int, ...]
+    search: SearchConfig
+    order: Order
+    budget_seconds: float
+    in_context_tokens: int = IN_CONTEXT_TOKENS
+    command: str = ""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything."""
+        return self.search.training.seed
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One running command: what its stages share."""
+
+    model: FrozenModel
+    task: EncodedTask
+    request: Request
+    store: Store
+    folder: Path
+    listener: Listener
+    deadline: Deadline
+    work_hash: str
+    spent_before: float
+    committed: float = 0.0
+    evaluation_seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+    def commit_time(self) -> None:
+        """Count the time used since the last call."""
+        elapsed = self.deadline.elapsed_seconds
+        self.store.add_seconds(self.work_hash, max(0.0, elapsed - self.committed))
+        self.committed = elapsed
+
+    def once(self, kind: str, key: JsonObject, make: Callable[[], JsonObject]) -> JsonObject:
+        """A record of the store, made now if it is not there."""
+        full: JsonObject = {
+            "model": self.model.card.weights_hash,
+            "dtype": self.model.card.compute_dtype,
+            "task": self.task.hash,
+            **key,
+        }
+        record = self.store.get(kind, full)
+        if record is None:
+            record = make()
+            self.store.put(kind, full, record)
+        self.commit_time()
+        return record
+
+
+def measure(
+    model: FrozenModel,
+    task: EncodedTask,
+    request: Request,
+    *,
+    folder: Path,
+    store: Store,
+    listener: Listener,
+    began: float | None = None,
+) -> JsonObject:
+    """Measure the bracket at every prompt length asked for.
+
+    Args:
+        model: The frozen model.
+        task: The pairs.
+        request: What is asked for.
+        folder: The output folder; witnesses, certificates and bracket.json are written there.
+        store: The store of that folder, open for writing.
+        listener: Who is told how it goes.
+        began: Moment of the monotonic clock from which the budget counts; now if None.
+
+    Returns:
+        The bracket record: what --json prints and the report is drawn from.
+
+    Raises:
+        UserError: A pair does not fit into the model's context with the longest prompt.
+        RunFailed: A floor came out above its ceiling, or a prompt could not be confirmed.
+    """
+    require_fits(
+        task, context_length=model.card.context_length, prompt_tokens=max(request.prompt_tokens)
+    )
+    key = _key(model, task, request)
+    done = store.get("bracket", key)
+    if done is not None and _is_whole(done, folder):
+        listener.found("nothing left to do: this command has ended before; its result follows")
+        return done
+    job = _open_job(model, task, request, store, folder, listener, began)
+    baselines = _baselines(job)
+    record = _record(job, baselines, _brackets(job, baselines))
+    _write_record(folder, record)
+    job.commit_time()
+    store.put("bracket", key, record)
+    return record
+
+
+def _open_job(
+    model: FrozenModel,
+    task: EncodedTask,
+    request: Request,
+    store: Store,
+    folder: Path,
+    listener: Listener,
+    began: float | None,
+) -> _Job:
+    # The budget is no part of the work: with a larger one, the same work goes on.
+    work = spec_hash({**_key(model, task, request), "budget_seconds": None})
+    spent = store.seconds(work)
+    return _Job(
+        model=model,
+        task=task,
+        request=request,
+        store=store,
+        folder=folder,
+        listener=listener,
+        deadline=Deadline(
+            budget_seconds=request.budget_seconds - spent,
+            began=time.monotonic() if began is None else began,
+        ),
+        work_hash=work,
+        spent_before=spent,
+    )
+
+
+def _key(model: FrozenModel, task: EncodedTask, request: Request) -> JsonObject:
+    """What makes two commands the same."""
+    settings = asdict(replace(request, command=""))
+    settings.pop("command")
+    lengths: list[JsonValue] = list(request.prompt_tokens)
+    return {
+        **settings,
+        "prompt_tokens": lengths,
+        "engine": ENGINE,
+        "model": model.card.weights_hash,
+        "dtype": model.card.compute_dtype,
+        "task": task.hash,
+    }
+
+
+def _is_whole(record: JsonObject, folder: Path) -> bool:
+    """Whether the files that a stored record speaks of are all there."""
+    brackets = record["brackets"]
+    if not isinstance(brackets, list) or not (folder / "bracket.json").is_file():
+        return False
+    named: list[object] = []
+    for bracket in brackets:
+        if isinstance(bracket, dict):
+            floor, ceiling = bracket["floor"], bracket["ceiling"]
+            named.append(floor["witness"] if isinstance(floor, dict) else None)
+            named.append(ceiling["certificate"] if isinstance(ceiling, dict) else None)
+    return all((folder / str(name)).exists() for name in named if name is not None)
+
+
+def _baselines(job: _Job) -> list[Baseline]:
+    pairs, model = job.task.pairs, job.model
+    job.listener.stage("asking every key without a prompt", len(pairs))
+    began = time.monotonic()
+    without = _baseline_once(
+        job, "no prompt", {}, lambda: no_prompt(model, pairs, on_chunk=job.listener.advanced)
+    )
+    job.evaluation_seconds = time.monotonic() - began
+    job.listener.found(f"without a prompt: {len(without.exact)} of {len(pairs)} exact")
+    limit = job.request.in_context_tokens
+    if limit == 0:
+        return [without]
+    job.listener.stage("asking every key with the pairs in context", len(pairs))
+    within = _baseline_once(
+        job,
+        "in context",
+        {"most_tokens": limit},
+        lambda: in_context(model, pairs, most_tokens=limit, on_chunk=job.listener.advanced),
+    )
+    job.listener.found(
+        f"with {within.shots} pairs in context ({within.context_tokens} tokens): "
+        f"{len(within.exact)} of {len(pairs)} exact"
+    )
+    return [without, within]
+
+
+def _baseline_once(
+    job: _Job, name: str, key: JsonObject, make: Callable[[], Baseline]
+) -> Baseline:
+    record = job.once("baseline", {"name": name, **key}, lambda: make().to_json())
+    fields = {key: value for key, value in record.items() if key != "pairs"}
+    exact = fields["exact"]
+    return Baseline(**{**fields, "exact": tuple(exact) if isinstance(exact, list) else ()})  # type: ignore[arg-type]
+
+
+def _order(job: _Job) -> tuple[int, ...]:
+    request, pairs = job.request, job.task.pairs
+
+    def make() -> JsonObject:
+        job.listener.stage("ordering the pairs", len(pairs))
+        found = ordered(
+            job.model, pairs, request.order, seed=request.seed, on_chunk=job.listener.advanced
+        )
+        return {"indices": list(found)}
+
+    indices = job.once("order", {"order": request.order.value, "seed": request.seed}, make)["indices"]
+    return tuple(int(str(index)) for index in indices) if isinstance(indices, list) else ()
+
+
+def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
+    """One bracket per length, shortest first; each search starts from the last one's prompt."""
+    order, warm = _order(job), None
+    lengths = job.request.prompt_tokens
+    found: list[JsonObject] = []
+    for done, length in enumerate(lengths):
+        began = time.monotonic()
+        before = job.store.seconds(_length_hash(job, length))
+        result = _search(job, order, length, warm, lengths_left=len(lengths) - done)
+        warm = result.best.prompt if result.best is not None else warm
+        bracket = _bracket(job, result, before + time.monotonic() - began)
+        job.store.add_seconds(_length_hash(job, length), time.monotonic() - began)
+        found.append(bracket.to_json(job.task, order=order, unprompted=baselines[0].exact))
+        job.listener.found(
+            f"{length} prompt token{'s' if length > 1 else ''}: {len(bracket.floor.held)} of "
+            f"{len(job.task.pairs)} pairs found and confirmed"
+        )
+    return found
+
+
+def _length_hash(job: _Job, length: int) -> str:
+    return spec_hash({"work": job.work_hash, "prompt_tokens": length})
+
+
+def _search(
+    job: _Job, order: Sequence[int], length: int, warm: Tensor | None, *, lengths_left: int
+) -> SearchResult:
+    request, listener = job.request, job.listener
+    listener.stage(f"searching with {length} prompt token{'s' if length > 1 else ''}")
+    verifying = _VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds
+    deadline = job.deadline.part(1 / lengths_left, keep_seconds=lengths_left * verifying)
+
+    def stepped(report: StepReport) -> None:
+        job.commit_time()
+        listener.step(length, report)
+
+    place = Workplace(
+        model=job.model,
+        store=job.store,
+        task_hash=job.task.hash,
+        provenance=provenance({"device": str(job.model.device)}),
+        on_step=stepped,
+    )
+    training = replace(request.search.training, prompt_tokens=length)
+    return search(
+        place,
+        [job.task.pairs[index] for index in order],
+        replace(request.search, training=training),
+        warm=warm,
+        should_stop=deadline.should_stop,
+        on_attempt=lambda attempt: listener.attempted(length, attempt),
+    )
+
+
+def _bracket(job: _Job, result: SearchResult, seconds: float) -> Bracket:
+    job.listener.stage("decoding the best prompt with stock tools in a fresh process")
+    floor = find_floor(
+        job.model,
+        job.task,
+        None if result.best is None else result.best.prompt,
+        folder=job.folder,
+        relative_lead=job.request.search.training.relative_lead,
+        extra={"seed": job.request.seed, "command": job.request.command},
+    )
+    ceiling = task_ceiling(job.model.card, job.task, prompt_tokens=result.prompt_tokens)
+    certificate = json.dumps(ceiling.counting.certificate.to_json(), indent=1) + "\n"
+    replace_file(job.folder / ceiling.certificate_name, certificate.encode())
+    return Bracket(floor=floor, ceiling=ceiling, search=result, seconds=seconds)
+
+
+def _record(
+    job: _Job, baselines: Sequence[Baseline], brackets: Sequence[JsonObject]
+) -> JsonObject:
+    task, request = job.task, job.request
+    card = asdict(job.model.card)
+    shown: list[JsonValue] = [baseline.to_json() for baseline in baselines]
+    return {
+        "schema": 1,
+        "kind": "bracket",
+        "command": request.command,
+        "created": now(),
+        "seconds": job.spent_before + job.deadline.elapsed_seconds,
+        "budget_seconds": request.budget_seconds,
+        "model": {**card, "notes": list(card["notes"])},
+        "task": {
+            "name": task.name,
+            "pairs": len(task.pairs),
+            "hash": task.hash,
+            "answer_set_size": _digits(task.answer_set_size),
+            "answer_set": task.answer_set_text,
+            "answers_random": task.answers_random,
+            "order": request.order.in_words,
+            "source": task.source,
+            "notes": list(task.notes),
+        },
+        "baselines": shown,
+        "brackets": list(brackets),
+        "assumptions": [],
+        "versions": provenance({"device": str(job.model.device)}),
+        "seed": request.seed,
+        "warnings": list(job.warnings),
+    }
+
+
+def _digits(number: int) -> str:
+    """Decimal digits; Python refuses to print more than 4,300 of them."""
+    from flint import fmpz
+
+    return str(fmpz(number))
+
+
+def _write_record(folder: Path, record: JsonObject) -> None:
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(folder / "bracket.json", text.encode("utf-8", errors="backslashreplace"))

@@ -1,0 +1,88 @@
+"""In which order the pairs of a list are to be held.
+
+A prompt that may choose which pairs of a list to hold should begin with the easy ones. How
+easy a pair is, the frozen model tells: the loss of its answer behind a few other pairs given
+in context. The order is found before any prompt is trained, and recorded.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from enum import StrEnum
+
+from promptlimits.capacity.baselines import OnChunk, answers_behind, written_out
+from promptlimits.models.protocol import EncodedPair, FrozenModel
+
+SHOTS = 8
+
+
+class Order(StrEnum):
+    """How a list is ordered before prompts are trained for its first pairs."""
+
+    EASIEST = "easiest"
+    GIVEN = "given"
+    SHUFFLED = "shuffled"
+
+    @property
+    def in_words(self) -> str:
+        """The order for a report."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Order.EASIEST: (
+        f"easiest first, by the model's loss behind {SHOTS} other pairs in context; "
+        "the prompt may choose which pairs it holds"
+    ),
+    Order.GIVEN: "as given",
+    Order.SHUFFLED: "shuffled with the seed",
+}
+
+
+def ordered(
+    model: FrozenModel,
+    pairs: Sequence[EncodedPair],
+    order: Order,
+    *,
+    seed: int,
+    on_chunk: OnChunk | None = None,
+) -> tuple[int, ...]:
+    """Indices of the pairs in the order in which they are to be held.
+
+    Args:
+        model: The frozen model, asked only for `Order.EASIEST`.
+        pairs: The pairs.
+        order: Which order.
+        seed: Seed of the shuffle, or of which pairs are shown in context.
+        on_chunk: Called with the number of pairs done.
+
+    Returns:
+        A permutation.
+    """
+    indices = list(range(len(pairs)))
+    shuffled = random.Random(seed).sample(indices, len(indices))
+    if order is Order.GIVEN:
+        return tuple(indices)
+    if order is Order.SHUFFLED:
+        return tuple(shuffled)
+    losses = _losses_in_context(model, pairs, shuffled, on_chunk)
+    # Ties, and losses that are not numbers, keep the order of the list.
+    return tuple(sorted(indices, key=lambda index: (not losses[index] < float("inf"), losses[index], index)))
+
+
+def _losses_in_context(
+    model: FrozenModel, pairs: Sequence[EncodedPair], shuffled: Sequence[int], on_chunk: OnChunk | None
+) -> dict[int, float]:
+    """Loss of each pair behind shots that do not contain it."""
+    shown = min(SHOTS, len(pairs) // 2)
+    first, second = shuffled[:shown], shuffled[shown : 2 * shown]
+    losses: dict[int, float] = {}
+    for shots, asked in ((first, shuffled[shown:]), (second, first)):
+        if asked:
+            context = written_out([pairs[index] for index in shots])
+            found = answers_behind(
+                model, context, [pairs[index] for index in asked], on_chunk=on_chunk
+            )
+            losses.update(zip(asked, found.loss_nats, strict=True))
+    return losses

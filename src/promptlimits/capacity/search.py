@@ -1,0 +1,150 @@
+"""The largest number of pairs that a prompt of one length holds exactly.
+
+Sizes follow `promptlimits.capacity.plan`. Each attempt starts warm from the best prompt so
+far, of this length or of a shorter one; where it fails, fresh starts follow. Every prompt
+counts for what it holds, so a failed attempt at 64 pairs that holds 60 beats a solved one
+at 32. All of it can be stopped at any step: run again, every finished attempt comes out of
+the store and the unfinished one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from promptlimits.capacity.attempt import Attempt, Workplace, attempt
+from promptlimits.capacity.plan import next_size
+from promptlimits.models.protocol import EncodedPair
+from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.loop import Stopper
+from promptlimits.tuning.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Settings of a search.
+
+    Attributes:
+        training: Settings of each attempt; its seed is that of the first one.
+        first_size: Number of pairs to begin with.
+        starts: Attempts at a size before it is given up: a warm one, then fresh ones.
+    """
+
+    training: TrainingConfig
+    first_size: int = 8
+    starts: int = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchResult:
+    """What a search found at one prompt length.
+
+    Attributes:
+        prompt_tokens: P.
+        attempts: Every attempt, in order.
+        stopped_because: What ended the search, in words.
+        complete: Whether another run of the same command would find nothing left to do.
+    """
+
+    prompt_tokens: int
+    attempts: tuple[Attempt, ...]
+    stopped_because: str
+    complete: bool
+
+    @property
+    def best(self) -> Attempt | None:
+        """The attempt whose prompt holds most pairs; the first of equals."""
+        return best_of(self.attempts)
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """What a running search knows; local to one call of `search`."""
+
+    warm: Tensor | None
+    solved: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+def best_of(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The attempt that holds most pairs, the first of equals; None if none holds any."""
+    return max((one for one in attempts if one.held), key=lambda one: len(one.held), default=None)
+
+
+def search(
+    place: Workplace,
+    pairs: Sequence[EncodedPair],
+    config: SearchConfig,
+    *,
+    warm: Tensor | None,
+    should_stop: Stopper,
+    on_attempt: Callable[[Attempt], None] | None = None,
+) -> SearchResult:
+    """Search for the largest number of the first pairs that a prompt holds.
+
+    Args:
+        place: Model, store and provenance.
+        pairs: The whole list, in the order in which it is to be held.
+        config: Settings.
+        warm: (Q, D) best prompt of a shorter length, or None.
+        should_stop: Asked before every training step.
+        on_attempt: Called after each attempt.
+
+    Returns:
+        Every attempt made.
+    """
+    known = _Progress(warm=warm)
+    while True:
+        size = next_size(known.solved, known.failed, total=len(pairs), first=config.first_size)
+        if size is None:
+            return _result(config, known, _end_of_plan(known, len(pairs)), complete=True)
+        last = _try_size(place, pairs[:size], config, known, should_stop, on_attempt)
+        if not last.outcome.final:
+            reason = f"the time was up while it trained for {size} pairs"
+            return _result(config, known, reason, complete=False)
+        (known.solved if last.outcome is Outcome.SOLVED else known.failed).add(size)
+
+
+def _try_size(
+    place: Workplace,
+    pairs: Sequence[EncodedPair],
+    config: SearchConfig,
+    known: _Progress,
+    should_stop: Stopper,
+    on_attempt: Callable[[Attempt], None] | None,
+) -> Attempt:
+    """Attempts at one size until one is solved, the time is up, or the starts are used."""
+    for start in range(config.starts):
+        training = replace(config.training, seed=config.training.seed + start)
+        # Only the first start is warm: the others are there to escape where it led.
+        warm = known.warm if start == 0 else None
+        done = attempt(place, pairs, training, warm=warm, should_stop=should_stop)
+        known.attempts.append(done)
+        best = best_of(known.attempts)
+        known.warm = best.prompt if best is not None else known.warm
+        if on_attempt is not None:
+            on_attempt(done)
+        if done.outcome is Outcome.SOLVED or not done.outcome.final:
+            return done
+    return done
+
+
+def _end_of_plan(known: _Progress, total: int) -> str:
+    held = max(known.solved, default=0)
+    if held == total:
+        return "the whole list is held"
+    return f"{held} pairs were solved and {held + 1} were not, in every start"
+
+
+def _result(
+    config: SearchConfig, known: _Progress, reason: str, *, complete: bool
+) -> SearchResult:
+    return SearchResult(
+        prompt_tokens=config.training.prompt_tokens,
+        attempts=tuple(known.attempts),
+        stopped_because=reason,
+        complete=complete,
+    )

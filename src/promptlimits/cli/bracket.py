@@ -1,0 +1,125 @@
+"""`promptlimits bracket`: the main job."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from promptlimits.cli import options, session
+from promptlimits.errors import UserError
+
+if TYPE_CHECKING:
+    from promptlimits._typing import JsonObject
+    from promptlimits.capacity.measure import Request
+
+_ORDERS = ("easiest", "given", "shuffled")
+
+
+def bracket(
+    model: options.Model = "smollm2-135m",
+    pairs: options.Pairs = "capitals",
+    prompt_tokens: Annotated[
+        str, typer.Option("--prompt-tokens", help="Prompt lengths, such as 1,2,4.")
+    ] = "1",
+    out: options.Out = Path("runs/bracket"),
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds for the whole command, over all resumes.")
+    ] = 240.0,
+    order: Annotated[
+        str, typer.Option("--order", help="Order in which pairs are tried: " + ", ".join(_ORDERS))
+    ] = "easiest",
+    template: options.Template = "{key}:",
+    limit: options.Limit = None,
+    first_size: Annotated[
+        int, typer.Option("--first-size", help="Pairs that the search begins with.")
+    ] = 8,
+    starts: options.Starts = 2,
+    learning_rate: options.LearningRate = 1.0,
+    max_steps: options.MaxSteps = 400,
+    patience: options.Patience = 80,
+    in_context_tokens: Annotated[
+        int,
+        typer.Option(
+            "--in-context-tokens", help="Most tokens of the in-context baseline; 0 leaves it out."
+        ),
+    ] = 2048,
+    seed: options.Seed = 0,
+    dtype: options.Dtype = "float32",
+    device: options.Device = "cpu",
+    threads: options.Threads = None,
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find how many pairs a prompt holds, and prove how many no prompt can.
+
+    For each prompt length: the floor, a prompt that was found, saved, and confirmed by stock
+    PEFT; and the ceiling, a theorem about random answers. Stop it whenever you like: the same
+    command goes on where it stopped.
+    """
+    began = time.monotonic()
+    lengths = options.prompt_lengths(prompt_tokens)
+    if order not in _ORDERS:
+        raise UserError("--order", f"be one of {', '.join(_ORDERS)}", got=order, remedy="use easiest")
+    if in_context_tokens < 0:
+        raise UserError(
+            "--in-context-tokens", "be 0 or more", got=in_context_tokens, remedy="give 0 or more"
+        )
+    session.require_budget(budget)
+    options.require_dtype(dtype)
+    options.require_folder(out)
+
+    from promptlimits.capacity.measure import Request, measure
+    from promptlimits.capacity.ordering import Order
+    from promptlimits.capacity.search import SearchConfig
+    from promptlimits.cli.live import LiveListener
+    from promptlimits.store.sqlite import Store
+    from promptlimits.tuning.config import TrainingConfig
+
+    training = TrainingConfig(
+        prompt_tokens=lengths[0],
+        learning_rate=learning_rate,
+        max_steps=max_steps,
+        patience=patience,
+        seed=seed,
+    )
+    request = Request(
+        prompt_tokens=lengths,
+        search=SearchConfig(training=training, first_size=first_size, starts=starts),
+        order=Order(order),
+        budget_seconds=budget,
+        in_context_tokens=in_context_tokens,
+        command=session.command_line(),
+    )
+    with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
+        listener.stage(f"loading {model}")
+        frozen = session.load_model(
+            model,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            offline=offline,
+            on_progress=listener.found,
+        )
+        task = session.load_pairs(pairs, frozen, template=template, seed=seed, limit=limit)
+        record = measure(
+            frozen, task, request, folder=out, store=store, listener=listener, began=began
+        )
+    _show(record, out, as_json=as_json)
+
+
+def _show(record: JsonObject, out: Path, *, as_json: bool) -> None:
+    """Write the report and print the result on standard output."""
+    from promptlimits.report.html import write_report
+
+    page = write_report(record, out)
+    if as_json:
+        typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
+        return
+    from promptlimits.cli.render import print_bracket
+
+    print_bracket(record, out, page)

@@ -1,0 +1,109 @@
+"""`promptlimits fit`: one prompt for all the given pairs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptlimits._checks import require_positive_int
+from promptlimits.cli import options, session
+
+
+def fit(
+    model: options.Model = "smollm2-135m",
+    pairs: options.Pairs = "capitals",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
+    out: options.Out = Path("runs/fit"),
+    budget: Annotated[float, typer.Option("--budget", help="Seconds for this call.")] = 600.0,
+    template: options.Template = "{key}:",
+    limit: options.Limit = None,
+    starts: options.Starts = 3,
+    learning_rate: options.LearningRate = 1.0,
+    max_steps: options.MaxSteps = 600,
+    patience: options.Patience = 150,
+    seed: options.Seed = 0,
+    dtype: options.Dtype = "float32",
+    device: options.Device = "cpu",
+    threads: options.Threads = None,
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train one prompt for all the pairs, save it as a PEFT adapter, and confirm it.
+
+    Exit code 0 if every pair is confirmed, 1 if some are not; what was held is saved anyway.
+    """
+    began = time.monotonic()
+    require_positive_int("--prompt-tokens", prompt_tokens)
+    require_positive_int("--starts", starts)
+    session.require_budget(budget)
+    options.require_dtype(dtype)
+    options.require_folder(out)
+
+    from promptlimits.capacity.atomic_folder import replace_file
+    from promptlimits.capacity.attempt import Workplace
+    from promptlimits.capacity.clock import Deadline
+    from promptlimits.capacity.fit import fit_all, save_fit
+    from promptlimits.cli.live import LiveListener
+    from promptlimits.store.provenance import provenance
+    from promptlimits.store.sqlite import Store
+    from promptlimits.tuning.config import TrainingConfig
+
+    training = TrainingConfig(
+        prompt_tokens=prompt_tokens,
+        learning_rate=learning_rate,
+        max_steps=max_steps,
+        patience=patience,
+        seed=seed,
+    )
+    with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
+        listener.stage(f"loading {model}")
+        frozen = session.load_model(
+            model,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            offline=offline,
+            on_progress=listener.found,
+        )
+        task = session.load_pairs(pairs, frozen, template=template, seed=seed, limit=limit)
+        place = Workplace(
+            model=frozen,
+            store=store,
+            task_hash=task.hash,
+            provenance=provenance({"device": device}),
+            on_step=lambda report: listener.step(prompt_tokens, report),
+        )
+        listener.stage(f"training for {len(task.pairs)} pairs")
+        attempts = fit_all(
+            place,
+            task,
+            training,
+            starts=starts,
+            deadline=Deadline(budget_seconds=budget, began=began),
+            on_attempt=lambda attempt: listener.attempted(prompt_tokens, attempt),
+        )
+        listener.stage("decoding the prompt with stock tools in a fresh process")
+        floor, record = save_fit(
+            place,
+            task,
+            attempts,
+            folder=out,
+            relative_lead=training.relative_lead,
+            extra={"seed": seed, "command": session.command_line()},
+        )
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    replace_file(out / "fit.json", (text + "\n").encode("utf-8", errors="backslashreplace"))
+    if as_json:
+        typer.echo(text)
+    else:
+        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed")
+        if floor.held:
+            typer.echo(f"Check:  promptlimits verify {out / str(floor.witness)}")
+        if record["pairs"] != record["of"]:
+            typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
+    raise typer.Exit(0 if record["pairs"] == record["of"] else 1)

@@ -1,0 +1,116 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptlimits.errors import UserError
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", help="Catalog name, directory, .gguf file or hub id. See `promptlimits models`."
+    ),
+]
+Pairs = Annotated[
+    str,
+    typer.Option(
+        "--pairs",
+        help="`capitals`, `random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]`, or a .csv or .jsonl file "
+        "with `key` and `value`.",
+    ),
+]
+Template = Annotated[
+    str,
+    typer.Option("--template", help="How a key of a list is put to the model; holds {key}."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Keep so many of the pairs.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder; run again there to go on.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Adam's step.")]
+MaxSteps = Annotated[int, typer.Option("--max-steps", help="Steps of one attempt.")]
+Patience = Annotated[
+    int, typer.Option("--patience", help="Steps without gain after which an attempt stalls.")
+]
+Starts = Annotated[int, typer.Option("--starts", help="Attempts at a size before it is given up.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="What the model computes with.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads; PyTorch's choice if not given.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask a hub for a model.")]
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+def prompt_lengths(text: str) -> tuple[int, ...]:
+    """Prompt lengths from "1,2,8": whole numbers above 0, in ascending order.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        The lengths, each once.
+
+    Raises:
+        UserError: A part is no whole number above 0, or stands there twice.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    lengths = sorted(int(part) for part in parts if part.isascii() and part.isdigit())
+    if len(lengths) != len(parts) or lengths[0] < 1 or len(set(lengths)) != len(lengths):
+        raise UserError(
+            "--prompt-tokens",
+            "be different whole numbers above 0, separated by commas",
+            got=repr(text),
+            remedy="write 1,2,4",
+        )
+    return tuple(lengths)
+
+
+def require_dtype(name: str) -> str:
+    """Return `name` if the model can compute with it.
+
+    Args:
+        name: What the user typed.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: It is none of `DTYPES`.
+    """
+    if name not in DTYPES:
+        raise UserError("--dtype", f"be one of {', '.join(DTYPES)}", got=name, remedy="use float32")
+    return name
+
+
+def require_folder(path: Path) -> Path:
+    """Return the output folder, made if need be.
+
+    Args:
+        path: What the user typed.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: It is a file, or it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            "--out",
+            "be a folder that can be written",
+            got=f"{path} ({error.strerror or error})",
+            remedy="choose another folder",
+        ) from error
+    return path

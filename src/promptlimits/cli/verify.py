@@ -1,0 +1,50 @@
+"""`promptlimits verify`: decode a saved prompt again with stock tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptlimits.cli import options
+
+
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the witness.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The model, if not where the witness says it is."),
+    ] = None,
+    any_weights: Annotated[
+        bool, typer.Option("--any-weights", help="Decode with other weights, too.")
+    ] = False,
+    device: options.Device = "cpu",
+    as_json: options.AsJson = False,
+) -> None:
+    """Load a prompt with stock PEFT in a fresh process, decode greedily, and compare.
+
+    Exit code 0 if every pair it was confirmed for is answered exactly again, 1 if not.
+    """
+    from promptlimits.capacity.fresh_process import verify_in_fresh_process
+    from promptlimits.capacity.witness_format import read_witness
+
+    witness = read_witness(directory)
+    found = verify_in_fresh_process(
+        directory, model_path=model, any_weights=any_weights, device=device
+    )
+    recorded = (witness.verification or {}).get("answers", [])
+    counted = [answer["counted"] for answer in recorded] or [True] * found.of
+    lost = [
+        answer
+        for answer, claimed in zip(found.answers, counted, strict=True)
+        if claimed and not answer.exact
+    ]
+    if as_json:
+        typer.echo(json.dumps({**found.to_json(), "lost": len(lost)}, indent=1, ensure_ascii=False))
+    else:
+        for answer in lost:
+            typer.echo(f"NOT CONFIRMED {answer.key!r}: {answer.decoded!r} ({answer.fault})")
+        typer.echo(f"{found.pairs_exact} of {found.of} pairs exact: {found.confirmed_by}")
+    raise typer.Exit(1 if lost else 0)

@@ -1,0 +1,123 @@
+"""A frozen causal language model from transformers, read through soft prompts."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from promptlimits.errors import PromptLimitsWarning
+from promptlimits.models.huggingface import shared_prefix
+from promptlimits.models.huggingface.concatenation import concatenated_logits
+from promptlimits.models.protocol import EncodedPair, ModelCard, PackedPairs, TextCodec, pack
+
+
+class HuggingFaceCausalLM:
+    """A frozen model behind `promptlimits.models.protocol.FrozenModel`.
+
+    On construction the shared prefix is compared with plain concatenation on two short
+    pairs. Families whose attention cannot be replaced, or does something this package does
+    not know, fail that comparison: they fall back to concatenation, with a warning.
+
+    Args:
+        model: The network; its weights are frozen and it is put in evaluation mode.
+        card: What records say about it.
+        codec: Its text codec.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, card: ModelCard, codec: TextCodec) -> None:
+        self._model = model.eval().requires_grad_(False)
+        self._card = card
+        self._codec = codec
+        self._shares_prefix = self._switch_to_shared_prefix()
+
+    @property
+    def card(self) -> ModelCard:
+        """What a record says about it."""
+        return self._card
+
+    @property
+    def codec(self) -> TextCodec:
+        """Its text codec."""
+        return self._codec
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes with."""
+        return self._model.dtype
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether the prompt runs once for all pairs, or once for each."""
+        return self._shares_prefix
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings (..., D) of token ids (...), with the model's own scaling."""
+        # Called, not indexed: Gemma scales inside the module.
+        embeddings: Tensor = self._model.get_input_embeddings()(ids)
+        return embeddings
+
+    def next_token_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
+        """Logits (B, R, V) at the read positions, behind prompts (B, P, D); P may be 0."""
+        if not self._shares_prefix:
+            return concatenated_logits(self._model, prompts, self.embed(pairs.input_ids), pairs)
+        return self._shared_logits(prompts, pairs)
+
+    def _shared_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
+        batch, prompt_tokens, _ = prompts.shape
+        layout = shared_prefix.PrefixLayout.of(pairs, prompt_tokens)
+        tokens = self.embed(pairs.input_ids).expand(batch, -1, -1)
+        output = self._model(
+            inputs_embeds=torch.cat([prompts, tokens], dim=1),
+            position_ids=layout.positions.expand(batch, -1),
+            logits_to_keep=prompt_tokens + pairs.read,
+            shared_prefix=layout,
+            use_cache=False,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    @torch.no_grad()
+    def _switch_to_shared_prefix(self) -> bool:
+        """Switch attention over if that gives what concatenation gives."""
+        shared_prefix.register()
+        ids = torch.arange(5, device=self.device) % self._card.vocabulary
+        probe = pack(
+            [
+                _probe(ids[:1].tolist(), ids[1:3].tolist()),
+                _probe(ids[:4].tolist(), ids[4:].tolist()),
+            ],
+            device=self.device,
+        )
+        prompts = self.embed(ids[1:4]).unsqueeze(0)
+        expected = concatenated_logits(self._model, prompts, self.embed(probe.input_ids), probe)
+        stock = self._model.config._attn_implementation
+        try:
+            self._model.set_attn_implementation(shared_prefix.ATTENTION_NAME)
+            found = self._shared_logits(prompts, probe)
+            # Half the digits of the dtype: far above rounding, far below any real difference.
+            tolerance = torch.finfo(self.dtype).eps ** 0.5 * float(expected.abs().max())
+            if found.shape == expected.shape and bool((found - expected).abs().max() <= tolerance):
+                return True
+            reason = "its attention differs from plain softmax attention"
+        except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+            reason = f"its attention cannot be replaced ({type(error).__name__})"
+        self._model.set_attn_implementation(stock)
+        warnings.warn(
+            f"{self._card.name}: the prompt is run once for every pair, because {reason}; "
+            "results are the same, slower",
+            PromptLimitsWarning,
+            stacklevel=3,
+        )
+        return False
+
+
+def _probe(key: list[int], value: list[int]) -> EncodedPair:
+    return EncodedPair(key="", value="", key_ids=tuple(key), value_ids=tuple(value))

@@ -1,0 +1,134 @@
+"""A model exactly as a stock user loads it, for checking what was found with faster code.
+
+Nothing of this package's own attention, packing or caching is on this path: the network has
+the attention that transformers chooses, and `generate` is transformers' own.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from promptlimits.errors import UserError
+from promptlimits.models.hashing import weights_hash
+from promptlimits.models.huggingface.checkpoint import (
+    read_config,
+    read_tokenizer,
+    read_weight_files,
+)
+from promptlimits.models.huggingface.locate import locate
+from promptlimits.models.huggingface.network import readable
+from promptlimits.models.huggingface.quiet import quiet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StockModel:
+    """A model as stock tools load it.
+
+    Attributes:
+        model: The network, in evaluation mode, with its default attention.
+        tokenizer: Its tokenizer.
+        weights_hash: SHA-256 over its weight files.
+        context_length: Most tokens of one sequence; None where its configuration has no limit.
+        stop_ids: Tokens at which its own `generate` stops.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    weights_hash: str
+    context_length: int | None
+    stop_ids: tuple[int, ...]
+
+
+def load_stock(
+    reference: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    allow_hub: bool = True,
+) -> StockModel:
+    """Load a model with stock tools only.
+
+    Args:
+        reference: A catalog name, a directory, a GGUF file or a hub id.
+        dtype: What it computes with.
+        device: Where it runs.
+        allow_hub: Whether the hub may be asked.
+
+    Returns:
+        The model, its tokenizer and the hash of its weights.
+
+    Raises:
+        UserError: There is no such model, or it is not a whole causal language model.
+    """
+    directory = locate(reference, allow_hub=allow_hub).directory
+    name = f"model {directory.name}"
+    with quiet():
+        config = read_config(directory, name=name)
+        files = read_weight_files(directory, name=name)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            hashing = pool.submit(weights_hash, files)
+            model = _read(directory, name=name, dtype=dtype).to(device).eval()
+            digest = hashing.result()
+        vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        tokenizer = read_tokenizer(directory, name=name, vocabulary=vocabulary)
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return StockModel(
+        model=model,
+        tokenizer=tokenizer,
+        weights_hash=digest,
+        context_length=length if isinstance(length, int) else None,
+        stop_ids=_stop_ids(model, vocabulary),
+    )
+
+
+def decode_greedily(model: PreTrainedModel, *, stop_ids: tuple[int, ...]) -> None:
+    """Have `generate` take the most likely token each time and stop at `stop_ids` only.
+
+    Some models come with penalties, sampling or a cache of their own choice in their
+    generation_config.json; with those the output is not the model's most likely answer.
+
+    Args:
+        model: The network; its generation settings are replaced.
+        stop_ids: Tokens at which to stop; the first fills up rows that have stopped.
+    """
+    model.generation_config = GenerationConfig(
+        do_sample=False, num_beams=1, eos_token_id=list(stop_ids), pad_token_id=stop_ids[0]
+    )
+
+
+def _read(directory: Path, *, name: str, dtype: torch.dtype) -> PreTrainedModel:
+    with readable(name, "be readable by transformers", remedy="download it again"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    if info["missing_keys"]:  # filled with random numbers by transformers
+        raise UserError(
+            name,
+            "hold every weight of its architecture",
+            got=f"{len(info['missing_keys'])} missing",
+            remedy="download it again",
+        )
+    network: PreTrainedModel = model
+    return network
+
+
+def _stop_ids(model: PreTrainedModel, vocabulary: int) -> tuple[int, ...]:
+    """End markers of its generation settings that its vocabulary has."""
+    named = model.generation_config.eos_token_id if model.generation_config else None
+    several = named if isinstance(named, list) else [named]
+    return tuple(int(token) for token in several if token is not None and token < vocabulary)

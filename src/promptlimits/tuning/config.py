@@ -1,0 +1,67 @@
+"""What a training run is told, as one frozen value that hashes and goes to JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from promptlimits._checks import require_positive, require_positive_int
+from promptlimits._typing import JsonObject
+from promptlimits.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Settings of one training run.
+
+    Attributes:
+        prompt_tokens: P, tokens of the soft prompt.
+        restarts: B, prompts trained side by side from different starts.
+        learning_rate: Adam's step. Large: a prompt vector must grow to many times the norm
+            of a token before it controls what later layers see.
+        final_learning_rate_share: Share of the learning rate left after `decay_steps`.
+        decay_steps: Steps over which the learning rate falls linearly.
+        sharpening: Factor on the logits inside the loss.
+        relative_lead: Lead by which a token must win, as a share of the row's largest logit;
+            far above rounding, so that another implementation decodes the same tokens.
+        clip_norm: Largest gradient norm of one prompt.
+        max_steps: Steps after which a run ends unsolved.
+        patience: Steps without a better best after which a run counts as stalled.
+        seed: Seed of the starts.
+    """
+
+    prompt_tokens: int
+    restarts: int = 1
+    learning_rate: float = 1.0
+    final_learning_rate_share: float = 0.1
+    decay_steps: int = 200
+    sharpening: float = 4.0
+    relative_lead: float = 1e-3
+    clip_norm: float = 1.0
+    max_steps: int = 400
+    patience: int = 120
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            UserError: One breaks its rule.
+        """
+        for name in ("prompt_tokens", "restarts", "decay_steps", "max_steps", "patience"):
+            require_positive_int(name, getattr(self, name))
+        for name in ("learning_rate", "final_learning_rate_share", "sharpening", "clip_norm"):
+            require_positive(name, getattr(self, name))
+        require_positive("relative_lead", self.relative_lead)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise UserError(
+                "seed", "be a whole number of at least 0", got=self.seed, remedy="give 0 or more"
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of step number `step`, counted from 0."""
+        done = min(1.0, step / self.decay_steps)
+        return self.learning_rate * (1 - done * (1 - self.final_learning_rate_share))
+
+    def to_json(self) -> JsonObject:
+        """The settings as a JSON object."""
+        return dict(asdict(self))

@@ -1,0 +1,93 @@
+"""Which of many pairs a prompt answers exactly, in chunks that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from promptlimits.models.protocol import EncodedPair, FrozenModel, pack
+from promptlimits.tuning.objective import lead
+
+_LOGIT_BYTES = 256 * 2**20
+_SCORE_ENTRIES = 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Answers of one prompt to K pairs, as greedy decoding would give them.
+
+    Attributes:
+        exact: For each pair, whether every token of its answer wins.
+        loss_nats: For each pair, the summed cross-entropy of its answer.
+    """
+
+    exact: tuple[bool, ...]
+    loss_nats: tuple[float, ...]
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Indices of the pairs answered exactly."""
+        return tuple(index for index, right in enumerate(self.exact) if right)
+
+
+@torch.no_grad()
+def evaluate(
+    model: FrozenModel,
+    prompt: Tensor,
+    pairs: Sequence[EncodedPair],
+    *,
+    relative_lead: float = 0.0,
+    on_chunk: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Run pairs behind one prompt and compare every answer.
+
+    A pair is exact if at each position of its answer, given the right tokens before, the
+    right token wins. Greedy decoding then gives that answer, by induction over its tokens.
+
+    Args:
+        model: The frozen model.
+        prompt: (P, D); P may be 0 for no prompt, or the embedded tokens of a context.
+        pairs: The pairs.
+        relative_lead: Lead that a token must win by (see `promptlimits.tuning.objective`).
+        on_chunk: Called with the number of pairs done after each chunk.
+
+    Returns:
+        What was found, in the order of the pairs.
+    """
+    exact: list[bool] = []
+    losses: list[float] = []
+    for chunk in _chunks(pairs, model.card.vocabulary, prompt.shape[0]):
+        packed = pack(chunk, device=model.device)
+        logits = model.next_token_logits(prompt[None].to(model.dtype), packed)
+        wrong = ~(lead(logits, packed.targets)[0] > relative_lead)
+        nats = cross_entropy(logits[0].float(), packed.targets, reduction="none")
+        count = torch.zeros(len(chunk), device=model.device)
+        exact += (count.index_add(0, packed.pair_of_read, wrong.to(count.dtype)) == 0).tolist()
+        losses += count.index_add(0, packed.pair_of_read, nats).tolist()
+        if on_chunk is not None:
+            on_chunk(len(exact))
+    return Evaluation(exact=tuple(exact), loss_nats=tuple(losses))
+
+
+def _chunks(
+    pairs: Sequence[EncodedPair], vocabulary: int, prompt_tokens: int
+) -> Iterator[Sequence[EncodedPair]]:
+    """Split pairs so that logits and attention scores of a chunk stay small.
+
+    Each chunk runs the prompt again, so a long prompt in front asks for few chunks: the
+    bound on the scores is on a chunk's tokens times the prompt.
+    """
+    most_reads = max(1, _LOGIT_BYTES // (4 * vocabulary))
+    most_tokens = max(256, _SCORE_ENTRIES // max(1, prompt_tokens))
+    start = reads = tokens = 0
+    for end, pair in enumerate(pairs):
+        reads += len(pair.value_ids)
+        tokens += len(pair.input_ids)
+        if end > start and (reads > most_reads or tokens > most_tokens):
+            yield pairs[start:end]
+            start, reads, tokens = end, len(pair.value_ids), len(pair.input_ids)
+    yield pairs[start:]

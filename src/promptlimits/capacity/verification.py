@@ -1,0 +1,100 @@
+"""What decoding a saved prompt again confirmed, pair by pair: the only source of a floor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from promptlimits._typing import JsonObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the model answered to one key behind the prompt.
+
+    Attributes:
+        key: The key.
+        value: The value it should answer.
+        decoded: Text of what it did answer.
+        generated_ids: Ids of what it answered, the end marker last if it came.
+        exact: Whether the ids are those of the value, end marker included, and the key is
+            what it was recorded to be.
+        fault: Why it is not exact; empty where it is.
+    """
+
+    key: str
+    value: str
+    decoded: str
+    generated_ids: tuple[int, ...]
+    exact: bool
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What stock tools confirmed of a witness.
+
+    Attributes:
+        answers: One for each recorded pair, in order.
+        confirmed_by: Tools and decoding, in one line for reports.
+        prompt_sha256: Of the prompt that was decoded.
+        weights_hash: Of the model that decoded it.
+        same_weights: Whether these are the weights the witness was found with.
+        created: When, ISO 8601 in UTC.
+        seconds: How long it took, model loading included.
+        versions: Provenance of the process that decoded.
+    """
+
+    answers: tuple[Answer, ...]
+    confirmed_by: str
+    prompt_sha256: str
+    weights_hash: str
+    same_weights: bool
+    created: str
+    seconds: float
+    versions: JsonObject
+
+    @property
+    def pairs_exact(self) -> int:
+        """Pairs answered exactly."""
+        return sum(answer.exact for answer in self.answers)
+
+    @property
+    def of(self) -> int:
+        """Pairs tried."""
+        return len(self.answers)
+
+    def to_json(self) -> JsonObject:
+        """The form in witness.json; a pair counts only if it is exact."""
+        document: JsonObject = {"pairs_exact": self.pairs_exact, "of": self.of, **asdict(self)}
+        document["answers"] = [
+            {**asdict(answer), "generated_ids": list(answer.generated_ids), "counted": answer.exact}
+            for answer in self.answers
+        ]
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Verification:
+        """Read what `to_json` wrote.
+
+        Args:
+            document: The JSON object.
+
+        Returns:
+            The same verification. A missing field raises KeyError.
+        """
+        answers = tuple(
+            Answer(
+                key=answer["key"],
+                value=answer["value"],
+                decoded=answer["decoded"],
+                generated_ids=tuple(answer["generated_ids"]),
+                exact=answer["exact"],
+                fault=answer["fault"],
+            )
+            for answer in document["answers"]
+        )
+        names = ("confirmed_by", "prompt_sha256", "weights_hash", "same_weights", "created")
+        rest = {name: document[name] for name in (*names, "seconds", "versions")}
+        return cls(answers=answers, **rest)

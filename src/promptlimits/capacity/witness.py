@@ -1,0 +1,292 @@
+"""Verifying a witness with stock tools: what this confirms is the floor, and nothing else is.
+
+Stock transformers loads the model, stock PEFT loads the prompt, stock `generate` decodes
+greedily, running free: its own tokens are its input, so one wrong token is a wrong answer.
+The tokens are compared with the recorded ones exactly, end marker included. Nothing that
+training used (shared prefix, packing, its attention) is on this path, and
+`verify_in_fresh_process` leaves not even its memory behind.
+
+Keys of one length are decoded together, so no row is padded (a prompt in front of left
+padding is a known fault of this format).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+
+from promptlimits._typing import JsonObject
+from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, verify_in_fresh_process
+from promptlimits.capacity.verification import Answer, Verification
+from promptlimits.capacity.witness_format import (
+    Witness,
+    WitnessPair,
+    read_prompt,
+    read_witness,
+    save_witness,
+)
+from promptlimits.errors import PromptLimitsError, RunFailed, UserError
+from promptlimits.store.provenance import provenance
+from promptlimits.store.records import now
+
+if TYPE_CHECKING:
+    from promptlimits.models.huggingface.stock import StockModel
+
+__all__ = ["confirm", "save_witness", "verify_in_fresh_process", "verify_witness"]
+
+_WRONG_KEY: Final = "the tokenizer reads the key as other ids"
+_WRONG_ANSWER: Final = "another answer"
+_NO_END: Final = "the answer goes on where it should end"
+
+
+def verify_witness(
+    directory: Path,
+    *,
+    model_path: str | None = None,
+    any_weights: bool = False,
+    batch_size: int = BATCH_SIZE,
+    device: str = "cpu",
+    allow_hub: bool = True,
+) -> Verification:
+    """Decode a witness with stock tools in this process and compare every pair.
+
+    Args:
+        directory: The witness folder.
+        model_path: Where the model is: a directory, catalog name or hub id. By default what
+            the witness says, which for a local model is no more than its name.
+        any_weights: Decode with other weights than the witness was found with, too; whatever
+            holds then, holds for those.
+        batch_size: Keys decoded together.
+        device: Where to decode.
+        allow_hub: Whether the hub may be asked for the model.
+
+    Returns:
+        What was confirmed, pair by pair.
+
+    Raises:
+        UserError: The witness is broken or altered, or the model is missing, is another one,
+            or reads fewer tokens than the pairs have.
+    """
+    from promptlimits.models.huggingface.quiet import quiet
+
+    started = time.monotonic()
+    witness = read_witness(directory)
+    prompt = read_prompt(directory, witness)
+    stock = _load(witness, model_path, device=device, allow_hub=allow_hub)
+    same_weights = stock.weights_hash == witness.model.weights_hash
+    if not (same_weights or any_weights):
+        raise UserError(
+            "model",
+            f"have the weights of the witness ({witness.model.weights_hash[:12]}...)",
+            got=f"{stock.weights_hash[:12]}...",
+            remedy="give the model it was found with, or allow any weights (--any-weights)",
+        )
+    _require_room(stock, prompt, witness)
+    with quiet():
+        generated = _generate(stock, directory, witness.pairs, batch_size=batch_size)
+        answers = tuple(
+            _answer(stock, pair, ids, posed_as_text=witness.posed_as == "text")
+            for pair, ids in zip(witness.pairs, generated, strict=True)
+        )
+    return Verification(
+        answers=answers,
+        confirmed_by=_tools(witness.model.compute_dtype),
+        prompt_sha256=witness.prompt_sha256,
+        weights_hash=stock.weights_hash,
+        same_weights=same_weights,
+        created=now(),
+        seconds=round(time.monotonic() - started, 3),
+        versions=provenance({"device": device, "batch_size": batch_size}),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The fresh process: verify one witness and write one line of JSON.
+
+    Args:
+        arguments: Command line; by default that of the process.
+
+    Returns:
+        0 if it was verified, whatever it found; otherwise the exit code of the error, which
+        the line holds.
+    """
+    parser = argparse.ArgumentParser(prog="python -m promptlimits.capacity.witness")
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--model")
+    parser.add_argument("--any-weights", action="store_true")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true", help="kept for clarity: output is JSON")
+    given = parser.parse_args(arguments)
+    code = 0
+    line: JsonObject
+    try:
+        verification = verify_witness(
+            given.directory,
+            model_path=given.model,
+            any_weights=given.any_weights,
+            batch_size=given.batch_size,
+            device=given.device,
+        )
+        line = {"verification": verification.to_json()}
+    except PromptLimitsError as error:
+        line = {"error": _error_json(error)}
+        code = error.exit_code
+    sys.stdout.write(json.dumps(line) + "\n")
+    return code
+
+
+def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: bool) -> StockModel:
+    from promptlimits.models.huggingface.stock import load_stock
+
+    dtype = getattr(torch, witness.model.compute_dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UserError(
+            "compute_dtype of the witness",
+            "be a dtype of torch",
+            got=witness.model.compute_dtype,
+            remedy="make the witness again with promptlimits bracket",
+        )
+    reference = witness.model.reference if model_path is None else model_path
+    try:
+        return load_stock(reference, dtype=dtype, device=device, allow_hub=allow_hub)
+    except UserError as error:
+        if model_path is not None or Path(reference).exists():
+            raise
+        raise UserError(
+            "model of the witness",
+            "be within reach",
+            got=f"{reference!r}, which is not ({error})",
+            remedy="say where it is with --model PATH",
+        ) from error
+
+
+def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
+    """Refuse a model that is too narrow or reads too few tokens, before it fails obscurely."""
+    embedding = stock.model.get_input_embeddings()
+    width = int(embedding(torch.zeros(1, dtype=torch.long, device=stock.model.device)).shape[-1])
+    if width != prompt.shape[1]:
+        raise UserError(
+            "model",
+            f"have a width of {prompt.shape[1]}, as the prompt has",
+            got=width,
+            remedy="give the model the witness was found with",
+        )
+    longest = prompt.shape[0] + max(
+        len(pair.key_ids) + _longest_answer(witness.pairs) for pair in witness.pairs
+    )
+    if stock.context_length is not None and longest > stock.context_length:
+        raise UserError(
+            "model",
+            f"read {longest} tokens, as prompt and longest pair need",
+            got=f"one that reads {stock.context_length}",
+            remedy="give the model the witness was found with",
+        )
+
+
+def _longest_answer(pairs: Iterable[WitnessPair]) -> int:
+    return max(len(pair.value_ids) for pair in pairs)
+
+
+def _generate(
+    stock: StockModel, directory: Path, pairs: Sequence[WitnessPair], *, batch_size: int
+) -> list[tuple[int, ...]]:
+    """What stock `generate` answers to each key, up to the first end marker."""
+    from peft import PeftModel
+
+    from promptlimits.models.huggingface.stock import decode_greedily
+
+    stops = tuple(sorted({*stock.stop_ids, *(pair.value_ids[-1] for pair in pairs)}))
+    decode_greedily(stock.model, stop_ids=stops)
+    model = PeftModel.from_pretrained(stock.model, os.fspath(directory))
+    model.eval()
+    longest = _longest_answer(pairs)
+    answers: dict[int, tuple[int, ...]] = {}
+    for indices in _batches(pairs, batch_size):
+        keys = torch.tensor([pairs[i].key_ids for i in indices], device=stock.model.device)
+        with torch.inference_mode():
+            rows = model.generate(
+                input_ids=keys, attention_mask=torch.ones_like(keys), max_new_tokens=longest
+            )
+        for index, row in zip(indices, rows[:, keys.shape[1] :].tolist(), strict=True):
+            answers[index] = _up_to_stop(row, stops)
+    return [answers[index] for index in range(len(pairs))]
+
+
+def _batches(pairs: Sequence[WitnessPair], batch_size: int) -> Iterator[list[int]]:
+    """Indices of pairs whose keys have one length, at most `batch_size` together."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, pair in enumerate(pairs):
+        by_length[len(pair.key_ids)].append(index)
+    for indices in by_length.values():
+        for start in range(0, len(indices), batch_size):
+            yield indices[start : start + batch_size]
+
+
+def _up_to_stop(row: Sequence[int], stops: Sequence[int]) -> tuple[int, ...]:
+    """The row without what fills it up behind its first end marker."""
+    for position, token in enumerate(row):
+        if token in stops:
+            return tuple(row[: position + 1])
+    return tuple(row)
+
+
+def _answer(
+    stock: StockModel, pair: WitnessPair, ids: tuple[int, ...], *, posed_as_text: bool
+) -> Answer:
+    fault = ""
+    if posed_as_text and not _reads_as(stock.tokenizer, pair):
+        fault = _WRONG_KEY
+    elif ids != pair.value_ids:
+        fault = _NO_END if ids[: len(pair.value_ids) - 1] == pair.value_ids[:-1] else _WRONG_ANSWER
+    # The end marker is no text, be it special to the tokenizer or not.
+    said = ids[:-1] if ids[-1:] == pair.value_ids[-1:] else ids
+    decoded = stock.tokenizer.decode(
+        list(said), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return Answer(
+        key=pair.key,
+        value=pair.value,
+        decoded=decoded.strip(),
+        generated_ids=ids,
+        exact=not fault,
+        fault=fault,
+    )
+
+
+def _reads_as(tokenizer: Any, pair: WitnessPair) -> bool:
+    """Whether the stock tokenizer gives the key's ids, less a closing marker it may add."""
+    ids = tuple(tokenizer(pair.key).input_ids)
+    rest = ids[len(pair.key_ids) :]
+    return ids[: len(pair.key_ids)] == pair.key_ids and set(rest) <= set(tokenizer.all_special_ids)
+
+
+def _tools(compute_dtype: str) -> str:
+    peft, transformers = (importlib.metadata.version(name) for name in ("peft", "transformers"))
+    return f"stock PEFT {peft} + transformers {transformers}, greedy generate, {compute_dtype}"
+
+
+def _error_json(error: PromptLimitsError) -> JsonObject:
+    if isinstance(error, UserError):
+        got = error.got if isinstance(error.got, str) else repr(error.got)
+        return {"name": error.name, "rule": error.rule, "got": got, "remedy": error.remedy}
+    if isinstance(error, RunFailed):
+        return {"what": error.what, "remedy": error.remedy}
+    return {"what": str(error), "remedy": "see the message"}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    sys.exit(main())

@@ -40,6 +40,13 @@ def test_it_is_built_once(cache: Path) -> None:
     assert build_once("it", must_not_run, megabytes=1) == directory
 
 
+def test_a_finished_build_appears_at_once() -> None:
+    """By a rename: a copy would show half a model to another process."""
+    built_in: list[int] = []
+    directory = build_once("it", lambda it: built_in.append(it.stat().st_ino), megabytes=1)
+    assert built_in == [directory.stat().st_ino]
+
+
 def test_a_build_that_fails_leaves_nothing(cache: Path) -> None:
     def fail(directory: Path) -> None:
         write(directory)

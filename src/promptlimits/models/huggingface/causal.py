@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from promptlimits.errors import PromptLimitsWarning
 from promptlimits.models.huggingface import shared_prefix
 from promptlimits.models.huggingface.concatenation import concatenated_logits
+from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.protocol import EncodedPair, ModelCard, PackedPairs, TextCodec, pack
 
 
@@ -100,16 +101,20 @@ class HuggingFaceCausalLM:
         expected = concatenated_logits(self._model, prompts, self.embed(probe.input_ids), probe)
         stock = self._model.config._attn_implementation
         try:
-            self._model.set_attn_implementation(shared_prefix.ATTENTION_NAME)
+            with quiet():
+                self._model.set_attn_implementation(shared_prefix.ATTENTION_NAME)
             found = self._shared_logits(prompts, probe)
-            # Half the digits of the dtype: far above rounding, far below any real difference.
-            tolerance = torch.finfo(self.dtype).eps ** 0.5 * float(expected.abs().max())
+            # Half the digits: far above rounding, far below any real difference. Stock eager
+            # attention takes its softmax in float32 whatever the dtype.
+            eps = max(torch.finfo(self.dtype).eps, torch.finfo(torch.float32).eps)
+            tolerance = eps**0.5 * float(expected.abs().max())
             if found.shape == expected.shape and bool((found - expected).abs().max() <= tolerance):
                 return True
             reason = "its attention differs from plain softmax attention"
         except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
             reason = f"its attention cannot be replaced ({type(error).__name__})"
-        self._model.set_attn_implementation(stock)
+        with quiet():
+            self._model.set_attn_implementation(stock)
         warnings.warn(
             f"{self._card.name}: the prompt is run once for every pair, because {reason}; "
             "results are the same, slower",
@@ -119,5 +124,5 @@ class HuggingFaceCausalLM:
         return False
 
 
-def _probe(key: list[int], value: list[int]) -> EncodedPair:
-    return EncodedPair(key="", value="", key_ids=tuple(key), value_ids=tuple(value))
+def _probe(key: tuple[int, ...], value: tuple[int, ...]) -> EncodedPair:
+    return EncodedPair(key="", value="", key_ids=key, value_ids=value)

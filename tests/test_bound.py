@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from flint import arb, ctx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptlimits.bound import (
@@ -24,6 +25,10 @@ from promptlimits.bound import (
     working_precision,
 )
 from promptlimits.errors import UserError
+
+# The same examples on each run, and no deadline: machines are shared.
+settings.register_profile("promptlimits", deadline=None, derandomize=True)
+settings.load_profile("promptlimits")
 
 SOURCE = Source(reference="promptlimits", statement="a lemma", form="proved here")
 POSITIVE = st.fractions(min_value=Fraction(1, 10**40), max_value=10**40).filter(lambda q: q > 0)
@@ -118,6 +123,20 @@ def test_huge_and_tiny_logarithms() -> None:
     tiny = arb((1, -5000))
     assert raw(tiny).upper_nats() == math.nextafter(0, 1)
     assert raw(tiny, "lower").lower_nats() == 0
+
+
+@pytest.mark.parametrize("direction", ["upper", "lower"])
+def test_exact_ends_are_not_moved(direction: str) -> None:
+    for number in (0, 1, -3, 2**60):
+        assert accessors(raw(arb(number), direction))[None] == number
+    assert set(accessors(bound(1, direction)).values()) == {0.0}
+
+
+def test_values_do_not_change() -> None:
+    certificate = Certificate(kind="k", bound=bound(2), inputs={})
+    for one in (bound(2), SOURCE, Assumption(text="a"), certificate):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one, dataclasses.fields(one)[0].name, "other")
 
 
 def test_wrong_end_raises() -> None:

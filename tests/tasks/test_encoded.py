@@ -93,6 +93,16 @@ def test_keys_alike_as_tokens(codec_class: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("template", ["", "key:", "{key}{key}", "a\nb"])
+def test_bad_template(codec: Any, template: str) -> None:
+    refused(lambda: encode(task(("a", "b")), codec, template=template), "template", "exactly once")
+
+
+def test_braces_in_a_key_are_text(codec: Any) -> None:
+    encoded = encode(task(("{key}", "b"), ("{0}", "c")), codec, template="<{key}>")
+    assert [pair.key for pair in encoded.pairs] == ["<{key}>", "<{0}>"]
+
+
 def test_fits(codec: Any) -> None:
     encoded = encode(task(("a", "b"), ("abc", "xy")), codec)
     # The longest pair reads 3 + 2 tokens; the end marker is never an input.

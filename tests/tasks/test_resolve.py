@@ -31,6 +31,17 @@ def test_file(codec: Any, tmp_path: Path) -> None:
     assert load_task(str(path), codec).pairs[0].value == "Paris"
 
 
+def test_template(codec: Any) -> None:
+    task = load_task("capitals", codec, template="{key}:")
+    assert task.pairs[0].key == "Afghanistan:"
+    assert task.pairs[0].key_ids == codec.encode_key("Afghanistan:")
+    assert task.answer_set_size == 243
+    assert task.hash != load_task("capitals", codec).hash
+    assert (
+        load_task("random:5", codec, template="{key}:").pairs == load_task("random:5", codec).pairs
+    )
+
+
 def test_limits_are_nested_and_seeded(codec: Any) -> None:
     small = load_task("capitals", codec, seed=1, limit=8)
     large = load_task("capitals", codec, seed=1, limit=20)
@@ -79,7 +90,7 @@ def test_bad_random(codec: Any, reference: str) -> None:
 
 
 def test_more_keys_than_exist(codec: Any) -> None:
-    with pytest.raises(UserError, match="27 with 26 plain tokens"):
+    with pytest.raises(UserError, match="at most 26, the distinct keys"):
         load_task("random:27", codec)
 
 

@@ -63,3 +63,7 @@ def test_unknown_format(name: str) -> None:
 def test_at_least_two_values(values: object) -> None:
     with pytest.raises(UserError, match="at least 2"):
         NumberFormat(name="x", values=values)  # type: ignore[arg-type]
+
+
+def test_two_values_are_enough() -> None:
+    assert NumberFormat(name="a bit", values=2).values == 2

@@ -114,10 +114,13 @@ def _draw_keys(
                 keys.append(ids)
                 if len(keys) == count:
                     return keys
+    most, kind = possible, f"{length} of the model's {len(plain):,} plain tokens"
+    if count <= possible:
+        most, kind = len(keys), f"{kind} that its tokenizer reads back from their text"
     raise UserError(
         "count of random pairs",
-        f"be at most the number of distinct keys of {length} tokens",
-        got=f"{count:,} with {len(plain):,} plain tokens in the model, {len(keys):,} keys found",
+        f"be at most {most:,}, the distinct keys of {kind}",
+        got=f"{count:,}",
         remedy="ask for fewer pairs or longer keys, as in random:64,2",
     )
 

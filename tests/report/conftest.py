@@ -69,7 +69,8 @@ def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
         "ceiling": {
             "status": "proved",
             "pairs": ceiling,
-            "bits": 32.0 * DIM * prompt_tokens,
+            "bits": ceiling * bits,
+            "prompt_bits": 32.0 * DIM * prompt_tokens,
             "source": "counting theorem: distinct prompts against distinct lists",
             "statement": (
                 f"A prompt of {prompt_tokens} vectors of {DIM} float32 numbers takes at most "
@@ -138,6 +139,7 @@ def sample_record(
             "hash": "fedcba9876543210" * 4,
             "answer_set_size": str(DISTINCT),
             "answer_set": f"the {DISTINCT} distinct values of the list",
+            "answers_random": False,
             "order": "shuffled with seed 0",
             "source": "synthetic test data",
             "notes": [],

@@ -62,7 +62,7 @@ def overflow(page):
 
 def shown(page):
     return page.evaluate(
-        "[...document.querySelectorAll('.pairs tbody tr')].filter(r => r.offsetHeight).length"
+        "[...document.querySelectorAll('.pairs tbody tr')].filter(r => r.checkVisibility()).length"
     )
 
 
@@ -108,7 +108,8 @@ def test_text_is_copied_and_the_buttons_need_the_script(open_page, record):
     page.wait_for_function("document.querySelector('[data-copy=verify-code]').innerText != 'Copy'")
     assert button.inner_text() == "Copied"
     assert page.evaluate("navigator.clipboard.readText()") == (
-        "promptlimits verify witness-1-tokens\npromptlimits verify witness-2-tokens"
+        "promptlimits verify witness-2-tokens\n"
+        "python witness-2-tokens/replay.py --model models/synthetic"
     )
     silent = open_page(record, width=1200, script=False)
     assert silent.locator("button:visible").count() == 0
@@ -116,7 +117,10 @@ def test_text_is_copied_and_the_buttons_need_the_script(open_page, record):
 
 def test_print_shows_every_pair(open_page, record):
     page = open_page(record, width=800)
+    assert shown(page) == 0
     page.emulate_media(media="print")
+    assert shown(page) == 246
+    page.locator("#show-held").evaluate("button => button.checked = true")
     assert shown(page) == 246
     assert page.locator("nav").is_hidden()
 

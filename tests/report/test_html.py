@@ -106,7 +106,7 @@ def test_the_answer_comes_first_in_plain_words(page):
     )
     assert found < proved < words.index("What these numbers mean")
     assert "but for at most 1 in 1,048,576 random lists" in words
-    assert "18,432.0 bits at most in a prompt of this size" in words
+    assert "18,456.9 bits of answers; the numbers of such a prompt take 18,432.0" in words
     assert "What lies between 40 and 2,329 is not known, a factor of 58.2." in words
     assert "3 more came out exact and are not counted" in words
 
@@ -118,7 +118,7 @@ def test_everything_a_reader_needs_is_there(page):
         "in context 246 shots, 1,900 tokens 200 of 246",
         "1, 2 prompt tokens: the search ended because the time given was used up.",
         "never about one list of facts",
-        "promptlimits verify witness-1-tokens",
+        "promptlimits verify witness-2-tokens",
         "Decoding is deterministic: the same prompt gives the same answers.",
         "The model's forward pass is a function of its input alone.",
         "counting theorem: distinct prompts against distinct lists",
@@ -223,6 +223,30 @@ def test_a_long_answer_is_clipped_and_counted(record):
     assert "z" * 161 not in words
 
 
+def test_pairs_that_look_alike_stay_apart(make_record):
+    record = make_record(held={1: 4}, number=8)
+    for answer in record["brackets"][0]["floor"]["answers"]:
+        answer.update(key="\ufffd", value="same")
+    assert len(sections.pair_rows(parse_record(record))) == 8
+
+
+def test_pairs_that_were_never_decoded_are_counted(record):
+    for bracket in record["brackets"]:
+        floor = bracket["floor"]
+        floor["answers"] = floor["answers"][: floor["pairs"]]
+    words = Page(render(record)).words
+    assert "1 prompt token: 40 held, 0 wrong, 0 not counted" in words
+    assert "The other 175 pairs of the list were not put to the test" in words
+    assert "All 71 decoded pairs" in words
+    assert "Not counted Pairs that" not in words
+
+
+def test_the_fault_of_a_wrong_answer_is_told(record):
+    answer = record["brackets"][0]["floor"]["answers"][-1]
+    answer.update(decoded=answer["value"], fault="it does not stop there")
+    assert "\u2717 wrong: Capital 245 (it does not stop there)" in Page(render(record)).words
+
+
 def test_an_empty_or_odd_answer_is_seen(record):
     answers = record["brackets"][0]["floor"]["answers"]
     answers[-1]["decoded"], answers[-2]["decoded"] = "", "Wrong\nCity"
@@ -234,7 +258,7 @@ def test_an_empty_or_odd_answer_is_seen(record):
 def test_pairs_that_one_prompt_was_not_asked(record):
     del record["brackets"][1]["floor"]["answers"][-1]
     assert (
-        "Country 245 Capital 245 \u2717 wrong: Wrong City not tried not exact"
+        "Country 245 Capital 245 \u2717 wrong: Wrong City not decoded not exact"
         in Page(render(record)).words
     )
 
@@ -281,6 +305,22 @@ def test_the_loading_code_is_python_that_names_the_best_witness(record):
     assert {'odd "path\\\n\u202e', "witness-2-tokens", "France"} <= set(strings)
     assert "dtype=torch.float32" in code
     assert "# 'Paris'" in code
+
+
+def test_keys_of_random_tokens_are_posed_as_ids(record):
+    record["task"]["answers_random"] = True
+    code = sections.load_code(parse_record(record))
+    ast.parse(code)
+    assert '"key_ids"' in code
+    assert "'witness-2-tokens'" in code
+
+
+def test_the_best_prompt_is_the_one_to_verify(make_record):
+    record = make_record(held={1: 40, 2: 39, 4: 0})
+    record["model"]["path"] = "my model"
+    assert sections.verify_code(parse_record(record)) == (
+        "promptlimits verify witness-1-tokens\npython witness-1-tokens/replay.py --model 'my model'"
+    )
 
 
 def test_the_loading_code_leaves_room_for_the_longest_answer(record):

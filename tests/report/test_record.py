@@ -90,9 +90,10 @@ def test_found_needs_a_witness(record):
         parse_record(record)
 
 
-def test_the_floor_must_be_what_its_answers_hold(record):
-    record["brackets"][0]["floor"]["answers"][0]["exact"] = False
-    with pytest.raises(RunFailed, match="says 40 pairs, its answers hold 39"):
+@pytest.mark.parametrize(("index", "exact", "held"), [(0, False, 39), (-1, True, 41)])
+def test_the_floor_must_be_what_its_answers_hold(record, index, exact, held):
+    record["brackets"][0]["floor"]["answers"][index]["exact"] = exact
+    with pytest.raises(RunFailed, match=f"says 40 pairs, its answers hold {held}"):
         parse_record(record)
 
 

@@ -29,6 +29,11 @@ def test_every_number_carries_its_status(record):
         assert words in text
 
 
+def test_the_row_of_a_length(record):
+    (row,) = [line.split() for line in printed(record).splitlines() if "1 token" in line]
+    assert row == ["1", "token", "40", "found", "2,329", "proved", "316.9", "100.2"]
+
+
 def test_it_fits_80_columns_with_large_numbers(make_record):
     record = make_record(held={1: 246, 1024: 246})
     record["brackets"][1]["ceiling"]["pairs"] = 12_345_678

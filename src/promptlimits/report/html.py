@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +37,7 @@ def render(record: JsonObject) -> str:
     """
     parsed = parse_record(record)
     script = sections.resource("bracket.js")
+    pairs = sections.pair_rows(parsed)
     return (
         _environment()
         .get_template("bracket.html.j2")
@@ -50,14 +50,13 @@ def render(record: JsonObject) -> str:
             command=sections.command(parsed.command),
             figure=Markup(pairs_held.svg(pairs_held.data(parsed))),
             notes=(*parsed.warnings, *parsed.model.notes),
-            pairs=sections.pair_rows(parsed),
+            pairs=pairs,
+            not_decoded=sections.not_decoded(parsed, len(pairs)),
             pairs_sentence=sections.pairs_sentence(parsed),
             lengths=[bracket.prompt_tokens for bracket in parsed.brackets if bracket.floor.answers],
             witnesses=sections.witnesses(parsed),
             load_code=sections.load_code(parsed),
-            verify_code="\n".join(
-                f"promptlimits verify {shlex.quote(w)}" for w in sections.witnesses(parsed)
-            ),
+            verify_code=sections.verify_code(parsed),
             assumption_groups=sections.assumption_groups(parsed),
             versions=tuple(sections.flat(parsed.versions)),
             download=_download(record),

@@ -60,6 +60,8 @@ class Task(_Part):
     # Digits, not int: answer sets of long random answers pass Python's limit on int text.
     answer_set_size: Annotated[str, Field(pattern=r"^[0-9]+$")]
     answer_set: str
+    # Whether the answers were drawn at random from that set; None where nobody said.
+    answers_random: bool | None = None
     order: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()
@@ -85,6 +87,7 @@ class Answer(_Part):
     exact: bool
     unprompted: bool = False
     counted: bool = True
+    fault: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -113,6 +116,7 @@ class Ceiling(_Part):
     status: Literal["proved"]
     pairs: Count | None
     bits: Amount
+    prompt_bits: Amount | None = None
     source: str
     statement: str
     assumptions: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ class BracketRow:
         bits_per_prompt_token: `floor_bits` over P.
         ceiling_pairs: Random pairs that no prompt of this length holds more of (proved), or
             None where there is no limit: a single answer to give.
-        ceiling_bits: Bits that a prompt of this length holds at most (proved).
+        ceiling_bits: The same in bits of the answer set; those of the prompt without a limit.
         seconds: Time spent at this length.
         stopped_because: What ended the search.
     """

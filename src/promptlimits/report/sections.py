@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
 from promptlimits.report import wording
-from promptlimits.report.record import Bracket, Record, Verdict
+from promptlimits.report.record import Answer, Bracket, Record, Verdict
 
 _KINDS: Final = {Verdict.HELD: "held", Verdict.NOT_COUNTED: "uncounted", Verdict.WRONG: "wrong"}
 
@@ -23,10 +24,12 @@ class PairCell:
     Attributes:
         kind: "held", "uncounted", "wrong" or "untried".
         decoded: The decoded text where it is wrong, clipped.
+        fault: Why it is wrong, where that was recorded.
     """
 
     kind: str
-    decoded: str
+    decoded: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,30 +64,46 @@ def pair_rows(record: Record) -> tuple[PairRow, ...]:
         One row per pair, one cell per prompt length with answers.
     """
     asked = [bracket.floor.answers for bracket in record.brackets if bracket.floor.answers]
-    by_pair = [{(answer.key, answer.value): answer for answer in answers} for answers in asked]
+    by_pair = [_by_pair(answers) for answers in asked]
     order = dict.fromkeys(pair for answers in by_pair for pair in answers)
     found = []
-    for key, value in order:
-        here = [answers.get((key, value)) for answers in by_pair]
+    for pair in order:
+        key, value, _ = pair
+        here = [answers.get(pair) for answers in by_pair]
         found.append(
             PairRow(
                 key=wording.clip(key),
                 value=wording.clip(value),
                 unprompted=any(answer.unprompted for answer in here if answer),
-                cells=tuple(
-                    PairCell(
-                        kind=_KINDS[answer.verdict] if answer else "untried",
-                        decoded=wording.clip(answer.decoded) if answer and not answer.exact else "",
-                    )
-                    for answer in here
-                ),
+                cells=tuple(map(_cell, here)),
             )
         )
     return tuple(found)
 
 
+def _by_pair(answers: Iterable[Answer]) -> dict[tuple[str, str, int], Answer]:
+    """Answers by pair; pairs of random tokens may look alike as text, so they are numbered."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = {}
+    for answer in answers:
+        alike = (answer.key, answer.value)
+        found[(*alike, seen[alike])] = answer
+        seen[alike] += 1
+    return found
+
+
+def _cell(answer: Answer | None) -> PairCell:
+    if answer is None:
+        return PairCell(kind="untried")
+    if answer.exact:
+        return PairCell(kind=_KINDS[answer.verdict])
+    return PairCell(kind="wrong", decoded=wording.clip(answer.decoded), fault=answer.fault)
+
+
 def load_code(record: Record) -> str:
     """Python that answers a held pair with stock PEFT, or nothing without a witness.
+
+    Keys of random tokens are posed as ids: no text need give them.
 
     Args:
         record: The parsed record.
@@ -92,10 +111,9 @@ def load_code(record: Record) -> str:
     Returns:
         A script; strings of the record stand in it as ASCII literals.
     """
-    confirmed = [bracket for bracket in record.brackets if bracket.floor.witness]
-    if not confirmed:
+    best = _best(record)
+    if best is None:
         return ""
-    best = max(confirmed, key=lambda bracket: bracket.floor.pairs)
     held = [answer for answer in best.floor.answers if answer.verdict is Verdict.HELD]
     # The first one that fits a line; the shortest where none does.
     shown = next((each for each in held if len(each.key) + len(each.value) <= 60), None)
@@ -103,7 +121,7 @@ def load_code(record: Record) -> str:
         shown = min(held, key=lambda answer: len(answer.key) + len(answer.value))
     # An answer has at most one token per byte; one more for the end marker.
     tokens = max((len(answer.value.encode("utf-8", "replace")) for answer in held), default=63) + 1
-    return resource("load.py.txt").format(
+    return resource("load_ids.py.txt" if record.task.answers_random else "load.py.txt").format(
         model=ascii(record.model.path),
         dtype=_dtype(record.model.compute_dtype),
         adapter=ascii(best.floor.witness),
@@ -111,6 +129,24 @@ def load_code(record: Record) -> str:
         expected=f"  # {wording.clip(shown.value)!a}" if shown else "",
         tokens=tokens,
     )
+
+
+def verify_code(record: Record) -> str:
+    """Commands that decode every pair of the best prompt again: ours, and stock tools alone."""
+    best = _best(record)
+    if best is None or best.floor.witness is None:
+        return ""
+    replay, model = f"{best.floor.witness}/replay.py", record.model.path
+    return (
+        f"promptlimits verify {shlex.quote(best.floor.witness)}\n"
+        f"python {shlex.quote(replay)} --model {shlex.quote(model)}"
+    )
+
+
+def _best(record: Record) -> Bracket | None:
+    """The bracket whose prompt holds the most."""
+    confirmed = [bracket for bracket in record.brackets if bracket.floor.witness]
+    return max(confirmed, key=lambda bracket: bracket.floor.pairs, default=None)
 
 
 def _dtype(name: str) -> str:
@@ -181,6 +217,18 @@ def pairs_sentence(record: Record) -> str:
             f"{wording.count(idle)} not counted"
         )
     return "; ".join(parts) + "."
+
+
+def not_decoded(record: Record, shown: int) -> str:
+    """What became of pairs that no prompt on disk was asked, or nothing if there are none."""
+    rest = record.task.pairs - shown
+    if rest <= 0:
+        return ""
+    were = "was" if rest == 1 else "were"
+    return (
+        f"The other {wording.plural(rest, 'pair')} of the list {were} not put to the test: "
+        f"the search does not claim {'it' if rest == 1 else 'them'}."
+    )
 
 
 def assumption_groups(record: Record) -> list[dict[str, Any]]:

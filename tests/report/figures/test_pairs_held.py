@@ -1,3 +1,4 @@
+import itertools
 import re
 from xml.etree import ElementTree
 
@@ -59,6 +60,28 @@ def test_marks_stand_at_the_numbers(record):
     assert list(floors.get_xdata()) == [0, 1]
     heavy = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "_"]
     assert heavy == [2329, 4655]
+
+
+def test_the_scale_is_logarithmic_above_one_and_shows_zero(record):
+    axes = Figure().add_subplot()
+    draw(data(record), axes)
+    zero, *decades = (float(axes.transData.transform((0, y))[1]) for y in (0, 1, 10, 100, 1000))
+    steps = [b - a for a, b in itertools.pairwise(decades)]
+    assert steps == pytest.approx([steps[0]] * 3)
+    assert 0 < decades[0] - zero < steps[0]
+
+
+def test_names_of_close_levels_do_not_overlap(record):
+    record["baselines"][1]["pairs"] = 244
+    drawing = ElementTree.fromstring(svg(data(record)))
+    heights = {
+        "".join(group.itertext()).strip(): float(text.get("y") or 0)
+        for group in drawing.iter("g")
+        for text in group.findall("text")
+    }
+    near = [heights[name] for name in ("in context: 244", "whole list: 246")]
+    # 9.5 points of type; the view box counts in points.
+    assert near[0] - near[1] >= 9.5
 
 
 def test_the_same_data_give_the_same_bytes_and_leave_no_setting_behind(record):

@@ -1,0 +1,245 @@
+"""The search on a tiny model: resumable, deterministic, and honest about what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from promptlimits.capacity.attempt import Attempt, Workplace, attempt
+from promptlimits.capacity.baselines import in_context, no_prompt
+from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.fit import fit_all
+from promptlimits.capacity.ordering import Order, ordered
+from promptlimits.capacity.search import SearchConfig, SearchResult, best_of, search
+from promptlimits.errors import UserError
+from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.huggingface.load import load_parts
+from promptlimits.store.sqlite import Store
+from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.tasks.random_tokens import random_pairs
+from promptlimits.testing.tiny_models import tiny_causal_lm
+from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.evaluate import evaluate
+from promptlimits.tuning.outcome import Outcome
+
+TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=40, patience=40)
+CONFIG = SearchConfig(training=TRAINING, first_size=2, starts=2)
+
+
+def never() -> None:
+    """A stopper that never stops."""
+
+
+def after(steps: int) -> Callable[[], Outcome | None]:
+    """A stopper that lets so many steps through."""
+    left = iter(range(steps))
+    return lambda: Outcome.OUT_OF_TIME if next(left, None) is None else None
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
+    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("tiny"), "gpt2")))
+    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+
+
+@pytest.fixture
+def stock(model: HuggingFaceCausalLM) -> PreTrainedModel:
+    """The same weights with the attention they came with."""
+    return load_parts(model.card.path).model
+
+
+@pytest.fixture(scope="module")
+def task(model: HuggingFaceCausalLM) -> EncodedTask:
+    return random_pairs(model.codec, count=8, seed=0)
+
+
+@pytest.fixture
+def open_place(model: HuggingFaceCausalLM, tmp_path: Path) -> Iterator[Callable[[], Workplace]]:
+    """Opens the one store of the test, again and again, as separate commands would."""
+    opened: list[Store] = []
+
+    def open_it() -> Workplace:
+        while opened:
+            opened.pop().close()
+        opened.append(Store.open(tmp_path / "store.sqlite"))
+        return Workplace(model=model, store=opened[0], task_hash="t", provenance={})
+
+    yield open_it
+    while opened:
+        opened.pop().close()
+
+
+def run(place: Workplace, task: EncodedTask, stop: Callable[[], Outcome | None]) -> SearchResult:
+    return search(place, task.pairs, CONFIG, warm=None, should_stop=stop)
+
+
+def facts(result: SearchResult) -> list[tuple[object, ...]]:
+    return [
+        (one.pairs, one.outcome, one.held, one.steps, one.seed, one.prompt.numpy().tobytes())
+        for one in result.attempts
+    ]
+
+
+def test_every_attempt_holds_what_it_says(
+    open_place: Callable[[], Workplace], model: HuggingFaceCausalLM, task: EncodedTask
+) -> None:
+    result = run(open_place(), task, never)
+    assert result.complete
+    assert result.best is not None
+    assert len(result.best.held) >= 2
+    for one in result.attempts:
+        found = evaluate(model, one.prompt, task.pairs[: one.pairs], relative_lead=1e-3)
+        assert found.held == one.held
+        assert (one.outcome is Outcome.SOLVED) == (len(one.held) == one.pairs)
+        assert 0 < one.steps <= TRAINING.max_steps
+
+
+def test_a_search_stopped_at_every_tenth_step_ends_like_one_that_was_not(
+    open_place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
+) -> None:
+    whole = run(open_place(), task, never)
+    (tmp_path / "store.sqlite").rename(tmp_path / "whole.sqlite")
+    for _ in range(100):
+        part = run(open_place(), task, after(10))
+        if part.complete:
+            break
+        assert part.attempts[-1].outcome is Outcome.OUT_OF_TIME
+    assert facts(part) == facts(whole)
+    # No run twice, and a finished search asks the store alone.
+    place = open_place()
+    assert len(place.store.runs()) == len(whole.attempts)
+    again = run(place, task, lambda: pytest.fail("a finished search trained"))
+    assert facts(again) == facts(whole)
+
+
+def test_fresh_starts_follow_a_warm_one_that_fails(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    result = run(open_place(), task, never)
+    by_size: dict[int, list[Attempt]] = {}
+    for one in result.attempts:
+        by_size.setdefault(one.pairs, []).append(one)
+    for attempts in by_size.values():
+        assert [one.seed for one in attempts] == list(range(len(attempts)))
+        assert all(one.outcome is not Outcome.SOLVED for one in attempts[:-1])
+        assert len(attempts) == 2 or attempts[-1].outcome is Outcome.SOLVED
+
+
+def test_runs_differ_by_pairs_settings_and_start(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    place = open_place()
+    quick = replace(TRAINING, max_steps=2)
+    warm = torch.ones(1, place.model.card.dim)
+    for pairs, config, start in (
+        (task.pairs[:2], quick, None),
+        (task.pairs[:3], quick, None),
+        (task.pairs[:2], replace(quick, seed=1), None),
+        (task.pairs[:2], quick, warm),
+        (task.pairs[:2], quick, 2 * warm),
+        (task.pairs[:2], quick, None),
+    ):
+        attempt(place, pairs, config, warm=start, should_stop=never)
+    assert len(place.store.runs()) == 5
+
+
+def test_best_is_the_one_that_holds_most(open_place: Callable[[], Workplace]) -> None:
+    def made(held: int, seed: int) -> Attempt:
+        return Attempt(
+            pairs=9,
+            outcome=Outcome.STALLED,
+            held=tuple(range(held)),
+            prompt=torch.zeros(1, 2),
+            steps=1,
+            seconds=0.0,
+            seed=seed,
+        )
+
+    best = best_of([made(0, 0), made(3, 1), made(5, 2), made(5, 3)])
+    assert best is not None
+    assert best.seed == 2
+    assert best_of([made(0, 0)]) is None
+
+
+def test_fit_stops_at_the_first_start_that_solves(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    small = replace(task, pairs=task.pairs[:2], places=task.places[:2])
+    deadline = Deadline(budget_seconds=float("inf"))
+    told: list[Attempt] = []
+    attempts = fit_all(
+        open_place(), small, TRAINING, starts=3, deadline=deadline, on_attempt=told.append
+    )
+    assert list(attempts) == told
+    assert attempts[-1].outcome is Outcome.SOLVED
+    assert all(one.outcome is not Outcome.SOLVED for one in attempts[:-1])
+
+
+def test_a_pair_longer_than_the_context_is_refused_before_training(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    long = replace(TRAINING, prompt_tokens=128)
+    with pytest.raises(UserError, match="fit into the model's context"):
+        fit_all(
+            open_place(),
+            task,
+            long,
+            starts=1,
+            deadline=Deadline(budget_seconds=1.0),
+            on_attempt=lambda _: None,
+        )
+
+
+def test_without_a_prompt_is_what_the_bare_model_answers(
+    model: HuggingFaceCausalLM, stock: PreTrainedModel, task: EncodedTask
+) -> None:
+    without = no_prompt(model, task.pairs)
+    assert (without.of, without.shots, without.context_tokens) == (8, 0, 0)
+    # Give the model its own greedy answer as the value: then it must count as exact.
+    first = task.pairs[0]
+    logits = stock(input_ids=torch.tensor([first.key_ids])).logits[0, -1]
+    own = replace(first, value_ids=(int(logits.argmax()),))
+    assert no_prompt(model, [own, first]).exact[:1] == (0,)
+
+
+def test_in_context_shows_as_many_pairs_as_fit(
+    model: HuggingFaceCausalLM, stock: PreTrainedModel, task: EncodedTask
+) -> None:
+    each = len(task.pairs[0].key_ids) + len(task.pairs[0].value_ids)
+    assert in_context(model, task.pairs).shots == 8
+    few = in_context(model, task.pairs, most_tokens=3 * each + 1)
+    assert (few.shots, few.context_tokens) == (3, 3 * each)
+    assert "5 pairs did not fit" in few.note
+    # A pair that stands right in front of its own question, behind the stock model.
+    context = [token for pair in task.pairs for token in pair.key_ids + pair.value_ids]
+    ids = torch.tensor([[*context, *task.pairs[2].input_ids]])
+    tail = stock(input_ids=ids).logits[0, -2:].argmax(dim=-1)
+    exact = tuple(tail.tolist()) == task.pairs[2].value_ids
+    assert (2 in in_context(model, task.pairs).exact) == exact
+
+
+def test_orders(model: HuggingFaceCausalLM, task: EncodedTask) -> None:
+    pairs = task.pairs
+    assert ordered(model, pairs, Order.GIVEN, seed=3) == tuple(range(8))
+    shuffled = ordered(model, pairs, Order.SHUFFLED, seed=3)
+    assert sorted(shuffled) == list(range(8))
+    assert shuffled == ordered(model, pairs, Order.SHUFFLED, seed=3)
+    assert shuffled != ordered(model, pairs, Order.SHUFFLED, seed=4)
+    easiest = ordered(model, pairs, Order.EASIEST, seed=3)
+    assert sorted(easiest) == list(range(8))
+    assert ordered(model, pairs[:1], Order.EASIEST, seed=0) == (0,)
+    assert sorted(ordered(model, pairs[:3], Order.EASIEST, seed=0)) == [0, 1, 2]
+
+
+def test_a_deadline_in_parts() -> None:
+    whole = Deadline(budget_seconds=100.0)
+    half = whole.part(0.5, keep_seconds=20.0)
+    assert half.left_seconds == pytest.approx(40.0, abs=0.5)
+    assert half.should_stop() is None
+    assert whole.part(1.0, keep_seconds=500.0).should_stop() is Outcome.OUT_OF_TIME
+    assert Deadline(budget_seconds=float("inf")).part(0.5).should_stop() is None

@@ -115,7 +115,7 @@ def test_everything_a_reader_needs_is_there(page):
     words = page.words
     for said in (
         "4-bit weights dequantised to float32",
-        "in context 246 shots, 1,900 tokens 200 of 246",
+        "in context (246 shots, 1,900 tokens) 200 of 246",
         "1, 2 prompt tokens: the search ended because the time given was used up.",
         "never about one list of facts",
         "promptlimits verify witness-2-tokens",

@@ -45,13 +45,16 @@ def big_number(digits: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: "12.1 s", "3 min 30 s", "1 h 05 min"."""
+    """Seconds as people say them: "12.1 s", "3 min 30 s", "1 h 05 min".
+
+    A narrow table may break it between two units, never between a number and its unit.
+    """
     if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+        return f"{minutes}\u00a0min {rest:02d}\u00a0s"
+    return f"{minutes // 60}\u00a0h {minutes % 60:02d}\u00a0min"
 
 
 def clean(text: str) -> str:

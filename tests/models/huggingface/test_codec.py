@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from promptlimits.errors import UserError
@@ -131,6 +131,23 @@ def test_a_token_without_an_embedding_is_refused_and_not_plain(
     assert HuggingFaceCodec(tokenizer, END, vocabulary=paris + 1).encode_key("Paris") == (paris,)
 
 
+def test_a_token_that_its_own_text_does_not_give_is_not_plain() -> None:
+    vocabulary = {"a": 0, "b": 1, "ab": 2, "\N{REPLACEMENT CHARACTER}": 3}
+    backend = Tokenizer(models.BPE(vocabulary, []))  # nothing merges a and b
+    codec = HuggingFaceCodec(PreTrainedTokenizerFast(tokenizer_object=backend), 9)
+    assert codec.plain_token_ids() == (0, 1)
+
+
+def spacing_by_itself() -> PreTrainedTokenizerFast:
+    """As Llama 2: a space before every text, whether or not it begins with one."""
+    backend = Tokenizer(models.BPE({"a": 0, "▁": 1, "▁a": 2}, [("▁", "a")]))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    backend.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
 def metaspace(scheme: str) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE({"a": 0, "▁": 1, "▁a": 2}, [("▁", "a")]))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
@@ -138,10 +155,18 @@ def metaspace(scheme: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def test_a_tokenizer_that_spaces_by_itself_gets_no_joiner() -> None:
-    assert joiner_of(tiny_tokenizer()) == " "
-    assert joiner_of(metaspace("never")) == " "
-    spaced = metaspace("always")
-    joiner = joiner_of(spaced)
-    codec = HuggingFaceCodec(spaced, 9, joiner)
-    assert codec.encode_key("a") + codec.encode_value("a") == tuple(spaced("a a").input_ids)
+@pytest.mark.parametrize(
+    ("tokenizer", "joiner"),
+    [
+        (tiny_tokenizer(), " "),
+        (metaspace("never"), " "),
+        (metaspace("always"), " "),
+        (spacing_by_itself(), ""),
+    ],
+)
+def test_key_and_value_read_as_two_words_however_the_tokenizer_spaces(
+    tokenizer: PreTrainedTokenizerFast, joiner: str
+) -> None:
+    assert joiner_of(tokenizer) == joiner
+    codec = HuggingFaceCodec(tokenizer, 9, joiner)
+    assert codec.encode_key("a") + codec.encode_value("a") == tuple(tokenizer("a a").input_ids)

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from promptlimits.errors import UserError
+from promptlimits.models.huggingface.checkpoint import read_config
 from promptlimits.models.huggingface.load import load_parts
 from promptlimits.testing.tiny_models import FAMILIES, tiny_causal_lm, tiny_tokenizer
 
@@ -205,6 +206,11 @@ def test_an_encoder_is_refused(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
     BertForMaskedLM(config).save_pretrained(tmp_path)
     assert "be a causal language model, got bert, an encoder that" in refusal(tmp_path)
+
+
+def test_an_encoder_trained_as_a_decoder_is_a_causal_model(tmp_path: Path) -> None:
+    BertConfig(is_decoder=True).save_pretrained(tmp_path)
+    assert read_config(tmp_path, name="model bert").model_type == "bert"
 
 
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:

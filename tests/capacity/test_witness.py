@@ -191,9 +191,12 @@ def test_an_answer_that_goes_on_is_not_exact(case, tmp_path):
     assert (answer.exact, answer.fault) == (False, "the answer goes on where it should end")
 
 
-def test_a_key_that_the_tokenizer_reads_otherwise_is_not_exact(case, tmp_path):
+@pytest.mark.parametrize(
+    "change", [lambda key: key + "!", lambda key: " ".join(["Tokyo"] * len(key.split()))]
+)
+def test_a_key_that_the_tokenizer_reads_otherwise_is_not_exact(case, tmp_path, change):
     first, *rest = case.pairs
-    misread = dataclasses.replace(first, key=first.key + "!")
+    misread = dataclasses.replace(first, key=change(first.key))
     found = case.verify(case.save(tmp_path / "w", pairs=(misread, *rest)))
     assert [a.exact for a in found.answers] == [False] + [True] * len(rest)
     assert "reads the key as other ids" in found.answers[0].fault
@@ -297,12 +300,19 @@ def test_a_process_that_takes_too_long_is_given_up(witness):
         verify_in_fresh_process(witness, timeout_seconds=0.01)
 
 
-def test_a_process_that_dies_is_reported(witness, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("death", "words"),
+    [
+        ("echo out of memory >&2; exit 137", r"ended with code 137 .*\(out of memory\)"),
+        ("kill -9 $$", r"was killed by signal 9 .*\(it said nothing\)"),
+    ],
+)
+def test_a_process_that_dies_is_reported(witness, monkeypatch, tmp_path, death, words):
     dying = tmp_path / "python"
-    dying.write_text("#!/bin/sh\necho 'some warning'\necho out of memory >&2\nexit 137\n")
+    dying.write_text(f"#!/bin/sh\necho 'some warning'\n{death}\n")
     dying.chmod(0o755)
     monkeypatch.setattr(fresh_process.sys, "executable", str(dying))
-    with pytest.raises(RunFailed, match=r"ended with code 137 and no result \(out of memory\)"):
+    with pytest.raises(RunFailed, match=words):
         verify_in_fresh_process(witness)
 
 

@@ -290,6 +290,7 @@ def test_the_limits_may_meet(record):
 
 
 def test_a_floor_above_its_ceiling_makes_no_page(record, tmp_path):
+    record["task"]["answers_random"] = True
     record["brackets"][0]["ceiling"]["pairs"] = 39
     with pytest.raises(RunFailed, match="above the ceiling"):
         write_report(record, tmp_path)

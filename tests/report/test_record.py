@@ -74,9 +74,15 @@ def test_a_missing_field_is_named_and_its_surroundings_are_not_poured_out(record
 
 
 def test_a_floor_above_the_ceiling_is_loud(record):
+    record["task"]["answers_random"] = True
     record["brackets"][1]["ceiling"]["pairs"] = 70
     with pytest.raises(RunFailed, match=r"71 pairs found.*above.*70 random pairs proved.*length 2"):
         parse_record(record)
+
+
+def test_facts_above_the_ceiling_are_facts_that_the_model_predicts(record):
+    record["brackets"][1]["ceiling"]["pairs"] = 70
+    assert parse_record(record).brackets[1].floor.pairs == 71
 
 
 def test_a_floor_at_the_ceiling_is_allowed(record):

@@ -69,7 +69,11 @@ def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(
         return Outcome.OUT_OF_TIME if len(saved) >= cut else None
 
     part = run(
-        tiny, pairs, config, should_stop=stop, on_step=lambda _, state: saved.append(state.to_bytes())
+        tiny,
+        pairs,
+        config,
+        should_stop=stop,
+        on_step=lambda _, state: saved.append(state.to_bytes()),
     )
     assert part.outcome is Outcome.OUT_OF_TIME
     assert part.steps == cut

@@ -1,0 +1,1 @@
+"""How much a prompt holds: search, witness, baselines, bracket."""

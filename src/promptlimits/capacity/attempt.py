@@ -185,7 +185,7 @@ def _read(store: Store, run_id: int) -> Attempt:
     return Attempt(
         pairs=int(str(run.result["pairs"])),
         outcome=Outcome(run.outcome),
-        held=tuple(held) if isinstance(held, list) else (),
+        held=tuple(int(str(index)) for index in held) if isinstance(held, list) else (),
         prompt=safetensors.torch.load(artifact)["prompt"],
         steps=run.steps,
         seconds=sum(float(str(row["seconds"])) for row in curve),

@@ -23,11 +23,13 @@ class TaskCeiling:
     Attributes:
         counting: The theorem's result.
         answer_set_size: M, how many answers each one is drawn from.
+        answers_random: Whether the task's answers were drawn from that set at random.
         certificate_name: File in the output folder that holds its certificate.
     """
 
     counting: CountingCeiling
     answer_set_size: int
+    answers_random: bool
     certificate_name: str
 
     @property
@@ -63,7 +65,9 @@ class TaskCeiling:
             "statement": self.counting.statement,
             "assumptions": assumptions,
             "certificate": self.certificate_name,
-            "share_log2": -math.log2(self.counting.share.denominator / self.counting.share.numerator),
+            "share_log2": -math.log2(
+                self.counting.share.denominator / self.counting.share.numerator
+            ),
         }
 
 
@@ -91,6 +95,7 @@ def task_ceiling(card: ModelCard, task: EncodedTask, *, prompt_tokens: int) -> T
     return TaskCeiling(
         counting=counting,
         answer_set_size=task.answer_set_size,
+        answers_random=task.answers_random,
         certificate_name=f"ceiling-{prompt_tokens}-tokens.json",
     )
 
@@ -100,4 +105,3 @@ def floor_bits(ceiling: TaskCeiling, pairs: int) -> float:
     if pairs == 0:
         return 0.0
     return max(0.0, math.nextafter(pairs * ceiling.counting.answer_bits.lower_bits(), -math.inf))
-

@@ -117,10 +117,12 @@ def _reported(done: subprocess.CompletedProcess[str], directory: Path) -> Verifi
         error = line["error"]
     except (IndexError, ValueError, KeyError, TypeError) as cause:
         words = done.stderr.strip().splitlines()
+        code = done.returncode
+        ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         raise RunFailed(
-            f"the process that verified {directory} ended with code {done.returncode} and no "
-            f"result ({words[-1] if words else 'it said nothing'})",
-            remedy=f"run `promptlimits verify {directory}` to see it fail; often it is memory",
+            f"the process that verified {directory} {ended} and gave no result "
+            f"({words[-1] if words else 'it said nothing'})",
+            remedy="free some memory and run the same command again; the witness is saved",
         ) from cause
     if "rule" in error:
         raise UserError(error["name"], error["rule"], got=error["got"], remedy=error["remedy"])

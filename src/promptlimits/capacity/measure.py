@@ -256,9 +256,7 @@ def _baselines(job: _Job) -> list[Baseline]:
     return [without, within]
 
 
-def _baseline_once(
-    job: _Job, name: str, key: JsonObject, make: Callable[[], Baseline]
-) -> Baseline:
+def _baseline_once(job: _Job, name: str, key: JsonObject, make: Callable[[], Baseline]) -> Baseline:
     record = job.once("baseline", {"name": name, **key}, lambda: make().to_json())
     fields = {key: value for key, value in record.items() if key != "pairs"}
     exact = fields["exact"]
@@ -275,7 +273,9 @@ def _order(job: _Job) -> tuple[int, ...]:
         )
         return {"indices": list(found)}
 
-    indices = job.once("order", {"order": request.order.value, "seed": request.seed}, make)["indices"]
+    indices = job.once("order", {"order": request.order.value, "seed": request.seed}, make)[
+        "indices"
+    ]
     return tuple(int(str(index)) for index in indices) if isinstance(indices, list) else ()
 
 
@@ -349,11 +349,9 @@ def _bracket(job: _Job, result: SearchResult, seconds: float) -> Bracket:
     return Bracket(floor=floor, ceiling=ceiling, search=result, seconds=seconds)
 
 
-def _record(
-    job: _Job, baselines: Sequence[Baseline], brackets: Sequence[JsonObject]
-) -> JsonObject:
+def _record(job: _Job, baselines: Sequence[Baseline], brackets: Sequence[JsonObject]) -> JsonObject:
     task, request = job.task, job.request
-    card = asdict(job.model.card)
+    card = {**asdict(job.model.card), "path": _without_home(job.model.card.path)}
     shown: list[JsonValue] = [baseline.to_json() for baseline in baselines]
     return {
         "schema": 1,
@@ -381,6 +379,12 @@ def _record(
         "seed": request.seed,
         "warnings": list(job.warnings),
     }
+
+
+def _without_home(path: str) -> str:
+    """A path as one can show it to others: the home directory as "~"."""
+    home = Path.home()
+    return f"~/{Path(path).relative_to(home)}" if Path(path).is_relative_to(home) else path
 
 
 def _digits(number: int) -> str:

@@ -68,11 +68,16 @@ def ordered(
         return tuple(shuffled)
     losses = _losses_in_context(model, pairs, shuffled, on_chunk)
     # Ties, and losses that are not numbers, keep the order of the list.
-    return tuple(sorted(indices, key=lambda index: (not losses[index] < float("inf"), losses[index], index)))
+    return tuple(
+        sorted(indices, key=lambda index: (not losses[index] < float("inf"), losses[index], index))
+    )
 
 
 def _losses_in_context(
-    model: FrozenModel, pairs: Sequence[EncodedPair], shuffled: Sequence[int], on_chunk: OnChunk | None
+    model: FrozenModel,
+    pairs: Sequence[EncodedPair],
+    shuffled: Sequence[int],
+    on_chunk: OnChunk | None,
 ) -> dict[int, float]:
     """Loss of each pair behind shots that do not contain it."""
     shown = min(SHOTS, len(pairs) // 2)

@@ -139,9 +139,7 @@ def _end_of_plan(known: _Progress, total: int) -> str:
     return f"{held} pairs were solved and {held + 1} were not, in every start"
 
 
-def _result(
-    config: SearchConfig, known: _Progress, reason: str, *, complete: bool
-) -> SearchResult:
+def _result(config: SearchConfig, known: _Progress, reason: str, *, complete: bool) -> SearchResult:
     return SearchResult(
         prompt_tokens=config.training.prompt_tokens,
         attempts=tuple(known.attempts),

@@ -14,7 +14,6 @@ from promptlimits.errors import UserError
 
 if TYPE_CHECKING:
     from promptlimits._typing import JsonObject
-    from promptlimits.capacity.measure import Request
 
 _ORDERS = ("easiest", "given", "shuffled")
 
@@ -64,7 +63,9 @@ def bracket(
     began = time.monotonic()
     lengths = options.prompt_lengths(prompt_tokens)
     if order not in _ORDERS:
-        raise UserError("--order", f"be one of {', '.join(_ORDERS)}", got=order, remedy="use easiest")
+        raise UserError(
+            "--order", f"be one of {', '.join(_ORDERS)}", got=order, remedy="use easiest"
+        )
     if in_context_tokens < 0:
         raise UserError(
             "--in-context-tokens", "be 0 or more", got=in_context_tokens, remedy="give 0 or more"

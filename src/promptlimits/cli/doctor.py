@@ -42,7 +42,9 @@ def doctor(as_json: options.AsJson = False) -> None:
     else:
         for finding in found:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
-            typer.echo(f"{'ok  ' if finding.good else 'FAIL'} {finding.name}: {finding.text}{remedy}")
+            typer.echo(
+                f"{'ok  ' if finding.good else 'FAIL'} {finding.name}: {finding.text}{remedy}"
+            )
     raise typer.Exit(0 if all(finding.good for finding in found) else 1)
 
 
@@ -140,5 +142,7 @@ def _models() -> Iterator[Finding]:
         name="models here",
         good=True,
         text=", ".join(ready) or "none yet",
-        remedy="" if ready else "the first use fetches one, or: promptlimits models get smollm2-135m",
+        remedy=""
+        if ready
+        else "the first use fetches one, or: promptlimits models get smollm2-135m",
     )

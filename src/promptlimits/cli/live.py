@@ -77,7 +77,9 @@ class LiveListener:
         now = time.monotonic()
         if not self._said_first_word and now - self._began >= FIRST_WORD_SECONDS:
             self._said_first_word = True
-            self._say(f"after the first minute: {self._found_so_far()} in training, to be confirmed")
+            self._say(
+                f"after the first minute: {self._found_so_far()} in training, to be confirmed"
+            )
         elif self._progress.disable and now - self._last_line >= _PLAIN_LINE_SECONDS:
             self._say(f"    {text} {report.best_exact} of {report.pairs}")
 

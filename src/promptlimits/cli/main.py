@@ -64,7 +64,9 @@ def main() -> None:
     except PromptLimitsError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing finished is lost: the same command goes on from here", INTERRUPTED)
+        _fail(
+            "interrupted; nothing finished is lost: the same command goes on from here", INTERRUPTED
+        )
     except OSError as error:
         _fail(_said(error), 1)
     except MemoryError:

@@ -139,8 +139,14 @@ def verify_code(record: Record) -> str:
     replay, model = f"{best.floor.witness}/replay.py", record.model.path
     return (
         f"promptlimits verify {shlex.quote(best.floor.witness)}\n"
-        f"python {shlex.quote(replay)} --model {shlex.quote(model)}"
+        f"python {shlex.quote(replay)} --model {_shell_path(model)}"
     )
+
+
+def _shell_path(path: str) -> str:
+    """A path as a shell reads it; "~" works only outside of quotes."""
+    home, slash, rest = path.partition("/")
+    return f"~/{shlex.quote(rest)}" if (home, slash) == ("~", "/") else shlex.quote(path)
 
 
 def _best(record: Record) -> Bracket | None:

@@ -230,7 +230,7 @@ def _header_remedy(columns: Sequence[str], missing: Sequence[str]) -> str:
     renamed = []
     for field in missing:
         alike = next((column for column in spare if column.lower() == field), None)
-        choice = alike or (spare[-1 if field == "value" else 0] if spare else None)
+        choice = alike or (spare[0] if spare else None)
         if choice is None:
             return f"add a column named '{field}'"
         spare.remove(choice)

@@ -1,0 +1,1 @@
+"""Training soft prompts on a frozen model."""

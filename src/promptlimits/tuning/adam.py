@@ -19,7 +19,8 @@ EPSILON = 1e-8
 def clip_each(gradient: Tensor, clip_norm: float) -> Tensor:
     """Scale the gradient (B, P, D) of each problem to norm at most `clip_norm`."""
     norms = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient * (clip_norm / norms).clamp_max(1.0)[:, None, None]
+    factors: Tensor = (clip_norm / norms).clamp_max(1.0)
+    return gradient * factors[:, None, None]
 
 
 def adam_step(

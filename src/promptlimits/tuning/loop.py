@@ -103,9 +103,7 @@ def _evaluate(
     """Scores of the prompts and the gradient of each problem's own loss."""
     leaf = prompts.detach().requires_grad_(True)
     logits = model.next_token_logits(leaf.to(model.dtype), pairs)
-    scores = score(
-        logits, pairs, sharpening=config.sharpening, relative_lead=config.relative_lead
-    )
+    scores = score(logits, pairs, sharpening=config.sharpening, relative_lead=config.relative_lead)
     # Problems do not mix, so the gradient of the sum is each problem's own gradient.
     (gradient,) = torch.autograd.grad(scores.loss_nats.sum(), leaf)
     return replace(scores, loss_nats=scores.loss_nats.detach()), gradient

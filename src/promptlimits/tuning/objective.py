@@ -49,9 +49,7 @@ def lead(logits: Tensor, targets: Tensor) -> Tensor:
     return (own - others) / scale
 
 
-def score(
-    logits: Tensor, pairs: PackedPairs, *, sharpening: float, relative_lead: float
-) -> Scores:
+def score(logits: Tensor, pairs: PackedPairs, *, sharpening: float, relative_lead: float) -> Scores:
     """Loss, exact pairs and token accuracy of B prompts.
 
     Args:

@@ -47,12 +47,14 @@ class HuggingFaceCausalLM:
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return self._model.device
+        device: torch.device = self._model.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """What it computes with."""
-        return self._model.dtype
+        dtype: torch.dtype = self._model.dtype
+        return dtype
 
     @property
     def shares_prefix(self) -> bool:
@@ -92,8 +94,8 @@ class HuggingFaceCausalLM:
         ids = torch.arange(5, device=self.device) % self._card.vocabulary
         probe = pack(
             [
-                _probe(ids[:1].tolist(), ids[1:3].tolist()),
-                _probe(ids[:4].tolist(), ids[4:].tolist()),
+                _probe(ids[:1], ids[1:3]),
+                _probe(ids[:4], ids[4:]),
             ],
             device=self.device,
         )
@@ -124,5 +126,7 @@ class HuggingFaceCausalLM:
         return False
 
 
-def _probe(key: tuple[int, ...], value: tuple[int, ...]) -> EncodedPair:
-    return EncodedPair(key="", value="", key_ids=key, value_ids=value)
+def _probe(key: Tensor, value: Tensor) -> EncodedPair:
+    return EncodedPair(
+        key="", value="", key_ids=tuple(key.tolist()), value_ids=tuple(value.tolist())
+    )

@@ -40,6 +40,6 @@ def concatenated_logits(
     ones = torch.ones(count, prompt_tokens, dtype=torch.long, device=embeddings.device)
     mask = torch.cat([ones, filled.long()], dim=1).repeat(batch, 1)
     # Filler stands after the real tokens, where a causal model cannot see it.
-    logits = model(inputs_embeds=inputs, attention_mask=mask, use_cache=False).logits
+    logits: Tensor = model(inputs_embeds=inputs, attention_mask=mask, use_cache=False).logits
     place = prompt_tokens + pairs.read - starts[pairs.pair_of_read]
     return logits.view(batch, count, prompt_tokens + longest, -1)[:, pairs.pair_of_read, place]

@@ -150,7 +150,8 @@ def _pair_rows(
 
 def _grouped_matmul(left: Tensor, right: Tensor) -> Tensor:
     """(B, H_kv, G, T, a) times (B, H_kv, a, b), the group folded into the rows."""
-    return (left.flatten(2, 3) @ right).unflatten(2, left.shape[2:4])
+    product: Tensor = (left.flatten(2, 3) @ right).unflatten(2, left.shape[2:4])
+    return product
 
 
 def _visible(distance: Tensor, window: int | None) -> Tensor:
@@ -165,7 +166,8 @@ def _capped(scores: Tensor, softcap: float | None) -> Tensor:
 def _rectangle(packed: Tensor, layout: PrefixLayout) -> Tensor:
     """(..., T, a) to (..., K, L, a)."""
     rows = packed.index_select(-2, layout.to_rectangle)
-    return rows.unflatten(-2, (layout.num_pairs, layout.longest))
+    rectangle: Tensor = rows.unflatten(-2, (layout.num_pairs, layout.longest))
+    return rectangle
 
 
 def _packed(rectangle: Tensor, layout: PrefixLayout) -> Tensor:

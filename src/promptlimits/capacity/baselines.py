@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -45,6 +46,18 @@ class Baseline:
             "context_tokens": self.context_tokens,
             "note": self.note,
         }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Baseline:
+        """Read what `to_json` wrote."""
+        return cls(
+            name=fields["name"],
+            of=fields["of"],
+            exact=tuple(fields["exact"]),
+            shots=fields["shots"],
+            context_tokens=fields["context_tokens"],
+            note=fields["note"],
+        )
 
 
 def no_prompt(

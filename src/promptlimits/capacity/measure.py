@@ -18,7 +18,7 @@ from torch import Tensor
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.atomic_folder import replace_file
 from promptlimits.capacity.attempt import ENGINE, Attempt, Workplace
-from promptlimits.capacity.baselines import Baseline, in_context, no_prompt
+from promptlimits.capacity.baselines import Baseline, in_context, no_prompt, written_out
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.clock import Deadline
@@ -35,8 +35,10 @@ from promptlimits.tuning.loop import StepReport
 IN_CONTEXT_TOKENS = 2048
 """Most tokens of the in-context baseline unless asked for more: its cost is quadratic."""
 
-_VERIFY_START_SECONDS = 14.0
+_VERIFY_START_SECONDS = 12.0
 _VERIFY_PER_EVALUATION = 3.0
+_MOST_VERIFYING = 0.15
+_MOST_BASELINE = 0.2
 
 
 class Listener(Protocol):
@@ -231,36 +233,51 @@ def _is_whole(record: JsonObject, folder: Path) -> bool:
 
 
 def _baselines(job: _Job) -> list[Baseline]:
-    pairs, model = job.task.pairs, job.model
-    job.listener.stage("asking every key without a prompt", len(pairs))
-    began = time.monotonic()
-    without = _baseline_once(
-        job, "no prompt", {}, lambda: no_prompt(model, pairs, on_chunk=job.listener.advanced)
+    pairs, model, listener = job.task.pairs, job.model, job.listener
+    listener.stage("asking every key without a prompt", len(pairs))
+    without, job.evaluation_seconds = _baseline_once(
+        job, {"name": "no prompt"}, lambda: no_prompt(model, pairs, on_chunk=listener.advanced)
     )
-    job.evaluation_seconds = time.monotonic() - began
-    job.listener.found(f"without a prompt: {len(without.exact)} of {len(pairs)} exact")
+    listener.found(f"without a prompt: {len(without.exact)} of {len(pairs)} exact")
     limit = job.request.in_context_tokens
-    if limit == 0:
+    asked = sum(len(pair.input_ids) for pair in pairs)
+    seconds = job.evaluation_seconds * (1 + min(limit, len(written_out(pairs))) / asked)
+    if limit == 0 or seconds > _MOST_BASELINE * job.request.budget_seconds:
+        if limit:
+            job.warnings.append(
+                f"the in-context baseline was left out: it would have taken about {seconds:.0f} s "
+                f"of {job.request.budget_seconds:.0f} s; raise --budget, or lower "
+                "--in-context-tokens"
+            )
         return [without]
-    job.listener.stage("asking every key with the pairs in context", len(pairs))
-    within = _baseline_once(
+    listener.stage("asking every key with the pairs in context", len(pairs))
+    within, _ = _baseline_once(
         job,
-        "in context",
-        {"most_tokens": limit},
-        lambda: in_context(model, pairs, most_tokens=limit, on_chunk=job.listener.advanced),
+        {"name": "in context", "most_tokens": limit},
+        lambda: in_context(model, pairs, most_tokens=limit, on_chunk=listener.advanced),
     )
-    job.listener.found(
+    listener.found(
         f"with {within.shots} pairs in context ({within.context_tokens} tokens): "
         f"{len(within.exact)} of {len(pairs)} exact"
     )
     return [without, within]
 
 
-def _baseline_once(job: _Job, name: str, key: JsonObject, make: Callable[[], Baseline]) -> Baseline:
-    record = job.once("baseline", {"name": name, **key}, lambda: make().to_json())
-    fields = {key: value for key, value in record.items() if key != "pairs"}
-    exact = fields["exact"]
-    return Baseline(**{**fields, "exact": tuple(exact) if isinstance(exact, list) else ()})  # type: ignore[arg-type]
+def _baseline_once(
+    job: _Job, key: JsonObject, make: Callable[[], Baseline]
+) -> tuple[Baseline, float]:
+    """A baseline and the seconds it took, now or when it was made."""
+
+    def timed() -> JsonObject:
+        began = time.monotonic()
+        made = make().to_json()
+        return {"baseline": made, "seconds": time.monotonic() - began}
+
+    record = job.once("baseline", key, timed)
+    fields = record["baseline"]
+    if not isinstance(fields, dict):
+        raise AssertionError("a stored baseline is an object")
+    return Baseline.from_json(fields), float(str(record["seconds"]))
 
 
 def _order(job: _Job) -> tuple[int, ...]:
@@ -308,8 +325,11 @@ def _search(
 ) -> SearchResult:
     request, listener = job.request, job.listener
     listener.stage(f"searching with {length} prompt token{'s' if length > 1 else ''}")
-    verifying = _VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds
-    deadline = job.deadline.part(1 / lengths_left, keep_seconds=lengths_left * verifying)
+    verifying = min(
+        lengths_left * (_VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds),
+        _MOST_VERIFYING * job.deadline.left_seconds * lengths_left,
+    )
+    deadline = job.deadline.part(1 / lengths_left, keep_seconds=max(0.0, verifying))
 
     def stepped(report: StepReport) -> None:
         job.commit_time()

@@ -7,6 +7,7 @@ last one stopped, or returns at once. Time is counted over all resumptions.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -210,12 +211,18 @@ def _key(model: FrozenModel, task: EncodedTask, request: Request) -> JsonObject:
     lengths: list[JsonValue] = list(request.prompt_tokens)
     return {
         **settings,
+        "budget_seconds": _budget(request),
         "prompt_tokens": lengths,
         "engine": ENGINE,
         "model": model.card.weights_hash,
         "dtype": model.card.compute_dtype,
         "task": task.hash,
     }
+
+
+def _budget(request: Request) -> float | None:
+    """The budget for JSON, which has no infinity."""
+    return request.budget_seconds if math.isfinite(request.budget_seconds) else None
 
 
 def _is_whole(record: JsonObject, folder: Path) -> bool:
@@ -379,7 +386,7 @@ def _record(job: _Job, baselines: Sequence[Baseline], brackets: Sequence[JsonObj
         "command": request.command,
         "created": now(),
         "seconds": job.spent_before + job.deadline.elapsed_seconds,
-        "budget_seconds": request.budget_seconds,
+        "budget_seconds": _budget(request),
         "model": {**card, "notes": list(card["notes"])},
         "task": {
             "name": task.name,

@@ -1,0 +1,236 @@
+"""The main job on a tiny model: its record, its files, and kills at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import random
+import signal
+import time
+from dataclasses import replace
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits._typing import JsonObject
+from promptlimits.capacity.attempt import Attempt
+from promptlimits.capacity.measure import Request, measure
+from promptlimits.capacity.ordering import Order
+from promptlimits.capacity.search import SearchConfig
+from promptlimits.errors import RunFailed, UserError
+from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.huggingface.load import load_parts
+from promptlimits.report.record import parse_record
+from promptlimits.store.sqlite import Store
+from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.tasks.random_tokens import random_pairs
+from promptlimits.testing.tiny_models import tiny_causal_lm
+from promptlimits.theory.check_counting import check_counting
+from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.loop import StepReport
+
+KILLS = 20
+TRAINING = TrainingConfig(prompt_tokens=1, learning_rate=0.3, max_steps=60, patience=30)
+REQUEST = Request(
+    prompt_tokens=(2, 4),
+    search=SearchConfig(training=TRAINING, first_size=2, starts=2),
+    order=Order.EASIEST,
+    budget_seconds=math.inf,
+    command="promptlimits bracket",
+)
+
+
+class Notes:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.lines: list[str] = []
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        self.lines.append(text)
+
+    def advanced(self, done: int) -> None:
+        assert done > 0
+
+    def step(self, prompt_tokens: int, report: StepReport) -> None:
+        self.steps.append((prompt_tokens, report.step))
+
+    def attempted(self, prompt_tokens: int, attempt: Attempt) -> None:
+        self.lines.append(f"{prompt_tokens}: {attempt.outcome}")
+
+    def found(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def load(directory: Path) -> tuple[HuggingFaceCausalLM, EncodedTask]:
+    parts = load_parts(str(directory))
+    model = HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+    return model, random_pairs(model.codec, count=6, seed=0)
+
+
+def work(
+    model_directory: Path, folder: Path, request: Request = REQUEST
+) -> tuple[JsonObject, Notes]:
+    """One command, from loading to the record."""
+    model, task = load(model_directory)
+    notes = Notes()
+    with Store.open(folder / "store.sqlite") as store:
+        record = measure(model, task, request, folder=folder, store=store, listener=notes)
+    return record, notes
+
+
+def killed_after(
+    context: ForkServerContext, model_directory: Path, folder: Path, seconds: float
+) -> bool:
+    """Run the command in a process and kill it; whether it had ended by itself before."""
+    child: ForkServerProcess = context.Process(target=work, args=(model_directory, folder))
+    child.start()
+    child.join(seconds)
+    ended = child.exitcode is not None
+    if not ended:
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+    else:
+        assert child.exitcode == 0
+    return ended
+
+
+def without_times(value: Any) -> Any:
+    """A record without what differs from run to run."""
+    if isinstance(value, dict):
+        left_out = {"seconds", "created", "versions"}
+        return {key: without_times(item) for key, item in value.items() if key not in left_out}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def stored(folder: Path) -> list[tuple[object, ...]]:
+    """Everything a store says of its runs, less times."""
+    with Store.open(folder / "store.sqlite") as store:
+        return [
+            (
+                run.spec_hash,
+                run.outcome,
+                run.steps,
+                json.dumps(run.result, sort_keys=True),
+                store.artifact(run.id),
+                json.dumps(without_times(store.curve(run.id)), sort_keys=True),
+            )
+            for run in store.runs()
+        ]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_causal_lm(tmp_path_factory.mktemp("model"), "gpt2")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JsonObject, Notes]:
+    """One command that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *work(tiny, folder)
+
+
+@pytest.mark.slow  # decodes both prompts in fresh processes, which import torch
+def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) -> None:
+    folder, record, notes = whole
+    parsed = parse_record(record)
+    assert [bracket.prompt_tokens for bracket in parsed.brackets] == [2, 4]
+    for bracket in parsed.brackets:
+        assert bracket.floor.pairs >= 1
+        assert bracket.ceiling.pairs is not None
+        assert bracket.floor.pairs <= bracket.ceiling.pairs
+        assert bracket.floor.bits <= bracket.ceiling.bits
+        assert bracket.floor.witness is not None
+        witness = json.loads((folder / bracket.floor.witness / "witness.json").read_text())
+        exact = [answer["exact"] for answer in witness["verification"]["answers"]]
+        assert sum(exact) == bracket.floor.pairs
+        certificate = json.loads((folder / str(bracket.ceiling.certificate)).read_text())
+        check_counting(certificate)
+    assert json.loads((folder / "bracket.json").read_text()) == record
+    names = [baseline.name for baseline in parsed.baselines]
+    assert names == ["no prompt", "in context"]
+    assert {length for length, _ in notes.steps} == {2, 4}
+
+
+@pytest.mark.slow  # loads models again and again
+def test_the_same_command_returns_at_once(
+    tiny: Path, whole: tuple[Path, JsonObject, Notes]
+) -> None:
+    folder, record, _ = whole
+    before = stored(folder)
+    again, notes = work(tiny, folder)
+    assert again == record
+    assert notes.steps == []
+    assert stored(folder) == before
+
+
+@pytest.mark.slow  # 20 kills, then a whole run
+def test_kills_at_random_moments_change_nothing(
+    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
+) -> None:
+    folder, record, _ = whole
+    # Imports are done once: each child then starts within a fraction of a second.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    moments = random.Random(0)
+    killed = 0
+    began = time.monotonic()
+    while killed < KILLS:
+        if killed_after(context, tiny, tmp_path, moments.uniform(0.3, 2.5)):
+            # It came through: the next kills hit another work, from its start.
+            assert without_times(stored_record(tmp_path)) == without_times(record)
+            for path in tmp_path.glob("store.sqlite*"):
+                path.unlink()
+            (tmp_path / "bracket.json").unlink()
+        else:
+            killed += 1
+        assert time.monotonic() - began < 600
+    final, _ = work(tiny, tmp_path)
+    assert without_times(final) == without_times(record)
+    assert stored(tmp_path) == stored(folder)
+
+
+def stored_record(folder: Path) -> JsonObject:
+    record: JsonObject = json.loads((folder / "bracket.json").read_text())
+    return record
+
+
+@pytest.mark.slow  # decodes a prompt in a fresh process
+def test_out_of_time_is_no_loss_and_a_larger_budget_goes_on(
+    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
+) -> None:
+    short = replace(REQUEST, budget_seconds=1e-3)
+    first, notes = work(tiny, tmp_path, short)
+    assert notes.steps == []
+    brackets = parse_record(first).brackets
+    assert [bracket.floor.pairs for bracket in brackets] == [0, 0]
+    assert all("time was up" in bracket.stopped_because for bracket in brackets)
+    full, _ = work(tiny, tmp_path)
+    expected = [bracket.floor.pairs for bracket in parse_record(whole[1]).brackets]
+    assert [bracket.floor.pairs for bracket in parse_record(full).brackets] == expected
+
+
+def test_a_prompt_longer_than_the_context_is_refused_before_any_work(
+    tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="fit into the model's context"):
+        work(tiny, tmp_path, replace(REQUEST, prompt_tokens=(1, 500)))
+    assert not (tmp_path / "bracket.json").exists()
+
+
+@pytest.mark.slow  # trains, and decodes in fresh processes
+def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptlimits.capacity import bracket as module
+
+    monkeypatch.setattr(module.TaskCeiling, "pairs", property(lambda _self: 0))
+    with pytest.raises(RunFailed, match="above the ceiling of 0"):
+        work(tiny, tmp_path, replace(REQUEST, prompt_tokens=(4,)))
+    assert not (tmp_path / "bracket.json").exists()

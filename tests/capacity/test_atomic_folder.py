@@ -103,6 +103,32 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
     assert content(tmp_path) == {"file": b"old"}
 
 
+def test_a_rename_that_fails_puts_the_old_folder_back_at_once(tmp_path, monkeypatch):
+    directory = tmp_path / "witness"
+    write_folder(directory, OLD)
+    rename = Path.rename
+
+    def refuse_drafts(path, target):
+        if path.name.endswith(".draft"):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_drafts)
+    with pytest.raises(RunFailed, match="Input/output error"):
+        write_folder(directory, NEW)
+    assert content(directory) == OLD
+    assert list(tmp_path.iterdir()) == [directory]
+
+
+def test_a_reader_of_the_old_file_keeps_it(tmp_path):
+    """The new content is another file under the same name: the old one is never written to."""
+    path, held = tmp_path / "file", tmp_path / "held"
+    path.write_bytes(b"old")
+    held.hardlink_to(path)
+    replace_file(path, b"new")
+    assert (path.read_bytes(), held.read_bytes()) == (b"new", b"old")
+
+
 def test_a_place_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(RunFailed, match="out/witness could not be written"):

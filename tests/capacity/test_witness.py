@@ -316,6 +316,32 @@ def test_a_process_that_dies_is_reported(witness, monkeypatch, tmp_path, death, 
         verify_in_fresh_process(witness)
 
 
+def test_an_error_of_the_process_is_raised_here(witness, monkeypatch, tmp_path):
+    error = {"name": "model", "rule": "fit", "got": "none", "remedy": "find one"}
+    speaking = tmp_path / "python"
+    speaking.write_text(f"#!/bin/sh\necho '{json.dumps({'error': error})}'; exit 2\n")
+    speaking.chmod(0o755)
+    monkeypatch.setattr(fresh_process.sys, "executable", str(speaking))
+    with pytest.raises(UserError, match=r"^model must fit, got none; find one$"):
+        verify_in_fresh_process(witness)
+
+
+def test_what_was_confirmed_is_recorded_and_a_wrong_pair_is_not_counted(
+    case, tmp_path, monkeypatch
+):
+    """As `confirm` does it, with the decoding done in this process to save ten seconds."""
+    first, *rest = case.pairs
+    wrong = dataclasses.replace(first, value_ids=(first.value_ids[0] ^ 1, *first.value_ids[1:]))
+    directory = case.save(tmp_path / "w", pairs=(wrong, *rest))
+    found = case.verify(directory)
+    monkeypatch.setattr(fresh_process, "verify_in_fresh_process", lambda *_, **__: found)
+    assert confirm(directory) is found
+    recorded = json.loads((directory / "witness.json").read_text())["verification"]
+    assert [answer["counted"] for answer in recorded["answers"]] == [False] + [True] * len(rest)
+    assert (recorded["pairs_exact"], recorded["of"]) == (len(rest), len(case.pairs))
+    assert Verification.from_json(recorded) == found
+
+
 def test_the_process_writes_one_line_of_json(case, witness, capsys):
     assert main([str(witness), "--model", str(case.model), "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

@@ -47,7 +47,12 @@ def test_an_empty_store_has_a_header_and_no_rows(tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "runs.csv"
+    write_text(target, "oldest")
+    held = tmp_path / "held"
+    held.hardlink_to(target)
     write_text(target, "old")
+    assert held.read_text() == "oldest", "another file under the same name"
+    held.unlink()
 
     def full(descriptor):
         raise OSError(28, "No space left on device")

@@ -52,6 +52,7 @@ def write_gguf(
     config = model.config
     tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
     writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("Tiny on my disk")  # transformers takes it for the model's path
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -158,6 +159,8 @@ def test_what_is_kept_names_no_place_on_this_machine(quantised: Path, cache: Pat
         assert str(quantised.parent) not in content
         assert str(cache) not in content
         assert "name_or_path" not in content
+        assert "is_local" not in content
+        assert "on my disk" not in content
 
 
 @pytest.mark.parametrize("kept", [5, 30, 2000, -1])
@@ -227,6 +230,7 @@ def test_iglm_gives_its_own_logits_and_stops_where_its_authors_do(
     torch.testing.assert_close(logits(converted), logits(tmp_path / "stock"))
     parts = load_parts(str(converted))
     assert parts.codec.end_id == VOCABULARY.index("[CLS]")
+    assert parts.model.generation_config.eos_token_id == parts.codec.end_id
     ids = [VOCABULARY.index(token) for token in ("[HUMAN]", *"EVQL")]
     assert parts.codec.encode_key("[HUMAN]EVQL") == tuple(ids)
     assert parts.codec.encode_key("[HUMAN] E V Q L") == tuple(ids)

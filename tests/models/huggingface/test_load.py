@@ -114,10 +114,29 @@ def test_the_end_marker_is_where_generate_stops(
     assert load_parts(str(checkpoint)).codec.end_id == end
 
 
-def test_a_model_without_an_end_marker_is_refused(checkpoint: Path) -> None:
+def without_an_end_marker(checkpoint: Path) -> None:
     for name in ("generation_config.json", "config.json"):
         edit(checkpoint / name, eos_token_id=50256)
     edit(checkpoint / "tokenizer_config.json", eos_token=None)
+
+
+def test_a_separator_is_the_last_resort_as_end_marker(checkpoint: Path) -> None:
+    without_an_end_marker(checkpoint)
+    edit(checkpoint / "tokenizer_config.json", sep_token="!")
+    parts = load_parts(str(checkpoint))
+    assert parts.codec.end_id == parts.tokenizer.convert_tokens_to_ids("!") > 0
+
+
+def test_a_tokenizer_that_spaces_by_itself_gets_no_second_space(checkpoint: Path) -> None:
+    prepend = {"type": "Prepend", "prepend": " "}
+    edit(checkpoint / "tokenizer.json", normalizer=prepend)
+    codec = load_parts(str(checkpoint)).codec
+    assert codec.joiner == ""
+    assert codec.decode(codec.encode_value("Paris")) == "Paris"
+
+
+def test_a_model_without_an_end_marker_is_refused(checkpoint: Path) -> None:
+    without_an_end_marker(checkpoint)
     assert "have an end marker in its vocabulary, got eos_token_id 50256" in refusal(checkpoint)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from promptlimits.bound import Assumption, Certificate, LogBound, Source
     from promptlimits.capacity.fresh_process import verify_in_fresh_process
-    from promptlimits.capacity.measure import Request, measure
+    from promptlimits.capacity.measure import measure
     from promptlimits.capacity.ordering import Order
+    from promptlimits.capacity.request import Request
     from promptlimits.capacity.search import SearchConfig
     from promptlimits.capacity.verification import Verification
     from promptlimits.capacity.witness_format import Witness, read_witness, save_witness
@@ -69,7 +70,7 @@ _DEFINED_IN = {
     "PairTask": "promptlimits.tasks.pairs",
     "PromptLimitsError": "promptlimits.errors",
     "PromptLimitsWarning": "promptlimits.errors",
-    "Request": "promptlimits.capacity.measure",
+    "Request": "promptlimits.capacity.request",
     "RunFailed": "promptlimits.errors",
     "RunRecord": "promptlimits.store",
     "SearchConfig": "promptlimits.capacity.search",

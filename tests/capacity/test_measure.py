@@ -6,20 +6,29 @@ import json
 import math
 import multiprocessing
 import random
+import shutil
 import signal
 import time
 from dataclasses import replace
+from fractions import Fraction
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt
-from promptlimits.capacity.measure import Request, measure
+from promptlimits.capacity.bracket import Bracket
+from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
+from promptlimits.capacity.floor import Floor
+from promptlimits.capacity.measure import measure
 from promptlimits.capacity.ordering import Order
-from promptlimits.capacity.search import SearchConfig
+from promptlimits.capacity.request import Request
+from promptlimits.capacity.search import SearchConfig, SearchResult
+from promptlimits.capacity.verification import Answer, Verification
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
@@ -29,6 +38,8 @@ from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.random_tokens import random_pairs
 from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.theory.check_counting import check_counting
+from promptlimits.theory.number_formats import number_format
+from promptlimits.theory.token_capacity import counting_ceiling
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.loop import StepReport
 
@@ -168,6 +179,94 @@ def test_the_same_command_returns_at_once(
     assert again == record
     assert notes.steps == []
     assert stored(folder) == before
+
+
+@pytest.mark.slow  # decodes a prompt in a fresh process
+def test_a_witness_that_was_touched_is_made_again_not_believed(
+    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
+) -> None:
+    folder, record, _ = whole
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    adapter = tmp_path / "witness-2-tokens" / "adapter_model.safetensors"
+    changed = bytearray(adapter.read_bytes())
+    changed[-1] ^= 1
+    adapter.write_bytes(changed)
+    again, notes = work(tiny, tmp_path)
+    assert notes.steps == []
+    assert without_times(again) == without_times(record)
+    assert adapter.read_bytes() == (folder / adapter.relative_to(tmp_path)).read_bytes()
+
+
+@pytest.mark.slow  # decodes a prompt in a fresh process
+def test_another_command_in_the_same_folder_does_not_lend_its_files(
+    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
+) -> None:
+    folder, record, _ = whole
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    training = replace(TRAINING, seed=5)
+    other = replace(REQUEST, prompt_tokens=(2,), search=replace(REQUEST.search, training=training))
+    work(tiny, tmp_path, other)
+    again, notes = work(tiny, tmp_path)
+    assert notes.steps == []
+    assert without_times(again) == without_times(record)
+
+
+def test_pairs_answered_without_a_prompt_are_not_credited_to_it(tiny: Path) -> None:
+    _, task = load(tiny)
+    answers = tuple(
+        Answer(key=pair.key, value=pair.value, decoded="", generated_ids=(), exact=index != 2)
+        for index, pair in enumerate(task.pairs)
+    )
+    verification = Verification(
+        answers=answers,
+        confirmed_by="",
+        prompt_sha256="",
+        weights_hash="",
+        same_weights=True,
+        created="",
+        seconds=0.0,
+        versions={},
+    )
+    model, _ = load(tiny)
+    bracket = Bracket(
+        floor=Floor(witness="w", verification=verification, claimed=(0, 1, 2, 3, 4, 5)),
+        ceiling=task_ceiling(model.card, task, prompt_tokens=1),
+        search=SearchResult(prompt_tokens=1, attempts=(), stopped_because="", complete=True),
+        seconds=0.0,
+        unprompted=frozenset({0, 5}),
+    )
+    assert bracket.credited == (1, 3, 4)
+    floor: Any = bracket.to_json(task, order=range(6))["floor"]
+    assert (floor["pairs"], floor["also_answered_unprompted"]) == (3, 2)
+    assert [answer["counted"] for answer in floor["answers"]] == [
+        False, True, False, True, True, False
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [2, 8, 2**40])
+def test_bits_of_a_power_of_two_are_whole(size: int, tiny: Path) -> None:
+    model, task = load(tiny)
+    ceiling = task_ceiling(model.card, replace(task, answer_set_size=size), prompt_tokens=1)
+    each = size.bit_length() - 1
+    assert floor_bits(ceiling, 3) == 3 * each
+    assert ceiling.answer_bits == each * (ceiling.pairs or 0)
+
+
+@given(st.integers(2, 10**9), st.integers(1, 10**4))
+@settings(max_examples=60, deadline=None)
+def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) -> None:
+    counting = counting_ceiling(
+        number=number_format("float32"), dim=3, prompt_tokens=2, answer_set_size=size
+    )
+    ceiling = TaskCeiling(
+        counting=counting, answer_set_size=size, answers_random=True, certificate_name=""
+    )
+    low, most = Fraction(floor_bits(ceiling, pairs)), counting.pairs or 0
+    high = Fraction(ceiling.answer_bits)
+    # 2^low <= M^pairs and M^most <= 2^high, with integer exponents on a grid of 1/8.
+    assert 2 ** math.floor(8 * low) <= size ** (8 * pairs)
+    assert size ** (8 * most) <= 2 ** math.ceil(8 * high)
+    assert floor_bits(ceiling, most) <= ceiling.answer_bits
 
 
 @pytest.mark.slow  # 20 kills, then a whole run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject, JsonValue
@@ -22,12 +22,20 @@ class Bracket:
         ceiling: Proved: how many random answers any prompt of this length can hold.
         search: Every attempt behind the floor.
         seconds: Time spent at this length, over all resumptions.
+        unprompted: Indices of the pairs that the model answers without a prompt: no prompt
+            gets credit for them.
     """
 
     floor: Floor
     ceiling: TaskCeiling
     search: SearchResult
     seconds: float
+    unprompted: frozenset[int] = frozenset()
+
+    @property
+    def credited(self) -> tuple[int, ...]:
+        """Indices of the pairs that were confirmed and that the prompt gets credit for."""
+        return tuple(index for index in self.floor.held if index not in self.unprompted)
 
     def __post_init__(self) -> None:
         """Refuse a contradiction before anyone sees it.
@@ -38,7 +46,7 @@ class Bracket:
         Raises:
             RunFailed: The floor is above the ceiling and the answers are random.
         """
-        held, most = len(self.floor.held), self.ceiling.pairs
+        held, most = len(self.credited), self.ceiling.pairs
         if self.ceiling.answers_random and most is not None and held > most:
             raise RunFailed(
                 f"{held} pairs are held at {self.search.prompt_tokens} prompt tokens, above the "
@@ -47,31 +55,29 @@ class Bracket:
                 f"its chance is under 2^{self.ceiling.to_json()['share_log2']}",
             )
 
-    def to_json(
-        self, task: EncodedTask, *, order: Sequence[int], unprompted: Collection[int]
-    ) -> JsonObject:
+    def to_json(self, task: EncodedTask, *, order: Sequence[int]) -> JsonObject:
         """The bracket as the record shows it.
 
         Args:
             task: The pairs.
             order: Order in which they were to be held.
-            unprompted: Indices of the pairs that the model answers without a prompt.
         """
-        held, length = self.floor.held, self.search.prompt_tokens
-        bits = floor_bits(self.ceiling, len(held))
-        verified = self.floor.verification
+        pairs, length, floor = len(self.credited), self.search.prompt_tokens, self.floor
+        bits = floor_bits(self.ceiling, pairs)
+        verified = floor.verification
         attempts: list[JsonValue] = [one.to_json() for one in self.search.attempts]
         return {
             "prompt_tokens": length,
             "floor": {
                 "status": "found",
-                "pairs": len(held),
+                "pairs": pairs,
                 "bits": bits,
                 "bits_per_prompt_token": bits / length,
-                "witness": self.floor.witness if held else None,
+                "witness": floor.witness if pairs else None,
+                "prompt_sha256": None if verified is None else verified.prompt_sha256,
                 "confirmed_by": "" if verified is None else verified.confirmed_by,
-                "also_answered_unprompted": len(set(held) & set(unprompted)),
-                "answers": answer_rows(task, self.floor, order, unprompted),
+                "also_answered_unprompted": len(floor.held) - pairs,
+                "answers": answer_rows(task, floor, order, self.unprompted),
             },
             "ceiling": self.ceiling.to_json(),
             "search": attempts,

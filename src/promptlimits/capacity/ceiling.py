@@ -40,9 +40,11 @@ class TaskCeiling:
     @property
     def answer_bits(self) -> float:
         """Bits of that many answers, rounded up; those of the prompt where there is no limit."""
-        pairs = self.counting.pairs
+        pairs, exact = self.counting.pairs, whole_bits(self.answer_set_size)
         if pairs is None:
             return self.counting.bits.upper_bits()
+        if exact is not None:
+            return float(pairs * exact)
         each = LogBound.of(
             self.answer_set_size,
             direction="upper",
@@ -104,4 +106,12 @@ def floor_bits(ceiling: TaskCeiling, pairs: int) -> float:
     """Bits that `pairs` answers of the task's answer set take, rounded down."""
     if pairs == 0:
         return 0.0
+    exact = whole_bits(ceiling.answer_set_size)
+    if exact is not None:
+        return float(pairs * exact)
     return max(0.0, math.nextafter(pairs * ceiling.counting.answer_bits.lower_bits(), -math.inf))
+
+
+def whole_bits(size: int) -> int | None:
+    """log2 of a power of two, which needs no rounding; None for any other number."""
+    return size.bit_length() - 1 if size.bit_count() == 1 else None

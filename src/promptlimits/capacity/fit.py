@@ -85,6 +85,7 @@ def save_fit(
         task,
         None if best is None else best.prompt,
         folder=folder,
+        store=place.store,
         relative_lead=relative_lead,
         extra=extra,
     )

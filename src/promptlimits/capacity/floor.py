@@ -6,14 +6,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.fresh_process import confirm
 from promptlimits.capacity.verification import Verification
-from promptlimits.capacity.witness_format import prompt_sha256, read_witness, save_witness
+from promptlimits.capacity.witness_format import (
+    prompt_sha256,
+    read_prompt,
+    read_witness,
+    save_witness,
+)
 from promptlimits.errors import UserError
 from promptlimits.models.protocol import FrozenModel
+from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tuning.evaluate import evaluate
 
@@ -52,6 +59,7 @@ def find_floor(
     prompt: Tensor | None,
     *,
     folder: Path,
+    store: Store,
     relative_lead: float,
     extra: JsonObject,
 ) -> Floor:
@@ -62,6 +70,7 @@ def find_floor(
         task: All pairs; a prompt counts for those it was not trained for, too.
         prompt: (P, D), or None if the search found nothing.
         folder: The output folder.
+        store: Its store, which keeps every verification.
         relative_lead: Lead by which a token must win, so that rounding cannot turn it.
         extra: Facts for witness.json, such as the seed.
 
@@ -75,33 +84,41 @@ def find_floor(
     if not held:
         return nothing
     name = witness_name(prompt.shape[0])
-    known = _known(folder / name, prompt, len(held))
-    if known is None:
+    claimed = [task.pairs[index] for index in held]
+    key: JsonObject = {
+        "weights": model.card.weights_hash,
+        "dtype": model.card.compute_dtype,
+        "prompt": prompt_sha256(prompt.detach().cpu().contiguous()),
+        "pairs": [[list(pair.key_ids), list(pair.value_ids)] for pair in claimed],
+    }
+    known = store.get("verification", key)
+    if known is None or not _on_disk(folder / name, prompt, known):
         save_witness(
             folder / name,
             prompt=prompt,
             card=model.card,
             task_name=task.name,
             task_hash=task.hash,
-            pairs=[task.pairs[index] for index in held],
+            pairs=claimed,
             posed_as="ids" if task.answers_random else "text",
             extra=extra,
         )
-        known = confirm(folder / name, model_path=model.card.path)
-    return Floor(witness=name, verification=known, claimed=held)
+        known = confirm(folder / name, model_path=model.card.path).to_json()
+        store.put("verification", key, known)
+    verification = Verification.from_json(known)
+    return Floor(witness=name, verification=verification, claimed=held)
 
 
-def _known(folder: Path, prompt: Tensor, claimed: int) -> Verification | None:
-    """The verification of the same prompt and pairs by an earlier, interrupted command."""
+def _on_disk(folder: Path, prompt: Tensor, verification: JsonObject) -> bool:
+    """Whether the folder is still the witness that the stored verification is about."""
     try:
         witness = read_witness(folder)
+        # Refuses an adapter that is not, to the bit, what was verified.
+        saved = read_prompt(folder, witness)
     except UserError:
-        # Missing or half made: it is simply made again.
-        return None
-    if witness.verification is None or len(witness.pairs) != claimed:
-        return None
-    known = Verification.from_json(witness.verification)
-    return known if known.prompt_sha256 == prompt_sha256(prompt) else None
+        # Missing, half made or altered: it is simply made again.
+        return False
+    return witness.verification == verification and torch.equal(saved, prompt.cpu())
 
 
 def answer_rows(
@@ -128,7 +145,7 @@ def answer_rows(
             "decoded": decoded[index].decoded,
             "exact": decoded[index].exact,
             "unprompted": index in unprompted,
-            "counted": decoded[index].exact,
+            "counted": decoded[index].exact and index not in unprompted,
             "fault": decoded[index].fault,
         }
         for index in order

@@ -7,89 +7,35 @@ last one stopped, or returns at once. Time is counted over all resumptions.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
 
-from promptlimits._typing import JsonObject, JsonValue
+from promptlimits._typing import JsonObject
 from promptlimits.capacity.atomic_folder import replace_file
-from promptlimits.capacity.attempt import ENGINE, Attempt, Workplace
+from promptlimits.capacity.attempt import Workplace
 from promptlimits.capacity.baselines import Baseline, in_context, no_prompt, written_out
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.floor import find_floor
-from promptlimits.capacity.ordering import Order, ordered
-from promptlimits.capacity.search import SearchConfig, SearchResult, search
+from promptlimits.capacity.ordering import ordered
+from promptlimits.capacity.record import bracket_record, is_whole, write_record
+from promptlimits.capacity.request import Listener, Request, command_key
+from promptlimits.capacity.search import SearchResult, search
 from promptlimits.models.protocol import FrozenModel
 from promptlimits.store.provenance import provenance, spec_hash
-from promptlimits.store.records import now
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.loop import StepReport
-
-IN_CONTEXT_TOKENS = 2048
-"""Most tokens of the in-context baseline unless asked for more: its cost is quadratic."""
 
 _VERIFY_START_SECONDS = 12.0
 _VERIFY_PER_EVALUATION = 3.0
 _MOST_VERIFYING = 0.15
 _MOST_BASELINE = 0.2
-
-
-class Listener(Protocol):
-    """Who is told how the work goes. The default of every command is a live display."""
-
-    def stage(self, text: str, total: int | None = None) -> None:
-        """A new stage has begun, of `total` parts if that is known."""
-        ...
-
-    def advanced(self, done: int) -> None:
-        """So many parts of the stage are done."""
-        ...
-
-    def step(self, prompt_tokens: int, report: StepReport) -> None:
-        """A training step is done."""
-        ...
-
-    def attempted(self, prompt_tokens: int, attempt: Attempt) -> None:
-        """An attempt has ended."""
-        ...
-
-    def found(self, text: str) -> None:
-        """Something worth a line of its own."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a bracket command asks for.
-
-    Attributes:
-        prompt_tokens: Prompt lengths, each at least 1, ascending.
-        search: Settings of the search; the prompt length is set for each.
-        order: In which order the pairs are to be held.
-        budget_seconds: Time for the whole command, over all resumptions.
-        in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
-        command: The command line that asks for this, for records.
-    """
-
-    prompt_tokens: tuple[int, ...]
-    search: SearchConfig
-    order: Order
-    budget_seconds: float
-    in_context_tokens: int = IN_CONTEXT_TOKENS
-    command: str = ""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything."""
-        return self.search.training.seed
 
 
 @dataclass(kw_only=True)
@@ -162,15 +108,24 @@ def measure(
     require_fits(
         task, context_length=model.card.context_length, prompt_tokens=max(request.prompt_tokens)
     )
-    key = _key(model, task, request)
+    key = command_key(model, task, request)
     done = store.get("bracket", key)
-    if done is not None and _is_whole(done, folder):
+    if done is not None and is_whole(done, folder):
         listener.found("nothing left to do: this command has ended before; its result follows")
         return done
     job = _open_job(model, task, request, store, folder, listener, began)
     baselines = _baselines(job)
-    record = _record(job, baselines, _brackets(job, baselines))
-    _write_record(folder, record)
+    brackets = _brackets(job, baselines)
+    record = bracket_record(
+        model,
+        task,
+        request,
+        baselines=baselines,
+        brackets=brackets,
+        warnings=job.warnings,
+        seconds=job.spent_before + job.deadline.elapsed_seconds,
+    )
+    write_record(folder, record)
     job.commit_time()
     store.put("bracket", key, record)
     return record
@@ -186,7 +141,7 @@ def _open_job(
     began: float | None,
 ) -> _Job:
     # The budget is no part of the work: with a larger one, the same work goes on.
-    work = spec_hash({**_key(model, task, request), "budget_seconds": None})
+    work = spec_hash({**command_key(model, task, request), "budget_seconds": None})
     spent = store.seconds(work)
     return _Job(
         model=model,
@@ -202,41 +157,6 @@ def _open_job(
         work_hash=work,
         spent_before=spent,
     )
-
-
-def _key(model: FrozenModel, task: EncodedTask, request: Request) -> JsonObject:
-    """What makes two commands the same."""
-    settings = asdict(replace(request, command=""))
-    settings.pop("command")
-    lengths: list[JsonValue] = list(request.prompt_tokens)
-    return {
-        **settings,
-        "budget_seconds": _budget(request),
-        "prompt_tokens": lengths,
-        "engine": ENGINE,
-        "model": model.card.weights_hash,
-        "dtype": model.card.compute_dtype,
-        "task": task.hash,
-    }
-
-
-def _budget(request: Request) -> float | None:
-    """The budget for JSON, which has no infinity."""
-    return request.budget_seconds if math.isfinite(request.budget_seconds) else None
-
-
-def _is_whole(record: JsonObject, folder: Path) -> bool:
-    """Whether the files that a stored record speaks of are all there."""
-    brackets = record["brackets"]
-    if not isinstance(brackets, list) or not (folder / "bracket.json").is_file():
-        return False
-    named: list[object] = []
-    for bracket in brackets:
-        if isinstance(bracket, dict):
-            floor, ceiling = bracket["floor"], bracket["ceiling"]
-            named.append(floor["witness"] if isinstance(floor, dict) else None)
-            named.append(ceiling["certificate"] if isinstance(ceiling, dict) else None)
-    return all((folder / str(name)).exists() for name in named if name is not None)
 
 
 def _baselines(job: _Job) -> list[Baseline]:
@@ -313,11 +233,12 @@ def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
         before = job.store.seconds(_length_hash(job, length))
         result = _search(job, order, length, warm, lengths_left=len(lengths) - done)
         warm = result.best.prompt if result.best is not None else warm
-        bracket = _bracket(job, result, before + time.monotonic() - began)
+        seconds = before + time.monotonic() - began
+        bracket = _bracket(job, result, seconds, frozenset(baselines[0].exact))
         job.store.add_seconds(_length_hash(job, length), time.monotonic() - began)
-        found.append(bracket.to_json(job.task, order=order, unprompted=baselines[0].exact))
+        found.append(bracket.to_json(job.task, order=order))
         job.listener.found(
-            f"{length} prompt token{'s' if length > 1 else ''}: {len(bracket.floor.held)} of "
+            f"{length} prompt token{'s' if length > 1 else ''}: {len(bracket.credited)} of "
             f"{len(job.task.pairs)} pairs found and confirmed"
         )
     return found
@@ -360,67 +281,22 @@ def _search(
     )
 
 
-def _bracket(job: _Job, result: SearchResult, seconds: float) -> Bracket:
+def _bracket(
+    job: _Job, result: SearchResult, seconds: float, unprompted: frozenset[int]
+) -> Bracket:
     job.listener.stage("decoding the best prompt with stock tools in a fresh process")
     floor = find_floor(
         job.model,
         job.task,
         None if result.best is None else result.best.prompt,
         folder=job.folder,
+        store=job.store,
         relative_lead=job.request.search.training.relative_lead,
         extra={"seed": job.request.seed, "command": job.request.command},
     )
     ceiling = task_ceiling(job.model.card, job.task, prompt_tokens=result.prompt_tokens)
     certificate = json.dumps(ceiling.counting.certificate.to_json(), indent=1) + "\n"
     replace_file(job.folder / ceiling.certificate_name, certificate.encode())
-    return Bracket(floor=floor, ceiling=ceiling, search=result, seconds=seconds)
-
-
-def _record(job: _Job, baselines: Sequence[Baseline], brackets: Sequence[JsonObject]) -> JsonObject:
-    task, request = job.task, job.request
-    card = {**asdict(job.model.card), "path": _without_home(job.model.card.path)}
-    shown: list[JsonValue] = [baseline.to_json() for baseline in baselines]
-    return {
-        "schema": 1,
-        "kind": "bracket",
-        "command": request.command,
-        "created": now(),
-        "seconds": job.spent_before + job.deadline.elapsed_seconds,
-        "budget_seconds": _budget(request),
-        "model": {**card, "notes": list(card["notes"])},
-        "task": {
-            "name": task.name,
-            "pairs": len(task.pairs),
-            "hash": task.hash,
-            "answer_set_size": _digits(task.answer_set_size),
-            "answer_set": task.answer_set_text,
-            "answers_random": task.answers_random,
-            "order": request.order.in_words,
-            "source": task.source,
-            "notes": list(task.notes),
-        },
-        "baselines": shown,
-        "brackets": list(brackets),
-        "assumptions": [],
-        "versions": provenance({"device": str(job.model.device)}),
-        "seed": request.seed,
-        "warnings": list(job.warnings),
-    }
-
-
-def _without_home(path: str) -> str:
-    """A path as one can show it to others: the home directory as "~"."""
-    home = Path.home()
-    return f"~/{Path(path).relative_to(home)}" if Path(path).is_relative_to(home) else path
-
-
-def _digits(number: int) -> str:
-    """Decimal digits; Python refuses to print more than 4,300 of them."""
-    from flint import fmpz
-
-    return str(fmpz(number))
-
-
-def _write_record(folder: Path, record: JsonObject) -> None:
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(folder / "bracket.json", text.encode("utf-8", errors="backslashreplace"))
+    return Bracket(
+        floor=floor, ceiling=ceiling, search=result, seconds=seconds, unprompted=unprompted
+    )

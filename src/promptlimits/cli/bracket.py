@@ -74,8 +74,9 @@ def bracket(
     options.require_dtype(dtype)
     options.require_folder(out)
 
-    from promptlimits.capacity.measure import Request, measure
+    from promptlimits.capacity.measure import measure
     from promptlimits.capacity.ordering import Order
+    from promptlimits.capacity.request import Request
     from promptlimits.capacity.search import SearchConfig
     from promptlimits.cli.live import LiveListener
     from promptlimits.store.sqlite import Store

@@ -112,7 +112,7 @@ def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedT
         answer_set_text=f"the {answers:,} distinct values of the list",
         answers_random=False,
         source=task.source,
-        notes=task.notes + _lossy(pairs.values(), codec),
+        notes=task.notes + _template_note(template) + _lossy(pairs.values(), codec),
     )
 
 
@@ -126,6 +126,10 @@ def _tokens(where: str, field: str, text: str, ids: Iterable[int]) -> tuple[int,
             remedy=f"change the {field} or delete the line",
         )
     return tokens
+
+
+def _template_note(template: str) -> tuple[str, ...]:
+    return () if template == KEY else (f"keys are put to the model as {shown(template)}",)
 
 
 def _lossy(pairs: Iterable[EncodedPair], codec: TextCodec) -> tuple[str, ...]:

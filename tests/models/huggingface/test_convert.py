@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from promptlimits.errors import UserError
 from promptlimits.models.catalog import CatalogEntry, require_entry
-from promptlimits.models.huggingface.convert import convert_iglm, gguf_note
+from promptlimits.models.huggingface.convert import gguf_note
 from promptlimits.models.huggingface.install import install
 from promptlimits.models.huggingface.load import load_parts
 from promptlimits.testing.tiny_models import tiny_causal_lm
@@ -198,58 +197,6 @@ def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(UserError, match="be one GGUF file, got one of 3 parts"):
         gguf_note(path, name="part")
-
-
-VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"ACDEFGHIKLMNPQRSTVWY", "[HUMAN]")
-
-
-@pytest.fixture
-def iglm(tmp_path: Path) -> Path:
-    """Files as IgLM's wheel has them, tiny and random."""
-    directory = tmp_path / "iglm"
-    directory.mkdir()
-    config = GPT2Config(
-        vocab_size=len(VOCABULARY), n_embd=16, n_layer=1, n_head=2, n_positions=32, n_inner=32
-    )
-    model = GPT2LMHeadModel(config)
-    mask = {"transformer.h.0.attn.bias": torch.ones(1), "transformer.h.0.attn.masked_bias": IDS}
-    torch.save(model.state_dict() | mask, directory / "pytorch_model.bin")
-    settings = config.to_dict() | {"bos_token_id": 50256, "eos_token_id": 50256}
-    (directory / "config.json").write_text(json.dumps(settings))
-    (directory / "vocab.txt").write_text("\n".join(VOCABULARY))
-    model.save_pretrained(tmp_path / "stock")
-    return directory
-
-
-def test_iglm_gives_its_own_logits_and_stops_where_its_authors_do(
-    iglm: Path, tmp_path: Path
-) -> None:
-    converted = tmp_path / "converted"
-    converted.mkdir()
-    convert_iglm(iglm, converted, name="iglm")
-    torch.testing.assert_close(logits(converted), logits(tmp_path / "stock"))
-    parts = load_parts(str(converted))
-    assert parts.codec.end_id == VOCABULARY.index("[CLS]")
-    assert parts.model.generation_config.eos_token_id == parts.codec.end_id
-    ids = [VOCABULARY.index(token) for token in ("[HUMAN]", *"EVQL")]
-    assert parts.codec.encode_key("[HUMAN]EVQL") == tuple(ids)
-    assert parts.codec.encode_key("[HUMAN] E V Q L") == tuple(ids)
-    assert parts.codec.decode(ids) == "EVQL"
-    assert parts.codec.encode_value("GG") == (VOCABULARY.index("G"),) * 2
-    assert parts.codec.plain_token_ids() == tuple(range(5, 25))
-
-
-class Harmful:
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, ...]]:
-        return (Path.touch, (Path("harm"),))  # type: ignore[return-value]
-
-
-def test_pickle_runs_no_code(iglm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (iglm / "pytorch_model.bin").write_bytes(pickle.dumps({"harm": Harmful()}))
-    with pytest.raises(UserError, match="hold IgLM's weights"):
-        convert_iglm(iglm, tmp_path, name="iglm")
-    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.slow  # reason: it runs pip

@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import (
-    AutoTokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from promptlimits.errors import UserError
 from promptlimits.models.cache import Progress, no_progress
@@ -106,62 +98,6 @@ def convert_gguf(
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     _save(model, tokenizer, directory, name=name)
-
-
-def convert_iglm(
-    files: Path, directory: Path, *, name: str, on_progress: Progress = no_progress
-) -> None:
-    """Write IgLM's checkpoint as a safetensors directory with a tokenizer for plain text.
-
-    Its weights come as pickle: they are read only because the catalog pins their hash, and
-    with `weights_only`, which runs no code. Its configuration names an end marker outside its
-    vocabulary; [CLS], with which its authors end generation, takes the place. Its authors'
-    tokenizer wants residues as a list; this one splits text, with the same ids.
-
-    Args:
-        files: Holds config.json, pytorch_model.bin and vocab.txt.
-        directory: An existing directory.
-        name: What messages call the model.
-        on_progress: Told what is being done.
-
-    Raises:
-        UserError: The files do not fit together.
-    """
-    on_progress(f"converting {name} to safetensors, once")
-    vocabulary = (files / "vocab.txt").read_text(encoding="utf-8").split()
-    tokenizer = _residue_tokenizer(vocabulary)
-    settings = json.loads((files / "config.json").read_text(encoding="utf-8"))
-    end = tokenizer.eos_token_id
-    settings |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": 0}
-    with quiet(), readable(name, "hold IgLM's weights", remedy="fetch it again"):
-        model = GPT2LMHeadModel(GPT2Config(**settings))
-        state = torch.load(files / "pytorch_model.bin", map_location="cpu", weights_only=True)
-        masks = {key for key in state if key.endswith((".attn.bias", ".attn.masked_bias"))}
-        model.load_state_dict({key: state[key] for key in state if key not in masks})
-    _save(model, tokenizer, directory, name=name)
-
-
-def _residue_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
-    """One token per residue; tokens in brackets are read as one and are special."""
-    backend = Tokenizer(
-        models.WordLevel(
-            {token: index for index, token in enumerate(vocabulary)}, unk_token="[UNK]"
-        )
-    )
-    backend.normalizer = normalizers.Replace(" ", "")
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    backend.decoder = decoders.Fuse()
-    special = [token for token in vocabulary if token.startswith("[")]
-    backend.add_special_tokens([AddedToken(token, special=True) for token in special])
-    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        **names,
-        mask_token="[MASK]",
-        cls_token="[CLS]",
-        eos_token="[CLS]",
-        clean_up_tokenization_spaces=False,
-    )
 
 
 def _save(

@@ -39,11 +39,8 @@ def install(
         files = directory / "fetched"
         files.mkdir()
         fetch(entry, files, on_progress=on_progress)
-        if entry.form == "gguf":
-            gguf = files / "model.gguf"
-            convert.convert_gguf(gguf, directory, name=entry.name, on_progress=on_progress)
-        else:
-            convert.convert_iglm(files, directory, name=entry.name, on_progress=on_progress)
+        gguf = files / "model.gguf"
+        convert.convert_gguf(gguf, directory, name=entry.name, on_progress=on_progress)
         licence = files / entry.files[0].name
         licence.replace(directory / licence.name)
         shutil.rmtree(files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import pickle
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from promptlimits.errors import UserError
 
 _LOADING_ERRORS = (
     *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError),
-    *(EOFError, struct.error, pickle.UnpicklingError, SafetensorError),
+    *(EOFError, struct.error, SafetensorError),
 )
 
 

@@ -7,6 +7,9 @@ one line and never shows a traceback for them.
 
 from __future__ import annotations
 
+_MOST_SHOWN = 400
+"""Characters of the value seen that a message shows: a line is for reading."""
+
 
 class PromptLimitsError(Exception):
     """Base of every error this package raises on purpose."""
@@ -32,6 +35,8 @@ class UserError(PromptLimitsError):
         self.got = got
         self.remedy = remedy
         shown = got if isinstance(got, str) else repr(got)
+        if len(shown) > _MOST_SHOWN:
+            shown = shown[:_MOST_SHOWN] + "…"
         super().__init__(f"{name} must {rule}, got {shown}; {remedy}")
 
 

@@ -84,7 +84,9 @@ def recover(directory: Path) -> None:
 
 
 def _beside(directory: Path, role: str) -> Path:
-    return directory.with_name(f".{directory.name}.{role}")
+    # "." has no name of its own, and ".." the wrong one.
+    place = Path(os.path.abspath(directory))  # noqa: PTH100 - resolve() would follow a link
+    return place.parent / f".{place.name}.{role}"
 
 
 def _write_durably(path: Path, content: bytes) -> None:

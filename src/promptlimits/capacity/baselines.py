@@ -98,7 +98,7 @@ def in_context(
     longest = max(len(pair.input_ids) for pair in pairs)
     room = model.card.context_length - longest
     limit = room if most_tokens is None else min(room, most_tokens)
-    context, shots = _written_out(pairs, limit)
+    context, shots = written_out_within(pairs, limit)
     found = answers_behind(model, context, pairs, on_chunk=on_chunk)
     note = ""
     if shots < len(pairs):
@@ -143,7 +143,7 @@ def written_out(pairs: Sequence[EncodedPair]) -> tuple[int, ...]:
     return tuple(token for pair in pairs for token in pair.key_ids + pair.value_ids)
 
 
-def _written_out(pairs: Sequence[EncodedPair], limit: int) -> tuple[tuple[int, ...], int]:
+def written_out_within(pairs: Sequence[EncodedPair], limit: int) -> tuple[tuple[int, ...], int]:
     """As many of the first pairs as fit into `limit` tokens, and how many they are."""
     context: tuple[int, ...] = ()
     for shots, pair in enumerate(pairs):

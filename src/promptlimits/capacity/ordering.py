@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from enum import StrEnum
 
-from promptlimits.capacity.baselines import OnChunk, answers_behind, written_out
+from promptlimits.capacity.baselines import OnChunk, answers_behind, written_out_within
 from promptlimits.models.protocol import EncodedPair, FrozenModel
 
 SHOTS = 8
@@ -32,7 +32,7 @@ class Order(StrEnum):
 
 _WORDS = {
     Order.EASIEST: (
-        f"easiest first, by the model's loss behind {SHOTS} other pairs in context; "
+        f"easiest first, by the model's loss behind up to {SHOTS} other pairs in context; "
         "the prompt may choose which pairs it holds"
     ),
     Order.GIVEN: "as given",
@@ -81,11 +81,13 @@ def _losses_in_context(
 ) -> dict[int, float]:
     """Loss of each pair behind shots that do not contain it."""
     shown = min(SHOTS, len(pairs) // 2)
+    # Pairs that are long for the model's context leave room for fewer of them, or for none.
+    room = model.card.context_length - max(len(pair.input_ids) for pair in pairs)
     first, second = shuffled[:shown], shuffled[shown : 2 * shown]
     losses: dict[int, float] = {}
     for shots, asked in ((first, shuffled[shown:]), (second, first)):
         if asked:
-            context = written_out([pairs[index] for index in shots])
+            context, _ = written_out_within([pairs[index] for index in shots], room)
             found = answers_behind(
                 model, context, [pairs[index] for index in asked], on_chunk=on_chunk
             )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from promptlimits._checks import require_positive_int
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt
 from promptlimits.capacity.plan import next_size
 from promptlimits.models.protocol import EncodedPair
@@ -35,6 +36,15 @@ class SearchConfig:
     training: TrainingConfig
     first_size: int = 8
     starts: int = 2
+
+    def __post_init__(self) -> None:
+        """Check both numbers.
+
+        Raises:
+            UserError: One is no whole number above 0: no pair, or no attempt, is no search.
+        """
+        require_positive_int("first_size", self.first_size)
+        require_positive_int("starts", self.starts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

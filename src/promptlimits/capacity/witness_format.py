@@ -89,6 +89,23 @@ class Witness(_Frozen):
     pairs_sha256: _Sha256
     verification: dict[str, Any] | None
 
+    @property
+    def counted(self) -> tuple[bool, ...]:
+        """For each pair, whether it is claimed: all of them before the first verification."""
+        if self.verification is None:
+            return (True,) * len(self.pairs)
+        return tuple(answer.counted for answer in _Claims.model_validate(self.verification).answers)
+
+
+class _Claim(_Frozen):
+    counted: bool
+
+
+class _Claims(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    answers: tuple[_Claim, ...]
+
 
 def save_witness(
     directory: Path,
@@ -175,10 +192,14 @@ def read_witness(directory: Path) -> Witness:
         )
     try:
         witness = Witness.model_validate_json(json.dumps(document))
+        claims = len(witness.counted)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _broken(directory, WITNESS_FILE, f"{where}: {first['msg']}") from error
+    if claims != len(witness.pairs):
+        detail = f"{claims} answers were verified of {len(witness.pairs)} pairs"
+        raise _broken(directory, WITNESS_FILE, detail)
     if _pairs_sha256(document["pairs"]) != witness.pairs_sha256:
         raise _altered(directory, WITNESS_FILE, "pairs")
     return witness

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptlimits._checks import require_positive_int
 from promptlimits.cli import options, session
 from promptlimits.errors import UserError
 
@@ -70,8 +71,19 @@ def bracket(
         raise UserError(
             "--in-context-tokens", "be 0 or more", got=in_context_tokens, remedy="give 0 or more"
         )
+    require_positive_int("--first-size", first_size)
+    require_positive_int("--starts", starts)
     session.require_budget(budget)
     options.require_dtype(dtype)
+    options.require_threads(threads)
+    training = session.training_config(
+        prompt_tokens=lengths[0],
+        learning_rate=learning_rate,
+        max_steps=max_steps,
+        patience=patience,
+        seed=seed,
+    )
+    source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
     options.require_folder(out)
 
     from promptlimits.capacity.measure import measure
@@ -80,15 +92,7 @@ def bracket(
     from promptlimits.capacity.search import SearchConfig
     from promptlimits.cli.live import LiveListener
     from promptlimits.store.sqlite import Store
-    from promptlimits.tuning.config import TrainingConfig
 
-    training = TrainingConfig(
-        prompt_tokens=lengths[0],
-        learning_rate=learning_rate,
-        max_steps=max_steps,
-        patience=patience,
-        seed=seed,
-    )
     request = Request(
         prompt_tokens=lengths,
         search=SearchConfig(training=training, first_size=first_size, starts=starts),
@@ -107,7 +111,7 @@ def bracket(
             offline=offline,
             on_progress=listener.found,
         )
-        task = session.load_pairs(pairs, frozen, template=template, seed=seed, limit=limit)
+        task = session.encode_pairs(source, frozen)
         record = measure(
             frozen, task, request, folder=out, store=store, listener=listener, began=began
         )

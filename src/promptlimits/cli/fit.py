@@ -38,10 +38,18 @@ def fit(
     Exit code 0 if every pair is confirmed, 1 if some are not; what was held is saved anyway.
     """
     began = time.monotonic()
-    require_positive_int("--prompt-tokens", prompt_tokens)
     require_positive_int("--starts", starts)
     session.require_budget(budget)
     options.require_dtype(dtype)
+    options.require_threads(threads)
+    training = session.training_config(
+        prompt_tokens=prompt_tokens,
+        learning_rate=learning_rate,
+        max_steps=max_steps,
+        patience=patience,
+        seed=seed,
+    )
+    source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
     options.require_folder(out)
 
     from promptlimits.capacity.atomic_folder import replace_file
@@ -51,15 +59,7 @@ def fit(
     from promptlimits.cli.live import LiveListener
     from promptlimits.store.provenance import provenance
     from promptlimits.store.sqlite import Store
-    from promptlimits.tuning.config import TrainingConfig
 
-    training = TrainingConfig(
-        prompt_tokens=prompt_tokens,
-        learning_rate=learning_rate,
-        max_steps=max_steps,
-        patience=patience,
-        seed=seed,
-    )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         listener.stage(f"loading {model}")
         frozen = session.load_model(
@@ -70,7 +70,7 @@ def fit(
             offline=offline,
             on_progress=listener.found,
         )
-        task = session.load_pairs(pairs, frozen, template=template, seed=seed, limit=limit)
+        task = session.encode_pairs(source, frozen)
         place = Workplace(
             model=frozen,
             store=store,

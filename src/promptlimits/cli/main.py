@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from promptlimits import __version__
 from promptlimits.cli import bracket, doctor, fit, models, report, verify
+from promptlimits.cli.streams import close_quietly, encode_anything, say, warnings_as_notes
 from promptlimits.errors import PromptLimitsError
 
 INTERRUPTED: Final = 130
@@ -24,7 +25,6 @@ DEBUG: Final = "PROMPTLIMITS_DEBUG"
 app = typer.Typer(
     name="promptlimits",
     help="How much a prompt can hold: what was found, what is proved, and what lies between.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,43 +43,79 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def promptlimits(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """How much a prompt can hold: what was found, what is proved, and what lies between."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code; a person's mistake is one line."""
     # A waiting OpenMP thread that spins costs a shared machine more than it gains.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    encode_anything()
+    if os.environ.get(DEBUG):
+        code = _run()
+    else:
+        with warnings_as_notes():
+            code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="promptlimits")
+        sys.stdout.flush()
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except TyperException as error:
-        _fail(_usage(error), 2)
+        return _failed(_usage(error), 2)
     except PromptLimitsError as error:
-        _fail(str(error), error.exit_code)
+        return _failed(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(
+        return _failed(
             "interrupted; nothing finished is lost: the same command goes on from here", INTERRUPTED
         )
+    except BrokenPipeError:
+        close_quietly()  # as in `promptlimits models | head -1`: nobody is listening
+        return 1
     except OSError as error:
-        _fail(_said(error), 1)
-    except MemoryError:
-        _fail("the memory is used up; use a smaller model or fewer pairs", 1)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _failed(_said(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _failed("the memory is used up; use a smaller model or fewer pairs", 1)
+    return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> None:
+def _failed(message: str, code: int) -> int:
     if os.environ.get(DEBUG):
         traceback.print_exc()
-    line = " ".join(message.split())
-    print(f"promptlimits: {line}", file=sys.stderr)
-    sys.exit(code)
+    say(message)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        close_quietly()
+    return code
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says so with a RuntimeError, in different words."""
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or "out of memory" in words
+        or "not enough memory" in words
+        or "can't allocate memory" in words
+    )
 
 
 def _usage(error: TyperException) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from promptlimits.errors import UserError
+from promptlimits.tasks.files import shown
 
 Model = Annotated[
     str,
@@ -46,6 +49,33 @@ Threads = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask a hub for a model.")]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+MOST_THREADS: Final = 1024
+
+_OPTION_OF: Final = {
+    "the task": "--pairs",
+    "the template": "--template",
+    "prompt_tokens": "--prompt-tokens",
+    "learning_rate": "--learning-rate",
+    "max_steps": "--max-steps",
+    "first_size": "--first-size",
+    **{name: f"--{name}" for name in ("device", "limit", "model", "patience", "seed", "starts")},
+}
+
+
+@contextmanager
+def named_as_typed() -> Iterator[None]:
+    """Have errors about an option's value name the option, as the user typed it.
+
+    Raises:
+        UserError: The one raised inside.
+    """
+    try:
+        yield
+    except UserError as error:
+        option = _OPTION_OF.get(error.name)
+        if option is None:
+            raise
+        raise UserError(option, error.rule, got=error.got, remedy=error.remedy) from error
 
 
 def prompt_lengths(text: str) -> tuple[int, ...]:
@@ -61,12 +91,14 @@ def prompt_lengths(text: str) -> tuple[int, ...]:
         UserError: A part is no whole number above 0, or stands there twice.
     """
     parts = [part.strip() for part in text.split(",")]
-    lengths = sorted(int(part) for part in parts if part.isascii() and part.isdigit())
+    # Up to nine digits: more is no length, and Python refuses to read very many.
+    numbers = (part for part in parts if part.isascii() and part.isdigit() and len(part) < 10)
+    lengths = sorted(map(int, numbers))
     if len(lengths) != len(parts) or lengths[0] < 1 or len(set(lengths)) != len(lengths):
         raise UserError(
             "--prompt-tokens",
             "be different whole numbers above 0, separated by commas",
-            got=repr(text),
+            got=shown(text),
             remedy="write 1,2,4",
         )
     return tuple(lengths)
@@ -87,6 +119,28 @@ def require_dtype(name: str) -> str:
     if name not in DTYPES:
         raise UserError("--dtype", f"be one of {', '.join(DTYPES)}", got=name, remedy="use float32")
     return name
+
+
+def require_threads(number: int | None) -> int | None:
+    """Return a number of threads that torch can be given, or None for its own choice.
+
+    Args:
+        number: What the user typed.
+
+    Returns:
+        The number.
+
+    Raises:
+        UserError: It is below 1, or far above any machine's.
+    """
+    if number is not None and not 1 <= number <= MOST_THREADS:
+        raise UserError(
+            "--threads",
+            f"be from 1 to {MOST_THREADS}",
+            got=number,
+            remedy="leave it out for PyTorch's choice",
+        )
+    return number
 
 
 def require_folder(path: Path) -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from promptlimits._typing import JsonObject
 from promptlimits.cli import options
 from promptlimits.errors import UserError
 
@@ -18,17 +19,21 @@ def report(
 ) -> None:
     """Draw report.html again and print the table, from the records alone."""
     from promptlimits.report.html import write_report
+    from promptlimits.report.record import parse_record
 
     path = directory / "bracket.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            "the output folder",
-            "hold a readable bracket.json",
-            got=f"{directory} ({error.__class__.__name__})",
+            str(path),
+            "be a record that can be read",
+            got=f"one that cannot ({reason})",
             remedy="give the --out folder of a `promptlimits bracket` that has ended",
         ) from error
+    parse_record(record)
+    _require_whole(record, directory)
     page = write_report(record, directory)
     if as_json:
         typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
@@ -36,3 +41,20 @@ def report(
     from promptlimits.cli.render import print_bracket
 
     print_bracket(record, directory, page)
+
+
+def _require_whole(record: JsonObject, directory: Path) -> None:
+    """A page must not show a floor beside files that are no longer its own."""
+    from promptlimits.capacity.record import is_whole
+
+    if not is_whole(record, directory):
+        raise UserError(
+            str(directory),
+            "hold the witnesses and certificates that its bracket.json speaks of",
+            got="other ones, or none",
+            remedy="run its bracket command again, which is quick, or use a folder for each command",
+        )
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptlimits._checks import require_positive_int
-from promptlimits.cli.options import require_dtype
+from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
+from promptlimits.tasks.resolve import Source, encode_source, read_source
+from promptlimits.tuning.config import TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +34,9 @@ def load_model(
 
     Args:
         reference: Catalog name, directory, GGUF file or hub id.
-        dtype: Name of the dtype it computes with.
+        dtype: Name of the dtype it computes with, one of `DTYPES`.
         device: Where it runs.
-        threads: CPU threads, or None.
+        threads: CPU threads, or None for torch's choice.
         offline: Whether the hub is left alone.
         on_progress: Told of downloads and conversions.
 
@@ -43,11 +44,8 @@ def load_model(
         The model.
 
     Raises:
-        UserError: There is no such model, device or dtype.
+        UserError: There is no such model or device.
     """
-    require_dtype(dtype)
-    if threads is not None:
-        require_positive_int("--threads", threads)
     import torch
 
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
@@ -55,37 +53,79 @@ def load_model(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    parts = load_parts(
-        reference,
-        dtype=getattr(torch, dtype),
-        device=device,
-        allow_hub=not offline,
-        on_progress=on_progress,
-    )
+    with named_as_typed():
+        parts = load_parts(
+            reference,
+            dtype=getattr(torch, dtype),
+            device=device,
+            allow_hub=not offline,
+            on_progress=on_progress,
+        )
     return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
-def load_pairs(
-    reference: str, model: HuggingFaceCausalLM, *, template: str, seed: int, limit: int | None
-) -> EncodedTask:
-    """Load the pairs that a command names, encoded for a model.
+def read_pairs(reference: str, *, template: str, seed: int, limit: int | None) -> Source:
+    """Read the pairs that a command names: all that can be done before a model is loaded.
 
     Args:
         reference: Built-in name, random spec or file.
-        model: The model.
         template: How a key is put.
         seed: Seed of random pairs and of a limited draw.
         limit: Pairs to keep, or None.
 
     Returns:
-        The task.
+        The pairs as text, or how many are to be drawn.
 
     Raises:
         UserError: There is no such list, or it is faulty.
     """
-    from promptlimits.tasks.resolve import load_task
+    with named_as_typed():
+        return read_source(reference, template=template, seed=seed, limit=limit)
 
-    return load_task(reference, model.codec, template=template, seed=seed, limit=limit)
+
+def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:
+    """Encode pairs for a model.
+
+    Args:
+        source: What `read_pairs` read.
+        model: The model.
+
+    Returns:
+        The task.
+
+    Raises:
+        UserError: Two keys are one to the model, or it has too few tokens.
+    """
+    with named_as_typed():
+        return encode_source(source, model.codec)
+
+
+def training_config(
+    *, prompt_tokens: int, learning_rate: float, max_steps: int, patience: int, seed: int
+) -> TrainingConfig:
+    """Settings of training, checked, with errors that name the option.
+
+    Args:
+        prompt_tokens: What the user typed, as are the others.
+        learning_rate: Adam's step.
+        max_steps: Steps of one attempt.
+        patience: Steps without gain after which an attempt stalls.
+        seed: Seed of the first start.
+
+    Returns:
+        The settings.
+
+    Raises:
+        UserError: One breaks its rule.
+    """
+    with named_as_typed():
+        return TrainingConfig(
+            prompt_tokens=prompt_tokens,
+            learning_rate=learning_rate,
+            max_steps=max_steps,
+            patience=patience,
+            seed=seed,
+        )
 
 
 def command_line() -> str:

@@ -28,17 +28,18 @@ def verify(
     Exit code 0 if every pair it was confirmed for is answered exactly again, 1 if not.
     """
     from promptlimits.capacity.fresh_process import verify_in_fresh_process
-    from promptlimits.capacity.witness_format import read_witness
+    from promptlimits.capacity.witness_format import read_prompt, read_witness
 
+    # What is wrong with the folder shows now, not after seconds in the fresh process.
     witness = read_witness(directory)
-    found = verify_in_fresh_process(
-        directory, model_path=model, any_weights=any_weights, device=device
-    )
-    recorded = (witness.verification or {}).get("answers", [])
-    counted = [answer["counted"] for answer in recorded] or [True] * found.of
+    read_prompt(directory, witness)
+    with options.named_as_typed():
+        found = verify_in_fresh_process(
+            directory, model_path=model, any_weights=any_weights, device=device
+        )
     lost = [
         answer
-        for answer, claimed in zip(found.answers, counted, strict=True)
+        for answer, claimed in zip(found.answers, witness.counted, strict=True)
         if claimed and not answer.exact
     ]
     if as_json:

@@ -31,9 +31,20 @@ def no_progress(_line: str) -> None:
 
 
 def cache_directory() -> Path:
-    """Return the directory of the cache; it need not exist."""
+    """Return the directory of the cache; it need not exist.
+
+    Raises:
+        UserError: The environment variable names the home of a user that there is not.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else user_cache_path("promptlimits")
+    if not chosen:
+        return user_cache_path("promptlimits")
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            CACHE_VARIABLE, "name a directory", got=chosen, remedy="write its path in full"
+        ) from error
 
 
 def built(name: str) -> Path | None:

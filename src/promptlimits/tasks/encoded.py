@@ -73,10 +73,7 @@ def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedT
     """
     from promptlimits.models.protocol import EncodedPair
 
-    if template.count(KEY) != 1:
-        raise UserError(
-            "the template", f"hold {KEY} exactly once", got=shown(template), remedy="write {key}:"
-        )
+    require_template(template)
     pairs: dict[tuple[int, ...], EncodedPair] = {}
     owner: dict[tuple[int, ...], Pair] = {}
     for pair in task.pairs:
@@ -114,6 +111,25 @@ def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedT
         source=task.source,
         notes=task.notes + _template_note(template) + _lossy(pairs.values(), codec),
     )
+
+
+def require_template(template: str) -> str:
+    """Return `template` if it holds the key exactly once.
+
+    Args:
+        template: A template.
+
+    Returns:
+        The template.
+
+    Raises:
+        UserError: It does not.
+    """
+    if template.count(KEY) != 1:
+        raise UserError(
+            "the template", f"hold {KEY} exactly once", got=shown(template), remedy="write {key}:"
+        )
+    return template
 
 
 def _tokens(where: str, field: str, text: str, ids: Iterable[int]) -> tuple[int, ...]:

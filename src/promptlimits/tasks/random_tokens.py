@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from promptlimits.models.protocol import TextCodec
 
 MAX_COUNT: Final = 1_000_000
+MAX_TOKENS: Final = 10_000
 _TRIES_PER_KEY: Final = 100
 _SPARE_TRIES: Final = 100_000
 
@@ -45,12 +46,7 @@ def random_pairs(
     """
     from promptlimits.models.protocol import EncodedPair
 
-    for name, size in (("key tokens", key_tokens), ("value tokens", value_tokens)):
-        require_positive_int(name, size)
-    if require_positive_int("count of random pairs", count) > MAX_COUNT:
-        raise UserError(
-            "count of random pairs", f"be at most {MAX_COUNT:,}", got=count, remedy="ask for fewer"
-        )
+    require_sizes(count=count, key_tokens=key_tokens, value_tokens=value_tokens)
     seed = require_seed(seed)
     plain = tuple(token for token in codec.plain_token_ids() if token != codec.end_id)
     keys = _draw_keys(codec, plain, key_tokens, count, random.Random(2 * seed))
@@ -79,6 +75,26 @@ def random_pairs(
         answers_random=True,
         source=f"drawn with seed {seed}",
     )
+
+
+def require_sizes(*, count: int, key_tokens: int = 1, value_tokens: int = 1) -> None:
+    """Check the sizes of random pairs as far as that goes without a model.
+
+    Args:
+        count: Pairs.
+        key_tokens: Tokens of each key.
+        value_tokens: Tokens of each value.
+
+    Raises:
+        UserError: One is no whole number above 0, or larger than any use of it.
+    """
+    for name, size, most in (
+        ("key tokens", key_tokens, MAX_TOKENS),
+        ("value tokens", value_tokens, MAX_TOKENS),
+        ("count of random pairs", count, MAX_COUNT),
+    ):
+        if require_positive_int(name, size) > most:
+            raise UserError(name, f"be at most {most:,}", got=f"{size:,}", remedy="ask for fewer")
 
 
 def require_seed(seed: object) -> int:

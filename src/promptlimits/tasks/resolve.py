@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from promptlimits._checks import require_positive_int
 from promptlimits.errors import UserError
 from promptlimits.tasks.builtin import capitals
-from promptlimits.tasks.encoded import KEY, EncodedTask, encode
+from promptlimits.tasks.encoded import KEY, EncodedTask, encode, require_template
 from promptlimits.tasks.files import shown
 from promptlimits.tasks.pairs import PairTask, read_pairs
-from promptlimits.tasks.random_tokens import random_pairs, require_seed
+from promptlimits.tasks.random_tokens import random_pairs, require_seed, require_sizes
 
 if TYPE_CHECKING:
     from promptlimits.models.protocol import TextCodec
@@ -26,6 +26,36 @@ _RANDOM: Final = "random"
 _RANDOM_SIZES: Final = ("count", "key_tokens", "value_tokens")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RandomSpec:
+    """Random pairs that are still to be drawn.
+
+    Attributes:
+        count: Pairs.
+        key_tokens: Tokens of each key.
+        value_tokens: Tokens of each value.
+    """
+
+    count: int
+    key_tokens: int = 1
+    value_tokens: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A task as far as it is known without a model.
+
+    Attributes:
+        pairs: Pairs as text, or how many are to be drawn.
+        template: How the keys of a list are put to the model.
+        seed: Seed of random pairs.
+    """
+
+    pairs: PairTask | RandomSpec
+    template: str
+    seed: int
+
+
 def load_task(
     reference: str,
     codec: TextCodec,
@@ -34,7 +64,7 @@ def load_task(
     seed: int = 0,
     limit: int | None = None,
 ) -> EncodedTask:
-    """Load a task.
+    """Load a task: `read_source`, then `encode_source`.
 
     Args:
         reference: A built-in name, "random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]", or the path of
@@ -53,20 +83,69 @@ def load_task(
         UserError: The reference names no task, the task is faulty, or it has fewer pairs than
             the limit.
     """
+    return encode_source(read_source(reference, template=template, seed=seed, limit=limit), codec)
+
+
+def read_source(
+    reference: str, *, template: str = KEY, seed: int = 0, limit: int | None = None
+) -> Source:
+    """Read a task as far as it goes without a model, and find every mistake that shows by then.
+
+    Args:
+        reference: As for `load_task`.
+        template: As for `load_task`.
+        seed: As for `load_task`.
+        limit: As for `load_task`.
+
+    Returns:
+        The source.
+
+    Raises:
+        UserError: The reference names no task, its file is faulty, it has fewer pairs than the
+            limit, or the template does not hold the key exactly once.
+    """
     require_seed(seed)
+    require_template(template)
     if limit is not None:
         require_positive_int("limit", limit)
     reference = reference.strip()
     name, _, sizes = reference.partition(":")
     if name == _RANDOM:
-        return _random_task(codec, reference, sizes, seed=seed, limit=limit)
+        spec = _random_spec(reference, sizes, limit=limit)
+        return Source(pairs=spec, template=template, seed=seed)
     task = BUILT_IN[reference]() if reference in BUILT_IN else _from_file(reference)
-    return encode(task if limit is None else _draw(task, limit, seed), codec, template=template)
+    kept = task if limit is None else _draw(task, limit, seed)
+    return Source(pairs=kept, template=template, seed=seed)
+
+
+def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
+    """Encode a source with a model's codec.
+
+    Args:
+        source: What `read_source` read.
+        codec: The model's codec.
+
+    Returns:
+        The task.
+
+    Raises:
+        UserError: The pairs cannot be told apart, or drawn, in the model's tokens.
+    """
+    if isinstance(source.pairs, PairTask):
+        return encode(source.pairs, codec, template=source.template)
+    spec = source.pairs
+    return random_pairs(
+        codec,
+        count=spec.count,
+        key_tokens=spec.key_tokens,
+        value_tokens=spec.value_tokens,
+        seed=source.seed,
+    )
 
 
 def _from_file(reference: str) -> PairTask:
     path = Path(reference)
-    if not reference or not (path.suffix or path.exists()):
+    if not reference or not (path.suffix or _exists(path)):
         raise UserError(
             "the task",
             f"be {', '.join(BUILT_IN)}, random:COUNT, or a .csv or .jsonl file",
@@ -74,6 +153,13 @@ def _from_file(reference: str) -> PairTask:
             remedy="check the name, or give the path of a file of pairs",
         )
     return read_pairs(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _draw(task: PairTask, limit: int, seed: int) -> PairTask:
@@ -93,9 +179,7 @@ def _draw(task: PairTask, limit: int, seed: int) -> PairTask:
     return replace(task, pairs=tuple(order[:limit]), notes=(*task.notes, note))
 
 
-def _random_task(
-    codec: TextCodec, reference: str, sizes: str, *, seed: int, limit: int | None
-) -> EncodedTask:
+def _random_spec(reference: str, sizes: str, *, limit: int | None) -> RandomSpec:
     numbers = [text.strip() for text in sizes.split(",")]
     # int() would also take "1_000", "+5" and digits of other scripts.
     plain = all(text.isascii() and text.isdigit() and len(text) < 10 for text in numbers)
@@ -114,5 +198,6 @@ def _random_task(
             got=limit,
             remedy="give a smaller one, or ask for more random pairs",
         )
+    require_sizes(**chosen)
     # A longer draw extends a shorter one, so this is the beginning of the whole task.
-    return random_pairs(codec, seed=seed, **(chosen | {"count": limit or chosen["count"]}))
+    return RandomSpec(**(chosen | {"count": limit or chosen["count"]}))

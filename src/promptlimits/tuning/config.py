@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from promptlimits._checks import require_positive, require_positive_int
 from promptlimits._typing import JsonObject
 from promptlimits.errors import UserError
+
+MAX_SEED: Final = 2**62
+"""Later starts count up from the seed; the store and torch take whole numbers of 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +56,13 @@ class TrainingConfig:
         for name in ("learning_rate", "final_learning_rate_share", "sharpening", "clip_norm"):
             require_positive(name, getattr(self, name))
         require_positive("relative_lead", self.relative_lead)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed <= MAX_SEED:
             raise UserError(
-                "seed", "be a whole number of at least 0", got=self.seed, remedy="give 0 or more"
+                "seed",
+                f"be a whole number from 0 to {MAX_SEED}",
+                got=self.seed,
+                remedy="give 0, 1, 2, ...",
             )
 
     def learning_rate_at(self, step: int) -> float:

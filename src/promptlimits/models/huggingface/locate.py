@@ -71,17 +71,27 @@ def locate(
     if entry is not None:
         directory = install(entry, on_progress=on_progress)
         return Located(name=entry.name, directory=directory, path=str(directory), notes=entry.notes)
-    path = Path(reference).expanduser()
-    if path.is_dir():
+    path, is_directory, is_file = _look_up(reference)
+    if is_directory:
         directory = path.resolve()
         return Located(name=directory.name, directory=directory, path=str(directory))
-    if path.is_file():
+    if is_file:
         directory, note = install_gguf(path.resolve(), on_progress=on_progress)
         return Located(name=path.stem, directory=directory, path=str(directory), notes=(note,))
     # One slash and nothing that only a path has: org/name.
     if _HUB_ID.fullmatch(reference) and not reference.endswith(".gguf"):
         return _from_hub(reference, allow_hub=allow_hub, on_progress=on_progress)
     raise _unknown(reference)
+
+
+def _look_up(reference: str) -> tuple[Path, bool, bool]:
+    """The reference as a path, whether that is a directory, and whether it is a file."""
+    path = Path(reference)
+    try:
+        path = path.expanduser()
+        return path, bool(reference.strip()) and path.is_dir(), path.is_file()
+    except (OSError, RuntimeError):  # a name that is too long, a folder to keep out of, ~nobody
+        return path, False, False
 
 
 def _unknown(reference: str) -> UserError:

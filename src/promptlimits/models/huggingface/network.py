@@ -45,6 +45,22 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
         ) from error
 
 
+def require_device(device: torch.device | str) -> None:
+    """Check that numbers can be put on a device and read back.
+
+    Args:
+        device: The device, or its name.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    with readable("device", "be usable here", remedy="use cpu"):
+        try:
+            torch.zeros(1, device=device).item()  # "meta" has no numbers to give back
+        except AssertionError as error:  # a build without CUDA asserts
+            raise RuntimeError(str(error)) from error
+
+
 def read_network(
     directory: Path, *, name: str, dtype: torch.dtype, gguf_file: str | None = None
 ) -> PreTrainedModel:

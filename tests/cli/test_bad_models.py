@@ -1,0 +1,288 @@
+"""Mistakes that only a model, or a saved prompt, shows: one line each, exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from promptlimits.capacity.verification import Verification
+from promptlimits.capacity.witness import verify_witness
+
+Call = Callable[..., Any]
+
+BRACKET = ("bracket", "--model", "tiny", "--pairs", "pairs.csv", "--out", "out", "--quiet")
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def nan_weight(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["transformer.ln_f.weight"][0] = torch.nan
+
+
+def only_pickle(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+
+def truncate(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def config(**changes: object) -> Callable[[Path], None]:
+    return lambda model: edit(model / "config.json", **changes)
+
+
+MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    # what is done to ./tiny, words that the line must hold
+    "no config": (lambda model: (model / "config.json").unlink(), ("model tiny", "config.json")),
+    "config is not JSON": (
+        lambda model: (model / "config.json").write_text("{"),
+        ("model tiny", "config.json"),
+    ),
+    "unknown family": (config(model_type="frob"), ("model tiny", "'frob'")),
+    "no family": (config(model_type=None), ("model tiny", "model_type")),
+    "code of its own": (
+        config(model_type="frob", auto_map={"AutoModel": "run.Me"}),
+        ("model tiny", "never run"),
+    ),
+    "encoder": (config(model_type="bert"), ("model tiny", "bert, an encoder")),
+    "encoder-decoder": (config(model_type="t5"), ("model tiny", "t5, an encoder-decoder")),
+    "pickle": (only_pickle, ("model tiny", "pickle")),
+    "no weights": (lambda model: (model / "model.safetensors").unlink(), ("model.safetensors",)),
+    "truncated weights": (truncate, ("model.safetensors", "truncated")),
+    "NaN weight": (
+        lambda model: edit_tensors(model / "model.safetensors", nan_weight),
+        ("model tiny", "NaN", "ln_f"),
+    ),
+    "missing weight": (
+        lambda model: edit_tensors(
+            model / "model.safetensors", lambda tensors: tensors.pop("transformer.ln_f.weight")
+        ),
+        ("model tiny", "1 missing"),
+    ),
+    "no tokenizer": (
+        lambda model: (model / "tokenizer.json").unlink(),
+        ("model tiny", "tokenizer"),
+    ),
+    "tokenizer is not JSON": (
+        lambda model: (model / "tokenizer.json").write_text("{"),
+        ("model tiny", "tokenizer"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_model_that_cannot_be_used_is_one_line(kind: str, call: Call, model: Path) -> None:
+    spoil, words = MODELS[kind]
+    spoil(model)
+    call(*BRACKET).says(2, *words)
+
+
+FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "not GGUF": (b"hello, hello, hello, hello", ("a.gguf",)),
+    "empty": (b"", ("a.gguf",)),
+    "cut off": (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + b"\0" * 8, ("a.gguf",)),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_no_whole_gguf_is_one_line(kind: str, call: Call, here: Path) -> None:
+    content, words = FILES[kind]
+    (here / "a.gguf").write_bytes(content)
+    call("fit", "--model", "a.gguf", "--pairs", "pairs.csv", "--quiet").says(2, *words)
+
+
+REFERENCES = [
+    # command, words that the line must hold
+    ("bracket --model smolm2-135m", ("--model", "did you mean smollm2-135m?")),
+    ("bracket --model nowhere/at/all", ("--model", "check the path")),
+    ("bracket --model nowhere.gguf", ("--model", "check the path")),
+    ("bracket --model ~nobody-of-that-name/model", ("--model", "check the path")),
+    ("bracket --model=", ("--model", "''")),
+    (f"bracket --model {'m' * 5000}", ("--model",)),
+    ("bracket --model pairs.csv", ("pairs.csv",)),
+    ("bracket --model org/name --offline", ("org/name", "offline")),
+    ("fit --model org/name", ("org/name", "offline")),  # the tests forbid the hub
+    ("bracket --model gemma3-270m", ("gemma3-270m", "--accept-terms")),
+    ("bracket --model tiny --device nonsense", ("--device", "use cpu")),
+    ("bracket --model tiny --device meta", ("--device", "use cpu")),
+    ("bracket --model tiny --pairs random:99999", ("count of random pairs", "99,999")),
+    ("bracket --model tiny --pairs random:2,70,70", ("random pair", "context of 128")),
+    ("bracket --model tiny --prompt-tokens 1,127", ("pairs.csv line", "context of 128")),
+    ("fit --model tiny --prompt-tokens 127", ("pairs.csv line", "context of 128")),
+    ("bracket --model tiny --pairs long.csv", ("long.csv line 3", "context of 128")),
+    ("bracket --model tiny --pairs end.csv", ("end.csv line 2", "end marker")),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [pytest.param(*case, id=case[0][:60]) for case in REFERENCES]
+)
+@pytest.mark.usefixtures("model")
+def test_a_mistake_that_the_model_shows_is_one_line(
+    command: str, words: tuple[str, ...], call: Call, here: Path
+) -> None:
+    (here / "long.csv").write_text(f"key,value\nPeru,Lima\nCuba,{'very ' * 80}\n")
+    (here / "end.csv").write_text("key,value\nPeru,Lima<|end|>\n")
+    name, *rest = command.split()
+    call(name, "--pairs", "pairs.csv", *rest, "--quiet").says(2, *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is usable here")
+def test_a_device_that_is_not_there_is_one_line(call: Call, model: Path) -> None:
+    call(*BRACKET, "--device", "cuda").says(2, "--device", "use cpu")
+
+
+# ------------------------------------------------------------------------------ verify
+
+
+def flip(name: str) -> Callable[[Path], None]:
+    """Change the last byte of a file: part of the last number of its tensor."""
+
+    def change(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[-1] ^= 1
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40]) and None
+
+
+def other_value(folder: Path) -> None:
+    text = (folder / "witness.json").read_text()
+    (folder / "witness.json").write_text(text.replace("Paris", "Lyons"))
+
+
+def other_tensor(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    edit_tensors(path, lambda tensors: tensors.update(other=tensors.pop("prompt_embeddings")))
+
+
+WITNESSES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    # what is done to ./witness, words that the line must hold
+    "no folder": (shutil.rmtree, ("witness", "nothing there")),
+    "no witness.json": (lambda it: (it / "witness.json").unlink(), ("witness.json", "without")),
+    "truncated": (cut("witness.json"), ("witness.json", "cannot be read")),
+    "newer": (lambda it: edit(it / "witness.json", schema=99), ("witness.json", "schema 99")),
+    "field missing": (lambda it: edit(it / "witness.json", model={}), ("witness.json", "model")),
+    "no pairs": (lambda it: edit(it / "witness.json", pairs=[]), ("witness.json", "pairs")),
+    "altered pairs": (other_value, ("witness.json", "altered pairs")),
+    "altered prompt": (flip("adapter_model.safetensors"), ("adapter_model", "altered prompt")),
+    "truncated prompt": (cut("adapter_model.safetensors"), ("adapter_model", "cannot be read")),
+    "no tensor": (other_tensor, ("adapter_model", "prompt_embeddings")),
+    "no adapter": (lambda it: (it / "adapter_model.safetensors").unlink(), ("adapter_model",)),
+    "no adapter config": (lambda it: (it / "adapter_config.json").unlink(), ("adapter_config",)),
+    "other method": (
+        lambda it: edit(it / "adapter_config.json", peft_type="LORA"),
+        ("adapter_config.json", "LORA"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WITNESSES)
+def test_a_witness_that_is_not_whole_is_one_line(
+    kind: str, call: Call, witness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_arguments: object, **_settings: object) -> None:
+        raise AssertionError("a process was started for a folder that is not whole")
+
+    monkeypatch.setattr("promptlimits.capacity.fresh_process.verify_in_fresh_process", start)
+    spoil, words = WITNESSES[kind]
+    spoil(witness)
+    call("verify", "witness", "--model", "tiny").says(2, *words)
+
+
+def test_verify_takes_the_folder_one_stands_in(
+    call: Call, witness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(witness)
+    (witness / "witness.json").unlink()
+    call("verify", ".").says(2, "witness.json")
+
+
+@pytest.mark.parametrize("folder", ["", "pairs.csv", "/"])
+def test_verify_of_no_witness_is_one_line(folder: str, call: Call) -> None:
+    call("verify", folder).says(2, "witness.json")
+
+
+@pytest.fixture
+def here_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify in this process: the same code, without the seconds of a fresh one."""
+
+    def verify(directory: Path, **settings: Any) -> Verification:
+        return verify_witness(directory, **settings)
+
+    monkeypatch.setattr("promptlimits.capacity.fresh_process.verify_in_fresh_process", verify)
+
+
+def narrow(model: Path) -> None:
+    from promptlimits.testing.tiny_models import tiny_causal_lm
+
+    shutil.rmtree(model)
+    tiny_causal_lm(model, "gpt2", dim=16)
+
+
+VERIFIED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], tuple[str, ...]]] = {
+    # what is done to ./tiny, options, words that the line must hold
+    "model gone": (shutil.rmtree, (), ("model of the witness", "--model")),
+    "model not there": (shutil.rmtree, ("--model", "elsewhere/tiny"), ("elsewhere/tiny",)),
+    "other weights": (
+        lambda model: edit_tensors(
+            model / "model.safetensors", lambda all_: all_["transformer.ln_f.weight"].add_(1)
+        ),
+        ("--model", "tiny"),
+        ("weights", "--any-weights"),
+    ),
+    "narrower model": (narrow, ("--model", "tiny", "--any-weights"), ("width of 32", "16")),
+    "no device": (lambda _model: None, ("--model", "tiny", "--device", "nonsense"), ("--device",)),
+}
+
+
+@pytest.mark.parametrize("kind", VERIFIED)
+@pytest.mark.usefixtures("witness", "here_at_once")
+def test_a_model_that_a_witness_cannot_use_is_one_line(kind: str, call: Call, model: Path) -> None:
+    spoil, options, words = VERIFIED[kind]
+    spoil(model)
+    call("verify", "witness", *options).says(2, *words)
+
+
+@pytest.mark.slow  # starts the installed command, which starts a fresh process with torch
+@pytest.mark.usefixtures("witness", "model")
+def test_errors_of_the_fresh_process_are_one_line_too(spawn: Call) -> None:
+    spawn("verify", "witness", "--model", "elsewhere").says(2, "elsewhere")
+    spawn("verify", "witness", "--model", "tiny", "--device", "nonsense").says(2, "--device")
+
+
+@pytest.mark.usefixtures("witness", "model", "here_at_once")
+def test_a_prompt_that_holds_nothing_ends_in_1(call: Call) -> None:
+    ended = call("verify", "witness", "--model", "tiny")
+    assert (ended.code, ended.err) == (1, "")
+    assert ended.out.splitlines()[0].startswith("NOT CONFIRMED 'France:'")
+
+
+@pytest.mark.usefixtures("witness", "model", "here_at_once")
+def test_the_record_of_a_verification_that_does_not_fit_its_pairs_is_one_line(
+    call: Call, witness: Path
+) -> None:
+    answers: Mapping[str, object] = {"answers": [{"counted": True}]}
+    edit(witness / "witness.json", verification=answers)
+    call("verify", "witness", "--model", "tiny").says(2, "witness.json")

@@ -1,0 +1,127 @@
+"""An output folder that cannot be used: one line, exit code 2, and all in it stays as it was."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits.store.sqlite import Store
+
+Call = Callable[..., Any]
+
+BRACKET = ("bracket", "--model", "tiny", "--pairs", "pairs.csv", "--out", "out", "--quiet")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but the lock, which names whoever tried last."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def text(store: Path) -> None:
+    store.write_text("not a database, but quite a bit longer than a header of one\n" * 9)
+
+
+def database_of_another_program(store: Path) -> None:
+    with sqlite3.connect(store) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+
+
+def newer(store: Path) -> None:
+    Store.open(store).close()
+    connection = sqlite3.connect(store)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+
+def damaged(store: Path) -> None:
+    Store.open(store).close()
+    content = bytearray(store.read_bytes())
+    content[4096:] = b"\x5a" * len(content[4096:])
+    store.write_bytes(content)
+
+
+def folder(store: Path) -> None:
+    store.mkdir()
+
+
+STORES = {
+    "text": (text, "wrote"),
+    "another program's": (database_of_another_program, "another program"),
+    "newer": (newer, "version 99"),
+    "damaged": (damaged, "damaged"),
+    "a folder": (folder, "a folder"),
+}
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("command", ["bracket", "fit"])
+def test_a_store_that_cannot_be_used_is_one_line(
+    command: str, kind: str, call: Call, here: Path
+) -> None:
+    make, word = STORES[kind]
+    (here / "out").mkdir()
+    make(here / "out/store.sqlite")
+    before = contents(here)
+    call(command, *BRACKET[1:]).says(2, "out/store.sqlite", word)
+    assert contents(here) == before
+
+
+def test_a_folder_that_another_command_uses_is_one_line(call: Call, here: Path) -> None:
+    with Store.open(here / "out/store.sqlite"):
+        call(*BRACKET).says(2, "out/store.sqlite", "free for writing")
+        call("fit", *BRACKET[1:]).says(2, "out/store.sqlite", "free for writing")
+
+
+@pytest.fixture
+def finished(call: Call, here: Path, model: Path) -> Path:
+    """The folder of a bracket that has ended; it found nothing, which is quick."""
+    ended = call(*BRACKET, "--max-steps", "2", "--learning-rate", "1e-6")
+    assert (ended.code, ended.err) == (0, "")
+    return here / "out"
+
+
+def test_no_mistake_costs_finished_work(finished: Path, call: Call, here: Path) -> None:
+    before = contents(finished)
+    assert {"bracket.json", "report.html", "store.sqlite", "ceiling-1-tokens.json"} <= set(before)
+    (here / "bad.csv").write_text("key,value\nPeru,\n")
+    for mistake in (
+        ("--pairs", "bad.csv"),
+        ("--pairs", "random:99999"),
+        ("--model", "nowhere"),
+        ("--prompt-tokens", "0"),
+        ("--prompt-tokens", "127"),
+        ("--dtype", "int8"),
+        ("--device", "nonsense"),
+    ):
+        call(*BRACKET, *mistake).says(2)
+        call("fit", *BRACKET[1:], *mistake).says(2)
+    call("verify", "out").says(2)
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"inputs": 3}', '{"inputs": {}}'])
+@pytest.mark.parametrize("name", ["bracket.json", "ceiling-1-tokens.json"])
+def test_a_spoiled_result_is_made_again(
+    name: str, content: str, finished: Path, call: Call
+) -> None:
+    (finished / name).write_text(content)
+    ended = call(*BRACKET, "--max-steps", "2", "--learning-rate", "1e-6")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads((finished / name).read_text())["schema"] == 1
+
+
+def test_a_report_that_contradicts_itself_ends_in_1(finished: Path, call: Call) -> None:
+    record = json.loads((finished / "bracket.json").read_text())
+    record["brackets"][0]["floor"]["pairs"] = 3
+    (finished / "bracket.json").write_text(json.dumps(record))
+    call("report", "out").says(1, "contradicts itself")

@@ -259,7 +259,7 @@ def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) 
         number=number_format("float32"), dim=3, prompt_tokens=2, answer_set_size=size
     )
     ceiling = TaskCeiling(
-        counting=counting, answer_set_size=size, answers_random=True, certificate_name=""
+        counting=counting, answer_set_size=size, answers_random=True, pool=1, certificate_name=""
     )
     low, most = Fraction(floor_bits(ceiling, pairs)), counting.pairs or 0
     high = Fraction(ceiling.answer_bits)

@@ -167,7 +167,7 @@ def _spec(
         "pairs": len(pairs),
         "members": hashlib.sha256(members).hexdigest(),
         "training": config.to_json(),
-        "warm": None if warm is None else prompt_sha256(warm.detach().cpu().contiguous()),
+        "warm": None if warm is None else prompt_sha256(warm),
     }
 
 

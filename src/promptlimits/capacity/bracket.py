@@ -46,7 +46,7 @@ class Bracket:
         Raises:
             RunFailed: The floor is above the ceiling and the answers are random.
         """
-        held, most = len(self.credited), self.ceiling.pairs
+        held, most = len(self.floor.held), self.ceiling.pairs
         if self.ceiling.answers_random and most is not None and held > most:
             raise RunFailed(
                 f"{held} pairs are held at {self.search.prompt_tokens} prompt tokens, above the "

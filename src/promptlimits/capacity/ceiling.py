@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 
@@ -24,12 +26,14 @@ class TaskCeiling:
         counting: The theorem's result.
         answer_set_size: M, how many answers each one is drawn from.
         answers_random: Whether the task's answers were drawn from that set at random.
+        pool: Pairs in the list, among which a prompt may choose.
         certificate_name: File in the output folder that holds its certificate.
     """
 
     counting: CountingCeiling
     answer_set_size: int
     answers_random: bool
+    pool: int
     certificate_name: str
 
     @property
@@ -53,6 +57,11 @@ class TaskCeiling:
         )
         return each.power(pairs, quantity=f"lists of {pairs} answers").upper_bits()
 
+    @property
+    def certificate(self) -> bytes:
+        """The certificate as the file of that name holds it."""
+        return (json.dumps(self.counting.certificate.to_json(), indent=1) + "\n").encode()
+
     def to_json(self) -> JsonObject:
         """The ceiling as the record shows it."""
         assumptions: list[JsonValue] = [item.text for item in self.counting.assumptions]
@@ -66,7 +75,9 @@ class TaskCeiling:
             "source": f"{source.reference}: {source.statement}",
             "statement": self.counting.statement,
             "assumptions": assumptions,
+            "pool": self.pool,
             "certificate": self.certificate_name,
+            "certificate_sha256": hashlib.sha256(self.certificate).hexdigest(),
             "share_log2": -math.log2(
                 self.counting.share.denominator / self.counting.share.numerator
             ),
@@ -98,6 +109,7 @@ def task_ceiling(card: ModelCard, task: EncodedTask, *, prompt_tokens: int) -> T
         counting=counting,
         answer_set_size=task.answer_set_size,
         answers_random=task.answers_random,
+        pool=len(task.pairs),
         certificate_name=f"ceiling-{prompt_tokens}-tokens.json",
     )
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt
+from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
-from promptlimits.capacity.search import best_of
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.outcome import Outcome
@@ -79,14 +79,22 @@ def save_fit(
     Returns:
         What was confirmed, and the record of it.
     """
-    best = best_of(attempts)
+    length = attempts[-1].prompt.shape[0]
+    choice = choose(
+        place.model,
+        task,
+        attempts,
+        store=place.store,
+        work={"fit": task.hash, "model": place.model.card.weights_hash, "prompt_tokens": length},
+        relative_lead=relative_lead,
+    )
     floor = find_floor(
         place.model,
         task,
-        None if best is None else best.prompt,
+        choice,
         folder=folder,
+        name=f"fit-{length}-tokens",
         store=place.store,
-        relative_lead=relative_lead,
         extra=extra,
     )
     held, last = floor.held, attempts[-1]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.capacity.choice import Choice
 from promptlimits.capacity.fresh_process import confirm
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
@@ -22,7 +23,6 @@ from promptlimits.errors import UserError
 from promptlimits.models.protocol import FrozenModel
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
-from promptlimits.tuning.evaluate import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,47 +48,38 @@ class Floor:
         return tuple(index for index, answer in answers if answer.exact)
 
 
-def witness_name(prompt_tokens: int) -> str:
-    """Folder of the witness of one prompt length."""
-    return f"witness-{prompt_tokens}-tokens"
-
-
 def find_floor(
     model: FrozenModel,
     task: EncodedTask,
-    prompt: Tensor | None,
+    choice: Choice | None,
     *,
     folder: Path,
+    name: str,
     store: Store,
-    relative_lead: float,
     extra: JsonObject,
 ) -> Floor:
     """Save a prompt with every pair of the task that it answers, and have that confirmed.
 
     Args:
-        model: The frozen model, which says which pairs to put to the test.
+        model: The frozen model.
         task: All pairs; a prompt counts for those it was not trained for, too.
-        prompt: (P, D), or None if the search found nothing.
+        choice: The prompt and the pairs to put to the test; None if the search found nothing.
         folder: The output folder.
+        name: Name of the witness folder in it.
         store: Its store, which keeps every verification.
-        relative_lead: Lead by which a token must win, so that rounding cannot turn it.
         extra: Facts for witness.json, such as the seed.
 
     Returns:
         The floor: what a fresh process with stock tools confirmed, and nothing else.
     """
-    nothing = Floor(witness=None, verification=None, claimed=())
-    if prompt is None:
-        return nothing
-    held = evaluate(model, prompt.to(model.device), task.pairs, relative_lead=relative_lead).held
-    if not held:
-        return nothing
-    name = witness_name(prompt.shape[0])
+    if choice is None:
+        return Floor(witness=None, verification=None, claimed=())
+    prompt, held = choice.prompt, choice.held
     claimed = [task.pairs[index] for index in held]
     key: JsonObject = {
         "weights": model.card.weights_hash,
         "dtype": model.card.compute_dtype,
-        "prompt": prompt_sha256(prompt.detach().cpu().contiguous()),
+        "prompt": prompt_sha256(prompt),
         "pairs": [[list(pair.key_ids), list(pair.value_ids)] for pair in claimed],
     }
     known = store.get("verification", key)
@@ -118,7 +109,7 @@ def _on_disk(folder: Path, prompt: Tensor, verification: JsonObject) -> bool:
     except UserError:
         # Missing, half made or altered: it is simply made again.
         return False
-    return witness.verification == verification and torch.equal(saved, prompt.cpu())
+    return witness.verification == verification and torch.equal(saved, prompt)
 
 
 def answer_rows(

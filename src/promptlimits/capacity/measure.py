@@ -6,7 +6,6 @@ last one stopped, or returns at once. Time is counted over all resumptions.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from promptlimits.capacity.attempt import Workplace
 from promptlimits.capacity.baselines import Baseline, in_context, no_prompt, written_out
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import task_ceiling
+from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.ordering import ordered
@@ -33,7 +33,7 @@ from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.loop import StepReport
 
 _VERIFY_START_SECONDS = 12.0
-_VERIFY_PER_EVALUATION = 3.0
+_VERIFY_PER_EVALUATION = 4.0
 _MOST_VERIFYING = 0.15
 _MOST_BASELINE = 0.2
 
@@ -285,18 +285,27 @@ def _bracket(
     job: _Job, result: SearchResult, seconds: float, unprompted: frozenset[int]
 ) -> Bracket:
     job.listener.stage("decoding the best prompt with stock tools in a fresh process")
+    length = result.prompt_tokens
+    choice = choose(
+        job.model,
+        job.task,
+        result.attempts,
+        store=job.store,
+        work={"work": job.work_hash, "prompt_tokens": length},
+        relative_lead=job.request.search.training.relative_lead,
+        unprompted=unprompted,
+    )
     floor = find_floor(
         job.model,
         job.task,
-        None if result.best is None else result.best.prompt,
+        choice,
         folder=job.folder,
+        name=f"witness-{length}-tokens",
         store=job.store,
-        relative_lead=job.request.search.training.relative_lead,
         extra={"seed": job.request.seed, "command": job.request.command},
     )
-    ceiling = task_ceiling(job.model.card, job.task, prompt_tokens=result.prompt_tokens)
-    certificate = json.dumps(ceiling.counting.certificate.to_json(), indent=1) + "\n"
-    replace_file(job.folder / ceiling.certificate_name, certificate.encode())
+    ceiling = task_ceiling(job.model.card, job.task, prompt_tokens=length)
+    replace_file(job.folder / ceiling.certificate_name, ceiling.certificate)
     return Bracket(
         floor=floor, ceiling=ceiling, search=result, seconds=seconds, unprompted=unprompted
     )

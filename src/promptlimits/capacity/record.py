@@ -14,6 +14,7 @@ from promptlimits.capacity.baselines import Baseline
 from promptlimits.capacity.request import Request, budget_or_none
 from promptlimits.capacity.witness_format import read_prompt, read_witness
 from promptlimits.errors import UserError
+from promptlimits.models.hashing import sha256_of
 from promptlimits.models.protocol import FrozenModel
 from promptlimits.store.provenance import provenance
 from promptlimits.store.records import now
@@ -114,15 +115,14 @@ def is_whole(record: JsonObject, folder: Path) -> bool:
         if json.loads((folder / "bracket.json").read_text(encoding="utf-8")) != record:
             return False
         return all(_stands(bracket, folder) for bracket in brackets)
-    except (OSError, ValueError, UserError):
+    except (OSError, ValueError, LookupError, TypeError, UserError):
         return False
 
 
 def _stands(bracket: Any, folder: Path) -> bool:
     """Whether a bracket's certificate and witness are on disk and are its own."""
     floor, ceiling = bracket["floor"], bracket["ceiling"]
-    certificate = folder / ceiling["certificate"]
-    if json.loads(certificate.read_text(encoding="utf-8"))["inputs"]["pairs"] != ceiling["pairs"]:
+    if sha256_of(folder / ceiling["certificate"]) != ceiling["certificate_sha256"]:
         return False
     if floor["witness"] is None:
         return True

@@ -14,6 +14,9 @@ from promptlimits.models.protocol import FrozenModel
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tuning.loop import StepReport
 
+RECORD = 1
+"""Raised when the same runs make another record: a corrected ceiling, another way to count."""
+
 IN_CONTEXT_TOKENS = 2048
 """Most tokens of the in-context baseline unless asked for more: its cost is quadratic."""
 
@@ -78,9 +81,13 @@ def command_key(model: FrozenModel, task: EncodedTask, request: Request) -> Json
         "budget_seconds": budget_or_none(request),
         "prompt_tokens": lengths,
         "engine": ENGINE,
+        "record": RECORD,
         "model": model.card.weights_hash,
         "dtype": model.card.compute_dtype,
         "task": task.hash,
+        "task_name": task.name,
+        # The ceiling depends on these, not on the ids alone.
+        "answers": [task.answer_set_text, hex(task.answer_set_size), task.answers_random],
     }
 
 

@@ -39,7 +39,9 @@ def show(context: typer.Context, as_json: _Json = False) -> None:
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="Name in the list, such as smollm2-135m.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name in the list, such as smollm2-135m.")
+    ],
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="Accept the model's terms, where it has any.")
     ] = False,
@@ -53,12 +55,12 @@ def get(
         require_consent(entry, accepted=accept_terms)
         if entry.terms is not None:
             progress.print(f"Accepted: {entry.terms}")
-    from promptlimits.models.hashing import weight_files, weights_hash
+    from promptlimits.models.hashing import model_hash, weight_files
     from promptlimits.models.huggingface.install import install
 
     directory = install(entry, accept_terms=accept_terms, on_progress=progress.print)
     if as_json:
-        digest = weights_hash(weight_files(directory))
+        digest = model_hash(weight_files(directory))
         row: JsonObject = {**_row(entry), "weights_hash": digest}
         typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
     else:

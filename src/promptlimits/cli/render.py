@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from promptlimits._typing import JsonObject
+from promptlimits.report.rows import as_record
 from promptlimits.report.tables import bracket_table, summary_lines
 
 
@@ -23,5 +24,7 @@ def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
     for line in summary_lines(record):
         console.print(line, markup=False)
     console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
-    for witness in sorted(folder.glob("witness-*-tokens")):
-        console.print(f"Check:  promptlimits verify {witness}", markup=False, soft_wrap=True)
+    for bracket in as_record(record).brackets:
+        if bracket.floor.witness:
+            witness = folder / bracket.floor.witness
+            console.print(f"Check:  promptlimits verify {witness}", markup=False, soft_wrap=True)

@@ -52,7 +52,7 @@ def _require_whole(record: JsonObject, directory: Path) -> None:
             str(directory),
             "hold the witnesses and certificates that its bracket.json speaks of",
             got="other ones, or none",
-            remedy="run its bracket command again, which is quick, or use a folder for each command",
+            remedy="run its bracket command again: it is quick. Or use a folder for each command",
         )
 
 

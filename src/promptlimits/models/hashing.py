@@ -1,4 +1,4 @@
-"""SHA-256 of files, and of a checkpoint's weights."""
+"""SHA-256 of files, of a checkpoint's weights, and of all that decides what it answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from pathlib import Path
 from promptlimits.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
+# Where a model lay and what wrote it: they change nothing in what it answers.
+_INERT_KEYS = frozenset(
+    {"_name_or_path", "_model_name_or_path", "name_or_path", "transformers_version"}
+)
+_STOP_KEYS = frozenset({"eos_token_id"})
+_TOKENIZER_KEYS = frozenset(
+    {"add_bos_token", "add_eos_token", "add_prefix_space", "bos_token", "eos_token"}
+)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 
 
 def sha256_of(*files: Path) -> str:
@@ -87,3 +96,46 @@ def weights_hash(files: Sequence[Path]) -> str:
     It is what `cat model*.safetensors | sha256sum` prints.
     """
     return sha256_of(*sorted(files))
+
+
+def model_hash(files: Sequence[Path]) -> str:
+    """Return the SHA-256 over everything in a checkpoint that decides what it answers.
+
+    The weights alone do not: the same file computes something else under another activation
+    function, reads other tokens with another tokenizer, and stops elsewhere with another end
+    marker.
+
+    Args:
+        files: The weight files; what goes with them lies beside them.
+
+    Returns:
+        Hexadecimal digits. A copy of the directory has the same.
+    """
+    directory = files[0].parent
+    config = _object(directory / "config.json")
+    generation = _object(directory / "generation_config.json")
+    tokenizer = _object(directory / "tokenizer_config.json")
+    parts = {
+        "weights": weights_hash(files),
+        "config": {key: config[key] for key in config if key not in _INERT_KEYS},
+        "stops": {key: generation[key] for key in generation if key in _STOP_KEYS},
+        "tokenizer": {key: tokenizer[key] for key in tokenizer if key in _TOKENIZER_KEYS},
+        "vocabulary": {
+            name: sha256_of(directory / name)
+            for name in _TOKENIZER_FILES
+            if (directory / name).is_file()
+        },
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _object(path: Path) -> dict[str, object]:
+    """The JSON object of a file; empty where there is none, and where it is not readable.
+
+    Loading has already refused a checkpoint that needs it and does not have it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from promptlimits.errors import UserError
 from promptlimits.models.cache import Progress, no_progress
-from promptlimits.models.hashing import weights_hash
+from promptlimits.models.hashing import model_hash
 from promptlimits.models.huggingface.checkpoint import (
     read_config,
     read_tokenizer,
@@ -19,7 +19,7 @@ from promptlimits.models.huggingface.checkpoint import (
 )
 from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
 from promptlimits.models.huggingface.locate import Located, locate
-from promptlimits.models.huggingface.network import read_network, readable
+from promptlimits.models.huggingface.network import read_network, require_device
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.protocol import ModelCard
 
@@ -71,7 +71,7 @@ def load_parts(
         UserError: There is no such model, or it is not a whole causal language model with its
             tokenizer.
     """
-    _require_device(device)
+    require_device(device)
     found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
     name = f"model {found.name}"
     with quiet():
@@ -79,7 +79,7 @@ def load_parts(
         files = read_weight_files(found.directory, name=name)
         # Hashing gives up the interpreter lock: beside reading, it costs no time.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(weights_hash, files)
+            hashing = pool.submit(model_hash, files)
             model = read_network(found.directory, name=name, dtype=dtype)
             digest = hashing.result()
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
@@ -93,14 +93,6 @@ def load_parts(
     )
     card = _card(model, config, found, reference=reference, weights_hash=digest, dtype=dtype)
     return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
-
-
-def _require_device(device: torch.device | str) -> None:
-    with readable("device", "be usable here", remedy="use cpu"):
-        try:
-            torch.zeros(1, device=device)
-        except AssertionError as error:  # a build without CUDA asserts
-            raise RuntimeError(str(error)) from error
 
 
 def _card(
@@ -164,7 +156,7 @@ def _end_id(
     """The token at which stock `generate` stops.
 
     A model may name several; any of them stops it, the first is used. Some name one outside
-    of their vocabulary (IgLM: 50256 of 33): then the tokenizer's own end or separator.
+    of their vocabulary (50256 of 33, say): then the tokenizer's own end or separator.
     """
     named = model.generation_config.eos_token_id if model.generation_config else None
     several = named if isinstance(named, list) else [named]

@@ -19,14 +19,14 @@ from transformers import (
 )
 
 from promptlimits.errors import UserError
-from promptlimits.models.hashing import weights_hash
+from promptlimits.models.hashing import model_hash
 from promptlimits.models.huggingface.checkpoint import (
     read_config,
     read_tokenizer,
     read_weight_files,
 )
 from promptlimits.models.huggingface.locate import locate
-from promptlimits.models.huggingface.network import readable
+from promptlimits.models.huggingface.network import readable, require_device
 from promptlimits.models.huggingface.quiet import quiet
 
 
@@ -68,15 +68,16 @@ def load_stock(
         The model, its tokenizer and the hash of its weights.
 
     Raises:
-        UserError: There is no such model, or it is not a whole causal language model.
+        UserError: There is no such model or device, or it is not a whole causal language model.
     """
+    require_device(device)
     directory = locate(reference, allow_hub=allow_hub).directory
     name = f"model {directory.name}"
     with quiet():
         config = read_config(directory, name=name)
         files = read_weight_files(directory, name=name)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(weights_hash, files)
+            hashing = pool.submit(model_hash, files)
             model = _read(directory, name=name, dtype=dtype).to(device).eval()
             digest = hashing.result()
         vocabulary = int(model.get_input_embeddings().weight.shape[0])

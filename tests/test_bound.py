@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import sys
@@ -24,7 +25,7 @@ from promptlimits.bound import (
     tightest,
     working_precision,
 )
-from promptlimits.errors import UserError
+from promptlimits.errors import RunFailed, UserError
 
 # The same examples on each run, and no deadline: machines are shared.
 settings.register_profile("promptlimits", deadline=None, derandomize=True)
@@ -323,3 +324,22 @@ def test_a_later_schema_is_refused() -> None:
     record = Certificate(kind="counting", bound=bound(5), inputs={}).to_json() | {"schema": 2}
     with pytest.raises(UserError, match="schema must be 1, got 2"):
         Certificate.from_json(record)
+
+
+def test_an_altered_certificate_is_refused() -> None:
+    record = Certificate(kind="counting", bound=bound(5), inputs={"n": "5"}).to_json()
+    for change in ({"inputs": {"n": "6"}}, {"kind": "covering"}, {"digest": "0" * 64}):
+        with pytest.raises(RunFailed, match="the certificate was altered"):
+            Certificate.from_json(record | change)
+    with pytest.raises(UserError, match="the certificate must have"):
+        Certificate.from_json(record | {"more": 1})
+
+
+def test_the_digest_is_of_the_sorted_ascii_text() -> None:
+    """Any other program can compute it."""
+    record = Certificate(
+        kind="é", bound=LogBound.of(1, direction="upper", quantity="q", source=SOURCE), inputs={}
+    ).to_json()
+    text = json.dumps({k: record[k] for k in sorted(record) if k != "digest"}, sort_keys=True)
+    expected = hashlib.sha256(text.replace(": ", ":").replace(", ", ",").encode()).hexdigest()
+    assert record["digest"] == expected

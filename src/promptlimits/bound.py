@@ -12,6 +12,8 @@ silently become part of a proof.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ from typing import Any, Final, Literal, TypeAlias
 from flint import arb, ctx
 
 from promptlimits._typing import JsonObject
-from promptlimits.errors import UserError
+from promptlimits.errors import RunFailed, UserError
 
 Direction: TypeAlias = Literal["upper", "lower"]
 Exact: TypeAlias = int | Fraction
@@ -409,13 +411,14 @@ class Certificate:
     inputs: JsonObject
 
     def to_json(self) -> JsonObject:
-        """As plain JSON."""
-        return {
+        """As plain JSON, with a digest of all of it."""
+        record: JsonObject = {
             "schema": 1,
             "kind": self.kind,
             "inputs": self.inputs,
             "bound": self.bound.to_json(),
         }
+        return record | {"digest": _digest(record)}
 
     @classmethod
     def from_json(cls, record: Any) -> Certificate:
@@ -429,12 +432,13 @@ class Certificate:
 
         Raises:
             UserError: It is no certificate, or of a schema this version does not know.
+            RunFailed: It was altered since it was written.
         """
-        if not isinstance(record, dict) or not {"schema", "kind", "inputs", "bound"} <= set(record):
+        if not isinstance(record, dict) or set(record) != _CERTIFICATE_FIELDS:
             raise UserError(
                 "the certificate",
-                "have the fields schema, kind, inputs and bound",
-                got=f"a record of type {type(record).__name__} without them",
+                "have the fields schema, kind, inputs, bound and digest",
+                got=f"a record of type {type(record).__name__} with others",
                 remedy="use the file as it was written",
             )
         if record["schema"] != 1:
@@ -444,8 +448,22 @@ class Certificate:
                 got=record["schema"],
                 remedy="read it with the version of promptlimits that wrote it",
             )
+        if record["digest"] != _digest({k: v for k, v in record.items() if k != "digest"}):
+            raise RunFailed(
+                "the certificate was altered: its digest is not that of its contents",
+                remedy="use the file as it was written, or compute the bound again",
+            )
         return cls(
             kind=str(record["kind"]),
             bound=LogBound.from_json(record["bound"]),
             inputs=dict(record["inputs"]),
         )
+
+
+_CERTIFICATE_FIELDS: Final = frozenset({"schema", "kind", "inputs", "bound", "digest"})
+
+
+def _digest(record: JsonObject) -> str:
+    """SHA-256 of a record's JSON with sorted keys, no spaces, ASCII, in hexadecimal."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from promptlimits.bound import Certificate
 from promptlimits.errors import UserError
 from promptlimits.theory.check_counting import check_counting
-from promptlimits.theory.counting_claim import RANDOM_ANSWERS
+from promptlimits.theory.counting_claim import RANDOM_ANSWERS, exact_text, format_text
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.token_capacity import (
     DEFAULT_SHARE,
     CountingCeiling,
     counting_ceiling,
-    exact_text,
     prompt_count,
     share_held,
     shortest_prompt,
@@ -173,10 +172,12 @@ def test_share_held_at_the_ceiling(sizes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 30, 128, 1000])
-def test_pairs_do_not_depend_on_the_precision(bits: int) -> None:
-    rough = ceiling(243, precision_bits=bits, answer_set_size=81, dim=50)
-    assert rough.pairs == ceiling(243, answer_set_size=81, dim=50).pairs
-    assert rough.bits.upper_bits() >= 50 * math.log2(243) * (1 - 1e-15)
+def test_precision_weakens_the_number_of_prompts_and_never_falsifies_it(bits: int) -> None:
+    rough = prompt_count(
+        number=NumberFormat(name="test", values=243), dim=50, prompt_tokens=1, precision_bits=bits
+    )
+    assert rough.proves_at_most(243**50 * Fraction(2**200 + 1, 2**200)) is (bits > 200)
+    assert rough.upper_bits() >= 50 * math.log2(243) * (1 - 1e-15)
 
 
 def test_a_single_answer_has_no_ceiling() -> None:
@@ -287,3 +288,16 @@ def test_prompt_count() -> None:
     assert count.proves_at_most(10**6 + 1)
     assert not count.proves_at_most(10**6 - 1)
     assert count.factors[0].proves_at_most(11)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (number_format("float32"), "float32"),
+        (number_format("float32", "bfloat16"), "float32 stored, bfloat16 computed with"),
+        (NumberFormat(name="float32", values=7), "float32: 7 values"),
+        (NumberFormat(name="sign", values=2), "sign: 2 values"),
+    ],
+)
+def test_the_name_of_a_format_fixes_its_count(number: NumberFormat, text: str) -> None:
+    assert format_text(number) == text

@@ -1,14 +1,31 @@
 """Verify a counting certificate with integers alone.
 
 This shares no code with what wrote the certificate: no ball arithmetic, no search, no float.
-It reads the inputs, and checks with Python's integers that
+It checks that
 
-1. the bits: the recorded limit on log(number of prompts) is at least d m log N;
-2. the ceiling K: N^(d m) C(n, k) q > p M^k at k = K, and not at k = K + 1, with
+1. the digest is the SHA-256 of the rest, so that any altered digit fails, even in words;
+2. the format: N is the number of finite values of the format it names, counted here anew;
+3. the bits: the recorded limit on log(number of prompts), and that of its factor log N, is no
+   less than d m log N and log N, and more by at most a part in 2^112;
+4. the ceiling K: N^(d m) C(n, k) q > p M^k at k = K, and not at k = K + 1, with
    n = max(pool, k) and share = p/q. That no larger k comes back is a lemma, proved in
-   `promptlimits.theory.token_capacity`; it is not recomputed.
+   `promptlimits.theory.token_capacity`; it is not recomputed;
+5. every list: M^E <= N^(d m) < M^(E + 1);
+6. the words: each sentence and assumption is the one that belongs to these numbers, there is
+   nothing else, and each number is written in its one form.
 
-That the inputs describe the model and the task at hand (N, d, m, M) is for the reader to see.
+**What a forger can do.** The digest is no signature. Who computes it anew after an edit meets
+2 to 6, which leave only edits that keep every claim true and its limits exact:
+
+- the last 13 or so digits of a limit's mantissa, to a limit that is still within 2^-112;
+- a pool or a share for which the very same K is the exact ceiling: a true claim about that pool
+  or share (a pool of at most K is not used at all);
+- `answer_set` where it is not in this package's words (there, its numbers must give M), and the
+  name of a format that is not in the table (its count is checked);
+- whether the answers are known to be random (`holds` of the first assumption).
+
+That the inputs describe the model and the task at hand (d, m, M, pool) is for the reader to
+see: the checker returns the claim in words, made of the numbers that it verified.
 
 Up to `_EXACT_BITS` bits the two sides are multiplied out. Beyond, their logarithms are
 enclosed by fixed-point integers (`log_enclosure`), and multiplied out only if these touch.
@@ -16,15 +33,70 @@ enclosed by fixed-point integers (`log_enclosure`), and multiplied out only if t
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from promptlimits.errors import RunFailed, UserError
 
+_Factors: TypeAlias = tuple[tuple[int, int], ...]  # (base, power) each
+
 _EXACT_BITS: Final = 2**22  # multiplied out in under a second
 _LOG_BITS: Final = 320  # fixed-point bits beyond those that a certificate records
+_TIGHT_BITS: Final = 112  # a recorded limit is above the truth by at most a part in 2^112
+
+# All bit patterns less those of infinities and NaNs: an all-ones exponent, for either sign.
+_FINITE_VALUES: Final = {
+    "float64": 2**64 - 2**53,
+    "float32": 2**32 - 2**24,
+    "bfloat16": 2**16 - 2**8,
+    "float16": 2**16 - 2**11,
+    "float8_e5m2": 2**8 - 2**3,
+    "float8_e4m3fn": 2**8 - 2,  # only all ones is a NaN
+}
+
+_SOURCE: Final = {
+    "reference": "promptlimits",
+    "statement": "counting theorem (promptlimits.theory.token_capacity)",
+    "form": "proved here",
+}
+
+_ASSUMPTIONS: Final = (
+    "The answers are independent and each is uniform over the given set of answers.",
+    (
+        "The model, the keys and the decoding rule are fixed beforehand, "
+        "not chosen to suit the answers."
+    ),
+    (
+        "An answer depends on its prompt and its key alone: "
+        "no sampling, no influence of what else is in the batch."
+    ),
+    (
+        "The number of prompt tokens is fixed beforehand, "
+        "and each number in the prompt is finite and kept in the stated format."
+    ),
+    "Nothing else about the answers reaches the model: no other weights, no text, no examples.",
+)
+
+_FIELDS: Final = {"schema", "kind", "inputs", "bound", "digest"}
+_INPUT_FIELDS: Final = {
+    "values_per_number",
+    "number_format",
+    "dim",
+    "prompt_tokens",
+    "answer_set_size",
+    "answer_set",
+    "pool",
+    "share_numerator",
+    "share_denominator",
+    "pairs",
+    "every_list_pairs",
+}
+_BOUND_FIELDS: Final = {"direction", "quantity", "log", "source", "assumptions", "factors"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,31 +104,133 @@ class _Claim:
     """The inputs of a certificate: see the module's docstring for the letters."""
 
     values: int
-    numbers: int
+    format: str
+    dim: int
+    tokens: int
     answers: int
+    answer_set: str
     pool: int
     share: Fraction
     pairs: int | None
-    log_prompts: Fraction
+    every_list: int | None
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in a prompt, d m."""
+        return self.dim * self.tokens
 
 
-def check_counting(certificate: Any) -> None:
+def check_counting(certificate: Any) -> str:
     """Verify a counting certificate.
 
     Args:
         certificate: Its parsed JSON.
 
+    Returns:
+        The claim in one sentence, made of the numbers that were verified.
+
     Raises:
         UserError: It is no counting certificate, or a field is missing or out of range.
-        RunFailed: What it claims is not so.
+        RunFailed: It was altered, or what it claims is not so.
     """
-    claim = _read(certificate)
-    bits = _LOG_BITS + claim.log_prompts.denominator.bit_length()
-    _, log_values = log_enclosure(claim.values, bits)
-    if claim.log_prompts < Fraction(claim.numbers * log_values, 2**bits):
-        raise _refuted("the recorded number of prompts is below values ** numbers")
-    if claim.pairs is None:
-        if claim.answers != 1:
+    try:
+        _require_kind(certificate)
+        _check_digest(certificate)
+        claim = _read(certificate["inputs"])
+        bound = _exactly(certificate["bound"], _BOUND_FIELDS, "bound")
+        log_prompts, log_number = _logs(bound)
+        _check_words(claim, bound)
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            "the certificate",
+            "be a counting certificate as promptlimits writes it",
+            got=f"{type(error).__name__}: {error}",
+            remedy="use the file as it was written",
+        ) from error
+    _check_format(claim)
+    _check_log(log_number, claim.values, 1, "values of one number")
+    _check_log(log_prompts, claim.values, claim.numbers, "prompts")
+    if log_prompts < claim.numbers * log_number:
+        raise _refuted("the limit on prompts is below the power of its factor")
+    _check_pairs(claim)
+    return _in_words(claim)
+
+
+def _check_digest(certificate: dict[str, Any]) -> None:
+    rest = {field: value for field, value in certificate.items() if field != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    if certificate["digest"] != hashlib.sha256(text.encode("ascii")).hexdigest():
+        raise RunFailed(
+            "the certificate was altered: its digest is not that of its contents",
+            remedy="do not rely on it; compute the ceiling again",
+        )
+
+
+def _check_format(claim: _Claim) -> None:
+    """The name of the format fixes the count of values."""
+    stored, _, computed = claim.format.removesuffix(" computed with").partition(" stored, ")
+    if stored in _FINITE_VALUES and computed in {"", *_FINITE_VALUES}:
+        count = _FINITE_VALUES[stored]
+        if computed:  # what overflows becomes one of two infinities
+            count = min(count, _FINITE_VALUES[computed] + 2)
+        whole = f"{stored} stored, {computed} computed with" if computed else stored
+        right = claim.values == count and claim.format == whole and stored != computed
+    else:
+        right = claim.format.endswith(f": {_text(claim.values)} values")
+    if not right:
+        raise _refuted("a number of that format takes another number of values")
+
+
+def _check_words(claim: _Claim, bound: dict[str, Any]) -> None:
+    """Sentences and assumptions are those that belong to the numbers."""
+    name = claim.format.removesuffix(f": {_text(claim.values)} values")
+    (factor,) = bound["factors"]
+    if bound["quantity"] != (
+        f"different prompts of {claim.tokens} tokens of {claim.dim} numbers"
+    ) or factor["quantity"] != (f"values of one number ({name})"):
+        raise _refuted("its words and its numbers differ")
+    holds = bound["assumptions"][0]["holds"]
+    if not (holds is None or isinstance(holds, bool)):
+        raise TypeError("whether an assumption holds is true, false or null")
+    assumptions = [
+        {"text": text, "holds": None if place else holds} for place, text in enumerate(_ASSUMPTIONS)
+    ]
+    for part in (bound, factor):
+        if part["assumptions"] != assumptions or part["source"] != _SOURCE:
+            raise _refuted("its assumptions or its source are not those of the theorem")
+    if not _answer_set_agrees(claim.answer_set, claim.answers):
+        raise _refuted("the set of answers is described with another size")
+
+
+def _answer_set_agrees(words: str, answers: int) -> bool:
+    """Whether a set of answers described in this package's words has that many."""
+    plain = words.replace(",", "")
+    if match := re.fullmatch(
+        r"(?:the|a set of) (\d+) (?:distinct values of the list|answers)", plain
+    ):
+        return int(match[1]) == answers
+    if match := re.fullmatch(r"a set of at least 2\^(\d+) answers", plain):
+        return int(match[1]) == answers.bit_length() - 1
+    if match := re.fullmatch(r"all sequences of (\d+) tokens? out of (\d+) plain tokens", plain):
+        length, tokens = int(match[1]), int(match[2])
+        return length <= answers.bit_length() and tokens**length == answers
+    return plain != "a set of a single answer" or answers == 1
+
+
+def _check_log(log: Fraction, base: int, power: int, what: str) -> None:
+    """The recorded logarithm is no less than power * log(base), and hardly more."""
+    bits = _LOG_BITS + log.denominator.bit_length()
+    low, high = (Fraction(power * end, 2**bits) for end in log_enclosure(base, bits))
+    if log < high:
+        raise _refuted(f"the recorded number of {what} is too low")
+    if log > low * (1 + Fraction(1, 2**_TIGHT_BITS)):
+        raise _refuted(f"the recorded number of {what} is too high")
+
+
+def _check_pairs(claim: _Claim) -> None:
+    """Both sides of both limits on the pairs."""
+    if claim.pairs is None or claim.every_list is None:
+        if claim.answers != 1 or claim.pairs is not claim.every_list:
             raise _refuted("it claims that there is no ceiling, with more than one answer")
         return
     if claim.answers == 1:
@@ -65,6 +239,11 @@ def check_counting(certificate: Any) -> None:
         raise _refuted(f"{claim.pairs} pairs are excluded already: the ceiling is lower")
     if _exceeds_share(claim, claim.pairs + 1):
         raise _refuted(f"{claim.pairs + 1} pairs are not excluded: the ceiling is higher")
+    prompts = ((claim.values, claim.numbers),)
+    if _is_more(((claim.answers, claim.every_list),), prompts):
+        raise _refuted(f"not every list of {claim.every_list} answers can be held")
+    if not _is_more(((claim.answers, claim.every_list + 1),), prompts):
+        raise _refuted(f"lists of {claim.every_list + 1} answers are not excluded")
 
 
 def log_enclosure(number: int, bits: int) -> tuple[int, int]:
@@ -125,7 +304,11 @@ def _exceeds_share(claim: _Claim, pairs: int) -> bool:
     """Whether N^(d m) C(n, k) q > p M^k for k = `pairs`."""
     choices = math.comb(max(claim.pool, pairs), pairs)
     more = ((claim.values, claim.numbers), (choices, 1), (claim.share.denominator, 1))
-    less = ((claim.answers, pairs), (claim.share.numerator, 1))
+    return _is_more(more, ((claim.answers, pairs), (claim.share.numerator, 1)))
+
+
+def _is_more(more: _Factors, less: _Factors) -> bool:
+    """Whether one product of powers is greater than another."""
     size = sum(base.bit_length() * power for base, power in (*more, *less))
     if size > _EXACT_BITS:
         more_low, more_high = _log_of_product(more)
@@ -137,57 +320,121 @@ def _exceeds_share(claim: _Claim, pairs: int) -> bool:
     return _multiplied_out(more) > _multiplied_out(less)
 
 
-def _log_of_product(factors: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+def _log_of_product(factors: _Factors) -> tuple[int, int]:
     ends = [(log_enclosure(base, _LOG_BITS), power) for base, power in factors]
     return sum(low * n for (low, _), n in ends), sum(high * n for (_, high), n in ends)
 
 
-def _multiplied_out(factors: tuple[tuple[int, int], ...]) -> int:
+def _multiplied_out(factors: _Factors) -> int:
     return math.prod(base**power for base, power in factors)
 
 
-def _read(certificate: Any) -> _Claim:
-    """The claim of a certificate, each field in its range."""
-    try:
-        if certificate["schema"] != 1 or certificate["kind"] != "counting":
-            raise ValueError("not a counting certificate of schema 1")
-        inputs, bound = certificate["inputs"], certificate["bound"]
-        if bound["direction"] != "upper":
-            raise ValueError("the number of prompts needs an upper limit")
-        mantissa, exponent = int(bound["log"]["mantissa"]), int(bound["log"]["exponent"])
-        if abs(exponent) > 2**13:
-            raise ValueError("the logarithm's exponent is out of range")
-        claim = _Claim(
-            values=_whole(inputs["values_per_number"], 2),
-            numbers=_whole(inputs["dim"], 1) * _whole(inputs["prompt_tokens"], 0),
-            answers=_whole(inputs["answer_set_size"], 1),
-            pool=_whole(inputs["pool"], 0),
-            share=Fraction(
-                _whole(inputs["share_numerator"], 1), _whole(inputs["share_denominator"], 1)
-            ),
-            pairs=None if inputs["pairs"] is None else _whole(inputs["pairs"], 0),
-            log_prompts=mantissa * Fraction(2) ** exponent,
-        )
-        if claim.share >= 1:
-            raise ValueError("the share must be below 1")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            "the certificate",
-            "be a counting certificate as promptlimits writes it",
-            got=f"{type(error).__name__}: {error}",
-            remedy="use the file as it was written",
-        ) from error
-    return claim
+def _require_kind(certificate: Any) -> None:
+    if certificate["schema"] != 1 or certificate["kind"] != "counting":
+        raise ValueError("not a counting certificate of schema 1")
+    _exactly(certificate, _FIELDS, "certificate")
+
+
+def _read(inputs: Any) -> _Claim:
+    """The claim of a certificate, each field in its range and in its one form."""
+    _exactly(inputs, _INPUT_FIELDS, "inputs")
+    over, under = _long(inputs["share_numerator"], 1), _long(inputs["share_denominator"], 2)
+    if over >= under or math.gcd(over, under) != 1:
+        raise ValueError("the share must be below 1 and in lowest terms")
+    return _Claim(
+        values=_long(inputs["values_per_number"], 2),
+        format=_words(inputs["number_format"]),
+        dim=_whole(inputs["dim"], 1),
+        tokens=_whole(inputs["prompt_tokens"], 0),
+        answers=_long(inputs["answer_set_size"], 1),
+        answer_set=_words(inputs["answer_set"]),
+        pool=_whole(inputs["pool"], 0),
+        share=Fraction(over, under),
+        pairs=None if inputs["pairs"] is None else _whole(inputs["pairs"], 0),
+        every_list=(
+            None if inputs["every_list_pairs"] is None else _whole(inputs["every_list_pairs"], 0)
+        ),
+    )
+
+
+def _logs(bound: dict[str, Any]) -> tuple[Fraction, Fraction]:
+    """The recorded logarithms of the bound and of its one factor."""
+    if not isinstance(bound["factors"], list) or len(bound["factors"]) != 1:
+        raise ValueError("the number of prompts has one factor")
+    factor = _exactly(bound["factors"][0], _BOUND_FIELDS, "factor")
+    if factor["factors"] != [] or {bound["direction"], factor["direction"]} != {"upper"}:
+        raise ValueError("the number of prompts needs an upper limit, made from another one")
+    return _dyadic(bound["log"]), _dyadic(factor["log"])
+
+
+def _dyadic(log: Any) -> Fraction:
+    """The number mantissa * 2**exponent in the one form: an odd mantissa, or 0 and 0."""
+    _exactly(log, {"mantissa", "exponent"}, "log")
+    mantissa, exponent = int(_words(log["mantissa"])), int(_words(log["exponent"]))
+    if [str(mantissa), str(exponent)] != [log["mantissa"], log["exponent"]]:
+        raise ValueError("the logarithm is not in its one form")
+    if abs(exponent) > 2**13 or not (mantissa % 2 or mantissa == exponent == 0):
+        raise ValueError("the logarithm's mantissa or exponent is out of range")
+    return mantissa * Fraction(2) ** exponent
+
+
+def _exactly(record: Any, fields: set[str], name: str) -> dict[str, Any]:
+    """A JSON object of these fields and no others."""
+    if not isinstance(record, dict) or set(record) != fields:
+        raise ValueError(f"the {name} must have the fields {', '.join(sorted(fields))}, no others")
+    return record
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _whole(value: Any, least: int) -> int:
-    """A JSON integer, or its text, of at least `least`."""
-    if isinstance(value, bool | float):
+    """A JSON integer of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is no whole number")
-    number = int(value, 0) if isinstance(value, str) else int(value)
-    if number < least:
-        raise ValueError(f"{number} is below {least}")
+    if value < least:
+        raise ValueError(f"{value} is below {least}")
+    return value
+
+
+def _long(value: Any, least: int) -> int:
+    """An integer of at least `least` written as text."""
+    number = _whole(int(_words(value), 0), least)
+    if _text(number) != value:
+        raise ValueError(f"{value} is not in its one form")
     return number
+
+
+def _text(number: int) -> str:
+    """An integer in the one form: hexadecimal where decimal text might be refused."""
+    return str(number) if number.bit_length() <= 4096 else hex(number)
+
+
+def _in_words(claim: _Claim) -> str:
+    tokens = f"{claim.tokens:,} token{'' if claim.tokens == 1 else 's'}"
+    prompt = f"any prompt of {tokens} of {claim.dim:,} numbers ({claim.format})"
+    drawn = f"each drawn at random from {_count(claim.answers)} answers ({claim.answer_set})"
+    if claim.pairs is None:
+        return f"there is no ceiling for {prompt}: there is a single answer to give"
+    part = f"at most {_count(claim.share.numerator)} in {_count(claim.share.denominator)}"
+    right = (
+        f"of all lists of {claim.pool:,} answers, {drawn}, {part} have more than "
+        f"{claim.pairs:,} answered right"
+        if claim.pool > claim.pairs
+        else f"of all lists of more than {claim.pairs:,} answers, {drawn}, {part} are answered "
+        "in full"
+    )
+    return (
+        f"{right} by {prompt}; lists of more than {claim.every_list:,} include some that none "
+        "answers in full; under the assumptions that it states"
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number.bit_length() <= 50 else f"at least 2^{number.bit_length() - 1}"
 
 
 def _refuted(reason: str) -> RunFailed:

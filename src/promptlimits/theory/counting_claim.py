@@ -6,7 +6,8 @@ from fractions import Fraction
 from typing import Final
 
 from promptlimits.bound import Assumption, Source
-from promptlimits.theory.number_formats import NumberFormat
+from promptlimits.errors import UserError
+from promptlimits.theory.number_formats import NumberFormat, number_format
 
 SOURCE: Final = Source(
     reference="promptlimits",
@@ -68,6 +69,37 @@ def answers_in_words(size: int) -> str:
     if size.bit_length() <= 50:
         return f"a set of {size:,} answers"
     return f"a set of at least 2^{size.bit_length() - 1} answers"
+
+
+def exact_text(number: int) -> str:
+    """An exact integer as text that `int(text, 0)` reads, however long it is.
+
+    Python refuses decimal text of more than 4,300 digits; hexadecimal has no such limit.
+
+    Args:
+        number: Any integer.
+
+    Returns:
+        Decimal, or hexadecimal if it is long.
+    """
+    return str(number) if number.bit_length() <= 4096 else hex(number)
+
+
+def format_text(number: NumberFormat) -> str:
+    """A number's format as a certificate names it: so that the name fixes the count.
+
+    Args:
+        number: The format.
+
+    Returns:
+        Its name if `number_format` gives this count by that name, else the name and the count.
+    """
+    stored, _, computed = number.name.removesuffix(" computed with").partition(" stored, ")
+    try:
+        known = number_format(stored, computed or None) == number
+    except UserError:
+        known = False
+    return number.name if known else f"{number.name}: {exact_text(number.values)} values"
 
 
 def statement(

@@ -59,6 +59,8 @@ from promptlimits.theory.counting_claim import (
     SOURCE,
     answers_in_words,
     counting_assumptions,
+    exact_text,
+    format_text,
     statement,
 )
 from promptlimits.theory.exact_products import product_exceeds_one
@@ -195,7 +197,6 @@ def counting_ceiling(
     answers_random: bool | None = None,
     pool: int | None = None,
     share: Fraction = DEFAULT_SHARE,
-    precision_bits: int = PRECISION_BITS,
 ) -> CountingCeiling:
     """The most pairs that prompts of one size can hold, for random answers.
 
@@ -210,7 +211,6 @@ def counting_ceiling(
         pool: Keys among which the prompt may choose those it answers; None if it must answer
             all of a list.
         share: Share of random answer lists let through, strictly between 0 and 1.
-        precision_bits: Working precision of the bits; `pairs` is exact whatever it is.
 
     Returns:
         The ceiling.
@@ -225,7 +225,6 @@ def counting_ceiling(
         dim=dim,
         prompt_tokens=prompt_tokens,
         assumptions=assumptions,
-        precision_bits=precision_bits,
     )
     require_positive_int("answer set size", answer_set_size)
     keys, share = _pool(pool), _share(share)
@@ -250,7 +249,6 @@ def counting_ceiling(
             direction="lower",
             quantity=f"answers to choose from: {answers}",
             source=SOURCE,
-            precision_bits=precision_bits,
         ),
         share=share,
         statement=statement(
@@ -268,7 +266,7 @@ def counting_ceiling(
             bound=bits,
             inputs={
                 "values_per_number": exact_text(number.values),
-                "number_format": number.name,
+                "number_format": format_text(number),
                 "dim": dim,
                 "prompt_tokens": prompt_tokens,
                 "answer_set_size": exact_text(answer_set_size),
@@ -277,6 +275,7 @@ def counting_ceiling(
                 "share_numerator": exact_text(share.numerator),
                 "share_denominator": exact_text(share.denominator),
                 "pairs": pairs,
+                "every_list_pairs": every_list,
             },
         ),
     )
@@ -321,20 +320,6 @@ def shortest_prompt(
         return not _not_excluded(pairs, size, number.values, answer_set_size, keys, share)
 
     return _largest(excluded) + 1 if excluded(0) else 0
-
-
-def exact_text(number: int) -> str:
-    """An exact integer as text that `int(text, 0)` reads, however long it is.
-
-    Python refuses decimal text of more than 4,300 digits; hexadecimal has no such limit.
-
-    Args:
-        number: Any integer.
-
-    Returns:
-        Decimal, or hexadecimal if it is long.
-    """
-    return str(number) if number.bit_length() <= 4096 else hex(number)
 
 
 def _not_excluded(

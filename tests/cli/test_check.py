@@ -1,0 +1,111 @@
+"""`promptlimits check` through the entry point, on certificates whole, false and unreadable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits.theory.number_formats import number_format
+from promptlimits.theory.token_capacity import counting_ceiling
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def record(here: Path) -> dict[str, Any]:
+    """A certificate, and ./ceiling.json with it."""
+    ceiling = counting_ceiling(
+        number=number_format("float32"),
+        dim=32,
+        prompt_tokens=1,
+        answer_set_size=50,
+        answer_set="words\x1b[31m",
+        pool=400,
+    )
+    return write(here, ceiling.certificate.to_json())
+
+
+def write(here: Path, record: dict[str, Any]) -> dict[str, Any]:
+    (here / "ceiling.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return record
+
+
+def test_a_true_certificate(call: Call, record: dict[str, Any]) -> None:
+    ended = call("check", "ceiling.json")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("ok: of all lists of 400 answers, each drawn at random from 50 ")
+    assert "more than 251 answered right by any prompt of 1 token of 32 numbers" in ended.out
+    assert ended.out.count("\n") == 1
+    assert "words\\x1b[31m" in ended.out
+
+
+def test_json(call: Call, record: dict[str, Any]) -> None:
+    ended = call("check", "ceiling.json", "--json")
+    assert ended.code == 0
+    told = json.loads(ended.out)
+    assert told["ok"] is True
+    assert told["statement"].startswith("of all lists of 400 answers")
+
+
+def test_an_altered_one(call: Call, record: dict[str, Any], here: Path) -> None:
+    record["inputs"]["pool"] = 401
+    write(here, record)
+    call("check", "ceiling.json").says(1, "the certificate was altered", "do not rely on it")
+    call("check", "ceiling.json", "--json").says(1, "the certificate was altered")
+
+
+def test_a_false_one_with_a_digest_that_fits(
+    call: Call, record: dict[str, Any], here: Path
+) -> None:
+    record["inputs"]["pairs"] = 252
+    del record["digest"]
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    write(here, record | {"digest": hashlib.sha256(text.encode()).hexdigest()})
+    call("check", "ceiling.json").says(1, "does not hold: 252 pairs are excluded already")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "cannot"),
+        (b"\xff\xfe", "cannot"),
+        (b"{", "cannot"),
+        (b'{"schema": 1, "schema": 1}', "given twice"),
+        (b'{"schema": NaN}', "NaN"),
+        (b"[" * 100_000, "cannot"),
+        (b"[1]", "counting certificate"),
+        (b'{"schema": 1, "kind": "counting"}', "counting certificate"),
+        (b'{"schema": 2}', "counting certificate"),
+    ],
+)
+def test_what_is_no_certificate(call: Call, here: Path, content: bytes, word: str) -> None:
+    (here / "ceiling.json").write_bytes(content)
+    call("check", "ceiling.json").says(2, word)
+
+
+def test_no_file(call: Call, here: Path) -> None:
+    call("check", "missing.json").says(2, "missing.json", "No such file")
+    call("check", ".").says(2, "Is a directory")
+
+
+def test_it_needs_no_torch(record: dict[str, Any]) -> None:
+    code = (
+        "import sys\n"
+        "from promptlimits.cli.main import main\n"
+        "sys.argv = ['promptlimits', 'check', 'ceiling.json']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as ending:\n"
+        "    assert not ending.code\n"
+        "loaded = {'torch', 'flint', 'numpy', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(str(loaded) if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

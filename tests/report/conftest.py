@@ -81,6 +81,7 @@ def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
                 "Decoding is deterministic: the same prompt gives the same answers.",
                 "Answers are drawn independently and uniformly from the answer set.",
             ],
+            "pool": number,
             "certificate": f"ceiling-{prompt_tokens}-tokens.json",
             "share_log2": -20,
         },

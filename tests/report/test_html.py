@@ -1,17 +1,20 @@
 import ast
 import base64
 import hashlib
+import io
 import itertools
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.report import sections
 from promptlimits.report.html import render, write_report
 from promptlimits.report.record import parse_record
+from promptlimits.report.tables import bracket_table, summary_lines
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -102,13 +105,68 @@ def test_the_answer_comes_first_in_plain_words(page):
         "Found 40 of 246 capitals held exactly, confirmed by stock PEFT 0.21.2 + transformers"
     )
     proved = words.index(
-        "Proved 2,329 No prompt of this size can hold more random answers from this set than that"
+        "Proved 2,329 Of random lists of more than 2,329 answers from this set, at most "
+        "1 in 1,048,576 can be answered in full by any prompt of this size. This is about answers "
+        "drawn at random, never about these facts. 18,456.9 bits of random answers"
     )
     assert found < proved < words.index("What these numbers mean")
-    assert "but for at most 1 in 1,048,576 random lists" in words
-    assert "18,456.9 bits of answers; the numbers of such a prompt take 18,432.0" in words
+    assert "18,456.9 bits of random answers; the numbers of such a prompt take 18,432.0" in words
+    assert (
+        "316.9 list bits, 316.9 per prompt token: what so many random answers would take" in words
+    )
     assert "What lies between 40 and 2,329 is not known, a factor of 58.2." in words
     assert "3 more came out exact and are not counted" in words
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_nothing_is_said_to_be_beyond_every_prompt(record, longer):
+    """Of a list far longer than its ceiling some prompt has more right, by luck."""
+    if longer:
+        record["task"]["pairs"] = 1_100_000
+        for bracket in record["brackets"]:
+            bracket["ceiling"]["pool"] = 1_100_000
+    record["brackets"][0]["floor"].update(pairs=0, answers=[], witness=None)
+    lines = " ".join(summary_lines(record))
+    terminal = Console(width=80, file=io.StringIO())
+    terminal.print(bracket_table(record))
+    page = Page(render(record)).words
+    for said in (page, lines, terminal.file.getvalue()):
+        said = " ".join(said.split())
+        for false in (
+            "can hold more",
+            "No prompt of this size",
+            "no prompt of this size",
+            "no prompt of this length holds",
+            "no prompt holds",
+            "the most random pairs",
+            "random pairs",
+            "passes on",
+        ):
+            assert false not in said, false
+        assert "1 in 1,048,576" in said
+        assert "random lists" in said
+    assert ("Of random lists of 1,100,000 answers from this set" in page) is longer
+    assert ("right out of a random list of our list\u2019s length" in page) is longer
+
+
+def test_what_the_bits_of_facts_are_not(page):
+    assert "List bits Pairs times the logarithm" in page.words
+    assert "one that elicits what the model knows needs fewer" in page.words
+    assert "List bits per token" in page.words
+    assert "not subtracted" not in page.words
+
+
+def test_the_choice_among_random_pairs_is_not_subtracted(record):
+    record["task"]["answers_random"] = True
+    words = Page(render(record)).words
+    assert "bits of that choice are not subtracted" in words
+    assert "list bits" not in words.lower()
+    assert "these facts" not in words
+
+
+def test_who_scored_the_baselines_is_told(page):
+    assert "scored by promptlimits, not decoded again by stock tools" in page.words
+    assert "judged the same way" not in page.words
 
 
 def test_everything_a_reader_needs_is_there(page):
@@ -275,7 +333,10 @@ def test_no_ceiling_is_said_as_such(record):
     for bracket in record["brackets"]:
         bracket["ceiling"]["pairs"] = None
     words = Page(render(record)).words
-    assert "no limit There is a single answer to give" in words
+    assert "Proved nothing There is a single answer to give" in words
+    assert "this theorem does not limit how many are held" in words
+    assert "nothing limits" not in words
+    assert "1 in 1,048,576" not in words
     assert "There is no ceiling to set beside the floor." in words
 
 
@@ -284,9 +345,22 @@ def test_pairs_answered_without_a_prompt_are_owned_up_to(record):
     assert "1 of them the model also answers without a prompt." in Page(render(record)).words
 
 
-def test_the_limits_may_meet(record):
+def test_the_limits_may_meet_where_answers_are_random(record):
     record["brackets"][0]["ceiling"]["pairs"] = 40
+    words = Page(render(record)).words
+    assert "The two numbers are the same, but the ceiling is about random answers only." in words
+    record["task"]["answers_random"] = True
     assert "The two limits meet." in Page(render(record)).words
+
+
+def test_facts_above_the_ceiling_are_no_gap(record):
+    record["brackets"][0]["ceiling"]["pairs"] = 39
+    words = Page(render(record)).words
+    assert (
+        "The floor is above the ceiling: the model predicts such answers, so the ceiling for "
+        "random answers does not limit them." in words
+    )
+    assert "What lies between 40" not in words
 
 
 def test_a_floor_above_its_ceiling_makes_no_page(record, tmp_path):
@@ -305,14 +379,16 @@ def test_the_loading_code_is_python_that_names_the_best_witness(record):
     strings = [n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant)]
     assert {'odd "path\\\n\u202e', "witness-2-tokens", "France"} <= set(strings)
     assert "dtype=torch.float32" in code
-    assert "# 'Paris'" in code
+    assert "# 'Paris' True" in code
+    assert max(map(len, code.splitlines())) <= 100
 
 
 def test_keys_of_random_tokens_are_posed_as_ids(record):
     record["task"]["answers_random"] = True
     code = sections.load_code(parse_record(record))
     ast.parse(code)
-    assert '"key_ids"' in code
+    assert 'if answer["counted"]' in code
+    assert "France" not in code
     assert "'witness-2-tokens'" in code
 
 
@@ -322,12 +398,6 @@ def test_the_best_prompt_is_the_one_to_verify(make_record):
     assert sections.verify_code(parse_record(record)) == (
         "promptlimits verify witness-1-tokens\npython witness-1-tokens/replay.py --model 'my model'"
     )
-
-
-def test_the_loading_code_leaves_room_for_the_longest_answer(record):
-    answer = record["brackets"][1]["floor"]["answers"][3]
-    answer["value"] = "\u00e9" * 50
-    assert "max_new_tokens=101" in sections.load_code(parse_record(record))
 
 
 @pytest.mark.parametrize(

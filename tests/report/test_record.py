@@ -51,7 +51,9 @@ def test_other_schemas_are_refused_with_their_own_remedy(record, schema, remedy)
         (("brackets", 0, "floor", "status"), "estimated"),
         (("brackets", 0, "ceiling", "status"), "found"),
         (("brackets", 0, "ceiling", "bits"), float("nan")),
-        (("brackets", 0, "ceiling", "share_log2"), 1),
+        (("brackets", 0, "ceiling", "share_log2"), 0),
+        (("brackets", 0, "ceiling", "share_log2"), None),
+        (("brackets", 0, "ceiling", "pool"), -1),
         (("brackets", 0, "prompt_tokens"), 0),
     ],
 )

@@ -34,11 +34,31 @@ def test_the_row_of_a_length(record):
     assert row == ["1", "token", "40", "found", "2,329", "proved", "316.9", "100.2"]
 
 
-def test_it_fits_80_columns_with_large_numbers(make_record):
+def test_the_ceilings_are_said_to_be_about_random_lists_but_for_a_share(record):
+    text = " ".join(printed(record).split())
+    assert "ceiling for" in text
+    assert "random lists*" in text
+    assert (
+        "* random lists longer than this are out of reach of any prompt of that length (proved, "
+        "but for at most 1 in 1,048,576 of them); never about these facts" in text
+    )
+
+
+@pytest.mark.parametrize(("drawn", "words"), [(True, "bits per"), (False, "list bits per")])
+def test_bits_of_facts_are_those_of_the_list(record, drawn, words):
+    record["task"]["answers_random"] = drawn
+    text = printed(record)
+    assert words in text
+    assert ("list bits" in text) is not drawn
+    assert ("these facts" in text) is not drawn
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_it_fits_80_columns_with_large_numbers(make_record, encoding):
     record = make_record(held={1: 246, 1024: 246})
     record["brackets"][1]["ceiling"]["pairs"] = 12_345_678
     record["brackets"][1]["seconds"] = 123_456.7
-    text = printed(record)
+    text = printed(record, encoding=encoding)
     assert max(map(len, text.splitlines())) <= 80
     for words in ("12,345,678 proved", "1,024 tokens", "123,456.7"):
         assert words in text
@@ -64,6 +84,7 @@ def test_a_task_without_a_ceiling(record):
     for bracket in record["brackets"]:
         bracket["ceiling"]["pairs"] = None
     assert "none" in printed(record)
+    assert "out of reach" not in printed(record)
 
 
 def test_summary_lines(record):

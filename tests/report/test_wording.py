@@ -67,8 +67,66 @@ def test_the_line_says_found_and_proved_and_random(record):
     parsed = parse_record(record)
     assert wording.summary_line(parsed, parsed.brackets[0]) == (
         "1 prompt token: 40 of 246 capitals held exactly (found, confirmed by stock PEFT); "
-        "no prompt of this size can hold more than 2,329 random answers from this set (proved)"
+        "of random lists of more than 2,329 answers from this set, at most 1 in 1,048,576 can be "
+        "answered in full by any prompt of this size (proved)"
     )
+
+
+@pytest.mark.parametrize("pool", [2330, 5000])
+def test_the_line_of_a_list_longer_than_its_ceiling_names_the_lists_length(record, pool):
+    record["brackets"][0]["ceiling"]["pool"] = pool
+    parsed = parse_record(record)
+    assert wording.ceiling_sentence(parsed, parsed.brackets[0]) == (
+        f"of random lists of {pool:,} answers from this set, at most 1 in 1,048,576 can have more "
+        "than 2,329 right behind any prompt of this size (proved)"
+    )
+
+
+@pytest.mark.parametrize("pool", [0, 246, 2329])
+def test_the_line_of_a_list_within_its_ceiling_is_about_longer_lists(record, pool):
+    record["brackets"][0]["ceiling"]["pool"] = pool
+    parsed = parse_record(record)
+    assert "random lists of more than 2,329 answers" in wording.ceiling_sentence(
+        parsed, parsed.brackets[0]
+    )
+
+
+def test_a_record_that_names_no_pool_means_the_list(record):
+    del record["brackets"][0]["ceiling"]["pool"]
+    record["task"]["pairs"] = 2330
+    parsed = parse_record(record)
+    assert wording.chosen_from(parsed, parsed.brackets[0]) == 2330
+
+
+@pytest.mark.parametrize("pool", [246, 5000])
+@pytest.mark.parametrize("log2", [-20, -7.5])
+def test_every_sentence_about_a_ceiling_names_random_lists_and_the_share(record, pool, log2):
+    for bracket in record["brackets"]:
+        bracket["ceiling"].update(pool=pool, share_log2=log2)
+    parsed = parse_record(record)
+    share = {-20: "1 in 1,048,576", -7.5: "1 in 128"}[log2]
+    sentences = [wording.longer_lists(parsed)]
+    for bracket in parsed.brackets:
+        sentences.append(wording.ceiling_sentence(parsed, bracket))
+        sentences.append(wording.summary_line(parsed, bracket))
+    for sentence in sentences:
+        assert "random lists" in sentence
+        assert f"at most {share}" in sentence
+        assert "proved" in sentence
+        assert "any prompt of" in sentence
+
+
+def test_one_sentence_for_several_ceilings_names_the_largest_share(record):
+    record["brackets"][1]["ceiling"]["share_log2"] = -10
+    assert "1 in 1,024 of them" in wording.longer_lists(parse_record(record))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "name"), [(True, "bits"), (False, "list bits"), (None, "list bits")]
+)
+def test_only_random_answers_take_the_bits_of_their_list(record, drawn, name):
+    record["task"]["answers_random"] = drawn
+    assert wording.bits_name(parse_record(record).task) == name
 
 
 def test_the_line_of_a_floor_of_zero_claims_nothing(make_record):
@@ -84,8 +142,17 @@ def test_the_line_without_a_ceiling(record):
     record["brackets"][0]["ceiling"]["pairs"] = None
     parsed = parse_record(record)
     line = wording.summary_line(parsed, parsed.brackets[0])
-    assert "there is no ceiling" in line
+    assert "the theorem gives no ceiling" in line
     assert "proved" not in line
+    assert "1 in" not in line
+
+
+def test_without_a_ceiling_there_is_no_sentence_about_longer_lists(record):
+    record["brackets"][0]["ceiling"]["pairs"] = None
+    record["brackets"][0]["ceiling"]["share_log2"] = -1
+    assert "1 in 1,048,576" in wording.longer_lists(parse_record(record))
+    record["brackets"][1]["ceiling"]["pairs"] = None
+    assert wording.longer_lists(parse_record(record)) == ""
 
 
 def test_lists_of_ones_own_are_called_pairs(record):
@@ -95,7 +162,7 @@ def test_lists_of_ones_own_are_called_pairs(record):
 
 @pytest.mark.parametrize(
     ("log2", "shown"),
-    [(-20, "1 in 1,048,576"), (-20.9, "1 in 1,048,576"), (-300, "1 in 2^300"), (None, "")],
+    [(-20, "1 in 1,048,576"), (-20.9, "1 in 1,048,576"), (-300, "1 in 2^300"), (-0.5, "1 in 1")],
 )
 def test_the_share_is_never_understated(record, log2, shown):
     record["brackets"][0]["ceiling"]["share_log2"] = log2

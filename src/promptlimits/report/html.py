@@ -102,12 +102,16 @@ def _wording(record: Record) -> dict[str, Any]:
         "duration": wording.duration,
         "bits_down": wording.bits_down,
         "bits_up": wording.bits_up,
-        "share": wording.share_of_lists,
+        "ceiling_claim": functools.partial(wording.ceiling_claim, record),
+        "share": wording.share_of_lists(*(each.ceiling for each in record.brackets)),
+        "longer_lists": wording.longer_lists(record),
+        "choice": any(wording.chosen_from(record, each) for each in record.brackets),
+        "bits_name": wording.bits_name(record.task),
         "baseline_detail": wording.baseline_detail,
         "any_uncounted": any(map(sections.uncounted, record.brackets)),
         "uncounted": sections.uncounted,
         "held_unprompted": sections.held_unprompted,
-        "between": sections.between,
+        "between": functools.partial(sections.between, record),
         "remedies": sections.remedies,
     }
 

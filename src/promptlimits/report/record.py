@@ -111,7 +111,13 @@ class Floor(_Part):
 
 
 class Ceiling(_Part):
-    """Random pairs that no prompt of this length holds more of; None where there is no limit."""
+    """What a theorem says of lists of random answers, but for a share of those lists.
+
+    Lists of more than `pairs` answers cannot be answered in full by any prompt of this length;
+    if `pool` is larger than `pairs`, lists of `pool` answers cannot have more than `pairs` of
+    them right. It says nothing about the best of a longer list, and nothing about facts. None
+    where the theorem gives no ceiling.
+    """
 
     status: Literal["proved"]
     pairs: Count | None
@@ -121,7 +127,10 @@ class Ceiling(_Part):
     statement: str
     assumptions: tuple[str, ...] = ()
     certificate: str | None = None
-    share_log2: Annotated[float, Field(le=0, allow_inf_nan=False)] | None = None
+    # Without the share of lists let through there is no claim to print.
+    share_log2: Annotated[float, Field(lt=0, allow_inf_nan=False)]
+    # Length of the lists of which a prompt may choose what it holds; None: that of the task.
+    pool: Count | None = None
 
 
 class Attempt(_Part):

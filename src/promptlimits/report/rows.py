@@ -15,11 +15,12 @@ class BracketRow:
     Attributes:
         prompt_tokens: P.
         floor_pairs: Pairs that a prompt on disk holds (found).
-        floor_bits: The same in bits of the answer set.
+        floor_bits: The same in bits of the answer set: what so many random answers would take.
         bits_per_prompt_token: `floor_bits` over P.
-        ceiling_pairs: Random pairs that no prompt of this length holds more of (proved), or
-            None where there is no limit: a single answer to give.
-        ceiling_bits: The same in bits of the answer set; those of the prompt without a limit.
+        ceiling_pairs: Lists of more random answers than this cannot be answered in full by any
+            prompt of this length, but for a share of the lists (proved). None where the theorem
+            gives no ceiling: there is a single answer to give.
+        ceiling_bits: The same in bits of the answer set; those of the prompt without a ceiling.
         seconds: Time spent at this length.
         stopped_because: What ended the search.
     """

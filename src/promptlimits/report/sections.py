@@ -103,7 +103,7 @@ def _cell(answer: Answer | None) -> PairCell:
 def load_code(record: Record) -> str:
     """Python that answers a held pair with stock PEFT, or nothing without a witness.
 
-    Keys of random tokens are posed as ids: no text need give them.
+    The pair is chosen by its key; one of random tokens by its place, for no text need give it.
 
     Args:
         record: The parsed record.
@@ -119,15 +119,13 @@ def load_code(record: Record) -> str:
     shown = next((each for each in held if len(each.key) + len(each.value) <= 60), None)
     if shown is None and held:
         shown = min(held, key=lambda answer: len(answer.key) + len(answer.value))
-    # An answer has at most one token per byte; one more for the end marker.
-    tokens = max((len(answer.value.encode("utf-8", "replace")) for answer in held), default=63) + 1
-    return resource("load_ids.py.txt" if record.task.answers_random else "load.py.txt").format(
+    by_key = shown is not None and not record.task.answers_random
+    return resource("load.py.txt").format(
         model=ascii(record.model.path),
         dtype=_dtype(record.model.compute_dtype),
         adapter=ascii(best.floor.witness),
-        key=ascii(shown.key if shown else "your key"),
-        expected=f"  # {wording.clip(shown.value)!a}" if shown else "",
-        tokens=tokens,
+        wanted=f'pair["key"] == {shown.key!a}' if shown and by_key else 'answer["counted"]',
+        expected=f"  # {wording.clip(shown.value)!a} True" if shown and by_key else "",
     )
 
 
@@ -172,13 +170,20 @@ def held_unprompted(bracket: Bracket) -> int:
     )
 
 
-def between(bracket: Bracket) -> str:
+def between(record: Record, bracket: Bracket) -> str:
     """What is known of the gap between the two limits, as a sentence."""
     floor, ceiling = bracket.floor.pairs, bracket.ceiling.pairs
     if ceiling is None:
         return "There is no ceiling to set beside the floor."
+    # A record of random answers with such a floor does not parse.
+    if floor > ceiling:
+        return (
+            "The floor is above the ceiling: the model predicts such answers, so the ceiling "
+            "for random answers does not limit them."
+        )
     if floor == ceiling:
-        return "The two limits meet."
+        same = "The two numbers are the same, but the ceiling is about random answers only."
+        return "The two limits meet." if record.task.answers_random else same
     factor = f", a factor of {ceiling / floor:,.3g}" if floor else ""
     gap = f"{wording.count(floor)} and {wording.count(ceiling)}"
     return f"What lies between {gap} is not known{factor}."

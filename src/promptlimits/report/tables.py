@@ -15,19 +15,13 @@ from promptlimits.report.rows import BaselineRow, BracketRow, as_record, baselin
 from promptlimits.report.wording import (
     baseline_detail,
     bits_down,
+    bits_name,
     clean,
     count,
+    longer_lists,
     noun,
     plural,
     summary_line,
-)
-
-# Each number carries its own status word, so that no cell is read as another kind.
-_NUMBER_HEADERS = (
-    "floor:\npairs held",
-    "ceiling on\nrandom pairs",
-    "bits per\nprompt token",
-    "seconds",
 )
 
 
@@ -80,13 +74,16 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
         return Text(shown, style=style, overflow="fold")
 
     title = f"{record.model.name}: {count(record.task.pairs)} {noun(record.task)}"
+    footnote = longer_lists(record)
     table = Table(
         title=text(title, "bold"),
         title_justify="left",
+        caption=text(f"* {footnote}; {_never(record)}") if footnote else None,
+        caption_justify="left",
         box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD,
     )
     table.add_column("prompt", vertical="bottom")
-    for header in _NUMBER_HEADERS:
+    for header in _number_headers(record):
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for row in rows(record):
         table.add_row(*(text(cell) for cell in _bracket_cells(row)))
@@ -95,6 +92,20 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
     for baseline in baseline_rows(record):
         table.add_row(*(text(cell) for cell in _baseline_cells(baseline)))
     return table
+
+
+def _number_headers(record: Record) -> tuple[str, ...]:
+    """Headers of the numbers; each number carries its own status word in its cell."""
+    return (
+        "floor:\npairs held",
+        "ceiling for\nrandom lists*",
+        f"{bits_name(record.task)} per\nprompt token",
+        "seconds",
+    )
+
+
+def _never(record: Record) -> str:
+    return "never about facts" if record.task.answers_random else "never about these facts"
 
 
 def _bracket_cells(row: BracketRow) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Numbers and sentences, worded alike in the terminal and on the page.
 
-Three words stay apart everywhere: a ceiling is proved, a floor is found, and a ceiling
-speaks about random answers from the answer set, never about the facts of one list.
+A ceiling is proved, a floor is found: the two words stay apart everywhere. A ceiling speaks
+about lists of random answers from the answer set, all of them but a share that is always
+named, and never about the facts of one list.
 """
 
 from __future__ import annotations
@@ -103,12 +104,23 @@ def baseline_detail(row: BaselineRow) -> str:
     return ", ".join(details)
 
 
-def share_of_lists(ceiling: Ceiling) -> str:
-    """The share of random lists that may pass the ceiling: "1 in 1,048,576", or nothing."""
-    if ceiling.share_log2 is None:
-        return ""
-    power = math.floor(-ceiling.share_log2)
+def share_of_lists(*ceilings: Ceiling) -> str:
+    """The share of random lists that may pass the ceiling: "1 in 1,048,576".
+
+    Of several ceilings it is the largest share, which is true of them all.
+    """
+    power = math.floor(-max(ceiling.share_log2 for ceiling in ceilings))
     return f"1 in {count(2**power)}" if power <= 40 else f"1 in 2^{power}"
+
+
+def chosen_from(record: Record, bracket: Bracket) -> int | None:
+    """Length of the lists that the ceiling is about, where that is above the ceiling.
+
+    None where the ceiling is about whole lists longer than itself.
+    """
+    ceiling = bracket.ceiling
+    pool = record.task.pairs if ceiling.pool is None else ceiling.pool
+    return pool if ceiling.pairs is not None and pool > ceiling.pairs else None
 
 
 def floor_sentence(record: Record, bracket: Bracket) -> str:
@@ -121,19 +133,51 @@ def floor_sentence(record: Record, bracket: Bracket) -> str:
     return f"{count(held)} of {count(task.pairs)} {noun(task)} held exactly ({how})"
 
 
-def ceiling_sentence(bracket: Bracket) -> str:
-    """What was proved at this prompt length, in plain words."""
-    if bracket.ceiling.pairs is None:
-        return "there is no ceiling, for there is a single answer to give"
+def ceiling_claim(record: Record, bracket: Bracket) -> str:
+    """The theorem at this prompt length, without the word for its status."""
+    ceiling, pool = bracket.ceiling, chosen_from(record, bracket)
+    if ceiling.pairs is None:
+        return "the theorem gives no ceiling, for there is a single answer to give"
+    most, share = count(ceiling.pairs), share_of_lists(ceiling)
+    if pool is None:
+        return (
+            f"of random lists of more than {most} answers from this set, at most {share} can be "
+            "answered in full by any prompt of this size"
+        )
     return (
-        f"no prompt of this size can hold more than {count(bracket.ceiling.pairs)} "
-        "random answers from this set (proved)"
+        f"of random lists of {count(pool)} answers from this set, at most {share} can have more "
+        f"than {most} right behind any prompt of this size"
     )
+
+
+def ceiling_sentence(record: Record, bracket: Bracket) -> str:
+    """What was proved at this prompt length, in plain words."""
+    claim = ceiling_claim(record, bracket)
+    return claim if bracket.ceiling.pairs is None else f"{claim} (proved)"
+
+
+def longer_lists(record: Record) -> str:
+    """The ceilings of a record in the fewest words that are true; nothing without a ceiling."""
+    ceilings = [each.ceiling for each in record.brackets if each.ceiling.pairs is not None]
+    if not ceilings:
+        return ""
+    return (
+        "random lists longer than this are out of reach of any prompt of that length "
+        f"(proved, but for at most {share_of_lists(*ceilings)} of them)"
+    )
+
+
+def bits_name(task: Task) -> str:
+    """What the bits of a floor are called.
+
+    Only random answers take as many bits as the list has; facts that a prompt elicits take fewer.
+    """
+    return "bits" if task.answers_random else "list bits"
 
 
 def summary_line(record: Record, bracket: Bracket) -> str:
     """Both limits at one prompt length as one line of plain words."""
     return (
         f"{plural(bracket.prompt_tokens, 'prompt token')}: "
-        f"{floor_sentence(record, bracket)}; {ceiling_sentence(bracket)}"
+        f"{floor_sentence(record, bracket)}; {ceiling_sentence(record, bracket)}"
     )

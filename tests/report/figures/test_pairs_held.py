@@ -1,4 +1,5 @@
 import itertools
+import math
 import re
 from xml.etree import ElementTree
 
@@ -20,7 +21,11 @@ def test_data(record):
     assert shown.ceilings == (2329, 4655)
     assert shown.levels == (("no prompt", 3), ("in context", 200), ("whole list", 246))
     assert shown.title == "Pairs held against prompt length, 246 capitals"
-    assert "1 prompt token: floor 40 found, ceiling 2,329 random pairs proved" in shown.description
+    assert shown.share == "1 in 1,048,576"
+    assert "1 prompt token: floor 40 found, ceiling for random lists 2,329 proved" in (
+        shown.description
+    )
+    assert "proved, but for at most 1 in 1,048,576" in shown.description
     assert "in context: 200" in shown.description
 
 
@@ -30,7 +35,31 @@ def test_data_without_a_ceiling(record):
     shown = data(record)
     assert shown.ceilings == ()
     assert "no ceiling" in shown.description
-    assert "no prompt holds more" not in words(svg(shown))
+    assert "out of reach" not in words(svg(shown))
+    assert "out of reach" not in shown.description
+
+
+def test_the_label_of_the_ceilings_is_about_random_lists_but_for_a_share(record):
+    drawn = words(svg(data(record)))
+    assert "proved: random lists longer than this are" in drawn
+    assert "out of reach (but for 1 in 1,048,576)" in drawn
+
+
+@pytest.mark.parametrize("lengths", [(1,), (1, 2), (2, 4, 8), (8, 9), (1, 1024, 1025)])
+def test_nothing_is_proved_off_the_lengths_that_were_asked(make_record, lengths):
+    """The ceiling between two lengths, or past the last, is another: no wash, no line there."""
+    axes = Figure().add_subplot()
+    draw(data(make_record(held=dict.fromkeys(lengths, 3))), axes)
+    places = [math.log2(length) for length in lengths]
+    left, right = axes.get_xlim()
+    washes = [wash.get_paths()[0].get_extents() for wash in axes.collections]
+    bars = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 2.4]
+    bars = [bar for bar in bars if bar[0] != bar[1]]
+    assert len(washes) == len(bars) == len(lengths)
+    for place, wash, bar in zip(places, washes, bars, strict=True):
+        assert (wash.x0 + wash.x1) / 2 == pytest.approx(place)
+        assert [wash.x0, wash.x1] == pytest.approx(list(bar))
+        assert wash.x1 - wash.x0 <= 0.13 * (right - left)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +87,9 @@ def test_marks_stand_at_the_numbers(record):
     floors = next(line for line in axes.lines if line.get_marker() == "o")
     assert list(floors.get_ydata()) == [40, 71]
     assert list(floors.get_xdata()) == [0, 1]
-    heavy = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "_"]
-    assert heavy == [2329, 4655]
+    level = [line for line in axes.lines if len(set(line.get_xdata())) == 2]
+    heavy = [line.get_ydata() for line in level if line.get_linewidth() == 2.4]
+    assert [list(ends) for ends in heavy] == [[2329, 2329], [4655, 4655]]
 
 
 def test_the_scale_is_logarithmic_above_one_and_shows_zero(record):

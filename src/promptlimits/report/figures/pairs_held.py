@@ -26,7 +26,15 @@ from promptlimits._typing import JsonObject
 from promptlimits.report.figures.labels import short_count, spread, thinned
 from promptlimits.report.record import Record
 from promptlimits.report.rows import BracketRow, as_record, baseline_rows, rows
-from promptlimits.report.wording import clean, clip, count, noun, plural
+from promptlimits.report.wording import (
+    clean,
+    clip,
+    count,
+    longer_lists,
+    noun,
+    plural,
+    share_of_lists,
+)
 
 # Drawn in the light palette; `svg` turns each into var(--name, fallback).
 _COLOURS: Final = {
@@ -49,8 +57,9 @@ class PairsHeldData:
     Attributes:
         prompt_tokens: P of each point, rising.
         floors: Pairs found at each length.
-        ceilings: Random pairs proved to be the most at each length; empty where there is no
-            limit.
+        ceilings: The proved ceiling for lists of random answers at each length; empty where
+            the theorem gives none.
+        share: At most this share of random lists longer than a ceiling is within reach.
         levels: Horizontal lines: a name and a number of pairs, the list itself last.
         title: Name of the drawing, for those who do not see it.
         description: Every number of the drawing in words, for the same readers.
@@ -59,6 +68,7 @@ class PairsHeldData:
     prompt_tokens: tuple[int, ...]
     floors: tuple[int, ...]
     ceilings: tuple[int, ...]
+    share: str
     levels: tuple[tuple[str, int], ...]
     title: str
     description: str
@@ -81,13 +91,16 @@ def data(record: JsonObject | Record) -> PairsHeldData:
     ceilings = tuple(row.ceiling_pairs for row in brackets if row.ceiling_pairs is not None)
     points = "; ".join(_point(row) for row in brackets)
     lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in levels)
+    meaning = longer_lists(parsed)
+    ceiling_words = f" Ceilings: {meaning}." if meaning else ""
     return PairsHeldData(
         prompt_tokens=tuple(row.prompt_tokens for row in brackets),
         floors=tuple(row.floor_pairs for row in brackets),
         ceilings=ceilings if len(ceilings) == len(brackets) else (),
+        share=share_of_lists(*(bracket.ceiling for bracket in parsed.brackets)),
         levels=tuple(levels),
         title=f"Pairs held against prompt length, {count(parsed.task.pairs)} {noun(parsed.task)}",
-        description=f"{points}. Horizontal lines, {lines}.",
+        description=f"{points}.{ceiling_words} Horizontal lines, {lines}.",
     )
 
 
@@ -95,7 +108,7 @@ def _point(row: BracketRow) -> str:
     floor = f"{plural(row.prompt_tokens, 'prompt token')}: floor {count(row.floor_pairs)} found"
     if row.ceiling_pairs is None:
         return f"{floor}, no ceiling"
-    return f"{floor}, ceiling {count(row.ceiling_pairs)} random pairs proved"
+    return f"{floor}, ceiling for random lists {count(row.ceiling_pairs)} proved"
 
 
 def _plain(name: str) -> str:
@@ -158,7 +171,7 @@ def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
     # More room on the right: the numbers of the floors stand there.
     axes.set_xlim(places[0] - margin, places[-1] + 1.5 * margin)
     axes.set_yscale("symlog", linthresh=1, linscale=0.6)
-    axes.set_ylim(-0.25, 16 * max(*shown.ceilings, *(pairs for _, pairs in shown.levels), 1))
+    axes.set_ylim(-0.25, 40 * max(*shown.ceilings, *(pairs for _, pairs in shown.levels), 1))
     axes.yaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(13))]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(round(value))))
@@ -200,26 +213,32 @@ def _draw_levels(shown: PairsHeldData, axes: Axes) -> None:
 
 
 def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
-    left, right = axes.get_xlim()
     top = axes.get_ylim()[1]
-    # The washed region is closed to random lists; it reaches past the outermost lengths.
-    places = (left, *_positions(shown), right)
-    ceilings = (shown.ceilings[0], *shown.ceilings, shown.ceilings[-1])
-    axes.fill_between(places, ceilings, top, color=_WASH, linewidth=0, zorder=0)
-    axes.plot(places[1:-1], shown.ceilings, color=_PROVED, linewidth=1.6, zorder=3)
+    half = _half_width(shown, axes)
     limits = zip(_positions(shown), shown.floors, shown.ceilings, strict=True)
     for place, floor, pairs in limits:
+        # A column of its own for each length: between two lengths nothing was computed.
+        sides = (place - half, place + half)
+        axes.fill_between(sides, pairs, top, color=_WASH, linewidth=0, zorder=0)
         axes.plot([place, place], [floor, pairs], color=_RULE, linewidth=1.2, zorder=2)
-        axes.plot([place], [pairs], marker="_", markersize=26, markeredgewidth=2.4, color=_PROVED)
+        axes.plot(sides, [pairs, pairs], color=_PROVED, linewidth=2.4, zorder=3)
     _label(shown, axes, shown.ceilings, colour=_PROVED, above=True)
     axes.annotate(
-        "no prompt holds more random pairs",
+        f"proved: random lists longer than this are\nout of reach (but for {shown.share})",
         xy=(0.025, 0.975),
         xycoords="axes fraction",
         verticalalignment="top",
         fontsize=9,
         color=_PROVED,
     )
+
+
+def _half_width(shown: PairsHeldData, axes: Axes) -> float:
+    """Half the width of a ceiling's bar: a thumb's breadth, less where lengths stand close."""
+    left, right = axes.get_xlim()
+    steps = [after - before for before, after in itertools.pairwise(_positions(shown))]
+    wide = right - left
+    return max(0.008 * wide, min([0.06 * wide, *(0.4 * step for step in steps)]))
 
 
 def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:

@@ -18,8 +18,8 @@ class Answer:
         value: The value it should answer.
         decoded: Text of what it did answer.
         generated_ids: Ids of what it answered, the end marker last if it came.
-        exact: Whether the ids are those of the value, end marker included, and the key is
-            what it was recorded to be.
+        exact: Whether the ids are the recorded ones, end marker included, and those stand for
+            the recorded key and value.
         fault: Why it is not exact; empty where it is.
     """
 
@@ -57,7 +57,7 @@ class Verification:
 
     @property
     def pairs_exact(self) -> int:
-        """Pairs answered exactly."""
+        """Pairs answered exactly; a floor leaves out those answered without a prompt, too."""
         return sum(answer.exact for answer in self.answers)
 
     @property
@@ -66,7 +66,11 @@ class Verification:
         return len(self.answers)
 
     def to_json(self) -> JsonObject:
-        """The form in witness.json; a pair counts only if it is exact."""
+        """The form in witness.json; a pair counts only if it is exact.
+
+        It knows nothing of what the model answers without a prompt: the floor of a bracket,
+        which leaves such pairs out, can be smaller than `pairs_exact`.
+        """
         document: JsonObject = {"pairs_exact": self.pairs_exact, "of": self.of, **asdict(self)}
         document["answers"] = [
             {**asdict(answer), "generated_ids": list(answer.generated_ids), "counted": answer.exact}

@@ -2,7 +2,8 @@
 
 Stock transformers loads the model, stock PEFT loads the prompt, stock `generate` decodes
 greedily, running free: its own tokens are its input, so one wrong token is a wrong answer.
-The tokens are compared with the recorded ones exactly, end marker included. Nothing that
+The tokens are compared with the recorded ones exactly, end marker included, and those with
+the texts they are said to stand for (`answer_check`). Nothing that
 training used (shared prefix, packing, its attention) is on this path, and
 `verify_in_fresh_process` leaves not even its memory behind.
 
@@ -22,14 +23,15 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from promptlimits._typing import JsonObject
+from promptlimits.capacity.answer_check import check_answer, stop_ids
 from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, verify_in_fresh_process
-from promptlimits.capacity.verification import Answer, Verification
+from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
     Witness,
     WitnessPair,
@@ -45,10 +47,6 @@ if TYPE_CHECKING:
     from promptlimits.models.huggingface.stock import StockModel
 
 __all__ = ["confirm", "save_witness", "verify_in_fresh_process", "verify_witness"]
-
-_WRONG_KEY: Final = "the tokenizer reads the key as other ids"
-_WRONG_ANSWER: Final = "another answer"
-_NO_END: Final = "the answer goes on where it should end"
 
 
 def verify_witness(
@@ -77,7 +75,7 @@ def verify_witness(
 
     Raises:
         UserError: The witness is broken or altered, or the model is missing, is another one,
-            or reads fewer tokens than the pairs have.
+            has no end marker, or cannot read the pairs.
     """
     from promptlimits.models.huggingface.quiet import quiet
 
@@ -94,10 +92,12 @@ def verify_witness(
             remedy="give the model it was found with, or allow any weights (--any-weights)",
         )
     _require_room(stock, prompt, witness)
+    stops = stop_ids(stock)
     with quiet():
-        generated = _generate(stock, directory, witness.pairs, batch_size=batch_size)
+        generated = _generate(stock, directory, witness.pairs, stops, batch_size=batch_size)
+        as_text = witness.posed_as == "text"
         answers = tuple(
-            _answer(stock, pair, ids, posed_as_text=witness.posed_as == "text")
+            check_answer(stock.tokenizer, pair, ids, stops=stops, posed_as_text=as_text)
             for pair, ids in zip(witness.pairs, generated, strict=True)
         )
     return Verification(
@@ -184,6 +184,15 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
             got=width,
             remedy="give the model the witness was found with",
         )
+    most = max(max(*pair.key_ids, *pair.value_ids) for pair in witness.pairs)
+    rows = embedding.weight.shape[0]
+    if most >= rows:
+        raise UserError(
+            "model",
+            f"have an embedding for every token of the pairs (the largest is {most})",
+            got=f"{rows} embeddings",
+            remedy="give the model the witness was found with",
+        )
     longest = prompt.shape[0] + max(
         len(pair.key_ids) + _longest_answer(witness.pairs) for pair in witness.pairs
     )
@@ -201,14 +210,18 @@ def _longest_answer(pairs: Iterable[WitnessPair]) -> int:
 
 
 def _generate(
-    stock: StockModel, directory: Path, pairs: Sequence[WitnessPair], *, batch_size: int
+    stock: StockModel,
+    directory: Path,
+    pairs: Sequence[WitnessPair],
+    stops: tuple[int, ...],
+    *,
+    batch_size: int,
 ) -> list[tuple[int, ...]]:
     """What stock `generate` answers to each key, up to the first end marker."""
     from peft import PeftModel
 
     from promptlimits.models.huggingface.stock import decode_greedily
 
-    stops = tuple(sorted({*stock.stop_ids, *(pair.value_ids[-1] for pair in pairs)}))
     decode_greedily(stock.model, stop_ids=stops)
     model = PeftModel.from_pretrained(stock.model, os.fspath(directory))
     model.eval()
@@ -241,36 +254,6 @@ def _up_to_stop(row: Sequence[int], stops: Sequence[int]) -> tuple[int, ...]:
         if token in stops:
             return tuple(row[: position + 1])
     return tuple(row)
-
-
-def _answer(
-    stock: StockModel, pair: WitnessPair, ids: tuple[int, ...], *, posed_as_text: bool
-) -> Answer:
-    fault = ""
-    if posed_as_text and not _reads_as(stock.tokenizer, pair):
-        fault = _WRONG_KEY
-    elif ids != pair.value_ids:
-        fault = _NO_END if ids[: len(pair.value_ids) - 1] == pair.value_ids[:-1] else _WRONG_ANSWER
-    # The end marker is no text, be it special to the tokenizer or not.
-    said = ids[:-1] if ids[-1:] == pair.value_ids[-1:] else ids
-    decoded = stock.tokenizer.decode(
-        list(said), skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return Answer(
-        key=pair.key,
-        value=pair.value,
-        decoded=decoded.strip(),
-        generated_ids=ids,
-        exact=not fault,
-        fault=fault,
-    )
-
-
-def _reads_as(tokenizer: Any, pair: WitnessPair) -> bool:
-    """Whether the stock tokenizer gives the key's ids, less a closing marker it may add."""
-    ids = tuple(tokenizer(pair.key).input_ids)
-    rest = ids[len(pair.key_ids) :]
-    return ids[: len(pair.key_ids)] == pair.key_ids and set(rest) <= set(tokenizer.all_special_ids)
 
 
 def _tools(compute_dtype: str) -> str:

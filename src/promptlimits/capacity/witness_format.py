@@ -16,32 +16,51 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.atomic_folder import recover, replace_file, write_folder
 from promptlimits.capacity.replay_template import REPLAY
+from promptlimits.capacity.witness_adapter import (
+    adapter_bytes,
+    adapter_config,
+    prompt_sha256,
+    read_adapter,
+)
+from promptlimits.capacity.witness_files import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    REPLAY_FILE,
+    WITNESS_FILE,
+    altered,
+    broken,
+    json_bytes,
+    read_object,
+)
 from promptlimits.errors import UserError
 from promptlimits.models.protocol import EncodedPair, ModelCard
 from promptlimits.store.provenance import canonical_json
 from promptlimits.store.records import now
 
-WITNESS_SCHEMA = 1
-WITNESS_FILE = "witness.json"
-ADAPTER_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-REPLAY_FILE = "replay.py"
-TENSOR = "prompt_embeddings"
-DECODING = "greedy, max_new_tokens = longest answer"
+__all__ = [
+    "Witness",
+    "WitnessPair",
+    "prompt_sha256",
+    "read_prompt",
+    "read_witness",
+    "save_witness",
+    "write_verification",
+]
+
+WITNESS_SCHEMA: Final = 1
+DECODING: Final = "greedy, max_new_tokens = longest answer"
 
 PosedAs: TypeAlias = Literal["text", "ids"]
-_Ids: TypeAlias = Annotated[tuple[int, ...], Field(min_length=1)]
+_Ids: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 _Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -50,7 +69,7 @@ class _Frozen(BaseModel):
 
 
 class WitnessPair(_Frozen):
-    """One recorded pair; `value_ids` ends with the end marker."""
+    """One recorded pair; `value_ids` should end with the end marker."""
 
     key: str
     value: str
@@ -77,6 +96,7 @@ class Witness(_Frozen):
         pairs: The recorded pairs, counted or not.
         posed_as: Whether keys are posed as text, which the stock tokenizer reads, or as ids.
         prompt_sha256: Of the prompt's float32 numbers, little-endian, row by row.
+        adapter_sha256: Of the whole adapter file.
         pairs_sha256: Of the canonical JSON of the pairs.
         verification: What the latest verification confirmed; None before the first.
     """
@@ -86,6 +106,7 @@ class Witness(_Frozen):
     pairs: Annotated[tuple[WitnessPair, ...], Field(min_length=1)]
     posed_as: PosedAs
     prompt_sha256: _Sha256
+    adapter_sha256: _Sha256
     pairs_sha256: _Sha256
     verification: dict[str, Any] | None
 
@@ -94,17 +115,47 @@ class Witness(_Frozen):
         """For each pair, whether it is claimed: all of them before the first verification."""
         if self.verification is None:
             return (True,) * len(self.pairs)
-        return tuple(answer.counted for answer in _Claims.model_validate(self.verification).answers)
+        return tuple(answer["counted"] for answer in self.verification["answers"])
 
 
-class _Claim(_Frozen):
+class _RecordedAnswer(_Frozen):
+    key: str
+    value: str
+    decoded: str
+    generated_ids: tuple[int, ...]
+    exact: bool
+    fault: str
     counted: bool
 
 
-class _Claims(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _RecordedVerification(_Frozen):
+    """What `Verification.to_json` writes, as far as it can be checked without the model."""
 
-    answers: tuple[_Claim, ...]
+    pairs_exact: int
+    of: int
+    answers: tuple[_RecordedAnswer, ...]
+    confirmed_by: str
+    prompt_sha256: _Sha256
+    weights_hash: str
+    same_weights: bool
+    created: str
+    seconds: float
+    versions: dict[str, Any]
+
+    def contradiction(self, witness: Witness) -> str:
+        """How it contradicts itself or its witness; empty if it does not."""
+        if len(self.answers) != len(witness.pairs):
+            return f"{len(self.answers)} answers were verified of {len(witness.pairs)} pairs"
+        pairs = [(pair.key, pair.value) for pair in witness.pairs]
+        if [(answer.key, answer.value) for answer in self.answers] != pairs:
+            return "the answers verified are to other pairs"
+        exact = [answer.exact for answer in self.answers]
+        counted = [answer.counted for answer in self.answers]
+        if counted != exact or (self.pairs_exact, self.of) != (sum(exact), len(exact)):
+            return "the pairs counted are not those that were exact"
+        if self.prompt_sha256 != witness.prompt_sha256:
+            return "another prompt was verified"
+        return ""
 
 
 def save_witness(
@@ -134,17 +185,20 @@ def save_witness(
         extra: Further facts for witness.json, such as the seed.
 
     Raises:
-        UserError: The prompt is not finite or of another shape, there are no pairs, or the
-            folder holds something else.
+        UserError: The prompt is not finite or of another shape, there are no pairs or two with
+            one key, or the folder holds something else.
         RunFailed: It could not be written; an older witness is unchanged.
     """
     _require_prompt(prompt, card)
     if not pairs:
         raise UserError("pairs", "not be empty", got="none", remedy="save what the prompt answers")
+    _require_distinct("pairs", [(pair.key, pair.key_ids) for pair in pairs])
     _require_replaceable(directory)
     numbers = prompt.detach().to("cpu").contiguous()
     recorded: list[JsonValue] = [_pair_json(pair) for pair in pairs]
     reference = _portable_reference(card)
+    adapter = adapter_bytes(numbers)
+    config = adapter_config(prompt_tokens=numbers.shape[0], dim=card.dim, reference=reference)
     document: JsonObject = {
         "schema": WITNESS_SCHEMA,
         "model": {**asdict(card), "reference": reference, "path": reference},
@@ -154,15 +208,16 @@ def save_witness(
         "posed_as": posed_as,
         "decoding": DECODING,
         "prompt_sha256": prompt_sha256(numbers),
+        "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
         "pairs_sha256": _pairs_sha256(recorded),
         "created": now(),
         "verification": None,
         "extra": dict(extra or {}),
     }
     files = {
-        ADAPTER_FILE: save({TENSOR: numbers}, metadata={"format": "pt"}),
-        CONFIG_FILE: _json_bytes(_adapter_config(numbers.shape[0], card.dim, reference)),
-        WITNESS_FILE: _json_bytes(document),
+        ADAPTER_FILE: adapter,
+        CONFIG_FILE: json_bytes(config),
+        WITNESS_FILE: json_bytes(document),
         REPLAY_FILE: REPLAY.encode("utf-8"),
     }
     write_folder(directory, files)
@@ -178,10 +233,11 @@ def read_witness(directory: Path) -> Witness:
         What it says.
 
     Raises:
-        UserError: There is none, it is not whole, it is newer than this program, or its pairs
-            were altered.
+        UserError: There is none, it is not whole, it is newer than this program, its pairs
+            were altered, two of them have one key, or what it says was verified is something
+            else.
     """
-    document = _read_object(directory, WITNESS_FILE)
+    document = read_object(directory, WITNESS_FILE)
     schema = document.get("schema")
     if isinstance(schema, int) and schema > WITNESS_SCHEMA:
         raise UserError(
@@ -192,16 +248,18 @@ def read_witness(directory: Path) -> Witness:
         )
     try:
         witness = Witness.model_validate_json(json.dumps(document))
-        claims = len(witness.counted)
+        contradiction = _contradiction(witness)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _broken(directory, WITNESS_FILE, f"{where}: {first['msg']}") from error
-    if claims != len(witness.pairs):
-        detail = f"{claims} answers were verified of {len(witness.pairs)} pairs"
-        raise _broken(directory, WITNESS_FILE, detail)
+        raise broken(directory, WITNESS_FILE, f"{where}: {first['msg']}") from error
     if _pairs_sha256(document["pairs"]) != witness.pairs_sha256:
-        raise _altered(directory, WITNESS_FILE, "pairs")
+        raise altered(directory, WITNESS_FILE, "pairs")
+    _require_distinct(
+        str(directory / WITNESS_FILE), [(pair.key, pair.key_ids) for pair in witness.pairs]
+    )
+    if contradiction:
+        raise broken(directory, WITNESS_FILE, contradiction)
     return witness
 
 
@@ -216,26 +274,19 @@ def read_prompt(directory: Path, witness: Witness) -> Tensor:
         (P, D) float32, finite.
 
     Raises:
-        UserError: A file is missing or broken, or the prompt was altered.
+        UserError: A file is missing, broken or altered, or holds more than that prompt.
     """
-    try:
-        tensors = load_file(directory / ADAPTER_FILE)
-    except (SafetensorError, OSError) as error:
-        raise _broken(directory, ADAPTER_FILE, str(error)) from error
-    prompt = tensors.get(TENSOR)
-    expected = (witness.prompt_tokens, witness.model.dim)
-    if prompt is None or tuple(prompt.shape) != expected or prompt.dtype != torch.float32:
-        found = {name: (*tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-        raise UserError(
-            str(directory / ADAPTER_FILE),
-            f"hold {TENSOR} of shape {expected} in float32",
-            got=found,
-            remedy="make the witness again with promptlimits bracket",
-        )
-    if not bool(torch.isfinite(prompt).all()) or prompt_sha256(prompt) != witness.prompt_sha256:
-        raise _altered(directory, ADAPTER_FILE, "prompt")
-    _require_config(directory, witness)
-    return prompt
+    config = adapter_config(
+        prompt_tokens=witness.prompt_tokens,
+        dim=witness.model.dim,
+        reference=witness.model.reference,
+    )
+    return read_adapter(
+        directory,
+        config=config,
+        prompt_hash=witness.prompt_sha256,
+        adapter_hash=witness.adapter_sha256,
+    )
 
 
 def write_verification(directory: Path, verification: JsonObject) -> None:
@@ -248,44 +299,33 @@ def write_verification(directory: Path, verification: JsonObject) -> None:
     Raises:
         UserError: The witness is gone, or was replaced by another prompt in the meantime.
     """
-    document = _read_object(directory, WITNESS_FILE)
+    document = read_object(directory, WITNESS_FILE)
     if document.get("prompt_sha256") != verification["prompt_sha256"]:
-        raise _altered(directory, WITNESS_FILE, "prompt")
+        raise altered(directory, WITNESS_FILE, "prompt")
     document["verification"] = verification
-    replace_file(directory / WITNESS_FILE, _json_bytes(document))
+    replace_file(directory / WITNESS_FILE, json_bytes(document))
 
 
-def prompt_sha256(prompt: Tensor) -> str:
-    """SHA-256 of a prompt's float32 numbers, little-endian, row by row."""
-    return hashlib.sha256(prompt.numpy().astype("<f4").tobytes()).hexdigest()
+def _contradiction(witness: Witness) -> str:
+    if witness.verification is None:
+        return ""
+    # Through JSON, whose lists a strict reader takes for tuples.
+    text = json.dumps(witness.verification)
+    return _RecordedVerification.model_validate_json(text).contradiction(witness)
 
 
-def _adapter_config(tokens: int, dim: int, reference: str) -> JsonObject:
-    return {
-        "peft_type": "PROMPT_TUNING",
-        "task_type": "CAUSAL_LM",
-        "num_virtual_tokens": tokens,
-        "num_transformer_submodules": 1,
-        "token_dim": dim,
-        "prompt_tuning_init": "RANDOM",
-        "inference_mode": True,
-        "base_model_name_or_path": reference,
-    }
-
-
-def _require_config(directory: Path, witness: Witness) -> None:
-    """Refuse a configuration with which PEFT would do anything else than load the tensor."""
-    config = _read_object(directory, CONFIG_FILE)
-    expected = _adapter_config(witness.prompt_tokens, witness.model.dim, "")
-    del expected["base_model_name_or_path"]
-    found = {name: config.get(name) for name in expected}
-    if found != expected:
-        raise UserError(
-            str(directory / CONFIG_FILE),
-            f"say {canonical_json(expected)}",
-            got=canonical_json(found),
-            remedy="make the witness again with promptlimits bracket",
-        )
+def _require_distinct(name: str, keys: Sequence[tuple[str, Sequence[int]]]) -> None:
+    """Refuse two pairs with one key: a pair written down 500 times is still one pair."""
+    seen: set[tuple[int, ...]] = set()
+    for key, ids in keys:
+        if tuple(ids) in seen:
+            raise UserError(
+                name,
+                "have keys that all differ as tokens",
+                got=f"{key!r} twice",
+                remedy="leave the repetitions out",
+            )
+        seen.add(tuple(ids))
 
 
 def _require_prompt(prompt: Tensor, card: ModelCard) -> None:
@@ -342,54 +382,3 @@ def _pair_json(pair: EncodedPair) -> JsonObject:
 
 def _pairs_sha256(pairs: JsonValue) -> str:
     return hashlib.sha256(canonical_json(pairs, name="pairs").encode("ascii")).hexdigest()
-
-
-def _json_bytes(document: JsonObject) -> bytes:
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    # A lone surrogate, which no UTF-8 can hold, becomes its JSON escape.
-    return (text + "\n").encode("utf-8", errors="backslashreplace")
-
-
-def _read_object(directory: Path, name: str) -> dict[str, Any]:
-    """A JSON object from a witness folder."""
-    recover(directory)
-    if not directory.is_dir():
-        raise UserError(
-            str(directory),
-            "be a witness folder",
-            got="nothing there" if not directory.exists() else "a file",
-            remedy="give the folder that holds witness.json",
-        )
-    path = directory / name
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            str(directory),
-            f"hold {name}",
-            got="a folder without it",
-            remedy="give the folder that holds witness.json",
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise _broken(directory, name, str(error)) from error
-    if not isinstance(document, dict):
-        raise _broken(directory, name, f"{type(document).__name__} where an object should be")
-    return document
-
-
-def _broken(directory: Path, name: str, detail: str) -> UserError:
-    return UserError(
-        str(directory / name),
-        "be as promptlimits wrote it",
-        got=f"one that cannot be read ({detail})",
-        remedy="make the witness again with promptlimits bracket",
-    )
-
-
-def _altered(directory: Path, name: str, what: str) -> UserError:
-    return UserError(
-        str(directory / name),
-        f"hold the {what} that the hash in {WITNESS_FILE} was taken of",
-        got=f"altered {what}",
-        remedy="restore the folder from a copy, or make the witness again",
-    )

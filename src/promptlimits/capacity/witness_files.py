@@ -1,0 +1,80 @@
+"""Names of a witness folder's files, and what is said of one that is not as it was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from promptlimits._typing import JsonObject
+from promptlimits.capacity.atomic_folder import recover
+from promptlimits.errors import UserError
+
+WITNESS_FILE: Final = "witness.json"
+ADAPTER_FILE: Final = "adapter_model.safetensors"
+CONFIG_FILE: Final = "adapter_config.json"
+REPLAY_FILE: Final = "replay.py"
+
+
+def json_bytes(document: JsonObject) -> bytes:
+    """A JSON object as the bytes of a file."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate, which no UTF-8 can hold, becomes its JSON escape.
+    return (text + "\n").encode("utf-8", errors="backslashreplace")
+
+
+def read_object(directory: Path, name: str) -> dict[str, Any]:
+    """Read a JSON object from a witness folder.
+
+    Args:
+        directory: The folder.
+        name: Name of the file in it.
+
+    Returns:
+        The object.
+
+    Raises:
+        UserError: There is no such folder or file, or it holds something else.
+    """
+    recover(directory)
+    if not directory.is_dir():
+        raise UserError(
+            str(directory),
+            "be a witness folder",
+            got="nothing there" if not directory.exists() else "a file",
+            remedy="give the folder that holds witness.json",
+        )
+    try:
+        document = json.loads((directory / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            str(directory),
+            f"hold {name}",
+            got="a folder without it",
+            remedy="give the folder that holds witness.json",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise broken(directory, name, str(error)) from error
+    if not isinstance(document, dict):
+        raise broken(directory, name, f"{type(document).__name__} where an object should be")
+    return document
+
+
+def broken(directory: Path, name: str, detail: str) -> UserError:
+    """The error for a file that nothing can be made of."""
+    return UserError(
+        str(directory / name),
+        "be as promptlimits wrote it",
+        got=f"one that cannot be read ({detail})",
+        remedy="make the witness again with promptlimits bracket",
+    )
+
+
+def altered(directory: Path, name: str, what: str) -> UserError:
+    """The error for a file that is whole, but not the one whose hash was recorded."""
+    return UserError(
+        str(directory / name),
+        f"hold the {what} that the hash in {WITNESS_FILE} was taken of",
+        got=f"altered {what}",
+        remedy="restore the folder from a copy, or make the witness again",
+    )

@@ -1,0 +1,34 @@
+"""A witness of a tiny model, made once for the tests of this folder."""
+
+import functools
+
+import pytest
+from tests.capacity.witness_cases import case_of
+
+from promptlimits.testing.tiny_models import tiny_causal_lm
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory):
+    """The case of a family, made when it is first asked for."""
+
+    @functools.cache
+    def make(family):
+        # Gemma scales its tied embeddings up: with larger weights it repeats its last token.
+        scale = 0.05 if family == "gemma3" else 0.3
+        directory = tmp_path_factory.mktemp("models") / family
+        return case_of(tiny_causal_lm(directory, family, init_scale=scale))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def case(cases):
+    """The case of a tiny Llama."""
+    return cases("llama")
+
+
+@pytest.fixture
+def witness(case, tmp_path):
+    """A witness of it, to be spoiled."""
+    return case.save(tmp_path / "witness-3-tokens")

@@ -114,7 +114,7 @@ def killed_after(
 def without_times(value: Any) -> Any:
     """A record without what differs from run to run."""
     if isinstance(value, dict):
-        left_out = {"seconds", "created", "versions"}
+        left_out = {"seconds", "created", "versions", "out"}
         return {key: without_times(item) for key, item in value.items() if key not in left_out}
     return [without_times(item) for item in value] if isinstance(value, list) else value
 

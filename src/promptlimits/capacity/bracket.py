@@ -19,7 +19,7 @@ class Bracket:
 
     Attributes:
         floor: Found: the pairs a prompt on disk holds.
-        ceiling: Proved: how many random answers any prompt of this length can hold.
+        ceiling: Proved: how long lists of random answers can be that prompts of this length hold.
         search: Every attempt behind the floor.
         seconds: Time spent at this length, over all resumptions.
         unprompted: Indices of the pairs that the model answers without a prompt: no prompt

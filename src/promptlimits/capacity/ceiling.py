@@ -38,7 +38,10 @@ class TaskCeiling:
 
     @property
     def pairs(self) -> int | None:
-        """Most random answers that are not excluded; None where there is nothing to tell."""
+        """K: random lists longer than it are out of reach, but for a share; None if there is none.
+
+        The lists are of max(pool, k) answers, of which k > K would have to be right.
+        """
         return self.counting.pairs
 
     @property

@@ -120,6 +120,7 @@ def measure(
         model,
         task,
         request,
+        folder=folder,
         baselines=baselines,
         brackets=brackets,
         warnings=job.warnings,

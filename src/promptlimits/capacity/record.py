@@ -26,6 +26,7 @@ def bracket_record(
     task: EncodedTask,
     request: Request,
     *,
+    folder: Path,
     baselines: Sequence[Baseline],
     brackets: Sequence[JsonObject],
     warnings: Sequence[str],
@@ -37,6 +38,7 @@ def bracket_record(
         model: The frozen model.
         task: The pairs.
         request: What was asked for.
+        folder: The output folder.
         baselines: What the model does without a trained prompt.
         brackets: One object for each prompt length.
         warnings: What a reader must know.
@@ -51,6 +53,7 @@ def bracket_record(
         "schema": 1,
         "kind": "bracket",
         "command": request.command,
+        "out": _without_home(str(folder)),
         "created": now(),
         "seconds": seconds,
         "budget_seconds": budget_or_none(request),

@@ -55,7 +55,7 @@ def bracket(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find how many pairs a prompt holds, and prove how many no prompt can.
+    """Find how many pairs a prompt holds, and prove a ceiling for random answers.
 
     For each prompt length: the floor, a prompt that was found, saved, and confirmed by stock
     PEFT; and the ceiling, a theorem about random answers. Stop it whenever you like: the same

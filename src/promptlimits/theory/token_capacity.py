@@ -75,10 +75,11 @@ class CountingCeiling:
     """The most pairs that the counting theorem does not exclude.
 
     Attributes:
-        pairs: For every k above it, at most `share` of random answer lists have k answers
-            right behind any prompt. None: there is no ceiling (a single answer to give).
-        every_list_pairs: The longest list of answers such that every list of that length could
-            be held; longer ones include lists that no prompt holds. None: no such limit.
+        pairs: For every k above it, at most `share` of the random lists of max(pool, k)
+            answers have k of them right behind any prompt. None: there is no ceiling (a
+            single answer to give).
+        every_list_pairs: Among the lists of any greater length there are some that no prompt
+            holds; up to it, the theorem does not exclude any list. None: no such limit.
         bits: Upper limit on the number of prompts; `bits.upper_bits()` is what a prompt holds.
         answer_bits: The number of answers to choose from; `answer_bits.lower_bits()` is what
             each right answer takes.
@@ -198,7 +199,7 @@ def counting_ceiling(
     pool: int | None = None,
     share: Fraction = DEFAULT_SHARE,
 ) -> CountingCeiling:
-    """The most pairs that prompts of one size can hold, for random answers.
+    """The most pairs that the theorem does not exclude for prompts of one size, random answers.
 
     Args:
         number: What each number of the prompt can be (`number_format`).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -25,6 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from promptlimits.errors import UserError
+from promptlimits.models.hashing import model_hash, weight_files
 from promptlimits.models.huggingface.checkpoint import read_config
 from promptlimits.models.huggingface.load import load_parts
 from promptlimits.testing.tiny_models import FAMILIES, tiny_causal_lm, tiny_tokenizer
@@ -75,10 +75,9 @@ def test_tied_weights_are_counted_once(checkpoint: Path) -> None:
     assert load_parts(str(checkpoint)).card.parameters == expected
 
 
-def test_the_hash_is_that_of_the_weights(checkpoint: Path) -> None:
-    content = (checkpoint / "model.safetensors").read_bytes()
+def test_the_hash_is_that_of_the_files_and_follows_the_weights(checkpoint: Path) -> None:
     before = load_parts(str(checkpoint)).card.weights_hash
-    assert before == hashlib.sha256(content).hexdigest()
+    assert before == model_hash(weight_files(checkpoint))
     edit_weights(checkpoint, lambda weights: weights["model.norm.weight"].add_(1))
     assert load_parts(str(checkpoint)).card.weights_hash != before
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from promptlimits.errors import PromptLimitsWarning
+from promptlimits.errors import PromptLimitsWarning, UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
 from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
@@ -154,3 +154,10 @@ def test_families_that_share_the_prefix_do_so_without_a_warning(tmp_path: Path) 
         warnings.simplefilter("error", PromptLimitsWarning)
         for family in SHARED:
             assert frozen(tmp_path / family, family).shares_prefix
+
+
+def test_embeddings_of_another_dtype_are_refused(tmp_path: Path) -> None:
+    parts = load_parts(str(tiny_causal_lm(tmp_path, "gpt2")), dtype=torch.bfloat16)
+    parts.model.get_input_embeddings().to(torch.float32)
+    with pytest.raises(UserError, match=r"embeddings of the dtype .*bfloat16.*got float32"):
+        HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)

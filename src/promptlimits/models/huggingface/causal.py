@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from promptlimits.errors import PromptLimitsWarning
+from promptlimits.errors import PromptLimitsWarning, UserError
 from promptlimits.models.huggingface import shared_prefix
 from promptlimits.models.huggingface.concatenation import concatenated_logits
 from promptlimits.models.huggingface.quiet import quiet
@@ -26,12 +26,16 @@ class HuggingFaceCausalLM:
         model: The network; its weights are frozen and it is put in evaluation mode.
         card: What records say about it.
         codec: Its text codec.
+
+    Raises:
+        UserError: Its embeddings have another dtype than the rest.
     """
 
     def __init__(self, model: PreTrainedModel, *, card: ModelCard, codec: TextCodec) -> None:
         self._model = model.eval().requires_grad_(False)
         self._card = card
         self._codec = codec
+        self._require_one_dtype()
         self._shares_prefix = self._switch_to_shared_prefix()
 
     @property
@@ -72,6 +76,22 @@ class HuggingFaceCausalLM:
         if not self._shares_prefix:
             return concatenated_logits(self._model, prompts, self.embed(pairs.input_ids), pairs)
         return self._shared_logits(prompts, pairs)
+
+    def _require_one_dtype(self) -> None:
+        """Refuse a model whose prompts would be wider numbers than its card says.
+
+        Raises:
+            UserError: Its embeddings have another dtype: a ceiling would count too few prompts.
+        """
+        embedded = self.embed(torch.zeros(1, dtype=torch.long, device=self.device))
+        found = str(embedded.dtype).removeprefix("torch.")
+        if found != self._card.compute_dtype:
+            raise UserError(
+                f"model {self._card.name}",
+                f"have embeddings of the dtype it computes with ({self._card.compute_dtype})",
+                got=found,
+                remedy="load it with --dtype float32",
+            )
 
     def _shared_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
         batch, prompt_tokens, _ = prompts.shape

@@ -221,7 +221,7 @@ def test_pairs_answered_without_a_prompt_are_not_credited_to_it(tiny: Path) -> N
         answers=answers,
         confirmed_by="",
         prompt_sha256="",
-        weights_hash="",
+        model_hash="",
         same_weights=True,
         created="",
         seconds=0.0,

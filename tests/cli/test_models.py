@@ -70,7 +70,7 @@ def test_a_model_that_is_here_is_not_fetched_again() -> None:
     assert result.stderr == ""
     row = json.loads(result.stdout)
     assert row["directory"] == str(directory)
-    assert len(row["weights_hash"]) == 64
+    assert len(row["model_hash"]) == 64
     assert (
         CliRunner().invoke(app, ["get", "gemma3-270m"]).stdout == f"gemma3-270m is in {directory}\n"
     )

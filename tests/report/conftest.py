@@ -125,7 +125,7 @@ def sample_record(
             "name": "SyntheticLM-135M",
             "reference": "synthetic",
             "path": "models/synthetic",
-            "weights_hash": "0123456789abcdef" * 4,
+            "model_hash": "0123456789abcdef" * 4,
             "parameters": 134_515_008,
             "dim": DIM,
             "layers": 30,

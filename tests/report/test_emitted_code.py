@@ -72,7 +72,7 @@ def card_of(model):
         name="tiny",
         reference=str(model),
         path=str(model),
-        weights_hash="0" * 64,
+        model_hash="0" * 64,
         parameters=1,
         dim=32,
         layers=2,

@@ -240,7 +240,7 @@ def test_hostile_strings_are_harmless(make_record, hostile):
     plain = Page(render(make_record(held={1: 4}, number=8)))
     record = make_record(held={1: 4}, number=8, warnings=[hostile])
     record["command"] = record["created"] = hostile
-    for field in ("name", "reference", "path", "weights_hash", "compute_dtype"):
+    for field in ("name", "reference", "path", "model_hash", "compute_dtype"):
         record["model"][field] = hostile
     for field in ("name", "hash", "answer_set", "order", "source"):
         record["task"][field] = hostile

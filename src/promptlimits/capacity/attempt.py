@@ -161,7 +161,7 @@ def _spec(
     return {
         "kind": "fit",
         "engine": ENGINE,
-        "model": place.model.card.weights_hash,
+        "model": place.model.card.model_hash,
         "dtype": place.model.card.compute_dtype,
         "task": place.task_hash,
         "pairs": len(pairs),

@@ -86,7 +86,7 @@ def _held(
 ) -> tuple[int, ...]:
     """The pairs of the list that a prompt answers, from the store if it was asked before."""
     key: JsonObject = {
-        "model": model.card.weights_hash,
+        "model": model.card.model_hash,
         "dtype": model.card.compute_dtype,
         "task": task.hash,
         "prompt": prompt_sha256(prompt),

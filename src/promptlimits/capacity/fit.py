@@ -85,7 +85,7 @@ def save_fit(
         task,
         attempts,
         store=place.store,
-        work={"fit": task.hash, "model": place.model.card.weights_hash, "prompt_tokens": length},
+        work={"fit": task.hash, "model": place.model.card.model_hash, "prompt_tokens": length},
         relative_lead=relative_lead,
     )
     floor = find_floor(

@@ -77,7 +77,7 @@ def find_floor(
     prompt, held = choice.prompt, choice.held
     claimed = [task.pairs[index] for index in held]
     key: JsonObject = {
-        "weights": model.card.weights_hash,
+        "weights": model.card.model_hash,
         "dtype": model.card.compute_dtype,
         "prompt": prompt_sha256(prompt),
         "pairs": [[list(pair.key_ids), list(pair.value_ids)] for pair in claimed],

@@ -64,7 +64,7 @@ class _Job:
     def once(self, kind: str, key: JsonObject, make: Callable[[], JsonObject]) -> JsonObject:
         """A record of the store, made now if it is not there."""
         full: JsonObject = {
-            "model": self.model.card.weights_hash,
+            "model": self.model.card.model_hash,
             "dtype": self.model.card.compute_dtype,
             "task": self.task.hash,
             **key,

@@ -82,7 +82,7 @@ def command_key(model: FrozenModel, task: EncodedTask, request: Request) -> Json
         "prompt_tokens": lengths,
         "engine": ENGINE,
         "record": RECORD,
-        "model": model.card.weights_hash,
+        "model": model.card.model_hash,
         "dtype": model.card.compute_dtype,
         "task": task.hash,
         "task_name": task.name,

@@ -39,7 +39,7 @@ class Verification:
         answers: One for each recorded pair, in order.
         confirmed_by: Tools and decoding, in one line for reports.
         prompt_sha256: Of the prompt that was decoded.
-        weights_hash: Of the model that decoded it.
+        model_hash: Of the model that decoded it.
         same_weights: Whether these are the weights the witness was found with.
         created: When, ISO 8601 in UTC.
         seconds: How long it took, model loading included.
@@ -49,7 +49,7 @@ class Verification:
     answers: tuple[Answer, ...]
     confirmed_by: str
     prompt_sha256: str
-    weights_hash: str
+    model_hash: str
     same_weights: bool
     created: str
     seconds: float
@@ -99,6 +99,6 @@ class Verification:
             )
             for answer in document["answers"]
         )
-        names = ("confirmed_by", "prompt_sha256", "weights_hash", "same_weights", "created")
+        names = ("confirmed_by", "prompt_sha256", "model_hash", "same_weights", "created")
         rest = {name: document[name] for name in (*names, "seconds", "versions")}
         return cls(answers=answers, **rest)

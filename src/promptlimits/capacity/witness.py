@@ -83,12 +83,12 @@ def verify_witness(
     witness = read_witness(directory)
     prompt = read_prompt(directory, witness)
     stock = _load(witness, model_path, device=device, allow_hub=allow_hub)
-    same_weights = stock.weights_hash == witness.model.weights_hash
+    same_weights = stock.model_hash == witness.model.model_hash
     if not (same_weights or any_weights):
         raise UserError(
             "model",
-            f"have the weights of the witness ({witness.model.weights_hash[:12]}...)",
-            got=f"{stock.weights_hash[:12]}...",
+            f"have the weights of the witness ({witness.model.model_hash[:12]}...)",
+            got=f"{stock.model_hash[:12]}...",
             remedy="give the model it was found with, or allow any weights (--any-weights)",
         )
     _require_room(stock, prompt, witness)
@@ -104,7 +104,7 @@ def verify_witness(
         answers=answers,
         confirmed_by=_tools(witness.model.compute_dtype),
         prompt_sha256=witness.prompt_sha256,
-        weights_hash=stock.weights_hash,
+        model_hash=stock.model_hash,
         same_weights=same_weights,
         created=now(),
         seconds=round(time.monotonic() - started, 3),

@@ -82,7 +82,7 @@ class WitnessModel(_Frozen):
 
     name: str
     reference: str
-    weights_hash: str
+    model_hash: str
     dim: int
     compute_dtype: str
 
@@ -136,7 +136,7 @@ class _RecordedVerification(_Frozen):
     answers: tuple[_RecordedAnswer, ...]
     confirmed_by: str
     prompt_sha256: _Sha256
-    weights_hash: str
+    model_hash: str
     same_weights: bool
     created: str
     seconds: float

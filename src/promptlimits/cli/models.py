@@ -61,7 +61,7 @@ def get(
     directory = install(entry, accept_terms=accept_terms, on_progress=progress.print)
     if as_json:
         digest = model_hash(weight_files(directory))
-        row: JsonObject = {**_row(entry), "weights_hash": digest}
+        row: JsonObject = {**_row(entry), "model_hash": digest}
         typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
     else:
         typer.echo(f"{entry.name} is in {directory}")

@@ -136,7 +136,8 @@ class ModelCard:
         name: Short name for people.
         reference: What the user gave: catalog name, directory, GGUF file or hub id.
         path: Directory that stock tools load it from, or the hub id.
-        weights_hash: SHA-256 over the weight files, in hexadecimal.
+        model_hash: SHA-256 over the weights and all beside them that decides what it answers:
+            configuration, tokenizer, end markers.
         parameters: Number of weights.
         dim: D, width of a prompt token.
         layers: Number of transformer blocks.
@@ -149,7 +150,7 @@ class ModelCard:
     name: str
     reference: str
     path: str
-    weights_hash: str
+    model_hash: str
     parameters: int
     dim: int
     layers: int

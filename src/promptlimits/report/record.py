@@ -41,7 +41,7 @@ class Model(_Part):
     name: str
     reference: str
     path: str
-    weights_hash: str
+    model_hash: str
     parameters: Count
     dim: Count
     layers: Count

@@ -76,10 +76,10 @@ def test_tied_weights_are_counted_once(checkpoint: Path) -> None:
 
 
 def test_the_hash_is_that_of_the_files_and_follows_the_weights(checkpoint: Path) -> None:
-    before = load_parts(str(checkpoint)).card.weights_hash
+    before = load_parts(str(checkpoint)).card.model_hash
     assert before == model_hash(weight_files(checkpoint))
     edit_weights(checkpoint, lambda weights: weights["model.norm.weight"].add_(1))
-    assert load_parts(str(checkpoint)).card.weights_hash != before
+    assert load_parts(str(checkpoint)).card.model_hash != before
 
 
 def test_the_dtype_is_the_one_asked_for(checkpoint: Path) -> None:

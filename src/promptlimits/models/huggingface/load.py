@@ -91,7 +91,7 @@ def load_parts(
         joiner_of(tokenizer),
         vocabulary=vocabulary,
     )
-    card = _card(model, config, found, reference=reference, weights_hash=digest, dtype=dtype)
+    card = _card(model, config, found, reference=reference, model_hash=digest, dtype=dtype)
     return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
 
 
@@ -101,7 +101,7 @@ def _card(
     found: Located,
     *,
     reference: str,
-    weights_hash: str,
+    model_hash: str,
     dtype: torch.dtype,
 ) -> ModelCard:
     text = config.get_text_config()
@@ -110,7 +110,7 @@ def _card(
         name=found.name,
         reference=reference,
         path=found.path,
-        weights_hash=weights_hash,
+        model_hash=model_hash,
         # parameters() yields a tied weight once.
         parameters=sum(weight.numel() for weight in model.parameters()),
         dim=_prompt_width(model, text, name=name),

@@ -37,14 +37,14 @@ class StockModel:
     Attributes:
         model: The network, in evaluation mode, with its default attention.
         tokenizer: Its tokenizer.
-        weights_hash: SHA-256 over its weight files.
+        model_hash: SHA-256 over its weights, configuration, tokenizer and end markers.
         context_length: Most tokens of one sequence; None where its configuration has no limit.
         stop_ids: Tokens at which its own `generate` stops.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    weights_hash: str
+    model_hash: str
     context_length: int | None
     stop_ids: tuple[int, ...]
 
@@ -86,7 +86,7 @@ def load_stock(
     return StockModel(
         model=model,
         tokenizer=tokenizer,
-        weights_hash=digest,
+        model_hash=digest,
         context_length=length if isinstance(length, int) else None,
         stop_ids=_stop_ids(model, vocabulary),
     )

@@ -130,6 +130,21 @@ def test_fresh_starts_follow_a_warm_one_that_fails(
         assert len(attempts) == 2 or attempts[-1].outcome is Outcome.SOLVED
 
 
+def test_a_warm_start_goes_on_at_half_the_learning_rate(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    place = open_place()
+    run(place, task, never)
+    runs = place.store.runs()
+    assert any(one.spec["warm"] is not None for one in runs)
+    for one in runs:
+        training = one.spec["training"]
+        assert isinstance(training, dict)
+        full = TRAINING.learning_rate
+        expected = full if one.spec["warm"] is None else full / 2
+        assert training["learning_rate"] == expected
+
+
 def test_runs_differ_by_pairs_settings_and_start(
     open_place: Callable[[], Workplace], task: EncodedTask
 ) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from promptlimits._checks import require_positive_int
+from promptlimits._checks import require_positive, require_positive_int
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt
 from promptlimits.capacity.plan import next_size
 from promptlimits.models.protocol import EncodedPair
@@ -31,20 +31,24 @@ class SearchConfig:
         training: Settings of each attempt; its seed is that of the first one.
         first_size: Number of pairs to begin with.
         starts: Attempts at a size before it is given up: a warm one, then fresh ones.
+        warm_learning_rate_share: Share of the learning rate at which a warm start goes on. At
+            the full one, Adam's first steps throw away most of what the prompt held.
     """
 
     training: TrainingConfig
     first_size: int = 8
     starts: int = 2
+    warm_learning_rate_share: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check both numbers.
+        """Check every number.
 
         Raises:
-            UserError: One is no whole number above 0: no pair, or no attempt, is no search.
+            UserError: One is not above 0: no pair, no attempt or no step is no search.
         """
         require_positive_int("first_size", self.first_size)
         require_positive_int("starts", self.starts)
+        require_positive("warm_learning_rate_share", self.warm_learning_rate_share)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,9 +132,14 @@ def _try_size(
 ) -> Attempt:
     """Attempts at one size until one is solved, the time is up, or the starts are used."""
     for start in range(config.starts):
-        training = replace(config.training, seed=config.training.seed + start)
         # Only the first start is warm: the others are there to escape where it led.
         warm = known.warm if start == 0 else None
+        share = 1.0 if warm is None else config.warm_learning_rate_share
+        training = replace(
+            config.training,
+            seed=config.training.seed + start,
+            learning_rate=share * config.training.learning_rate,
+        )
         done = attempt(place, pairs, training, warm=warm, should_stop=should_stop)
         known.attempts.append(done)
         best = best_of(known.attempts)

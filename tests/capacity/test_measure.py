@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptlimits._typing import JsonObject
+from promptlimits.bound import working_precision
 from promptlimits.capacity.attempt import Attempt
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
@@ -267,6 +269,24 @@ def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) 
     assert 2 ** math.floor(8 * low) <= size ** (8 * pairs)
     assert size ** (8 * most) <= 2 ** math.ceil(8 * high)
     assert floor_bits(ceiling, most) <= ceiling.answer_bits
+    with working_precision(400):
+        exact = pairs * arb(size).log() / arb(2).log()
+        # Equal for powers of two, where no ball can tell.
+        assert arb(floor_bits(ceiling, pairs)) <= exact + arb(2) ** -300
+
+
+def test_every_choice_among_the_list_is_counted(tiny: Path) -> None:
+    model, task = load(tiny)
+    # Two answers and a list far longer than the ceiling: there the choice costs most.
+    pairs, places = task.pairs[:1] * 20_000, task.places[:1] * 20_000
+    coins = replace(task, pairs=pairs, places=places, answer_set_size=2)
+    found = task_ceiling(model.card, coins, prompt_tokens=1)
+    all_of_a_list = counting_ceiling(
+        number=number_format("float32"), dim=model.card.dim, prompt_tokens=1, answer_set_size=2
+    )
+    assert found.pairs is not None
+    assert found.pairs > 5 * (all_of_a_list.pairs or 0)
+    assert found.to_json()["pool"] == 20_000
 
 
 @pytest.mark.slow  # 20 kills, then a whole run

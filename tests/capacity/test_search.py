@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from promptlimits.capacity import ordering
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt
 from promptlimits.capacity.baselines import in_context, no_prompt
 from promptlimits.capacity.clock import Deadline
@@ -19,12 +20,13 @@ from promptlimits.capacity.search import SearchConfig, SearchResult, best_of, se
 from promptlimits.errors import UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
+from promptlimits.models.protocol import EncodedPair
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.random_tokens import random_pairs
 from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.evaluate import evaluate
+from promptlimits.tuning.evaluate import Evaluation, evaluate
 from promptlimits.tuning.outcome import Outcome
 
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=40, patience=40)
@@ -143,6 +145,9 @@ def test_a_warm_start_goes_on_at_half_the_learning_rate(
         full = TRAINING.learning_rate
         expected = full if one.spec["warm"] is None else full / 2
         assert training["learning_rate"] == expected
+        # Only the first start at a size is warm.
+        assert training["seed"] == 0 or one.spec["warm"] is None
+    assert any(one.seed == 1 for one in runs)
 
 
 def test_runs_differ_by_pairs_settings_and_start(
@@ -249,6 +254,31 @@ def test_orders(model: HuggingFaceCausalLM, task: EncodedTask) -> None:
     assert sorted(easiest) == list(range(8))
     assert ordered(model, pairs[:1], Order.EASIEST, seed=0) == (0,)
     assert sorted(ordered(model, pairs[:3], Order.EASIEST, seed=0)) == [0, 1, 2]
+
+
+def test_no_pair_is_judged_behind_itself(
+    model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[tuple[int, ...], list[EncodedPair]]] = []
+
+    def record(
+        model: HuggingFaceCausalLM,
+        context: tuple[int, ...],
+        pairs: list[EncodedPair],
+        on_chunk: object,
+    ) -> Evaluation:
+        asked.append((context, pairs))
+        return Evaluation(exact=(False,) * len(pairs), loss_nats=(0.0,) * len(pairs))
+
+    monkeypatch.setattr(ordering, "answers_behind", record)
+    assert ordered(model, task.pairs, Order.EASIEST, seed=1) == tuple(range(8))
+    assert sorted(pair.key for _, pairs in asked for pair in pairs) == sorted(
+        pair.key for pair in task.pairs
+    )
+    for context, pairs in asked:
+        shown = {context[place : place + 3] for place in range(0, len(context), 3)}
+        assert len(shown) == 4
+        assert shown.isdisjoint({pair.key_ids + pair.value_ids for pair in pairs})
 
 
 def test_a_deadline_in_parts() -> None:

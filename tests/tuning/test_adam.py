@@ -40,3 +40,8 @@ def test_inputs_are_left_as_they_were() -> None:
     adam_step(prompts, torch.ones(1, 1, 2), zero, zero, step=0, learning_rate=1.0, clip_norm=1.0)
     assert prompts.eq(1).all()
     assert zero.eq(0).all()
+
+
+def test_the_constants_are_those_the_runs_of_the_store_were_made_with() -> None:
+    # Another value makes other runs: raise ENGINE in capacity/attempt.py with it.
+    assert (BETA_1, BETA_2, EPSILON) == (0.9, 0.99, 1e-8)

@@ -9,6 +9,7 @@ import torch
 
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.protocol import EncodedPair, pack
+from promptlimits.tuning import evaluate as evaluation
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.evaluate import evaluate
 from promptlimits.tuning.loop import Fit, StepReport, train
@@ -110,6 +111,39 @@ def test_endings(tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]) -> None:
     assert run(tiny, pairs, CONFIG, state=broken).outcome is Outcome.DIVERGED
     never = run(tiny, pairs, CONFIG, should_stop=lambda: Outcome.INTERRUPTED)
     assert (never.outcome, never.steps, never.held) == (Outcome.INTERRUPTED, 0, ())
+
+
+def test_patience_counts_from_the_step_that_was_better(
+    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
+) -> None:
+    hopeless = [replace(pairs[0], value_ids=(9, 0)), replace(pairs[0], value_ids=(10, 0))]
+    reports: list[StepReport] = []
+    fit = run(
+        tiny,
+        hopeless,
+        replace(CONFIG, patience=6),
+        on_step=lambda report, _: reports.append(report),
+    )
+    assert fit.outcome is Outcome.STALLED
+    first = next((one.step for one in reports if one.best_exact == len(fit.held) > 0), 0)
+    assert fit.steps == first + 6
+
+
+def test_many_chunks_say_what_one_says(
+    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = from_vocabulary(
+        tiny, count=1, prompt_tokens=2, generator=torch.Generator().manual_seed(0)
+    )[0]
+    several = pairs * 3
+    done: list[int] = []
+    whole = evaluate(tiny, prompt, several, on_chunk=done.append)
+    assert done == [9]
+    monkeypatch.setattr(evaluation, "_LOGIT_BYTES", 4 * tiny.card.vocabulary * 5)
+    parts = evaluate(tiny, prompt, several, on_chunk=done.append)
+    assert done[1:] == [2, 4, 6, 8, 9]
+    assert parts.exact == whole.exact
+    assert parts.loss_nats == pytest.approx(whole.loss_nats, rel=1e-9)
 
 
 def test_each_step_is_reported_once_with_the_best_so_far(

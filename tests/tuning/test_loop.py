@@ -121,12 +121,14 @@ def test_patience_counts_from_the_step_that_was_better(
     fit = run(
         tiny,
         hopeless,
-        replace(CONFIG, patience=6),
+        replace(CONFIG, patience=40, max_steps=300),
         on_step=lambda report, _: reports.append(report),
     )
     assert fit.outcome is Outcome.STALLED
-    first = next((one.step for one in reports if one.best_exact == len(fit.held) > 0), 0)
-    assert fit.steps == first + 6
+    # One of two answers to one key can be held, and that takes a few steps.
+    first = next(one.step for one in reports if one.best_exact == 1)
+    assert first > 1
+    assert fit.steps == first + 40
 
 
 def test_many_chunks_say_what_one_says(

@@ -1,6 +1,6 @@
 """What tuning needs from a frozen model, and the packed form in which pairs reach it.
 
-The model's laws, tested by the contract suite in `promptlimits.testing`:
+The model's laws, which every family is tested for:
 
 1. `next_token_logits(prompts, pairs)` equals running each pair on its own behind its own
    copy of the prompt (concatenation), in value and in gradient.

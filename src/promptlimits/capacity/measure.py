@@ -32,8 +32,11 @@ from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.loop import StepReport
 
+# What is set aside for verification, so that it ends within the budget: seconds in which a fresh
+# process imports and loads, and the decoding of a list in units of one evaluation of it.
 _VERIFY_START_SECONDS = 12.0
 _VERIFY_PER_EVALUATION = 4.0
+# Shares of the time left, and of the budget, that these may take on a slow machine.
 _MOST_VERIFYING = 0.15
 _MOST_BASELINE = 0.2
 

@@ -102,16 +102,15 @@ def bracket(
         command=session.command_line(),
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
-        listener.stage(f"loading {model}")
-        frozen = session.load_model(
+        frozen, task = session.load_model_and_pairs(
             model,
+            source,
             dtype=dtype,
             device=device,
             threads=threads,
             offline=offline,
-            on_progress=listener.found,
+            listener=listener,
         )
-        task = session.encode_pairs(source, frozen)
         record = measure(
             frozen, task, request, folder=out, store=store, listener=listener, began=began
         )

@@ -61,16 +61,15 @@ def fit(
     from promptlimits.store.sqlite import Store
 
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
-        listener.stage(f"loading {model}")
-        frozen = session.load_model(
+        frozen, task = session.load_model_and_pairs(
             model,
+            source,
             dtype=dtype,
             device=device,
             threads=threads,
             offline=offline,
-            on_progress=listener.found,
+            listener=listener,
         )
-        task = session.encode_pairs(source, frozen)
         place = Workplace(
             model=frozen,
             store=store,

@@ -15,6 +15,7 @@ from promptlimits.tuning.config import TrainingConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from promptlimits.cli.live import LiveListener
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
     from promptlimits.tasks.encoded import EncodedTask
 
@@ -98,6 +99,45 @@ def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:
     """
     with named_as_typed():
         return encode_source(source, model.codec)
+
+
+def load_model_and_pairs(
+    reference: str,
+    source: Source,
+    *,
+    dtype: str,
+    device: str,
+    threads: int | None,
+    offline: bool,
+    listener: LiveListener,
+) -> tuple[HuggingFaceCausalLM, EncodedTask]:
+    """Load the model of a command and encode its pairs for it, with progress.
+
+    Args:
+        reference: Catalog name, directory, GGUF file or hub id.
+        source: What `read_pairs` read.
+        dtype: Name of the dtype the model computes with.
+        device: Where it runs.
+        threads: CPU threads, or None.
+        offline: Whether the hub is left alone.
+        listener: Told of every step.
+
+    Returns:
+        The model and the task.
+
+    Raises:
+        UserError: As `load_model` and `encode_pairs`.
+    """
+    listener.stage(f"loading {reference}")
+    model = load_model(
+        reference,
+        dtype=dtype,
+        device=device,
+        threads=threads,
+        offline=offline,
+        on_progress=listener.found,
+    )
+    return model, encode_pairs(source, model)
 
 
 def training_config(

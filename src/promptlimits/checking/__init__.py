@@ -1,0 +1,1 @@
+"""Verify certificates without the code that wrote them."""

@@ -1,0 +1,1 @@
+"""What the papers state, what is wrong with it, and what holds instead."""

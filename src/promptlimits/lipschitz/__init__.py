@@ -1,0 +1,1 @@
+"""Upper limits on Lipschitz constants, from weights: as published, and proved here."""

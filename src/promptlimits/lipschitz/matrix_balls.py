@@ -82,9 +82,10 @@ def frobenius_up(array: NDArray[np.float64]) -> float:
         return 0.0
     flat = np.ascontiguousarray(array).reshape(-1)
     # Scaling by a power of two is exact and keeps the squares from overflow and underflow.
-    exponent = math.frexp(float(np.abs(flat).max()))[1]
-    if exponent <= -1000:  # all zero, or so small that the scaled array is not needed
-        return multiply_up(float(size), 2.0**-1000) if flat.any() else 0.0
+    largest = float(np.abs(flat).max())
+    if largest == 0.0:
+        return 0.0
+    exponent = math.frexp(largest)[1]
     scaled = np.ldexp(flat, -exponent)
     total = add_up(float(scaled @ scaled), multiply_up(float(size), _TINY))
     slack = float_up(1 / (1 - Fraction(gamma(size + 1))))

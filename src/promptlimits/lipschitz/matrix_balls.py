@@ -40,19 +40,18 @@ _TINY: Final = 2.0**-1074
 
 def add_up(*terms: float) -> float:
     """Upper limit on a sum of floats of at least 0, as a float."""
-    total = 0.0
-    for term in terms:
-        total = math.nextafter(total + term, math.inf) if term else total
+    total = terms[0]
+    for term in terms[1:]:
+        # What is 0 adds nothing, so that exact matrices keep a radius of exactly 0.
+        total = math.nextafter(total + term, math.inf) if total and term else total + term
     return total
 
 
 def multiply_up(*factors: float) -> float:
     """Upper limit on a product of floats of at least 0, as a float."""
-    total = 1.0
-    for factor in factors:
-        if factor == 0.0:
-            return 0.0
-        total = math.nextafter(total * factor, math.inf)
+    total = factors[0]
+    for factor in factors[1:]:
+        total = math.nextafter(total * factor, math.inf) if total and factor else 0.0
     return total
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from promptlimits.capacity.search import SearchConfig
     from promptlimits.capacity.verification import Verification
     from promptlimits.capacity.witness_format import Witness, read_witness, save_witness
+    from promptlimits.checking.counting import check_counting
     from promptlimits.errors import PromptLimitsError, PromptLimitsWarning, RunFailed, UserError
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
     from promptlimits.models.huggingface.load import load_parts
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from promptlimits.tasks.pairs import Pair, PairTask, read_pairs
     from promptlimits.tasks.random_tokens import random_pairs
     from promptlimits.tasks.resolve import load_task
-    from promptlimits.theory.check_counting import check_counting
     from promptlimits.theory.number_formats import NumberFormat, number_format
     from promptlimits.theory.token_capacity import (
         CountingCeiling,
@@ -83,7 +83,7 @@ _DEFINED_IN = {
     "Verification": "promptlimits.capacity.verification",
     "Witness": "promptlimits.capacity.witness_format",
     "capitals": "promptlimits.tasks.builtin",
-    "check_counting": "promptlimits.theory.check_counting",
+    "check_counting": "promptlimits.checking.counting",
     "counting_ceiling": "promptlimits.theory.token_capacity",
     "encode": "promptlimits.tasks.encoded",
     "load_parts": "promptlimits.models.huggingface.load",

@@ -31,6 +31,7 @@ from promptlimits.capacity.ordering import Order
 from promptlimits.capacity.request import Request
 from promptlimits.capacity.search import SearchConfig, SearchResult
 from promptlimits.capacity.verification import Answer, Verification
+from promptlimits.checking.counting import check_counting
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
@@ -39,7 +40,6 @@ from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.random_tokens import random_pairs
 from promptlimits.testing.tiny_models import tiny_causal_lm
-from promptlimits.theory.check_counting import check_counting
 from promptlimits.theory.number_formats import number_format
 from promptlimits.theory.token_capacity import counting_ceiling
 from promptlimits.tuning.config import TrainingConfig

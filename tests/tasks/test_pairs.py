@@ -136,7 +136,7 @@ def test_capitals() -> None:
 def test_reading_tasks_does_not_import_torch() -> None:
     code = (
         "import sys, promptlimits.tasks.resolve, promptlimits.theory.token_capacity\n"
-        "import promptlimits.theory.check_counting\n"
+        "import promptlimits.checking.counting\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptlimits.bound import Certificate
+from promptlimits.checking.counting import check_counting
 from promptlimits.errors import UserError
-from promptlimits.theory.check_counting import check_counting
 from promptlimits.theory.counting_claim import RANDOM_ANSWERS, exact_text, format_text
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.token_capacity import (

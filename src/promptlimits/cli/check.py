@@ -22,7 +22,7 @@ def check(
 
     Exit code 0 if all that it claims is so, 1 if not, 2 if the file is no certificate.
     """
-    from promptlimits.theory.check_counting import check_counting
+    from promptlimits.checking.counting import check_counting
 
     statement = _on_one_line(check_counting(_read(file)))
     if as_json:

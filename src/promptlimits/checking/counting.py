@@ -33,15 +33,22 @@ enclosed by fixed-point integers (`log_enclosure`), and multiplied out only if t
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
 
-from promptlimits.errors import RunFailed, UserError
+from promptlimits.checking.record import (
+    RecordedBound,
+    long_integer,
+    number_text,
+    open_certificate,
+    reading,
+    refuted,
+    text,
+    whole,
+)
 
 _Factors: TypeAlias = tuple[tuple[int, int], ...]  # (base, power) each
 
@@ -59,11 +66,11 @@ _FINITE_VALUES: Final = {
     "float8_e4m3fn": 2**8 - 2,  # only all ones is a NaN
 }
 
-_SOURCE: Final = {
-    "reference": "promptlimits",
-    "statement": "counting theorem (promptlimits.theory.token_capacity)",
-    "form": "proved here",
-}
+_SOURCE: Final = (
+    "promptlimits",
+    "counting theorem (promptlimits.theory.token_capacity)",
+    "proved here",
+)
 
 _ASSUMPTIONS: Final = (
     "The answers are independent and each is uniform over the given set of answers.",
@@ -82,7 +89,6 @@ _ASSUMPTIONS: Final = (
     "Nothing else about the answers reaches the model: no other weights, no text, no examples.",
 )
 
-_FIELDS: Final = {"schema", "kind", "inputs", "bound", "digest"}
 _INPUT_FIELDS: Final = {
     "values_per_number",
     "number_format",
@@ -96,7 +102,6 @@ _INPUT_FIELDS: Final = {
     "pairs",
     "every_list_pairs",
 }
-_BOUND_FIELDS: Final = {"direction", "quantity", "log", "source", "assumptions", "factors"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,37 +138,18 @@ def check_counting(certificate: Any) -> str:
         UserError: It is no counting certificate, or a field is missing or out of range.
         RunFailed: It was altered, or what it claims is not so.
     """
-    try:
-        _require_kind(certificate)
-        _check_digest(certificate)
-        claim = _read(certificate["inputs"])
-        bound = _exactly(certificate["bound"], _BOUND_FIELDS, "bound")
-        log_prompts, log_number = _logs(bound)
-        _check_words(claim, bound)
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(
-            "the certificate",
-            "be a counting certificate as promptlimits writes it",
-            got=f"{type(error).__name__}: {error}",
-            remedy="use the file as it was written",
-        ) from error
+    with reading("counting"):
+        inputs, bound = open_certificate(certificate, kind="counting", inputs=_INPUT_FIELDS)
+        claim = _read(inputs)
+        factor = _factor(bound)
+        _check_words(claim, bound, factor)
     _check_format(claim)
-    _check_log(log_number, claim.values, 1, "values of one number")
-    _check_log(log_prompts, claim.values, claim.numbers, "prompts")
-    if log_prompts < claim.numbers * log_number:
-        raise _refuted("the limit on prompts is below the power of its factor")
+    _check_log(factor.log, claim.values, 1, "values of one number")
+    _check_log(bound.log, claim.values, claim.numbers, "prompts")
+    if bound.log < claim.numbers * factor.log:
+        raise refuted("the limit on prompts is below the power of its factor")
     _check_pairs(claim)
     return _in_words(claim)
-
-
-def _check_digest(certificate: dict[str, Any]) -> None:
-    rest = {field: value for field, value in certificate.items() if field != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    if certificate["digest"] != hashlib.sha256(text.encode("ascii")).hexdigest():
-        raise RunFailed(
-            "the certificate was altered: its digest is not that of its contents",
-            remedy="do not rely on it; compute the ceiling again",
-        )
 
 
 def _check_format(claim: _Claim) -> None:
@@ -176,30 +162,26 @@ def _check_format(claim: _Claim) -> None:
         whole = f"{stored} stored, {computed} computed with" if computed else stored
         right = claim.values == count and claim.format == whole and stored != computed
     else:
-        right = claim.format.endswith(f": {_text(claim.values)} values")
+        right = claim.format.endswith(f": {number_text(claim.values)} values")
     if not right:
-        raise _refuted("a number of that format takes another number of values")
+        raise refuted("a number of that format takes another number of values")
 
 
-def _check_words(claim: _Claim, bound: dict[str, Any]) -> None:
+def _check_words(claim: _Claim, bound: RecordedBound, factor: RecordedBound) -> None:
     """Sentences and assumptions are those that belong to the numbers."""
-    name = claim.format.removesuffix(f": {_text(claim.values)} values")
-    (factor,) = bound["factors"]
-    if bound["quantity"] != (
+    name = claim.format.removesuffix(f": {number_text(claim.values)} values")
+    if bound.quantity != (
         f"different prompts of {claim.tokens} tokens of {claim.dim} numbers"
-    ) or factor["quantity"] != (f"values of one number ({name})"):
-        raise _refuted("its words and its numbers differ")
-    holds = bound["assumptions"][0]["holds"]
-    if not (holds is None or isinstance(holds, bool)):
-        raise TypeError("whether an assumption holds is true, false or null")
-    assumptions = [
-        {"text": text, "holds": None if place else holds} for place, text in enumerate(_ASSUMPTIONS)
-    ]
+    ) or factor.quantity != (f"values of one number ({name})"):
+        raise refuted("its words and its numbers differ")
+    # Only whether the answers are random is known beforehand, if that.
+    holds = (bound.holds[0], *(None for _ in _ASSUMPTIONS[1:]))
     for part in (bound, factor):
-        if part["assumptions"] != assumptions or part["source"] != _SOURCE:
-            raise _refuted("its assumptions or its source are not those of the theorem")
+        source = (part.reference, part.statement, part.form)
+        if source != _SOURCE or (part.assumptions, part.holds) != (_ASSUMPTIONS, holds):
+            raise refuted("its assumptions or its source are not those of the theorem")
     if not _answer_set_agrees(claim.answer_set, claim.answers):
-        raise _refuted("the set of answers is described with another size")
+        raise refuted("the set of answers is described with another size")
 
 
 def _answer_set_agrees(words: str, answers: int) -> bool:
@@ -222,28 +204,28 @@ def _check_log(log: Fraction, base: int, power: int, what: str) -> None:
     bits = _LOG_BITS + log.denominator.bit_length()
     low, high = (Fraction(power * end, 2**bits) for end in log_enclosure(base, bits))
     if log < high:
-        raise _refuted(f"the recorded number of {what} is too low")
+        raise refuted(f"the recorded number of {what} is too low")
     if log > low * (1 + Fraction(1, 2**_TIGHT_BITS)):
-        raise _refuted(f"the recorded number of {what} is too high")
+        raise refuted(f"the recorded number of {what} is too high")
 
 
 def _check_pairs(claim: _Claim) -> None:
     """Both sides of both limits on the pairs."""
     if claim.pairs is None or claim.every_list is None:
         if claim.answers != 1 or claim.pairs is not claim.every_list:
-            raise _refuted("it claims that there is no ceiling, with more than one answer")
+            raise refuted("it claims that there is no ceiling, with more than one answer")
         return
     if claim.answers == 1:
-        raise _refuted("it claims a ceiling, with a single answer to give")
+        raise refuted("it claims a ceiling, with a single answer to give")
     if not _exceeds_share(claim, claim.pairs):
-        raise _refuted(f"{claim.pairs} pairs are excluded already: the ceiling is lower")
+        raise refuted(f"{claim.pairs} pairs are excluded already: the ceiling is lower")
     if _exceeds_share(claim, claim.pairs + 1):
-        raise _refuted(f"{claim.pairs + 1} pairs are not excluded: the ceiling is higher")
+        raise refuted(f"{claim.pairs + 1} pairs are not excluded: the ceiling is higher")
     prompts = ((claim.values, claim.numbers),)
     if _is_more(((claim.answers, claim.every_list),), prompts):
-        raise _refuted(f"not every list of {claim.every_list} answers can be held")
+        raise refuted(f"not every list of {claim.every_list} answers can be held")
     if not _is_more(((claim.answers, claim.every_list + 1),), prompts):
-        raise _refuted(f"lists of {claim.every_list + 1} answers are not excluded")
+        raise refuted(f"lists of {claim.every_list + 1} answers are not excluded")
 
 
 def log_enclosure(number: int, bits: int) -> tuple[int, int]:
@@ -329,88 +311,38 @@ def _multiplied_out(factors: _Factors) -> int:
     return math.prod(base**power for base, power in factors)
 
 
-def _require_kind(certificate: Any) -> None:
-    if certificate["schema"] != 1 or certificate["kind"] != "counting":
-        raise ValueError("not a counting certificate of schema 1")
-    _exactly(certificate, _FIELDS, "certificate")
-
-
 def _read(inputs: Any) -> _Claim:
     """The claim of a certificate, each field in its range and in its one form."""
-    _exactly(inputs, _INPUT_FIELDS, "inputs")
-    over, under = _long(inputs["share_numerator"], 1), _long(inputs["share_denominator"], 2)
+    over, under = (
+        long_integer(inputs["share_numerator"], 1),
+        long_integer(inputs["share_denominator"], 2),
+    )
     if over >= under or math.gcd(over, under) != 1:
         raise ValueError("the share must be below 1 and in lowest terms")
     return _Claim(
-        values=_long(inputs["values_per_number"], 2),
-        format=_words(inputs["number_format"]),
-        dim=_whole(inputs["dim"], 1),
-        tokens=_whole(inputs["prompt_tokens"], 0),
-        answers=_long(inputs["answer_set_size"], 1),
-        answer_set=_words(inputs["answer_set"]),
-        pool=_whole(inputs["pool"], 0),
+        values=long_integer(inputs["values_per_number"], 2),
+        format=text(inputs["number_format"]),
+        dim=whole(inputs["dim"], 1),
+        tokens=whole(inputs["prompt_tokens"], 0),
+        answers=long_integer(inputs["answer_set_size"], 1),
+        answer_set=text(inputs["answer_set"]),
+        pool=whole(inputs["pool"], 0),
         share=Fraction(over, under),
-        pairs=None if inputs["pairs"] is None else _whole(inputs["pairs"], 0),
+        pairs=None if inputs["pairs"] is None else whole(inputs["pairs"], 0),
         every_list=(
-            None if inputs["every_list_pairs"] is None else _whole(inputs["every_list_pairs"], 0)
+            None if inputs["every_list_pairs"] is None else whole(inputs["every_list_pairs"], 0)
         ),
     )
 
 
-def _logs(bound: dict[str, Any]) -> tuple[Fraction, Fraction]:
-    """The recorded logarithms of the bound and of its one factor."""
-    if not isinstance(bound["factors"], list) or len(bound["factors"]) != 1:
+def _factor(bound: RecordedBound) -> RecordedBound:
+    """The one factor of the number of prompts."""
+    if len(bound.factors) != 1:
         raise ValueError("the number of prompts has one factor")
-    factor = _exactly(bound["factors"][0], _BOUND_FIELDS, "factor")
-    if factor["factors"] != [] or {bound["direction"], factor["direction"]} != {"upper"}:
+    (factor,) = bound.factors
+    if factor.factors or {bound.direction, factor.direction} != {"upper"}:
         raise ValueError("the number of prompts needs an upper limit, made from another one")
-    return _dyadic(bound["log"]), _dyadic(factor["log"])
-
-
-def _dyadic(log: Any) -> Fraction:
-    """The number mantissa * 2**exponent in the one form: an odd mantissa, or 0 and 0."""
-    _exactly(log, {"mantissa", "exponent"}, "log")
-    mantissa, exponent = int(_words(log["mantissa"])), int(_words(log["exponent"]))
-    if [str(mantissa), str(exponent)] != [log["mantissa"], log["exponent"]]:
-        raise ValueError("the logarithm is not in its one form")
-    if abs(exponent) > 2**13 or not (mantissa % 2 or mantissa == exponent == 0):
-        raise ValueError("the logarithm's mantissa or exponent is out of range")
-    return mantissa * Fraction(2) ** exponent
-
-
-def _exactly(record: Any, fields: set[str], name: str) -> dict[str, Any]:
-    """A JSON object of these fields and no others."""
-    if not isinstance(record, dict) or set(record) != fields:
-        raise ValueError(f"the {name} must have the fields {', '.join(sorted(fields))}, no others")
-    return record
-
-
-def _words(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _whole(value: Any, least: int) -> int:
-    """A JSON integer of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no whole number")
-    if value < least:
-        raise ValueError(f"{value} is below {least}")
-    return value
-
-
-def _long(value: Any, least: int) -> int:
-    """An integer of at least `least` written as text."""
-    number = _whole(int(_words(value), 0), least)
-    if _text(number) != value:
-        raise ValueError(f"{value} is not in its one form")
-    return number
-
-
-def _text(number: int) -> str:
-    """An integer in the one form: hexadecimal where decimal text might be refused."""
-    return str(number) if number.bit_length() <= 4096 else hex(number)
+    return factor
 
 
 def _in_words(claim: _Claim) -> str:
@@ -435,10 +367,3 @@ def _in_words(claim: _Claim) -> str:
 
 def _count(number: int) -> str:
     return f"{number:,}" if number.bit_length() <= 50 else f"at least 2^{number.bit_length() - 1}"
-
-
-def _refuted(reason: str) -> RunFailed:
-    return RunFailed(
-        f"the certificate does not hold: {reason}",
-        remedy="do not rely on it; compute the ceiling again",
-    )

@@ -1,0 +1,168 @@
+"""Attention, MLP and normalisation of the papers, on columns as tokens.
+
+Definitions 2.1, 2.2 and 2.14 of meyer2025, with "W_v x" read as "W_v X" (E16). One function
+computes every attention here: a bias on the logits makes it causal, and log weights make it
+that of a weighted measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+NormKind: TypeAlias = Literal["layer", "rms"]
+NormPlace: TypeAlias = Literal["pre", "post"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaperHead:
+    """One attention head; 1/sqrt(s) is absorbed in the key, as in the papers.
+
+    Attributes:
+        query: W_q, of shape (s, d).
+        key: W_k, of shape (s, d).
+        value: W_v, of shape (s', d).
+        output: W_o, of shape (d, s').
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaperNorm:
+    """A normalisation of each token.
+
+    Attributes:
+        kind: "layer" (centred, with a bias) or "rms" (neither).
+        weight: Gain of each coordinate, of shape (d,).
+        bias: Shift of each coordinate, of shape (d,); None for "rms".
+        epsilon: Added to the variance, or to the mean square, under the root.
+    """
+
+    kind: NormKind
+    weight: Tensor
+    bias: Tensor | None
+    epsilon: float
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """The normalised tokens, of shape (..., d, n) as they came."""
+        if self.kind == "layer":
+            tokens = tokens - tokens.mean(dim=-2, keepdim=True)
+        mean_square = tokens.square().mean(dim=-2, keepdim=True)
+        scaled = self.weight[:, None] * tokens * torch.rsqrt(mean_square + self.epsilon)
+        return scaled if self.bias is None else scaled + self.bias[:, None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaperLayer:
+    """One transformer layer, X -> MLP(Att(X, X) + X).
+
+    Attributes:
+        heads: The attention heads; their sum is added to the token.
+        w1: First matrix of the MLP, of shape (f, d); no rows means that it is the identity
+            plus `b2`.
+        b1: Its bias, of shape (f,).
+        w2: Second matrix, of shape (d, f).
+        b2: Its bias, of shape (d,).
+        attention_norm: Normalisation of the attention block, if the model has one.
+        mlp_norm: Normalisation of the MLP block.
+    """
+
+    heads: tuple[PaperHead, ...]
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    attention_norm: PaperNorm | None = None
+    mlp_norm: PaperNorm | None = None
+
+
+def attention(
+    heads: tuple[PaperHead, ...], tokens: Tensor, context: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Att(x, X) for every column x of `tokens` within the context X (Definition 2.1).
+
+    Args:
+        heads: The heads; none give zero.
+        tokens: Query tokens, of shape (..., d, n).
+        context: Tokens attended to, of shape (..., d, N).
+        bias: Added to the logits, of a shape that broadcasts to (..., n, N); -inf hides a
+            token of the context.
+
+    Returns:
+        Of shape (..., d, n).
+    """
+    total = torch.zeros_like(tokens)
+    for head in heads:
+        logits = (head.query @ tokens).transpose(-1, -2) @ (head.key @ context)
+        shares = torch.softmax(logits if bias is None else logits + bias, dim=-1)
+        mixed = (head.value @ context) @ shares.transpose(-1, -2)
+        total = total + head.output @ mixed
+    return total
+
+
+def mlp(layer: PaperLayer, tokens: Tensor, inputs: Tensor | None = None) -> Tensor:
+    """The MLP with its residual: x + W_2 ReLU(W_1 x + b_1) + b_2 (Definition 2.2).
+
+    Args:
+        layer: The layer.
+        tokens: Tokens, of shape (..., d, n): the residual.
+        inputs: What the matrices see instead of the tokens, such as normalised ones.
+
+    Returns:
+        Of shape (..., d, n).
+    """
+    seen = tokens if inputs is None else inputs
+    hidden = torch.relu(layer.w1 @ seen + layer.b1[:, None])
+    return tokens + layer.w2 @ hidden + layer.b2[:, None]
+
+
+def apply_layer(
+    layer: PaperLayer,
+    tokens: Tensor,
+    place: NormPlace | None,
+    attend: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """One layer around any attention; the residual of the attention is inside the MLP (E16).
+
+    Args:
+        layer: The layer.
+        tokens: Of shape (..., d, n).
+        place: "pre" normalises what a block reads, "post" what it and its residual give, None
+            nothing, as in the papers.
+        attend: From the (normalised) tokens to the attention's output.
+
+    Returns:
+        Of shape (..., d, n).
+    """
+    before = place == "pre"
+    after = place == "post"
+    tokens = tokens + attend(_normed(layer.attention_norm, tokens, before))
+    tokens = _normed(layer.attention_norm, tokens, after)
+    tokens = mlp(layer, tokens, _normed(layer.mlp_norm, tokens, before))
+    return _normed(layer.mlp_norm, tokens, after)
+
+
+def causal_bias(length: int, like: Tensor) -> Tensor:
+    """Bias of Definition 2.14: token i attends to tokens 1 to i.
+
+    Args:
+        length: Number of tokens.
+        like: Gives the dtype and the device.
+
+    Returns:
+        Zeros and, above the diagonal, -inf; of shape (length, length).
+    """
+    full = torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device)
+    return torch.triu(full, diagonal=1)
+
+
+def _normed(norm: PaperNorm | None, tokens: Tensor, wanted: bool) -> Tensor:
+    return norm(tokens) if wanted and norm is not None else tokens

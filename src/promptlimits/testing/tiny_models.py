@@ -66,6 +66,16 @@ def _gpt_neox(size: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
+def _bert(size: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "hidden_size": size["dim"],
+        "intermediate_size": 2 * size["dim"],
+        "num_hidden_layers": size["layers"],
+        "num_attention_heads": size["heads"],
+        "max_position_embeddings": size["context_length"],
+    }
+
+
 def _gpt_neo(size: Mapping[str, int]) -> dict[str, Any]:
     return {
         "hidden_size": size["dim"],
@@ -84,6 +94,7 @@ _FAMILIES: Final[dict[str, tuple[str, Callable[[Mapping[str, int]], dict[str, An
     "gpt2": ("gpt2", _gpt2),
     "gpt_neox": ("gpt_neox", _gpt_neox),
     "gpt_neo": ("gpt_neo", _gpt_neo),
+    "qwen2": ("qwen2", _llama),
 }
 
 FAMILIES: Final = tuple(_FAMILIES)
@@ -168,13 +179,55 @@ def tiny_causal_lm(
         eos_token_id=0,
         pad_token_id=0,
     )
+    target = Path(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        with torch.no_grad():
-            for vector in (p for p in model.parameters() if p.ndim == 1):
-                vector.add_(torch.randn_like(vector), alpha=0.1)
-    target = Path(directory)
-    model.save_pretrained(target)
+        _save_moved(AutoModelForCausalLM.from_config(config, dtype=torch.float32), target)
     tokenizer.save_pretrained(target)
     return target
+
+
+def tiny_encoder(
+    directory: Path | str,
+    *,
+    dim: int = 32,
+    layers: int = 2,
+    heads: int = 4,
+    init_scale: float = 0.3,
+    seed: int = 0,
+) -> Path:
+    """Save a random BERT encoder, without a tokenizer, where stock tools load it.
+
+    Args:
+        directory: Made if it does not exist.
+        dim: D, a multiple of `heads`.
+        layers: Transformer blocks.
+        heads: H.
+        init_scale: Deviation of the random weights.
+        seed: Seed of the weights; torch's global generator is left as it was.
+
+    Returns:
+        The directory.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    size = {"dim": dim, "layers": layers, "heads": heads, "context_length": 64}
+    config = AutoConfig.for_model(
+        "bert", **_bert(size), vocab_size=50, initializer_range=init_scale
+    )
+    target = Path(directory)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _save_moved(AutoModel.from_config(config, dtype=torch.float32), target)
+    return target
+
+
+def _save_moved(model: Any, directory: Path) -> None:
+    """Save a model with its vectors, which start at 0 and 1, moved."""
+    import torch
+
+    with torch.no_grad():
+        for vector in (p for p in model.parameters() if p.ndim == 1):
+            vector.add_(torch.randn_like(vector), alpha=0.1)
+    model.save_pretrained(directory)

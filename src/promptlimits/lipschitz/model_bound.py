@@ -1,0 +1,198 @@
+"""A Lipschitz constant of a whole checkpoint: prompt tokens to the last token's hidden state.
+
+**Statement.** Let Phi map m_p prompt tokens to the hidden state of the last token behind the final
+norm, the remaining input being fixed and the last token not in the prompt. In the token norm Phi
+is Lipschitz on the whole space with
+
+    L = q_l max|gain| / s_min  (a final norm),   L = q_l max|gain|  (post),   p_0 = 1, q_0 = 0,
+
+q_l the sensitivity of `block_bound` behind the last block; behind an entry norm p_0 = 1 / s_min.
+It depends neither on the number of tokens nor on the mask, nor on the radius of the prompt, as
+every block sees its input only through a norm.
+
+**Assumptions.** Real arithmetic in place of the model's rounding; with a trust region S0 > 0, the
+constant is that of the model with clipped norms (`block_bound`), which is the model itself on the
+prompts inside the region.
+
+**Cost.** The norms of each block, one block in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from flint import arb
+
+from promptlimits.bound import PRECISION_BITS, Assumption, LogBound, Source, working_precision
+from promptlimits.lipschitz.block import Checkpoint
+from promptlimits.lipschitz.block_bound import (
+    Sensitivity,
+    least_deviation,
+    through_block,
+    to_ball,
+)
+from promptlimits.lipschitz.block_norms import BlockFacts, NormFacts, block_facts, norm_facts
+from promptlimits.lipschitz.matrix_balls import DOUBLE_ARITHMETIC
+
+SOURCE: Final = Source(
+    reference="promptlimits",
+    statement="Lipschitz constant of a checkpoint (promptlimits.lipschitz.model_bound)",
+    form="proved here",
+)
+EXACT_MODEL: Final = Assumption(
+    text="The model computes with real numbers: what its floating-point arithmetic rounds off "
+    "is not covered."
+)
+PROMPT_IN_FRONT: Final = Assumption(
+    text="Prompt tokens stand in the place of token embeddings, before positions are added; the "
+    "rest of the input is fixed, and the tokens that are read belong to it."
+)
+
+
+def trust_region(deviation: Fraction) -> Assumption:
+    """The assumption that goes with a least deviation S0 > 0."""
+    return Assumption(
+        text="Only prompts count for which every vector that a norm of the model divides has "
+        f"deviation (root mean square, for RMSNorm) at least {deviation} on every input."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelFacts:
+    """All that a checkpoint's constant is computed from.
+
+    Attributes:
+        family: Such as "llama".
+        dim: D.
+        entry_norm: Norm in front of the first block, or None.
+        final_norm: Norm behind the last, or None.
+        blocks: One for each block.
+    """
+
+    family: str
+    dim: int
+    entry_norm: NormFacts | None
+    final_norm: NormFacts | None
+    blocks: tuple[BlockFacts, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelBound:
+    """A proved Lipschitz constant of a checkpoint.
+
+    Attributes:
+        bound: Upper limit on L.
+        layers: Upper limit behind each block on how far the rows that are read move, on the
+            scale of that block's output ("post": before its last gain).
+        facts: The norms.
+        deviation: S0, or 0.
+    """
+
+    bound: LogBound
+    layers: tuple[LogBound, ...]
+    facts: ModelFacts
+    deviation: Fraction
+
+
+def read_facts(
+    checkpoint: Checkpoint, *, on_layer: Callable[[int], None] = lambda _done: None
+) -> ModelFacts:
+    """Prove the norms of every block, one block in memory at a time.
+
+    Args:
+        checkpoint: What is read.
+        on_layer: Told after each block how many are done.
+
+    Returns:
+        The norms.
+
+    Raises:
+        UserError: A block cannot be read.
+    """
+    blocks = []
+    entry = checkpoint.entry_norm
+    for done, block in enumerate(checkpoint.blocks, start=1):
+        blocks.append(block_facts(block, entry))
+        if block.arrangement == "post":
+            entry = block.feed_forward_norm
+        on_layer(done)
+    return ModelFacts(
+        family=checkpoint.family,
+        dim=checkpoint.dim,
+        entry_norm=None if checkpoint.entry_norm is None else norm_facts(checkpoint.entry_norm),
+        final_norm=None if checkpoint.final_norm is None else norm_facts(checkpoint.final_norm),
+        blocks=tuple(blocks),
+    )
+
+
+def model_bound(
+    facts: ModelFacts, *, deviation: Fraction = Fraction(0), precision_bits: int = PRECISION_BITS
+) -> ModelBound:
+    """Compose the norms of a checkpoint to its Lipschitz constant.
+
+    Args:
+        facts: The norms.
+        deviation: S0 of the trust region; 0 for no assumption.
+        precision_bits: Working precision.
+
+    Returns:
+        The constant.
+
+    Raises:
+        ZeroDivisionError: A norm has eps 0 and there is no trust region: no constant exists.
+    """
+    assumptions = (EXACT_MODEL, PROMPT_IN_FRONT, DOUBLE_ARITHMETIC)
+    if deviation > 0:
+        assumptions = (*assumptions, trust_region(deviation))
+    _require_positive_deviations(facts, deviation)
+    logs: list[arb] = []
+    with working_precision(precision_bits):
+        state = _start(facts, deviation)
+        for block in facts.blocks:
+            state = through_block(block, state, dim=facts.dim, deviation=deviation)
+            logs.append(_log(state.query))
+        last = state.query * state.gain
+        if facts.final_norm is not None:
+            last *= to_ball(facts.final_norm.gain) / least_deviation(facts.final_norm, deviation)
+        total = _log(last)
+
+    def limit(log: arb, quantity: str) -> LogBound:
+        return LogBound(
+            direction="upper", log=log, quantity=quantity, source=SOURCE, assumptions=assumptions
+        )
+
+    return ModelBound(
+        bound=limit(total, "Lipschitz constant from the prompt to the last hidden state"),
+        layers=tuple(
+            limit(log, f"sensitivity behind block {number}") for number, log in enumerate(logs, 1)
+        ),
+        facts=facts,
+        deviation=deviation,
+    )
+
+
+def _log(value: arb) -> arb:
+    """The logarithm, rounded up to that of 2^-1000 where the value may be 0."""
+    return (value + arb(2) ** -1000).log()
+
+
+def _start(facts: ModelFacts, deviation: Fraction) -> Sensitivity:
+    entry = facts.entry_norm
+    if entry is None:
+        return Sensitivity(prompt=arb(1), query=arb(0), gain=arb(1))
+    return Sensitivity(
+        prompt=1 / least_deviation(entry, deviation), query=arb(0), gain=to_ball(entry.gain)
+    )
+
+
+def _require_positive_deviations(facts: ModelFacts, deviation: Fraction) -> None:
+    norms = [facts.entry_norm, facts.final_norm]
+    for block in facts.blocks:
+        norms += [block.attention_norm, block.feed_forward_norm]
+        norms += [block.attention_post_norm, block.feed_forward_post_norm]
+        norms += [block.attention.query_norm, block.attention.key_norm]
+    if any(norm is not None and norm.eps + deviation**2 <= 0 for norm in norms):
+        raise ZeroDivisionError("a norm without eps has no Lipschitz constant")

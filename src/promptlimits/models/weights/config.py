@@ -1,0 +1,180 @@
+"""Settings of a checkpoint from its config.json, read without transformers.
+
+Older files leave out what their writer took for granted; the defaults given here are those of
+transformers. A setting that would change the function in a way that no block describes is
+refused, not ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from promptlimits.errors import UserError
+from promptlimits.lipschitz.block import Activation, Rotary
+
+_ACTIVATIONS: Mapping[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
+# These change the angles only; the others multiply queries and keys as well.
+_TURNING_ROPES = ("default", "linear", "llama3", "dynamic")
+
+
+class Config:
+    """One model's settings, each checked when it is asked for.
+
+    Args:
+        settings: Parsed config.json.
+        name: What messages call the model.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], *, name: str) -> None:
+        self._settings = settings
+        self.name = name
+
+    @property
+    def family(self) -> str:
+        """The model_type."""
+        return str(self._settings.get("model_type"))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A setting as it stands there, or the default if it is missing or null."""
+        value = self._settings.get(key)
+        return default if value is None else value
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1.
+
+        Raises:
+            UserError: It is missing or something else.
+        """
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self._wrong(key, "be a whole number of at least 1")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number above 0.
+
+        Raises:
+            UserError: It is missing or something else.
+        """
+        value = self.get(key, default)
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if not plain or not math.isfinite(value) or value <= 0:
+            raise self._wrong(key, "be a finite number above 0")
+        return float(value)
+
+    def eps(self, key: str, default: float) -> Fraction:
+        """A norm's eps, as the double that the model is given."""
+        return Fraction(self.number(key, default))
+
+    def activation(self, key: str, default: str) -> Activation:
+        """The feed-forward layer's activation.
+
+        Raises:
+            UserError: It is not one whose slope is proved.
+        """
+        value = self.get(key, default)
+        if value not in _ACTIVATIONS:
+            raise self._wrong(key, f"be one of {', '.join(_ACTIVATIONS)}")
+        return _ACTIVATIONS[value]
+
+    def require(self, key: str, allowed: tuple[Any, ...]) -> None:
+        """Refuse a setting that the blocks cannot describe.
+
+        Raises:
+            UserError: The setting is there and none of those allowed.
+        """
+        if key in self._settings and self._settings[key] not in allowed:
+            raise self._wrong(key, f"be {' or '.join(map(str, allowed))}")
+
+    def divides(self, whole: str, parts: int, total: int) -> int:
+        """The width of one of `parts` equal parts.
+
+        Raises:
+            UserError: They do not divide it.
+        """
+        if total % parts:
+            raise self._wrong(whole, f"be a multiple of {parts}")
+        return total // parts
+
+    def rotary(
+        self, head_dim: int, *, layer_type: str | None = None, share: float = 1.0
+    ) -> Rotary:
+        """Rotary positions of a layer, from today's rope_parameters or from older keys.
+
+        Args:
+            head_dim: Width of a head.
+            layer_type: Where each type of layer has settings of its own: which.
+            share: Part of a head that turns, unless the settings say.
+
+        Returns:
+            Width and base.
+
+        Raises:
+            UserError: The kind of positions does more than turn.
+        """
+        rope = self.get("rope_parameters", {})
+        if layer_type is not None and layer_type in rope:
+            rope = rope[layer_type] or {}
+        scaling = self.get("rope_scaling") or {}
+        kind = rope.get("rope_type") or scaling.get("rope_type") or scaling.get("type") or "default"
+        if kind not in _TURNING_ROPES:
+            raise UserError(
+                f"rope_type of {self.name}",
+                f"be one of {', '.join(_TURNING_ROPES)}",
+                got=str(kind),
+                remedy="use a model whose rotary positions only turn",
+            )
+        local = layer_type == "sliding_attention"
+        older = self.get("rope_local_base_freq") if local else self.get("rope_theta")
+        theta = rope.get("rope_theta") or older or self.get("rotary_emb_base", 10_000.0)
+        part = rope.get("partial_rotary_factor", self.get("rotary_pct", share))
+        return Rotary(width=int(head_dim * float(part)), theta=float(theta))
+
+    def _wrong(self, key: str, rule: str) -> UserError:
+        return UserError(
+            f"{key} in config.json of {self.name}",
+            rule,
+            got=repr(self._settings.get(key, "nothing")),
+            remedy="use a checkpoint of a family that `promptlimits certify --help` names",
+        )
+
+
+def read_settings(directory: Path, *, name: str) -> Config:
+    """Read config.json.
+
+    Args:
+        directory: The model's directory.
+        name: What messages call the model.
+
+    Returns:
+        The settings.
+
+    Raises:
+        UserError: There is none, or it is no JSON object.
+    """
+    path = directory / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("it is not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            name,
+            "hold a readable config.json",
+            got=f"a directory without one ({getattr(error, 'strerror', None) or error})",
+            remedy="point at the directory that save_pretrained wrote",
+        ) from error
+    return Config(settings, name=name)

@@ -1,0 +1,1 @@
+"""One module for each family: its tensors' names, and how they make a block."""

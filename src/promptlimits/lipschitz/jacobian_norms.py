@@ -1,4 +1,4 @@
-"""Norms of a Jacobian from below, by ascent over the direction and over the point.
+"""Two norms of a Jacobian, as the value |J(X) eta| of one direction eta and its improvement.
 
 For a map f of token matrices X (columns are tokens) and its Jacobian J(X), the norm is the
 largest of |J(X) eta| over directions eta of norm 1, where both norms are
@@ -10,30 +10,20 @@ J eta is one forward-mode product. Its derivative, one backward pass through tha
 serves twice: with respect to eta it is J^T u, u the normalised change of the outputs, and the
 best direction for u is J^T u, normalised (column by column in the token norm): the value never
 falls, which for Frobenius is the power iteration on J^T J. With respect to X it is the ascent
-direction for the point. So one step improves both.
-
-Nothing here is proved: whatever is reached is |J(X) eta| at an explicit point.
+direction for the point. So one pass serves both.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from promptlimits.lipschitz.starts import project
-
 Norm: TypeAlias = Literal["token", "frobenius"]
 Forward: TypeAlias = Callable[[Tensor], Tensor]
-
-_MOMENTS: Final = (0.8, 0.95)
-"""Adam's averages, shorter than for training: the steps are few and nothing is noisy."""
-
-_POLISH: Final = 12
-"""Steps at the end that turn the direction and leave the point."""
 
 
 def size(changes: Tensor, norm: Norm) -> Tensor:
@@ -81,48 +71,27 @@ def output_changes(forward: Forward, points: Tensor, directions: Tensor) -> Tens
     Returns:
         Shape (B, D', columns).
     """
-    _, changes = torch.func.jvp(forward, (points,), (directions,))
+    with warnings.catch_warnings():
+        # The first forward-mode product of a process makes torch script a module of its own.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script`", DeprecationWarning)
+        _, changes = torch.func.jvp(forward, (points,), (directions,))
     return changes
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Ascent:
-    """What an ascent reached, for each member of its batch.
-
-    Attributes:
-        values: |J(X) eta|, shape (B,).
-        points: X, shape (B, D, tokens).
-        directions: eta, of norm 1, same shape.
-        history: The best value of each member after each step, shape (steps, B).
-    """
-
-    values: Tensor
-    points: Tensor
-    directions: Tensor
-    history: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Domain:
-    """Where points and directions may go.
-
-    Attributes:
-        radius: Radius of the ball of each token, or one for each member, shape (B, 1, 1).
-        norm: Norm of directions and of changes.
-        moving: Columns of X that are searched, booleans of shape (tokens,).
-        perturbed: Columns on which eta may differ from 0, likewise.
-    """
-
-    radius: float | Tensor
-    norm: Norm
-    moving: Tensor
-    perturbed: Tensor
-
-
-def _gradients(
+def values_and_gradients(
     forward: Forward, points: Tensor, directions: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, and the derivatives of their logarithms by X and by eta."""
+    """|J(X) eta| and the derivatives of its logarithm by X and by eta, for a batch.
+
+    Args:
+        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
+        points: X, shape (B, D, tokens).
+        directions: eta, same shape.
+        norm: Norm of the change of the outputs.
+
+    Returns:
+        Values of shape (B,), and two tensors of the shape of the points.
+    """
     points = points.detach().requires_grad_(True)
     directions = directions.detach().requires_grad_(True)
     values = size(output_changes(forward, points, directions), norm)
@@ -131,60 +100,3 @@ def _gradients(
         logs, (points, directions), allow_unused=True, materialize_grads=True
     )
     return values.detach(), by_point, by_direction
-
-
-def ascend(
-    forward: Forward,
-    points: Tensor,
-    directions: Tensor,
-    *,
-    domain: Domain,
-    steps: int,
-    rate: float = 0.15,
-) -> Ascent:
-    """Joint ascent of |J(X) eta| over the point (Adam, projected) and the direction.
-
-    Args:
-        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
-        points: Starts, in the domain.
-        directions: Directions to begin with, of norm 1, zero outside `domain.perturbed`.
-        domain: Where both may go.
-        steps: Steps over both; a few more turn the direction alone.
-        rate: Length of the first step of a token, relative to the radius; it falls to zero.
-
-    Returns:
-        The best values met, and where.
-    """
-    reached = points.new_zeros(len(points))
-    best_points, best_directions = points.clone(), directions.clone()
-    first, second = torch.zeros_like(points), torch.zeros_like(points)
-    history: list[Tensor] = []
-    for step in range(steps + _POLISH):
-        if step >= steps:
-            points, directions = best_points, best_directions
-        values, by_point, by_direction = _gradients(forward, points, directions, domain.norm)
-        better = values > reached
-        reached = torch.where(better, values, reached)
-        best_points = torch.where(better[:, None, None], points, best_points)
-        best_directions = torch.where(better[:, None, None], directions, best_directions)
-        history.append(reached)
-        turned = best_direction(by_direction * domain.perturbed, domain.norm, directions)
-        directions = turned * domain.perturbed
-        if step >= steps:
-            best_directions = directions
-            continue
-        first.lerp_(by_point, 1 - _MOMENTS[0])
-        second.lerp_(by_point**2, 1 - _MOMENTS[1])
-        stride = first / (1 - _MOMENTS[0] ** (step + 1))
-        stride = stride / (second / (1 - _MOMENTS[1] ** (step + 1))).sqrt().clamp_min(1e-30)
-        length = rate * domain.radius * (1 - step / steps) / points.shape[-2] ** 0.5
-        moved = project(points + length * stride, domain.radius)
-        points = torch.where(domain.moving, moved, points)
-    with torch.no_grad():
-        values = size(output_changes(forward, best_points, best_directions), domain.norm)
-    return Ascent(
-        values=values,
-        points=best_points,
-        directions=best_directions,
-        history=torch.stack([*history, torch.maximum(values, reached)]),
-    )

@@ -39,7 +39,8 @@ def project(points: Tensor, radius: float | Tensor) -> Tensor:
         that the rounding of the division leaves no token outside.
     """
     norms = points.norm(dim=-2, keepdim=True)
-    inside = torch.as_tensor(radius).to(points) * (1 - 8 * torch.finfo(points.dtype).eps)
+    inside = torch.as_tensor(radius, dtype=points.dtype, device=points.device)
+    inside = inside * (1 - 8 * torch.finfo(points.dtype).eps)
     return points * (inside / torch.maximum(norms, inside))
 
 

@@ -1,0 +1,208 @@
+"""The numbers about the heads of a layer that every Lipschitz theorem for attention is made of.
+
+Of head h: W_h = W_o W_v (d, d) and A_h = W_k^T W_q (d, d), each a product known up to rounding
+(`MatrixBall`). None of these numbers depends on the radius.
+
+**Spread** (covariance term). For |x_j| <= r let C_h be the covariances of the tokens under the
+heads' weights. Then || sum_h W_h C_h A_h || <= r^2 * spread, for both of
+
+    spread = sum_h max_{|v| = 1} |W_h v| |A_h^T v|                                       (P1)
+    spread = || [s_1 W_1 .. s_H W_H] ||  || [A_1/s_1; ..; A_H/s_H] ||,  any s_h > 0.      (P1')
+
+*Proof.* C_h >= 0 has trace E|x|^2 - |Ex|^2 <= r^2. With its eigenpairs (l_k, v_k),
+||W C A|| <= sum_k l_k |W v_k||A^T v_k| <= r^2 max_v |Wv||A^T v|: (P1). For units u, e:
+|u^T W C A e| <= |C^(1/2) W^T u| |C^(1/2) A e| <= r^2 |W^T u||A e|; sum over h and
+Cauchy-Schwarz: (P1'). []  For positive p, q: |Wv||A^T v| <= |[pW; qA^T] v|^2 / (2pq), so
+max_v |Wv||A^T v| <= || [pW; qA^T] ||^2 / (2pq). At p^2/q^2 = t this is
+lambda_max(t W^T W + A A^T / t)/2; the least over t is exact for d >= 3 (the joint numerical
+range of two quadratic forms is then convex), and never above ||W|| ||A||.
+
+**Mixing** (Theorem C of the docs). For numbers c_h >= 0,
+
+    max_{|u| = 1} sum_h c_h |W_h^T u|  <=  ( sum_h c_h^2/w_h^2 )^(1/2) || [w_1 W_1 .. w_H W_H] ||
+
+for any w_h > 0, by Cauchy-Schwarz; w_h^2 = c_h^2/lambda_h gives
+lambda_max( sum_h c_h^2 W_h W_h^T/lambda_h )^(1/2) of the theorem. Never above sum_h c_h ||W_h||.
+
+p, q, s, w are chosen in floats: every choice is sound, and the value at the choice is proved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+from flint import arb
+from numpy.typing import NDArray
+
+from promptlimits.lipschitz.matrix_balls import MatrixBall
+from promptlimits.lipschitz.rounding import ball, float_near, least, total
+from promptlimits.lipschitz.spectral import spectral_norm
+from promptlimits.lipschitz.weights import HeadWeights
+
+_NEGLIGIBLE: Final = 1e-12
+_ROUNDS: Final = 40
+_POWER_STEPS: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadNorms:
+    """Proved norms of all heads of one layer.
+
+    Attributes:
+        values: W_h of each head.
+        value_norms: Upper limits on ||W_h||.
+        score_norms: Upper limits on ||A_h||.
+        spread: Upper limit on the lesser of (P1) and (P1').
+    """
+
+    values: tuple[MatrixBall, ...]
+    value_norms: tuple[Fraction, ...]
+    score_norms: tuple[Fraction, ...]
+    spread: Fraction
+
+    def mixing(self, costs: Sequence[arb]) -> arb:
+        """Upper limit on max over unit u of sum_h c_h |W_h^T u|, at the current precision.
+
+        Args:
+            costs: Upper limits on c_h, each at least 0.
+
+        Returns:
+            A ball whose upper end is the limit.
+        """
+        apart = [c * ball(n) for c, n in zip(costs, self.value_norms, strict=True)]
+        plain = total(apart)
+        level = plain.upper() * arb(_NEGLIGIBLE)
+        together = [h for h, cost in enumerate(apart) if cost.upper() > level]
+        if len(together) < 2:
+            return plain
+        rest = total(cost for h, cost in enumerate(apart) if h not in together)
+        chosen = [costs[h] for h in together]
+        factors = _mixing_factors([self.values[h].center for h in together], chosen)
+        joint = total((c / ball(w)) ** 2 for c, w in zip(chosen, factors, strict=True))
+        return least(plain, joint.sqrt() * ball(self._stacked(together, factors)) + rest)
+
+    def _stacked(self, heads: Sequence[int], factors: Sequence[Fraction]) -> Fraction:
+        parts = [self.values[h].scaled(w) for h, w in zip(heads, factors, strict=True)]
+        return spectral_norm(MatrixBall.concatenate(parts, axis=1))
+
+
+def head_norms(heads: Sequence[HeadWeights]) -> HeadNorms:
+    """Prove the norms of the heads of one layer.
+
+    Args:
+        heads: At least one head.
+
+    Returns:
+        The norms. Cost: some five symmetric eigenproblems of width d for each head.
+    """
+    values = tuple(MatrixBall.exact(h.output) @ MatrixBall.exact(h.value) for h in heads)
+    scores = tuple(MatrixBall.exact(h.key).T @ MatrixBall.exact(h.query) for h in heads)
+    value_norms = tuple(
+        min(spectral_norm(w), spectral_norm(h.output) * spectral_norm(h.value))
+        for w, h in zip(values, heads, strict=True)
+    )
+    score_norms = tuple(
+        min(spectral_norm(a), spectral_norm(h.key) * spectral_norm(h.query))
+        for a, h in zip(scores, heads, strict=True)
+    )
+    spread = sum(map(_crossed, heads, values, scores, value_norms, score_norms), Fraction(0))
+    if len(heads) > 1:
+        spread = min(spread, _joint_spread(values, scores, value_norms, score_norms))
+    return HeadNorms(values=values, value_norms=value_norms, score_norms=score_norms, spread=spread)
+
+
+def _crossed(
+    head: HeadWeights,
+    value: MatrixBall,
+    score: MatrixBall,
+    value_norm: Fraction,
+    score_norm: Fraction,
+) -> Fraction:
+    """Upper limit on max_v |W v| |A^T v|, by (P1)."""
+    plain = value_norm * score_norm
+    if min(value_norm, score_norm) < Fraction(1, 2**400):
+        return plain
+    p = _balancing_factor(head, float(score_norm / value_norm))
+    stacked = MatrixBall.concatenate([value.scaled(p), score.T], axis=0)
+    return min(plain, spectral_norm(stacked) ** 2 / (2 * Fraction(p)))
+
+
+def _balancing_factor(head: HeadWeights, start: float) -> float:
+    """Near-best p for || [pW; A^T] ||^2/(2p), by golden section on log p.
+
+    |W v| = |R W_v v| with W_o = QR, and |A^T v| = |S W_k v| with W_q^T = QS: the norm is that
+    of a matrix of s' + s rows, whose Gram matrix is formed once.
+    """
+    short = np.linalg.qr(head.output, mode="r") @ head.value
+    tall = np.concatenate([short, np.linalg.qr(head.query.T, mode="r") @ head.key])
+    gram = tall @ tall.T
+    upper_rows = np.arange(len(tall)) < len(short)
+
+    def height(log_p: float) -> float:
+        p = math.exp(log_p)
+        scale = np.where(upper_rows, p, 1.0)
+        return float(np.linalg.eigvalsh(scale[:, None] * gram * scale)[-1]) / (2 * p)
+
+    ratio = (math.sqrt(5) - 1) / 2
+    low, high = math.log(start) - 3, math.log(start) + 3
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = height(left), height(right)
+    for _ in range(14):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = height(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = height(right)
+    return math.exp((low + high) / 2)
+
+
+def _joint_spread(
+    values: Sequence[MatrixBall],
+    scores: Sequence[MatrixBall],
+    value_norms: Sequence[Fraction],
+    score_norms: Sequence[Fraction],
+) -> Fraction:
+    """Upper limit by (P1'), the heads balanced by their norms."""
+    factors = [
+        math.sqrt(float_near(a / w)) if min(a, w) > Fraction(1, 2**400) else 1.0
+        for w, a in zip(value_norms, score_norms, strict=True)
+    ]
+    # Rounded up, so that the product of a factor and its partner is at least 1.
+    partners = [math.nextafter(1 / s, math.inf) for s in factors]
+    wide = [w.scaled(s) for w, s in zip(values, factors, strict=True)]
+    tall = [a.scaled(s) for a, s in zip(scores, partners, strict=True)]
+    left = spectral_norm(MatrixBall.concatenate(wide, axis=1))
+    return left * spectral_norm(MatrixBall.concatenate(tall, axis=0))
+
+
+def _mixing_factors(values: Sequence[NDArray[np.float64]], costs: Sequence[arb]) -> list[Fraction]:
+    """Near-best w_h, by fictitious play: eigenvectors answer lambda, lambda answers their mean.
+
+    The game "lambda against a density matrix R" has the pay-off
+    sum_h c_h^2 tr(W_h^T R W_h)/lambda_h, convex in lambda and linear in R; against R the best
+    lambda_h is proportional to c_h tr(W_h^T R W_h)^(1/2).
+    """
+    stack = np.stack(values)
+    largest = max(costs, key=lambda c: c.upper())
+    cost = np.maximum([float(c / largest) for c in costs], _NEGLIGIBLE)
+    energy = np.array([np.linalg.norm(w, 2) ** 2 for w in values])
+    vector = np.ones(stack.shape[1]) + np.arange(stack.shape[1]) / stack.shape[1]
+    for play in range(1, _ROUNDS + 1):
+        weights = cost / np.maximum(np.sqrt(energy), _NEGLIGIBLE)
+        for _ in range(_POWER_STEPS):
+            seen = np.einsum("hij,i->hj", stack, vector)
+            vector = np.einsum("h,hij,hj->i", weights, stack, seen)
+            vector /= np.linalg.norm(vector) or 1.0
+        answer = np.einsum("hij,i->hj", stack, vector)
+        energy += (np.einsum("hj,hj->h", answer, answer) - energy) / (play + 1)
+    # w^2 = c^2/lambda with lambda proportional to c energy^(1/2).
+    factors = np.sqrt(cost / np.maximum(np.sqrt(energy), _NEGLIGIBLE))
+    return [Fraction(float(w)) for w in factors]

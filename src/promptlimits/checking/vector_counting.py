@@ -1,0 +1,124 @@
+"""Verify a certificate of the counting cap for vector targets, with its own arithmetic.
+
+It checks that the prompts named take the recorded number of values, that power log(values) and
+N log(eps/r) are the recorded logarithms, each rounded up to a multiple of 2^-96, that the bound
+is their sum, and that words, source and assumptions are those of the theorem and its inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from promptlimits.checking.grid import decades, require_grid_log, require_words
+from promptlimits.checking.intervals import log_of
+from promptlimits.checking.record import (
+    exact_fraction,
+    long_integer,
+    number_text,
+    open_certificate,
+    reading,
+    refuted,
+    require_same,
+    text,
+    whole,
+)
+
+_SOURCE: Final = (
+    "promptlimits",
+    "counting cap for vector targets (promptlimits.theory.vector_counting)",
+    "proved here",
+)
+_ASSUMPTIONS: Final = (
+    "The model and the inputs are fixed beforehand, not chosen to suit the targets.",
+    "Each prompt is one of the counted values, and its outputs depend on it and the input alone.",
+    "Nothing else about the targets reaches the model.",
+    "The share is one of volume: targets uniform in the product of balls of the given radius.",
+)
+_INPUTS: Final = {
+    "dim",
+    "prompt_tokens",
+    "tokens",
+    "pairs",
+    "radius",
+    "eps",
+    "prompts",
+    "values",
+    "per_token",
+}
+
+# All bit patterns less those of infinities and NaNs: an all-ones exponent, for either sign.
+_FINITE_VALUES: Final = {
+    "float64": 2**64 - 2**53,
+    "float32": 2**32 - 2**24,
+    "bfloat16": 2**16 - 2**8,
+    "float16": 2**16 - 2**11,
+    "float8_e5m2": 2**8 - 2**3,
+    "float8_e4m3fn": 2**8 - 2,  # only all ones is a NaN
+}
+
+
+def check(certificate: Any) -> str:
+    """Verify a vector counting certificate.
+
+    Args:
+        certificate: Its parsed JSON.
+
+    Returns:
+        The claim in one sentence, made of the numbers that were verified.
+
+    Raises:
+        UserError: It is no such certificate, or a field is missing or out of range.
+        RunFailed: It was altered, or what it claims is not so.
+    """
+    with reading("vector_counting"):
+        inputs, bound = open_certificate(certificate, kind="vector_counting", inputs=_INPUTS)
+        dim, tokens = whole(inputs["dim"], 1), whole(inputs["tokens"], 1)
+        length, pairs = whole(inputs["prompt_tokens"], 1), whole(inputs["pairs"], 1)
+        radius = exact_fraction(inputs["radius"], above=0)
+        eps = exact_fraction(inputs["eps"], above=0)
+        name, values = text(inputs["prompts"]), long_integer(inputs["values"], 2)
+        per_token = inputs["per_token"]
+        if not isinstance(per_token, bool) or eps >= radius:
+            raise ValueError("eps is not below the radius, or a truth value is none")
+    if not _counts(name, values, per_token):
+        raise refuted("prompts of that name take another number of values")
+    require_same(len(bound.factors), 2, "the number of factors")
+    count, balls = bound.factors
+    require_same(len(count.factors) + len(balls.factors), 0, "the number of factors of a factor")
+    words = f"different prompts ({name})"
+    power = length if per_token else dim * length
+    require_words(count, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
+    require_grid_log(count.log, lambda digits: log_of(values, digits) * power, words)
+    words = "volume of targets within eps of one output, over that of all"
+    numbers = dim * tokens * pairs
+    require_words(balls, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
+    require_grid_log(balls.log, lambda digits: log_of(eps / radius, digits) * numbers, words)
+    require_same(bound.log, count.log + balls.log, "the sum")
+    require_words(
+        bound,
+        quantity=(
+            f"share of the lists of {pairs} targets of {tokens} tokens of {dim} numbers that some "
+            f"prompt of {length} tokens reaches"
+        ),
+        source=_SOURCE,
+        assumptions=_ASSUMPTIONS,
+    )
+    return (
+        f"of all lists of {pairs:,} targets of {tokens:,} tokens of {dim:,} numbers, at most a "
+        f"share of {decades(bound.log)} is reached within eps/r = {eps / radius} by prompts of "
+        f"{length:,} tokens ({name}), whatever the model; under the assumptions that it states"
+    )
+
+
+def _counts(name: str, values: int, per_token: bool) -> bool:
+    """Whether the name fixes that count."""
+    if per_token:
+        return name == f"vocabulary of {number_text(values)} tokens"
+    stored, _, computed = name.removesuffix(" computed with").partition(" stored, ")
+    if stored in _FINITE_VALUES and computed in {"", *_FINITE_VALUES}:
+        count = _FINITE_VALUES[stored]
+        if computed:  # what overflows becomes one of two infinities
+            count = min(count, _FINITE_VALUES[computed] + 2)
+        whole_name = f"{stored} stored, {computed} computed with" if computed else stored
+        return values == count and name == whole_name and stored != computed
+    return name.endswith(f": {number_text(values)} values")

@@ -1,0 +1,71 @@
+"""Logarithms in their one form: the least multiple of 2^-96 that is no less than the truth.
+
+A certificate is to fail when any digit of it is altered, even if its digest is computed anew.
+So a recorded limit must not be free within its tolerance: it is rounded up to a fixed grid, and
+who verifies it finds the same grid point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from flint import arb
+
+from promptlimits.bound import LogBound, Source, working_precision
+
+GRID_BITS: Final = 96
+_MOST_BITS: Final = 2**16
+
+
+def grid_upper(evaluate: Callable[[], arb]) -> arb:
+    """The least multiple of 2^-96 at or above a real number.
+
+    Args:
+        evaluate: Encloses the number at the current precision, exactly if it is on the grid.
+
+    Returns:
+        The grid point, exactly.
+
+    Raises:
+        ArithmeticError: The number cannot be told from a grid point.
+    """
+    bits = 256
+    while bits <= _MOST_BITS:
+        with working_precision(bits):
+            end = (evaluate() * arb((1, GRID_BITS))).ceil()
+            if end.is_exact():
+                return arb((int(end.man_exp()[0]), int(end.man_exp()[1]) - GRID_BITS))
+        bits *= 2
+    raise ArithmeticError("a logarithm cannot be told from a point of the grid")
+
+
+def total(bounds: tuple[LogBound, ...], *, quantity: str, source: Source) -> LogBound:
+    """The product of upper limits; sums of grid points are exact.
+
+    Args:
+        bounds: The factors, all upper limits, with the same assumptions.
+        quantity: What the product stands for.
+        source: Why.
+
+    Returns:
+        The bound.
+    """
+    # Grid points below 2^k take k + 96 bits.
+    size = max(_magnitude(bound.log) for bound in bounds) + len(bounds)
+    with working_precision(GRID_BITS + size):
+        log = sum((bound.log for bound in bounds), arb(0))
+    return LogBound(
+        direction="upper",
+        log=log,
+        quantity=quantity,
+        source=source,
+        assumptions=bounds[0].assumptions,
+        factors=bounds,
+    )
+
+
+def _magnitude(log: arb) -> int:
+    """K with |log| < 2^k, at least 1."""
+    mantissa, exponent = (int(part) for part in log.man_exp())
+    return max(1, abs(mantissa).bit_length() + exponent)

@@ -1,0 +1,195 @@
+"""The inverse problems: what is needed, at the least, for k pairs.
+
+A number of pairs is *excluded* if Theorem 1 (`prompt_capacity`) or counting (`vector_counting`)
+proves that fewer than `share` of the target lists are reached. At share = 1: some are not.
+
+**Monotone.** For fixed delta, (1) rises with m_p and eps, and falls with k and m where it is
+below 1; so do minima over delta, (2) and the count. So what is excluded is an initial or a final
+segment in each of m_p, eps, m and k, and bisection finds its end. On either side of the end the
+answer is proved: by the minimum over all delta, a ball that does not contain log share.
+
+Where a ball contains it up to 4,096 bits (as when the limit equals the share), nothing is
+excluded. That is the safe side.
+
+None of it says that what is not excluded can be done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+from promptlimits._checks import require_positive_int
+from promptlimits.bound import log_ball
+from promptlimits.errors import UserError
+from promptlimits.theory.bisection import largest
+from promptlimits.theory.optimal_delta import is_negative, least
+from promptlimits.theory.prompt_capacity import log_centre
+from promptlimits.theory.prompt_setting import PromptSetting
+from promptlimits.theory.vector_counting import PromptValues, counting_excludes
+
+ALL: Final = Fraction(1)
+"""Share below which a number of pairs counts as excluded, unless told otherwise."""
+
+_EPS_BITS: Final = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorFloor:
+    """The errors that are excluded.
+
+    Attributes:
+        excluded: Every error up to this one is proved to be out of reach; None if none is
+            found down to the resolution.
+        not_excluded: This one is not; it is one step of the resolution, r/2^40, above.
+    """
+
+    excluded: Fraction | None
+    not_excluded: Fraction
+
+
+def excluded_by(
+    setting: PromptSetting,
+    pairs: int,
+    *,
+    share: Fraction = ALL,
+    prompts: tuple[PromptValues, ...] = (),
+) -> str | None:
+    """Which theorem proves that fewer than `share` of the lists of `pairs` targets are reached.
+
+    Args:
+        setting: Sizes, radii, precision and Lipschitz constant.
+        pairs: k, 0 or more.
+        share: Above 0, at most 1.
+        prompts: Counts of prompts that hold as well.
+
+    Returns:
+        "one centre", "lipschitz", the name of a count, or None if none proves it.
+    """
+    _require_share(share)
+    if pairs == 0:
+        return None
+    size, numbers = setting.prompt_numbers, setting.target_numbers(pairs)
+    if is_negative(lambda: numbers * log_centre(setting) - log_ball(share)):
+        return "one centre"
+    kappa = Fraction(numbers, size)
+    if is_negative(lambda: size * least(setting, kappa) - log_ball(share)):
+        return "lipschitz"
+    for values in prompts:
+        if counting_excludes(setting, pairs, values, share):
+            return values.name
+    return None
+
+
+def most_pairs(
+    setting: PromptSetting, *, share: Fraction = ALL, prompts: tuple[PromptValues, ...] = ()
+) -> int:
+    """The most pairs that are not excluded.
+
+    Args:
+        setting: Sizes, radii, precision and Lipschitz constant.
+        share: Above 0, at most 1.
+        prompts: Counts of prompts that hold as well.
+
+    Returns:
+        k; every larger number is excluded.
+    """
+    return largest(lambda k: excluded_by(setting, k, share=share, prompts=prompts) is None)
+
+
+def shortest_prompt(
+    setting: PromptSetting,
+    pairs: int,
+    *,
+    share: Fraction = ALL,
+    prompts: tuple[PromptValues, ...] = (),
+) -> int | None:
+    """The fewest prompt tokens with which `pairs` pairs are not excluded.
+
+    Args:
+        setting: The case; its `prompt_tokens` is not used.
+        pairs: k, 1 or more.
+        share: Above 0, at most 1.
+        prompts: Counts of prompts that hold as well.
+
+    Returns:
+        m_p, 1 or more; every shorter prompt is excluded. None if every length is: one centre
+        serves all prompts and is too few.
+    """
+    require_positive_int("pairs", pairs)
+    one = replace(setting, prompt_tokens=1)
+    numbers = one.target_numbers(pairs)
+    if one.norm != "frobenius" and is_negative(lambda: numbers * log_centre(one) - log_ball(share)):
+        return None
+
+    def excluded(tokens: int) -> bool:
+        longer = replace(setting, prompt_tokens=tokens)
+        return excluded_by(longer, pairs, share=share, prompts=prompts) is not None
+
+    return largest(excluded) + 1
+
+
+def error_floor(
+    setting: PromptSetting,
+    pairs: int,
+    *,
+    share: Fraction = ALL,
+    prompts: tuple[PromptValues, ...] = (),
+) -> ErrorFloor:
+    """The largest error that is excluded for `pairs` pairs, to one part in 2^40 of the radius.
+
+    Args:
+        setting: The case; its `eps` is not used.
+        pairs: k, 1 or more.
+        share: Above 0, at most 1.
+        prompts: Counts of prompts that hold as well.
+
+    Returns:
+        Both sides of it.
+    """
+    require_positive_int("pairs", pairs)
+    step = Fraction(setting.radius) / 2**_EPS_BITS
+
+    def excluded(steps: int) -> bool:
+        if steps >= 2**_EPS_BITS:  # answering 0 meets every target
+            return False
+        coarse = replace(setting, eps=steps * step)
+        return excluded_by(coarse, pairs, share=share, prompts=prompts) is not None
+
+    steps = largest(excluded)
+    return ErrorFloor(excluded=steps * step or None, not_excluded=(steps + 1) * step)
+
+
+def longest_answers(
+    setting: PromptSetting,
+    pairs: int,
+    *,
+    share: Fraction = ALL,
+    prompts: tuple[PromptValues, ...] = (),
+) -> int:
+    """The most tokens per answer with which `pairs` pairs are not excluded.
+
+    Args:
+        setting: The case; its `tokens` is not used.
+        pairs: k, 1 or more.
+        share: Above 0, at most 1.
+        prompts: Counts of prompts that hold as well.
+
+    Returns:
+        m; every longer answer is excluded, and if it is 0 those of one token are.
+    """
+    require_positive_int("pairs", pairs)
+
+    def not_excluded(tokens: int) -> bool:
+        longer = replace(setting, tokens=tokens)
+        return excluded_by(longer, pairs, share=share, prompts=prompts) is None
+
+    return largest(not_excluded)
+
+
+def _require_share(share: Fraction) -> None:
+    if not isinstance(share, int | Fraction) or isinstance(share, bool):
+        raise TypeError(f"the share must be an exact Fraction, got {share!r}")
+    if not 0 < share <= 1:
+        raise UserError("share", "be above 0 and at most 1", got=str(share), remedy="give 1")

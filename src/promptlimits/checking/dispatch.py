@@ -1,7 +1,14 @@
-"""Which checker verifies which kind of certificate."""
+"""Which checker verifies which kind of certificate.
+
+The checker of kind K is `check(certificate) -> str` in `promptlimits.checking.K`. One that can
+prove figures again from a model's weights is `check(certificate, *, weights, on_progress)`:
+`weights` is the model's directory or file, or None to take these figures as recorded, which is
+then said here; `on_progress` takes a line on what is being done.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -20,17 +27,27 @@ _CHECKERS: Final = {
     "washout": "promptlimits.checking.washout:check",
 }
 
-# Kinds whose limits on norms can be proved again from the weights.
+# Kinds of which figures, such as norms, can be proved again from the weights.
 _FROM_WEIGHTS: Final = frozenset({"model_ceiling", "transformer_lipschitz"})
 
 
-def check_certificate(certificate: Any, *, weights: Path | None = None) -> str:
+_TAKEN: Final = "; what it states of the weights is taken from the certificate, not checked"
+_PROVED: Final = "; what it states of the weights was proved again from them"
+
+
+def check_certificate(
+    certificate: Any,
+    *,
+    weights: Path | None = None,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> str:
     """Verify a certificate of any kind, without the code that wrote it.
 
     Args:
         certificate: Its parsed JSON.
-        weights: A model's directory, from which the norms in the certificate are proved again;
-            None: they are taken from the certificate, and the statement says so.
+        weights: A model's directory or file, from which the norms in the certificate are proved
+            again; None: they are taken from the certificate, and the statement says so.
+        on_progress: Told, in a line, of every step of a long proof.
 
     Returns:
         The claim in one sentence, made of the numbers that were verified.
@@ -52,7 +69,8 @@ def check_certificate(certificate: Any, *, weights: Path | None = None) -> str:
     module, _, name = _CHECKERS[kind].partition(":")
     check = getattr(import_module(module), name)
     if kind in _FROM_WEIGHTS:
-        return str(check(certificate, weights=weights))
+        said = str(check(certificate, weights=weights, on_progress=on_progress))
+        return said + (_TAKEN if weights is None else _PROVED)
     if weights is not None:
         raise UserError(
             "a certificate checked against a model's weights",

@@ -1,34 +1,70 @@
-"""`promptlimits check`: verify a ceiling's certificate with integers alone."""
+"""`promptlimits check`: verify a certificate without the code that wrote it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from promptlimits.cli import options
 from promptlimits.errors import UserError
 
+if TYPE_CHECKING:
+    from promptlimits.cli.live import LiveListener
+
 
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Such as ceiling-1-tokens.json.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="Prove the norms again from its weights: a directory or a name."
+        ),
+    ] = None,
     as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Verify a ceiling's certificate with integers alone.
+    """Verify a certificate without the code that wrote it.
 
-    The checker shares no code with what wrote the certificate.
+    Every number in it is computed again, on other arithmetic, and every word compared. A
+    certificate about a model takes the norms of its weights as recorded, and says so, unless
+    --model gives the weights.
 
     Exit code 0 if all that it claims is so, 1 if not, 2 if the file is no certificate.
     """
-    from promptlimits.checking.counting import check_counting
-
-    statement = _on_one_line(check_counting(_read(file)))
+    record = _read(file)
+    statement = _on_one_line(_checked(record, model, quiet=quiet))
     if as_json:
-        typer.echo(json.dumps({"ok": True, "statement": statement}, indent=1, ensure_ascii=False))
+        told = {"ok": True, "statement": statement, "from_weights": model is not None}
+        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
     else:
         typer.echo(f"ok: {statement}")
+
+
+def _checked(record: Any, model: str | None, *, quiet: bool) -> str:
+    """What a certificate says, verified; with progress where weights are read."""
+    from promptlimits.checking.dispatch import check_certificate
+
+    if model is None:
+        return check_certificate(record)
+    from promptlimits.cli.live import LiveListener
+
+    with LiveListener(quiet=quiet) as listener:
+        weights = _located(model, listener)
+        return check_certificate(record, weights=weights, on_progress=listener.stage)
+
+
+def _located(model: str, listener: LiveListener) -> Path:
+    """Where weights are: a file of them, or a model that is on this machine already."""
+    path = Path(model)
+    if path.suffix != ".gguf" and path.is_file():
+        return path
+    from promptlimits.models.huggingface.locate import locate
+
+    with options.named_as_typed():
+        return locate(model, allow_hub=False, on_progress=listener.found).directory
 
 
 def _read(path: Path) -> Any:
@@ -44,7 +80,7 @@ def _read(path: Path) -> Any:
             str(path),
             "be a certificate that can be read",
             got=f"a file that cannot ({reason})",
-            remedy="give a ceiling-*-tokens.json of a `promptlimits bracket`",
+            remedy="give one, such as a ceiling-*-tokens.json of a `promptlimits bracket`",
         ) from error
 
 

@@ -1,0 +1,504 @@
+"""Verify an ellipsoid bound on a transformer's Lipschitz constant in ball arithmetic.
+
+This shares no code with what wrote the certificate: matrices are flint's at 256 bits rather than
+doubles, matrices Q rather than their factors are carried, and each inequality is decided by a
+factorisation of balls. From the weights and the recorded free numbers it computes, for tokens in
+c + E(S) and perturbations in E(G) (E(Q) = {u : v.u <= sqrt(v^T Q v)}), layer by layer:
+
+1. that gamma_h >= |L_G^T A x| for all tokens: (gamma_h - |L_G^T A c|)^2 I > M M^T, M = L_G^T A L_S;
+2. attention:  K L X^-1 L^T K^T + sum_h W S W^T/t_h + sum_h W (G + gamma_h^2 S) W^T / w_h, with
+   K = I + sum_h W S A / 2 and X = w_0 I - sum_h t_h L^T A^T S A L / 4, proved positive definite;
+3. tokens: S/w_0 + sum_h W S W^T/w_h, centre c + sum_h W c;
+4. MLP: K L X^-1 L^T K^T + W_2 diag(s^2) W_2^T, K = I + W_2 W_1/2,
+   X = I - L^T W_1^T diag(s^-2) W_1 L / 4, proved positive definite;
+5. at the end limit^2 I > Q, but not so for a limit smaller by a part in 2^12.
+
+Why these give a bound is proved in the documentation of `promptlimits.lipschitz.ellipsoid`.
+
+**What a forger can do** who computes the digest anew: alter free numbers to others for which the
+recorded limit is still proved, and the limit by a part in 2^12 upwards; every such claim is true.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from flint import arb, arb_mat, ctx
+from numpy.typing import NDArray
+
+from promptlimits.checking.intervals import log_of
+from promptlimits.checking.record import (
+    exact_fraction,
+    exactly,
+    listed,
+    open_certificate,
+    reading,
+    refuted,
+    require_assumptions,
+    require_log,
+    require_same,
+    require_source,
+    text,
+    whole,
+)
+from promptlimits.errors import UserError
+
+_BITS: Final = 256
+_ASSUMPTIONS: Final = (
+    (
+        "Every token that enters the first layer, of the prompt and of the input, lies in the "
+        "ball of the stated radius; any number of tokens."
+    ),
+    "The transformer is the exact one of these weights: no rounding, no normalisation.",
+    (
+        "Double precision is IEEE 754 with rounding to nearest, and a matrix product is "
+        "computed as sums of products, in any order (as BLAS does)."
+    ),
+)
+_INPUTS: Final = {
+    "dim",
+    "masked",
+    "prompt_only",
+    "radius",
+    "weights_sha256",
+    "shape",
+    "limit",
+    "layers",
+}
+_LAYER: Final = {"lengths", "tokens", "change", "query"}
+_STEP: Final = {"own", "heads", "turns", "reaches"}
+_HEAD: Final = ("query", "key", "value", "output")
+_MLP: Final = ("w1", "b1", "w2", "b2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    own: Fraction
+    heads: tuple[Fraction, ...]
+    turns: tuple[Fraction, ...]
+    reaches: tuple[Fraction, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    lengths: tuple[Fraction, ...]
+    tokens: _Step
+    change: _Step
+    query: _Step | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    dim: int
+    masked: bool
+    prompt_only: bool
+    radius: Fraction
+    sha256: str
+    shape: tuple[tuple[Fraction, ...], ...] | None
+    limit: Fraction
+    layers: tuple[_Layer, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Maps:
+    """The matrices of one layer as balls: (A, W) of each head, and the MLP."""
+
+    heads: tuple[tuple[arb_mat, arb_mat], ...]
+    w1: arb_mat
+    b1: arb_mat
+    w2: arb_mat
+    b2: arb_mat
+    hidden: int
+
+
+def check(
+    certificate: Any, *, weights: Any, on_progress: Callable[[str], None] = lambda line: None
+) -> str:
+    """Verify a certificate of the kind "transformer_lipschitz".
+
+    Args:
+        certificate: Its parsed JSON.
+        weights: The transformer (anything with `masked` and `arrays()`), or the path of an .npz
+            file with the same names and "masked"; None: the constant is taken as recorded, and
+            only that the parts of the certificate fit each other is verified.
+        on_progress: Told, in a line, of each layer.
+
+    Returns:
+        The claim in one sentence, made of the numbers that were verified.
+
+    Raises:
+        UserError: It is no such certificate, or the weights cannot be read.
+        RunFailed: It was altered, or what it claims is not so.
+    """
+    with reading("transformer_lipschitz"):
+        inputs, bound = open_certificate(certificate, kind="transformer_lipschitz", inputs=_INPUTS)
+        claim = _claim(inputs)
+    require_source(
+        bound,
+        reference="promptlimits",
+        statement="ellipsoid propagation (promptlimits.lipschitz.ellipsoid)",
+        form="proved here",
+    )
+    require_assumptions(bound, _ASSUMPTIONS, holds=(None, None, None))
+    require_same(bound.quantity, _quantity(claim), "the bound's quantity")
+    require_same(bound.direction, "upper", "the bound's direction")
+    require_same(len(bound.factors), 0, "the number of factors")
+    require_log(
+        bound.log,
+        lambda digits: log_of(claim.limit, digits),
+        direction="upper",
+        what="the Lipschitz constant",
+    )
+    if weights is not None:
+        masked, arrays = _arrays(weights)
+        require_same(claim.sha256, _sha256(masked, arrays), "the hash of the weights")
+        require_same(claim.masked, masked, "the mask")
+        _check_sizes(claim, arrays)
+        with _precision():
+            _verify(claim, arrays, on_progress)
+    return _in_words(claim)
+
+
+def _check_sizes(claim: _Claim, arrays: Mapping[str, NDArray[np.float64]]) -> None:
+    """The free numbers are for just these heads, neurons and layers: none is passed over."""
+    names = []
+    for place, layer in enumerate(claim.layers):
+        for number in range(len(layer.lengths)):
+            names += [f"layers.{place}.heads.{number}.{name}" for name in _HEAD]
+        names += [f"layers.{place}.{name}" for name in _MLP]
+    require_same(names, list(arrays), "the number of layers or heads")
+    for place, layer in enumerate(claim.layers):
+        for number in range(len(layer.lengths)):
+            query = arrays[f"layers.{place}.heads.{number}.query"]
+            require_same(query.shape[1], claim.dim, "the width")
+        hidden = arrays[f"layers.{place}.w1"].shape[0]
+        for step in (layer.tokens, layer.change, layer.query):
+            if step is not None:
+                require_same(len(step.reaches), hidden, "the number of hidden neurons")
+
+
+def _precision() -> AbstractContextManager[Any]:
+    manager: AbstractContextManager[Any] = ctx.workprec(_BITS)
+    return manager
+
+
+def _verify(
+    claim: _Claim, arrays: Mapping[str, NDArray[np.float64]], on_progress: Callable[[str], None]
+) -> None:
+    dim = claim.dim
+    change = _identity(dim)
+    if claim.shape is not None:
+        shape = arb_mat([[_ball(entry) for entry in row] for row in claim.shape])
+        change = shape * shape.transpose()
+    tokens = _identity(dim) * _ball(claim.radius**2)
+    center = arb_mat(dim, 1)
+    query: arb_mat | None = None  # of a query that stands still
+    for place, layer in enumerate(claim.layers):
+        on_progress(f"ellipsoids of layer {place + 1} of {len(claim.layers)}")
+        maps = _maps(arrays, place, len(layer.lengths))
+        # A larger matrix is a larger ellipsoid: this makes singular ones factor.
+        tokens, change = _lifted(tokens), _lifted(change)
+        _check_lengths(maps, layer.lengths, tokens, change, center)
+        if layer.query is not None:
+            own = None if query is None else _lifted(query)
+            query = _attention(maps, layer, layer.query, tokens, change, own)
+            query = _mlp(maps, layer.query, query)
+        moved = _attention(maps, layer, layer.change, tokens, change, change)
+        tokens = _mlp(maps, layer.tokens, _mean(maps, layer.tokens, tokens))
+        change, center = _mlp(maps, layer.change, moved), _moved_center(maps, center)
+    final = query if query is not None else change
+    _require_definite(_identity(dim) * _ball(claim.limit**2) - final, "the limit is too low")
+    lower = claim.limit * (1 - Fraction(1, 2**12))
+    if _factor(_identity(dim) * _ball(lower**2) - final) is not None:
+        raise refuted("the limit is higher than its numbers make it")
+
+
+def _check_lengths(
+    maps: _Maps, lengths: tuple[Fraction, ...], tokens: arb_mat, change: arb_mat, center: arb_mat
+) -> None:
+    left, right = _root(change), _root(tokens)
+    for (score, _), length in zip(maps.heads, lengths, strict=True):
+        pulled = left.transpose() * score
+        middle = pulled * center
+        rest = _ball(length) - (middle.transpose() * middle)[0, 0].sqrt()
+        if not rest > 0:
+            raise refuted("a length is too small")
+        spread = pulled * right
+        square = _identity(left.nrows()) * (rest * rest)
+        _require_definite(square - spread * spread.transpose(), "a length is too small")
+
+
+def _attention(
+    maps: _Maps,
+    layer: _Layer,
+    step: _Step,
+    tokens: arb_mat,
+    change: arb_mat,
+    own: arb_mat | None,
+) -> arb_mat:
+    dim = tokens.nrows()
+    rest, moving = arb_mat(dim, dim), _identity(dim)
+    seen = arb_mat(dim, dim)
+    for (score, value), length, weight, turn in zip(
+        maps.heads, layer.lengths, step.heads, step.turns, strict=True
+    ):
+        spread = value * tokens
+        rest += spread * value.transpose() * _ball(1 / turn + length**2 / weight)
+        rest += value * change * value.transpose() * _ball(1 / weight)
+        moving += spread * score * _ball(Fraction(1, 2))
+        seen += score.transpose() * tokens * score * _ball(turn / 4)
+    return rest if own is None else rest + _through(moving, own, seen, step.own)
+
+
+def _mean(maps: _Maps, step: _Step, tokens: arb_mat) -> arb_mat:
+    total = tokens * _ball(1 / step.own)
+    for (_, value), weight in zip(maps.heads, step.heads, strict=True):
+        total += value * tokens * value.transpose() * _ball(1 / weight)
+    return total
+
+
+def _mlp(maps: _Maps, step: _Step, known: arb_mat) -> arb_mat:
+    if maps.hidden == 0:
+        return known
+    known = _lifted(known)
+    wide = _columns_times(maps.w2, [_ball(reach) for reach in step.reaches])
+    narrow = _columns_times(maps.w1.transpose(), [_ball(1 / reach) for reach in step.reaches])
+    seen = narrow * narrow.transpose() * _ball(Fraction(1, 4))
+    moving = _identity(known.nrows()) + maps.w2 * maps.w1 * _ball(Fraction(1, 2))
+    return wide * wide.transpose() + _through(moving, known, seen, Fraction(1))
+
+
+def _through(moving: arb_mat, known: arb_mat, seen: arb_mat, weight: Fraction) -> arb_mat:
+    """K L (weight I - L^T B L)^-1 L^T K^T for K, L L^T, B = `moving`, `known`, `seen`."""
+    root = _root(known)
+    middle = _identity(known.nrows()) * _ball(weight) - root.transpose() * seen * root
+    factor = _require_definite(middle, "its free numbers make a matrix indefinite")
+    half = factor.solve((moving * root).transpose())
+    return half.transpose() * half
+
+
+def _moved_center(maps: _Maps, center: arb_mat) -> arb_mat:
+    moved = center
+    for _, value in maps.heads:
+        moved = moved + value * center
+    if maps.hidden == 0:
+        return moved + maps.b2
+    inner = maps.w1 * moved + maps.b1
+    rectified = arb_mat([[_relu(inner[row, 0])] for row in range(maps.hidden)])
+    return moved + maps.w2 * rectified + maps.b2
+
+
+def _relu(value: arb) -> arb:
+    return (value + abs(value)) / 2
+
+
+def _lifted(matrix: arb_mat) -> arb_mat:
+    """The matrix plus 2^-80 of its trace, and a speck for the zero matrix."""
+    trace = sum((matrix[row, row] for row in range(matrix.nrows())), arb(0))
+    return matrix + _identity(matrix.nrows()) * (
+        abs(trace) * _ball(Fraction(1, 2**80)) + _ball(Fraction(1, 2**600))
+    )
+
+
+def _root(matrix: arb_mat) -> arb_mat:
+    return _require_definite(matrix, "an ellipsoid is degenerate")
+
+
+def _require_definite(matrix: arb_mat, reason: str) -> arb_mat:
+    factor = _factor(matrix)
+    if factor is None:
+        raise refuted(reason)
+    return factor
+
+
+def _factor(matrix: arb_mat) -> arb_mat | None:
+    """The Cholesky factor; None if no pivot is proved positive. Only its lower half is read.
+
+    Every symmetric matrix in the balls then has positive pivots, hence is positive definite.
+    """
+    size = matrix.nrows()
+    rows: list[list[arb]] = []
+    for i in range(size):
+        row: list[arb] = []
+        for j in range(i + 1):
+            other = rows[j] if j < i else row
+            value = matrix[i, j]
+            for k in range(j):
+                value -= row[k] * other[k]
+            if j < i:
+                row.append(value / other[j])
+            elif value > 0:
+                row.append(value.sqrt())
+            else:
+                return None
+        rows.append(row)
+    return arb_mat([row + [arb(0)] * (size - len(row)) for row in rows])
+
+
+def _identity(size: int) -> arb_mat:
+    return arb_mat([[int(i == j) for j in range(size)] for i in range(size)])
+
+
+def _columns_times(matrix: arb_mat, factors: list[arb]) -> arb_mat:
+    return arb_mat(
+        [
+            [matrix[row, column] * factor for column, factor in enumerate(factors)]
+            for row in range(matrix.nrows())
+        ]
+    )
+
+
+def _ball(value: Fraction) -> arb:
+    return arb(value.numerator) / value.denominator
+
+
+def _exact(array: NDArray[np.float64]) -> arb_mat:
+    """A float64 array as balls of radius 0."""
+    rows, columns = array.shape
+    return arb_mat(rows, columns, [arb(float(entry)) for entry in array.reshape(-1)])
+
+
+def _maps(arrays: Mapping[str, NDArray[np.float64]], place: int, heads: int) -> _Maps:
+    """The matrices of a layer, of the shapes that the formulas take."""
+    found = []
+    for number in range(heads):
+        query, key, value, output = (
+            arrays[f"layers.{place}.heads.{number}.{name}"] for name in _HEAD
+        )
+        found.append((_exact(key.T) * _exact(query), _exact(output) * _exact(value)))
+    w1, b1, w2, b2 = (arrays[f"layers.{place}.{name}"] for name in _MLP)
+    return _Maps(
+        heads=tuple(found),
+        w1=_exact(w1),
+        b1=_exact(b1.reshape(-1, 1)),
+        w2=_exact(w2),
+        b2=_exact(b2.reshape(-1, 1)),
+        hidden=w1.shape[0],
+    )
+
+
+def _claim(inputs: dict[str, Any]) -> _Claim:
+    prompt_only, dim = _flag(inputs["prompt_only"]), whole(inputs["dim"], 1)
+    layers = tuple(_layer(record, prompt_only) for record in listed(inputs["layers"]))
+    if not layers:
+        raise ValueError("there is no layer")
+    shape = inputs["shape"]
+    if shape is not None:
+        shape = tuple(_floats(row, dim) for row in listed(shape))
+        if len(shape) != dim:
+            raise ValueError("the shape is a square matrix")
+    return _Claim(
+        dim=dim,
+        masked=_flag(inputs["masked"]),
+        prompt_only=prompt_only,
+        radius=exact_fraction(inputs["radius"], above=0),
+        sha256=text(inputs["weights_sha256"]),
+        shape=shape,
+        limit=exact_fraction(inputs["limit"], above=0),
+        layers=layers,
+    )
+
+
+def _layer(record: Any, prompt_only: bool) -> _Layer:
+    exactly(record, _LAYER, "layer")
+    if prompt_only is (record["query"] is None):
+        raise ValueError("there is a step for queries if, and only if, just the prompt moves")
+    lengths = _floats(record["lengths"])
+    heads = len(lengths)
+    if heads < 1 or min(lengths) <= 0:
+        raise ValueError("each head has a length above 0")
+    return _Layer(
+        lengths=lengths,
+        tokens=_step(record["tokens"], heads, 0),
+        change=_step(record["change"], heads, heads),
+        query=None if record["query"] is None else _step(record["query"], heads, heads),
+    )
+
+
+def _step(record: Any, heads: int, turns: int) -> _Step:
+    exactly(record, _STEP, "step")
+    step = _Step(
+        own=_float(record["own"]),
+        heads=_floats(record["heads"], heads),
+        turns=_floats(record["turns"], turns),
+        reaches=_floats(record["reaches"]),
+    )
+    if min((step.own, *step.heads, *step.turns, *step.reaches)) <= 0:
+        raise ValueError("free numbers are above 0")
+    if step.own + sum(step.heads) > 1:
+        raise ValueError("weights add up to at most 1")
+    return step
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _floats(record: Any, count: int | None = None) -> tuple[Fraction, ...]:
+    values = tuple(_float(item) for item in listed(record))
+    if count is not None and len(values) != count:
+        raise ValueError(f"a list of {count} numbers has {len(values)}")
+    return values
+
+
+def _float(record: Any) -> Fraction:
+    """A finite double in hexadecimal, in its one form."""
+    value = float.fromhex(text(record))
+    if not math.isfinite(value) or value.hex() != record:
+        raise ValueError(f"{record} is no finite double in its one form")
+    return Fraction(value)
+
+
+def _arrays(weights: Any) -> tuple[bool, dict[str, NDArray[np.float64]]]:
+    if not isinstance(weights, str | Path):
+        return bool(weights.masked), dict(weights.arrays())
+    try:
+        with np.load(weights, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name], dtype=np.float64) for name in file.files}
+        return bool(arrays.pop("masked")), arrays
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            "the weights",
+            "be an .npz file of the transformer's arrays and its mask",
+            got=f"{weights}: {error}",
+            remedy="write it as promptlimits does",
+        ) from error
+
+
+def _sha256(masked: bool, arrays: Mapping[str, NDArray[np.float64]]) -> str:
+    """Over the mask and, in the order of the layers, each name, shape and little-endian bytes."""
+    digest = hashlib.sha256(b"masked" if masked else b"unmasked")
+    for name, array in arrays.items():
+        shape = struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape)
+        digest.update(name.encode("ascii") + shape + array.astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _quantity(claim: _Claim) -> str:
+    who = (
+        "of the other tokens by the prompt" if claim.prompt_only else "of all tokens by all tokens"
+    )
+    cells = "" if claim.shape is None else ", moves measured by an ellipsoid"
+    depth = len(claim.layers)
+    return f"token-norm Lipschitz constant of {depth} layers of width {claim.dim}, {who}{cells}"
+
+
+def _in_words(claim: _Claim) -> str:
+    moves = "the prompt moves the other tokens" if claim.prompt_only else "tokens move tokens"
+    measure = "" if claim.shape is None else ", moves measured in the recorded ellipsoid"
+    return (
+        f"With every token in the ball of radius {float(claim.radius):.6g}, {moves} by at most "
+        f"{float(claim.limit):.6g} times the largest move of a token, after {len(claim.layers)} "
+        f"layers of width {claim.dim}{measure} (weights {claim.sha256[:12]})."
+    )

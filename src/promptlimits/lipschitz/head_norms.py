@@ -47,6 +47,7 @@ from promptlimits.lipschitz.weights import HeadWeights
 _NEGLIGIBLE: Final = 1e-12
 _ROUNDS: Final = 40
 _POWER_STEPS: Final = 6
+_SEARCH_STEPS: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,13 +83,17 @@ class HeadNorms:
             return plain
         rest = total(cost for h, cost in enumerate(apart) if h not in together)
         chosen = [costs[h] for h in together]
-        factors = _mixing_factors([self.values[h].center for h in together], chosen)
-        joint = total((c / ball(w)) ** 2 for c, w in zip(chosen, factors, strict=True))
-        return least(plain, joint.sqrt() * ball(self._stacked(together, factors)) + rest)
+        choices = _mixing_factors([self.values[h].center for h in together], chosen)
+        joint = [self._together(together, chosen, factors) + rest for factors in choices]
+        return least(plain, *joint)
 
-    def _stacked(self, heads: Sequence[int], factors: Sequence[Fraction]) -> Fraction:
+    def _together(
+        self, heads: Sequence[int], costs: Sequence[arb], factors: Sequence[Fraction]
+    ) -> arb:
+        """Theorem C's limit at chosen w_h."""
         parts = [self.values[h].scaled(w) for h, w in zip(heads, factors, strict=True)]
-        return spectral_norm(MatrixBall.concatenate(parts, axis=1))
+        squares = total((c / ball(w)) ** 2 for c, w in zip(costs, factors, strict=True))
+        return squares.sqrt() * ball(spectral_norm(MatrixBall.concatenate(parts, axis=1)))
 
 
 def head_norms(heads: Sequence[HeadWeights]) -> HeadNorms:
@@ -152,7 +157,7 @@ def _balancing_factor(head: HeadWeights, start: float) -> float:
     low, high = math.log(start) - 3, math.log(start) + 3
     left, right = high - ratio * (high - low), low + ratio * (high - low)
     at_left, at_right = height(left), height(right)
-    for _ in range(14):
+    for _ in range(_SEARCH_STEPS):
         if at_left <= at_right:
             high, right, at_right = right, left, at_left
             left = high - ratio * (high - low)
@@ -183,8 +188,12 @@ def _joint_spread(
     return left * spectral_norm(MatrixBall.concatenate(tall, axis=0))
 
 
-def _mixing_factors(values: Sequence[NDArray[np.float64]], costs: Sequence[arb]) -> list[Fraction]:
-    """Near-best w_h, by fictitious play: eigenvectors answer lambda, lambda answers their mean.
+def _mixing_factors(
+    values: Sequence[NDArray[np.float64]], costs: Sequence[arb]
+) -> tuple[list[Fraction], list[Fraction]]:
+    """Two choices of w_h: lambda_h in proportion to c_h ||W_h||, and near-best by a game.
+
+    In fictitious play eigenvectors answer lambda, and lambda answers their mean.
 
     The game "lambda against a density matrix R" has the pay-off
     sum_h c_h^2 tr(W_h^T R W_h)/lambda_h, convex in lambda and linear in R; against R the best
@@ -194,15 +203,19 @@ def _mixing_factors(values: Sequence[NDArray[np.float64]], costs: Sequence[arb])
     largest = max(costs, key=lambda c: c.upper())
     cost = np.maximum([float(c / largest) for c in costs], _NEGLIGIBLE)
     energy = np.array([np.linalg.norm(w, 2) ** 2 for w in values])
+    start = energy.copy()
     vector = np.ones(stack.shape[1]) + np.arange(stack.shape[1]) / stack.shape[1]
     for play in range(1, _ROUNDS + 1):
         weights = cost / np.maximum(np.sqrt(energy), _NEGLIGIBLE)
         for _ in range(_POWER_STEPS):
-            seen = np.einsum("hij,i->hj", stack, vector)
-            vector = np.einsum("h,hij,hj->i", weights, stack, seen)
+            pulled = np.einsum("hij,i->hj", stack, vector)
+            vector = np.einsum("h,hij,hj->i", weights, stack, pulled)
             vector /= np.linalg.norm(vector) or 1.0
         answer = np.einsum("hij,i->hj", stack, vector)
         energy += (np.einsum("hj,hj->h", answer, answer) - energy) / (play + 1)
     # w^2 = c^2/lambda with lambda proportional to c energy^(1/2).
-    factors = np.sqrt(cost / np.maximum(np.sqrt(energy), _NEGLIGIBLE))
-    return [Fraction(float(w)) for w in factors]
+    choices = [
+        [Fraction(float(w)) for w in np.sqrt(cost / np.maximum(np.sqrt(seen), _NEGLIGIBLE))]
+        for seen in (start, energy)
+    ]
+    return choices[0], choices[1]

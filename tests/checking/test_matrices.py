@@ -1,0 +1,198 @@
+"""Limits on norms, proved from the entries: the truth is let through, less than it never."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import floor, isqrt
+
+import numpy as np
+import pytest
+from flint import arb, ctx
+from hypothesis import given, seed
+from hypothesis import strategies as st
+
+from promptlimits.checking import matrices
+from promptlimits.checking.matrices import (
+    Floats,
+    proves_norm_at_most,
+    proves_product_norm_at_most,
+    proves_row_norms_at_most,
+    proves_vector_norm_at_most,
+)
+
+HAIR = Fraction(1, 10**12)
+
+
+def hadamard(side: int) -> Floats:
+    """Entries +-1, and every singular value exactly sqrt(side); `side` is a power of 2."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < side:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
+KNOWN = {
+    "one entry": (np.array([[-3.0]]), Fraction(3)),
+    "one row": (np.array([[3.0, 4.0]]), Fraction(5)),
+    "one column": (np.array([[3.0], [4.0]]), Fraction(5)),
+    "rank one": (np.outer([2.0, 3.0, 6.0], [1.0, 2.0, 2.0, 4.0]), Fraction(35)),
+    "Hadamard": (hadamard(64), Fraction(8)),
+    "wide Hadamard": (hadamard(64)[:20], Fraction(8)),
+    "tall Hadamard": (hadamard(64)[:, :7], Fraction(8)),
+    "diagonal": (np.diag(2.0 ** np.arange(0, -60, -1)), Fraction(1)),
+    "all equal": (np.full((16, 9), 1 / 8), Fraction(3, 2)),
+    "large": (np.array([[3e200, 4e200]]), 5 * Fraction(1e200)),
+    "small": (hadamard(4) * 2.0**-1000, Fraction(1, 2**999)),
+    "of single precision": (hadamard(16).astype(np.float32), Fraction(4)),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_norms(name: str) -> None:
+    matrix, norm = KNOWN[name]
+    scale = norm * (1 + HAIR)
+    for form in (matrix, matrix.T, -matrix):
+        assert proves_norm_at_most(form, scale)
+        assert proves_norm_at_most(form, 2 * norm)
+        assert proves_norm_at_most(form, norm * 10**300)
+        assert not proves_norm_at_most(form, norm * (1 - HAIR))
+        assert not proves_norm_at_most(form, norm * (1 - HAIR**5))
+        assert not proves_norm_at_most(form, norm / 10**300)
+        assert not proves_norm_at_most(form, 0)
+        assert not proves_norm_at_most(form, -norm)
+
+
+@seed(0)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1, 1e-5, 1e8]),
+)
+def test_random_norms(rows: int, columns: int, number: int, spread: float) -> None:
+    """Against arb's eigenvalues of the Gram matrix, which share nothing with the proof."""
+    generator = np.random.default_rng(number)
+    matrix = generator.standard_normal((rows, columns)) * spread ** generator.random(columns)
+    norm = float(np.linalg.norm(matrix, 2))
+    assert proves_norm_at_most(matrix, Fraction(norm) * (1 + HAIR))
+    assert not proves_norm_at_most(matrix, Fraction(norm) * (1 - HAIR))
+
+
+def test_nothing_below_the_norm_is_proved_however_close() -> None:
+    """Limits float by float around the truth; those below it are never proved."""
+    matrix = np.random.default_rng(5).standard_normal((6, 4))
+    with ctx.workprec(400):
+        balls = matrices._balls(matrix)
+        eigenvalues = (balls.transpose() * balls).eig(nonstop=True)
+        largest = max((value.real for value in eigenvalues), key=float)
+        norm = float(largest.sqrt())
+        proved = []
+        for steps in range(-60, 61):
+            limit = norm + steps * float(np.spacing(norm))
+            if proves_norm_at_most(matrix, Fraction(limit)):
+                proved.append(steps)
+                assert arb(limit) > largest.sqrt()
+    assert proved  # a part in 10^14 is enough
+    assert proved == list(range(proved[0], 61))
+
+
+def test_products_are_not_rounded() -> None:
+    generator = np.random.default_rng(1)
+    one, two, three = (generator.standard_normal(shape) for shape in ((5, 40), (40, 7), (7, 30)))
+    norm = Fraction(float(np.linalg.norm(one @ two @ three, 2)))
+    for parts in ([one, two, three], [three.T, two.T, one.T]):
+        assert proves_product_norm_at_most(parts, norm * (1 + HAIR))
+        assert not proves_product_norm_at_most(parts, norm * (1 - HAIR))
+    # 1 + 2^-60 is no float: what a rounded product would prove is false.
+    sums = [np.array([[1.0, 2.0**-60]]), np.array([[1.0], [1.0]])]
+    assert not proves_product_norm_at_most(sums, 1)
+    assert proves_product_norm_at_most(sums, 1 + HAIR)
+    cancelling = [np.array([[1.0, 1.0, 1.0]]), np.array([[2.0**60], [1.0], [-(2.0**60)]])]
+    assert not proves_product_norm_at_most(cancelling, 1 - HAIR)
+    assert proves_product_norm_at_most([np.eye(3) * 1e200, np.eye(3) * 1e200], 10**401)
+    assert proves_product_norm_at_most([np.eye(3), np.zeros((3, 2))], 0)
+
+
+def test_an_orthogonal_product() -> None:
+    side = hadamard(32)
+    assert proves_product_norm_at_most([side, side.T], 32 * (1 + HAIR))
+    assert not proves_product_norm_at_most([side, side.T], 32 * (1 - HAIR))
+
+
+def test_zeros_and_nothing() -> None:
+    for matrix in (np.zeros((3, 2)), np.zeros((0, 4)), np.zeros((4, 0))):
+        assert proves_norm_at_most(matrix, 0)
+        assert not proves_norm_at_most(matrix, -1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_proves_nothing(bad: float) -> None:
+    matrix = np.array([[1.0, bad], [0.0, 0.0]])
+    assert not proves_norm_at_most(matrix, 10**9)
+    assert not proves_product_norm_at_most([np.zeros((2, 2)), matrix], 10**9)
+    assert not proves_row_norms_at_most(matrix, 10**9)
+    assert not proves_vector_norm_at_most(matrix[0], 10**9)
+
+
+def test_wrong_arguments() -> None:
+    square = np.eye(2)
+    with pytest.raises(ValueError, match="2 axes"):
+        proves_norm_at_most(square[0], 1)
+    with pytest.raises(ValueError, match="1 axes"):
+        proves_vector_norm_at_most(square, 1)
+    with pytest.raises(ValueError, match="fit"):
+        proves_product_norm_at_most([square, np.eye(3)], 1)
+    with pytest.raises(ValueError, match="for each row"):
+        proves_row_norms_at_most(square, [1])
+    with pytest.raises(TypeError, match="64 bits"):
+        proves_norm_at_most(np.eye(2, dtype=np.longdouble), 1)
+    with pytest.raises(TypeError, match="64 bits"):
+        proves_norm_at_most(np.eye(2, dtype=np.int64), 1)  # type: ignore[arg-type]
+    for limit in (1.0, True, "1"):
+        with pytest.raises(TypeError, match="int or a Fraction"):
+            proves_norm_at_most(square, limit)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="int or a Fraction"):
+            proves_vector_norm_at_most(square[0], limit)  # type: ignore[arg-type]
+
+
+def test_a_wrong_guess_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guess is not believed: with another factor, even true limits are left unproved."""
+    right = np.linalg.cholesky
+    matrix = np.random.default_rng(2).standard_normal((5, 5))
+    limit = 2 * Fraction(float(np.linalg.norm(matrix, 2)))
+    assert proves_norm_at_most(matrix, limit)
+    monkeypatch.setattr(np.linalg, "cholesky", lambda given: right(given) * (1 + 1e-9))
+    assert not proves_norm_at_most(matrix, limit)
+    monkeypatch.setattr(np.linalg, "cholesky", lambda given: np.full_like(given, np.nan))
+    assert not proves_norm_at_most(matrix, limit)
+
+
+@seed(0)
+@given(st.lists(st.floats(-1e300, 1e300, width=64), max_size=20))
+def test_row_and_vector_norms_are_decided_to_the_last_digits(values: list[float]) -> None:
+    row = np.array(values, dtype=np.float64)
+    square = sum((Fraction(value) ** 2 for value in values), Fraction(0))
+    # A limit t proves square <= t^2; t is taken just above and just below the exact root.
+    scale = 10**700
+    root = Fraction(isqrt(floor(square * scale**2)), scale)
+    close = max(root * Fraction(1, 10**60), Fraction(2, scale))
+    assert proves_vector_norm_at_most(row, root + close)
+    assert proves_row_norms_at_most(np.stack([row, -row]), [root + close, 2 * root + close])
+    if root > close:
+        assert not proves_vector_norm_at_most(row, root - close)
+        assert not proves_row_norms_at_most(np.stack([row, row]), [root + close, root - close])
+
+
+def test_many_rows_at_once() -> None:
+    matrix = np.random.default_rng(3).standard_normal((2000, 32))
+    norms = [Fraction(float(norm)) for norm in np.linalg.norm(matrix, axis=1)]
+    assert proves_row_norms_at_most(matrix, [norm * (1 + HAIR) for norm in norms])
+    assert proves_row_norms_at_most(matrix, max(norms) * (1 + HAIR))
+    assert not proves_row_norms_at_most(matrix, max(norms) * (1 - HAIR))
+
+
+def test_a_large_matrix_in_seconds() -> None:
+    matrix = np.random.default_rng(4).standard_normal((200, 300)).astype(np.float32)
+    norm = Fraction(float(np.linalg.norm(matrix.astype(np.float64), 2)))
+    assert proves_norm_at_most(matrix, norm * (1 + HAIR))
+    assert not proves_norm_at_most(matrix, norm * (1 - HAIR))

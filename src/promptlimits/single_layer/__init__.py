@@ -1,0 +1,1 @@
+"""One layer, exactly: what any prompt of any length can and cannot do."""

@@ -1,0 +1,169 @@
+"""Free parameters of Theorems 2a and 2b, searched in floats: any choice is sound.
+
+They are rounded to 12 bits or so, which costs nothing near an optimum and leaves short exact
+numbers in the certificate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+_NOTHING: Final = math.inf
+_BLOCK_GRID: Final = tuple(sorted({max(2, round(2 * 1.45**i)) for i in range(34)}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Logarithms of one case: log L, log r, log eps; dimension d, order q.
+
+    Attributes:
+        dim: d.
+        order: q.
+        log_lipschitz: log L.
+        log_radius: log r.
+        log_eps: log eps.
+        rogers: Whether Rogers' cover is used.
+        largest_list: The greatest.
+    """
+
+    dim: int
+    order: float
+    log_lipschitz: float
+    log_radius: float
+    log_eps: float
+    rogers: bool
+    largest_list: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Free parameters: delta = radius * 2^-x and so on, exact.
+
+    Attributes:
+        delta: As a multiple of the radius.
+        cover_share: e0 L / delta.
+        alphabet: A.
+        theta: Share of blocks that may go astray.
+        list_size: kappa.
+    """
+
+    delta: Fraction
+    cover_share: Fraction
+    alphabet: int
+    theta: Fraction
+    list_size: int
+
+
+def best_choice(case: Case) -> Choice:
+    """The best parameters of a coarse grid, refined coordinate by coordinate.
+
+    Args:
+        case: The case.
+
+    Returns:
+        The choice with the least estimated threshold found.
+    """
+    lists = {1, case.largest_list, min(case.largest_list, max(1, case.dim // 2))}
+    starts = [_coarse(case, kappa) for kappa in sorted(lists)]
+    value, found = min(starts, key=lambda pair: pair[0])
+    for step in (0.5, 0.25, 0.1, 0.03, 0.01):
+        for _ in range(8):
+            moved = [(estimate_log_threshold(case, c), c) for c in _neighbours(found, step)]
+            better = min(moved, key=lambda pair: pair[0])
+            if not better[0] < value - 1e-9:
+                break
+            value, found = better
+    return found
+
+
+def estimate_log_threshold(case: Case, choice: Choice) -> float:
+    """Log K of Theorem 2a at a choice, in floats; infinite where the choice is not allowed."""
+    delta = case.log_radius + math.log(choice.delta)
+    gain = _log_rate(choice) + _log_blocks(case, choice, delta)
+    return _log_cover(case, choice, delta) - gain if gain > -_NOTHING else _NOTHING
+
+
+def _coarse(case: Case, kappa: int) -> tuple[float, Choice]:
+    grid = [
+        Choice(
+            delta=_short(0.48 * 0.8**i),
+            cover_share=_short(1 - min(0.5, 1 / (case.dim + 1))),
+            alphabet=size * kappa,
+            theta=_short(1 - 0.5 ** (j / 2)),
+            list_size=kappa,
+        )
+        for i in range(24)
+        for size in _BLOCK_GRID[:24]
+        for j in range(1, 20)
+    ]
+    return min(((estimate_log_threshold(case, c), c) for c in grid), key=lambda pair: pair[0])
+
+
+def _neighbours(choice: Choice, step: float) -> list[Choice]:
+    found = []
+    for factor in (1 + step, 1 / (1 + step)):
+        found += [
+            replace(choice, delta=_short(float(choice.delta) * factor)),
+            replace(choice, cover_share=1 - _short(float(1 - choice.cover_share) * factor)),
+            replace(choice, theta=1 - _short(float(1 - choice.theta) * factor)),
+            replace(choice, theta=_short(float(choice.theta) * factor)),
+            replace(choice, alphabet=max(2, round(choice.alphabet * factor))),
+            replace(
+                choice,
+                alphabet=max(2, round(choice.alphabet * factor)),
+                delta=_short(float(choice.delta) / factor),
+            ),
+        ]
+    found += [replace(choice, alphabet=max(2, choice.alphabet + by)) for by in (-1, 1)]
+    return [c for c in found if 0 < c.cover_share < 1 and 0 < c.theta < 1 and c.delta > 0]
+
+
+def _short(value: float) -> Fraction:
+    """The value to 12 significant bits."""
+    mantissa, exponent = math.frexp(value)
+    return Fraction(round(mantissa * 2**12), 2**12) * Fraction(2) ** exponent
+
+
+def _log_rate(choice: Choice) -> float:
+    kept, part = 1 - float(choice.theta), choice.list_size / choice.alphabet
+    if kept <= part or kept >= 1:
+        return -_NOTHING
+    rate = kept * math.log(kept / part) + (1 - kept) * math.log((1 - kept) / (1 - part))
+    return math.log(rate) if rate > 0 else -_NOTHING
+
+
+def _log_blocks(case: Case, choice: Choice, delta: float) -> float:
+    spacing = (
+        _log_add(case.log_eps, delta)
+        - math.log(choice.theta) / case.order
+        + math.log(2 + 2 / choice.list_size) / 2
+    )
+    log_points = case.dim * (case.log_radius - spacing)
+    if log_points <= 0:
+        return -_NOTHING
+    if log_points > 40:
+        return log_points - math.log(choice.alphabet)
+    # Just above a whole number of points the certified count may be one less.
+    blocks = math.ceil(math.exp(log_points) * (1 - 1e-9)) // choice.alphabet
+    return math.log(blocks) if blocks else -_NOTHING
+
+
+def _log_cover(case: Case, choice: Choice, delta: float) -> float:
+    ratio = math.log(2) + case.log_radius + case.log_lipschitz - delta
+    near = ratio - math.log(choice.cover_share)
+    if case.rogers:
+        log = math.log(case.dim)
+        centres = math.log(case.dim * (log + math.log(log) + 5))
+        centres += case.dim * _log_add(0, near - math.log(2))
+    else:
+        centres = case.dim * _log_add(0, near)
+    moved = case.order * (ratio - math.log(1 - choice.cover_share)) - math.log(4)
+    return _log_add(0, centres) + math.log(1 + _log_add(0, moved))
+
+
+def _log_add(first: float, second: float) -> float:
+    """log(e^first + e^second)."""
+    return max(first, second) + math.log1p(math.exp(-abs(first - second)))

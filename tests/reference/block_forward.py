@@ -13,9 +13,7 @@ from scipy.special import erf
 
 ACTIVATIONS = {
     "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
-    "gelu_tanh": lambda x: (
-        0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    ),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "relu": lambda x: np.maximum(x, 0),
 }
@@ -54,7 +52,9 @@ def attend(x, weights):
     total = np.zeros_like(x)
     for head in range(len(weights.query)):
         group = head // shared
-        q = normalise(_plus(x @ weights.query[head].T, weights.query_bias, head), weights.query_norm)
+        q = normalise(
+            _plus(x @ weights.query[head].T, weights.query_bias, head), weights.query_norm
+        )
         k = normalise(_plus(x @ weights.key[group].T, weights.key_bias, group), weights.key_norm)
         v = _plus(x @ weights.value[group].T, weights.value_bias, group)
         if weights.rotary is not None:

@@ -17,45 +17,54 @@ another one, whose constant is proved; both agree for the prompts that keep all 
 S0 or more on every input, and of these a capacity bound for the replaced model speaks.
 
 **Attention.** z = N(x), logits sigma q_i . k_j (turned by positions under RoPE), P_j the softmax
-weights of a row, v_j = W_v z_j + b_v. Let all z_j move by eta_j, the row's own by eta. For a unit u
-and w = W_v^T W_o^T u, the head's part of the output moves along u by
+weights of a row, v_j = W_v z_j + b_v. Let all z_j move by eta_j, the row's own by eta. For a unit
+u and w = W_v^T W_o^T u, the head's part of the output moves along u by
 
     E[w.eta_j] + E[s_j dlogit_j],   s_j = w.(z_j - E z),   E s_j^2 <= |w|^2 R^2.
 
-*No RoPE* (b_k adds the same number to all logits of a row): with kap >= sigma |W_k^T q|,
-q = W_q z + b_q, the keys' part is E[(w + s_j sigma W_k^T q).eta_j] <= |w| sqrt(1 + kap^2 R^2) max |eta_j|,
-as the cross term 2 (w . W_k^T q) E s_j is zero; the query's part is
-sigma E[s_j (W_k z_j).(W_q eta)] = sigma w^T Cov(z) W_k^T W_q eta <= |w| R^2 sigma ||W_k^T W_q|| |eta|. So
+*No RoPE* (b_k adds the same number to all logits of a row): with kap >= sigma |W_k^T q| for
+q = W_q z + b_q, the keys' part is at most
 
-    a = sqrt(1 + kap^2 R^2),   b = sigma ||A|| R^2,   A = W_k^T W_q,
-    kap = sigma min(||A|| R + |W_k^T b_q|, ||W_k|| (||W_q|| R + |b_q|)).
+    E[(w + s_j sigma W_k^T q).eta_j] <= |w| sqrt(1 + kap^2 R^2) max |eta_j|,
+
+as the cross term 2 (w . W_k^T q) E s_j is zero; the query's part is
+
+    sigma E[s_j (W_k z_j).(W_q eta)] = sigma w^T Cov(z) W_k^T W_q eta <= |w| R^2 sigma ||A|| |eta|,
+
+A = W_k^T W_q. So
+
+    a = sqrt(1 + kap^2 R^2),   b = sigma ||A|| R^2,   kap = sigma (||A|| R + |W_k^T b_q|).
 
 *RoPE*: the turned W_k^T q depends on j, so the cross term survives and b_k no longer cancels:
 
     a = 1 + sigma R lip_k q_bar,   b = sigma R lip_q k_bar,
 
-with |q| <= q_bar = ||W_q|| R + |b_q| and lip_q = ||W_q||, and so for keys; where queries are normalised per
-head (gain g, width s), q_bar = sqrt(s) max|g| and lip_q = ||W_q|| max|g| / s_min.
+with |q| <= q_bar = ||W_q|| R + |b_q| and lip_q = ||W_q||, and so for keys; where queries are
+normalised per head (gain g, width s), q_bar = sqrt(s) max|g| and lip_q = ||W_q|| max|g| / s_min.
 
-*Heads.* Head h moves by at most |w_h| (a_h p~ + b_h q~), p~ and q~ being what z moves by. Summed over
-heads, for a = (a_h) and b = (b_h) each,
+*Heads.* Head h moves by at most |w_h| (a_h p~ + b_h q~), p~ and q~ being what z moves by. Summed
+over heads, for c = a and c = b each, with |w_h| <= ||W_v,h|| |W_o,h^T u| and Cauchy-Schwarz,
 
-    Att(c) = min( sum_h ||W_o,h W_v,h|| c_h,  ||W_o|| sqrt(sum_h (||W_v,h|| c_h)^2) ).
+    Att(c) = ||W_o|| sqrt(sum_h (||W_v,h|| c_h)^2),   W_o = [W_o,1 .. W_o,H] side by side.
 
 **Feed-forward.** M = ||W_2|| g' ||W_1||, or the gated form of `block_norms`, g' = sup |act'|.
 
-**Blocks.** With s1, s2 the s_min of N1 and N2, t = max|gain| / s_min of a norm behind a sublayer (or 1):
+**Blocks.** With s1, s2 the s_min of N1 and N2, t = max|gain| / s_min of a norm behind a sublayer
+(or 1), and Att = Att(a) + Att(b):
 
-    pre       p' = p (1 + t1 (Att(a) + Att(b)) / s1),  q' = q + t1 (Att(a) p + Att(b) q) / s1,
+    pre       p' = p (1 + t1 Att / s1),  q' = q + t1 (Att(a) p + Att(b) q) / s1,
               then both times 1 + t2 M / s2
-    parallel  p' = p (1 + (Att(a) + Att(b)) / s1 + M / s2),  q' = q (1 + M / s2) + (Att(a) p + Att(b) q) / s1
+    parallel  p' = p (1 + Att / s1 + M / s2),
+              q' = q (1 + M / s2) + (Att(a) p + Att(b) q) / s1
     post      in the coordinates z behind a norm, g its largest gain:
-              p' = p (g0 + Att(a) + Att(b)) / s1,  q' = (g0 q + Att(a) p + Att(b) q) / s1,
+              p' = p (g0 + Att) / s1,  q' = (g0 q + Att(a) p + Att(b) q) / s1,
               then both times (g1 + M) / s2.
 
-**Source.** Proved here; the attention step sharpens [@castin2024] and [@kim2021] (no growth with the
-number of tokens). **Tightness**: attention and feed-forward layers are within a small factor of what
-a search finds; eps and the products over layers are not, so a whole model's constant is usually vacuous.
+q <= p stays true, so that no row moves z by more than p~.
+
+**Source.** Proved here; the attention step sharpens [@castin2024] and [@kim2021] (no growth with
+the number of tokens). **Tightness**: one sublayer is within a small factor of what a search finds;
+eps, and products over layers, are not: a whole model's constant is usually vacuous.
 
 **Cost.** Nothing beside the norms.
 """
@@ -65,6 +74,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Final
 
 from flint import arb
@@ -113,19 +123,31 @@ def least_deviation(norm: NormFacts, deviation: Fraction) -> arb:
     return to_ball(norm.eps + deviation * deviation).sqrt()
 
 
-def _least(*balls: arb) -> arb:
-    """The smallest, by upper ends."""
-    return min(balls, key=lambda ball: ball.upper())
+def known(value: float | None) -> arb:
+    """A norm that the form of a sublayer calls for.
+
+    Raises:
+        ValueError: It is missing.
+    """
+    if value is None:
+        raise ValueError("a norm that this form of layer needs is missing")
+    return to_ball(value)
 
 
 def _projection(
-    norm: float, bias: float, gain: NormFacts | None, facts: AttentionFacts, radius: arb, dev: Fraction
+    norm: float | None,
+    bias: float | None,
+    behind: NormFacts | None,
+    *,
+    head_dim: int,
+    radius: arb,
+    deviation: Fraction,
 ) -> tuple[arb, arb]:
-    """Largest length and Lipschitz constant of a query or key."""
-    if gain is None:
-        return to_ball(norm) * radius + to_ball(bias), to_ball(norm)
-    largest = arb(facts.head_dim).sqrt() * to_ball(gain.gain)
-    return largest, to_ball(norm) * to_ball(gain.gain) / least_deviation(gain, dev)
+    """Largest length and Lipschitz constant of a query or key under rotary positions."""
+    if behind is None:
+        return known(norm) * radius + known(bias), known(norm)
+    gain = known(behind.gain)
+    return arb(head_dim).sqrt() * gain, known(norm) * gain / least_deviation(behind, deviation)
 
 
 def head_factors(
@@ -141,20 +163,18 @@ def head_factors(
 
     Returns:
         a (keys and values move) and b (the row's own query moves).
+
+    Raises:
+        ValueError: A norm is missing.
     """
     scale = to_ball(facts.scale_squared).sqrt()
-    largest_q, lip_q = _projection(
-        head.query, head.query_bias, facts.query_norm, facts, radius, deviation
-    )
-    if head.logit is not None and head.logit_bias is not None:
-        logit = to_ball(head.logit)
-        kap = scale * _least(
-            logit * radius + to_ball(head.logit_bias), to_ball(head.key) * largest_q
-        )
-        return (1 + (kap * radius) ** 2).sqrt(), scale * logit * radius**2
-    largest_k, lip_k = _projection(
-        head.key, head.key_bias, facts.key_norm, facts, radius, deviation
-    )
+    if not facts.rotary:
+        logit = scale * known(head.logit)
+        kap = logit * radius + scale * known(head.logit_bias)
+        return (1 + (kap * radius) ** 2).sqrt(), logit * radius**2
+    project = partial(_projection, head_dim=facts.head_dim, radius=radius, deviation=deviation)
+    largest_q, lip_q = project(head.query, head.query_bias, facts.query_norm)
+    largest_k, lip_k = project(head.key, head.key_bias, facts.key_norm)
     return 1 + scale * radius * lip_k * largest_q, scale * radius * lip_q * largest_k
 
 
@@ -171,18 +191,15 @@ def attention_factors(
     Returns:
         Both factors.
     """
-    pairs = [
-        head_factors(head, facts, radius=radius, deviation=deviation) for head in facts.heads
-    ]
+    pairs = [head_factors(head, facts, radius=radius, deviation=deviation) for head in facts.heads]
     return _over_heads([a for a, _ in pairs], facts), _over_heads([b for _, b in pairs], facts)
 
 
 def _over_heads(factors: Sequence[arb], facts: AttentionFacts) -> arb:
-    one_by_one, squares = arb(0), arb(0)
+    squares = arb(0)
     for factor, head in zip(factors, facts.heads, strict=True):
-        one_by_one += to_ball(head.output_value) * factor
         squares += (to_ball(head.value) * factor) ** 2
-    return _least(one_by_one, to_ball(facts.output) * squares.sqrt())
+    return to_ball(facts.output) * squares.sqrt()
 
 
 def feed_forward_factor(facts: FeedForwardFacts) -> arb:
@@ -198,20 +215,15 @@ def feed_forward_factor(facts: FeedForwardFacts) -> arb:
         ValueError: Norms that belong to its form are missing.
     """
     slope = to_ball(LARGEST_SLOPE[facts.activation])
+    up = to_ball(facts.up)
     if facts.gate is None:
-        if facts.down is None:
-            raise ValueError("a feed-forward layer that is not gated has a norm of its own")
-        return to_ball(facts.down) * slope * to_ball(facts.up)
-    if facts.down_up is None or facts.down_gate is None:
-        raise ValueError("a gated feed-forward layer has two more norms")
-    return to_ball(facts.down_up) * slope * to_ball(facts.gate) + to_ball(
-        facts.down_gate
-    ) * to_ball(facts.up)
+        return known(facts.down) * slope * up
+    return known(facts.down_up) * slope * to_ball(facts.gate) + known(facts.down_gate) * up
 
 
 def _behind(norm: NormFacts | None, deviation: Fraction) -> arb:
     """What a norm behind a sublayer multiplies by."""
-    return arb(1) if norm is None else to_ball(norm.gain) / least_deviation(norm, deviation)
+    return arb(1) if norm is None else known(norm.gain) / least_deviation(norm, deviation)
 
 
 def through_block(
@@ -228,20 +240,18 @@ def through_block(
     Returns:
         Those behind it.
     """
-    keys, own = attention_factors(
-        facts.attention, radius=arb(dim).sqrt(), deviation=deviation
-    )
+    keys, own = attention_factors(facts.attention, radius=arb(dim).sqrt(), deviation=deviation)
     mlp = feed_forward_factor(facts.feed_forward)
     first = least_deviation(facts.attention_norm, deviation)
     second = least_deviation(facts.feed_forward_norm, deviation)
     p, q = before.prompt, before.query
     if facts.arrangement == "post":
-        gain = to_ball(facts.attention_norm.gain)
+        gain = known(facts.attention_norm.gain)
         after = (gain + mlp) / second
         return Sensitivity(
             prompt=p * (before.gain + keys + own) / first * after,
             query=(before.gain * q + keys * p + own * q) / first * after,
-            gain=to_ball(facts.feed_forward_norm.gain),
+            gain=known(facts.feed_forward_norm.gain),
         )
     behind = _behind(facts.attention_post_norm, deviation) / first
     grown = behind * (keys * p + own * q)

@@ -26,8 +26,8 @@ import numpy as np
 
 from promptlimits.lipschitz.block import (
     Activation,
-    Array,
     Arrangement,
+    Array,
     AttentionWeights,
     Block,
     FeedForwardWeights,
@@ -50,35 +50,41 @@ _ROUNDING: Final = 2.0**-52
 
 @dataclass(frozen=True, kw_only=True)
 class NormFacts:
-    """What a normalisation contributes: the largest |gain|, and its eps."""
+    """What a normalisation contributes.
 
-    gain: float
+    Attributes:
+        eps: Its eps.
+        gain: Upper limit on its largest |gain|; None where the gain is folded into matrices.
+    """
+
     eps: Fraction
+    gain: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadFacts:
     """Upper limits for one query head; matrices and biases with the norm's gain folded in.
 
+    Without rotary positions, the logits' matrix stands for queries and keys. Biases do not
+    matter where queries and keys are normalised.
+
     Attributes:
-        query: ||W_q||.
-        key: ||W_k||.
         value: ||W_v||.
-        output_value: ||W_o W_v||.
-        query_bias: |b_q|.
-        key_bias: |b_k|.
-        logit: ||W_k^T W_q||, or None where positions turn keys and queries.
-        logit_bias: |W_k^T b_q|, or None likewise.
+        query: ||W_q||, or None.
+        key: ||W_k||, or None.
+        query_bias: |b_q|, or None.
+        key_bias: |b_k|, or None.
+        logit: ||W_k^T W_q||, or None.
+        logit_bias: |W_k^T b_q|, or None.
     """
 
-    query: float
-    key: float
     value: float
-    output_value: float
-    query_bias: float
-    key_bias: float
-    logit: float | None
-    logit_bias: float | None
+    query: float | None = None
+    key: float | None = None
+    query_bias: float | None = None
+    key_bias: float | None = None
+    logit: float | None = None
+    logit_bias: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +145,15 @@ class BlockFacts:
 
 
 def norm_facts(norm: NormWeights) -> NormFacts:
-    """The largest |gain| and the eps of a norm."""
-    return NormFacts(gain=_largest_gain(norm), eps=norm.eps)
-
-
-def _largest_gain(norm: NormWeights) -> float:
-    """Exact but for the offset, where one step up covers the rounding of 1 + w."""
+    """The eps and the largest |gain| of a norm; a step up covers the rounding of 1 + w."""
     largest = float(np.abs(_gain(norm)).max())
-    return math.nextafter(largest, math.inf) if norm.offset else largest
+    return NormFacts(
+        gain=math.nextafter(largest, math.inf) if norm.offset else largest, eps=norm.eps
+    )
+
+
+def _maybe_facts(norm: NormWeights | None) -> NormFacts | None:
+    return None if norm is None else norm_facts(norm)
 
 
 def _gain(norm: NormWeights) -> Array:
@@ -157,7 +164,9 @@ def _folded(matrix: Array, norm: NormWeights) -> MatrixBall:
     """W diag(gain): each entry of the product is off by at most 2^-52 of itself."""
     center = matrix * _gain(norm)
     tiny = multiply_up(float(center.size), 2.0**-1073)
-    return MatrixBall(center=center, radius=add_up(multiply_up(_ROUNDING, frobenius_up(center)), tiny))
+    return MatrixBall(
+        center=center, radius=add_up(multiply_up(_ROUNDING, frobenius_up(center)), tiny)
+    )
 
 
 def _folded_bias(matrix: Array, bias: Array | None, norm: NormWeights) -> MatrixBall:
@@ -193,42 +202,69 @@ def product_norm(left: MatrixBall, right: MatrixBall) -> float:
 
 
 def _attention_facts(weights: AttentionWeights, norm: NormWeights) -> AttentionFacts:
-    count, shared = len(weights.query), len(weights.query) // len(weights.key)
-    keys = [_folded(matrix, norm) for matrix in weights.key]
-    values = [_folded(matrix, norm) for matrix in weights.value]
-    key_limits, value_limits = [_limit(k) for k in keys], [_limit(v) for v in values]
-    key_biases = [
-        _limit(_folded_bias(matrix, _part(weights.key_bias, index), norm))
-        for index, matrix in enumerate(weights.key)
-    ]
-    heads = []
-    for index, matrix in enumerate(weights.query):
-        group = index // shared
-        query = _folded(matrix, norm)
-        bias = _folded_bias(matrix, _part(weights.query_bias, index), norm)
-        plain = weights.rotary is None
-        heads.append(
-            HeadFacts(
-                query=_limit(query),
-                key=key_limits[group],
-                value=value_limits[group],
-                output_value=product_norm(MatrixBall.exact(weights.output[index]), values[group]),
-                query_bias=_limit(bias),
-                key_bias=key_biases[group],
-                logit=product_norm(keys[group].T, query) if plain else None,
-                logit_bias=_limit(keys[group].T @ bias) if plain else None,
-            )
-        )
-    side_by_side = np.concatenate([weights.output[index] for index in range(count)], axis=1)
+    head = _plain_head if weights.rotary is None else _rotary_head
+    # Heads of a group share key and value, whose norms are proved once.
+    values = [_limit(_folded(matrix, norm)) for matrix in weights.value]
+    side_by_side = np.concatenate(list(weights.output), axis=1)
     return AttentionFacts(
-        heads=tuple(heads),
+        heads=head(weights, norm, values),
         output=_limit(MatrixBall.exact(side_by_side)),
         head_dim=weights.query.shape[1],
         scale_squared=weights.scale_squared,
         rotary=weights.rotary is not None,
-        query_norm=None if weights.query_norm is None else norm_facts(weights.query_norm),
-        key_norm=None if weights.key_norm is None else norm_facts(weights.key_norm),
+        query_norm=_maybe_facts(weights.query_norm),
+        key_norm=_maybe_facts(weights.key_norm),
     )
+
+
+def _plain_head(
+    weights: AttentionWeights, norm: NormWeights, values: list[float]
+) -> tuple[HeadFacts, ...]:
+    """Heads without rotary positions."""
+    shared = len(weights.query) // len(weights.key)
+    heads = []
+    for index, matrix in enumerate(weights.query):
+        key = _folded(weights.key[index // shared], norm)
+        bias = _folded_bias(matrix, _part(weights.query_bias, index), norm)
+        heads.append(
+            HeadFacts(
+                value=values[index // shared],
+                logit=product_norm(key.T, _folded(matrix, norm)),
+                logit_bias=_limit(key.T @ bias),
+            )
+        )
+    return tuple(heads)
+
+
+def _rotary_head(
+    weights: AttentionWeights, norm: NormWeights, values: list[float]
+) -> tuple[HeadFacts, ...]:
+    """Heads with rotary positions, whose queries and keys may be normalised."""
+    shared = len(weights.query) // len(weights.key)
+    keys = [_limit(_folded(matrix, norm)) for matrix in weights.key]
+    key_biases = _bias_limits(weights.key, weights.key_bias, norm, weights.key_norm)
+    query_biases = _bias_limits(weights.query, weights.query_bias, norm, weights.query_norm)
+    return tuple(
+        HeadFacts(
+            value=values[index // shared],
+            query=_limit(_folded(matrix, norm)),
+            key=keys[index // shared],
+            query_bias=query_biases[index],
+            key_bias=key_biases[index // shared],
+        )
+        for index, matrix in enumerate(weights.query)
+    )
+
+
+def _bias_limits(
+    matrices: Array, biases: Array | None, norm: NormWeights, behind: NormWeights | None
+) -> list[float | None]:
+    if behind is not None:
+        return [None] * len(matrices)
+    return [
+        _limit(_folded_bias(matrix, _part(biases, index), norm))
+        for index, matrix in enumerate(matrices)
+    ]
 
 
 def _part(array: Array | None, index: int) -> Array | None:
@@ -282,6 +318,11 @@ def _scaled(matrix: Array, columns: Array) -> MatrixBall:
     return _folded(matrix, NormWeights(kind="rms", gain=columns, eps=Fraction(0)))
 
 
+def _block_norm(norm: NormWeights, post: bool) -> NormFacts:
+    """Where norms follow, the residual is multiplied by their gains; else these are folded."""
+    return norm_facts(norm) if post else NormFacts(eps=norm.eps)
+
+
 def block_facts(block: Block, entry: NormWeights | None) -> BlockFacts:
     """Prove the norms of one block.
 
@@ -300,13 +341,12 @@ def block_facts(block: Block, entry: NormWeights | None) -> BlockFacts:
     post = block.arrangement == "post"
     before_attention = entry if post and entry is not None else block.attention_norm
     before_feed_forward = block.attention_norm if post else block.feed_forward_norm
-    after_attention, after_mlp = block.attention_post_norm, block.feed_forward_post_norm
     return BlockFacts(
         arrangement=block.arrangement,
         attention=_attention_facts(block.attention, before_attention),
         feed_forward=_feed_forward_facts(block.feed_forward, before_feed_forward),
-        attention_norm=norm_facts(block.attention_norm),
-        feed_forward_norm=norm_facts(block.feed_forward_norm),
-        attention_post_norm=None if after_attention is None else norm_facts(after_attention),
-        feed_forward_post_norm=None if after_mlp is None else norm_facts(after_mlp),
+        attention_norm=_block_norm(block.attention_norm, post),
+        feed_forward_norm=_block_norm(block.feed_forward_norm, post),
+        attention_post_norm=_maybe_facts(block.attention_post_norm),
+        feed_forward_post_norm=_maybe_facts(block.feed_forward_post_norm),
     )

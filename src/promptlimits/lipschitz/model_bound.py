@@ -30,12 +30,13 @@ from promptlimits.bound import PRECISION_BITS, Assumption, LogBound, Source, wor
 from promptlimits.lipschitz.block import Checkpoint
 from promptlimits.lipschitz.block_bound import (
     Sensitivity,
+    known,
     least_deviation,
     through_block,
-    to_ball,
 )
 from promptlimits.lipschitz.block_norms import BlockFacts, NormFacts, block_facts, norm_facts
 from promptlimits.lipschitz.matrix_balls import DOUBLE_ARITHMETIC
+from promptlimits.theory.grid_logs import grid_upper
 
 SOURCE: Final = Source(
     reference="promptlimits",
@@ -148,16 +149,8 @@ def model_bound(
     if deviation > 0:
         assumptions = (*assumptions, trust_region(deviation))
     _require_positive_deviations(facts, deviation)
-    logs: list[arb] = []
     with working_precision(precision_bits):
-        state = _start(facts, deviation)
-        for block in facts.blocks:
-            state = through_block(block, state, dim=facts.dim, deviation=deviation)
-            logs.append(_log(state.query))
-        last = state.query * state.gain
-        if facts.final_norm is not None:
-            last *= to_ball(facts.final_norm.gain) / least_deviation(facts.final_norm, deviation)
-        total = _log(last)
+        logs = [_log(state.query) for state in _states(facts, deviation)[1:]]
 
     def limit(log: arb, quantity: str) -> LogBound:
         return LogBound(
@@ -165,13 +158,33 @@ def model_bound(
         )
 
     return ModelBound(
-        bound=limit(total, "Lipschitz constant from the prompt to the last hidden state"),
+        bound=limit(
+            grid_upper(lambda: _log_constant(facts, deviation)),
+            f"Lipschitz constant of {facts.family} from the prompt to the last hidden state",
+        ),
         layers=tuple(
-            limit(log, f"sensitivity behind block {number}") for number, log in enumerate(logs, 1)
+            limit(log, f"sensitivity behind block {number}")
+            for number, log in enumerate(logs, start=1)
         ),
         facts=facts,
         deviation=deviation,
     )
+
+
+def _states(facts: ModelFacts, deviation: Fraction) -> list[Sensitivity]:
+    """Sensitivities in front of the first block and behind each, at the current precision."""
+    states = [_start(facts, deviation)]
+    for block in facts.blocks:
+        states.append(through_block(block, states[-1], dim=facts.dim, deviation=deviation))
+    return states
+
+
+def _log_constant(facts: ModelFacts, deviation: Fraction) -> arb:
+    last = _states(facts, deviation)[-1]
+    constant = last.query * last.gain
+    if facts.final_norm is not None:
+        constant *= known(facts.final_norm.gain) / least_deviation(facts.final_norm, deviation)
+    return _log(constant)
 
 
 def _log(value: arb) -> arb:
@@ -184,7 +197,7 @@ def _start(facts: ModelFacts, deviation: Fraction) -> Sensitivity:
     if entry is None:
         return Sensitivity(prompt=arb(1), query=arb(0), gain=arb(1))
     return Sensitivity(
-        prompt=1 / least_deviation(entry, deviation), query=arb(0), gain=to_ball(entry.gain)
+        prompt=1 / least_deviation(entry, deviation), query=arb(0), gain=known(entry.gain)
     )
 
 

@@ -109,9 +109,7 @@ class Config:
             raise self._wrong(whole, f"be a multiple of {parts}")
         return total // parts
 
-    def rotary(
-        self, head_dim: int, *, layer_type: str | None = None, share: float = 1.0
-    ) -> Rotary:
+    def rotary(self, head_dim: int, *, layer_type: str | None = None, share: float = 1.0) -> Rotary:
         """Rotary positions of a layer, from today's rope_parameters or from older keys.
 
         Args:

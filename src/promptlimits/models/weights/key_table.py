@@ -73,9 +73,7 @@ class NamedWeights:
                 self._keys[part, number] = key
         self._table = table
 
-    def read(
-        self, part: str, *shape: int, layer: int | None = None
-    ) -> NDArray[np.float64]:
+    def read(self, part: str, *shape: int, layer: int | None = None) -> NDArray[np.float64]:
         """The tensor of a part, exactly.
 
         Args:
@@ -92,9 +90,7 @@ class NamedWeights:
         key = self._keys.get((part, layer)) or self._name(part, layer)
         return self._reader.read(key, shape=shape)
 
-    def maybe(
-        self, part: str, *shape: int, layer: int | None = None
-    ) -> NDArray[np.float64] | None:
+    def maybe(self, part: str, *shape: int, layer: int | None = None) -> NDArray[np.float64] | None:
         """The tensor of a part that a model may do without, or None."""
         return self.read(part, *shape, layer=layer) if (part, layer) in self._keys else None
 

@@ -172,7 +172,9 @@ def _entry(file: Path, fields: dict[str, Any], base: int) -> tuple[_Entry, int]:
     shape = tuple(int(size) for size in fields["shape"])
     if min(shape, default=0) < 0 or start < 0:
         raise ValueError("a negative size")
-    return _Entry(file=file, dtype=str(fields["dtype"]), shape=shape, start=base + start), base + end
+    return _Entry(
+        file=file, dtype=str(fields["dtype"]), shape=shape, start=base + start
+    ), base + end
 
 
 def _broken(name: str, file: Path, got: str) -> UserError:

@@ -1,8 +1,8 @@
 """BERT and MiniLM encoders: LayerNorm behind each sublayer and behind the embeddings, no mask.
 
 Word, position and type embeddings are added and normalised before the first block. A prompt
-takes the place of word embeddings. The hidden state is that of the last block; poolers and heads are
-dropped.
+takes the place of word embeddings. The hidden state is that of the last block; poolers and heads
+are dropped.
 """
 
 from __future__ import annotations

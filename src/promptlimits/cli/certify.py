@@ -1,0 +1,279 @@
+"""`promptlimits certify`: what no prompt of a real checkpoint can do, proved from its weights."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from promptlimits._typing import JsonObject
+from promptlimits.cli import options
+from promptlimits.errors import UserError
+
+if TYPE_CHECKING:
+    from promptlimits.cli.live import LiveListener
+    from promptlimits.lipschitz.model_bound import ModelBound
+    from promptlimits.lipschitz.model_ceiling import ModelCeiling
+
+_LONGEST_NUMBER = 60
+
+
+def certify(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Catalog name, directory, .gguf file or hub id of a checkpoint."
+        ),
+    ],
+    radius: Annotated[
+        str, typer.Option("--radius", help="Largest Euclidean norm of a prompt token.")
+    ],
+    eps: Annotated[str, typer.Option("--eps", help="Error allowed in each hidden state.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the certificate.")],
+    target_radius: Annotated[
+        str | None,
+        typer.Option(
+            "--target-radius", help="Largest norm of a target; --radius if not given."
+        ),
+    ] = None,
+    prompt_tokens: Annotated[
+        int, typer.Option("--prompt-tokens", help="Tokens of the prompt.")
+    ] = 20,
+    tokens: Annotated[
+        int, typer.Option("--tokens", help="Hidden states read of each input.")
+    ] = 1,
+    pairs: Annotated[
+        int | None,
+        typer.Option("--pairs", help="Pairs whose share is limited; the thresholds if not given."),
+    ] = None,
+    least_deviation: Annotated[
+        str,
+        typer.Option(
+            "--least-deviation",
+            help="Count only prompts that keep the deviation in front of every norm at this or "
+            "more; 0 to count all.",
+        ),
+    ] = "0",
+    storage: Annotated[
+        str, typer.Option("--storage", help="Number format in which prompts are kept.")
+    ] = "float32",
+    layers: Annotated[bool, typer.Option("--layers", help="Show each block's part.")] = False,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Prove from a checkpoint's weights what no prompt of it can do.
+
+    It reads BERT, MiniLM, GPT-2, GPT-NeoX, Pythia, Llama, SmolLM2, Qwen2 and Gemma 3 block by
+    block, proves a Lipschitz constant from the prompt to the last hidden state, and sets the
+    limit that follows beside what counting prompts gives. Numbers are exact: 0.1, 1e-4, 1/3.
+    """
+    rho, error = exact_number("--radius", radius), exact_number("--eps", eps)
+    target = rho if target_radius is None else exact_number("--target-radius", target_radius)
+    if error >= target:
+        raise UserError(
+            "--eps",
+            "be below the radius of the targets",
+            got=f"{eps} with a radius of {target_radius or radius}",
+            remedy="an error as large as the targets is met by answering 0",
+        )
+    deviation = exact_number("--least-deviation", least_deviation, least=True)
+    counts = {"--prompt-tokens": prompt_tokens, "--tokens": tokens, "--pairs": pairs}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UserError(name, "be 1 or more", got=count, remedy="give a whole number")
+    _require_writable(out)
+    from promptlimits.lipschitz.model_ceiling import model_ceiling
+    from promptlimits.theory.number_formats import number_format
+    from promptlimits.theory.vector_counting import stored
+
+    prompts = stored(number_format(storage))
+    name, digest, bound = _prove(model, deviation=deviation, offline=offline, quiet=quiet)
+    ceiling = model_ceiling(
+        bound,
+        name=name,
+        weights_sha256=digest,
+        prompts=prompts,
+        prompt_tokens=prompt_tokens,
+        tokens=tokens,
+        radius=rho,
+        eps=error,
+        target_radius=target,
+        pairs=pairs,
+    )
+    out.write_text(json.dumps(ceiling.certificate.to_json(), indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(_record(name, ceiling, out), indent=1, ensure_ascii=False))
+        return
+    for line in _lines(name, ceiling, prompts.name, layers=layers):
+        typer.echo(line)
+    typer.echo(f"\nCheck:  promptlimits check {out} --model {model}")
+
+
+def exact_number(name: str, text: str, *, least: bool = False) -> Fraction:
+    """An exact number above 0 from what the user typed.
+
+    Args:
+        name: The option.
+        text: "0.1", "1e-4", "1/3".
+        least: Whether 0 will do.
+
+    Returns:
+        The number, exactly as written.
+
+    Raises:
+        UserError: It is no number, not finite, or out of range.
+    """
+    rule = "be a finite number of 0 or more" if least else "be a finite number above 0"
+    shown = text if len(text) <= _LONGEST_NUMBER else text[:_LONGEST_NUMBER] + "…"
+    exponent = text.lower().partition("e")[2].strip("+-")
+    number = None
+    # A long number, or 1e-999999, would be multiplied out for minutes.
+    if len(text) <= _LONGEST_NUMBER and (not exponent.isdigit() or int(exponent) <= 1000):
+        try:
+            number = Fraction(text.replace("_", "x"))
+        except (ValueError, ZeroDivisionError):
+            number = None
+    if number is None or number < 0 or (number == 0 and not least):
+        raise UserError(name, rule, got=shown, remedy="write such as 0.1, 1e-4 or 1/3")
+    return number
+
+
+def _require_writable(path: Path) -> None:
+    """Refuse an output file that cannot be written, before minutes of work."""
+    try:
+        if path.is_dir():
+            raise OSError("it is a directory")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8"):
+            pass
+        if path.stat().st_size == 0:
+            path.unlink()
+    except OSError as error:
+        raise UserError(
+            "--out",
+            "be a file that can be written",
+            got=f"{path} ({error.strerror or error})",
+            remedy="choose another file",
+        ) from error
+
+
+def _prove(
+    reference: str, *, deviation: Fraction, offline: bool, quiet: bool
+) -> tuple[str, str, ModelBound]:
+    """The model's name, the hash of its weights and its constant."""
+    from promptlimits.cli.live import LiveListener
+    from promptlimits.lipschitz.model_bound import model_bound, read_facts
+    from promptlimits.models.hashing import weight_files, weights_hash
+    from promptlimits.models.weights.checkpoint import open_checkpoint
+
+    with LiveListener(quiet=quiet) as listener:
+        listener.stage(f"looking for {reference}")
+        name, directory = _located(reference, offline=offline, listener=listener)
+        checkpoint = open_checkpoint(directory, name=f"model {name}")
+        listener.stage(f"proving norms of {name}, block by block", checkpoint.layers)
+        facts = read_facts(checkpoint, on_layer=listener.advanced)
+        listener.stage("hashing the weights")
+        digest = weights_hash(weight_files(directory))
+    return name, digest, model_bound(facts, deviation=deviation)
+
+
+def _located(reference: str, *, offline: bool, listener: LiveListener) -> tuple[str, Path]:
+    """A directory is taken as it is: finding others needs libraries that take seconds."""
+    from promptlimits.models.catalog import find_entry
+
+    path = Path(reference)
+    if find_entry(reference) is None and reference.strip() and path.is_dir():
+        return path.resolve().name, path
+    from promptlimits.models.huggingface.locate import locate
+
+    with options.named_as_typed():
+        found = locate(reference, allow_hub=not offline, on_progress=listener.found)
+    return found.name, found.directory
+
+
+def _record(name: str, ceiling: ModelCeiling, out: Path) -> JsonObject:
+    model, threshold = ceiling.model, ceiling.threshold
+    return {
+        "model": name,
+        "family": model.facts.family,
+        "blocks": len(model.facts.blocks),
+        "dim": model.facts.dim,
+        "lipschitz": {"log10": model.bound.upper_log10(), "radius": 0.0},
+        "assumptions": [assumption.to_json() for assumption in model.bound.assumptions],
+        "winner": ceiling.winner,
+        "lipschitz_says_nothing": ceiling.vacuous,
+        "by_lipschitz": {
+            "kappa": _up(threshold.kappa.upper),
+            "threshold_pairs": _up(threshold.pairs_upper),
+            "first_pairs": threshold.first_pairs,
+            "share_pairs": ceiling.reached.pairs,
+            "share": {"log10": ceiling.reached.bound.upper_log10(), "radius": 0.0},
+        },
+        "by_counting": {
+            "kappa": _up(ceiling.counting_kappa),
+            "first_pairs": ceiling.counting_first_pairs,
+            "share_pairs": ceiling.counted.pairs,
+            "share": {"log10": ceiling.counted.bound.upper_log10(), "radius": 0.0},
+        },
+        "layers": [{"log10": bound.upper_log10(), "radius": 0.0} for bound in model.layers],
+        "certificate": str(out),
+    }
+
+
+def _up(value: Fraction) -> float:
+    """The least float that is not below an exact number."""
+    from promptlimits.lipschitz.matrix_balls import float_up
+
+    return float_up(value)
+
+
+def _lines(name: str, ceiling: ModelCeiling, storage: str, *, layers: bool) -> list[str]:
+    model, threshold = ceiling.model, ceiling.threshold
+    lines = [
+        f"{name}: {model.facts.family}, {len(model.facts.blocks)} blocks of width "
+        f"{model.facts.dim}",
+        f"Proved: the map from the prompt to the last hidden state has a Lipschitz constant of "
+        f"at most 10^{model.bound.upper_log10():.2f} (token norm, prompts of any length).",
+        "Assumed:",
+        *(f"  - {assumption.text}" for assumption in model.bound.assumptions),
+        "",
+        "                  kappa    excluded from   share of target lists reached, at most",
+        _row(
+            "by Lipschitz",
+            threshold.kappa.upper,
+            threshold.first_pairs,
+            ceiling.reached.pairs,
+            ceiling.reached.bound.upper_log10(),
+        ),
+        _row(
+            "by counting",
+            ceiling.counting_kappa,
+            ceiling.counting_first_pairs,
+            ceiling.counted.pairs,
+            ceiling.counted.bound.upper_log10(),
+        ),
+        "",
+    ]
+    if ceiling.vacuous:
+        lines.append(
+            f"Counting wins: the Lipschitz bound says nothing here beyond what prompts kept as "
+            f"{storage} cannot do anyway."
+        )
+    else:
+        lines.append(f"Lipschitz wins over counting prompts kept as {storage}.")
+    if layers:
+        lines += ["", "block   log10 of the sensitivity behind it"]
+        lines += [
+            f"{number:5}   {bound.upper_log10():10.2f}"
+            for number, bound in enumerate(model.layers, start=1)
+        ]
+    return lines
+
+
+def _row(label: str, kappa: Fraction, first: int, pairs: int, share: float) -> str:
+    start = f"{label:14} {_up(kappa):9.4g}   {first:>8,} pairs"
+    return f"{start}   10^{share:.4g} at {pairs:,} pairs"

@@ -111,12 +111,38 @@ def test_products_are_not_rounded() -> None:
     assert not proves_product_norm_at_most(cancelling, 1 - HAIR)
     assert proves_product_norm_at_most([np.eye(3) * 1e200, np.eye(3) * 1e200], 10**401)
     assert proves_product_norm_at_most([np.eye(3), np.zeros((3, 2))], 0)
+    nilpotent = np.array([[0.0, 1.0], [0.0, 0.0]])
+    assert proves_product_norm_at_most([nilpotent, nilpotent], 0)
 
 
 def test_an_orthogonal_product() -> None:
     side = hadamard(32)
     assert proves_product_norm_at_most([side, side.T], 32 * (1 + HAIR))
     assert not proves_product_norm_at_most([side, side.T], 32 * (1 - HAIR))
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_a_product_with_a_narrow_middle(dependent: bool) -> None:
+    """Such as the keys' weights times the queries': its norm is that of a small matrix."""
+    generator = np.random.default_rng(6)
+    one, two = generator.standard_normal((30, 4)), generator.standard_normal((4, 20))
+    if dependent:  # then the product itself is taken
+        one[:, 3] = one[:, 2]
+    norm = Fraction(float(np.linalg.norm(one @ two, 2)))
+    small = matrices._gram([matrices._balls(one), matrices._balls(two)])
+    assert small.nrows() == (20 if dependent else 4)
+    for parts in ([one, two], [two.T, one.T], [np.eye(30), one, two, 2 * np.eye(20) / 2]):
+        assert proves_product_norm_at_most(parts, norm * (1 + HAIR))
+        assert not proves_product_norm_at_most(parts, norm * (1 - HAIR))
+
+
+def test_a_narrow_middle_that_is_nearly_dependent() -> None:
+    one = np.ones((9, 2))
+    one[0, 1] += 2.0**-40
+    two = np.array([[1.0, -2.0, 3.0, 4.0], [-1.0, 2.0, -3.0, -4.0]])
+    norm = Fraction(2) ** -40 * Fraction(float(np.sqrt(30)))
+    assert proves_product_norm_at_most([one, two], norm * (1 + HAIR))
+    assert not proves_product_norm_at_most([one, two], norm * (1 - HAIR))
 
 
 def test_zeros_and_nothing() -> None:

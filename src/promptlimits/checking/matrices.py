@@ -17,8 +17,8 @@ by a part in some 10^15/n are proved.
 No code is shared with what found the limits (`promptlimits.lipschitz`, in floats with rounding
 errors bounded by hand).
 
-**Cost.** Two products of n x n balls and one Cholesky factorisation: 576 x 576 takes some
-0.6 s, 1536 x 576 some 1 s.
+**Cost.** Two products of n x n balls and one Cholesky factorisation: about 1 s for 576 x 576,
+2 s for 1536 x 576, and 0.2 s for a product of 576 x 64 and 64 x 576.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ PRECISION_BITS: Final = 160
 
 _ROUND: Final = Fraction(1, 2**53)
 _SHIFTS: Final = (2, 32, 512)  # in units of n 2^-53 t^2, least first: the tightest limit
+_MOST_FACTORED: Final = 256  # a Cholesky factor of balls in Python: some 2 s
 _FLINT_LOCK = threading.RLock()
 
 
@@ -91,12 +92,16 @@ def proves_product_norm_at_most(
     if any(not factor.any() for factor in factors):  # an empty one too
         return True
     with _precision(precision_bits):
-        gram, hint, exponent = _gram(factors)
-        square = arb(fmpq(limit.numerator, limit.denominator)) ** 2
-        # No more than the squared Frobenius norm, or nearly: what is far above is as true.
-        enough = arb(4 * factors[0].shape[0] * factors[-1].shape[1]) * arb(4) ** exponent
-        square = min(enough, square)
-        return any(_residual_is_small(gram, hint, exponent, square, size) for size in _SHIFTS)
+        gram = _gram([_balls(factor) for factor in factors])
+        top = max(entry.abs_upper() for entry in gram.entries())
+        if top == 0:
+            return True
+        # The same statement with the largest entry near 1, so that the guess is in range.
+        scale = arb(2) ** -_binary_exponent(top)
+        square = arb(fmpq(limit.numerator, limit.denominator)) ** 2 * scale
+        # Twice the trace is far above the norm: nothing is lost by proving no more than it.
+        square = min(square, arb(2 * gram.nrows()))
+        return any(_residual_is_small(gram * scale, square, size) for size in _SHIFTS)
 
 
 def proves_vector_norm_at_most(vector: Floats, limit: Exact) -> bool:
@@ -162,40 +167,74 @@ def _row_is_at_most(row: NDArray[np.float64], limit: Exact) -> bool:
         return bool(total <= arb(fmpq(limit.numerator, limit.denominator)) ** 2)
 
 
-def _gram(factors: Sequence[NDArray[np.float64]]) -> tuple[arb_mat, NDArray[np.float64], int]:
-    """The Gram matrix of the product's smaller side in balls, and a hint: gram ~ hint 4**e."""
-    ball, hint, exponent = _balls(factors[0]), factors[0], 0
+def _gram(factors: Sequence[arb_mat]) -> arb_mat:
+    """A small matrix in balls whose largest eigenvalue is the squared norm of the product.
+
+    Let P = X Y with few columns of X, and X^T X = L L^T. AB and BA have the same nonzero
+    eigenvalues: P P^T = (X Y Y^T) X^T has those of X^T X Y Y^T = L (L^T Y Y^T), which has those
+    of L^T Y Y^T L.
+    """
+    outer = min(factors[0].nrows(), factors[-1].ncols())
+    widths = [factor.ncols() for factor in factors[:-1]]
+    if widths and 2 * min(widths) <= outer and min(widths) <= _MOST_FACTORED:
+        place = widths.index(min(widths)) + 1
+        left, right = _product(factors[:place]), _product(factors[place:])
+        root = _cholesky(left.transpose() * left)
+        if root is not None:
+            half = root.transpose() * right
+            return half * half.transpose()
+    whole = _product(factors)
+    if whole.nrows() <= whole.ncols():
+        return whole * whole.transpose()
+    return whole.transpose() * whole
+
+
+def _product(factors: Sequence[arb_mat]) -> arb_mat:
+    whole = factors[0]
     for factor in factors[1:]:
-        hint, shift = _scaled(hint)
-        other, more = _scaled(factor)
-        hint, exponent = hint @ other, exponent + shift + more
-        ball *= _balls(factor)
-    hint, shift = _scaled(hint)
-    exponent += shift
-    if ball.nrows() <= ball.ncols():
-        return ball * ball.transpose(), hint @ hint.T, exponent
-    return ball.transpose() * ball, hint.T @ hint, exponent
+        whole *= factor
+    return whole
 
 
-def _residual_is_small(
-    gram: arb_mat, hint: NDArray[np.float64], exponent: int, square: arb, size: int
-) -> bool:
+def _cholesky(matrix: arb_mat) -> arb_mat | None:
+    """Balls around L, matrix = L L^T; None if the matrix is not proved to be positive."""
+    side = matrix.nrows()
+    rows: list[list[arb]] = []
+    for place in range(side):
+        row: list[arb] = []
+        for column, above in enumerate(rows):
+            known = sum((x * y for x, y in zip(row, above, strict=False)), arb(0))
+            row.append((matrix[place, column] - known) / above[column])
+        pivot = matrix[place, place] - sum((x * x for x in row), arb(0))
+        if not pivot > 0:
+            return None
+        rows.append([*row, pivot.sqrt()])
+    return arb_mat([[*row, *[0] * (side - len(row))] for row in rows])
+
+
+def _residual_is_small(gram: arb_mat, square: arb, size: int) -> bool:
     """Whether the residual of a guess with the shift s = `size` n 2^-53 t^2 is at most s."""
-    side = len(hint)
-    top = float(square * arb(2) ** (-2 * exponent))
+    side = gram.nrows()
     share = size * side * _ROUND
+    shift = square * arb(fmpq(share.numerator, share.denominator))
+    target = _diagonal(square - shift, side) - gram
+    hint = np.array([float(entry) for entry in target.entries()]).reshape(side, side)
     try:
-        guessed = np.linalg.cholesky(top * float(1 - share) * np.eye(side) - hint)
+        guessed = np.linalg.cholesky(hint)
     except np.linalg.LinAlgError:
         return False
     factor = np.asarray(guessed, dtype=np.float64)
     if not np.isfinite(factor).all():
         return False
-    shift = square * arb(fmpq(share.numerator, share.denominator))
-    guess = _balls(factor) * arb(2) ** exponent
-    rest = _diagonal(square - shift, side) - gram - guess * guess.transpose()
+    guess = _balls(factor)
+    rest = target - guess * guess.transpose()
     total = sum((entry * entry for entry in rest.entries()), arb(0))
     return bool(total <= shift * shift)
+
+
+def _binary_exponent(value: arb) -> int:
+    mantissa, exponent = value.mid().man_exp()
+    return int(mantissa).bit_length() + int(exponent)
 
 
 def _diagonal(value: arb, side: int) -> arb_mat:
@@ -203,15 +242,6 @@ def _diagonal(value: arb, side: int) -> arb_mat:
     for place in range(side):
         matrix[place, place] = value
     return matrix
-
-
-def _scaled(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """The matrix divided by a power of two, so that no product of a hint overflows."""
-    largest = float(np.abs(matrix).max(initial=0.0))
-    if largest == 0:
-        return matrix, 0
-    exponent = int(np.frexp(largest)[1])
-    return np.ldexp(matrix, -exponent), exponent
 
 
 def _balls(matrix: NDArray[np.float64]) -> arb_mat:

@@ -15,7 +15,20 @@ import typer
 from typer.exceptions import TyperException
 
 from promptlimits import __version__
-from promptlimits.cli import bracket, check, doctor, fit, models, report, verify
+from promptlimits.cli import (
+    bracket,
+    ceiling,
+    certify,
+    check,
+    context,
+    doctor,
+    errata,
+    fit,
+    models,
+    plan,
+    report,
+    verify,
+)
 from promptlimits.cli.streams import close_quietly, encode_anything, say, warnings_as_notes
 from promptlimits.errors import PromptLimitsError
 
@@ -32,9 +45,14 @@ app = typer.Typer(
 app.command(name="bracket")(bracket.bracket)
 app.command(name="fit")(fit.fit)
 app.command(name="verify")(verify.verify)
+app.command(name="ceiling")(ceiling.ceiling)
+app.command(name="certify")(certify.certify)
+app.command(name="plan")(plan.plan)
+app.command(name="context")(context.context)
 app.command(name="check")(check.check)
 app.command(name="report")(report.report)
 app.add_typer(models.app, name="models")
+app.command(name="errata")(errata.errata)
 app.command(name="doctor")(doctor.doctor)
 
 

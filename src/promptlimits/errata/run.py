@@ -1,0 +1,67 @@
+"""Running the counterexample of an erratum; what it needs is imported when it runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from promptlimits.errata.counterexample import Counterexample
+from promptlimits.errata.statements import Erratum, erratum
+from promptlimits.errors import UserError
+
+# Module, function, and which options it takes. E8 and E11 are integer arithmetic; the others
+# import torch.
+_RUNNERS: Final[dict[str, tuple[str, str, frozenset[str]]]] = {
+    "E3": ("constant_map", "share_of_volume", frozenset({"seed"})),
+    "E8": ("arithmetic", "covering", frozenset()),
+    "E9": ("measures", "prompt_written_twice", frozenset({"seed"})),
+    "E10": ("measures", "rademacher_prompts", frozenset()),
+    "E11": ("arithmetic", "dimension", frozenset({"heads"})),
+    "E12": ("constant_map", "reachable_zero", frozenset({"heads", "seed"})),
+    "E13": ("single_layer", "floor_of_errors", frozenset({"heads", "seed"})),
+    "E14": ("single_layer", "offset_of_targets", frozenset()),
+    "E15": ("single_layer", "codimension", frozenset({"heads", "seed"})),
+}
+
+
+def run(key: str, *, heads: int | None = None, seed: int | None = None) -> Counterexample | None:
+    """Run the counterexample of an erratum.
+
+    Args:
+        key: Such as "E13".
+        heads: Number of heads, where the counterexample has a choice.
+        seed: Seed, where it draws something; each has its default.
+
+    Returns:
+        The numbers, or None where the error is one of words or of a proof.
+
+    Raises:
+        UserError: There is no such erratum, it takes no such option, or a value is out of range.
+    """
+    entry = erratum(key)
+    given = {name: value for name, value in (("heads", heads), ("seed", seed)) if value is not None}
+    _require_values(given)
+    module, function, takes = _RUNNERS.get(entry.key, ("", "", frozenset[str]()))
+    for name in given:
+        if name not in takes:
+            raise _superfluous(name, entry)
+    if entry.key not in _RUNNERS:
+        return None
+    # Names from the table above, never from the user.
+    runner = getattr(import_module(f"promptlimits.errata.{module}"), function)
+    counterexample: Counterexample = runner(**given)
+    return counterexample
+
+
+def _require_values(given: dict[str, int]) -> None:
+    if given.get("heads", 1) < 1:
+        raise UserError("--heads", "be 1 or more", got=given["heads"], remedy="give 4")
+    if not 0 <= given.get("seed", 0) < 2**63:
+        raise UserError("--seed", "be from 0 to 2^63 - 1", got=given["seed"], remedy="give 0")
+
+
+def _superfluous(name: str, entry: Erratum) -> UserError:
+    able = ", ".join(key for key, (_, _, takes) in _RUNNERS.items() if name in takes)
+    return UserError(
+        f"--{name}", f"come with one of {able}", got=f"it with {entry.key}", remedy="leave it out"
+    )

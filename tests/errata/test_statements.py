@@ -1,0 +1,45 @@
+"""The list of errors, and what runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptlimits.errata.run import run
+from promptlimits.errata.statements import ERRATA, Erratum, erratum
+from promptlimits.errors import UserError
+
+
+def test_there_are_sixteen_each_with_all_it_needs() -> None:
+    assert [entry.key for entry in ERRATA] == [f"E{n}" for n in range(1, 17)]
+    for entry in ERRATA:
+        assert all(value != "" for value in entry.to_json().values())
+        assert erratum(entry.key.lower()) is entry
+
+
+@pytest.mark.parametrize("entry", ERRATA, ids=lambda entry: entry.key)
+def test_what_runs_refutes_and_nothing_else_claims_to_run(entry: Erratum) -> None:
+    found = run(entry.key)
+    assert (found is not None) == entry.runs
+    if found is not None:
+        assert found.key == entry.key
+        assert found.refutes
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "words"),
+    [
+        ("E99", {}, "one of E1 to E16"),
+        ("", {}, "one of E1 to E16"),
+        ("E13", {"heads": 0}, "1 or more"),
+        ("E13", {"heads": 25}, "from 1 to 24"),
+        ("E12", {"heads": 9}, "from 1 to 8"),
+        ("E15", {"heads": 25}, "from 1 to 24"),
+        ("E11", {"heads": 62}, "Theorem 5.7 asks"),
+        ("E3", {"seed": -1}, "2\\^63"),
+        ("E14", {"heads": 2}, "come with one of"),
+        ("E1", {"seed": 2}, "come with one of"),
+    ],
+)
+def test_bad_options_are_said(key: str, options: dict[str, int], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        run(key, **options)

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from promptlimits.checking import dispatch
+from promptlimits.errors import RunFailed
 from promptlimits.theory.number_formats import number_format
 from promptlimits.theory.token_capacity import counting_ceiling
 
@@ -51,6 +54,7 @@ def test_json(call: Call, record: dict[str, Any]) -> None:
     assert ended.code == 0
     told = json.loads(ended.out)
     assert told["ok"] is True
+    assert told["from_weights"] is False
     assert told["statement"].startswith("of all lists of 400 answers")
 
 
@@ -93,6 +97,69 @@ def test_what_is_no_certificate(call: Call, here: Path, content: bytes, word: st
 def test_no_file(call: Call, here: Path) -> None:
     call("check", "missing.json").says(2, "missing.json", "No such file")
     call("check", ".").says(2, "Is a directory")
+
+
+@pytest.fixture
+def about_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path | None]:
+    """./ceiling.json of a kind whose checker reads weights; which ones it was given."""
+    given: list[Path | None] = []
+
+    def checker(record: Any, *, weights: Path | None, on_progress: Callable[[str], None]) -> str:
+        given.append(weights)
+        if weights is not None:
+            on_progress("layer 1 of 1")
+            if not weights.is_dir():
+                raise RunFailed("the norms are not those of the weights", remedy="look again")
+        return "the model holds little"
+
+    module = ModuleType("checker")
+    module.check = checker  # type: ignore[attr-defined]
+    monkeypatch.setattr(dispatch, "import_module", lambda name: module)
+    write(here, {"kind": "model_ceiling"})
+    return given
+
+
+def test_norms_are_taken_from_the_certificate(call: Call, about_a_model: list[Path | None]) -> None:
+    ended = call("check", "ceiling.json")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == (
+        "ok: the model holds little; what it states of the weights is taken from the "
+        "certificate, not checked\n"
+    )
+    assert about_a_model == [None]
+
+
+def test_norms_are_proved_again_from_weights(
+    call: Call, about_a_model: list[Path | None], here: Path
+) -> None:
+    (here / "weights").mkdir()
+    ended = call("check", "ceiling.json", "--model", "weights")
+    assert ended.code == 0
+    assert ended.out.endswith("what it states of the weights was proved again from them\n")
+    assert ended.err == "... layer 1 of 1\n"
+    told = call("check", "ceiling.json", "--model", "weights", "--json", "--quiet")
+    assert (told.code, told.err) == (0, "")
+    assert json.loads(told.out)["from_weights"] is True
+    assert about_a_model == [here / "weights"] * 2
+
+
+def test_weights_that_do_not_fit(call: Call, about_a_model: list[Path | None], here: Path) -> None:
+    (here / "weights.npz").touch()
+    call("check", "ceiling.json", "--model", "weights.npz", "--quiet").says(1, "not those")
+
+
+def test_no_such_model(call: Call, about_a_model: list[Path | None]) -> None:
+    call("check", "ceiling.json", "--model", "missing").says(2, "--model must be", "missing")
+    assert not about_a_model
+
+
+def test_a_kind_that_rests_on_no_weights(call: Call, record: dict[str, Any]) -> None:
+    call("check", "ceiling.json", "--model", ".").says(2, "model_ceiling", "leave the model out")
+
+
+def test_an_unknown_kind(call: Call, record: dict[str, Any], here: Path) -> None:
+    write(here, record | {"kind": "covering"})
+    call("check", "ceiling.json").says(2, "covering", "counting", "washout")
 
 
 def test_it_needs_no_torch(record: dict[str, Any]) -> None:

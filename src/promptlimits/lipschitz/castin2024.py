@@ -13,8 +13,8 @@ limit on the Frobenius norm of the whole matrix. [@meyer2025] writes B^n(0, r) f
 beta + (n (1 + beta^2))^(1/2) <= beta + n^(1/2) + n^(1/2) beta
 <= sqrt(3) (beta^2 + n + n beta^2)^(1/2), beta = ||A|| r^2.
 
-*Tightness.* Growth like n^(1/2) is attained while n <= 1 + exp(2 r^2 gamma); the constant is
-some 4 to 10 times what an optimiser reaches.
+*Tightness.* Growth like n^(1/2) is attained while n <= 1 + exp(2 r^2 gamma); with
+its residual and MLP, one layer of random weights stays 25 to 75 times below it in a search.
 
 Deviations from [@meyer2025]: (1) V is W_o W_v, as Definition 2.1 has an output matrix. (2) The
 heads' constants are added; the statement is for one head. (3) The paper keeps one radius for

@@ -83,7 +83,8 @@ class HeadNorms:
             return plain
         rest = total(cost for h, cost in enumerate(apart) if h not in together)
         chosen = [costs[h] for h in together]
-        choices = _mixing_factors([self.values[h].center for h in together], chosen)
+        norms = [float_near(self.value_norms[h]) for h in together]
+        choices = _mixing_factors([self.values[h].center for h in together], norms, chosen)
         joint = [self._together(together, chosen, factors) + rest for factors in choices]
         return least(plain, *joint)
 
@@ -189,7 +190,7 @@ def _joint_spread(
 
 
 def _mixing_factors(
-    values: Sequence[NDArray[np.float64]], costs: Sequence[arb]
+    values: Sequence[NDArray[np.float64]], norms: Sequence[float], costs: Sequence[arb]
 ) -> tuple[list[Fraction], list[Fraction]]:
     """Two choices of w_h: lambda_h in proportion to c_h ||W_h||, and near-best by a game.
 
@@ -199,19 +200,19 @@ def _mixing_factors(
     sum_h c_h^2 tr(W_h^T R W_h)/lambda_h, convex in lambda and linear in R; against R the best
     lambda_h is proportional to c_h tr(W_h^T R W_h)^(1/2).
     """
-    stack = np.stack(values)
+    stack = np.stack(values) / max(norms)
     largest = max(costs, key=lambda c: c.upper())
     cost = np.maximum([float(c / largest) for c in costs], _NEGLIGIBLE)
-    energy = np.array([np.linalg.norm(w, 2) ** 2 for w in values])
+    energy = np.array([(n / max(norms)) ** 2 for n in norms])
     start = energy.copy()
     vector = np.ones(stack.shape[1]) + np.arange(stack.shape[1]) / stack.shape[1]
     for play in range(1, _ROUNDS + 1):
         weights = cost / np.maximum(np.sqrt(energy), _NEGLIGIBLE)
         for _ in range(_POWER_STEPS):
-            pulled = np.einsum("hij,i->hj", stack, vector)
-            vector = np.einsum("h,hij,hj->i", weights, stack, pulled)
+            pulled = weights[:, None] * (vector @ stack)
+            vector = (stack @ pulled[:, :, None]).sum(axis=0)[:, 0]
             vector /= np.linalg.norm(vector) or 1.0
-        answer = np.einsum("hij,i->hj", stack, vector)
+        answer = vector @ stack
         energy += (np.einsum("hj,hj->h", answer, answer) - energy) / (play + 1)
     # w^2 = c^2/lambda with lambda proportional to c energy^(1/2).
     choices = [

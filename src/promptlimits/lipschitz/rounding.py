@@ -101,7 +101,7 @@ def upper_log_bound(
             "the radius",
             "keep the bound below exp(10^18)",
             got="more",
-            remedy="use smaller radius or another method",
+            remedy="use a smaller radius or another method",
         )
     with working_precision(PRECISION_BITS):
         end, floor = limit.upper(), ball(LEAST_LIMIT)

@@ -21,14 +21,10 @@ recorded limit is still proved, and the limit by a part in 2^12 upwards; every s
 
 from __future__ import annotations
 
-import hashlib
-import math
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -37,9 +33,6 @@ from numpy.typing import NDArray
 
 from promptlimits.checking.intervals import log_of
 from promptlimits.checking.record import (
-    exact_fraction,
-    exactly,
-    listed,
     open_certificate,
     reading,
     refuted,
@@ -47,10 +40,19 @@ from promptlimits.checking.record import (
     require_log,
     require_same,
     require_source,
-    text,
-    whole,
 )
-from promptlimits.errors import UserError
+from promptlimits.checking.transformer_record import (
+    HEAD,
+    INPUT_FIELDS,
+    MLP,
+    Claim,
+    LayerRecord,
+    StepRecord,
+    array_names,
+    read_arrays,
+    read_claim,
+    weights_sha256,
+)
 
 _BITS: Final = 256
 _ASSUMPTIONS: Final = (
@@ -64,48 +66,6 @@ _ASSUMPTIONS: Final = (
         "computed as sums of products, in any order (as BLAS does)."
     ),
 )
-_INPUTS: Final = {
-    "dim",
-    "masked",
-    "prompt_only",
-    "radius",
-    "weights_sha256",
-    "shape",
-    "limit",
-    "layers",
-}
-_LAYER: Final = {"lengths", "tokens", "change", "query"}
-_STEP: Final = {"own", "heads", "turns", "reaches"}
-_HEAD: Final = ("query", "key", "value", "output")
-_MLP: Final = ("w1", "b1", "w2", "b2")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    own: Fraction
-    heads: tuple[Fraction, ...]
-    turns: tuple[Fraction, ...]
-    reaches: tuple[Fraction, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Layer:
-    lengths: tuple[Fraction, ...]
-    tokens: _Step
-    change: _Step
-    query: _Step | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Claim:
-    dim: int
-    masked: bool
-    prompt_only: bool
-    radius: Fraction
-    sha256: str
-    shape: tuple[tuple[Fraction, ...], ...] | None
-    limit: Fraction
-    layers: tuple[_Layer, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,8 +87,8 @@ def check(
 
     Args:
         certificate: Its parsed JSON.
-        weights: The transformer (anything with `masked` and `arrays()`), or the path of an .npz
-            file with the same names and "masked"; None: the constant is taken as recorded, and
+        weights: The transformer (anything with `masked` and `arrays()`), or the folder that this
+            package saved it to; None: the constant is taken as recorded, and
             only that the parts of the certificate fit each other is verified.
         on_progress: Told, in a line, of each layer.
 
@@ -140,8 +100,10 @@ def check(
         RunFailed: It was altered, or what it claims is not so.
     """
     with reading("transformer_lipschitz"):
-        inputs, bound = open_certificate(certificate, kind="transformer_lipschitz", inputs=_INPUTS)
-        claim = _claim(inputs)
+        inputs, bound = open_certificate(
+            certificate, kind="transformer_lipschitz", inputs=INPUT_FIELDS
+        )
+        claim = read_claim(inputs)
     require_source(
         bound,
         reference="promptlimits",
@@ -159,8 +121,8 @@ def check(
         what="the Lipschitz constant",
     )
     if weights is not None:
-        masked, arrays = _arrays(weights)
-        require_same(claim.sha256, _sha256(masked, arrays), "the hash of the weights")
+        masked, arrays = read_arrays(weights)
+        require_same(claim.sha256, weights_sha256(masked, arrays), "the hash of the weights")
         require_same(claim.masked, masked, "the mask")
         _check_sizes(claim, arrays)
         with _precision():
@@ -168,13 +130,11 @@ def check(
     return _in_words(claim)
 
 
-def _check_sizes(claim: _Claim, arrays: Mapping[str, NDArray[np.float64]]) -> None:
+def _check_sizes(claim: Claim, arrays: Mapping[str, NDArray[np.float64]]) -> None:
     """The free numbers are for just these heads, neurons and layers: none is passed over."""
-    names = []
+    names: list[str] = []
     for place, layer in enumerate(claim.layers):
-        for number in range(len(layer.lengths)):
-            names += [f"layers.{place}.heads.{number}.{name}" for name in _HEAD]
-        names += [f"layers.{place}.{name}" for name in _MLP]
+        names += array_names(place, len(layer.lengths))
     require_same(names, list(arrays), "the number of layers or heads")
     for place, layer in enumerate(claim.layers):
         for number in range(len(layer.lengths)):
@@ -192,7 +152,7 @@ def _precision() -> AbstractContextManager[Any]:
 
 
 def _verify(
-    claim: _Claim, arrays: Mapping[str, NDArray[np.float64]], on_progress: Callable[[str], None]
+    claim: Claim, arrays: Mapping[str, NDArray[np.float64]], on_progress: Callable[[str], None]
 ) -> None:
     dim = claim.dim
     change = _identity(dim)
@@ -239,8 +199,8 @@ def _check_lengths(
 
 def _attention(
     maps: _Maps,
-    layer: _Layer,
-    step: _Step,
+    layer: LayerRecord,
+    step: StepRecord,
     tokens: arb_mat,
     change: arb_mat,
     own: arb_mat | None,
@@ -259,14 +219,14 @@ def _attention(
     return rest if own is None else rest + _through(moving, own, seen, step.own)
 
 
-def _mean(maps: _Maps, step: _Step, tokens: arb_mat) -> arb_mat:
+def _mean(maps: _Maps, step: StepRecord, tokens: arb_mat) -> arb_mat:
     total = tokens * _ball(1 / step.own)
     for (_, value), weight in zip(maps.heads, step.heads, strict=True):
         total += value * tokens * value.transpose() * _ball(1 / weight)
     return total
 
 
-def _mlp(maps: _Maps, step: _Step, known: arb_mat) -> arb_mat:
+def _mlp(maps: _Maps, step: StepRecord, known: arb_mat) -> arb_mat:
     if maps.hidden == 0:
         return known
     known = _lifted(known)
@@ -372,10 +332,10 @@ def _maps(arrays: Mapping[str, NDArray[np.float64]], place: int, heads: int) -> 
     found = []
     for number in range(heads):
         query, key, value, output = (
-            arrays[f"layers.{place}.heads.{number}.{name}"] for name in _HEAD
+            arrays[f"layers.{place}.heads.{number}.{name}"] for name in HEAD
         )
         found.append((_exact(key.T) * _exact(query), _exact(output) * _exact(value)))
-    w1, b1, w2, b2 = (arrays[f"layers.{place}.{name}"] for name in _MLP)
+    w1, b1, w2, b2 = (arrays[f"layers.{place}.{name}"] for name in MLP)
     return _Maps(
         heads=tuple(found),
         w1=_exact(w1),
@@ -386,106 +346,7 @@ def _maps(arrays: Mapping[str, NDArray[np.float64]], place: int, heads: int) -> 
     )
 
 
-def _claim(inputs: dict[str, Any]) -> _Claim:
-    prompt_only, dim = _flag(inputs["prompt_only"]), whole(inputs["dim"], 1)
-    layers = tuple(_layer(record, prompt_only) for record in listed(inputs["layers"]))
-    if not layers:
-        raise ValueError("there is no layer")
-    shape = inputs["shape"]
-    if shape is not None:
-        shape = tuple(_floats(row, dim) for row in listed(shape))
-        if len(shape) != dim:
-            raise ValueError("the shape is a square matrix")
-    return _Claim(
-        dim=dim,
-        masked=_flag(inputs["masked"]),
-        prompt_only=prompt_only,
-        radius=exact_fraction(inputs["radius"], above=0),
-        sha256=text(inputs["weights_sha256"]),
-        shape=shape,
-        limit=exact_fraction(inputs["limit"], above=0),
-        layers=layers,
-    )
-
-
-def _layer(record: Any, prompt_only: bool) -> _Layer:
-    exactly(record, _LAYER, "layer")
-    if prompt_only is (record["query"] is None):
-        raise ValueError("there is a step for queries if, and only if, just the prompt moves")
-    lengths = _floats(record["lengths"])
-    heads = len(lengths)
-    if heads < 1 or min(lengths) <= 0:
-        raise ValueError("each head has a length above 0")
-    return _Layer(
-        lengths=lengths,
-        tokens=_step(record["tokens"], heads, 0),
-        change=_step(record["change"], heads, heads),
-        query=None if record["query"] is None else _step(record["query"], heads, heads),
-    )
-
-
-def _step(record: Any, heads: int, turns: int) -> _Step:
-    exactly(record, _STEP, "step")
-    step = _Step(
-        own=_float(record["own"]),
-        heads=_floats(record["heads"], heads),
-        turns=_floats(record["turns"], turns),
-        reaches=_floats(record["reaches"]),
-    )
-    if min((step.own, *step.heads, *step.turns, *step.reaches)) <= 0:
-        raise ValueError("free numbers are above 0")
-    if step.own + sum(step.heads) > 1:
-        raise ValueError("weights add up to at most 1")
-    return step
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
-
-
-def _floats(record: Any, count: int | None = None) -> tuple[Fraction, ...]:
-    values = tuple(_float(item) for item in listed(record))
-    if count is not None and len(values) != count:
-        raise ValueError(f"a list of {count} numbers has {len(values)}")
-    return values
-
-
-def _float(record: Any) -> Fraction:
-    """A finite double in hexadecimal, in its one form."""
-    value = float.fromhex(text(record))
-    if not math.isfinite(value) or value.hex() != record:
-        raise ValueError(f"{record} is no finite double in its one form")
-    return Fraction(value)
-
-
-def _arrays(weights: Any) -> tuple[bool, dict[str, NDArray[np.float64]]]:
-    if not isinstance(weights, str | Path):
-        return bool(weights.masked), dict(weights.arrays())
-    try:
-        with np.load(weights, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name], dtype=np.float64) for name in file.files}
-        return bool(arrays.pop("masked")), arrays
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            "the weights",
-            "be an .npz file of the transformer's arrays and its mask",
-            got=f"{weights}: {error}",
-            remedy="write it as promptlimits does",
-        ) from error
-
-
-def _sha256(masked: bool, arrays: Mapping[str, NDArray[np.float64]]) -> str:
-    """Over the mask and, in the order of the layers, each name, shape and little-endian bytes."""
-    digest = hashlib.sha256(b"masked" if masked else b"unmasked")
-    for name, array in arrays.items():
-        shape = struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape)
-        digest.update(name.encode("ascii") + shape + array.astype("<f8").tobytes())
-    return digest.hexdigest()
-
-
-def _quantity(claim: _Claim) -> str:
+def _quantity(claim: Claim) -> str:
     who = (
         "of the other tokens by the prompt" if claim.prompt_only else "of all tokens by all tokens"
     )
@@ -494,7 +355,7 @@ def _quantity(claim: _Claim) -> str:
     return f"token-norm Lipschitz constant of {depth} layers of width {claim.dim}, {who}{cells}"
 
 
-def _in_words(claim: _Claim) -> str:
+def _in_words(claim: Claim) -> str:
     moves = "the prompt moves the other tokens" if claim.prompt_only else "tokens move tokens"
     measure = "" if claim.shape is None else ", moves measured in the recorded ellipsoid"
     return (

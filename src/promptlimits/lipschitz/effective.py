@@ -3,8 +3,8 @@
 **Statement.** Let E be an invertible matrix and Lambda such that moves X - X' of the prompt move
 every token read by at most Lambda max_j |E^(-1) (X_j - X'_j)| (an ellipsoid bound started from
 E E^T). Cut the prompt's tokens into cells P_j + (eps/Lambda) E B, B the unit ball: two prompts,
-one of them the centre of the other's cell, have outputs within eps in token norm. The ball of radius r
-in R^d has such a net, with centres inside, of N points with
+one of them the centre of the other's cell, have outputs within eps in token norm. The ball of
+radius r in R^d has such a net, with centres inside, of N points with
 
     log N  <=  d (log(2 r + a) + log L_eff - log eps),
     L_eff = Lambda / |det E|^(1/d),   a = eps ||E|| / Lambda,
@@ -39,7 +39,11 @@ from promptlimits.bound import (
     working_precision,
 )
 from promptlimits.errors import UserError
-from promptlimits.lipschitz.ellipsoid_certificate import EllipsoidBound, certify_choices
+from promptlimits.lipschitz.ellipsoid_certificate import (
+    EllipsoidBound,
+    certify_choices,
+    near_float,
+)
 from promptlimits.lipschitz.ellipsoid_search import Effort, search_choices
 from promptlimits.lipschitz.spectral import spectral_norm
 from promptlimits.lipschitz.weights import Array, TransformerWeights
@@ -137,7 +141,7 @@ def effective_lipschitz(
         _require_triangular(shape, weights.dim)
     found = search_choices(
         weights,
-        radius=float(radius),
+        radius=near_float(radius),
         prompt_only=prompt_only,
         effort=effort,
         shape="search" if shape is None else shape,

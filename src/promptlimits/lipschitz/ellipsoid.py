@@ -50,14 +50,15 @@ t_h (|g|^2/4 - |L_S^T A_h eta_i|^2/4 <= 0), and the average (weight w_h). So
     X  =  w_0 I - sum_h (t_h/4) L_own^T A_h^T S A_h L_own.
 
 **MLP** y + W_2 relu(W_1 y + b_1) + b_2. A diagonal matrix D of slopes in [0, 1] is I/2 + F/2
-with |F| <= 1. For u = (I + W_2 W_1/2) eta + W_2 q, q = F W_1 eta / 2, each |q_k| <= |(W_1 eta)_k|/2;
+with |F| <= 1. For u = (I + W_2 W_1/2) eta + W_2 q, q = F W_1 eta / 2, |q_k| <= |(W_1 eta)_k|/2;
 with reaches s_k > 0, sum_k q_k^2/s_k^2 <= eta^T W_1^T diag(1/s^2) W_1 eta / 4. So, eta = L y,
 
     Q = K L X^(-1) L^T K^T + W_2 diag(s^2) W_2^T,
     K = I + W_2 W_1/2,  X = I - L^T W_1^T diag(1/s^2) W_1 L/4.
 
 **Tokens.** x_i + sum_h W_h m_i^h with x_i, m_i^h in the convex set c + E(S): centre
-(I + sum_h W_h) c and a Minkowski sum. MLP: relu(W_1 (c + e) + b_1) = relu(W_1 c + b_1) + D W_1 e with D as above.
+(I + sum_h W_h) c and a Minkowski sum. MLP: relu(W_1 (c + e) + b_1) = relu(W_1 c + b_1) + D W_1 e
+with D as above.
 
 **From Jacobians to distances.** The domain (each token in a ball) is convex and the map is
 piecewise smooth and locally Lipschitz. At a kink of relu the chain rule holds with some slope in
@@ -309,7 +310,7 @@ def _joined(moved: MatrixBall, middle: MatrixBall, rest: MatrixBall) -> Array:
     scale = 2.0 ** -round(np.log2(size) / 2)
     for ridge in _RIDGES:
         try:
-            factor = np.linalg.cholesky(target + ridge * size * np.eye(dim))
+            factor: Array = np.linalg.cholesky(target + ridge * size * np.eye(dim))
         except np.linalg.LinAlgError:
             continue
         exact = MatrixBall.exact(factor)

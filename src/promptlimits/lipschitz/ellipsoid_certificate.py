@@ -1,7 +1,7 @@
 """The ellipsoid bound on a transformer's Lipschitz constant: searched, then certified once.
 
 `search_choices` finds good free numbers in floats; `certify_choices` computes the ellipsoids at
-these numbers, each step proved (see `ellipsoid`), and is all that the bound rests on. The certificate
+these numbers, each step proved (see `ellipsoid`), and is all the bound rests on. The certificate
 holds the free numbers and the hash of the weights: who has the weights can compute the chain anew
 (`promptlimits.checking.transformer_lipschitz` does, in ball arithmetic).
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.bound import Assumption, Certificate, Exact, LogBound, Source
-from promptlimits.errors import UserError
+from promptlimits.errors import RunFailed, UserError
 from promptlimits.lipschitz.compose import LipschitzBound
 from promptlimits.lipschitz.ellipsoid import (
     Ellipsoids,
@@ -95,7 +95,9 @@ def ellipsoid_bound(
         raise UserError(
             "effort", f"be one of {sorted(STEPS)}", got=effort, remedy="take one of these"
         )
-    found = search_choices(weights, radius=float(radius), prompt_only=prompt_only, effort=effort)
+    found = search_choices(
+        weights, radius=near_float(radius), prompt_only=prompt_only, effort=effort
+    )
     return certify_choices(weights, radius=radius, prompt_only=prompt_only, choices=found.choices)
 
 
@@ -130,9 +132,7 @@ def certify_choices(
             "choices", "be one for each layer", got=len(choices), remedy="search for them"
         )
     known = start(weights.dim, Fraction(radius), prompt_only=prompt_only, shape=shape)
-    passed = [known]
-    for layer, choice in zip(weights.layers, choices, strict=True):
-        passed.append(pass_layer(layer, passed[-1], choice))
+    passed = _passed(weights, known, choices)
     limit = spectral_norm(passed[-1].read)
     assumptions = (TOKENS_IN_BALL, REAL_ARITHMETIC, DOUBLE_ARITHMETIC)
     bound = _log_bound(limit, _quantity(weights, prompt_only, shape), assumptions)
@@ -150,6 +150,35 @@ def certify_choices(
         prompt_only=prompt_only,
         certificate=Certificate(kind=KIND, bound=bound, inputs=record),
     )
+
+
+def near_float(radius: Exact) -> float:
+    """The float nearest to a radius, for a search.
+
+    Raises:
+        RunFailed: It is beyond the floats.
+    """
+    try:
+        return float(radius)
+    except OverflowError:
+        raise _overflow() from None
+
+
+def _overflow() -> RunFailed:
+    return RunFailed(
+        "the ellipsoids overflow double precision",
+        remedy="scale the weights or the radius down; a product of norms may still hold",
+    )
+
+
+def _passed(
+    weights: TransformerWeights, known: Ellipsoids, choices: Sequence[LayerChoice]
+) -> list[Ellipsoids]:
+    """What is known before each layer and after the last."""
+    passed = [known]
+    for layer, choice in zip(weights.layers, choices, strict=True):
+        passed.append(pass_layer(layer, passed[-1], choice))
+    return passed
 
 
 def _log_bound(limit: Fraction, quantity: str, assumptions: tuple[Assumption, ...]) -> LogBound:

@@ -82,14 +82,14 @@ def search_choices(
             optimizer.zero_grad()
             try:
                 log_bound, choices = run.bound()
-            except torch.linalg.LinAlgError:
+            except RuntimeError:  # torch.linalg.LinAlgError is one
                 break
             value = float(log_bound.detach())
             if not math.isfinite(value):
                 break
             if value < best:
                 best, kept = value, (choices, run.shape_array())
-            log_bound.backward()  # type: ignore[no-untyped-call]
+            log_bound.backward()
             optimizer.step()
     if kept is None:
         raise RunFailed(
@@ -153,7 +153,7 @@ class _Run:
         import torch
 
         shape = self.shape()
-        tokens = self.radius**2 * torch.eye(self.dim, dtype=torch.float64)
+        tokens = self.radius * self.radius * torch.eye(self.dim, dtype=torch.float64)
         change, query = shape @ shape.T, torch.zeros_like(tokens)
         center = torch.zeros(self.dim, dtype=torch.float64)
         choices = []
@@ -254,7 +254,8 @@ def _attention(
         rest = rest + wide @ wide.T * (1 / turn + lengths[place] ** 2 / weight)
         rest = rest + value @ change @ value.T / weight
     chosen.update(own=split[0], heads=split[1:], turns=torch.stack(turns))
-    return moved @ torch.linalg.solve(middle, moved.T) + rest
+    moved_on: Tensor = moved @ torch.linalg.solve(middle, moved.T) + rest
+    return moved_on
 
 
 def _mean(maps: Any, tokens: Tensor, free: Any, chosen: Any) -> Tensor:
@@ -282,7 +283,8 @@ def _mlp(w1: Tensor, w2: Tensor, known: Tensor, free: Any, chosen: Any) -> Tenso
     chosen.update(reaches=stiffness**-0.5)
     middle = torch.eye(known.shape[0], dtype=known.dtype) - seen.T @ (stiffness[:, None] * seen) / 4
     moved = factor + w2 @ seen / 2
-    return moved @ torch.linalg.solve(middle, moved.T) + (w2 / stiffness) @ w2.T
+    moved_on: Tensor = moved @ torch.linalg.solve(middle, moved.T) + (w2 / stiffness) @ w2.T
+    return moved_on
 
 
 def _frozen_layer(chosen: dict[str, dict[str, Any]]) -> LayerChoice:

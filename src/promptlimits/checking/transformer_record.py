@@ -1,0 +1,246 @@
+"""What a certificate of a transformer's Lipschitz constant says, read and in its one form.
+
+The weights are a mapping of names to arrays; their hash is SHA-256 over the mask and, in the
+order of the layers, each array's name, shape and little-endian doubles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptlimits.checking.record import exact_fraction, exactly, listed, text, whole
+from promptlimits.errors import UserError
+
+INPUT_FIELDS: Final = {
+    "dim",
+    "masked",
+    "prompt_only",
+    "radius",
+    "weights_sha256",
+    "shape",
+    "limit",
+    "layers",
+}
+HEAD: Final = ("query", "key", "value", "output")
+MLP: Final = ("w1", "b1", "w2", "b2")
+_NORMS: Final = ("attention_norm", "mlp_norm")
+_DTYPES: Final = {"F64": "<f8", "F32": "<f4"}
+_LAYER: Final = {"lengths", "tokens", "change", "query"}
+_STEP: Final = {"own", "heads", "turns", "reaches"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """Free numbers of one ellipsoid in one layer, all above 0, weights of sum at most 1."""
+
+    own: Fraction
+    heads: tuple[Fraction, ...]
+    turns: tuple[Fraction, ...]
+    reaches: tuple[Fraction, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRecord:
+    """gamma_h of each head, and the free numbers of each ellipsoid."""
+
+    lengths: tuple[Fraction, ...]
+    tokens: StepRecord
+    change: StepRecord
+    query: StepRecord | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The inputs of a certificate."""
+
+    dim: int
+    masked: bool
+    prompt_only: bool
+    radius: Fraction
+    sha256: str
+    shape: tuple[tuple[Fraction, ...], ...] | None
+    limit: Fraction
+    layers: tuple[LayerRecord, ...]
+
+
+def read_claim(inputs: dict[str, Any]) -> Claim:
+    """The claim of a certificate, each field in its range and in its one form.
+
+    Args:
+        inputs: The inputs that were recorded.
+
+    Returns:
+        The claim.
+
+    Raises:
+        ValueError: A field is out of range.
+    """
+    prompt_only, dim = _flag(inputs["prompt_only"]), whole(inputs["dim"], 1)
+    layers = tuple(_layer(record, prompt_only) for record in listed(inputs["layers"]))
+    if not layers:
+        raise ValueError("there is no layer")
+    shape = inputs["shape"]
+    if shape is not None:
+        shape = tuple(_floats(row, dim) for row in listed(shape))
+        if len(shape) != dim:
+            raise ValueError("the shape is a square matrix")
+    return Claim(
+        dim=dim,
+        masked=_flag(inputs["masked"]),
+        prompt_only=prompt_only,
+        radius=exact_fraction(inputs["radius"], above=0),
+        sha256=text(inputs["weights_sha256"]),
+        shape=shape,
+        limit=exact_fraction(inputs["limit"], above=0),
+        layers=layers,
+    )
+
+
+def _layer(record: Any, prompt_only: bool) -> LayerRecord:
+    exactly(record, _LAYER, "layer")
+    if prompt_only is (record["query"] is None):
+        raise ValueError("there is a step for queries if, and only if, just the prompt moves")
+    lengths = _floats(record["lengths"])
+    heads = len(lengths)
+    if heads < 1 or min(lengths) <= 0:
+        raise ValueError("each head has a length above 0")
+    return LayerRecord(
+        lengths=lengths,
+        tokens=_step(record["tokens"], heads, 0),
+        change=_step(record["change"], heads, heads),
+        query=None if record["query"] is None else _step(record["query"], heads, heads),
+    )
+
+
+def _step(record: Any, heads: int, turns: int) -> StepRecord:
+    exactly(record, _STEP, "step")
+    step = StepRecord(
+        own=_float(record["own"]),
+        heads=_floats(record["heads"], heads),
+        turns=_floats(record["turns"], turns),
+        reaches=_floats(record["reaches"]),
+    )
+    if min((step.own, *step.heads, *step.turns, *step.reaches)) <= 0:
+        raise ValueError("free numbers are above 0")
+    if step.own + sum(step.heads) > 1:
+        raise ValueError("weights add up to at most 1")
+    return step
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _floats(record: Any, count: int | None = None) -> tuple[Fraction, ...]:
+    values = tuple(_float(item) for item in listed(record))
+    if count is not None and len(values) != count:
+        raise ValueError(f"a list of {count} numbers has {len(values)}")
+    return values
+
+
+def _float(record: Any) -> Fraction:
+    """A finite double in hexadecimal, in its one form."""
+    value = float.fromhex(text(record))
+    if not math.isfinite(value) or value.hex() != record:
+        raise ValueError(f"{record} is no finite double in its one form")
+    return Fraction(value)
+
+
+def read_arrays(weights: Any) -> tuple[bool, dict[str, NDArray[np.float64]]]:
+    """The mask and the arrays of a transformer, in the order of its layers.
+
+    Args:
+        weights: Anything with `masked` and `arrays()`, or the folder of a transformer as this
+            package saves it: config.json and model.safetensors.
+
+    Returns:
+        Whether attention is masked, and each array under its name, in float64.
+
+    Raises:
+        UserError: The folder cannot be read, or its transformer has normalisations or positions.
+    """
+    if not isinstance(weights, str | Path):
+        return bool(weights.masked), dict(weights.arrays())
+    try:
+        return _read_folder(Path(weights))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            "the weights",
+            "be the folder of a transformer without normalisation, as promptlimits saves it",
+            got=f"{weights}: {type(error).__name__}: {error}",
+            remedy="name the folder that holds its config.json",
+        ) from error
+
+
+def _read_folder(folder: Path) -> tuple[bool, dict[str, NDArray[np.float64]]]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    normalised = any(layer[norm] for layer in config["layers"] for norm in _NORMS)
+    if normalised or config["positions"]:
+        raise ValueError("the bound is about transformers without normalisation or positions")
+    tensors = _read_safetensors(folder / "model.safetensors")
+    names = [
+        name
+        for place, layer in enumerate(config["layers"])
+        for name in array_names(place, layer["heads"])
+    ]
+    if set(names) != set(tensors):
+        raise ValueError("the arrays are not those of the configuration")
+    return _flag(config["masked"]), {name: tensors[name] for name in names}
+
+
+def _read_safetensors(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Eight bytes with the length of a JSON header, the header, the numbers."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    found = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            low, high = entry["data_offsets"]
+            flat = np.frombuffer(data[start + low : start + high], dtype=_DTYPES[entry["dtype"]])
+            found[name] = flat.reshape(entry["shape"]).astype(np.float64)
+    return found
+
+
+def array_names(place: int, heads: int) -> list[str]:
+    """Names of the arrays of one layer, in order.
+
+    Args:
+        place: The layer, from 0.
+        heads: Its number of heads.
+
+    Returns:
+        The names.
+    """
+    names = [f"layers.{place}.heads.{number}.{name}" for number in range(heads) for name in HEAD]
+    return names + [f"layers.{place}.{name}" for name in MLP]
+
+
+def weights_sha256(masked: bool, arrays: Mapping[str, NDArray[np.float64]]) -> str:
+    """The hash by which a certificate names its weights.
+
+    Args:
+        masked: Whether attention is masked.
+        arrays: The arrays, in the order of the layers.
+
+    Returns:
+        SHA-256 over the mask and each array's name, shape and little-endian bytes.
+    """
+    digest = hashlib.sha256(b"masked" if masked else b"unmasked")
+    for name, array in arrays.items():
+        shape = struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape)
+        digest.update(name.encode("ascii") + shape + array.astype("<f8").tobytes())
+    return digest.hexdigest()

@@ -84,3 +84,15 @@ def test_the_command_gives_what_is_promised() -> None:
     found = run("E13")
     assert found is not None
     assert {"heads": 4, "published_floor": 0.5}.items() <= found.to_json().items()
+
+
+@pytest.mark.parametrize("heads", [2, 5])
+def test_the_outputs_are_the_columns_of_the_projection(heads: int) -> None:
+    """Errors alone would not see it: they are stationary at the best prompt."""
+    built = orthogonal_targets(heads, 1)
+    outputs = built.model.with_prompt(built.prompt, built.queries)[..., -1]
+    signs = torch.ones(heads + 1, dtype=torch.float64)
+    signs[-1] = -1
+    projection = torch.eye(heads + 1).double() - torch.outer(signs, signs) / (heads + 1)
+    expected = projection @ built.offsets + built.queries[..., -1]
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-11)

@@ -50,10 +50,11 @@ Without a mask only: averages over earlier positions are not contractions of W_q
 the first i of n numbers has norm up to 2 for q = 2, and unbounded for q = 1).
 
 *Tightness.* At A = 0 Theorem A is ||W||, attained; at W = A = I, r = 1 tokens in two clusters
-come within a factor of 1.5 (tests). Related forms follow with looser steps: ||W||(1 + 2 beta) (Lemma L),
-||W||(n^(1/2) + beta (1 + n^(1/2))), and Castin et al.'s (`castin2024`). With rotary positions
-the cross term survives: use ||W_k|| ||W_q|| for ||A|| and 1 + beta for c_h. *Cost:* that of
-`head_norms`, and one norm of a d x hd matrix for M.
+come within a factor of 1.5 (tests). Related forms follow with looser steps: ||W||(1 + 2 beta)
+(Lemma L), ||W||(n^(1/2) + beta (1 + n^(1/2))), and Castin et al.'s (`castin2024`). With rotary
+positions b depends on j, so the cross term survives: use beta = ||W_k|| ||W_q|| r^2, 1 + beta for
+c_h and sum_h ||W_h|| beta_h for kappa. *Cost:* that of `head_norms`, and one norm of a d x hd
+matrix for M.
 
 Sources: proved here; the docs' "Lipschitz constants", Theorems A to D.
 """

@@ -22,7 +22,7 @@ from promptlimits.checking.record import (
 )
 
 GRID_BITS: Final = 96
-_MOST_DIGITS: Final = 64 * DIGITS
+_MOST_DIGITS: Final = 16 * DIGITS
 
 
 def require_grid_log(recorded: Fraction, truth: Callable[[int], Interval], what: str) -> None:
@@ -36,31 +36,26 @@ def require_grid_log(recorded: Fraction, truth: Callable[[int], Interval], what:
     Raises:
         RunFailed: It is another number.
     """
-    if recorded != grid_point(truth, what):
+    if recorded != grid_point(truth):
         raise refuted(f"the recorded logarithm of {what} is not the one that its inputs give")
 
 
-def grid_point(truth: Callable[[int], Interval], what: str) -> Fraction:
-    """The least grid point at or above a real number.
+def grid_point(truth: Callable[[int], Interval]) -> Fraction:
+    """The least grid point at or above a real number; above it, if no precision tells.
 
     Args:
         truth: An interval that contains the number, given the digits to compute with.
-        what: What the number is, for the message.
 
     Returns:
         The grid point.
-
-    Raises:
-        RunFailed: No precision tells the number from a grid point.
     """
     digits = DIGITS
-    while digits <= _MOST_DIGITS:
+    while True:
         interval = truth(digits)
         low, high = (ceil(Fraction(end) * 2**GRID_BITS) for end in (interval.low, interval.high))
-        if low == high:
+        if low == high or digits == _MOST_DIGITS:
             return Fraction(high, 2**GRID_BITS)
         digits *= 2
-    raise refuted(f"the logarithm of {what} cannot be told from its limit")
 
 
 def is_negative(truth: Callable[[int], Interval], what: str) -> bool:
@@ -131,6 +126,20 @@ def lipschitz_log(value: Any) -> tuple[Fraction | None, Callable[[int], Interval
     if abs(log) > 10**9:
         raise ValueError("the Lipschitz constant is out of range")
     return None, lambda digits: Interval.of(log, digits)
+
+
+def lipschitz_words(value: Any) -> str:
+    """A recorded Lipschitz constant as the words of a bound hold it, with all its digits.
+
+    Args:
+        value: What is recorded.
+
+    Returns:
+        The words.
+    """
+    if isinstance(value, str):
+        return f"L = {value}"
+    return f"L = exp({value['mantissa']} * 2^{value['exponent']})"
 
 
 def log_sum(one: Interval, other: Interval) -> Interval:

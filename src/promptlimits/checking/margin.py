@@ -16,6 +16,7 @@ from typing import Any, Final
 from promptlimits.checking.grid import (
     is_negative,
     lipschitz_log,
+    lipschitz_words,
     log_sum,
     require_grid_log,
     require_words,
@@ -23,7 +24,9 @@ from promptlimits.checking.grid import (
 from promptlimits.checking.intervals import Interval, log_of
 from promptlimits.checking.record import (
     exact_fraction,
+    fraction_text,
     long_integer,
+    number_text,
     open_certificate,
     reading,
     refuted,
@@ -119,7 +122,9 @@ def check(certificate: Any) -> str:
     require_same(len(bound.factors), 0, "the number of factors")
     words = (
         f"answer lists held by prompts of {claim.prompt_tokens} tokens of {claim.dim} numbers "
-        "with the margin"
+        f"with the margin, beside a share {fraction_text(claim.share)} of the lists of answers, "
+        f"each one of {number_text(claim.answers)}; rho = {fraction_text(claim.prompt_radius)}, "
+        f"g = {fraction_text(claim.margin)}, {lipschitz_words(claim.lipschitz)}"
     )
     require_words(bound, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
     lists = _log_lists(claim)
@@ -176,7 +181,7 @@ def _exceeds_share(claim: _Claim, lists: Callable[[int], Interval], pairs: int) 
     if base is not None:
         size = base.numerator.bit_length() * claim.numbers + claim.answers.bit_length() * pairs
         if size < _EXACT_BITS:
-            return base**claim.numbers > claim.share * claim.answers**pairs
+            return bool(base**claim.numbers > claim.share * claim.answers**pairs)
     return is_negative(
         lambda digits: (
             log_of(claim.answers, digits) * pairs + log_of(claim.share, digits) - lists(digits)
@@ -195,8 +200,8 @@ def _one_plus_root(squared: Fraction) -> Fraction | None:
 
 def _in_words(claim: _Claim) -> str:
     prompt = (
-        f"any prompt of {claim.prompt_tokens:,} tokens of {claim.dim:,} numbers in a ball of radius "
-        f"{claim.prompt_radius} ({claim.norm} norm)"
+        f"any prompt of {claim.prompt_tokens:,} tokens of {claim.dim:,} numbers in a ball of "
+        f"radius {claim.prompt_radius} ({claim.norm} norm)"
     )
     if claim.pairs is None:
         return f"there is no ceiling for {prompt}: there is a single answer to give"

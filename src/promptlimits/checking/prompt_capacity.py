@@ -22,6 +22,7 @@ from promptlimits.checking.grid import (
     decades,
     is_negative,
     lipschitz_log,
+    lipschitz_words,
     log_sum,
     require_grid_log,
     require_words,
@@ -30,6 +31,7 @@ from promptlimits.checking.intervals import Interval, log_of
 from promptlimits.checking.record import (
     RecordedBound,
     exact_fraction,
+    fraction_text,
     open_certificate,
     reading,
     refuted,
@@ -127,21 +129,23 @@ def check(certificate: Any) -> str:
     with reading("prompt_capacity"):
         inputs, bound = open_certificate(certificate, kind="prompt_capacity", inputs=_INPUTS)
         claim = _read(inputs)
+    require_words(
+        bound,
+        quantity=(
+            f"share of the lists of {claim.pairs} targets of {claim.tokens} tokens of {claim.dim} "
+            f"numbers that some prompt of {claim.prompt_tokens} tokens reaches; r = "
+            f"{fraction_text(claim.radius)}, rho = {fraction_text(claim.prompt_radius)}, eps = "
+            f"{fraction_text(claim.eps)}, {lipschitz_words(claim.lipschitz)}"
+        ),
+        source=_SOURCE,
+        assumptions=_ASSUMPTIONS,
+    )
     if claim.delta is None:
         _check_centre(claim, bound)
     else:
         _check_delta(claim, claim.delta)
         _check_net(claim, bound, claim.delta)
     require_same(bound.log, sum((factor.log for factor in bound.factors), Fraction(0)), "the sum")
-    require_words(
-        bound,
-        quantity=(
-            f"share of the lists of {claim.pairs} targets of {claim.tokens} tokens of {claim.dim} "
-            f"numbers that some prompt of {claim.prompt_tokens} tokens reaches"
-        ),
-        source=_SOURCE,
-        assumptions=_ASSUMPTIONS,
-    )
     return _in_words(claim, bound.log)
 
 

@@ -13,6 +13,7 @@ from promptlimits.checking.grid import decades, require_grid_log, require_words
 from promptlimits.checking.intervals import log_of
 from promptlimits.checking.record import (
     exact_fraction,
+    fraction_text,
     long_integer,
     number_text,
     open_certificate,
@@ -82,6 +83,16 @@ def check(certificate: Any) -> str:
             raise ValueError("eps is not below the radius, or a truth value is none")
     if not _counts(name, values, per_token):
         raise refuted("prompts of that name take another number of values")
+    require_words(
+        bound,
+        quantity=(
+            f"share of the lists of {pairs} targets of {tokens} tokens of {dim} numbers that some "
+            f"prompt of {length} tokens reaches; r = {fraction_text(radius)}, eps = "
+            f"{fraction_text(eps)}"
+        ),
+        source=_SOURCE,
+        assumptions=_ASSUMPTIONS,
+    )
     require_same(len(bound.factors), 2, "the number of factors")
     count, balls = bound.factors
     require_same(len(count.factors) + len(balls.factors), 0, "the number of factors of a factor")
@@ -94,15 +105,6 @@ def check(certificate: Any) -> str:
     require_words(balls, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
     require_grid_log(balls.log, lambda digits: log_of(eps / radius, digits) * numbers, words)
     require_same(bound.log, count.log + balls.log, "the sum")
-    require_words(
-        bound,
-        quantity=(
-            f"share of the lists of {pairs} targets of {tokens} tokens of {dim} numbers that some "
-            f"prompt of {length} tokens reaches"
-        ),
-        source=_SOURCE,
-        assumptions=_ASSUMPTIONS,
-    )
     return (
         f"of all lists of {pairs:,} targets of {tokens:,} tokens of {dim:,} numbers, at most a "
         f"share of {decades(bound.log)} is reached within eps/r = {eps / radius} by prompts of "

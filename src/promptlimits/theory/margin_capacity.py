@@ -42,7 +42,7 @@ from promptlimits.theory.counting_claim import exact_text
 from promptlimits.theory.exact_products import product_exceeds_one
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.optimal_delta import is_negative
-from promptlimits.theory.prompt_capacity import fraction_text, lipschitz_text
+from promptlimits.theory.prompt_capacity import fraction_text, lipschitz_text, lipschitz_words
 from promptlimits.theory.prompt_setting import Norm, PromptSetting, require_exact_positive
 from promptlimits.theory.token_capacity import DEFAULT_SHARE
 
@@ -132,7 +132,9 @@ def margin_ceiling(
         log=grid_upper(lambda: _log_lists(ball, margin)),
         quantity=(
             f"answer lists held by prompts of {prompt_tokens} tokens of {dim} numbers with the "
-            "margin"
+            f"margin, beside a share {fraction_text(share)} of the lists of answers, each one of "
+            f"{exact_text(answer_set_size)}; rho = {fraction_text(prompt_radius)}, g = "
+            f"{fraction_text(margin)}, {lipschitz_words(lipschitz)}"
         ),
         source=SOURCE,
         assumptions=tuple(Assumption(text=text) for text in ASSUMPTIONS),

@@ -241,6 +241,23 @@ def quantity(setting: PromptSetting, pairs: int) -> str:
     )
 
 
+def lipschitz_words(value: int | Fraction | LogBound) -> str:
+    """A Lipschitz constant with all its digits, in the words of a bound.
+
+    However little a digit changes the bound, the words hold it: none can be altered alone.
+
+    Args:
+        value: Exact, or a limit.
+
+    Returns:
+        Such as "L = 10", or "L = exp(3 * 2^-2)" for a limit on the logarithm.
+    """
+    if isinstance(value, LogBound):
+        mantissa, exponent = (int(part) for part in value.log.man_exp())
+        return f"L = exp({mantissa} * 2^{exponent})"
+    return f"L = {fraction_text(value)}"
+
+
 def log_centre(setting: PromptSetting) -> arb:
     """Ball around log((eps + L rho)/r) at the current precision.
 
@@ -258,7 +275,7 @@ def log_centre(setting: PromptSetting) -> arb:
 def _reached(setting: PromptSetting, pairs: int, delta: Fraction | None) -> ShareReached:
     if delta is not None and delta <= 0:
         raise UserError("delta", "be above 0", got=str(delta), remedy="leave it out for the best")
-    bound = total(_factors(setting, pairs, delta), quantity=quantity(setting, pairs), source=SOURCE)
+    bound = total(_factors(setting, pairs, delta), quantity=_in_full(setting, pairs), source=SOURCE)
     certificate = Certificate(
         kind="prompt_capacity", bound=bound, inputs=_inputs(setting, pairs, delta)
     )
@@ -280,6 +297,14 @@ def _factors(setting: PromptSetting, pairs: int, delta: Fraction | None) -> tupl
             grid_upper(lambda: numbers * log_balls(setting, ball(delta))),
             "volume of targets within eps + delta of one output, over that of all",
         ),
+    )
+
+
+def _in_full(setting: PromptSetting, pairs: int) -> str:
+    return (
+        f"{quantity(setting, pairs)}; r = {fraction_text(setting.radius)}, rho = "
+        f"{fraction_text(setting.rho)}, eps = {fraction_text(setting.eps)}, "
+        f"{lipschitz_words(setting.lipschitz)}"
     )
 
 

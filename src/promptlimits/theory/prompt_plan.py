@@ -189,7 +189,7 @@ def longest_answers(
 
 
 def _require_share(share: Fraction) -> None:
-    if not isinstance(share, int | Fraction) or isinstance(share, bool):
+    if not isinstance(share, Fraction):
         raise TypeError(f"the share must be an exact Fraction, got {share!r}")
     if not 0 < share <= 1:
         raise UserError("share", "be above 0 and at most 1", got=str(share), remedy="give 1")

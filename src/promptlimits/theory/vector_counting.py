@@ -158,7 +158,8 @@ def counted_share(setting: PromptSetting, pairs: int, prompts: PromptValues) -> 
         source=SOURCE,
         assumptions=_assumptions(),
     )
-    bound = total((count, balls), quantity=quantity(setting, pairs), source=SOURCE)
+    words = f"r = {fraction_text(setting.radius)}, eps = {fraction_text(setting.eps)}"
+    bound = total((count, balls), quantity=f"{quantity(setting, pairs)}; {words}", source=SOURCE)
     return CountedShare(
         pairs=pairs,
         bound=bound,

@@ -1,0 +1,164 @@
+"""`promptlimits ceiling` through the entry point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+USUAL = {
+    "--dim": "768",
+    "--lipschitz": "10",
+    "--radius": "1",
+    "--eps": "0.1",
+    "--prompt-tokens": "20",
+    "--tokens": "1",
+}
+
+
+def typed(**changes: str) -> list[str]:
+    options = USUAL | {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    return ["ceiling", *(part for option in options.items() for part in option)]
+
+
+def test_json(call: Call) -> None:
+    ended = call(*typed(), "--json")
+    assert (ended.code, ended.err) == (0, "")
+    told = json.loads(ended.out)
+    published, corrected = told["published"], told["corrected"]
+    assert f"{published['kappa']:.2f}" == "4.74"
+    assert f"{corrected['kappa']:.2f}" == "3.16"
+    for bound in (published, corrected):
+        assert bound["threshold_pairs"] == pytest.approx(bound["kappa"] * 20, rel=1e-15)
+    assert f"{corrected['delta']:.4f}" == "0.0462"
+    assert corrected["kappa_lower"] <= corrected["kappa"]
+    assert corrected["first_pairs_excluded"] == told["pairs"] == 64
+    assert corrected["proportion"]["log10"] < 0 < published["proportion"]["log10"]
+    assert told["counting"][0]["prompts"] == "float32"
+    assert (told["winner"], told["excluded"]) == ("corrected", True)
+
+
+def test_text(call: Call) -> None:
+    ended = call(*typed(pairs="1000", vocabulary="50257"))
+    assert (ended.code, ended.err) == (0, "")
+    for words in ("4.737", "94.75", "3.158", "63.17", "float32", "50257", "k = 1,000"):
+        assert words in ended.out
+    assert "counting (vocabulary of 50257 tokens)" in " ".join(ended.out.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "corrected"),
+    [
+        ({"eps": "3/10"}, "5.687"),
+        ({"eps": "1e-2"}, "1.943"),
+        ({"eps": "0.0001"}, "1.419"),
+        ({"lipschitz": "1e4"}, "6.514"),
+        ({"lipschitz": "1E+12", "eps": ".01"}, "7.799"),
+        ({"lipschitz": "1e1000", "eps": "0.01"}, "502.718"),
+        ({"radius": "10/3", "eps": "1/3"}, "3.158"),
+    ],
+)
+def test_numbers_are_read_exactly(call: Call, changes: dict[str, str], corrected: str) -> None:
+    told = json.loads(call(*typed(**changes), "--json").out)
+    assert f"{told['corrected']['kappa']:.3f}" == corrected
+
+
+def test_beyond_floats(call: Call) -> None:
+    told = json.loads(call(*typed(lipschitz="1e1000000"), "--json").out)
+    assert told["corrected"]["kappa"] > 1e6
+    assert told["winner"] == "float32"
+
+
+def test_where_the_published_theorem_does_not_apply_or_is_false(call: Call) -> None:
+    told = json.loads(call(*typed(eps="0.4"), "--json").out)
+    assert told["published"]["kappa"] is None
+    assert told["published"]["threshold_pairs"] is None
+    assert "r > 3 eps" in told["published"]["reason"]
+    assert told["corrected"]["kappa"] > 0
+    assert "r > 3 eps" in call(*typed(eps="0.4")).out
+    told = json.loads(call(*typed(lipschitz="0.01"), "--json").out)
+    assert told["published"]["false_here"]
+    assert told["corrected"]["one_centre"]
+    assert told["corrected"]["first_pairs_excluded"] == 1
+    assert "constant maps refute it" in call(*typed(lipschitz="0.01")).out
+
+
+def test_the_frobenius_norm_costs_the_root_of_the_length(call: Call) -> None:
+    frobenius = json.loads(call(*typed(prompt_tokens="25", norm="frobenius"), "--json").out)
+    larger = json.loads(call(*typed(prompt_tokens="25", lipschitz="50"), "--json").out)
+    assert frobenius["corrected"]["kappa"] == larger["corrected"]["kappa"]
+    assert frobenius["published"]["kappa"] < larger["published"]["kappa"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"lipschitz": "1e30"}, {"vocabulary": "100"}])
+def test_the_certificate_is_good(call: Call, here: Path, changes: dict[str, str]) -> None:
+    assert call(*typed(out="ceiling.json", **changes)).code == 0
+    ended = call("check", "ceiling.json")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("ok: of all lists of ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"radius": "0"}, "--radius must be a finite number above 0"),
+        ({"radius": "-1"}, "--radius"),
+        ({"radius": "inf"}, "--radius"),
+        ({"radius": "nan"}, "--radius"),
+        ({"radius": "1_0"}, "--radius"),
+        ({"eps": "1"}, "--eps must be below --radius"),
+        ({"eps": "1/0"}, "--eps"),
+        ({"eps": ""}, "--eps"),
+        ({"eps": "."}, "--eps"),
+        ({"eps": "١"}, "--eps"),
+        ({"eps": "0." + "1" * 500}, "--eps must be written in at most 200 characters"),
+        ({"eps": "1e-5000"}, "--eps"),
+        ({"lipschitz": "0"}, "--lipschitz"),
+        ({"lipschitz": "0e5"}, "--lipschitz"),
+        ({"lipschitz": "1e1000001"}, "--lipschitz"),
+        ({"lipschitz": "1e99999999999"}, "--lipschitz"),
+        ({"dim": "-5"}, "--dim must be a whole number"),
+        ({"dim": "1e3"}, "--dim"),
+        ({"prompt_tokens": "0"}, "--prompt-tokens"),
+        ({"tokens": "9" * 5000}, "--tokens"),
+        ({"pairs": "0"}, "--pairs"),
+        ({"norm": "max"}, "--norm"),
+        ({"storage": "float33"}, "--storage"),
+        ({"vocabulary": "1"}, "--vocabulary must be at least 2"),
+        ({"prompt_radius": "x"}, "--prompt-radius"),
+        ({"out": "missing/ceiling.json"}, "--out"),
+    ],
+)
+def test_bad_input_is_one_line(call: Call, changes: dict[str, str], words: str) -> None:
+    ended = call(*typed(**changes))
+    ended.says(2, words)
+    assert len(ended.err) < 500
+
+
+def test_the_largest_sizes_are_quick(call: Call) -> None:
+    most = "1000000000"
+    started = time.monotonic()
+    ended = call(*typed(dim=most, prompt_tokens=most, tokens=most, pairs=most), "--json")
+    assert ended.code == 0
+    assert time.monotonic() - started < 2
+
+
+def test_it_needs_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from promptlimits.cli.main import main\n"
+        f"sys.argv = ['promptlimits', *{typed()}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as ending:\n    assert not ending.code\n"
+        "heavy = {'torch', 'transformers', 'scipy', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

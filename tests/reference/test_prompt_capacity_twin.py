@@ -1,0 +1,92 @@
+"""Slow twins of Theorem 1: minima by scanning delta, and true shares by integration."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from promptlimits.theory.optimal_delta import best_delta, threshold
+from promptlimits.theory.prompt_capacity import share_reached
+from promptlimits.theory.prompt_setting import PromptSetting
+
+CASES = [
+    (lipschitz, eps, rho)
+    for lipschitz in (Fraction(1, 50), Fraction(1), Fraction(20), Fraction(10**9))
+    for eps in (Fraction(1, 3), Fraction(1, 20), Fraction(1, 10**4))
+    for rho in (Fraction(1, 2), Fraction(3))
+]
+
+
+def one_token(lipschitz: Fraction, eps: Fraction, rho: Fraction) -> PromptSetting:
+    return PromptSetting(
+        dim=1,
+        prompt_tokens=1,
+        tokens=1,
+        lipschitz=lipschitz,
+        radius=1,
+        eps=eps,
+        prompt_radius=rho,
+    )
+
+
+@pytest.mark.parametrize(("lipschitz", "eps", "rho"), CASES)
+def test_kappa_is_the_least_ratio_of_all_delta(
+    lipschitz: Fraction, eps: Fraction, rho: Fraction
+) -> None:
+    reach = 2 * float(lipschitz * rho)
+    delta = np.geomspace(1e-9, 1 - float(eps) - 1e-9, 200_001)
+    delta = delta[delta < 1 - float(eps)]
+    ratio = np.log1p(reach / delta) / -np.log(float(eps) + delta)
+    found = threshold(one_token(lipschitz, eps, rho))
+    # The scan is a grid: it finds no less than the minimum, and within its spacing squared.
+    assert float(found.lower) <= ratio.min() * (1 + 1e-9)
+    assert ratio.min() <= float(found.upper) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("lipschitz", "eps", "rho"), CASES)
+@pytest.mark.parametrize("kappa", [Fraction(1, 3), Fraction(1), Fraction(7)])
+def test_delta_is_the_minimum(
+    lipschitz: Fraction, eps: Fraction, rho: Fraction, kappa: Fraction
+) -> None:
+    def value(delta: float) -> float:
+        reach = 2 * float(lipschitz * rho)
+        return math.log1p(reach / delta) + float(kappa) * math.log(float(eps) + delta)
+
+    best = float(best_delta(one_token(lipschitz, eps, rho), kappa))
+    # Near a minimum a change by a thousandth moves the value by some 1e-7 of its scale.
+    for factor in (0.9, 0.999, 1.001, 1.1):
+        assert value(best) <= value(best * factor) + 1e-12 * abs(value(best))
+
+
+def true_share(outputs: np.ndarray, eps: float, samples: np.ndarray) -> float:
+    """Share of targets in [-1, 1]^k within eps of some output, from uniform samples."""
+    near = (np.abs(samples[:, None, :] - outputs[None, :, :]) <= eps).all(axis=2).any(axis=1)
+    return float(near.mean())
+
+
+def test_the_true_share_is_below_the_bound() -> None:
+    """126 random maps of one prompt number; the best net of prompts finds what is reached.
+
+    The bound is for the whole interval of prompts, the sum over a grid reaches less: the
+    comparison can only be too kind by the grid's spacing, far below eps.
+    """
+    source = np.random.default_rng(1)
+    prompts = np.linspace(-1, 1, 151)
+    tight = 0.0
+    for pairs in (1, 2, 3):
+        samples = source.uniform(-1, 1, (300, pairs))
+        for _ in range(42):
+            frequency = source.uniform(0.2, 6, pairs)
+            height = source.uniform(0.1, 1, pairs)
+            outputs = height * np.sin(frequency * prompts[:, None] + source.uniform(0, 6, pairs))
+            lipschitz = Fraction(float((height * frequency).max()))
+            eps = Fraction(float(source.uniform(0.02, 0.3)))
+            bound = share_reached(one_token(lipschitz, eps, Fraction(1)), pairs).bound
+            share = true_share(outputs, float(eps), samples)
+            limit = math.exp(min(0.0, bound.upper_nats()))
+            assert share <= limit + 4 * math.sqrt(limit / len(samples))
+            tight = max(tight, share / limit)
+    assert tight > 0.3  # somewhere the bound is within a factor of some three

@@ -1,0 +1,82 @@
+"""Counts of trained numbers, after wang2023 and hu2025."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptlimits.errors import UserError
+from promptlimits.theory.hu2025 import table_length
+from promptlimits.theory.prompt_parameters import trained_numbers, universality_lower_bound
+
+
+def test_the_footnote() -> None:
+    found = table_length(dim=768, tokens=2, lipschitz=1, alpha=2, eps=30)
+    assert f"{found.grid.upper_log10():.2f}" == "640.67"
+    assert f"{found.prompt_tokens.upper_log10():.2f}" == "640.97"
+    assert found.label == "sufficient, not necessary"
+    single = table_length(dim=768, tokens=1, lipschitz=1, alpha=2, eps=30)
+    assert f"{single.prompt_tokens.upper_log10():.1f}" == "204.7"
+    with pytest.raises(TypeError):
+        table_length(dim=768, tokens=2, lipschitz=1, alpha=2, eps=0.5)  # type: ignore[arg-type]
+
+
+def test_prompts_and_lora() -> None:
+    one = trained_numbers(pairs=15, dim=16)
+    assert (one.prompt_tokens, one.prompt_numbers, one.lora_numbers) == (15, 240, 286)
+    many = trained_numbers(pairs=10, dim=16, heads=3)
+    assert (many.prompt_tokens, many.lora_numbers) == (4, 196)
+    with pytest.raises(UserError, match="at most dim less heads, 15"):
+        trained_numbers(pairs=16, dim=16)
+
+
+def test_the_data_set_of_theorem_3_needs_that_rank() -> None:
+    """t_j less any multiple of Vw stay independent: rank n whatever the attention weights."""
+    source = np.random.default_rng(0)
+    for pairs in (1, 4, 7):
+        value, axis = source.normal(size=(8, 8)), source.normal(size=8)
+        targets = source.normal(size=(8, pairs))
+        for _ in range(20):
+            shares = source.normal(size=pairs) * 10
+            rest = targets - np.outer(value @ axis, shares)
+            assert np.linalg.matrix_rank(rest) == pairs
+
+
+def universality(**changes: Any) -> Any:
+    usual = {
+        "dim": 1,
+        "tokens": 3,
+        "lipschitz": 10,
+        "eps": Fraction(1, 100),
+        "prompt_radius": 1,
+        "prompt_lipschitz": 100,
+    }
+    return universality_lower_bound(**(usual | changes))
+
+
+def test_universality_is_at_least_the_case_c_3() -> None:
+    cells = (math.ceil(Fraction(10, 1) / Fraction(6, 100)) - 1) ** 3
+    by_hand = cells * math.log(2) / math.log(1 + 2 * 100 * 100)
+    assert universality().lower_nats() >= math.log(by_hand)
+    assert universality().lower_nats() < math.log(4 * by_hand)
+
+
+def test_universality_where_a_cell_fits_exactly() -> None:
+    """L/(2 c eps) = 1 for c = 3 leaves no strict bump; only smaller c can."""
+    flat = universality(lipschitz=Fraction(3, 10), eps=Fraction(1, 20))
+    assert flat.lower_nats() < 0  # one bump: two maps, less than one token
+    assert universality(lipschitz=Fraction(1, 100)) is None
+
+
+def test_universality_laws() -> None:
+    assert universality(tokens=4).log > universality().log
+    assert universality(prompt_radius=10).log < universality().log
+    assert universality(eps=Fraction(1, 50)).log < universality().log
+    with pytest.raises(UserError, match="1/2"):
+        universality(eps=Fraction(1, 2))
+    with pytest.raises(TypeError):
+        universality(eps=0.1)

@@ -1,0 +1,113 @@
+"""The counting cap for vector targets, and the plans that use it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from promptlimits.errors import UserError
+from promptlimits.theory.number_formats import NumberFormat, number_format
+from promptlimits.theory.prompt_plan import (
+    error_floor,
+    excluded_by,
+    longest_answers,
+    most_pairs,
+    shortest_prompt,
+)
+from promptlimits.theory.prompt_setting import PromptSetting
+from promptlimits.theory.vector_counting import (
+    counted_share,
+    counting_excludes,
+    counting_kappa,
+    hard,
+    stored,
+)
+
+FLOAT32 = stored(number_format("float32"))
+
+
+def case(**changes: Any) -> PromptSetting:
+    usual = {
+        "dim": 5,
+        "prompt_tokens": 6,
+        "tokens": 2,
+        "lipschitz": 10,
+        "radius": 1,
+        "eps": Fraction(1, 10),
+    }
+    return PromptSetting(**(usual | changes))
+
+
+def test_the_count_multiplied_out() -> None:
+    tiny = stored(NumberFormat(name="tiny", values=3))
+    share = counted_share(case(), 2, tiny).bound
+    exact = Fraction(3**30, 10**20)
+    assert share.proves_at_most(exact * Fraction(10**25 + 1, 10**25))
+    assert not share.proves_at_most(exact * Fraction(10**25 - 1, 10**25))
+    assert counted_share(case(), 2, tiny).first_pairs == 2  # 3^30 < 10^20, > 10^10
+    assert counted_share(case(), 2, hard(10)).first_pairs == 1  # 10^6 < 10^10
+
+
+def test_an_exact_tie_is_not_excluded() -> None:
+    prompts = hard(10**5)  # 10^(5 * 6) against 10^(10 k): equal at k = 3
+    assert not counting_excludes(case(), 3, prompts)
+    assert counting_excludes(case(), 4, prompts)
+    assert 0 <= counted_share(case(), 3, prompts).bound.log < 1e-28  # two grid points
+    assert counting_excludes(case(), 3, prompts, Fraction(1)) is False
+
+
+def test_kappa_of_float32_at_one_hundredth() -> None:
+    found = counting_kappa(case(eps=Fraction(1, 100)), FLOAT32)
+    assert f"{float(found):.3f}" == "4.816"  # where 3 eps in place of eps would give 6.32
+
+
+def test_a_vocabulary_has_at_least_two_tokens() -> None:
+    with pytest.raises(UserError, match="vocabulary"):
+        hard(1)
+
+
+@pytest.mark.parametrize("lipschitz", [Fraction(1, 2), 2, 10, 10**40])
+@pytest.mark.parametrize("norm", ["token", "frobenius"])
+def test_the_plans_invert_each_other(lipschitz: Any, norm: Any) -> None:
+    setting = case(lipschitz=lipschitz, norm=norm)
+    for share in (Fraction(1), Fraction(1, 10**6)):
+        options: Any = {"share": share, "prompts": (FLOAT32,)}
+        best = most_pairs(setting, **options)
+        assert excluded_by(setting, best, **options) is None
+        assert excluded_by(setting, best + 1, **options) is not None
+        pairs = best + 3
+        longer = shortest_prompt(setting, pairs, **options)
+        if longer is None:
+            assert excluded_by(replace(setting, prompt_tokens=10**6), pairs, **options)
+        else:
+            assert longer > setting.prompt_tokens
+            enough = replace(setting, prompt_tokens=longer)
+            assert excluded_by(enough, pairs, **options) is None
+            fewer = replace(setting, prompt_tokens=longer - 1)
+            assert excluded_by(fewer, pairs, **options) is not None
+        floor = error_floor(setting, pairs, **options)
+        assert floor.excluded is not None
+        assert floor.excluded >= setting.eps * Fraction(999, 1000)
+        assert excluded_by(replace(setting, eps=floor.excluded), pairs, **options)
+        assert excluded_by(replace(setting, eps=floor.not_excluded), pairs, **options) is None
+        tokens = longest_answers(setting, pairs, **options)
+        assert tokens < setting.tokens
+        assert excluded_by(replace(setting, tokens=tokens + 1), pairs, **options)
+
+
+def test_the_winner_is_named() -> None:
+    assert excluded_by(case(lipschitz=Fraction(1, 2)), 1) == "one centre"
+    assert excluded_by(case(), 40) == "lipschitz"
+    assert excluded_by(case(lipschitz=10**40), 40) is None
+    assert excluded_by(case(lipschitz=10**40), 40, prompts=(FLOAT32,)) == "float32"
+    assert excluded_by(case(), 0) is None
+
+
+def test_a_share_is_exact_and_in_range() -> None:
+    with pytest.raises(TypeError, match="Fraction"):
+        excluded_by(case(), 1, share=0.5)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="share"):
+        excluded_by(case(), 1, share=Fraction(2))

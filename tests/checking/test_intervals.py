@@ -15,6 +15,7 @@ from flint import arb, ctx, fmpq
 from hypothesis import example, given, seed
 from hypothesis import strategies as st
 
+from promptlimits.checking import intervals
 from promptlimits.checking.intervals import DIGITS, Interval, log_of
 
 TRUTH_BITS = 5000
@@ -299,3 +300,10 @@ def test_nothing_but_the_standard_library() -> None:
         "sys.exit(str(loaded) if loaded else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [2**1000 + 1, -(2**1000) - 1, 3**900, 5])
+def test_leading_bits_enclose_the_number(number: int) -> None:
+    leading, shift = intervals._leading(number, 20)
+    assert (leading.low < leading.high) is (number != 5)
+    assert Fraction(leading.low) <= Fraction(number, 2**shift) <= Fraction(leading.high)

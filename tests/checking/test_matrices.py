@@ -7,7 +7,7 @@ from math import floor, isqrt
 
 import numpy as np
 import pytest
-from flint import arb, ctx
+from flint import arb, arb_mat, ctx
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
@@ -222,3 +222,17 @@ def test_a_large_matrix_in_seconds() -> None:
     norm = Fraction(float(np.linalg.norm(matrix.astype(np.float64), 2)))
     assert proves_norm_at_most(matrix, norm * (1 + HAIR))
     assert not proves_norm_at_most(matrix, norm * (1 - HAIR))
+
+
+@pytest.mark.parametrize(
+    ("share", "proved"), [(-1.1, False), (-0.9, True), (0.9, True), (1.1, False)]
+)
+def test_the_residual_is_held_against_the_shift(
+    share: float, proved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 x 1, no Gram matrix, t = 1, s = 2^-33: the guess R^2 may differ from 1 - s by s."""
+    shift = 2.0**-33
+    guess = np.array([[np.sqrt(1 - shift + share * shift)]])
+    monkeypatch.setattr(np.linalg, "cholesky", lambda given: guess)
+    with ctx.workprec(160):
+        assert matrices._residual_is_small(arb_mat(1, 1), arb(1), 2**20) is proved

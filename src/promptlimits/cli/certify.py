@@ -35,16 +35,12 @@ def certify(
     out: Annotated[Path, typer.Option("--out", help="File for the certificate.")],
     target_radius: Annotated[
         str | None,
-        typer.Option(
-            "--target-radius", help="Largest norm of a target; --radius if not given."
-        ),
+        typer.Option("--target-radius", help="Largest norm of a target; --radius if not given."),
     ] = None,
     prompt_tokens: Annotated[
         int, typer.Option("--prompt-tokens", help="Tokens of the prompt.")
     ] = 20,
-    tokens: Annotated[
-        int, typer.Option("--tokens", help="Hidden states read of each input.")
-    ] = 1,
+    tokens: Annotated[int, typer.Option("--tokens", help="Hidden states read of each input.")] = 1,
     pairs: Annotated[
         int | None,
         typer.Option("--pairs", help="Pairs whose share is limited; the thresholds if not given."),

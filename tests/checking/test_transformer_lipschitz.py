@@ -42,10 +42,10 @@ def certificate(weights: TransformerWeights, *, prompt_only: bool = False) -> di
     [
         {},
         {"dim": 1, "hidden": 0},
-        {"layers": 3, "heads": 3, "dim": 4},
+        {"layers": 2, "heads": 3, "dim": 4},
         {"layers": 2, "biases": True, "masked": False, "hidden": 5},
     ],
-    ids=["small", "one number", "three layers", "biases"],
+    ids=["small", "one number", "three heads", "biases"],
 )
 @pytest.mark.parametrize("prompt_only", [False, True])
 def test_true_certificates_pass(changes: dict[str, Any], prompt_only: bool) -> None:
@@ -109,9 +109,9 @@ def test_numbers_that_prove_too_little_are_refused() -> None:
     wide = layer["change"] | {"own": float(1).hex()}
     with pytest.raises(UserError, match="at most 1"):
         check(forged(layers=[layer | {"change": wide}]), weights=weights)
-    narrow = layer["change"] | {"heads": [(1e-9).hex()] * 2}
+    far = layer["change"] | {"reaches": [(1e3).hex()] * 2}
     with pytest.raises(RunFailed, match="limit is too low"):
-        check(forged(layers=[layer | {"change": narrow}]), weights=weights)
+        check(forged(layers=[layer | {"change": far}]), weights=weights)
     with pytest.raises(RunFailed, match="length is too small"):
         check(forged(radius="2"), weights=weights)
     with pytest.raises(RunFailed, match="higher than its numbers"):

@@ -66,13 +66,13 @@ _CONTEXTS: Final = "nats that tell contexts of all lengths apart (log C_in)"
 _SPREAD: Final = "what dropping the context can change, at most (S)"
 _WHOLE_TEXTS: Final = (
     (
-        "The mean-field map of the whole transformer has the given Lipschitz constant for W_q on the "
-        "measures on the ball of the given radius."
+        "The mean-field map of the whole transformer has the given Lipschitz constant for W_q on "
+        "the measures on the ball of the given radius."
     ),
     "All tokens of prompts and queries lie in that ball.",
     (
-        "Targets are drawn uniformly from the family of the theorem, and whole outputs, the prompt's "
-        "own included, are compared in W_q."
+        "Targets are drawn uniformly from the family of the theorem, and whole outputs, the "
+        "prompt's own included, are compared in W_q."
     ),
 )
 _LAST_TEXTS: Final = (

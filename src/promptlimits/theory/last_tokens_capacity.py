@@ -16,7 +16,8 @@ So it is below 1 for k > K, K polynomial in 1/delta and hardly dependent on d.
 
 *Proof.* (1) Sampling: for mu on the r-ball there are n points of its support whose uniform
 measure mu^ has |Gamma_mu(x) - Gamma_mu^(x)| <= 2 r ||V|| e^(2 ||A|| r^2)/sqrt(n) for all
-|x| <= r at once. With w = A x, a = ||A|| r: e^(w.y) = <F(w/c), F(c y)> in Fock space, c^2 = a/r, both norms at
+|x| <= r at once. With w = A x, a = ||A|| r: e^(w.y) = <F(w/c), F(c y)> in Fock space,
+c^2 = a/r, both norms at
 most e^(ar/2). The mean of n draws of F(c y) (x) (1, y/r) has variance at most 2 e^(ar)/n, so some
 draw is within sqrt(2) e^(ar/2)/sqrt(n). N/Z - N^/Z^ = ((N - N^) - (Z - Z^) N^/Z^)/Z with
 Z >= e^(-ar), |N^/Z^| <= r gives 2 r e^(2ar)/sqrt(n). The same for alpha mu + (1 - alpha) xi and
@@ -25,9 +26,11 @@ weights, by Cauchy-Schwarz: sum of g_l times the errors <= S/sqrt(n).
 (2) Masked: the trajectories of prompt tokens do not depend on the query. Put n sampled ones, of
 the same total weight, for all of them: query tokens move by E_l <= Lambda_l ((1 + B_l) E_(l-1) +
 s_l), in all at most delta_1. (3) Move the n atoms of each layer to a net at eta_l: delta_2. The
-atoms need not be trajectories any more. (4) Keep lengths m_p < m/beta as they are, beta = delta_3/S; for
+atoms need not be trajectories any more. (4) Keep lengths m_p < m/beta as they are,
+beta = delta_3/S; for
 longer ones drop the query from the context: its softmax mass is at most
-(1 - alpha) e^(2ar) <= beta e^(2ar) and outputs of heads differ by at most 2 r ||V||: S beta = delta_3.
+(1 - alpha) e^(2ar) <= beta e^(2ar) and outputs of heads differ by at most 2 r ||V||:
+S beta = delta_3.
 That makes ceil(m/beta) + 1 <= m S/delta_3 + 2 classes. (5) Each class has one output within delta
 for each query: targets lie in balls of radius eps + delta. []
 

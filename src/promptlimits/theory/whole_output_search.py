@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
+from promptlimits.errors import UserError
+
 _NOTHING: Final = math.inf
-_BLOCK_GRID: Final = tuple(sorted({max(2, round(2 * 1.45**i)) for i in range(34)}))
+_BLOCK_GRID: Final = tuple(sorted({max(2, round(2 * 1.5**i)) for i in range(14)}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +67,20 @@ def best_choice(case: Case) -> Choice:
 
     Returns:
         The choice with the least estimated threshold found.
+
+    Raises:
+        UserError: No choice is allowed: eps is too near half the radius.
     """
     lists = {1, case.largest_list, min(case.largest_list, max(1, case.dim // 2))}
     starts = [_coarse(case, kappa) for kappa in sorted(lists)]
     value, found = min(starts, key=lambda pair: pair[0])
+    if value == _NOTHING:
+        raise UserError(
+            "eps",
+            "leave room for targets that differ",
+            got="one too near half the radius",
+            remedy="take a smaller one",
+        )
     for step in (0.5, 0.25, 0.1, 0.03, 0.01):
         for _ in range(8):
             moved = [(estimate_log_threshold(case, c), c) for c in _neighbours(found, step)]
@@ -87,17 +99,20 @@ def estimate_log_threshold(case: Case, choice: Choice) -> float:
 
 
 def _coarse(case: Case, kappa: int) -> tuple[float, Choice]:
+    # Where few points fit, whole numbers of blocks matter; else a coarse start will do.
+    deltas = [0.48 * 0.8**i for i in range(20)] if case.dim <= 4 else [0.4, 0.25, 0.1, 0.01]
+    thetas = [_short(1 - 0.5 ** (j / 2)) for j in range(1, 16)]
     grid = [
         Choice(
-            delta=_short(0.48 * 0.8**i),
+            delta=delta,
             cover_share=_short(1 - min(0.5, 1 / (case.dim + 1))),
             alphabet=size * kappa,
-            theta=_short(1 - 0.5 ** (j / 2)),
+            theta=theta,
             list_size=kappa,
         )
-        for i in range(24)
-        for size in _BLOCK_GRID[:24]
-        for j in range(1, 20)
+        for delta in map(_short, deltas)
+        for size in (range(2, 16) if case.dim <= 4 else _BLOCK_GRID)
+        for theta in thetas
     ]
     return min(((estimate_log_threshold(case, c), c) for c in grid), key=lambda pair: pair[0])
 

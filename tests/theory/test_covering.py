@@ -1,0 +1,97 @@
+"""Covering numbers: closed forms hold for greedy nets and packings of small sets."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from promptlimits.errors import UserError
+from promptlimits.theory.covering import (
+    ball_covering,
+    ball_packing,
+    covering_from_packing,
+    ellipsoid_covering,
+    greedy_packing,
+    is_net,
+    packing_from_covering,
+    rogers_covering,
+    token_balls_covering,
+    volume_covering,
+)
+from promptlimits.theory.wasserstein import (
+    kloeckner_cover_as_published,
+    nguyen_cover,
+    paired_family,
+)
+
+
+def inside(axes: list[float], count: int) -> np.ndarray:
+    """Points of an ellipsoid, in rows."""
+    generator = np.random.default_rng(len(axes))
+    x = generator.normal(size=(count, len(axes)))
+    x *= generator.uniform(size=(count, 1)) ** (1 / len(axes))
+    return (
+        x
+        / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-9)
+        * axes
+        * np.minimum(1, np.linalg.norm(x, axis=1, keepdims=True))
+    )
+
+
+@pytest.mark.parametrize(
+    ("axes", "eps"),
+    [([1, 1], 0.25), ([2, 0.25], 0.5), ([1, 0.5, 0.125], 0.25), ([1, 1, 1], 0.5), ([4], 0.5)],
+)
+def test_greedy_nets_obey_the_limits(axes: list[float], eps: float) -> None:
+    """A greedy packing of a dense sample has no more points than any packing; it is a net."""
+    points = inside(axes, 5000)
+    taken = greedy_packing(points, eps)
+    assert is_net(points, points[taken], eps)
+    exact = [Fraction(axis) for axis in axes]
+    limits = ellipsoid_covering(semi_axes=exact, eps=Fraction(eps))
+    assert limits.lower.log <= limits.upper.log
+    # N(eps) <= P(eps); a packing at 2 eps needs as many balls of radius eps.
+    assert limits.upper.upper_nats() >= np.log(len(greedy_packing(points, 2 * eps)))
+    if len(set(axes)) == 1:
+        ball = ball_packing(dim=len(axes), radius=exact[0], eps=Fraction(eps))
+        assert ball.upper.upper_nats() >= np.log(len(taken))
+        same = ball_covering(dim=len(axes), radius=exact[0], eps=Fraction(eps)).upper
+        assert limits.upper.upper_nats() == pytest.approx(same.upper_nats(), rel=1e-2)
+
+
+def test_closed_forms_and_laws() -> None:
+    one = ball_covering(dim=6, radius=2, eps=Fraction(1, 2))
+    assert one.lower.proves_at_least(4**6)
+    assert one.upper.proves_at_most(9**6 + 1)
+    assert not one.upper.proves_at_most(9**6 - 1)
+    tokens = token_balls_covering(tokens=3, dim=2, radius=2, eps=Fraction(1, 2))
+    assert tokens.upper.log == one.upper.log
+    assert ball_covering(dim=6, radius=2, eps=2).upper.proves_at_most(1)
+    assert not ball_packing(dim=6, radius=2, eps=2).upper.proves_at_most(1)
+    assert ball_packing(dim=6, radius=2, eps=4).upper.proves_at_most(1)
+    rogers = rogers_covering(dim=64, radius=1, eps=Fraction(1, 100))
+    assert rogers.log < ball_covering(dim=64, radius=1, eps=Fraction(1, 100)).upper.log
+    carried = packing_from_covering(covering_from_packing(one.upper, eps=1), eps=1)
+    assert carried.log == one.upper.log
+    with pytest.raises(ValueError, match="Lemma 3.3"):
+        covering_from_packing(one.lower, eps=1)
+    with pytest.raises(UserError, match="dim"):
+        rogers_covering(dim=2, radius=1, eps=1)
+    segment = volume_covering(
+        dim=1, eps=Fraction(1, 4), volume_ratio=1, enlarged_ratio=Fraction(9, 8)
+    )
+    assert segment.lower.proves_at_least(4)
+    assert segment.upper.proves_at_most(10)
+
+
+def test_measures() -> None:
+    case = {"dim": 3, "radius": 1, "eps": Fraction(1, 10), "order": 2}
+    better = nguyen_cover(**case, improved=True)
+    assert better.log < nguyen_cover(**case, improved=False).log
+    assert kloeckner_cover_as_published(dim=2, eps=Fraction(1, 3)).assumptions[0].holds is False
+    few = paired_family(dim=2, radius=1, eps=Fraction(1, 120))
+    assert few.lower_nats() == 50 / 8
+    with pytest.raises(UserError, match="eps"):
+        paired_family(dim=2, radius=1, eps=1)

@@ -54,7 +54,7 @@ def test_the_table_of_theorem_2a(case: tuple[int, int, int, str, int]) -> None:
     plain = whole_output_capacity(**sizes, largest_list=1)
     assert ours - 0.15 < plain.threshold.upper_log10() <= ours
     if rogers is not None:
-        cited = whole_output_capacity(**sizes, largest_list=1, cover="rogers").threshold  # noqa: E501
+        cited = whole_output_capacity(**sizes, largest_list=1, cover="rogers").threshold
         assert rogers - 0.15 < cited.upper_log10() <= rogers
 
 
@@ -85,7 +85,7 @@ def test_theorem_2a_and_its_twin(case: Any) -> None:
         d,
         lipschitz,
         radius,
-        float(Fraction(eps)),  # noqa: E501
+        float(Fraction(eps)),
         order,
         float(found.delta),
         float(chosen.cover_share),
@@ -337,7 +337,7 @@ def test_nothing_found_exceeds_theorem_w(depth: int, masked: bool) -> None:
             for c in constants
         ]
         found = washout(layers=constants, query_tokens=m, prompt_tokens=prompt_tokens)
-        expected = context_twin.washout(twin, m, prompt_tokens)  # noqa: E501
+        expected = context_twin.washout(twin, m, prompt_tokens)
         assert found.difference.upper_nats() == pytest.approx(math.log(expected), rel=1e-9)
         best = 0.0
         state = [ball(generator, d, prompt_tokens), ball(generator, d, m), ball(generator, d, m)]

@@ -62,6 +62,7 @@ _LAST_INPUTS: Final = {
 }
 _THRESHOLD: Final = "pairs beyond which the share is below 1 (K)"
 _FAMILY: Final = "nats by which a ball misses the family (H)"
+_POINTS: Final = "points of the ball that far apart, (r/s)^d"
 _CONTEXTS: Final = "nats that tell contexts of all lengths apart (log C_in)"
 _SPREAD: Final = "what dropping the context can change, at most (S)"
 _WHOLE_TEXTS: Final = (
@@ -219,7 +220,14 @@ def _check_family(claim: _Whole, bound: RecordedBound) -> RecordedBound:
         inverse, family = family, family.factors[0]
         _require_same_source(inverse, "upper", "1/H", "C_out, words of one point per block")
         require_same(inverse.log, -family.log, "the logarithm of 1/H")
-    _require_plain(family, "lower", _FAMILY, "C_out, words of one point per block")
+    lemma = "C_out, words of one point per block"
+    _require_same_source(family, "lower", _FAMILY, lemma)
+    require_same(len(family.factors), 1, "the number of factors")
+    (points,) = family.factors
+    _require_plain(points, "lower", _POINTS, lemma)
+    require_same(
+        points.log, -grid_point(lambda digits: -_log_points(claim, digits)), "the logarithm of x"
+    )
     _check_blocks(claim)
     require_same(
         family.log, -grid_point(lambda digits: -_log_family(claim, digits)), "the logarithm of H"

@@ -262,6 +262,15 @@ def measure_family(
             log=_grid_lower(log_nats),
             quantity="nats by which a ball misses the family (H)",
             source=C_OUT,
+            # n is a whole number, which (r/s)^d is not: recorded, it ties the certificate to r, s.
+            factors=(
+                LogBound(
+                    direction="lower",
+                    log=_grid_lower(log_points),
+                    quantity="points of the ball that far apart, (r/s)^d",
+                    source=C_OUT,
+                ),
+            ),
         ),
         ball=Fraction(ball),
         alphabet=alphabet,

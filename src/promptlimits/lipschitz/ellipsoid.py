@@ -60,9 +60,10 @@ with reaches s_k > 0, sum_k q_k^2/s_k^2 <= eta^T W_1^T diag(1/s^2) W_1 eta / 4. 
 (I + sum_h W_h) c and a Minkowski sum. MLP: relu(W_1 (c + e) + b_1) = relu(W_1 c + b_1) + D W_1 e
 with D as above.
 
-**From Jacobians to distances.** The domain (each token in a ball) is convex and the map is
-piecewise smooth and locally Lipschitz. At a kink of relu the chain rule holds with some slope in
-[0, 1] (Clarke), so the limits hold along any segment.
+**From Jacobians to distances.** The domain (each token in a ball) is convex. Along a segment
+everything is Lipschitz in t, and relu(z(t)) has the derivative z'(t) where z > 0 and 0 elsewhere,
+for almost every t (z' = 0 almost everywhere on z = 0): the chain rule with slopes in {0, 1}. So
+the limits hold along the segment and integrate.
 
 **Only the prompt moves.** A query's own perturbation starts at 0. All tokens' perturbations lie
 in E(G) as above, a query's besides in an ellipsoid E(G') of its own, propagated with L_own = L_G'.
@@ -310,7 +311,8 @@ def _joined(moved: MatrixBall, middle: MatrixBall, rest: MatrixBall) -> Array:
     scale = 2.0 ** -round(np.log2(size) / 2)
     for ridge in _RIDGES:
         try:
-            factor: Array = np.linalg.cholesky(target + ridge * size * np.eye(dim))
+            raised = target + ridge * size * np.eye(dim)
+            factor = np.asarray(np.linalg.cholesky(raised), dtype=np.float64)
         except np.linalg.LinAlgError:
             continue
         exact = MatrixBall.exact(factor)

@@ -175,8 +175,9 @@ def offsets(queries: Statistics, prompt: Statistics) -> Floats:
     Returns:
         (k, d).
     """
-    share = 1 / (1 + np.exp(prompt.log_weight - queries.log_weight))
-    parts = share[..., None] * queries.mean + (1 - share[..., None]) * prompt.mean
+    whole = np.logaddexp(queries.log_weight, prompt.log_weight)
+    own, other = np.exp(queries.log_weight - whole), np.exp(prompt.log_weight - whole)
+    parts = own[..., None] * queries.mean + other[..., None] * prompt.mean
     return np.asarray(parts.sum(axis=1))
 
 

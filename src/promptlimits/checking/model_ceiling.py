@@ -103,7 +103,7 @@ def check(
         shared = {key: (of_capacity[key], of_counted[key]) for key in _SHARED}
         constant, norm = of_capacity["lipschitz"], of_capacity["norm"]
     what = f"Lipschitz constant of {model.family} from the prompt to the last hidden state"
-    assumptions = _ASSUMPTIONS
+    assumptions: tuple[str, ...] = _ASSUMPTIONS
     if deviation > 0:
         assumptions = (*_ASSUMPTIONS, _trust_region(deviation))
     require_words(bound, quantity=what, source=_SOURCE, assumptions=assumptions)
@@ -213,9 +213,9 @@ class _Composition:
     def _feed_forward(self, facts: dict[str, Any]) -> Interval:
         slope = self.of(_SLOPES[facts["activation"]])
         if facts["gate"] is None:
-            return slope * facts["down"] * facts["up"]
-        gated = slope * facts["down_up"] * facts["gate"]
-        return gated + self.of(facts["down_gate"]) * facts["up"]
+            return slope * self.of(facts["down"] * facts["up"])
+        gated = slope * self.of(facts["down_up"] * facts["gate"])
+        return gated + self.of(facts["down_gate"] * facts["up"])
 
 
 def log_constant(model: ModelClaim, deviation: Fraction, digits: int) -> Interval:

@@ -138,48 +138,36 @@ class _Prover:
             _norm(block[key], tensors.norms.get(key), self._named(key))
         self._require(proves_norm_at_most(tensors.output, attention["output"]), "the output matrix")
         shared = tensors.heads // tensors.groups
-        proved: set[tuple[int, str, Fraction]] = set()
         for head, recorded in enumerate(attention["heads"]):
-            self._prove_head(recorded, head, head // shared, size, proved)
+            self._prove_head(recorded, head, head // shared, size)
         self._prove_feed_forward(block["feed_forward"])
 
     def _prove_head(
-        self,
-        recorded: dict[str, Fraction | None],
-        head: int,
-        group: int,
-        size: int,
-        proved: set[tuple[int, str, Fraction]],
+        self, recorded: dict[str, Fraction | None], head: int, group: int, size: int
     ) -> None:
-        """The norms of one head; those of keys and values once for each group."""
+        """The norms of one head."""
         tensors = self._tensors
-        of_head, of_group = (slice(at * size, (at + 1) * size) for at in (head, group))
-        parts = {
-            "value": (tensors.value[of_group], None),
-            "query": (tensors.query[of_head], _rows(tensors.query_bias, of_head)),
-            "key": (tensors.key[of_group], _rows(tensors.key_bias, of_group)),
-        }
-        for part, (matrix, bias) in parts.items():
-            for name, prove in ((part, self._folded), (f"{part}_bias", self._bias)):
-                limit = recorded.get(name)
-                at = (group if part != "query" else tensors.groups + head, name, limit)
-                if limit is None or at in proved:
-                    continue
-                right = (
-                    prove(matrix, limit) if prove == self._folded else prove(matrix, limit, bias)
-                )
+        own, shared = (slice(at * size, (at + 1) * size) for at in (head, group))
+        query, key = tensors.query[own], tensors.key[shared]
+        query_bias, key_bias = _rows(tensors.query_bias, own), _rows(tensors.key_bias, shared)
+        for name, matrix in {"value": tensors.value[shared], "query": query, "key": key}.items():
+            limit = recorded[name]
+            if limit is not None:
+                self._require(self._folded(matrix, limit), f"{name} of head {head + 1}")
+        for name, matrix, bias in (
+            ("query_bias", query, query_bias),
+            ("key_bias", key, key_bias),
+        ):
+            limit = recorded[name]
+            if limit is not None:
+                right = _chain_norm([], matrix, bias, self._first, limit)
                 self._require(right, f"{name} of head {head + 1}")
-                proved.add(at)
         if recorded["logit"] is not None:
-            self._prove_logits(recorded, parts["query"], parts["key"][0], head)
+            self._prove_logits(recorded, (query, query_bias), key, head)
 
     def _folded(self, matrix: Array, limit: Fraction, norm: Gain | None = None) -> bool:
         product = matrix * _gain(norm or self._first)
         return proves_norm_at_most(product, limit - _error(product))
-
-    def _bias(self, matrix: Array, limit: Fraction, bias: Array | None) -> bool:
-        """|W beta + b| <= limit."""
-        return _chain_norm([], matrix, bias, self._first, limit)
 
     def _prove_logits(
         self,

@@ -229,10 +229,10 @@ def _up(value: Fraction) -> float:
 
 def _lines(name: str, ceiling: ModelCeiling, storage: str, *, layers: bool) -> list[str]:
     model, threshold = ceiling.model, ceiling.threshold
+    facts = model.facts
     lines = [
-        f"{name}: {model.facts.family}, {len(model.facts.blocks)} blocks of width "
-        f"{model.facts.dim}",
-        f"Proved: the map from the prompt to the last hidden state has a Lipschitz constant of "
+        f"{name}: {facts.family}, {len(facts.blocks)} blocks of width {facts.dim}",
+        "Proved: the map from the prompt to the last hidden state has a Lipschitz constant of",
         f"at most 10^{model.bound.upper_log10():.2f} (token norm, prompts of any length).",
         "Assumed:",
         *(f"  - {assumption.text}" for assumption in model.bound.assumptions),

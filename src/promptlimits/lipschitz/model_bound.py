@@ -145,7 +145,7 @@ def model_bound(
     Raises:
         ZeroDivisionError: A norm has eps 0 and there is no trust region: no constant exists.
     """
-    assumptions = (EXACT_MODEL, PROMPT_IN_FRONT, DOUBLE_ARITHMETIC)
+    assumptions: tuple[Assumption, ...] = (EXACT_MODEL, PROMPT_IN_FRONT, DOUBLE_ARITHMETIC)
     if deviation > 0:
         assumptions = (*assumptions, trust_region(deviation))
     _require_positive_deviations(facts, deviation)

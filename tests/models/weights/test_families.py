@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.reference.block_forward import hidden_states
 from transformers import AutoConfig, AutoModel
 
 from promptlimits.models.weights.checkpoint import FAMILIES, open_checkpoint
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
-from tests.reference.block_forward import hidden_states
 
 CASES = {
     "bert": {},

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from promptlimits.lipschitz.block import (
     AttentionWeights,
     Block,
@@ -96,18 +99,21 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
         )
 
     def attention(layer: int) -> AttentionWeights:
-        matrices = {
-            part: weights.read(f"{part}_weight", dim, dim, layer=layer).reshape(heads, size, dim)
-            for part in ("query", "key", "value")
-        }
-        biases = {
-            f"{part}_bias": weights.read(f"{part}_bias", dim, layer=layer).reshape(heads, size)
-            for part in ("query", "key", "value")
-        }
+        def matrix(part: str) -> NDArray[np.float64]:
+            stored = weights.read(f"{part}_weight", dim, dim, layer=layer)
+            return stored.reshape(heads, size, dim)
+
+        def bias(part: str) -> NDArray[np.float64]:
+            return weights.read(f"{part}_bias", dim, layer=layer).reshape(heads, size)
+
         output = weights.read("output_weight", dim, dim, layer=layer)
         return AttentionWeights(
-            **matrices,
-            **biases,
+            query=matrix("query"),
+            key=matrix("key"),
+            value=matrix("value"),
+            query_bias=bias("query"),
+            key_bias=bias("key"),
+            value_bias=bias("value"),
             output=output.reshape(dim, heads, size).transpose(1, 0, 2),
             output_bias=weights.read("output_bias", dim, layer=layer),
             scale_squared=Fraction(1, size),

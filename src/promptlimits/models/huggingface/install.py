@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from promptlimits.models.cache import Progress, build_once, built, no_progress
@@ -34,16 +33,18 @@ def install(
     require_consent(entry, accepted=accept_terms)
 
     def build(directory: Path) -> None:
-        from promptlimits.models.huggingface import convert
-
         files = directory / "fetched"
         files.mkdir()
         fetch(entry, files, on_progress=on_progress)
         gguf = files / "model.gguf"
-        convert.convert_gguf(gguf, directory, name=entry.name, on_progress=on_progress)
-        licence = files / entry.files[0].name
-        licence.replace(directory / licence.name)
-        shutil.rmtree(files)
+        if gguf.exists():
+            from promptlimits.models.huggingface import convert
+
+            convert.convert_gguf(gguf, directory, name=entry.name, on_progress=on_progress)
+            gguf.unlink()
+        for file in sorted(files.iterdir()):
+            file.replace(directory / file.name)
+        files.rmdir()
 
     return build_once(
         entry.cache_name,

@@ -1,0 +1,171 @@
+"""`promptlimits certify`: a checkpoint's certificate, and every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
+
+Call = Callable[..., Any]
+RIGHT = ("--radius", "1", "--eps", "0.1", "--out", "c.json", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_causal_lm(
+        tmp_path_factory.mktemp("made") / "small", "gpt2", dim=16, layers=2, heads=2
+    )
+
+
+@pytest.fixture
+def small(made: Path, here: Path) -> Path:
+    """A small model in the folder that commands are run in."""
+    return Path(shutil.copytree(made, here / "small"))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_checkpoint_gets_a_certificate_that_is_checked_from_its_weights(call: Call) -> None:
+    ended = call("certify", "small", *RIGHT, "--layers")
+    assert ended.code == 0, ended
+    assert "at most 10^" in ended.out
+    assert "the Lipschitz bound says nothing here" in ended.out
+    assert "\n    2  " in ended.out
+    checked = call("check", "c.json", "--model", "small", "--quiet")
+    assert checked.code == 0, checked
+    assert checked.out.startswith("ok: the map from the prompt to the last hidden state of small")
+
+
+@pytest.mark.usefixtures("small")
+def test_json_has_both_limits_and_the_winner(call: Call) -> None:
+    ended = call("certify", "small", *RIGHT, "--json", "--pairs", "300")
+    assert ended.code == 0, ended
+    record = json.loads(ended.out)
+    assert record["winner"] == "counting"
+    assert record["lipschitz_says_nothing"] is True
+    assert record["by_lipschitz"]["kappa"] > record["by_counting"]["kappa"]
+    assert record["by_lipschitz"]["share_pairs"] == 300
+    assert record["blocks"] == len(record["layers"]) == 2
+    assert json.loads(Path("c.json").read_text())["kind"] == "model_ceiling"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_trust_region_is_stated(call: Call) -> None:
+    wide = json.loads(call("certify", "small", *RIGHT, "--json").out)
+    near = json.loads(call("certify", "small", *RIGHT, "--json", "--least-deviation", "1/2").out)
+    assert near["lipschitz"]["log10"] < wide["lipschitz"]["log10"]
+    assert any("at least 1/2" in item["text"] for item in near["assumptions"])
+    assert not any("deviation" in item["text"] for item in wide["assumptions"])
+
+
+def test_an_encoder_is_certified_and_lipschitz_may_win(call: Call, here: Path) -> None:
+    # With a wide trust region and weights near zero the constant is small: Lipschitz wins.
+    tiny_encoder(here / "encoder", dim=16, layers=1, heads=2, init_scale=1e-3)
+    tensors = load_file(here / "encoder" / "model.safetensors")
+    for key in tensors:
+        if "LayerNorm" not in key:
+            tensors[key] *= 1e-3
+    save_file(tensors, here / "encoder" / "model.safetensors", metadata={"format": "pt"})
+    ended = call("certify", "encoder", *RIGHT, "--least-deviation", "2", "--prompt-tokens", "2")
+    assert ended.code == 0, ended
+    assert "Lipschitz wins" in ended.out
+
+
+def test_an_encoder_is_refused_where_tokens_are_predicted(call: Call, here: Path) -> None:
+    tiny_encoder(here / "encoder", dim=16, layers=1, heads=2)
+    ended = call("fit", "--model", "encoder", "--pairs", "pairs.csv", "--out", "o", "--quiet")
+    ended.says(2, "encoder")
+
+
+OPTIONS = {
+    "radius of 0": (("--radius", "0"), ("--radius", "above 0")),
+    "negative radius": (("--radius", "-1"), ("--radius", "-1")),
+    "radius is no number": (("--radius", "wide"), ("--radius", "wide")),
+    "infinite radius": (("--radius", "inf"), ("--radius", "inf")),
+    "radius is NaN": (("--radius", "nan"), ("--radius", "nan")),
+    "radius by zero": (("--radius", "1/0"), ("--radius",)),
+    "radius of a million digits": (("--radius", "1e-9999999"), ("--radius",)),
+    "eps of 0": (("--eps", "0"), ("--eps", "above 0")),
+    "eps is the radius": (("--eps", "1"), ("--eps", "below the radius")),
+    "eps above the targets": (
+        ("--eps", "0.5", "--target-radius", "1/4"),
+        ("--eps", "below the radius"),
+    ),
+    "negative deviation": (("--least-deviation", "-1"), ("--least-deviation",)),
+    "no prompt": (("--prompt-tokens", "0"), ("--prompt-tokens", "1 or more")),
+    "no tokens": (("--tokens", "0"), ("--tokens",)),
+    "no pairs": (("--pairs", "0"), ("--pairs",)),
+    "storage": (("--storage", "float13"), ("float13",)),
+    "out is a folder": (("--out", "."), ("--out",)),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.usefixtures("small")
+def test_mistakes_in_options_are_one_line(case: str, call: Call) -> None:
+    options, words = OPTIONS[case]
+    call("certify", "small", *RIGHT, *options).says(2, *words)
+    assert not Path("c.json").exists()
+
+
+def poison(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    tensors["transformer.h.0.mlp.c_fc.bias"][0] = torch.nan
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def forget(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    del tensors["transformer.ln_f.weight"]
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def truncate(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def rename_family(model: Path) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "frob"}))
+
+
+MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "NaN": (poison, ("transformer.h.0.mlp.c_fc.bias", "NaN")),
+    "missing": (forget, ("transformer.ln_f.weight",)),
+    "truncated": (truncate, ("truncated", "model.safetensors")),
+    "family": (rename_family, ("'frob'", "gpt2")),
+    "pickle": (
+        lambda model: (model / "model.safetensors").rename(model / "pytorch_model.bin"),
+        ("pickle",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_faulty_models_are_one_line(case: str, call: Call, small: Path) -> None:
+    spoil, words = MODELS[case]
+    spoil(small)
+    call("certify", "small", *RIGHT).says(2, "small", *words)
+
+
+def test_no_such_model(call: Call) -> None:
+    call("certify", "nowhere/at/all", *RIGHT, "--offline").says(2, "nowhere")
+
+
+@pytest.mark.usefixtures("small")
+def test_interruption_leaves_no_certificate(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("promptlimits.lipschitz.model_bound.block_facts", interrupt)
+    ended = call("certify", "small", *RIGHT)
+    assert ended.code == 130
+    assert not Path("c.json").exists()

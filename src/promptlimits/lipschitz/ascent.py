@@ -83,7 +83,7 @@ def ascend(
     domain: Domain,
     steps: int,
     rate: float,
-    polish: int = 8,
+    polish: int,
 ) -> Ascent:
     """Joint ascent of |J(X) eta| over the point (Adam, projected) and the direction.
 
@@ -259,13 +259,22 @@ def search(
         forward, points, directions, domain=domain, steps=share, rate=first[0], polish=2
     )
     history = [_best(reached, groups)]
-    for rate, noise in others:
+    for number, (rate, noise) in enumerate(others, 1):
         points, directions = _disturbed(reached, noise, domain, groups, generator)
-        reached = ascend(forward, points, directions, domain=domain, steps=share, rate=rate)
+        reached = ascend(
+            forward,
+            points,
+            directions,
+            domain=domain,
+            steps=share,
+            rate=rate,
+            polish=8 if number == len(others) else 2,
+        )
         history.append(_best(reached, groups))
     return replace(reached, history=torch.cat(history).cummax(dim=0).values)
 
 
 def _best(reached: Ascent, groups: int) -> Tensor:
     """The history of each group's best start."""
-    return reached.history.unflatten(1, (groups, -1)).amax(dim=2)
+    grouped: Tensor = reached.history.unflatten(1, (groups, -1))
+    return grouped.amax(dim=2)

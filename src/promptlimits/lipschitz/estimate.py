@@ -104,7 +104,7 @@ def largest_jacobian_norm(
 ) -> JacobianEstimate:
     """Search the token balls for the largest Jacobian norm of a map.
 
-    Cost: `steps` + 30 forward passes of the batch of starts, and 20 of 4 directions for each
+    Cost: `steps` + 18 forward passes of the batch of starts, and 20 of 4 directions for each
     token, each with a forward-mode tangent and a backward pass through both.
 
     Args:

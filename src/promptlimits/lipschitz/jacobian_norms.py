@@ -37,8 +37,10 @@ def size(changes: Tensor, norm: Norm) -> Tensor:
         Shape (...).
     """
     if norm == "frobenius":
-        return changes.flatten(-2).norm(dim=-1)
-    return changes.norm(dim=-2).amax(dim=-1)
+        whole: Tensor = changes.flatten(-2).norm(dim=-1)
+        return whole
+    columns: Tensor = changes.norm(dim=-2)
+    return columns.amax(dim=-1)
 
 
 def best_direction(gradient: Tensor, norm: Norm, fallback: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ def output_changes(forward: Forward, points: Tensor, directions: Tensor) -> Tens
     with warnings.catch_warnings():
         # The first forward-mode product of a process makes torch script a module of its own.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script`", DeprecationWarning)
-        _, changes = torch.func.jvp(forward, (points,), (directions,))
+        changes: Tensor = torch.func.jvp(forward, (points,), (directions,))[1]
     return changes
 
 

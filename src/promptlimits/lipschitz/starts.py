@@ -10,6 +10,7 @@ The tokens of a start lie in the ball, and no two starts are equal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -38,19 +39,20 @@ def project(points: Tensor, radius: float | Tensor) -> Tensor:
         The nearest point of the product of balls. A relative 1e-15 is taken off the radius, so
         that the rounding of the division leaves no token outside.
     """
-    norms = points.norm(dim=-2, keepdim=True)
+    norms: Tensor = points.norm(dim=-2, keepdim=True)
     inside = torch.as_tensor(radius, dtype=points.dtype, device=points.device)
     inside = inside * (1 - 8 * torch.finfo(points.dtype).eps)
     return points * (inside / torch.maximum(norms, inside))
 
 
 def _unit(points: Tensor) -> Tensor:
-    return points / points.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(points.dtype).tiny)
+    norms: Tensor = points.norm(dim=-2, keepdim=True)
+    return points / norms.clamp_min(torch.finfo(points.dtype).tiny)
 
 
 def _gaussian(draw: Draw, count: int, dim: int, tokens: int) -> Tensor:
     """Independent tokens whose lengths are about 0.7 of the radius."""
-    return 0.7 * draw((count, dim, tokens)) / dim**0.5
+    return 0.7 * draw((count, dim, tokens)) / math.sqrt(dim)
 
 
 def _boundary(draw: Draw, count: int, dim: int, tokens: int) -> Tensor:
@@ -60,7 +62,7 @@ def _boundary(draw: Draw, count: int, dim: int, tokens: int) -> Tensor:
 
 def _clustered(draw: Draw, count: int, dim: int, tokens: int) -> Tensor:
     """All tokens near one point of the sphere."""
-    return _unit(draw((count, dim, 1))) + _SPREAD * draw((count, dim, tokens)) / dim**0.5
+    return _unit(draw((count, dim, 1))) + _SPREAD * draw((count, dim, tokens)) / math.sqrt(dim)
 
 
 def _tied(draw: Draw, count: int, dim: int, tokens: int) -> Tensor:
@@ -74,13 +76,13 @@ def _two_clusters(draw: Draw, count: int, dim: int, tokens: int) -> Tensor:
     """Tokens near two opposite points of the sphere, each side about half of them."""
     sides = torch.where(draw((count, 1, tokens)) > 0, 1.0, -1.0)
     centre = _unit(draw((count, dim, 1)))
-    return centre * sides.to(centre.dtype) + _SPREAD * draw((count, dim, tokens)) / dim**0.5
+    return centre * sides.to(centre.dtype) + _SPREAD * draw((count, dim, tokens)) / math.sqrt(dim)
 
 
 def _near_duplicates(draw: Draw, count: int, dim: int, tokens: int) -> Tensor:
     """Tokens of the sphere, each with a twin almost equal to it."""
     half = _unit(draw((count, dim, (tokens + 1) // 2)))
-    return half.repeat(1, 1, 2)[:, :, :tokens] + _NEAR * draw((count, dim, tokens)) / dim**0.5
+    return half.repeat(1, 1, 2)[:, :, :tokens] + _NEAR * draw((count, dim, tokens)) / math.sqrt(dim)
 
 
 KINDS: Final = {
@@ -100,7 +102,7 @@ def _aligned(draw: Draw, count: int, tokens: int, directions: Tensor) -> Tensor:
     which = draw((count, tokens, choices)).argmax(dim=-1)
     signs = torch.where(draw((count, 1, tokens)) > 0, 1.0, -1.0).to(directions.dtype)
     chosen = _unit(directions)[:, which].movedim(0, 1)
-    return chosen * signs + _SPREAD * draw((count, dim, tokens)) / dim**0.5
+    return chosen * signs + _SPREAD * draw((count, dim, tokens)) / math.sqrt(dim)
 
 
 def starting_points(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from promptlimits.cli.certify import raised
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
 
 Call = Callable[..., Any]
@@ -154,6 +155,14 @@ def test_faulty_models_are_one_line(case: str, call: Call, small: Path) -> None:
     spoil, words = MODELS[case]
     spoil(small)
     call("certify", "small", *RIGHT).says(2, "small", *words)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(44.2017, "44.21"), (44.2, "44.21"), (-0.129, "-0.12"), (3.0, "3.00")]
+)
+def test_limits_are_shown_rounded_up(value: float, shown: str) -> None:
+    # The double 44.2 is a little above 44.2.
+    assert raised(value, 2) == shown
 
 
 def test_no_such_model(call: Call) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ _INPUTS: Final = {
     "vector_counting",
 }
 _SHARED: Final = ("dim", "prompt_tokens", "tokens", "radius", "eps")
+_LOG_10: Final = Fraction(2302585092994045684, 10**18)  # rounded down
 _SLOPES: Final = {
     "gelu": Fraction(113, 100),
     "gelu_tanh": Fraction(113, 100),
@@ -121,7 +123,7 @@ def check(
         from promptlimits.checking.model_weights import prove_norms
 
         prove_norms(model, weights, digest=digest, on_progress=on_progress)
-    size = bound.log / Fraction(2302585092994045684, 10**18)  # shown with two decimals
+    size = Fraction(ceil(100 * bound.log / _LOG_10), 100)  # of two decimals, rounded up
     return (
         f"the map from the prompt to the last hidden state of {name} ({model.family}, "
         f"{len(model.blocks)} blocks) has a Lipschitz constant of at most 10^{float(size):.2f}; "

@@ -148,11 +148,22 @@ def _attention(record: Any) -> dict[str, Any]:
             for head in heads
         ],
         "output": exact_fraction(record["output"], least=0),
-        "head_dim": whole(record["head_dim"], 1),
+        "head_dim": _head_dim(record["head_dim"], norms),
         "scale_squared": exact_fraction(record["scale_squared"], above=0),
         "rotary": rotary,
         **norms,
     }
+
+
+def _head_dim(value: Any, norms: dict[str, Any]) -> int | None:
+    """The width of a head, which matters where queries and keys are normalised."""
+    if (norms["query_norm"] is None) != (norms["key_norm"] is None):
+        raise ValueError("queries and keys are normalised both or not at all")
+    if norms["query_norm"] is not None:
+        return whole(value, 1)
+    if value is not None:
+        raise ValueError("a width that nothing is computed from")
+    return None
 
 
 def _feed_forward(record: Any) -> dict[str, Any]:

@@ -120,10 +120,11 @@ class _Prover:
         block, tensors = self._block, self._tensors
         attention = block["attention"]
         size = len(tensors.query) // tensors.heads
+        normalised = size if "query_norm" in tensors.norms else None
         for found, expected, what in (
             (block["arrangement"], tensors.arrangement, "the arrangement"),
             (len(attention["heads"]), tensors.heads, "the number of heads"),
-            (attention["head_dim"], size, "the width of a head"),
+            (attention["head_dim"], normalised, "the width of a head"),
             (attention["scale_squared"], tensors.scale_squared, "the factor on logits"),
             (attention["rotary"], tensors.rotary, "the kind of positions"),
             (block["feed_forward"]["activation"], tensors.activation, "the activation"),

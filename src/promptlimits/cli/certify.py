@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -233,7 +234,7 @@ def _lines(name: str, ceiling: ModelCeiling, storage: str, *, layers: bool) -> l
     lines = [
         f"{name}: {facts.family}, {len(facts.blocks)} blocks of width {facts.dim}",
         "Proved: the map from the prompt to the last hidden state has a Lipschitz constant of",
-        f"at most 10^{model.bound.upper_log10():.2f} (token norm, prompts of any length).",
+        f"at most 10^{raised(model.bound.upper_log10(), 2)} (token norm, prompts of any length).",
         "Assumed:",
         *(f"  - {assumption.text}" for assumption in model.bound.assumptions),
         "",
@@ -264,12 +265,18 @@ def _lines(name: str, ceiling: ModelCeiling, storage: str, *, layers: bool) -> l
     if layers:
         lines += ["", "block   log10 of the sensitivity behind it"]
         lines += [
-            f"{number:5}   {bound.upper_log10():10.2f}"
+            f"{number:5}   {raised(bound.upper_log10(), 2):>10}"
             for number, bound in enumerate(model.layers, start=1)
         ]
     return lines
 
 
 def _row(label: str, kappa: Fraction, first: int, pairs: int, share: float) -> str:
-    start = f"{label:14} {_up(kappa):9.4g}   {first:>8,} pairs"
-    return f"{start}   10^{share:.4g} at {pairs:,} pairs"
+    start = f"{label:14} {raised(_up(kappa), 3):>9}   {first:>8,} pairs"
+    return f"{start}   10^{raised(share, 1)} at {pairs:,} pairs"
+
+
+def raised(value: float, decimals: int) -> str:
+    """An upper limit with so many decimals, rounded up: what is shown is proved, too."""
+    step = Decimal(1).scaleb(-decimals)
+    return str(Decimal(value).quantize(step, rounding=ROUND_CEILING))

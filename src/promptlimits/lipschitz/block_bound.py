@@ -123,7 +123,7 @@ def least_deviation(norm: NormFacts, deviation: Fraction) -> arb:
     return to_ball(norm.eps + deviation * deviation).sqrt()
 
 
-def known(value: float | None) -> arb:
+def known(value: float | int | None) -> arb:
     """A norm that the form of a sublayer calls for.
 
     Raises:
@@ -139,7 +139,7 @@ def _projection(
     bias: float | None,
     behind: NormFacts | None,
     *,
-    head_dim: int,
+    head_dim: int | None,
     radius: arb,
     deviation: Fraction,
 ) -> tuple[arb, arb]:
@@ -147,7 +147,7 @@ def _projection(
     if behind is None:
         return known(norm) * radius + known(bias), known(norm)
     gain = known(behind.gain)
-    return arb(head_dim).sqrt() * gain, known(norm) * gain / least_deviation(behind, deviation)
+    return known(head_dim).sqrt() * gain, known(norm) * gain / least_deviation(behind, deviation)
 
 
 def head_factors(

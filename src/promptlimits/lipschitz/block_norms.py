@@ -94,7 +94,7 @@ class AttentionFacts:
     Attributes:
         heads: One for each query head.
         output: ||W_o|| of all heads side by side.
-        head_dim: s.
+        head_dim: s where queries and keys are normalised, else None.
         scale_squared: Square of the factor on the logits.
         rotary: Whether positions turn keys and queries.
         query_norm: Norm over queries, or None.
@@ -103,7 +103,7 @@ class AttentionFacts:
 
     heads: tuple[HeadFacts, ...]
     output: float
-    head_dim: int
+    head_dim: int | None
     scale_squared: Fraction
     rotary: bool
     query_norm: NormFacts | None
@@ -209,7 +209,7 @@ def _attention_facts(weights: AttentionWeights, norm: NormWeights) -> AttentionF
     return AttentionFacts(
         heads=head(weights, norm, values),
         output=_limit(MatrixBall.exact(side_by_side)),
-        head_dim=weights.query.shape[1],
+        head_dim=None if weights.query_norm is None else weights.query.shape[1],
         scale_squared=weights.scale_squared,
         rotary=weights.rotary is not None,
         query_norm=_maybe_facts(weights.query_norm),

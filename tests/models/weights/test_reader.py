@@ -135,7 +135,8 @@ def test_what_is_broken_is_refused_in_one_line(case, model):
     with pytest.raises(UserError) as caught:
         all_blocks(model)
     said = str(caught.value)
-    assert "\n" not in said and all(word in said for word in words), said
+    assert "\n" not in said
+    assert all(word in said for word in words), said
 
 
 def test_positions_that_do_more_than_turn_are_refused(tmp_path):

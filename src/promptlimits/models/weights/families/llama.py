@@ -1,4 +1,4 @@
-"""Llama, SmolLM2, Mistral and Qwen2: RMSNorm in front, RoPE, grouped heads, gated feed-forward.
+"""Llama, SmolLM2 and Qwen2: RMSNorm in front, RoPE, grouped heads, gated feed-forward.
 
 Qwen2 has biases on queries, keys and values; they are read wherever they are found.
 """

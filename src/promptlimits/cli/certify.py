@@ -180,10 +180,14 @@ def _prove(
 
 def _located(reference: str, *, offline: bool, listener: LiveListener) -> tuple[str, Path]:
     """A directory is taken as it is: finding others needs libraries that take seconds."""
+    from promptlimits.models.cache import built
     from promptlimits.models.catalog import find_entry
 
-    path = Path(reference)
-    if find_entry(reference) is None and reference.strip() and path.is_dir():
+    entry, path = find_entry(reference), Path(reference)
+    ready = None if entry is None else built(entry.cache_name)
+    if entry is not None and ready is not None:
+        return entry.name, ready
+    if entry is None and reference.strip() and path.is_dir():
         return path.resolve().name, path
     from promptlimits.models.huggingface.locate import locate
 

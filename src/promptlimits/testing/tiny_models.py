@@ -97,8 +97,9 @@ _FAMILIES: Final[dict[str, tuple[str, Callable[[Mapping[str, int]], dict[str, An
     "qwen2": ("qwen2", _llama),
 }
 
-FAMILIES: Final = tuple(_FAMILIES)
-"""Names that `tiny_causal_lm` takes."""
+FAMILIES: Final = tuple(family for family in _FAMILIES if family != "qwen2")
+"""Names that `tiny_causal_lm` takes, but for "qwen2": stock tools add an end marker of their own to
+its tokenizer, so that its tiny model serves for its weights only."""
 
 
 def tiny_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
@@ -151,7 +152,7 @@ def tiny_causal_lm(
 
     Args:
         directory: Made if it does not exist.
-        family: One of `FAMILIES`.
+        family: One of `FAMILIES`, or "qwen2".
         vocab: Words that are one token each.
         dim: D, a multiple of 2 * `heads`.
         layers: Transformer blocks.

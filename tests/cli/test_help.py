@@ -27,7 +27,10 @@ same_typer = pytest.mark.skipif(
     not version("typer").startswith(f"{WRITTEN_WITH}."),
     reason=f"the golden texts have the form that typer {WRITTEN_WITH} gives them",
 )
-COMMANDS = ("", "bracket", "fit", "verify", "check", "report", "models", "models get", "doctor")
+COMMANDS = (
+    *("", "bracket", "fit", "verify", "report", "models", "models get", "doctor"),
+    *("ceiling", "certify", "check", "context", "errata", "plan"),
+)
 
 
 def golden(command: str) -> Path:

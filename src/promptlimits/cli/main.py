@@ -27,6 +27,7 @@ from promptlimits.cli import (
     models,
     plan,
     report,
+    unmemorizable,
     verify,
 )
 from promptlimits.cli.streams import close_quietly, encode_anything, say, warnings_as_notes
@@ -49,6 +50,7 @@ app.command(name="ceiling")(ceiling.ceiling)
 app.command(name="certify")(certify.certify)
 app.command(name="plan")(plan.plan)
 app.command(name="context")(context.context)
+app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.command(name="check")(check.check)
 app.command(name="report")(report.report)
 app.add_typer(models.app, name="models")

@@ -1,0 +1,110 @@
+"""Errors of trained prompts against their length, over what no prompt goes below."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from promptlimits.report.figures.plain_svg import FOUND, PROVED, document, set_axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptErrorData:
+    """What the figure shows.
+
+    Attributes:
+        prompt_tokens: m_p of each point, rising.
+        found: Error of the best trained prompt at each length; empty if none was trained.
+        proved: Error below which no prompt of that length goes; one number for each length.
+        name: What the error is, for the axis.
+        title: Name of the drawing.
+        description: Every number of the drawing in words.
+    """
+
+    prompt_tokens: tuple[int, ...]
+    found: tuple[float, ...]
+    proved: tuple[float, ...]
+    name: str
+    title: str
+    description: str
+
+
+def data(
+    prompt_tokens: Sequence[int], found: Sequence[float], proved: Sequence[float], *, name: str
+) -> PromptErrorData:
+    """Everything the figure shows.
+
+    Args:
+        prompt_tokens: m_p, rising, at least one.
+        found: Errors of trained prompts, or nothing.
+        proved: Floors, one for each length.
+        name: What the error is.
+
+    Returns:
+        The numbers and the words.
+
+    Raises:
+        ValueError: The lists differ in length, are empty, or lengths do not rise.
+    """
+    if not len(prompt_tokens) == len(proved) > 0 or len(found) not in (0, len(proved)):
+        raise ValueError("the figure needs as many errors as lengths, and at least one")
+    if any(b <= a for a, b in itertools.pairwise(prompt_tokens)):
+        raise ValueError("lengths must rise")
+    words = "; ".join(
+        f"{tokens} prompt tokens: "
+        + (f"{found[i]:.6g} found, " if found else "")
+        + f"{proved[i]:.6g} proved"
+        for i, tokens in enumerate(prompt_tokens)
+    )
+    return PromptErrorData(
+        prompt_tokens=tuple(prompt_tokens),
+        found=tuple(map(float, found)),
+        proved=tuple(map(float, proved)),
+        name=name,
+        title="Errors of prompts against prompt length",
+        description=f"{name}. {words}.",
+    )
+
+
+def draw(shown: PromptErrorData, axes: Axes) -> None:
+    """Draw on any matplotlib axes.
+
+    Args:
+        shown: What to draw.
+        axes: Where; its scales, ticks and labels are set here.
+    """
+    places = [math.log2(tokens) for tokens in shown.prompt_tokens]
+    wide = [places[0] - 0.5, *places, places[-1] + 0.5]
+    floor = [shown.proved[0], *shown.proved, shown.proved[-1]]
+    axes.step(wide, floor, where="mid", color=PROVED, linewidth=2.0, zorder=2)
+    if shown.found:
+        axes.plot(places, shown.found, "o", color=FOUND, markersize=7, zorder=3)
+    top = 1.15 * max(*shown.found, *shown.proved, 1e-300)
+    axes.set_ylim(0, top)
+    axes.set_xlim(wide[0], wide[-1])
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([str(tokens) for tokens in shown.prompt_tokens])
+    set_axes(axes, title=shown.title, below="prompt tokens", beside=shown.name)
+    words = (("● found", FOUND, 0.68), ("▬ proved", PROVED, 0.84))
+    for word, colour, place in words if shown.found else words[1:]:
+        axes.text(place, 0.95, word, color=colour, transform=axes.transAxes)
+
+
+def svg(shown: PromptErrorData) -> str:
+    """The figure as an SVG document.
+
+    Args:
+        shown: What to draw.
+
+    Returns:
+        The document.
+    """
+    return document(
+        lambda axes: draw(shown, axes), title=shown.title, description=shown.description
+    )

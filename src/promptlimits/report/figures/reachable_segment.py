@@ -1,0 +1,145 @@
+"""The second answers that prompts reach once they meet the first: a segment, and the target.
+
+The plane drawn holds the segment and the second target: along the segment, and away from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from promptlimits.report.figures.plain_svg import (
+    FOUND,
+    INK,
+    MUTED,
+    PROVED,
+    document,
+    set_axes,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReachableSegmentData:
+    """What the figure shows, in units of offsets before the MLP.
+
+    Attributes:
+        length: Length of the segment; it is drawn from (0, 0) to (length, 0).
+        target: The second target: along the segment, and its distance from the line.
+        parts: For each number of prompt tokens the intervals reached, along the segment.
+        distance: Least distance of the target from the whole segment.
+        title: Name of the drawing.
+        description: Every number of the drawing in words.
+    """
+
+    length: float
+    target: tuple[float, float]
+    parts: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
+    distance: float
+    title: str
+    description: str
+
+
+def data(
+    start: Sequence[float],
+    end: Sequence[float],
+    target: Sequence[float],
+    parts: Mapping[int, Sequence[tuple[float, float]]],
+) -> ReachableSegmentData:
+    """Everything the figure shows.
+
+    Args:
+        start: The end for heavy prompts, where mu = 0.
+        end: The end for light prompts, where mu = 1.
+        target: t_2.
+        parts: For each number of prompt tokens the intervals of mu that it reaches.
+
+    Returns:
+        The numbers and the words.
+    """
+    along = [b - a for a, b in zip(start, end, strict=True)]
+    away = [b - a for a, b in zip(start, target, strict=True)]
+    length = math.sqrt(math.fsum(x * x for x in along))
+    whole = math.sqrt(math.fsum(x * x for x in away))
+    place = math.fsum(x * y for x, y in zip(along, away, strict=True)) / length if length else 0.0
+    height = math.sqrt(max(whole**2 - place**2, 0.0))
+    distance = math.hypot(height, place - min(max(place, 0.0), length))
+    scaled = tuple(
+        (tokens, tuple((left * length, right * length) for left, right in intervals))
+        for tokens, intervals in sorted(parts.items())
+    )
+    words = "; ".join(
+        f"{tokens} prompt tokens: "
+        + (", ".join(f"{left:.4g} to {right:.4g}" for left, right in intervals) or "nothing")
+        for tokens, intervals in scaled
+    )
+    return ReachableSegmentData(
+        length=length,
+        target=(place, height),
+        parts=scaled,
+        distance=distance,
+        title="Second answers behind prompts that meet the first",
+        description=f"A segment of length {length:.4g}; the second target is {distance:.4g} away "
+        f"from it. Reached along the segment: {words}.",
+    )
+
+
+def draw(shown: ReachableSegmentData, axes: Axes) -> None:
+    """Draw on any matplotlib axes.
+
+    Args:
+        shown: What to draw.
+        axes: Where; its scales and labels are set here.
+    """
+    tall = max(shown.target[1], 0.2 * shown.length, 1e-9)
+    axes.plot([0, shown.length], [0, 0], color=MUTED, linewidth=1.2, zorder=2)
+    axes.plot([0, shown.length], [0, 0], "o", color="white", markeredgecolor=MUTED, zorder=3)
+    for number, (tokens, intervals) in enumerate(shown.parts):
+        height = -0.12 * tall * (number + 1)
+        for left, right in intervals:
+            kind = "o" if right - left < 1e-9 * shown.length else "-"
+            axes.plot([left, right], [height, height], kind, color=FOUND, linewidth=3, markersize=5)
+        axes.annotate(
+            f"{tokens} prompt token{'s' if tokens > 1 else ''}",
+            xy=(1.0, height),
+            xycoords=("axes fraction", "data"),
+            horizontalalignment="right",
+            verticalalignment="center",
+            fontsize=8.5,
+            color=FOUND,
+        )
+    place, height = shown.target
+    nearest = min(max(place, 0.0), shown.length)
+    axes.plot([place, nearest], [height, 0], color=PROVED, linewidth=1.4, linestyle=(0, (4, 3)))
+    axes.plot([place], [height], "D", color=PROVED, markersize=7)
+    axes.annotate(
+        f"second target, {shown.distance:.4g} away",
+        xy=(place, height),
+        xytext=(9, -3),
+        textcoords="offset points",
+        color=INK,
+        fontsize=9.5,
+    )
+    right = max(shown.length, place)
+    left = min(0.0, place)
+    axes.set_xlim(left - 0.06 * (right - left), right + 0.45 * (right - left))
+    axes.set_ylim(-0.12 * tall * (len(shown.parts) + 1), 1.2 * tall)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    set_axes(axes, title=shown.title, below="along the segment", beside="away from it")
+
+
+def svg(shown: ReachableSegmentData) -> str:
+    """The figure as an SVG document.
+
+    Args:
+        shown: What to draw.
+
+    Returns:
+        The document.
+    """
+    return document(
+        lambda axes: draw(shown, axes), title=shown.title, description=shown.description
+    )

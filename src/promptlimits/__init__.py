@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from promptlimits.capacity.verification import Verification
     from promptlimits.capacity.witness_format import Witness, read_witness, save_witness
     from promptlimits.checking.counting import check_counting
+    from promptlimits.checking.dispatch import check_certificate
+    from promptlimits.errata.statements import Erratum, erratum
     from promptlimits.errors import PromptLimitsError, PromptLimitsWarning, RunFailed, UserError
+    from promptlimits.lipschitz.compose import LipschitzBound, composed_bound, tightest_bound
+    from promptlimits.lipschitz.ellipsoid_certificate import EllipsoidBound, ellipsoid_bound
+    from promptlimits.lipschitz.estimate import JacobianEstimate, largest_jacobian_norm
+    from promptlimits.lipschitz.spectral import spectral_norm
+    from promptlimits.lipschitz.weights import (
+        HeadWeights,
+        LayerWeights,
+        TransformerWeights,
+        random_weights,
+    )
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
     from promptlimits.models.huggingface.load import load_parts
     from promptlimits.models.protocol import (
@@ -30,6 +42,8 @@ if TYPE_CHECKING:
         TextCodec,
         pack,
     )
+    from promptlimits.models.transformer import PaperTransformer
+    from promptlimits.models.transport import wasserstein_distance
     from promptlimits.report.html import write_report
     from promptlimits.store import RunRecord, Store
     from promptlimits.tasks.builtin import capitals
@@ -37,11 +51,28 @@ if TYPE_CHECKING:
     from promptlimits.tasks.pairs import Pair, PairTask, read_pairs
     from promptlimits.tasks.random_tokens import random_pairs
     from promptlimits.tasks.resolve import load_task
+    from promptlimits.theory.last_tokens_capacity import LastTokensCapacity, last_tokens_capacity
+    from promptlimits.theory.layer_constants import LayerConstants
+    from promptlimits.theory.margin_capacity import MarginCeiling, margin_ceiling
     from promptlimits.theory.number_formats import NumberFormat, number_format
+    from promptlimits.theory.prompt_capacity import (
+        CapacityThreshold,
+        ShareReached,
+        capacity_threshold,
+        share_reached,
+    )
+    from promptlimits.theory.prompt_capacity_published import published_capacity
+    from promptlimits.theory.prompt_setting import PromptSetting
     from promptlimits.theory.token_capacity import (
         CountingCeiling,
         counting_ceiling,
         shortest_prompt,
+    )
+    from promptlimits.theory.washout import Washout, washout
+    from promptlimits.theory.whole_output_capacity import (
+        WholeOutputCapacity,
+        short_prompt_capacity,
+        whole_output_capacity,
     )
     from promptlimits.tuning.config import TrainingConfig
     from promptlimits.tuning.loop import Fit, train
@@ -53,14 +84,24 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it.
 _DEFINED_IN = {
     "Assumption": "promptlimits.bound",
+    "CapacityThreshold": "promptlimits.theory.prompt_capacity",
     "Certificate": "promptlimits.bound",
     "CountingCeiling": "promptlimits.theory.token_capacity",
+    "EllipsoidBound": "promptlimits.lipschitz.ellipsoid_certificate",
     "EncodedPair": "promptlimits.models.protocol",
     "EncodedTask": "promptlimits.tasks.encoded",
+    "Erratum": "promptlimits.errata.statements",
     "Fit": "promptlimits.tuning.loop",
     "FrozenModel": "promptlimits.models.protocol",
+    "HeadWeights": "promptlimits.lipschitz.weights",
     "HuggingFaceCausalLM": "promptlimits.models.huggingface.causal",
+    "JacobianEstimate": "promptlimits.lipschitz.estimate",
+    "LastTokensCapacity": "promptlimits.theory.last_tokens_capacity",
+    "LayerConstants": "promptlimits.theory.layer_constants",
+    "LayerWeights": "promptlimits.lipschitz.weights",
+    "LipschitzBound": "promptlimits.lipschitz.compose",
     "LogBound": "promptlimits.bound",
+    "MarginCeiling": "promptlimits.theory.margin_capacity",
     "ModelCard": "promptlimits.models.protocol",
     "NumberFormat": "promptlimits.theory.number_formats",
     "Order": "promptlimits.capacity.ordering",
@@ -68,49 +109,82 @@ _DEFINED_IN = {
     "PackedPairs": "promptlimits.models.protocol",
     "Pair": "promptlimits.tasks.pairs",
     "PairTask": "promptlimits.tasks.pairs",
+    "PaperTransformer": "promptlimits.models.transformer",
     "PromptLimitsError": "promptlimits.errors",
     "PromptLimitsWarning": "promptlimits.errors",
+    "PromptSetting": "promptlimits.theory.prompt_setting",
     "Request": "promptlimits.capacity.request",
     "RunFailed": "promptlimits.errors",
     "RunRecord": "promptlimits.store",
     "SearchConfig": "promptlimits.capacity.search",
+    "ShareReached": "promptlimits.theory.prompt_capacity",
     "Source": "promptlimits.bound",
     "Store": "promptlimits.store",
     "TextCodec": "promptlimits.models.protocol",
     "TrainingConfig": "promptlimits.tuning.config",
     "TrainingState": "promptlimits.tuning.state",
+    "TransformerWeights": "promptlimits.lipschitz.weights",
     "UserError": "promptlimits.errors",
     "Verification": "promptlimits.capacity.verification",
+    "Washout": "promptlimits.theory.washout",
+    "WholeOutputCapacity": "promptlimits.theory.whole_output_capacity",
     "Witness": "promptlimits.capacity.witness_format",
+    "capacity_threshold": "promptlimits.theory.prompt_capacity",
     "capitals": "promptlimits.tasks.builtin",
+    "check_certificate": "promptlimits.checking.dispatch",
     "check_counting": "promptlimits.checking.counting",
+    "composed_bound": "promptlimits.lipschitz.compose",
     "counting_ceiling": "promptlimits.theory.token_capacity",
+    "ellipsoid_bound": "promptlimits.lipschitz.ellipsoid_certificate",
     "encode": "promptlimits.tasks.encoded",
+    "erratum": "promptlimits.errata.statements",
+    "largest_jacobian_norm": "promptlimits.lipschitz.estimate",
+    "last_tokens_capacity": "promptlimits.theory.last_tokens_capacity",
     "load_parts": "promptlimits.models.huggingface.load",
     "load_task": "promptlimits.tasks.resolve",
+    "margin_ceiling": "promptlimits.theory.margin_capacity",
     "measure": "promptlimits.capacity.measure",
     "number_format": "promptlimits.theory.number_formats",
     "pack": "promptlimits.models.protocol",
+    "published_capacity": "promptlimits.theory.prompt_capacity_published",
     "random_pairs": "promptlimits.tasks.random_tokens",
+    "random_weights": "promptlimits.lipschitz.weights",
     "read_pairs": "promptlimits.tasks.pairs",
     "read_witness": "promptlimits.capacity.witness_format",
     "save_witness": "promptlimits.capacity.witness_format",
+    "share_reached": "promptlimits.theory.prompt_capacity",
+    "short_prompt_capacity": "promptlimits.theory.whole_output_capacity",
     "shortest_prompt": "promptlimits.theory.token_capacity",
+    "spectral_norm": "promptlimits.lipschitz.spectral",
+    "tightest_bound": "promptlimits.lipschitz.compose",
     "train": "promptlimits.tuning.loop",
     "verify_in_fresh_process": "promptlimits.capacity.fresh_process",
+    "washout": "promptlimits.theory.washout",
+    "wasserstein_distance": "promptlimits.models.transport",
+    "whole_output_capacity": "promptlimits.theory.whole_output_capacity",
     "write_report": "promptlimits.report.html",
 }
 
 __all__ = [
     "Assumption",
+    "CapacityThreshold",
     "Certificate",
     "CountingCeiling",
+    "EllipsoidBound",
     "EncodedPair",
     "EncodedTask",
+    "Erratum",
     "Fit",
     "FrozenModel",
+    "HeadWeights",
     "HuggingFaceCausalLM",
+    "JacobianEstimate",
+    "LastTokensCapacity",
+    "LayerConstants",
+    "LayerWeights",
+    "LipschitzBound",
     "LogBound",
+    "MarginCeiling",
     "ModelCard",
     "NumberFormat",
     "Order",
@@ -118,37 +192,60 @@ __all__ = [
     "PackedPairs",
     "Pair",
     "PairTask",
+    "PaperTransformer",
     "PromptLimitsError",
     "PromptLimitsWarning",
+    "PromptSetting",
     "Request",
     "RunFailed",
     "RunRecord",
     "SearchConfig",
+    "ShareReached",
     "Source",
     "Store",
     "TextCodec",
     "TrainingConfig",
     "TrainingState",
+    "TransformerWeights",
     "UserError",
     "Verification",
+    "Washout",
+    "WholeOutputCapacity",
     "Witness",
     "__version__",
+    "capacity_threshold",
     "capitals",
+    "check_certificate",
     "check_counting",
+    "composed_bound",
     "counting_ceiling",
+    "ellipsoid_bound",
     "encode",
+    "erratum",
+    "largest_jacobian_norm",
+    "last_tokens_capacity",
     "load_parts",
     "load_task",
+    "margin_ceiling",
     "measure",
     "number_format",
     "pack",
+    "published_capacity",
     "random_pairs",
+    "random_weights",
     "read_pairs",
     "read_witness",
     "save_witness",
+    "share_reached",
+    "short_prompt_capacity",
     "shortest_prompt",
+    "spectral_norm",
+    "tightest_bound",
     "train",
     "verify_in_fresh_process",
+    "washout",
+    "wasserstein_distance",
+    "whole_output_capacity",
     "write_report",
 ]
 

@@ -1,0 +1,249 @@
+"""The best that any prompt can do, as a small problem on a cube.
+
+**The compact form** (section 7 of the corrected theory of [@meyer2025]). With rho_j^i =
+Z_j^i / min_j Z_j^i, v_i = Z_min^i / (Z_min^i + Z^i) and W^i = (1 - v_i) A^i,
+
+    u_j - x_0  =  sum_i  rho_j^i v_i mu_j^i a_j^i  +  mu_j^i W^i,
+    mu_j^i     =  1 / (1 + (rho_j^i - 1) v_i),
+
+so for fixed v in (0, 1)^h the distance from targets t_j is a linear least-squares problem in
+W^i of range(V_i), and f(v) = min over W of sum_j w_j |t_j - (u_j - x_0)|^2 is what remains to be
+minimised. As the distance is continuous in (v, W), its infimum over the open cube is that over
+the closed one: v_i = 0 is a prompt of infinite weight, v_i = 1 one of no weight and infinite
+values. f itself may jump **up** where the mu of several heads become dependent (v = 0, where all
+are 1, if ranges meet): there the infimum is only approached, with |W| going to infinity.
+
+**The local model.** Write x = v - c and m_j^i for mu_j^i at c. For w(v) = w_0 + sum_l D_l x_l
+(coordinates of W in bases B_i) the residuals are, exactly,
+
+    q_j(v) = q_j(c) - sum_i (1 - s_j^i mu_j^i(v) x_i) sum_l T_j^il x_l,          s = rho - 1,
+    T_j^il = [i = l] m^2 (rho a_j^i - s B_i w_0^i) + m_j^i B_i D_l^i,
+
+since mu(v) = m (1 - s mu(v) x). With w_0 the minimiser at c and D its derivative this gives f,
+its gradient 2 J^T q and its exact Hessian 2 (J^T J + K) at c, J_l = -sum_i T^il, in one solve:
+`local_model`. The optimiser (`oracle_value`) and the proofs (`oracle_boxes`) both use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptlimits.lipschitz.weights import exact_array
+from promptlimits.single_layer.setting import (
+    Floats,
+    SharedQuery,
+    Statistics,
+    query_statistics,
+    value_maps,
+)
+
+RANK_CUT: Final = 1e-10
+"""Singular values of V below this share of the largest count as zero."""
+
+NORMAL_CUT: Final = 1e-12
+"""Eigenvalues of the normal matrix below this share of the largest count as zero."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """min over v in [0, 1]^h and w of sum_j |c_j (t_j - ...)|^2, in the module's notation.
+
+    Attributes:
+        targets: c_j t_j, (k, m).
+        means: c_j a_j^i, (k, h, m).
+        excess: s_j^i = rho_j^i - 1, (k, h).
+        scale: c_j, (k,): roots of the weights.
+        bases: For each head a basis of range(V_i), (m, r_i), orthonormal.
+        log_least: log of min_j Z_j^i, (h,).
+    """
+
+    targets: Floats
+    means: Floats
+    excess: Floats
+    scale: Floats
+    bases: tuple[Floats, ...]
+    log_least: Floats
+
+    @property
+    def heads(self) -> int:
+        """h."""
+        return int(self.excess.shape[1])
+
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """The head that each coordinate of w belongs to, (n,)."""
+        sizes = [basis.shape[1] for basis in self.bases]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+    def weighted(self, scale: Floats) -> Problem:
+        """The same problem with other weights c_j^2.
+
+        Args:
+            scale: c_j above 0, (k,).
+
+        Returns:
+            The problem.
+        """
+        factor = scale / self.scale
+        return replace(
+            self,
+            targets=self.targets * factor[:, None],
+            means=self.means * factor[:, None, None],
+            scale=scale,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocalModel:
+    """f near each of N points c: f(c + x) = value + 2 slope.x + x.curvature.x + O(x^3).
+
+    Attributes:
+        solution: w_0, (N, n).
+        motion: D_l as rows, (N, h, n).
+        whitening: C with C^T N C = I on the part of the normal matrix N that was not cut.
+        regular: Whether nothing was cut, (N,).
+        residual: q_j, (N, k, m).
+        value: f(c), (N,).
+        slope: (N, h).
+        curvature: (N, h, h), symmetric.
+    """
+
+    solution: Floats
+    motion: Floats
+    whitening: Floats
+    regular: NDArray[np.bool_]
+    residual: Floats
+    value: Floats
+    slope: Floats
+    curvature: Floats
+
+
+def orthonormal_range(value: Floats) -> Floats:
+    """An orthonormal basis of the range of a value map, (d, r); (d, d) identity if it is all."""
+    left, sizes, _ = np.linalg.svd(value)
+    rank = int((sizes > RANK_CUT * max(sizes[0], 1e-300)).sum())
+    return np.eye(len(value)) if rank == len(value) else np.asarray(left[:, :rank])
+
+
+def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
+    """The compact form for targets t_j of u_j - x_0.
+
+    Args:
+        setting: The layer and its queries.
+        targets: Wanted outputs of attention, before the MLP and without x_0, (k, d).
+
+    Returns:
+        The problem, with equal weights 1.
+
+    Raises:
+        UserError: The targets have another shape or are not finite.
+    """
+    wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
+    own = query_statistics(setting)
+    least = own.log_weight.min(axis=0)
+    return Problem(
+        targets=np.array(wanted),
+        means=own.mean,
+        excess=np.expm1(own.log_weight - least),
+        scale=np.ones(setting.count),
+        bases=tuple(orthonormal_range(value) for value in value_maps(setting.layer)),
+        log_least=least,
+    )
+
+
+def spread(problem: Problem, coordinates: Floats) -> Floats:
+    """The vectors B_i w^i from coordinates (..., n): (..., h, m)."""
+    blocks = problem.blocks
+    parts = [coordinates[..., blocks == i] @ basis.T for i, basis in enumerate(problem.bases)]
+    return np.stack(parts, axis=-2)
+
+
+def gather(problem: Problem, vectors: Floats) -> Floats:
+    """The coordinates B_i^T y^i from vectors (..., h, m): (..., n)."""
+    parts = [vectors[..., i, :] @ basis for i, basis in enumerate(problem.bases)]
+    return np.concatenate(parts, axis=-1)
+
+
+def local_model(problem: Problem, points: Floats) -> LocalModel:
+    """Value, minimiser, gradient and Hessian of f at points of the cube.
+
+    Args:
+        problem: The problem.
+        points: (N, h).
+
+    Returns:
+        The models.
+    """
+    excess, scale = problem.excess, problem.scale[:, None]
+    share = 1.0 / (1.0 + excess * points[:, None, :])
+    carried = scale * share
+    fixed = problem.targets - np.einsum(
+        "bki,kim->bkm", (1 + excess) * points[:, None, :] * share, problem.means
+    )
+    whitening, regular = _whitening(problem, carried)
+    inverse = whitening @ whitening.swapaxes(1, 2)
+    right = gather(problem, np.einsum("bki,bkm->bim", carried, fixed))
+    solution = (inverse @ right[..., None])[..., 0]
+    held = spread(problem, solution)
+    residual = fixed - np.einsum("bki,bim->bkm", carried, held)
+    own = (share**2)[..., None] * (
+        (1 + excess)[..., None] * problem.means - (scale * excess)[..., None] * held[:, None]
+    )
+    motion = _motion(problem, carried, share, own, residual, inverse)
+    turned = carried[:, :, :, None, None] * spread(problem, motion).swapaxes(1, 2)[:, None]
+    for i in range(problem.heads):
+        turned[:, :, i, i] += own[:, :, i]
+    change = -turned.sum(axis=2)
+    bent = np.einsum("bki,bkm,bkilm->bil", excess * share, residual, turned)
+    return LocalModel(
+        solution=solution,
+        motion=motion,
+        whitening=whitening,
+        regular=regular,
+        residual=residual,
+        value=(residual**2).sum(axis=(1, 2)),
+        slope=np.einsum("bkm,bklm->bl", residual, change),
+        curvature=np.einsum("bkim,bklm->bil", change, change) + bent + bent.swapaxes(1, 2),
+    )
+
+
+def _whitening(problem: Problem, carried: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """C with C^T N C = I for the normal matrix N at each point, and whether N is regular."""
+    blocks = problem.blocks
+    joined = np.concatenate(problem.bases, axis=1)
+    products = np.einsum("bki,bkl->bil", carried, carried)
+    normal = products[:, blocks[:, None], blocks] * (joined.T @ joined)
+    sizes, vectors = np.linalg.eigh(normal)
+    kept = sizes > NORMAL_CUT * sizes[:, -1:]
+    scaled = np.where(kept, 1.0 / np.sqrt(np.where(kept, sizes, 1.0)), 0.0)
+    return vectors * scaled[:, None, :], kept.all(axis=1)
+
+
+def _motion(
+    problem: Problem, carried: Floats, share: Floats, own: Floats, residual: Floats, inverse: Floats
+) -> Floats:
+    """The derivative of the minimiser: S^T q stays 0 to first order."""
+    pulled = np.einsum("bki,bklm->blim", carried, own)
+    own_pull = np.einsum("bki,bkm->bim", carried * problem.excess * share, residual)
+    for i in range(problem.heads):
+        pulled[:, i, i] += own_pull[:, i]
+    return -(gather(problem, pulled) @ inverse)
+
+
+def prompt_statistics(problem: Problem, point: Floats, solution: Floats) -> Statistics:
+    """The (A, Z) that a point of the open cube and coordinates of W stand for.
+
+    Args:
+        problem: The problem.
+        point: v, (h,), each between 0 and 1.
+        solution: w, (n,).
+
+    Returns:
+        Mean A (h, m) and log Z (h,).
+    """
+    mean = spread(problem, solution) / (1 - point)[:, None]
+    return Statistics(mean=mean, log_weight=problem.log_least + np.log1p(-point) - np.log(point))

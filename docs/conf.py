@@ -60,6 +60,14 @@ def _sections(name: str, command: Any) -> Iterator[str]:
         yield from _sections(f"{name} {child}", inner)
 
 
+def read_bars_as_norms(
+    _app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Keep reStructuredText from reading the norm in |x| as a name to be replaced."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Register what this configuration adds."""
+    app.connect("autodoc-process-docstring", read_bars_as_norms)
     app.connect("builder-inited", write_command_reference)

@@ -1,0 +1,1 @@
+"""Transformers built by hand, whose prompts do what a theorem says."""

@@ -71,7 +71,7 @@ _ROOT_STEP: Final = 2.0**-30
 """Roots of weights are multiples of this, so that the weights are short exact numbers."""
 
 _SPAN: Final = 1e-10
-"""Directions of E weaker than this share of its strongest are left to the error D."""
+"""Directions of E weaker than this share of the longest offset are left to the error D."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ def tail_floor(
     Raises:
         UserError: Weights are negative, all 0, or of another number.
     """
-    beside = _complement(known)
+    beside = _complement(known, float(np.abs(targets.center).max(initial=0.0)))
     projected = MatrixBall.exact(beside) @ targets
     chosen = _roots(projected.center, rank, weights)
     squared = error = Fraction(0)
@@ -211,11 +211,11 @@ def orthogonal_floor(squared_lengths: Sequence[Exact], heads: int) -> Fraction:
     return best
 
 
-def _complement(known: Sequence[Sequence[MatrixBall]]) -> Floats:
+def _complement(known: Sequence[Sequence[MatrixBall]], size: float) -> Floats:
     """Rows that are nearly an orthonormal basis of E's complement, (m, d)."""
     columns = np.concatenate([each.center for one in known for each in one], axis=1)
     left, sizes, _ = np.linalg.svd(columns)
-    used = int((sizes > _SPAN * sizes[0]).sum()) if sizes.size and sizes[0] > 0 else 0
+    used = int((sizes > _SPAN * size).sum())
     return np.ascontiguousarray(left[:, used:].T)
 
 

@@ -8,8 +8,7 @@ For a d x k matrix U the floor at weights w is
 
 It is a minimum of linear functions: concave, homogeneous of degree one, and with kinks where
 eigenvalues meet, as they do at the best weights. Here the projection is smoothed to an occupation
-1/(1 + exp((lambda - mu)/T)), and weights are multiplied by their slopes, (w_j g_j / f)^a, while T
-falls. Any weights give a true floor; these are only chosen well.
+1/(1 + exp((lambda - mu)/T)), and weights are multiplied by powers of their slopes while T falls. Any weights give a true floor; these are only chosen well.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ import numpy as np
 
 from promptlimits.single_layer.setting import Floats
 
-_STEPS: Final = 160
+_STEPS: Final = 240
 _HOTTEST: Final = 0.1
-_COLDEST: Final = 1e-6
+_COLDEST: Final = 3e-4
 """T as a share of the mean eigenvalue, at the first and at the last step."""
 
 _LEAST: Final = 1e-12
+_PACE: Final = 60.0
 
 
 def best_weights(projected: Floats, rank: int) -> Floats:
@@ -36,27 +36,39 @@ def best_weights(projected: Floats, rank: int) -> Floats:
         rank: h, how many singular values a prompt takes away.
 
     Returns:
-        (k,), positive, of sum 1.
+        (k,), at least 0, of sum 1.
     """
     factor: Floats = np.asarray(np.linalg.qr(projected, mode="r"), dtype=np.float64)
-    squares = np.maximum((factor**2).sum(axis=0), _LEAST * max((factor**2).sum(), 1e-300))
-    count = projected.shape[1]
-    weights = (1 / squares) / (1 / squares).sum()
-    best, value = weights, _tail(factor, weights, rank)
-    for start in (weights, np.full(count, 1 / count)):
-        weights = start
-        for step in range(_STEPS):
-            cold = _HOTTEST * (_COLDEST / _HOTTEST) ** (step / _STEPS)
-            slopes = _slopes(factor, weights, count - rank, cold)
-            weights = weights * (slopes + _LEAST * slopes.max()) ** (1 / (1 + step / 30))
-            if not weights.sum() > 0:
-                break
-            weights = np.maximum(weights / weights.sum(), _LEAST)
-            weights = weights / weights.sum()
-            found = _tail(factor, weights, rank)
-            if found > value:
-                best, value = weights, found
+    start = max(_by_length(factor, rank), key=lambda weights: _tail(factor, weights, rank))
+    best, value = start, _tail(factor, start, rank)
+    weights = (start + 1 / len(start)) / 2
+    kept = factor.shape[1] - rank
+    for step in range(_STEPS):
+        cold = _HOTTEST * (_COLDEST / _HOTTEST) ** (step / _STEPS)
+        slopes = _slopes(factor, weights, kept, cold)
+        top = float(slopes.max())
+        if not top > 0:
+            break
+        # The smoothed function bends as 1/T: steps that fall with T neither jump nor stall.
+        weights = weights * np.maximum(slopes / top, _LEAST) ** min(1.0, _PACE * cold)
+        weights = np.maximum(weights / weights.sum(), _LEAST)
+        weights = weights / weights.sum()
+        found = _tail(factor, weights, rank)
+        if found > value:
+            best, value = weights, found
     return np.asarray(best)
+
+
+def _by_length(factor: Floats, rank: int) -> list[Floats]:
+    """For each q the weights 1/|t_j|^2 on the q longest: the best for orthogonal columns."""
+    squares = np.maximum((factor**2).sum(axis=0), 1e-300)
+    order = np.argsort(-squares)
+    found = [np.full(len(squares), 1 / len(squares))]
+    for count in range(rank + 1, len(squares) + 1):
+        weights = np.zeros(len(squares))
+        weights[order[:count]] = squares[order[count - 1]] / squares[order[:count]]
+        found.append(weights / weights.sum())
+    return found
 
 
 def _tail(factor: Floats, weights: Floats, rank: int) -> float:

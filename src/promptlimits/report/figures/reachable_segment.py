@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from promptlimits.report.figures.plain_svg import (
     FOUND,
@@ -127,7 +127,10 @@ def draw(shown: ReachableSegmentData, axes: Axes) -> None:
     left = min(0.0, place)
     axes.set_xlim(left - 0.06 * (right - left), right + 0.45 * (right - left))
     axes.set_ylim(-0.12 * tall * (len(shown.parts) + 1), 1.2 * tall)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    # Below the segment stand the parts reached, not distances.
+    axes.yaxis.set_major_locator(
+        FixedLocator([tick for tick in MaxNLocator(5).tick_values(0, 1.2 * tall) if tick >= 0])
+    )
     set_axes(axes, title=shown.title, below="along the segment", beside="away from it")
 
 

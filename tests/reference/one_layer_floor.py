@@ -1,0 +1,24 @@
+"""Slow twin of `single_layer.error_floor`: Theorem 5 written straight from its statement."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from promptlimits.single_layer.setting import Floats, SharedQuery
+
+
+def floor_by_hand(setting: SharedQuery, targets: Floats, weights: Floats) -> float:
+    """The tail of squared singular values of pi U diag(sqrt w), in floats."""
+    known = []
+    for query in setting.queries:
+        last = query[:, -1]
+        for head in setting.layer.heads:
+            scores = np.array(
+                [float((head.key @ token) @ (head.query @ last)) for token in query.T]
+            )
+            shares = np.exp(scores - scores.max())
+            known.append(head.output @ head.value @ query @ (shares / shares.sum()))
+    columns = np.stack(known, axis=1)
+    projection = np.eye(len(columns)) - columns @ np.linalg.pinv(columns)
+    singular = np.linalg.svd(projection @ targets.T @ np.diag(np.sqrt(weights)), compute_uv=False)
+    return float((singular[len(setting.layer.heads) :] ** 2).sum())

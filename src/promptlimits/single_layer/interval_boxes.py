@@ -160,3 +160,10 @@ def multiply_up(*factors: Floats) -> Floats:
     for factor in factors[1:]:
         total = _up(total * factor, 2)
     return np.asarray(total)
+
+
+def sum_up(terms: Floats, axis: int | tuple[int, ...] = -1) -> Floats:
+    """At or above sums of numbers of at least 0 along some axes."""
+    axes = (axis,) if isinstance(axis, int) else axis
+    count = int(np.prod([terms.shape[one] for one in axes]))
+    return _up(terms.sum(axis=axes), count + 4)

@@ -34,8 +34,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from promptlimits.single_layer.interval_boxes import UNIT, Balls, add_up, multiply_up
+from promptlimits.single_layer.interval_boxes import UNIT, Balls, add_up, multiply_up, sum_up
+from promptlimits.single_layer.oracle_cone import cone_floor, free_pair, near_corner
 from promptlimits.single_layer.oracle_parts import Part
 from promptlimits.single_layer.oracle_problem import LocalModel, local_model
 from promptlimits.single_layer.setting import Floats
@@ -54,7 +56,7 @@ class _Quadratic:
     curvature: Balls
     loss: Floats
     floor: Floats
-    known: Floats
+    known: NDArray[np.bool_]
     bend: Floats
 
 
@@ -88,7 +90,7 @@ def _sum(each: list[_Quadratic]) -> _Quadratic:
     value, loss = np.zeros(len(each[0].value)), np.zeros(len(each[0].value))
     slope, curvature = None, None
     for one in each:
-        known = one.known > 0
+        known = one.known
         value = np.nextafter(value + np.where(known, one.value, one.floor), -np.inf)
         loss = add_up(loss, np.where(known, one.loss, 0.0))
         here = _masked(one.slope, known), _masked(one.curvature, known)
@@ -132,7 +134,8 @@ def _least(form: _Quadratic, half: Floats) -> Floats:
 
 
 def _total(terms: Floats) -> Floats:
-    return multiply_up(terms.reshape(len(terms), -1).sum(axis=1), np.float64(1 + 64 * UNIT))
+    """At or above the sum of all terms of each box."""
+    return sum_up(terms, tuple(range(1, terms.ndim)))
 
 
 def _box_minimiser(slope: Floats, convex: Floats, half: Floats) -> Floats:
@@ -173,6 +176,11 @@ def _quadratic(part: Part, centre: Floats, half: Floats) -> _Quadratic:
     move = _total(multiply_up(change.norm_upper((1, 3)), half))
     slack = _slack(part, near, (carried, share, steep, share_all), (residual, change), half)
     value = (residual * residual).sum(2).sum(1)
+    known = np.isfinite(slack) & near.regular
+    floor = _eckart(part, excess, middle, half, share, share_all)
+    if free_pair(part):
+        odd = near_corner(part, centre, half)
+        floor[odd] = np.maximum(floor[odd], cone_floor(part, centre[odd], half[odd]))
     return _Quadratic(
         value=value.lower(),
         slope=(flat_change @ flat_residual)[..., 0],
@@ -180,8 +188,8 @@ def _quadratic(part: Part, centre: Floats, half: Floats) -> _Quadratic:
         loss=add_up(
             2 * multiply_up(move, curve), 2 * multiply_up(slack, curve), multiply_up(slack, slack)
         ),
-        floor=_eckart(part, excess, middle, half, share, share_all),
-        known=(np.isfinite(slack) & near.regular).astype(np.float64),
+        floor=floor,
+        known=known,
         bend=_bend(half, gamma, move, slack, steep),
     )
 
@@ -260,7 +268,7 @@ def _slack(
 ) -> Floats:
     """eps, infinite where the normal matrix is not proved regular over the box."""
     carried, share, steep, share_all = shares
-    residual, change = terms
+    residual, change = terms[0], terms[1]
     steeper = steep * carried  # c s m mu(v)
     here = part.excess[None] * share * carried  # c s m^2
     exact = _pull(carried, residual)
@@ -276,7 +284,7 @@ def _slack(
     first = _pull_each(steeper, change).norm_upper((3,))  # (N, l, i)
     second = _pull(here * steep, residual).norm_upper((2,))
     sides = half[:, :, None] * half[:, None, :]
-    beyond = add_up(multiply_up(first, sides).sum(axis=1), multiply_up(second, half, half))
+    beyond = add_up(sum_up(multiply_up(first, sides), 1), multiply_up(second, half, half))
     length = _total(multiply_up(beyond, beyond))
     sizes = _head_norms(part, near)
     drift = multiply_up((carried * steep).norm_upper((1,)), half, sizes)
@@ -311,12 +319,8 @@ def _head_norms(part: Part, near: LocalModel) -> Floats:
         rows = Balls.exact(np.ascontiguousarray(near.whitening[:, part.near.blocks == i]))
         normal = rows @ rows.swap(1, 2)
         square = (normal @ normal).magnitude()
-        norms.append(_up_root(_up_root(_total_rows(square).max(axis=1, initial=0.0))))
+        norms.append(_up_root(_up_root(sum_up(square).max(axis=1, initial=0.0))))
     return np.stack(norms, axis=1)
-
-
-def _total_rows(terms: Floats) -> Floats:
-    return multiply_up(terms.sum(axis=-1), np.float64(1 + 4 * (terms.shape[-1] + 4) * UNIT))
 
 
 def _regularity(part: Part, near: LocalModel, share: Balls, drift: Floats) -> Floats:
@@ -385,7 +389,7 @@ def _tail(matrices: Floats, dropped: int) -> Floats:
     rebuilt = Balls(rebuilt.mid, np.abs(rebuilt.mid) * 2 * UNIT)
     off = (normal - rebuilt @ frame.swap(1, 2)).norm_upper((1, 2))
     skew = (frame.swap(1, 2) @ frame - Balls.exact(np.eye(sizes.shape[1]))).norm_upper((1, 2))
-    top = np.maximum(sizes, 0.0)[:, ::-1][:, :dropped].sum(axis=1)
+    top = sum_up(np.maximum(sizes, 0.0)[:, ::-1][:, :dropped])
     trace = (exact * exact).sum(2).sum(1).lower()
     lost = add_up(multiply_up(top, 1 + skew), dropped * off)
     return np.maximum(np.nextafter(trace - lost, -np.inf), 0.0)

@@ -57,7 +57,7 @@ class Part:
 
 
 def split(inputs: ExactInputs, scale: Floats) -> list[Part]:
-    """The parts whose squared distances add up to (at most) the whole's.
+    """Cut the problem into parts whose squared distances add up to (at most) the whole's.
 
     Args:
         inputs: The constants.

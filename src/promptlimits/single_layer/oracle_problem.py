@@ -70,7 +70,7 @@ class Problem:
 
     @property
     def heads(self) -> int:
-        """h."""
+        """Number h of heads."""
         return int(self.excess.shape[1])
 
     @property

@@ -38,7 +38,7 @@ class Found:
 
     @property
     def value(self) -> float:
-        """sum of c_j^2 squares_j."""
+        """The weighted sum, c_j^2 squares_j over j."""
         return float((self.scale**2 * self.squares).sum())
 
 

@@ -1,0 +1,208 @@
+"""Proof that no prompt of any length does better: lower limits on the oracle's value.
+
+**Statement.** For a layer, queries with a shared last token, targets t_j for u_j - x_0 and
+weights w_j, every prompt of every length has sum_j w_j |u_j - x_0 - t_j|^2 >= the limit given.
+With weights of sum 1 the same limit holds for max_j |u_j - x_0 - t_j|^2.
+
+**Assumptions.** None on the layer: the limit is on all (A, Z) with A^i in range(V_i) and Z^i > 0,
+of which the statistics of prompts are some (all, where `realise.rank_condition` holds). For
+several heads the proof rests on IEEE 754 doubles (`interval_boxes`), for one head on arb alone.
+
+**How.** Branch and bound over v in [0, 1]^h, with limits of second order (`oracle_boxes`), or
+power series in arb for one head (`oracle_one_head`).
+
+**Tightness.** The gap to a value found is part of the result. For weights chosen against the
+largest error a gap may remain at any cost, since the problem is not convex in v.
+
+**Cost.** One head: some milliseconds. Two and three heads whose ranges are independent:
+10 to 10^3 boxes, well below a second; the number grows where ranges nearly meet.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from promptlimits._checks import require_positive, require_positive_int
+from promptlimits._typing import JsonObject
+from promptlimits.errors import UserError
+from promptlimits.lipschitz.weights import exact_array
+from promptlimits.single_layer.oracle_boxes import box_limits
+from promptlimits.single_layer.oracle_inputs import exact_inputs
+from promptlimits.single_layer.oracle_one_head import one_head_limit
+from promptlimits.single_layer.oracle_parts import Part, split
+from promptlimits.single_layer.setting import Floats, SharedQuery
+
+Objective: TypeAlias = Literal["sum of squares", "largest error"]
+
+TOLERANCE: Final = 1e-6
+MOST_BOXES: Final = 40_000
+MOST_SECONDS: Final = 5.0
+_BATCH: Final = 256
+
+_LEAST_SIDE: Final = 2.0**-44
+"""Sides are halved down to this, so that ends and centres of boxes stay exact doubles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleCertificate:
+    """A proved lower limit on what any prompt of any length leaves as error.
+
+    Attributes:
+        objective: "sum of squares", or "largest error": the limit is then on its square.
+        lower: The limit, exact.
+        weights: The exact w_j it is proved with, not normalised.
+        found: The value found that branching aimed at: an upper limit up to rounding.
+        gap: (found - lower) / found; 0 if both are 0.
+        optimal_within: The tolerance asked for if the gap is no larger, else None.
+        boxes: How many boxes were bounded.
+        seconds: How long that took.
+        arithmetic: "arb" or "doubles with accounted rounding".
+    """
+
+    objective: Objective
+    lower: Fraction
+    weights: tuple[Fraction, ...]
+    found: float
+    gap: float
+    optimal_within: float | None
+    boxes: int
+    seconds: float
+    arithmetic: str
+
+    @property
+    def least_error(self) -> float:
+        """A lower limit on the root of the sum of squares, or on the largest error."""
+        return max(math.nextafter(math.sqrt(max(_down(self.lower), 0.0)), 0.0), 0.0)
+
+    def to_json(self) -> JsonObject:
+        """As plain JSON; the limit is exact as text."""
+        return {
+            "objective": self.objective,
+            "lower": str(self.lower),
+            "weights": [str(weight) for weight in self.weights],
+            "found": self.found,
+            "gap": self.gap,
+            "optimal_within": self.optimal_within,
+            "boxes": self.boxes,
+            "seconds": self.seconds,
+            "arithmetic": self.arithmetic,
+        }
+
+
+def _down(value: Fraction) -> float:
+    number = float(value)
+    return number if Fraction(number) <= value else math.nextafter(number, -math.inf)
+
+
+def certify_oracle(
+    setting: SharedQuery,
+    targets: Floats,
+    *,
+    found: float,
+    objective: Objective = "sum of squares",
+    scale: Floats | None = None,
+    aim: float | None = None,
+    tolerance: float = TOLERANCE,
+    most_boxes: int = MOST_BOXES,
+    most_seconds: float = MOST_SECONDS,
+) -> OracleCertificate:
+    """Prove a lower limit on the error of every prompt of every length.
+
+    Args:
+        setting: The layer and its queries.
+        targets: Wanted outputs of attention before the MLP and without x_0, (k, d).
+        found: A value that was found, to aim at: the (weighted) sum of squares, or the square of
+            the largest error. Any number is sound.
+        objective: Which error is limited.
+        scale: c_j, square roots of the weights, above 0; 1 each by default. For the largest error
+            they are normalised exactly.
+        tolerance: Relative gap to stop at.
+        most_boxes: Stop after about as many boxes.
+        most_seconds: Stop after about as long.
+
+    Returns:
+        The limit and its gap.
+
+    Raises:
+        UserError: Targets, weights or limits are unusable.
+        RunFailed: The layer's numbers leave the range of doubles.
+    """
+    roots = _roots(setting, scale)
+    require_positive("tolerance", tolerance)
+    require_positive_int("most_boxes", most_boxes)
+    begin = time.perf_counter()
+    weights = tuple(Fraction(float(c)) ** 2 for c in roots)
+    total = sum(weights, Fraction(0)) if objective == "largest error" else Fraction(1)
+    inputs = exact_inputs(setting, targets)
+    goal = max(found if aim is None else min(aim, found), 0.0) * float(total)
+    if len(inputs.bases) == 1:
+        lower, boxes = one_head_limit(
+            inputs, roots, found=goal, tolerance=tolerance, most_boxes=most_boxes
+        )
+    else:
+        stop = begin + require_positive("most_seconds", most_seconds)
+        lower, boxes = _branch(split(inputs, roots), goal * (1 - tolerance), most_boxes, stop)
+    lower /= total
+    gap = (found - float(lower)) / found if found > 0 else 0.0
+    return OracleCertificate(
+        objective=objective,
+        lower=lower,
+        weights=weights,
+        found=found,
+        gap=gap,
+        optimal_within=tolerance if gap <= tolerance else None,
+        boxes=boxes,
+        seconds=time.perf_counter() - begin,
+        arithmetic="arb" if len(inputs.bases) == 1 else "doubles with accounted rounding",
+    )
+
+
+def _roots(setting: SharedQuery, scale: Floats | None) -> Floats:
+    if scale is None:
+        return np.ones(setting.count)
+    roots = exact_array("the weights", scale, (setting.count,))
+    if not (roots > 0).all():
+        raise UserError("the weights", "be above 0", got=roots.min(), remedy="drop that query")
+    return np.array(roots)
+
+
+def _branch(parts: list[Part], aim: float, most_boxes: int, stop: float) -> tuple[Fraction, int]:
+    """Halve the boxes with the least limits until all reach the aim."""
+    if not parts:
+        return Fraction(0), 0
+    heads = parts[0].near.heads
+    low, high = np.zeros((1, heads)), np.ones((1, heads))
+    limit, bend = box_limits(parts, low, high)
+    least, seen = math.inf, 1
+    while len(limit):
+        reached = (limit >= aim) | ((high - low).max(axis=1) <= _LEAST_SIDE)
+        least = min(least, limit[reached].min(initial=math.inf))
+        low, high, limit, bend = (x[~reached] for x in (low, high, limit, bend))
+        if not len(limit) or seen >= most_boxes or time.perf_counter() > stop:
+            break
+        order = np.argsort(limit)
+        chosen, kept = order[:_BATCH], order[_BATCH:]
+        below, above = _halved(low[chosen], high[chosen], bend[chosen])
+        fresh, turns = box_limits(parts, below, above)
+        # A half is no worse than the whole.
+        fresh = np.maximum(fresh, np.tile(limit[chosen], 2))
+        seen += len(fresh)
+        low, high = np.concatenate([low[kept], below]), np.concatenate([high[kept], above])
+        limit, bend = np.concatenate([limit[kept], fresh]), np.concatenate([bend[kept], turns])
+    return max(Fraction(float(min(least, limit.min(initial=math.inf)))), Fraction(0)), seen
+
+
+def _halved(low: Floats, high: Floats, bend: Floats) -> tuple[Floats, Floats]:
+    """Both halves of each box along the side that bends f most."""
+    score = np.where(high - low > _LEAST_SIDE, bend, -1.0)
+    rows, sides = np.arange(len(low)), np.argmax(score, axis=1)
+    middle = (low[rows, sides] + high[rows, sides]) / 2
+    upper_low, lower_high = low.copy(), high.copy()
+    upper_low[rows, sides], lower_high[rows, sides] = middle, middle
+    return np.concatenate([low, upper_low]), np.concatenate([lower_high, high])

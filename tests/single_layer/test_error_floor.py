@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from tests.reference.one_layer_floor import floor_by_hand
 
 from promptlimits.errata.single_layer import orthogonal_targets
 from promptlimits.errors import UserError
@@ -26,7 +27,6 @@ from promptlimits.single_layer.setting import (
     shared_query,
 )
 from promptlimits.single_layer.train import train_prompt
-from tests.reference.one_layer_floor import floor_by_hand
 
 CASES = [(4, 1, 4, 2), (6, 1, 3, 3), (8, 2, 4, 3), (9, 2, 2, 4), (12, 3, 4, 4), (16, 3, 16, 4)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -84,7 +86,7 @@ def test_parts_grow_with_the_length() -> None:
             for tokens in (1, 2, 8, 64, 10**9, None)
         ]
         assert sizes[0] == 0
-        assert all(a <= b + 1e-12 for a, b in zip(sizes, sizes[1:], strict=False))
+        assert all(a <= b + 1e-12 for a, b in itertools.pairwise(sizes))
         assert sizes[-1] <= 1
 
 
@@ -93,7 +95,7 @@ def test_several_heads_reach_a_surface() -> None:
     prompt = generator.standard_normal((6, 3))
     reached = attend(setting, prompt)
     logs = statistics(setting, prompt).log_weight
-    points = second_answers(setting, reached[0], np.stack([logs, logs + [1.0, 0.0]]))
+    points = second_answers(setting, reached[0], np.stack([logs, logs + np.array([1.0, 0.0])]))
     assert points[0] == pytest.approx(reached[1], abs=1e-9)
     assert np.linalg.norm(points[1] - points[0]) > 1e-3
     # One head: the points of the surface are those of the segment.

@@ -25,6 +25,7 @@ from promptlimits.cli import (
     errata,
     fit,
     models,
+    oracle,
     plan,
     report,
     unmemorizable,
@@ -50,6 +51,7 @@ app.command(name="ceiling")(ceiling.ceiling)
 app.command(name="certify")(certify.certify)
 app.command(name="plan")(plan.plan)
 app.command(name="context")(context.context)
+app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.command(name="check")(check.check)
 app.command(name="report")(report.report)

@@ -1,0 +1,210 @@
+"""`promptlimits oracle`: the least error of any prompt of any length on one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from promptlimits.cli import options
+from promptlimits.cli.numbers import count
+from promptlimits.cli.single_layer_options import (
+    Plot,
+    RandomLayer,
+    Weights,
+    as_text,
+    layer_from,
+    read_pairs,
+    write_text,
+)
+from promptlimits.errors import UserError
+
+if TYPE_CHECKING:
+    from promptlimits._typing import JsonObject
+    from promptlimits.lipschitz.weights import LayerWeights
+    from promptlimits.single_layer.setting import Floats, SharedQuery
+
+_LENGTHS: Final = (1, 2, 3, 4, 8)
+_STARTS: Final = 8
+_MOST_QUERIES: Final = 64
+_ROUNDING: Final = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Case:
+    setting: SharedQuery
+    targets: Floats
+    unique: bool
+    error: float
+
+
+def oracle(
+    random_layer: RandomLayer = None,
+    weights: Weights = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            metavar="FILE",
+            help='Queries that end with one token, and answers: {"queries": [[token, ..], ..], '
+            '"answers": [[..], ..]}, d numbers for a token or an answer.',
+        ),
+    ] = None,
+    random_pairs: Annotated[
+        str | None,
+        typer.Option("--k", metavar="K", help="So many random pairs instead of a file."),
+    ] = None,
+    plot: Plot = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the search and of --k.")] = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """The least error of any prompt, of any length, on one layer: found, proved, and shown.
+
+    Errors are of attention's output before the MLP, against the offsets that the answers stand
+    for. Found is the best of many starts over all
+    that prompts can make of attention; proved is a limit below which no prompt of any length
+    goes; shown is a prompt, with its error measured on the layer.
+    """
+    import numpy as np
+
+    if seed < 0:
+        raise UserError("--seed", "be 0 or more", got=seed, remedy="leave it out for 0")
+    layer, _ = layer_from(random_layer, weights)
+    case = _case(layer, pairs, random_pairs, seed)
+    generator = np.random.default_rng(seed)
+    record = _record(case, generator)
+    if plot is not None:
+        write_text("--plot", plot, _drawing(case, record, generator))
+    if as_json:
+        typer.echo(as_text(record))
+        return
+    for line in _lines(record):
+        typer.echo(line)
+
+
+def _case(layer: LayerWeights, pairs: Path | None, random_pairs: str | None, seed: int) -> _Case:
+    import numpy as np
+
+    from promptlimits.single_layer.mlp_inverse import preimages
+    from promptlimits.single_layer.setting import SharedQuery, shared_query
+
+    if (pairs is None) == (random_pairs is None):
+        raise UserError(
+            "the pairs",
+            "be given by one of --pairs and --k",
+            got="both" if pairs is not None else "neither",
+            remedy="write --k 2, or --pairs FILE",
+        )
+    if pairs is not None:
+        data = read_pairs(pairs, layer.dim)
+        _require_few(len(data.queries))
+        setting = SharedQuery(layer=layer, queries=data.queries)
+        found = preimages(layer, setting.token, data.answers)
+        return _Case(setting=setting, targets=found.offsets, unique=found.unique, error=found.error)
+    number = count("--k", random_pairs or "")
+    _require_few(number)
+    generator = np.random.default_rng([seed, number, layer.dim])
+    tokens = generator.standard_normal((number + 1, layer.dim))
+    return _Case(
+        setting=shared_query(layer, tokens[0], list(tokens[1:])),
+        targets=generator.standard_normal((number, layer.dim)),
+        unique=True,
+        error=0.0,
+    )
+
+
+def _require_few(number: int) -> None:
+    if number > _MOST_QUERIES:
+        raise UserError("the pairs", f"be at most {_MOST_QUERIES}", got=number, remedy="give fewer")
+
+
+def _record(case: _Case, generator: Any) -> JsonObject:
+    from promptlimits.single_layer.error_floor import contraction
+    from promptlimits.single_layer.oracle_certificate import certify_oracle
+    from promptlimits.single_layer.oracle_value import oracle_value
+    from promptlimits.single_layer.reachable import reach
+    from promptlimits.single_layer.unmemorizable import down
+
+    numbers = reach(case.setting)
+    record: JsonObject = {
+        "dim": numbers.dim,
+        "heads": numbers.heads,
+        "queries": numbers.queries,
+        "reachable_dimension": numbers.reachable,
+        "ambient_dimension": numbers.ambient,
+        "almost_every_target_out_of_reach": numbers.out_of_reach,
+        "mlp_contraction": down(contraction(case.setting.layer)),
+        "offsets": case.targets.tolist(),
+        "offsets_meet_answers_to": case.error,
+        "preimages_unique": case.unique,
+    }
+    for name, objective in (("sum_of_squares", "sum of squares"), ("largest", "largest error")):
+        whole = objective == "sum of squares"
+        value = oracle_value(
+            case.setting,
+            case.targets,
+            objective="sum of squares" if whole else "largest error",
+            generator=generator,
+        )
+        proof = certify_oracle(
+            case.setting,
+            case.targets,
+            found=value.dual_value,
+            objective="sum of squares" if whole else "largest error",
+            scale=None if whole else value.dual_scale,
+        )
+        lower = down(max(proof.lower, Fraction(0))) if whole else proof.least_error
+        # Below rounding a relative gap says nothing.
+        gap = max(1 - lower / value.found, 0.0) if value.found > _ROUNDING else 0.0
+        record[name] = (
+            value.to_json() | {"proved": lower, "gap": gap} | {"certificate": proof.to_json()}
+        )
+    return record
+
+
+def _lines(record: Any) -> list[str]:
+    lines = [
+        (
+            f"{record['queries']} queries, width {record['dim']}, heads {record['heads']}: "
+            f"prompts of any length choose {record['reachable_dimension']} of "
+            f"{record['ambient_dimension']} numbers"
+        )
+    ]
+    for name, heading in (("sum_of_squares", "sum of squares"), ("largest", "largest error")):
+        each = record[name]
+        lines.append(f"{heading}, before the MLP")
+        lines.append(f"  found    {each['found']:.9g}, the least over all that prompts can do")
+        lines.append(
+            f"  proved   {each['proved']:.9g}, no prompt of any length goes below it "
+            f"(gap {each['gap']:.1e})"
+        )
+        if each["achieved"] is None:
+            lines.append(f"  no prompt shown: {each['why']}")
+        else:
+            tokens = len(each["prompt"][0])
+            lines.append(
+                f"  shown    {each['achieved']:.9g} by a prompt of {tokens} "
+                f"token{'s' if tokens > 1 else ''}: {each['why']}"
+            )
+    if not record["preimages_unique"]:
+        lines.append("the MLP is not proved one to one: other pre-images of the answers may exist")
+    return lines
+
+
+def _drawing(case: _Case, record: Any, generator: Any) -> str:
+    from promptlimits.report.figures import prompt_error
+    from promptlimits.single_layer.train import train_prompt
+
+    found = [
+        train_prompt(case.setting, case.targets, tokens, generator, starts=_STARTS).squares ** 0.5
+        for tokens in _LENGTHS
+    ]
+    floor = float(record["sum_of_squares"]["proved"]) ** 0.5
+    return prompt_error.svg(
+        prompt_error.data(
+            _LENGTHS, found, [floor] * len(found), name="root of the sum of squared errors"
+        )
+    )

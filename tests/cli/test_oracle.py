@@ -1,0 +1,92 @@
+"""`promptlimits oracle` through the entry point."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+Call = Callable[..., Any]
+RANDOM = ["--random-layer", "d=6,h=2,seed=1"]
+
+
+def test_json(call: Call) -> None:
+    ended = call("oracle", *RANDOM, "--k", "3", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    told = json.loads(ended.out)
+    assert (told["reachable_dimension"], told["ambient_dimension"]) == (8, 18)
+    for name in ("sum_of_squares", "largest"):
+        each = told[name]
+        assert 0 < each["proved"] <= each["found"] * (1 + 1e-12)
+        assert each["gap"] < 0.05
+        assert each["achieved"] >= each["proved"]
+    prompt = np.array(told["sum_of_squares"]["prompt"])
+    assert prompt.shape == (6, 2)
+
+
+def test_text_and_drawing(call: Call, here: Path) -> None:
+    ended = call("oracle", *RANDOM, "--k", "2", "--plot", "drawing.svg")
+    assert ended.code == 0
+    for word in ("found", "proved", "no prompt of any length goes below it"):
+        assert word in ended.out
+    drawn = (here / "drawing.svg").read_text(encoding="utf-8")
+    assert "found" in "".join(ET.fromstring(drawn).itertext())
+
+
+def test_the_oracle_agrees_on_impossible_data(call: Call) -> None:
+    layer = ["--random-layer", "d=5,seed=2,f=10"]
+    made = json.loads(call("unmemorizable", *layer, "--out", "data.json", "--json").out)
+    told = json.loads(call("oracle", *layer, "--pairs", "data.json", "--json").out)
+    floor = made["proved"]["largest_error_before_the_mlp_at_least"]
+    assert told["largest"]["found"] == pytest.approx(floor, abs=1e-6)
+    assert np.array(told["offsets"]) == pytest.approx(np.array(made["offsets"]), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (RANDOM, "one of --pairs and --k, got neither"),
+        ([*RANDOM, "--k", "2", "--pairs", "x"], "got both"),
+        ([*RANDOM, "--k", "0"], "--k must be a whole number"),
+        ([*RANDOM, "--k", "65"], "the pairs must be at most 64"),
+        ([*RANDOM, "--pairs", "missing.json"], "--pairs must be a file of JSON"),
+        (["--random-layer", "d=6,h=0", "--k", "2"], "h of --random-layer"),
+        ([*RANDOM, "--k", "2", "--seed", "-1"], "--seed must be 0 or more"),
+        (["--k", "2"], "got neither"),
+    ],
+)
+def test_bad_input_is_one_line(call: Call, arguments: list[str], words: str) -> None:
+    call("oracle", *arguments).says(2, words)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ("{", "file of JSON"),
+        ("[]", "hold queries and answers"),
+        ('{"queries": [[[1, 0]], [[0, 1]]], "answers": [[1, 1], [1, 1]]}', "end with the same"),
+        ('{"queries": [[[1, 0, 0]]], "answers": [[1, 1]]}', "tokens of 2 numbers"),
+        ('{"queries": [[[1, 0]]], "answers": [[1, NaN]]}', "finite"),
+        ('{"queries": [[[1, 0]]], "answers": []}', "as many answers"),
+    ],
+)
+def test_bad_pairs_are_one_line(call: Call, here: Path, record: str, words: str) -> None:
+    (here / "pairs.json").write_text(record, encoding="utf-8")
+    call("oracle", "--random-layer", "d=2", "--pairs", "pairs.json").says(2, words)
+
+
+def test_answers_outside_the_range_of_the_mlp(call: Call, here: Path) -> None:
+    eye = np.eye(2)
+    head = {f"heads.0.{part}": eye for part in ("query", "key", "value", "output")}
+    mlp = {"w1": eye, "b1": np.zeros(2), "w2": -2 * eye, "b2": np.zeros(2)}
+    save_file({**head, **mlp}, here / "layer.safetensors")
+    record = {"queries": [[[1, 2], [1, 0]]], "answers": [[1, 1]]}
+    (here / "pairs.json").write_text(json.dumps(record), encoding="utf-8")
+    ended = call("oracle", "--weights", "layer.safetensors", "--pairs", "pairs.json")
+    ended.says(2, "answer 0 must lie in the range of the layer's MLP")

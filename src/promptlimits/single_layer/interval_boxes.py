@@ -20,7 +20,7 @@ roundings on any path they come out at least (1 - u)^N times their value, so `_u
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from flint import arb
@@ -75,9 +75,9 @@ class Balls:
         """The shape of the array."""
         return self.mid.shape
 
-    def __getitem__(self, key: object) -> Balls:
+    def __getitem__(self, key: Any) -> Balls:
         """Index both arrays, as numpy does."""
-        return Balls(self.mid[key], self.rad[key])  # type: ignore[index]
+        return Balls(self.mid[key], self.rad[key])
 
     def __neg__(self) -> Balls:
         """The negatives."""
@@ -154,12 +154,12 @@ def add_up(*terms: Floats) -> Floats:
     return _up(total, len(terms))
 
 
-def multiply_up(*factors: Floats) -> Floats:
+def multiply_up(*factors: Floats | np.float64) -> Floats:
     """At or above a product of numbers of at least 0."""
-    total = factors[0]
+    total = np.asarray(factors[0])
     for factor in factors[1:]:
-        total = _up(total * factor, 2)
-    return np.asarray(total)
+        total = _up(np.asarray(total * factor), 2)
+    return total
 
 
 def sum_up(terms: Floats, axis: int | tuple[int, ...] = -1) -> Floats:

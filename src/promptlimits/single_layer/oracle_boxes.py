@@ -154,7 +154,6 @@ def _box_minimiser(slope: Floats, convex: Floats, half: Floats) -> Floats:
 
 def _quadratic(part: Part, centre: Floats, half: Floats) -> _Quadratic:
     near = local_model(part.near, centre)
-    boxes, heads = centre.shape
     excess = part.excess[None]
     whole = Balls.around(centre, half)[:, None]
     middle = Balls.exact(centre)[:, None]
@@ -174,7 +173,7 @@ def _quadratic(part: Part, centre: Floats, half: Floats) -> _Quadratic:
     gamma = (steep[..., None, None] * turned).norm_upper((1, 4))
     curve = _total(multiply_up(gamma, half[:, :, None], half[:, None, :]))
     move = _total(multiply_up(change.norm_upper((1, 3)), half))
-    slack = _slack(part, near, (carried, share, steep, share_all), (residual, change), half)
+    slack = _slack(part, near, (carried, share, steep), (residual, change), half)
     value = (residual * residual).sum(2).sum(1)
     known = np.isfinite(slack) & near.regular
     floor = _eckart(part, excess, middle, half, share, share_all)
@@ -200,7 +199,7 @@ def _bend(half: Floats, gamma: Floats, move: Floats, slack: Floats, steep: Balls
     size = np.where(finite, move + slack, 0.0)
     loss = half * half * (gamma.sum(axis=1) + gamma.sum(axis=2)) * size[:, None]
     steepest = half * (1e-9 + steep.magnitude().max(axis=1))
-    return np.where(finite[:, None], loss + 1e-9 * steepest, steepest)
+    return np.asarray(np.where(finite[:, None], loss + 1e-9 * steepest, steepest))
 
 
 def _spread(part: Part, coordinates: Floats) -> Balls:
@@ -262,13 +261,13 @@ def _bent(residual: Balls, turned: Balls, steep: Balls) -> Balls:
 def _slack(
     part: Part,
     near: LocalModel,
-    shares: tuple[Balls, Balls, Balls, Balls],
+    shares: tuple[Balls, Balls, Balls],
     terms: tuple[Balls, Balls],
     half: Floats,
 ) -> Floats:
     """eps, infinite where the normal matrix is not proved regular over the box."""
-    carried, share, steep, share_all = shares
-    residual, change = terms[0], terms[1]
+    carried, share, steep = shares
+    residual, change = terms
     steeper = steep * carried  # c s m mu(v)
     here = part.excess[None] * share * carried  # c s m^2
     exact = _pull(carried, residual)

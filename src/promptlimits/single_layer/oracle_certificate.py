@@ -122,6 +122,8 @@ def certify_oracle(
         objective: Which error is limited.
         scale: c_j, square roots of the weights, above 0; 1 each by default. For the largest error
             they are normalised exactly.
+        aim: Where to stop branching, if lower than `found`: the least weighted sum of squares
+            (with weights of sum 1 for the largest error) that is known.
         tolerance: Relative gap to stop at.
         most_boxes: Stop after about as many boxes.
         most_seconds: Stop after about as long.

@@ -113,7 +113,7 @@ def _floor(part: Part, centre: Floats, half: Floats) -> Floats:
         )
         fresh = limits(tau[:, : WORST * PARTS])
         found = np.concatenate([fresh, rest], axis=1)
-    return found.min(axis=1)
+    return np.asarray(found.min(axis=1))
 
 
 def _cut(tau: Balls, chosen: NDArray[np.int64]) -> Balls:
@@ -146,4 +146,4 @@ def _squares(left: Balls) -> Floats:
     away = Balls.around(np.zeros(left.shape), left.rad).norm_upper((2, 3))
     floor = np.nextafter(length - away, -np.inf)
     floor = np.where(np.isfinite(floor), np.maximum(floor, 0.0), 0.0)
-    return np.maximum(np.nextafter(floor * floor, 0.0), 0.0)
+    return np.asarray(np.maximum(np.nextafter(floor * floor, 0.0), 0.0))

@@ -219,6 +219,6 @@ def ball_array(vectors: Sequence[Vector], width: int) -> Balls:
 
 def fraction_of(number: arb) -> Fraction:
     """The lower end of a ball as an exact dyadic number."""
-    mantissa, exponent = number.lower().man_exp()
-    mantissa, exponent = int(mantissa), int(exponent)
-    return Fraction(mantissa * 2**exponent) if exponent >= 0 else Fraction(mantissa, 2**-exponent)
+    mantissa, exponent = map(int, number.lower().man_exp())
+    power = Fraction(2) ** exponent
+    return mantissa * power

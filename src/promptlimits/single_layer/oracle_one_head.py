@@ -1,7 +1,7 @@
 """One head: the oracle's certificate in ball arithmetic alone.
 
-For h = 1 the minimum over W is explicit. With y = sum_j c_j mu_j g_j, g_j = c_j (t_j - lambda_j a_j)
-and P the projection on range(V),
+For h = 1 the minimum over W is explicit. With y = sum_j c_j mu_j g_j, P the projection on
+range(V) and g_j = c_j (t_j - lambda_j a_j),
 
     f(v) = sum_j |g_j|^2 - |P y|^2 / sum_j (c_j mu_j)^2,        sum_j (c_j mu_j)^2 > 0,
 

@@ -220,7 +220,7 @@ def _whitening(problem: Problem, carried: Floats) -> tuple[Floats, NDArray[np.bo
     sizes, vectors = np.linalg.eigh(normal)
     kept = sizes > NORMAL_CUT * sizes[:, -1:]
     scaled = np.where(kept, 1.0 / np.sqrt(np.where(kept, sizes, 1.0)), 0.0)
-    return vectors * scaled[:, None, :], kept.all(axis=1)
+    return vectors * scaled[:, None, :], np.asarray(kept.all(axis=1))
 
 
 def _motion(

@@ -6,10 +6,11 @@ nothing more; `oracle_certificate` says how far below it the infimum can be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from promptlimits.single_layer.oracle_problem import LocalModel, Problem, local_model
 from promptlimits.single_layer.setting import Floats
@@ -93,12 +94,12 @@ def _newton_step(points: Floats, model: LocalModel, trust: Floats) -> Floats:
     return np.asarray(step * np.minimum(1.0, 1.0 / longest)[:, None])
 
 
-def _chosen(better: np.ndarray, new: LocalModel, old: LocalModel) -> LocalModel:
-    def pick(name: str) -> Floats:
-        left, right = getattr(new, name), getattr(old, name)
-        return np.where(better.reshape(-1, *[1] * (left.ndim - 1)), left, right)
-
-    return LocalModel(**{name: pick(name) for name in LocalModel.__dataclass_fields__})
+def _chosen(better: NDArray[np.bool_], new: LocalModel, old: LocalModel) -> LocalModel:
+    picked: dict[str, Any] = {}
+    for field in fields(LocalModel):
+        left, right = getattr(new, field.name), getattr(old, field.name)
+        picked[field.name] = np.where(better.reshape(-1, *[1] * (left.ndim - 1)), left, right)
+    return LocalModel(**picked)
 
 
 def least_sum(problem: Problem, generator: np.random.Generator) -> Found:

@@ -7,8 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from flint import arb, arb_mat
 from tests.reference.one_layer_floor import floor_by_hand
 
+from promptlimits.bound import working_precision
 from promptlimits.errata.single_layer import orthogonal_targets
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import HeadWeights, LayerWeights, random_weights
@@ -24,6 +26,7 @@ from promptlimits.single_layer.setting import (
     attend,
     feed_forward,
     query_statistics,
+    score_vectors,
     shared_query,
 )
 from promptlimits.single_layer.train import train_prompt
@@ -229,6 +232,42 @@ def test_sums_are_enclosed_with_a_normalisation_in_front(centred: bool) -> None:
                 assert away <= each.mean.radius + 1e-14
                 assert each.mean.radius < 1e-11
                 assert float(each.log_weight.mid()) == pytest.approx(known.log_weight[j, i])
+
+
+def test_large_scores_are_enclosed_with_their_rounding() -> None:
+    """Two scores near 10^6 that nearly agree: a float is off by far more than 1e-12 here."""
+    for seed in range(10):
+        setting, _, generator = draw(5, 1, 5, 2, seed)
+        token = 1e6 * generator.standard_normal(5)
+        first = generator.standard_normal(5)
+        score = score_vectors(SharedQuery(layer=setting.layer, queries=(token[:, None],)))[0]
+        other = generator.standard_normal(5)
+        other += (score @ (first - other) - 0.3) / (score @ score) * score
+        both = SharedQuery(layer=setting.layer, queries=(np.stack([first, token], axis=1),))
+        tokens = np.stack([first, other], axis=1)
+        (found,) = proved_statistics(both, tokens)
+        head = setting.layer.heads[0]
+
+        def exact(array: Floats) -> arb_mat:
+            return arb_mat([[arb(float(x)) for x in row] for row in array])
+
+        with working_precision(400):
+            scores = (exact(head.key) * exact(tokens)).transpose() * (
+                exact(head.query) * exact(token[:, None])
+            )
+            top = scores[0, 0]
+            weights = [(scores[n, 0] - top).exp() for n in range(2)]
+            shares = arb_mat([[weight / sum(weights, arb(0))] for weight in weights])
+            mean = exact(head.output) * (exact(head.value) * (exact(tokens) * shares))
+            away = [float(abs(mean[n, 0] - arb(float(found.mean.center[n, 0])))) for n in range(5)]
+        assert math.hypot(*away) <= found.mean.radius
+
+
+def test_training_finds_planted_targets() -> None:
+    setting, _, generator = draw(6, 1, 6, 2)
+    planted = attend(setting, generator.standard_normal((6, 3)))
+    found = train_prompt(setting, planted, 3, generator, starts=4, steps=200)
+    assert found.squares < 1e-12
 
 
 def test_bad_input() -> None:

@@ -15,8 +15,10 @@ from promptlimits.single_layer.setting import (
     SharedQuery,
     Statistics,
     attend,
+    score_vectors,
     shared_query,
     statistics,
+    value_maps,
 )
 
 
@@ -88,6 +90,27 @@ def test_parts_grow_with_the_length() -> None:
         assert sizes[0] == 0
         assert all(a <= b + 1e-12 for a, b in itertools.pairwise(sizes))
         assert sizes[-1] <= 1
+
+
+def test_nothing_more_is_reached_than_entropy_allows() -> None:
+    """Gibbs' condition straight from q = V^-1 A, on a grid of the segment."""
+    inside = outside = 0
+    for seed in range(30):
+        setting, generator = draw(4, 1, 4, seed)
+        found = segment(setting, attend(setting, generator.standard_normal((4, 2)))[0])
+        query = statistics(setting, setting.queries[0])
+        value, score = value_maps(setting.layer)[0], score_vectors(setting)[0]
+        for mu in np.linspace(0.01, 0.99, 50):
+            log_weight = found.log_weight(mu)
+            ratio = np.exp(query.log_weight[0] - log_weight)
+            mean = found.first + ratio * (found.first - query.mean[0])
+            mean_score = float(score @ np.linalg.solve(value, mean))
+            if min(abs(log_weight - mean_score), abs(log_weight - mean_score - np.log(3))) < 1e-6:
+                continue
+            allowed = log_weight - np.log(3) <= mean_score < log_weight
+            assert allowed == any(left <= mu <= right for left, right in found.reached(3))
+            inside, outside = inside + allowed, outside + (not allowed)
+    assert min(inside, outside) > 50
 
 
 def test_several_heads_reach_a_surface() -> None:

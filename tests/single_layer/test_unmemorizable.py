@@ -187,9 +187,13 @@ def test_the_span_is_not_proved_where_a_pair_is_reachable() -> None:
     assert not is_outside(setting, first, first + means[0])
 
 
-def test_rounding_of_answers_is_limited() -> None:
+@pytest.mark.parametrize("size", [1.0, 1e6])
+def test_rounding_of_answers_is_limited(size: float) -> None:
     layer, generator = layer_of(8, 1)
     tokens, offsets = generator.standard_normal((2, 3, 8))
+    # Large weights against a bias: the hidden numbers lose digits, and none of the rest does.
+    bias = -size * (layer.w1 @ (tokens + offsets)[0]) + 1
+    layer = replace(layer, w1=size * layer.w1, b1=bias)
     rounded, slack = answers_for(layer, tokens, offsets)
     exact = [
         [Fraction(float(a)) + Fraction(float(b)) for a, b in zip(x, t, strict=True)]
@@ -214,7 +218,7 @@ def test_rounding_of_answers_is_limited() -> None:
             )
             away += (value - Fraction(float(row[place]))) ** 2
         assert away <= slack**2
-    assert slack < Fraction(1, 10**11)
+    assert slack < Fraction(1, 10**11) * int(size)
 
 
 @pytest.mark.parametrize(("dim", "heads", "pairs"), [(6, 1, 3), (8, 2, 5), (16, 3, 13)])

@@ -8,7 +8,8 @@ For a d x k matrix U the floor at weights w is
 
 It is a minimum of linear functions: concave, homogeneous of degree one, and with kinks where
 eigenvalues meet, as they do at the best weights. Here the projection is smoothed to an occupation
-1/(1 + exp((lambda - mu)/T)), and weights are multiplied by powers of their slopes while T falls. Any weights give a true floor; these are only chosen well.
+1/(1 + exp((lambda - mu)/T)), and weights are multiplied by powers of their slopes while T falls.
+Any weights give a true floor; these are only chosen well.
 """
 
 from __future__ import annotations

@@ -54,10 +54,12 @@ THEOREM_5_7: Final = PublishedStatement(
 )
 THEOREM_5_8: Final = PublishedStatement(
     source=_source("5.8"),
-    text="h heads, d > h^2 + 2h, orthogonal targets: some error is at least "
+    text="h heads, d > h^2 + 2h, targets orthogonal to each other and to what attention makes of "
+    "the queries alone: some error is at least "
     "(1 - ||W_1|| ||W_2||) r/2, r the least norm of a target.",
     refuted_by=("promptlimits errata E13", "promptlimits errata E14"),
-    instead="single_layer.error_floor: r/sqrt(h+1), r the least norm of an offset before the MLP",
+    instead="single_layer.error_floor: r/sqrt(h+1), r the least norm of an offset before the "
+    "MLP, for offsets under the same conditions",
 )
 PUBLISHED: Final = (THEOREM_5_4, THEOREM_5_7, THEOREM_5_8)
 

@@ -190,7 +190,7 @@ def test_the_span_is_not_proved_where_a_pair_is_reachable() -> None:
 @pytest.mark.parametrize("size", [1.0, 1e6])
 def test_rounding_of_answers_is_limited(size: float) -> None:
     layer, generator = layer_of(8, 1)
-    tokens, offsets = generator.standard_normal((2, 3, 8))
+    tokens, offsets = generator.standard_normal((2, 1, 8))
     # Large weights against a bias: the hidden numbers lose digits, and none of the rest does.
     bias = -size * (layer.w1 @ (tokens + offsets)[0]) + 1
     layer = replace(layer, w1=size * layer.w1, b1=bias)

@@ -70,3 +70,27 @@ def test_a_single_layer_needs_no_mask() -> None:
     made = last_tokens_capacity(dim=8, layers=LAYERS[:1], eps=Fraction(1, 10)).certificate.to_json()
     made["inputs"] = dict(made["inputs"]) | {"masked": False}  # type: ignore[arg-type]
     assert "one-layer" in context_capacity.check(sealed_again(made))
+
+
+def test_theorem_2b_says_how_long_and_how_far_apart_its_queries_are() -> None:
+    """K rests on both: 10^0.000 for near queries, 10^7.1 for far ones."""
+    sizes = SIZES | {"lipschitz": 100, "tokens": 16}
+    said = {}
+    for spread in (Fraction(1, 10**9), None):
+        record = short_prompt_capacity(**sizes, spread=spread).certificate.to_json()
+        said[spread] = context_capacity.check(record)
+        bound: Any = record["bound"]
+        texts = [assumption["text"] for assumption in bound["assumptions"]]
+        distance = 2 if spread is None else spread
+        assert texts[-1] == (
+            f"Each query has 16 tokens, and W_2 between any two of them is at most {distance}."
+        )
+        assert f"queries of 16 tokens within {distance} of each other" in said[spread]
+        assert "with L = 100" in said[spread]
+    (near, far) = said.values()
+    assert near.partition(" than K = ")[0] != far.partition(" than K = ")[0]
+    record = short_prompt_capacity(**sizes).certificate.to_json()
+    bound = record["bound"]
+    bound["assumptions"] = bound["assumptions"][:-1]
+    with pytest.raises(RunFailed):
+        context_capacity.check(sealed_again(record))

@@ -1,9 +1,10 @@
-"""E3, E8, E9, E10, E11, E12."""
+"""E3, E4, E8, E9, E10, E11, E12, E17."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from promptlimits.errata.measures import (
     prompt_written_twice,
     rademacher_pattern,
     rademacher_prompts,
+    running_mean,
 )
+from promptlimits.errata.tokens_in_balls import share_of_an_interval
 from promptlimits.errors import UserError
+from promptlimits.models.transport import wasserstein_distance
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -118,3 +122,63 @@ def test_the_claimed_dimension_is_a_product() -> None:
     assert [published_dimension(d, 1) > 2 * d for d in range(4, 9)] == [False] * 3 + [True] * 2
     with pytest.raises(UserError, match="as Theorem 5"):
         published_dimension(3, 1)
+
+
+def test_tokens_in_balls_serve_a_third_where_three_tenths_are_published() -> None:
+    found = share_of_an_interval().numbers
+    assert found["lipschitz"] == pytest.approx(1 / 30, rel=1e-12)
+    assert found["largest_output"] == pytest.approx(7 / 30, rel=1e-12)
+    # 3Lr = eps: [(3Lr/eps)^49 / (r/(3 eps))]^1.
+    assert found["published"] == pytest.approx(0.3, rel=1e-10)
+    assert found["share_met"] == pytest.approx(1 / 3, abs=1 / 3001)
+    assert found["true_share"] == pytest.approx(1 / 3)
+
+
+def test_running_means_expand_the_mean_over_positions() -> None:
+    rows = running_mean().numbers["rows"]
+    assert isinstance(rows, list)
+    found: dict[tuple[object, object], dict[str, Any]] = {}
+    for row in rows:
+        assert isinstance(row, dict)
+        found[row["tokens"], row["order"]] = row
+    # The Gram matrix of [[1, 0], [1/2, 1/2]] has trace 3/2 and determinant 1/4.
+    assert found[2, 2]["averaged"] == pytest.approx(math.sqrt(3 / 4 + math.sqrt(5) / 4))
+    for length in (2, 8, 32, 128):
+        assert found[length, 2]["averaged"] < 2
+        harmonic = sum(1 / n for n in range(1, length + 1))
+        assert found[length, 1]["averaged"] == pytest.approx(harmonic)
+        assert max(found[length, order]["largest"] for order in (1, 2)) <= 1
+
+
+def masked_outputs(points: Any, weights: Any, score: Any, value: Any) -> Any:
+    """Masked mean-field attention; points (T, a, d), weights of the T positions."""
+    outputs = []
+    for place in range(len(points)):
+        seen = points[: place + 1].reshape(-1, points.shape[2])
+        mass = np.repeat(weights[: place + 1], points.shape[1])
+        logits = seen @ score @ points[place].T
+        shares = mass[:, None] * np.exp(logits - logits.max(axis=0))
+        outputs.append((shares.T @ seen) / shares.sum(axis=0)[:, None] @ value.T)
+    return outputs
+
+
+def test_the_largest_distance_over_positions_obeys_the_formula() -> None:
+    """What E17 says holds, with the sharper ||V|| (1 + 2 beta) e^beta of its proof."""
+    generator = np.random.default_rng(0)
+    worst = 0.0
+    for _ in range(300):
+        d, length, atoms = generator.integers(1, 4, size=3)
+        beta = float(generator.choice([0, 0.3, 1, 3]))
+        score, value = (m / np.linalg.norm(m, 2) for m in generator.standard_normal((2, d, d)))
+        one, other = generator.standard_normal((2, length, atoms, d))
+        other = one + 10 ** generator.uniform(-4, 0) * other
+        pair = np.stack([one, other])
+        one, other = pair / np.linalg.norm(pair, axis=-1).max()
+        weights = generator.dirichlet(np.ones(length))
+        outputs = [masked_outputs(x, weights, beta * score, value) for x in (one, other)]
+        before, after = (
+            max(wasserstein_distance(x, y, order=2) for x, y in zip(*pair, strict=True))
+            for pair in ((one, other), outputs)
+        )
+        worst = max(worst, after / before / ((1 + 2 * beta) * math.exp(beta)))
+    assert 0.5 < worst <= 1 + 1e-9

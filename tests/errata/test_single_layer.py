@@ -15,6 +15,8 @@ from promptlimits.errata.single_layer import (
     offset_of_targets,
     orthogonal_targets,
 )
+from promptlimits.models.paper_layers import PaperHead, PaperLayer
+from promptlimits.models.transformer import PaperTransformer
 
 EXPECTED = {1: 0.707107, 2: 0.57735, 3: 0.5, 4: 0.447214, 5: 0.408248, 6: 0.377964}
 
@@ -63,6 +65,31 @@ def test_no_prompt_of_the_construction_goes_below_the_corrected_floor() -> None:
                 offsets=built.offsets,
             )
             assert max(moved.errors()) >= 1 / math.sqrt(5) - 1e-11
+
+
+def test_offsets_in_the_span_of_the_queries_outputs_have_no_floor() -> None:
+    """Why E13 asks for more than offsets orthogonal to each other: both errors are 0 here."""
+    one = torch.eye(4, dtype=torch.float64)
+    value = torch.diag(torch.tensor([0.0, 1, 1, 1], dtype=torch.float64))
+    model = PaperTransformer(
+        layers=(
+            PaperLayer(
+                heads=(PaperHead(query=one, key=one, value=value, output=one),),
+                w1=one[:0],
+                b1=one[0, :0],
+                w2=one[:, :0],
+                b2=torch.zeros_like(one[0]),
+            ),
+        )
+    )
+    queries = torch.stack([torch.stack([3 * one[0] + one[j], one[0]], dim=1) for j in (1, 2)])
+    offsets = model(queries)[..., -1] - queries[..., -1]
+    assert abs(float(offsets[0] @ offsets[1])) < 1e-15
+    assert float(offsets.norm(dim=1).min()) > 0.8
+    built = OrthogonalTargets(
+        model=model, prompt=-50 * one[:, :1], queries=queries, offsets=offsets
+    )
+    assert max(built.errors()) < 1e-15
 
 
 def test_the_offset_of_the_targets_is_no_error() -> None:

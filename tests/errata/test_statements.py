@@ -9,8 +9,8 @@ from promptlimits.errata.statements import ERRATA, Erratum, erratum
 from promptlimits.errors import UserError
 
 
-def test_there_are_sixteen_each_with_all_it_needs() -> None:
-    assert [entry.key for entry in ERRATA] == [f"E{n}" for n in range(1, 17)]
+def test_there_are_eighteen_each_with_all_it_needs() -> None:
+    assert [entry.key for entry in ERRATA] == [f"E{n}" for n in range(1, 19)]
     for entry in ERRATA:
         assert all(value != "" for value in entry.to_json().values())
         assert erratum(entry.key.lower()) is entry
@@ -28,8 +28,8 @@ def test_what_runs_refutes_and_nothing_else_claims_to_run(entry: Erratum) -> Non
 @pytest.mark.parametrize(
     ("key", "options", "words"),
     [
-        ("E99", {}, "one of E1 to E16"),
-        ("", {}, "one of E1 to E16"),
+        ("E99", {}, "one of E1 to E18"),
+        ("", {}, "one of E1 to E18"),
         ("E13", {"heads": 0}, "1 or more"),
         ("E13", {"heads": 25}, "from 1 to 24"),
         ("E12", {"heads": 9}, "from 1 to 8"),
@@ -43,3 +43,12 @@ def test_what_runs_refutes_and_nothing_else_claims_to_run(entry: Erratum) -> Non
 def test_bad_options_are_said(key: str, options: dict[str, int], words: str) -> None:
     with pytest.raises(UserError, match=words):
         run(key, **options)
+
+
+def test_conditions_without_which_the_corrections_are_false() -> None:
+    assert "in one norm for prompt and output" in erratum("E3").correct
+    assert "false" in erratum("E4").status
+    assert "orthogonal to each other and to each head's output" in erratum("E13").correct
+    assert "the queries alone" in erratum("E13").published
+    assert "if d^m averages" in erratum("E17").status
+    assert "recalled here, not read" in erratum("E17").wrong

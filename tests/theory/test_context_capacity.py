@@ -395,3 +395,39 @@ def test_bad_layers_are_refused(record: Any) -> None:
         LayerConstants.from_json(record)
     good = layers((1, "3/2", [("1/2", "1/2")]))[0]
     assert LayerConstants.from_json(good.to_json()) == good
+
+
+@pytest.mark.parametrize("radius", ["1e4000", "1e-4000", "1e101", "1e-101"])
+def test_radii_beyond_floats_are_refused(radius: str) -> None:
+    far = LayerConstants.from_json({"radius": radius, "mlp_lipschitz": "1", "heads": [["1", "1"]]})
+    near = layers((1, 1, [(1, 1)]))
+    with pytest.raises(UserError, match="between 1e-100 and 1e100"):
+        last_tokens_capacity(dim=8, layers=[far], eps=Fraction(1, 10), target_radius=1)
+    with pytest.raises(UserError, match="between 1e-100 and 1e100"):
+        washout(layers=[*near, far], query_tokens=2, prompt_tokens=1)
+    with pytest.raises(UserError, match="target radius must be between"):
+        last_tokens_capacity(dim=8, layers=near, eps=Fraction(radius) / 9, target_radius=far.radius)
+
+
+def test_small_and_large_radii_serve() -> None:
+    """Scaling tokens by c and A by 1/c^2 changes nothing."""
+    expected = last_tokens_capacity(
+        dim=8, layers=layers((1, 1, [(1, 1)])), eps=Fraction(1, 10)
+    ).threshold.upper_nats()
+    for power in (-99, 99):
+        scale = Fraction(10) ** power
+        stack = layers((scale, 1, [(1, 1 / scale**2)]))
+        found = last_tokens_capacity(dim=8, layers=stack, eps=scale / 10)
+        assert found.threshold.upper_nats() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("text", ["1_0", "١", " 1", "1 ", "+1", "-1", "1e", ".", "1/0", "0x1"])
+def test_numbers_of_layers_are_read_in_one_form(text: str) -> None:
+    with pytest.raises(UserError):
+        LayerConstants.from_json({"radius": text, "mlp_lipschitz": "1", "heads": [["1", "1"]]})
+
+
+def test_large_dimensions_have_room_for_the_weights() -> None:
+    for dim in (8190, 8191, 10**6):
+        found = whole_output_capacity(**given((dim, 10, 1, "1/100", 2)))
+        assert found.choice.cover_share < 1

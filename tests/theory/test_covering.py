@@ -95,3 +95,29 @@ def test_measures() -> None:
     assert few.lower_nats() == pytest.approx(50 / 8)
     with pytest.raises(UserError, match="eps"):
         paired_family(dim=2, radius=1, eps=1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "eps"),
+    [
+        ([10**200], 1),
+        ([1, 10**200], Fraction(1, 10**201)),
+        ([Fraction(1, 10**300), 1, 10**300], Fraction(1, 10**200)),
+        ([10**400, 10**390], 10**395),
+    ],
+    ids=("long", "short", "both", "huge"),
+)
+def test_ellipsoids_beyond_floats(axes: list[Fraction], eps: Fraction) -> None:
+    limits = ellipsoid_covering(semi_axes=axes, eps=eps)
+    assert limits.lower.log <= limits.upper.log
+    # Each axis longer than eps costs little more than log(2a/eps) here, the others nothing.
+    assert limits.upper.upper_nats() <= limits.lower.lower_nats() + 0.8 * len(axes)
+
+
+def test_the_scale_of_an_ellipsoid_does_not_matter() -> None:
+    axes = [Fraction(5), Fraction(1), Fraction(1, 4)]
+    logs = [
+        ellipsoid_covering(semi_axes=[a * s for a in axes], eps=Fraction(1, 3) * s).upper.log
+        for s in (Fraction(1), Fraction(10) ** 300, Fraction(1, 10**300))
+    ]
+    assert [float(log) for log in logs] == pytest.approx([float(logs[0])] * 3, rel=1e-12)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
-from promptlimits.checking.grid import decades, grid_point, require_grid_log
+from promptlimits.checking.grid import decades, grid_point, lipschitz_words, require_grid_log
 from promptlimits.checking.intervals import Interval, log_of
 from promptlimits.checking.layer_limits import Layer, read_layers
 from promptlimits.checking.record import (
@@ -70,7 +70,7 @@ _WHOLE_TEXTS: Final = (
         "The mean-field map of the whole transformer has the given Lipschitz constant for W_q on "
         "the measures on the ball of the given radius."
     ),
-    "All tokens of prompts and queries lie in that ball.",
+    "All tokens of prompts and queries lie in that ball, and all queries have as many tokens.",
     (
         "Targets are drawn uniformly from the family of the theorem, and whole outputs, the "
         "prompt's own included, are compared in W_q."
@@ -81,7 +81,10 @@ _LAST_TEXTS: Final = (
         "Each layer has the given limits; the next layer's radius covers what leaves it for every "
         "query and every probability measure on its ball as context."
     ),
-    "All tokens of prompts and queries lie in the ball of the first layer.",
+    (
+        "All tokens of prompts and queries lie in the ball of the first layer, and each query has "
+        "as many tokens as its target."
+    ),
     "Targets are drawn uniformly by volume from balls of the given radius, one for each token.",
 )
 _CAP: Final = 1000
@@ -136,7 +139,7 @@ def check(certificate: Any) -> str:
         inputs, bound = open_certificate(certificate, kind="context_capacity", inputs=fields)
         if theorem == "2c":
             return _check_last(inputs, bound)
-        return _check_whole(_read_whole(inputs), bound)
+        return _check_whole(_read_whole(inputs), bound, lipschitz_words(inputs["lipschitz"]))
 
 
 def _read_whole(inputs: dict[str, Any]) -> _Whole:
@@ -176,7 +179,7 @@ def _read_whole(inputs: dict[str, Any]) -> _Whole:
     return claim
 
 
-def _check_whole(claim: _Whole, bound: RecordedBound) -> str:
+def _check_whole(claim: _Whole, bound: RecordedBound, constant: str) -> str:
     first = claim.theorem == "2a"
     family = _check_family(claim, bound)
     require_source(
@@ -185,7 +188,12 @@ def _check_whole(claim: _Whole, bound: RecordedBound) -> str:
         statement=f"Theorem {claim.theorem} (promptlimits.theory.whole_output_capacity)",
         form="corrected",
     )
-    require_assumptions(bound, _WHOLE_TEXTS, holds=(None,) * len(_WHOLE_TEXTS))
+    queries = (
+        f"Each query has {claim.tokens} tokens, and W_{claim.order} between any two of them is at "
+        f"most {claim.spread}."
+    )
+    texts = _WHOLE_TEXTS if first else (*_WHOLE_TEXTS, queries)
+    require_assumptions(bound, texts, holds=(None,) * len(texts))
     require_same((bound.quantity, bound.direction), (_THRESHOLD, "upper"), "the bound's quantity")
     if first:
         contexts = bound.factors[0]
@@ -203,11 +211,14 @@ def _check_whole(claim: _Whole, bound: RecordedBound) -> str:
             what="K",
         )
     kind = "C_in e^(-kH)" if first else "e^(-(k - K)H)"
+    near = (
+        "" if first else f", queries of {claim.tokens} tokens within {claim.spread} of each other"
+    )
     return (
-        f"Theorem {claim.theorem}: in dimension {claim.dim}, radius {claim.radius}, error "
-        f"{claim.eps} in W_{claim.order}, prompts of all lengths together serve a share of at "
-        f"most {kind} < 1 of the lists of more than K = {decades(bound.log)} "
-        "whole output measures; under the assumptions that it states"
+        f"Theorem {claim.theorem}: in dimension {claim.dim}, radius {claim.radius}, with "
+        f"{constant}{near}, error {claim.eps} in W_{claim.order}, prompts of all lengths "
+        f"together serve a share of at most {kind} < 1 of the lists of more than "
+        f"K = {decades(bound.log)} whole output measures; under the assumptions that it states"
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +18,7 @@ from promptlimits.cli.numbers import count, positive, positive_of_any_size
 from promptlimits.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from promptlimits._typing import JsonObject
     from promptlimits.bound import Certificate, Exact, LogBound
@@ -30,6 +32,11 @@ _HEADINGS = {
     "2b": "Theorem 2b: whole outputs, short prompts",
     "2c": "Theorem 2c: the last tokens",
 }
+_MEANING = (
+    "K: more than K pairs cannot all be served. Of the lists of k > K targets, a share below 1 is",
+    "within the error for some prompt, of whatever length: some list is beyond every prompt.",
+)
+_DIGITS = Context(prec=4, rounding=ROUND_CEILING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +56,19 @@ def context(
     lipschitz: Annotated[
         str, typer.Option("--lipschitz", metavar="L", help="Of the mean-field map, for W_q.")
     ],
-    radius: capacity_options.Radius,
+    radius: Annotated[
+        str,
+        typer.Option(
+            "--radius", metavar="R", help="Of the ball of all tokens (2a, 2b); of targets (2c)."
+        ),
+    ],
     eps: Annotated[str, typer.Option("--eps", metavar="E", help="The error allowed, below R/2.")],
     order: Annotated[
         str, typer.Option("--order", metavar="Q", help="q of the distance W_q, 1 or more.")
     ] = "2",
-    tokens: capacity_options.Tokens = "1",
+    tokens: Annotated[
+        str, typer.Option("--tokens", metavar="N", help="Tokens of each query, and target (2c).")
+    ] = "1",
     layers_json: Annotated[
         Path | None,
         typer.Option(
@@ -85,16 +99,41 @@ def context(
     if as_json:
         typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
         return
-    typer.echo("pairs K beyond which prompts of every length together do not serve all lists")
+    _print(case, record)
+
+
+def _print(case: _Case, record: Any) -> None:
+    for line in _MEANING:
+        typer.echo(line)
     for name, heading in _HEADINGS.items():
-        if isinstance(found := record.get(name), dict):
-            typer.echo(f"  {heading:<52} 10^{found['log10']:,.4g}")
-    lengths: Any = record.get("washout", [])
+        if found := record.get(name):
+            typer.echo(f"  {heading:<52} K = {_power(found['log10'])}")
+    lengths = record.get("washout", [])
     for row in lengths:
         typer.echo(
-            f"  Theorem W: behind {row['prompt_tokens']:,} prompt tokens two queries of "
-            f"{case.tokens} tokens that end alike differ by at most 10^{row['log10']:.4g}"
+            f"  Theorem W: behind {row['prompt_tokens']:,} prompt tokens the outputs of two "
+            f"queries of {case.tokens} tokens that end alike differ by at most "
+            f"{_power(row['log10'])}"
         )
+    stated = {
+        "Theorems 2a and 2b": record["2a"]["assumptions"],
+        "Theorem 2b alone": record["2b"]["assumptions"][len(record["2a"]["assumptions"]) :],
+        "Theorem 2c": record.get("2c", {}).get("assumptions", []),
+        "Theorem W": lengths[0]["assumptions"] if lengths else [],
+    }
+    for name, texts in stated.items():
+        for text in texts:
+            typer.echo(f"Assumed for {name}: {text}")
+    for note in record["notes"]:
+        typer.echo(f"Note: {note}")
+
+
+def _power(log10: float) -> str:
+    """An upper limit as a power of ten, of four digits, rounded up."""
+    digits = _DIGITS.create_decimal(log10)
+    if abs(digits) < 1:
+        digits = digits.quantize(Decimal("0.0001"), ROUND_CEILING)
+    return f"10^{float(digits):,.4g}"
 
 
 def _record(case: _Case) -> tuple[JsonObject, Certificate]:
@@ -145,7 +184,24 @@ def _record(case: _Case) -> tuple[JsonObject, Certificate]:
                 )
                 for length in (10, 100, 1000, 10_000, 100_000, 1_000_000)
             ]
+    record["notes"] = list(_notes(case.layers))
     return record, certificate
+
+
+def _notes(layers: Sequence[LayerConstants]) -> Iterator[str]:
+    """Layers whose radius is an assumption of its own: limits on the layer before yield more.
+
+    None is impossible: all limits are upper ones, and an MLP may map all to 0.
+    """
+    from promptlimits.theory.prompt_setting import short
+
+    for place, (layer, after) in enumerate(itertools.pairwise(layers), start=2):
+        if after.radius < layer.next_radius():
+            yield (
+                f"the radius {short(after.radius)} of layer {place} is below "
+                f"{short(layer.next_radius())}, what the limits of the layer before yield if its "
+                "MLP maps 0 to 0: that it covers every context is taken on trust."
+            )
 
 
 def _shown(bound: LogBound) -> JsonObject:
@@ -160,6 +216,7 @@ def _shown(bound: LogBound) -> JsonObject:
         "radius": 0.0,
         "form": bound.source.form,
         "statement": bound.source.statement,
+        "assumptions": [assumption.text for assumption in bound.assumptions],
     }
 
 
@@ -204,7 +261,9 @@ def _layers(path: Path) -> list[LayerConstants]:
     from promptlimits.theory.layer_constants import LayerConstants
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_float=str)
+        record = json.loads(
+            path.read_text(encoding="utf-8"), parse_float=str, object_pairs_hook=_without_repeats
+        )
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
@@ -218,6 +277,14 @@ def _layers(path: Path) -> list[LayerConstants]:
             "--layers-json", "be a list of layers", got=str(path), remedy="put them in [ ]"
         )
     return [LayerConstants.from_json(layer) for layer in record]
+
+
+def _without_repeats(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a field given twice, a person might mean the other one."""
+    record = dict(fields)
+    if len(record) != len(fields):
+        raise ValueError("a field is given twice")
+    return record
 
 
 def _write(path: Path, certificate: Certificate) -> None:

@@ -13,6 +13,7 @@ from promptlimits.errors import UserError
 # import torch.
 _RUNNERS: Final[dict[str, tuple[str, str, frozenset[str]]]] = {
     "E3": ("constant_map", "share_of_volume", frozenset({"seed"})),
+    "E4": ("tokens_in_balls", "share_of_an_interval", frozenset()),
     "E8": ("arithmetic", "covering", frozenset()),
     "E9": ("measures", "prompt_written_twice", frozenset({"seed"})),
     "E10": ("measures", "rademacher_prompts", frozenset()),
@@ -21,6 +22,7 @@ _RUNNERS: Final[dict[str, tuple[str, str, frozenset[str]]]] = {
     "E13": ("single_layer", "floor_of_errors", frozenset({"heads", "seed"})),
     "E14": ("single_layer", "offset_of_targets", frozenset()),
     "E15": ("single_layer", "codimension", frozenset({"heads", "seed"})),
+    "E17": ("measures", "running_mean", frozenset()),
 }
 
 

@@ -18,7 +18,7 @@ class Erratum:
     """One error.
 
     Attributes:
-        key: "E1" to "E16".
+        key: "E1" to "E18".
         where: Which statement of the paper.
         status: How it fails: "false", "gap in the proof", "loose", ...
         published: What the paper says, in our words.
@@ -84,21 +84,28 @@ ERRATA: Final = (
         "eps of its outputs. An MLP that maps all to 0 has every L > 0; the published share "
         "tends to 0 with L, the true one is (eps/r)^(dmk).",
         correct="At most (1 + 2Lr/delta)^(d m_p) ((eps + delta)/r)^(dmk) for every delta > 0, and "
-        "at most ((eps + Lr)/r)^(dmk). The published share holds where 3Lr >= eps; its printed "
-        "threshold for k lacks the factor 1/m.",
+        "at most ((eps + Lr)/r)^(dmk). The published share holds where 3Lr >= eps, in one norm for "
+        "prompt and output (see E4); its printed threshold for k lacks the factor 1/m.",
         runs=True,
     ),
     Erratum(
         key="E4",
         where="Theorem 4.7, k in O(m_p/m)",
-        status="loose",
+        status="false for tokens in balls",
         published="The number of pairs grows at most linearly with the prompt: the constant "
         "depends on the transformer and on eps.",
         wrong="The radius r is one of tokens but is used for whole matrices; prompts of tokens "
-        "within r have Frobenius norm up to r sqrt(m_p), and L of Proposition 2.11 grows with "
-        "the length. What is proved is O((m_p/m) log(m_p + m)).",
+        "within r have Frobenius norm up to r sqrt(m_p). With tokens in balls and L, of the "
+        "output in the prompt, in the Frobenius norm the share is false also where 3Lr >= eps: "
+        "d = m = k = r = 1, no MLP, and uniform attention, V = 50/210, over 49 prompt tokens and "
+        "the query token 0. The output is the prompt's sum over 210, L = 1/30, and at "
+        "eps = 0.1 = 3Lr the outputs, up to 7/30, serve 1/3 of the targets; published 0.3. "
+        "And L of Proposition 2.11 grows with the length: what is left is "
+        "O((m_p/m) log(m_p + m)).",
         correct="Measure matrices by their largest token: L then does not depend on the length, "
-        "with or without mask, and k in O(m_p/m) holds.",
+        "with or without mask, and k in O(m_p/m) holds. L sqrt(m_p) serves in that norm where L "
+        "is of the Frobenius norm.",
+        runs=True,
     ),
     Erratum(
         key="E5",
@@ -194,13 +201,17 @@ ERRATA: Final = (
         key="E13",
         where="Theorem 5.8",
         status="false for h >= 4",
-        published="For orthogonal targets some error is at least (1 - |W_1||W_2|) r/2, r the "
-        "least norm of a target.",
+        published="For targets orthogonal to each other and to what attention makes of the "
+        "queries alone (Lemma F.1), some error is at least (1 - |W_1||W_2|) r/2, r the least norm "
+        "of a target.",
         wrong="The proof is for one head (and orders mu_1, mu_2 the wrong way round). With "
         "h heads there is a layer and a prompt of h tokens whose h + 1 errors all equal "
         "r/sqrt(h+1), which is less than r/2 from h = 4.",
-        correct="Some error is at least (1 - |W_1||W_2|) r/sqrt(h+1), r the least norm of the "
-        "offsets before the MLP; for every h no larger constant holds (Theorem 5).",
+        correct="For h + 1 offsets before the MLP, orthogonal to each other and to each head's "
+        "output on each query alone, some error is at least (1 - |W_1||W_2|) r/sqrt(h+1), r the "
+        "least norm of an offset; for every h no larger constant holds (Theorem 5). The "
+        "second condition is needed: offsets that are the queries' own attention outputs are met "
+        "by a prompt that gets no attention.",
         runs=True,
     ),
     Erratum(
@@ -211,7 +222,7 @@ ERRATA: Final = (
         wrong="The common x_0 makes those large for nothing: x_0 = 100 e_1, V = 0, no MLP, "
         "|y'_i| = 1 gives an error of 1 where 50 is claimed. The norm and '- y_i' are missing "
         "in the formula, too.",
-        correct="r is the least norm of the offsets y'_i.",
+        correct="r is the least norm of the offsets y'_i, under the conditions of E13.",
         runs=True,
     ),
     Erratum(
@@ -232,6 +243,35 @@ ERRATA: Final = (
         wrong="Taken literally these do not type-check, or state another map.",
         correct="W_v X; the first layer acts first; targets in (R^(d x m))^k; columns from m_p "
         "on; one mu_Y^i for each i; packing by eps-separated sets; MLP(Att + X).",
+    ),
+    Erratum(
+        key="E17",
+        where="Proposition 2.16",
+        status="false if d^m averages over positions",
+        published="In the position-aware distance d^m masked attention has the same Lipschitz "
+        "constant as unmasked attention, |V| (1 + 3|A|r^2) exp(2|A|r^2).",
+        wrong="The paper describes d^m in words only. If it is the p-th mean over positions of "
+        "W_p at a position (the form of its source as recalled here, not read), then for A = 0, "
+        "V = I the formula gives 1, but attention is the running mean: on two tokens its norm "
+        "is 1.144 for p = 2; with their number it tends to p/(p-1), Hardy's constant, and for "
+        "p = 1 it has no limit.",
+        correct="The formula holds if d^m is the largest W_2 over positions "
+        "(`promptlimits.errata.measures` has the proof). No mean over positions enters a bound "
+        "printed here.",
+        runs=True,
+    ),
+    Erratum(
+        key="E18",
+        where="Remark 2.4",
+        status="unproved for Theorem 4.10",
+        published="Positional encodings are added to the input, so all results extend at once.",
+        wrong="Where m_p is fixed they do, with L on a ball larger by the encodings. Theorem 4.10 "
+        "compares prompts of all lengths before k fixed inputs: a query behind m_p tokens gets "
+        "the encodings m_p + 1 to m_p + m, so the inputs change with the length, and a net for "
+        "prompts alone is none for contexts.",
+        correct="For encodings of norm at most s that are added: take the ball of radius r + s "
+        "for tokens, e0 + ew + es = delta/L in Lemma C_in, and multiply C_in by "
+        "(1 + 2s/es)^(dm), a net for the m encodings that all queries share.",
     ),
 )
 

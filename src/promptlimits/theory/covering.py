@@ -308,17 +308,27 @@ def _splits(axes: list[Fraction], eps: Fraction) -> list[tuple[int, Fraction]]:
         if rest > eps or (rest == eps and kept):
             continue
         room = eps**2 - rest**2
-        eta = eps if not rest else Fraction(math.sqrt(room) * (1 - 2.0**-40))
-        if kept == 0 or (eta > 0 and eta**2 <= room):
-            found.append((kept, eta))
+        if kept == 0 or room:
+            found.append((kept, eps if not rest else _root_below(room)))
     return found
+
+
+def _root_below(value: Fraction) -> Fraction:
+    """The root of a number of any size, rounded down to some 54 bits."""
+    if not value:
+        return value
+    size = value.numerator.bit_length() - value.denominator.bit_length()
+    scale = Fraction(2) ** (54 - size // 2)
+    return math.isqrt(int(value * scale**2)) / scale
 
 
 def _ellipsoid_log(axes: list[Fraction], eta: Fraction) -> Callable[[], arb]:
     ratios = [2 * axis / eta for axis in axes]
 
+    squares = [2 * (math.log(x.numerator) - math.log(x.denominator)) for x in ratios]
+
     def half_sum(lam: float) -> float:
-        return sum(math.log((1 + lam) * float(x) ** 2 + 1 + 1 / lam) for x in ratios)
+        return sum(_log_add(math.log1p(lam) + s, math.log1p(1 / lam)) for s in squares)
 
     best = min((2.0 ** (power / 4) for power in range(-120, 41)), key=half_sum)
     lam = Fraction(best)
@@ -328,6 +338,11 @@ def _ellipsoid_log(axes: list[Fraction], eta: Fraction) -> Callable[[], arb]:
         return sum((log_ball(term) for term in terms), arb(0)) / 2
 
     return log
+
+
+def _log_add(first: float, second: float) -> float:
+    """log(e^first + e^second)."""
+    return max(first, second) + math.log1p(math.exp(-abs(first - second)))
 
 
 def greedy_packing(points: NDArray[np.float64], eps: float) -> list[int]:

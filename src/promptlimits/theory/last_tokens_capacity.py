@@ -64,7 +64,7 @@ from promptlimits.bound import (
 from promptlimits.errors import UserError
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.layer_constants import LayerConstants, amplifications
-from promptlimits.theory.prompt_setting import require_exact_positive
+from promptlimits.theory.prompt_setting import require_exact_positive, short
 
 SOURCE: Final = Source(
     reference="promptlimits",
@@ -76,10 +76,15 @@ ASSUMPTIONS: Final = (
         "Each layer has the given limits; the next layer's radius covers what leaves it for every "
         "query and every probability measure on its ball as context."
     ),
-    "All tokens of prompts and queries lie in the ball of the first layer.",
+    (
+        "All tokens of prompts and queries lie in the ball of the first layer, and each query has "
+        "as many tokens as its target."
+    ),
     "Targets are drawn uniformly by volume from balls of the given radius, one for each token.",
 )
 _LARGEST_LOG: Final = 10**5
+_LARGEST_RADIUS: Final = 10**100
+"""Radii are searched in floats: this far from 1 these are safe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +165,7 @@ def last_tokens_capacity(
     _require_layers(layers, masked=masked)
     radius = Fraction(layers[0].radius if target_radius is None else target_radius)
     require_exact_positive("target radius", radius)
+    _require_size("the target radius", radius)
     if require_exact_positive("eps", eps) >= radius:
         raise UserError("eps", "be below the target radius", got=eps, remedy="take a smaller one")
     gains = amplifications(layers)
@@ -231,19 +237,35 @@ def require_layer_sizes(layers: Sequence[LayerConstants]) -> None:
         layers: The layers.
 
     Raises:
-        UserError: There is none, or ||A|| r^2 is above 10^5 / 2.
+        UserError: There is none, ||A|| r^2 is above 10^5 / 2, or r or 1/r above 10^100.
     """
     if not layers:
         raise UserError("layers", "be one or more", got=0, remedy="give the limits of each layer")
     for layer in layers:
+        _require_size("the radius of a layer", layer.radius)
         for _, score_norm in layer.heads:
             if 2 * score_norm * Fraction(layer.radius) ** 2 > _LARGEST_LOG:
                 raise UserError(
                     "||A|| r^2",
                     f"be at most {_LARGEST_LOG // 2:,}",
-                    got=float(score_norm * Fraction(layer.radius) ** 2),
+                    got=short(score_norm * Fraction(layer.radius) ** 2),
                     remedy="a factor of e to that power says nothing",
                 )
+
+
+def _require_size(name: str, radius: Exact) -> None:
+    if not Fraction(1, _LARGEST_RADIUS) <= radius <= _LARGEST_RADIUS:
+        raise UserError(
+            name,
+            "be between 1e-100 and 1e100",
+            got=_size(Fraction(radius)),
+            remedy="take another unit",
+        )
+
+
+def _size(value: Fraction) -> str:
+    bits = value.numerator.bit_length() - value.denominator.bit_length()
+    return f"some 10^{round(bits * math.log10(2)):,}"
 
 
 def _require_layers(layers: Sequence[LayerConstants], *, masked: bool) -> None:

@@ -8,16 +8,18 @@ Lambda (its residual included). All are exact.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 from promptlimits._typing import JsonObject
 from promptlimits.bound import Exact
 from promptlimits.errors import UserError
 from promptlimits.theory.prompt_setting import require_exact_positive
 
+_NUMBER: Final = re.compile(r"\d+/\d+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,9})?", re.ASCII)
 _FIELDS = {"radius", "mlp_lipschitz", "heads"}
 
 
@@ -144,6 +146,9 @@ def _exact(value: Any) -> Fraction:
     """An int, or a text such as "1e-4" or "1/3", as a fraction."""
     try:
         if isinstance(value, bool) or not isinstance(value, int | str) or len(str(value)) > 4000:
+            raise ValueError
+        # Fraction takes underscores, digits of other scripts and spaces: typing errors here.
+        if isinstance(value, str) and not _NUMBER.fullmatch(value):
             raise ValueError
         if isinstance(value, str) and abs(int(value.lower().partition("e")[2] or 0)) > 4000:
             raise ValueError

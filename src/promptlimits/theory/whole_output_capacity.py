@@ -82,7 +82,7 @@ ASSUMPTIONS: Final = (
         "The mean-field map of the whole transformer has the given Lipschitz constant for W_q on "
         "the measures on the ball of the given radius."
     ),
-    "All tokens of prompts and queries lie in that ball.",
+    "All tokens of prompts and queries lie in that ball, and all queries have as many tokens.",
     (
         "Targets are drawn uniformly from the family of the theorem, and whole outputs, the "
         "prompt's own included, are compared in W_q."
@@ -271,7 +271,9 @@ def short_prompt_capacity(
             quantity="pairs beyond which the share is below 1 (K)",
             source=SOURCES["2b"],
             factors=(family.log_nats,),
-        )
+        ),
+        f"Each query has {tokens} tokens, and W_{Fraction(order)} between any two of them is at "
+        f"most {wide}.",
     )
     inputs = _inputs("2b", dim, lipschitz, radius, eps, order, choice, family) | {
         "cover": None,
@@ -393,13 +395,13 @@ def _require(
         )
 
 
-def _assumed(bound: LogBound) -> LogBound:
+def _assumed(bound: LogBound, *more: str) -> LogBound:
     return LogBound(
         direction=bound.direction,
         log=bound.log,
         quantity=bound.quantity,
         source=bound.source,
-        assumptions=tuple(Assumption(text=text) for text in ASSUMPTIONS),
+        assumptions=tuple(Assumption(text=text) for text in (*ASSUMPTIONS, *more)),
         factors=bound.factors,
     )
 

@@ -105,7 +105,8 @@ def _coarse(case: Case, kappa: int) -> tuple[float, Choice]:
     grid = [
         Choice(
             delta=delta,
-            cover_share=_short(1 - min(0.5, 1 / (case.dim + 1))),
+            # Not _short(1 - x), which is 1 for a small x.
+            cover_share=1 - _short(min(0.5, 1 / (case.dim + 1))),
             alphabet=size * kappa,
             theta=theta,
             list_size=kappa,

@@ -5,10 +5,14 @@ depends on the direction in which v leaves. Since mu^i = 1 - v_i p^i with p^i = 
 
     span(mu^1, mu^2) = span(mu^1, e),      e = (1 - tau) p^1 - tau p^2,    tau = v_2 / (v_1 + v_2),
 
-which is smooth in (v, tau). Over a box, tau runs through an interval, which is cut in pieces; on
-each, the distance of G from matrices with columns in that span is enclosed to first order. The
-least over the pieces is a limit for the box, and tight in the limit, unlike Eckart and Young's,
-which lets e be anything.
+which is smooth in (v, tau). With X = G less its part along mu^1, and p^1, p^1 + p^2 less theirs
+called alpha and beta, the squared distance of G from matrices with columns in that span is
+
+    |X|^2 - Q(tau) / N(tau),     N = |alpha - tau beta|^2,     Q = |X^T (alpha - tau beta)|^2,
+
+so it is at least L on an interval of tau iff (|X|^2 - L) N - Q >= 0 there: a quadratic in tau.
+Its coefficients are enclosed over the box, and L is found by bisection. The limit is tight as the
+box shrinks to the corner, unlike Eckart and Young's, which lets e be anything.
 """
 
 from __future__ import annotations
@@ -22,18 +26,10 @@ from promptlimits.single_layer.interval_boxes import Balls
 from promptlimits.single_layer.oracle_parts import Part
 from promptlimits.single_layer.setting import Floats
 
-PIECES: Final = 384
-"""Pieces of the range of tau to begin with."""
-
-ROUNDS: Final = 2
-WORST: Final = 40
-PARTS: Final = 8
-"""In each round the worst pieces are cut in so many parts: enclosures are of first order."""
-
 CLOSE: Final = 0.1
 """Boxes within this distance of v = 0, in units of 1 / s, are tried."""
 
-_BATCH: Final = 32
+_BISECTIONS: Final = 40
 
 
 def free_pair(part: Part) -> bool:
@@ -64,86 +60,74 @@ def cone_floor(part: Part, centre: Floats, half: Floats) -> Floats:
     """
     if not len(centre):
         return np.zeros(0)
-    batches = [
-        _floor(part, centre[at : at + _BATCH], half[at : at + _BATCH])
-        for at in range(0, len(centre), _BATCH)
-    ]
-    return np.concatenate(batches)
+    first, slopes, fixed = _enclosed(part, centre, half)
+    size = (first * first).sum(1).reciprocal()
+
+    def beside(columns: Balls) -> Balls:
+        """Columns (N, k, n) less their part along mu^1."""
+        return columns - (first * size[:, None])[..., None] * (first[:, None] @ columns)
+
+    rest = beside(fixed)
+    alpha = beside(slopes[:, :, :1])
+    beta = beside(slopes[:, :, :1] + slopes[:, :, 1:])
+    along, across = alpha.swap(1, 2) @ rest, beta.swap(1, 2) @ rest
+    norm = [_inner(alpha, alpha), -_inner(alpha, beta), _inner(beta, beta)]
+    pull = [_inner(along, along), -_inner(along, across), _inner(across, across)]
+    total = _inner(rest, rest)
+    ends = _ends(centre, half)
+    low, high = np.zeros(len(centre)), np.maximum(total.lower(), 0.0)
+    high = np.where(np.isfinite(high), high, 0.0)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        left = total - Balls.exact(middle)
+        proved = _nonnegative([left * n - q for n, q in zip(norm, pull, strict=True)], ends)
+        low, high = np.where(proved, middle, low), np.where(proved, high, middle)
+    return low
 
 
-def _floor(part: Part, centre: Floats, half: Floats) -> Floats:
+def _inner(left: Balls, right: Balls) -> Balls:
+    return (left * right).sum(2).sum(1)
+
+
+def _enclosed(part: Part, centre: Floats, half: Floats) -> tuple[Balls, Balls, Balls]:
+    """Enclose c mu^1 (N, k), c p (N, k, 2) and G (N, k, m) over boxes."""
     one, scale = Balls.exact(np.ones(1)), Balls.exact(part.scale[:, None])[None]
     whole = Balls.around(centre, half)[:, None]
     move = Balls.around(np.zeros(half.shape), half)[:, None]
     excess = part.excess[None]
     share = (one + excess * Balls.exact(centre)[:, None]).reciprocal()
-    share_all = (one + excess * whole).reciprocal()
     # rho v mu(v) = rho c m + rho m mu(v) x, and mu(v) = m - s m mu(v) x.
-    grown = (one + excess) * share
-    own = grown * Balls.exact(centre)[:, None] + grown * share_all * move
+    shift = share * (one + excess * whole).reciprocal() * move
+    own = (one + excess) * (share * Balls.exact(centre)[:, None] + shift)
+    tight = share - excess * shift
     fixed = part.targets[None] - (own[..., None] * part.means[None]).sum(2)
-    tight = share - excess * share * share_all * move
-    first = (scale * tight)[:, :, 0]
-    slopes = scale * excess * tight
-    size = (first * first).sum(1).reciprocal()
-    beside = fixed - (first * size[:, None])[..., None] * (first[:, None] @ fixed)
-    edge, other = slopes[:, :, 0], slopes[:, :, 1]
-
-    def limits(tau: Balls) -> Floats:
-        away = edge[:, None] - tau[..., None] * (edge + other)[:, None]
-        along = (away * first[:, None]).sum(2) * size[:, None]
-        away = away - along[..., None] * first[:, None]
-        weight = (away * away).sum(2).reciprocal()
-        inner = away[:, :, None] @ beside[:, None]
-        return _squares(beside[:, None] - (away * weight[..., None])[..., None] * inner)
-
-    tau = _pieces(centre, half)
-    found = limits(tau)
-    for _ in range(ROUNDS):
-        order = np.argsort(found, axis=1)
-        worst = order[:, :WORST]
-        rest = np.take_along_axis(found, order[:, WORST:], axis=1)
-        tau = Balls(
-            np.concatenate(
-                [_cut(tau, worst).mid, np.take_along_axis(tau.mid, order[:, WORST:], 1)], 1
-            ),
-            np.concatenate(
-                [_cut(tau, worst).rad, np.take_along_axis(tau.rad, order[:, WORST:], 1)], 1
-            ),
-        )
-        fresh = limits(tau[:, : WORST * PARTS])
-        found = np.concatenate([fresh, rest], axis=1)
-    return np.asarray(found.min(axis=1))
+    return (scale * tight)[:, :, 0], scale * excess * tight, fixed
 
 
-def _cut(tau: Balls, chosen: NDArray[np.int64]) -> Balls:
-    """Chosen pieces, each covered by `PARTS` smaller ones."""
-    mid, rad = (np.take_along_axis(array, chosen, axis=1) for array in (tau.mid, tau.rad))
-    steps = (2 * np.arange(PARTS) + 1) / PARTS - 1
-    fine = mid[..., None] + rad[..., None] * steps
-    width = np.broadcast_to(rad[..., None] / PARTS + 1e-15, fine.shape)
-    return Balls(fine.reshape(len(mid), -1), width.reshape(len(mid), -1))
-
-
-def _pieces(centre: Floats, half: Floats) -> Balls:
-    """Balls that cover tau = v_2 / (v_1 + v_2) over each box, (N, PIECES)."""
+def _ends(centre: Floats, half: Floats) -> tuple[Floats, Floats]:
+    """Limits of tau = v_2 / (v_1 + v_2) over each box."""
     low, high = np.maximum(centre - half, 0.0), centre + half
     least = low[:, 1] / np.maximum(high[:, 0] + low[:, 1], 1e-300)
     most = high[:, 1] / np.maximum(low[:, 0] + high[:, 1], 1e-300)
-    # Wider by far more than the rounding of these four operations.
-    least, most = least - 1e-12, most + 1e-12
-    steps = (np.arange(PIECES) + 0.5) / PIECES
-    mid = least[:, None] + (most - least)[:, None] * steps
-    rad = (most - least)[:, None] * (0.5 / PIECES) + 1e-12
-    return Balls(mid, np.broadcast_to(rad, mid.shape))
+    # Wider by far more than the rounding of these few operations.
+    return np.clip(least - 1e-12, 0.0, 1.0), np.clip(most + 1e-12, 0.0, 1.0)
 
 
-def _squares(left: Balls) -> Floats:
-    """Lower limits on the squared norms of (N, P, k, m)."""
-    exact = Balls.exact(left.mid)
-    squares = (exact * exact).sum(3).sum(2).lower()
-    length = np.nextafter(np.sqrt(np.maximum(squares, 0.0)), 0.0)
-    away = Balls.around(np.zeros(left.shape), left.rad).norm_upper((2, 3))
-    floor = np.nextafter(length - away, -np.inf)
-    floor = np.where(np.isfinite(floor), np.maximum(floor, 0.0), 0.0)
-    return np.asarray(np.maximum(np.nextafter(floor * floor, 0.0), 0.0))
+def _nonnegative(terms: list[Balls], ends: tuple[Floats, Floats]) -> NDArray[np.bool_]:
+    """Whether c_0 + 2 c_1 tau + c_2 tau^2 >= 0 is proved between the ends.
+
+    A convex c_2 tau^2 is at least its tangent anywhere; what remains is concave, so least at
+    an end.
+    """
+    convex = np.maximum(terms[2].mid, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        vertex = np.where(convex > 0, -terms[1].mid / convex, 0.0)
+    at = np.clip(np.nan_to_num(vertex), *ends)
+    bent, touch = Balls.exact(convex), Balls.exact(at)
+    constant, slope = terms[0] - bent * touch * touch, terms[1] + bent * touch
+    twice = slope + slope
+    first, last = (
+        (constant + end * (twice + end * (terms[2] - bent))).lower()
+        for end in map(Balls.exact, ends)
+    )
+    return np.asarray(np.minimum(first, last) >= 0)

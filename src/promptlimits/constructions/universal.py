@@ -1,0 +1,402 @@
+"""Any Lipschitz map by a prompt alone: the map in its own units, its network, its prompt.
+
+A map on a cube, with values in an interval, is carried to the class on [0,1]^(d x m) by one
+scale for its inputs and one for its values; its precision and its constant are carried along
+exactly. Two maps of one class get equal networks, bit for bit: only the prompt differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from promptlimits.bound import Exact, LogBound, product
+from promptlimits.constructions.chunked import Progress, answers
+from promptlimits.constructions.universal_bound import SOURCE, ZETA, FunctionClass
+from promptlimits.constructions.value_table import (
+    MOST_BYTES,
+    TableNetwork,
+    cell_middles,
+    table_network,
+)
+from promptlimits.errors import UserError
+from promptlimits.lipschitz.weights import Array
+from promptlimits.theory.prompt_setting import require_exact_positive
+
+RealFunction: TypeAlias = Callable[[Array], Array]
+"""From inputs (B, d, m) to values of the same shape."""
+
+_ROUNDING: Final = 1e-9
+_CELLS_AT_ONCE: Final = 2**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealMap:
+    """A map of (d, m) matrices whose entries lie in [low, low + side], in its own units.
+
+    Attributes:
+        name: What messages call it.
+        function: From inputs (B, d, m) to values of that shape.
+        lipschitz: L, in an entrywise norm: ||f(X) - f(X')|| <= L ||X - X'||.
+        low: Least entry of an input.
+        side: Length of the interval of inputs.
+        base: Least value.
+        height: Length of the interval of values.
+        dim: d.
+        tokens: m.
+        exponent: p of the norm; None for the largest entry.
+
+    Raises:
+        UserError: A number is out of range.
+        TypeError: A quantity is a float.
+    """
+
+    name: str
+    function: RealFunction
+    lipschitz: Exact
+    low: Exact = 0
+    side: Exact = 1
+    base: Exact = 0
+    height: Exact = 1
+    dim: int = 1
+    tokens: int = 1
+    exponent: Exact | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lipschitz", "side", "height"):
+            require_exact_positive(name, getattr(self, name))
+        for name in ("low", "base"):
+            if not isinstance(getattr(self, name), int | Fraction):
+                raise TypeError(f"{name} must be an int or a Fraction: no float leaks")
+
+    def function_class(self, eps: Exact) -> FunctionClass:
+        """The class on the unit cube that holds the map once it is rescaled.
+
+        Args:
+            eps: The error allowed, in the map's own units.
+
+        Returns:
+            The class.
+        """
+        require_exact_positive("eps", eps)
+        return FunctionClass(
+            dim=self.dim,
+            tokens=self.tokens,
+            lipschitz=Fraction(self.lipschitz) * Fraction(self.side) / Fraction(self.height),
+            eps=Fraction(eps) / Fraction(self.height),
+            exponent=self.exponent,
+        )
+
+    def inputs(self, unit: Array) -> Array:
+        """Points of the unit cube in the map's own units."""
+        moved: Array = float(self.low) + float(self.side) * unit
+        return moved
+
+    def unit_values(self, unit: Array) -> Array:
+        """Values at points of the unit cube, rescaled to [0, 1].
+
+        Args:
+            unit: Points, (B, d, m).
+
+        Returns:
+            Values of that shape.
+
+        Raises:
+            UserError: A value is no number, or outside of the interval.
+        """
+        inputs = self.inputs(unit)
+        values = np.asarray(self.function(inputs), dtype=np.float64)
+        if values.shape != inputs.shape:
+            raise UserError(
+                self.name,
+                "return values of the shape of its inputs",
+                got=f"{values.shape} for {inputs.shape}",
+                remedy="take and return arrays (B, d, m)",
+            )
+        scaled: Array = (values - float(self.base)) / float(self.height)
+        inside = (scaled >= -_ROUNDING) & (scaled <= 1 + _ROUNDING)
+        if not inside.all():
+            where = np.argwhere(~inside.all(axis=(1, 2)))[0, 0]
+            low = float(self.base)
+            raise UserError(
+                self.name,
+                f"have values from {low:g} to {low + float(self.height):g}",
+                got=f"{written(values[where])} at {written(inputs[where])}",
+                remedy="give the interval of its values",
+            )
+        return np.clip(scaled, 0, 1)
+
+
+def _elementary(name: str, function: RealFunction, end: float, lipschitz: int) -> RealMap:
+    span = Fraction(end)
+    signed = name in ("sin", "cos")
+    return RealMap(
+        name=name,
+        function=function,
+        lipschitz=lipschitz,
+        low=-span,
+        side=2 * span,
+        base=-1 if signed else 0,
+        height=2 if signed else 1,
+    )
+
+
+BUILT_IN: Final = {
+    "sin": _elementary("sin", np.sin, math.pi, 1),
+    "cos": _elementary("cos", np.cos, math.pi, 1),
+    "abs": _elementary("abs", np.abs, 1.0, 1),
+    "square": _elementary("square", np.square, 1.0, 2),
+}
+"""Maps that the command line knows by name, with a Lipschitz constant each."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UniversalPrompt:
+    """A map answered by a prompt.
+
+    Attributes:
+        real_map: The map.
+        network: The network of its class.
+        prompt: Its prompt, (width, m_p).
+        sup_error: Proved limit on the error off the exceptional set, in the map's own units.
+    """
+
+    real_map: RealMap
+    network: TableNetwork
+    prompt: Array
+    sup_error: LogBound
+
+    def answers(self, unit: Array, *, progress: Progress | None = None) -> Array:
+        """What the network says behind the prompt, in the map's own units.
+
+        Args:
+            unit: Points of the unit cube, (B, d, m).
+            progress: Called as blocks of the prompt are done.
+
+        Returns:
+            Of that shape.
+        """
+        found = answers(self.network, self.prompt, unit, progress=progress)
+        scaled: Array = float(self.real_map.base) + float(self.real_map.height) * found
+        return scaled
+
+
+def universal_prompt(
+    real_map: RealMap,
+    eps: Exact,
+    *,
+    ramp: Fraction | None = None,
+    most_bytes: int = MOST_BYTES,
+    continuous: bool = True,
+) -> UniversalPrompt:
+    """Build the network of a map's class and the map's prompt.
+
+    Args:
+        real_map: The map; it is evaluated at the middles of the cells.
+        eps: The error allowed, in its own units.
+        ramp: eta, for the unit cube.
+        most_bytes: Memory that the prompt may take.
+        continuous: Whether values of neighbouring cells are checked against the constant.
+
+    Returns:
+        The network, the prompt and what is proved.
+
+    Raises:
+        UserError: Two samples violate the Lipschitz constant, a value is out of its interval, or
+            the prompt does not fit.
+    """
+    network = table_network(real_map.function_class(eps), ramp=ramp, most_bytes=most_bytes)
+    cells = network.prompt_tokens // real_map.tokens
+    values = np.empty((cells, real_map.dim, real_map.tokens))
+    for start in range(0, cells, _CELLS_AT_ONCE):
+        stop = min(start + _CELLS_AT_ONCE, cells)
+        values[start:stop] = real_map.unit_values(cell_middles(network, start, stop))
+    if continuous:
+        require_lipschitz(network, values, real_map)
+    return UniversalPrompt(
+        real_map=real_map,
+        network=network,
+        prompt=prompt_of(network, values),
+        sup_error=in_own_units(network.bound.sup_error, real_map),
+    )
+
+
+def prompt_of(network: TableNetwork, values: Array) -> Array:
+    """The prompt that holds given values.
+
+    Args:
+        network: The network.
+        values: One matrix for each cell, (N^(d m), d, m), in [0, 1].
+
+    Returns:
+        The prompt, (width, m_p).
+    """
+    return network.prompt(values.transpose(1, 0, 2).reshape(network.target.dim, -1))
+
+
+def in_own_units(bound: LogBound, real_map: RealMap) -> LogBound:
+    """A limit for the unit cube as one in the map's own units."""
+    height = LogBound.of(
+        real_map.height, direction="upper", quantity="length of the values", source=SOURCE
+    )
+    return product((bound, height), quantity=bound.quantity, source=bound.source)
+
+
+def require_lipschitz(network: TableNetwork, values: Array, real_map: RealMap) -> None:
+    """Check the values of neighbouring cells against the Lipschitz constant.
+
+    Args:
+        network: The network.
+        values: One matrix for each cell, in [0, 1].
+        real_map: The map, for messages.
+
+    Raises:
+        UserError: Two values differ by more than the constant allows.
+    """
+    target, cells = network.target, network.shape.cells
+    axes = target.numbers
+    table = values.reshape(*([cells] * axes), target.dim, target.tokens)
+    allowed = float(Fraction(target.lipschitz) / cells) * (1 + _ROUNDING) + _ROUNDING / cells
+    for axis in range(axes):
+        steps = entrywise_norm(np.diff(table, axis=axis), target.exponent)
+        if steps.size and steps.max() > allowed:
+            place = np.unravel_index(int(steps.argmax()), steps.shape)
+            other = tuple(k + (number == axis) for number, k in enumerate(place))
+            raise _not_lipschitz(real_map, network, (place, other), float(steps.max()))
+
+
+def _not_lipschitz(
+    real_map: RealMap,
+    network: TableNetwork,
+    places: tuple[tuple[np.intp, ...], tuple[np.intp, ...]],
+    step: float,
+) -> UserError:
+    shape = (network.shape.cells,) * network.target.numbers
+    numbers = [int(np.ravel_multi_index(place, shape)) for place in places]
+    points = [real_map.inputs(cell_middles(network, k, k + 1))[0] for k in numbers]
+    slope = step * network.shape.cells * float(real_map.height) / float(real_map.side)
+    return UserError(
+        real_map.name,
+        f"be Lipschitz with constant {float(real_map.lipschitz):.6g}",
+        got=f"a slope of {slope:.6g} between {written(points[0])} and {written(points[1])}",
+        remedy="give a larger --lipschitz",
+    )
+
+
+def entrywise_norm(matrices: Array, exponent: Exact | None) -> Array:
+    """Norm of the last two axes."""
+    size = np.abs(matrices)
+    if exponent is None:
+        largest: Array = size.max(axis=(-2, -1))
+        return largest
+    power = float(exponent)
+    summed: Array = (size**power).sum(axis=(-2, -1)) ** (1 / power)
+    return summed
+
+
+def off_ramps(network: TableNetwork, unit: Array) -> Array:
+    """Which inputs the bound speaks about: no entry on a ramp of the digits.
+
+    Args:
+        network: The network.
+        unit: Inputs, (B, d, m).
+
+    Returns:
+        Of shape (B,), true or false.
+    """
+    cells, zeta = network.shape.cells, float(ZETA)
+    jump = np.round(unit * cells)
+    gap = unit - jump / cells
+    ramp = (gap > -(float(network.shape.ramp) + zeta)) & (gap < zeta)
+    on = ramp & (jump >= 1) & (jump <= cells - 1)
+    kept: Array = ~on.any(axis=(1, 2))
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredError:
+    """The largest error found, in the map's own units; a search, no proof.
+
+    Attributes:
+        largest: The error.
+        where: The input, token after token.
+        points: Inputs tried off the ramps.
+        left_out: Inputs drawn that lie on ramps.
+    """
+
+    largest: float
+    where: tuple[float, ...]
+    points: int
+    left_out: int
+
+
+def measure_error(
+    built: UniversalPrompt,
+    *,
+    points: int,
+    generator: np.random.Generator,
+    progress: Progress | None = None,
+) -> MeasuredError:
+    """Compare the network with the map on a grid, at random inputs and at the edges of cells.
+
+    Args:
+        built: The network and its prompt.
+        points: Inputs to try.
+        generator: Source of randomness.
+        progress: Called as blocks of the prompt are done.
+
+    Returns:
+        The largest error found.
+    """
+    unit = probes(built.network, points, generator)
+    kept = off_ramps(built.network, unit)
+    used = unit[kept]
+    real_map = built.real_map
+    wanted = np.asarray(real_map.function(real_map.inputs(used)), dtype=np.float64)
+    errors = entrywise_norm(
+        built.answers(used, progress=progress) - wanted, built.network.target.exponent
+    )
+    worst = int(errors.argmax())
+    return MeasuredError(
+        largest=float(errors[worst]),
+        where=tuple(float(x) for x in real_map.inputs(used)[worst].T.ravel()),
+        points=len(used),
+        left_out=int((~kept).sum()),
+    )
+
+
+def probes(network: TableNetwork, points: int, generator: np.random.Generator) -> Array:
+    """Inputs where errors are likely large: next to the edges of cells; and inputs anywhere.
+
+    Args:
+        network: The network.
+        points: How many.
+        generator: Source of randomness.
+
+    Returns:
+        Of shape (points, d, m).
+    """
+    target, cells = network.target, network.shape.cells
+    shape = (points // 2, target.dim, target.tokens)
+    corner = generator.integers(0, cells, shape) / cells
+    inward = 4 * float(ZETA)
+    right = corner + 1 / cells - float(network.shape.ramp) - inward
+    edges = np.where(generator.random(shape) < 0.5, corner + inward, right)
+    rest = points - points // 2
+    if target.numbers == 1:
+        anywhere = np.linspace(0, 1, rest).reshape(-1, 1, 1)
+    else:
+        anywhere = generator.random((rest, target.dim, target.tokens))
+    return np.concatenate([edges, anywhere])
+
+
+def written(matrix: Array) -> str:
+    """A matrix in a message: one number, or tokens one after another."""
+    numbers = [f"{x:.6g}" for x in np.asarray(matrix).T.ravel()[:6]]
+    more = ", …" if np.size(matrix) > len(numbers) else ""
+    return numbers[0] if np.size(matrix) == 1 else f"({', '.join(numbers)}{more})"

@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -377,3 +378,77 @@ def test_the_checker_shares_no_arithmetic_with_the_theorem() -> None:
         "sys.exit(str(loaded) if loaded else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["float32", "any real numbers whatsoever, float64", "Float 16"])
+def test_the_name_of_a_known_format_is_not_lent(name: str) -> None:
+    own = certificate(number=NumberFormat(name="mine", values=2), answer_set_size=100)
+    assert own["bound"]["factors"][0]["quantity"] == "values of one number (mine: 2 values)"
+    text = json.dumps(own)
+    check_counting(sealed(json.loads(text.replace("mine: 2", "a bit: 2"))))
+    with pytest.raises(RunFailed, match="another number of values"):
+        check_counting(sealed(json.loads(text.replace("mine: 2", f"{name}: 2"))))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pool": 10**9, "pairs": 4 * 10**8},
+        {"pool": 10**4000, "pairs": 10**5},
+        {"pool": 2 * 10**6, "pairs": 10**6},
+    ],
+)
+def test_hostile_numbers_are_refused_at_once(change: dict[str, int]) -> None:
+    record = with_input(certificate(), **change)
+    started = time.monotonic()
+    with pytest.raises(RunFailed):
+        check_counting(record)
+    assert time.monotonic() - started < 5
+
+
+def test_a_tie_of_astronomical_powers_is_decided() -> None:
+    record = certificate(
+        number=NumberFormat(name="t", values=2**8),
+        dim=10**12,
+        prompt_tokens=1,
+        answer_set_size=2**4,
+        pool=None,
+    )
+    assert record["inputs"]["every_list_pairs"] == 2 * 10**12
+    check_counting(record)
+    with pytest.raises(RunFailed):
+        check_counting(with_input(record, every_list_pairs=2 * 10**12 + 1))
+
+
+def test_long_selections_are_compared_by_their_logarithms() -> None:
+    record = certificate(dim=64, prompt_tokens=100, answer_set_size=2, pool=4 * 10**5)
+    started = time.monotonic()
+    check_counting(record)
+    assert time.monotonic() - started < 5
+    for step in (-1, 1):
+        with pytest.raises(RunFailed, match="the ceiling is"):
+            check_counting(with_input(record, pairs=record["inputs"]["pairs"] + step))
+
+
+@given(keys=st.integers(2, 5000), data=st.data())
+def test_log_choices(keys: int, data: st.DataObject) -> None:
+    pairs = data.draw(st.integers(1, keys - 1))
+    low, high = checker.log_choices(keys, pairs)
+    least, most = log_enclosure(math.comb(keys, pairs), checker._LOG_BITS)
+    assert low <= most
+    assert least <= high
+    fewer = min(pairs, keys - pairs)
+    assert Fraction(high - low, 2**checker._LOG_BITS) < Fraction(1, 60 * fewer**2)
+
+
+@given(
+    factors=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), min_size=1, max_size=4),
+    others=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), min_size=1, max_size=4),
+)
+def test_equal_products(factors: list[tuple[int, int]], others: list[tuple[int, int]]) -> None:
+    more, less = tuple(factors), tuple(others)
+    product = math.prod(base**power for base, power in more)
+    assert checker._are_equal(more, less) is (
+        product == math.prod(base**power for base, power in less)
+    )
+    assert checker._are_equal(more, ((product, 1),))

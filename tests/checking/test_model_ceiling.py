@@ -20,7 +20,7 @@ from promptlimits.lipschitz.model_ceiling import model_ceiling
 from promptlimits.models.hashing import weight_files, weights_hash
 from promptlimits.models.weights.checkpoint import open_checkpoint
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
-from promptlimits.theory.number_formats import number_format
+from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.vector_counting import stored
 
 FAMILIES = ("bert", "gemma3", "gpt2", "gpt_neox", "llama", "qwen2")
@@ -43,11 +43,11 @@ def models(tmp_path_factory):
 def certificate(directory, *, deviation=Fraction(0), **change):
     bound = model_bound(read_facts(open_checkpoint(directory, name="tiny")), deviation=deviation)
     asked = {"prompt_tokens": 4, "tokens": 1, "radius": Fraction(1), "eps": Fraction(1, 10)}
+    asked["prompts"] = stored(number_format("float32"))
     ceiling = model_ceiling(
         bound,
         name="tiny",
         weights_sha256=weights_hash(weight_files(directory)),
-        prompts=stored(number_format("float32")),
         **asked | change,
     )
     return json.loads(json.dumps(ceiling.certificate.to_json()))
@@ -183,3 +183,17 @@ def test_a_sample_of_alterations(models):
             if number % (400 if sealed else 2000) == 7 and not (sealed and excused(change)):
                 with pytest.raises((RunFailed, UserError)):
                     check(change.record)
+
+
+def test_the_count_inside_lends_no_name(models):
+    text = json.dumps(certificate(models["gpt2"], prompts=stored(NumberFormat(name="t", values=2))))
+    for name, good in (("a bit", True), ("float32", False), ("real numbers, float64", False)):
+        record = json.loads(text.replace("t: 2 values", f"{name}: 2 values"))
+        inside = sealed_again(record["inputs"]["vector_counting"])
+        record["inputs"]["vector_counting"] = inside
+        record = sealed_again(record)
+        if good:
+            assert "a bit: 2 values" in check(record)
+            continue
+        with pytest.raises(RunFailed, match="another number of values"):
+            check(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -129,3 +130,51 @@ def test_a_ceiling_that_is_too_low_is_refused_too() -> None:
         }
         with pytest.raises(RunFailed, match="the ceiling is"):
             margin.check(sealed_again(changed))
+
+
+@pytest.mark.parametrize("size", [10**12, 2**40, 3 * 2**50, Fraction(1, 10**12), 10**400])
+def test_widths_of_any_size_are_taken(size: Any) -> None:
+    radii = {"radius": size, "prompt_radius": size, "eps": Fraction(size) / 10}
+    record = reached(**radii)
+    assert record["inputs"]["delta"] is not None
+    assert "at most a share of" in prompt_capacity.check(record)
+    other = record["inputs"] | {"delta": str(Fraction(size) / 64)}
+    with pytest.raises(RunFailed, match="delta"):
+        prompt_capacity.check(sealed_again(record | {"inputs": other}))
+
+
+def test_a_single_list_with_a_logarithm_and_powers_of_two() -> None:
+    less = LogBound(
+        direction="upper", log=HUGE.log - 2 * HUGE.log, quantity="L", source=HUGE.source
+    )
+    record = held(dim=2, prompt_tokens=7, lipschitz=less, answer_set_size=32)
+    assert record["inputs"]["pairs"] == 3  # 32^-4 is the default share itself
+    assert "more than 3 answers" in margin.check(record)
+
+
+def test_numbers_of_thousands_of_digits_are_taken() -> None:
+    long = 2**20000
+    record = held(prompt_radius=long, lipschitz=Fraction(1, long))
+    assert "a ball of radius a long fraction" in margin.check(record)
+    assert "a long fraction" in prompt_capacity.check(
+        reached(radius=long, prompt_radius=long, eps=long - 1, lipschitz=10)
+    )
+    few = counted_share(case(radius=long, eps=1), 9, hard(50257)).certificate.to_json()
+    assert "eps/r = a long fraction" in vector_counting.check(few)
+
+
+BORROWED = ["float32", "any real numbers in the ball whatsoever, float64", "Float 16"]
+
+
+def borrowed(name: str) -> dict[str, Any]:
+    """What a forger makes of a right certificate for two values: it borrows a known name."""
+    own = stored(NumberFormat(name="mine", values=2))
+    text = json.dumps(counted_share(case(), 20, own).certificate.to_json())
+    return sealed_again(json.loads(text.replace("mine: 2 values", f"{name}: 2 values")))
+
+
+@pytest.mark.parametrize("name", BORROWED)
+def test_the_name_of_a_known_format_is_not_lent(name: str) -> None:
+    vector_counting.check(borrowed("a bit"))
+    with pytest.raises(RunFailed, match="another number of values"):
+        vector_counting.check(borrowed(name))

@@ -48,7 +48,7 @@ def test_json(call: Call) -> None:
 def test_text(call: Call) -> None:
     ended = call(*typed(pairs="1000", vocabulary="50257"))
     assert (ended.code, ended.err) == (0, "")
-    for words in ("4.737", "94.75", "3.158", "63.17", "float32", "50257", "k = 1,000"):
+    for words in ("4.73747", "94.7494", "3.15836", "63.1671", "float32", "50257", "k = 1,000"):
         assert words in ended.out
     assert "counting (vocabulary of 50257 tokens)" in " ".join(ended.out.split())
 
@@ -162,3 +162,59 @@ def test_it_needs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+SMALL = {"dim": "3", "prompt_tokens": "4"}
+
+
+def test_text_rounds_upper_limits_up_and_says_when_a_share_says_nothing(call: Call) -> None:
+    shown = call(*typed(**SMALL, pairs="13")).out
+    assert json.loads(call(*typed(**SMALL, pairs="13"), "--json").out)["corrected"]["proportion"][
+        "log10"
+    ] == pytest.approx(-0.921567, abs=1e-6)
+    assert "10^-0.9215" in shown
+    assert "10^-0.9216" not in shown
+    many = call(*typed(pairs="1")).out
+    assert many.count("says nothing") == 3
+    assert "10^" not in many.split("Best delta")[0]
+
+
+def test_the_limit_falls_not_the_share(call: Call) -> None:
+    said = " ".join(call(*typed(dim="1", prompt_tokens="2", pairs="3")).out.split())
+    assert "With each pair more the limit on the share falls by a factor of at least" in said
+    assert "10^0.5311" in said  # rounded down
+
+
+def test_the_published_theorem_is_not_for_tokens_in_balls_with_frobenius(call: Call) -> None:
+    case = typed(dim="1", lipschitz="1/30", prompt_tokens="49", pairs="1", norm="frobenius")
+    told = json.loads(call(*case, "--json").out)["published"]
+    assert not told["false_here"]
+    assert "not proved for tokens in balls" in told["reason"]
+    assert "not proved for tokens in balls" in " ".join(call(*case).out.split())
+
+
+@pytest.mark.parametrize(("radius", "eps"), [("1e400", "1e399"), ("1e-400", "1e-401")])
+def test_radii_beyond_floats(call: Call, here: Path, radius: str, eps: str) -> None:
+    case = typed(**SMALL, radius=radius, eps=eps, out="c.json")
+    told = json.loads(call(*case, "--json").out)
+    usual = json.loads(call(*typed(**SMALL), "--json").out)
+    assert told["corrected"]["kappa"] == usual["corrected"]["kappa"]
+    assert isinstance(usual["corrected"]["delta"], float)
+    power = {"1e400": "+398", "1e-400": "-402"}[radius]
+    assert told["corrected"]["delta"].startswith("4.617")
+    assert told["corrected"]["delta"].endswith(f"e{power}")
+    assert f"Best delta at the threshold: 4.618e{power}" in call(*case).out
+    assert call("check", "c.json").code == 0
+
+
+def test_constants_far_below_floats_are_quick(call: Call) -> None:
+    started = time.monotonic()
+    told = json.loads(call(*typed(lipschitz="1e-1000000"), "--json").out)
+    assert told["corrected"]["kappa"].endswith("e-1000000")
+    assert told["published"]["kappa"] < -1e6
+    assert time.monotonic() - started < 5
+
+
+def test_certificates_of_wide_nets(call: Call, here: Path) -> None:
+    assert call(*typed(**SMALL, radius="1e12", eps="1e11", out="c.json")).code == 0
+    assert call("check", "c.json").out.startswith("ok: ")

@@ -67,3 +67,19 @@ def test_at_least_two_values(values: object) -> None:
 
 def test_two_values_are_enough() -> None:
     assert NumberFormat(name="a bit", values=2).values == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("float32", 2),
+        ("float32 stored, bfloat16 computed with", 7),
+        ("float32 stored, float32 computed with", 2**32 - 2**24),
+        ("any real numbers whatsoever, float64", 2),
+        ("Float-32", 2),
+        ("FLOAT8_E5M2", 248),
+    ],
+)
+def test_the_name_of_a_known_format_is_not_lent(name: str, values: int) -> None:
+    with pytest.raises(UserError, match="number format"):
+        NumberFormat(name=name, values=values)

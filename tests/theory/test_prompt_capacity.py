@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from flint import arb
 
-from promptlimits.bound import LogBound, Source, working_precision
+from promptlimits.bound import LogBound, Source, log_ball, working_precision
 from promptlimits.errors import UserError
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.optimal_delta import best_delta, is_negative, least, threshold
@@ -259,3 +260,37 @@ def test_a_bad_number_of_pairs_or_delta() -> None:
     with pytest.raises(UserError, match="delta"):
         share_reached(case(), 1, delta=Fraction(0))
     assert dataclasses.replace(case(), norm="matrix").spread == 1
+
+
+def test_the_slope_is_of_the_limit_not_of_the_share() -> None:
+    """Two prompt numbers that each drive a snake through the targets reach all lists of 4."""
+    setting = case(dim=1, prompt_tokens=2, tokens=1, lipschitz=10, eps=Fraction(1, 10))
+    falls = slope(setting, 3)
+    assert falls.log < 0 < share_reached(setting, 4).bound.log
+    assert falls.quantity == "factor of the limit (1) on the share from 3 pairs to one more"
+
+
+def test_the_published_proportion_is_refuted_with_tokens_in_balls_and_frobenius() -> None:
+    """Uniform attention over 49 prompt tokens and the query 0, with V = 50/210."""
+    value, tokens, eps = Fraction(50, 210), 49, Fraction(1, 10)
+    constant = value * 7 / (tokens + 1)  # a step of 1/7 in each token is 1 in Frobenius norm
+    setting = PromptSetting(
+        dim=1,
+        prompt_tokens=tokens,
+        tokens=1,
+        lipschitz=constant,
+        radius=1,
+        eps=eps,
+        norm="frobenius",
+    )
+    proportion = published_proportion(setting, 1)
+    assert constant == Fraction(1, 30)
+    assert proportion is not None
+    true_share = value * tokens / (tokens + 1) + eps
+    assert proportion.log < log_ball(true_share)
+    assert not share_reached(setting, 1).bound.log < log_ball(true_share)
+    said = published_capacity(setting)
+    assert not said.false_here
+    assert "not proved for tokens in balls" in str(said.reason)
+    for safe in (replace(setting, norm="matrix"), replace(setting, prompt_tokens=1)):
+        assert published_capacity(safe).reason is None

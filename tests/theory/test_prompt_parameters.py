@@ -80,3 +80,11 @@ def test_universality_laws() -> None:
         universality(eps=Fraction(1, 2))
     with pytest.raises(TypeError):
         universality(eps=0.1)
+
+
+def test_universality_with_hardly_any_prompts() -> None:
+    """log(1 + x) for x far below the working precision."""
+    near = universality(tokens=1, lipschitz=100, prompt_radius=Fraction(1, 10**60))
+    nearer = universality(tokens=1, lipschitz=100, prompt_radius=Fraction(1, 10**61))
+    assert near.lower_nats() > 0
+    assert nearer.lower_nats() - near.lower_nats() == pytest.approx(math.log(10), rel=1e-9)

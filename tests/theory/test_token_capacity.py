@@ -200,7 +200,7 @@ def test_statement_in_full() -> None:
     assert ceiling(answer_set="the 16 distinct values of the list").statement == (
         "Of all lists of more than 12 answers, each drawn at random from the 16 distinct values "
         "of the list, at most one in 1,048,576 can be answered in full by any prompt of 1 token "
-        "(test), however it is found; this is about random answers and does not say that "
+        "(test: 256 values), however it is found; this is about random answers and does not say that "
         "particular facts, which the model may predict, cannot be held."
     )
     choosy = ceiling(pool=1000, prompt_tokens=2, share=Fraction(3, 7))
@@ -295,7 +295,7 @@ def test_prompt_count() -> None:
     [
         (number_format("float32"), "float32"),
         (number_format("float32", "bfloat16"), "float32 stored, bfloat16 computed with"),
-        (NumberFormat(name="float32", values=7), "float32: 7 values"),
+        (NumberFormat(name="mine", values=7), "mine: 7 values"),
         (NumberFormat(name="sign", values=2), "sign: 2 values"),
     ],
 )

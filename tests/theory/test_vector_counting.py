@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from flint import arb
 
+from promptlimits.bound import LogBound, Source
 from promptlimits.errors import UserError
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.prompt_plan import (
+    LONGEST_PROMPT,
     error_floor,
     excluded_by,
     longest_answers,
@@ -111,3 +115,22 @@ def test_a_share_is_exact_and_in_range() -> None:
         excluded_by(case(), 1, share=0.5)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="share"):
         excluded_by(case(), 1, share=Fraction(2))
+
+
+def test_errors_far_below_the_radius_have_a_floor() -> None:
+    tiny = case(dim=3, prompt_tokens=100, tokens=1, lipschitz=10, eps=Fraction(1, 10**20))
+    floor = error_floor(tiny, 101, prompts=(stored(number_format("float64")),))
+    assert floor.excluded is not None
+    assert tiny.eps <= floor.excluded < floor.not_excluded
+    assert floor.not_excluded - floor.excluded <= floor.excluded / 2**40
+    nothing = error_floor(case(lipschitz=10**40, tokens=1, prompt_tokens=50), 1)
+    assert nothing.excluded is None
+
+
+def test_a_prompt_beyond_all_lengths_is_not_sought() -> None:
+    source = Source(reference="promptlimits", statement="test", form="proved here")
+    none = LogBound(direction="upper", log=arb(-2302585), quantity="L", source=source)
+    setting = case(lipschitz=none, norm="frobenius")
+    started = time.monotonic()
+    assert shortest_prompt(setting, 5) == LONGEST_PROMPT + 1
+    assert time.monotonic() - started < 2

@@ -21,14 +21,15 @@ It checks that
 - a pool or a share for which the very same K is the exact ceiling: a true claim about that pool
   or share (a pool of at most K is not used at all);
 - `answer_set` where it is not in this package's words (there, its numbers must give M), and the
-  name of a format that is not in the table (its count is checked);
+  name of a format that is not in the table (its count is stated, and checked);
 - whether the answers are known to be random (`holds` of the first assumption).
 
 That the inputs describe the model and the task at hand (d, m, M, pool) is for the reader to
 see: the checker returns the claim in words, made of the numbers that it verified.
 
 Up to `_EXACT_BITS` bits the two sides are multiplied out. Beyond, their logarithms are
-enclosed by fixed-point integers (`log_enclosure`), and multiplied out only if these touch.
+enclosed by fixed-point integers (`log_enclosure`), and multiplied out only if these touch, up to
+`_MOST_BITS` bits: no certificate, however large its numbers, keeps the checker busy for long.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ from promptlimits.checking.record import (
 _Factors: TypeAlias = tuple[tuple[int, int], ...]  # (base, power) each
 
 _EXACT_BITS: Final = 2**22  # multiplied out in under a second
+_MOST_BITS: Final = 2**26  # multiplied out in seconds
+_FEW_CHOICES: Final = 10**6  # bits of a binomial coefficient, multiplied out in 0.1 seconds
+_MOST_CHOICES: Final = 5 * 10**6  # the same in seconds
 _LOG_BITS: Final = 320  # fixed-point bits beyond those that a certificate records
 _TIGHT_BITS: Final = 112  # a recorded limit is above the truth by at most a part in 2^112
 
@@ -154,25 +158,43 @@ def check_counting(certificate: Any) -> str:
 
 def _check_format(claim: _Claim) -> None:
     """The name of the format fixes the count of values."""
-    stored, _, computed = claim.format.removesuffix(" computed with").partition(" stored, ")
+    if not format_is_right(claim.format, claim.values):
+        raise refuted("a number of that format takes another number of values")
+
+
+def format_is_right(name: str, values: int) -> bool:
+    """Whether a format of that name takes that many values.
+
+    A name that is not in the table must state the count, and must not hold a name that is: who
+    reads "float32: 2 values" reads "float32".
+
+    Args:
+        name: What is recorded.
+        values: The count.
+
+    Returns:
+        The answer.
+    """
+    stored, _, computed = name.removesuffix(" computed with").partition(" stored, ")
     if stored in _FINITE_VALUES and computed in {"", *_FINITE_VALUES}:
         count = _FINITE_VALUES[stored]
         if computed:  # what overflows becomes one of two infinities
             count = min(count, _FINITE_VALUES[computed] + 2)
-        whole = f"{stored} stored, {computed} computed with" if computed else stored
-        right = claim.values == count and claim.format == whole and stored != computed
-    else:
-        right = claim.format.endswith(f": {number_text(claim.values)} values")
-    if not right:
-        raise refuted("a number of that format takes another number of values")
+        whole_name = f"{stored} stored, {computed} computed with" if computed else stored
+        return values == count and name == whole_name and stored != computed
+    said = f": {number_text(values)} values"
+    plain = re.sub(r"[^a-z0-9]", "", name.removesuffix(said).lower())
+    return name.endswith(said) and not any(
+        known.replace("_", "") in plain for known in _FINITE_VALUES
+    )
 
 
 def _check_words(claim: _Claim, bound: RecordedBound, factor: RecordedBound) -> None:
     """Sentences and assumptions are those that belong to the numbers."""
-    name = claim.format.removesuffix(f": {number_text(claim.values)} values")
-    if bound.quantity != (
-        f"different prompts of {claim.tokens} tokens of {claim.dim} numbers"
-    ) or factor.quantity != (f"values of one number ({name})"):
+    if (
+        bound.quantity != (f"different prompts of {claim.tokens} tokens of {claim.dim} numbers")
+        or factor.quantity != f"values of one number ({claim.format})"
+    ):
         raise refuted("its words and its numbers differ")
     # Only whether the answers are random is known beforehand, if that.
     holds = (bound.holds[0], *(None for _ in _ASSUMPTIONS[1:]))
@@ -284,22 +306,98 @@ def _atanh_low(numerator: int, denominator: int, bits: int) -> int:
 
 def _exceeds_share(claim: _Claim, pairs: int) -> bool:
     """Whether N^(d m) C(n, k) q > p M^k for k = `pairs`."""
-    choices = math.comb(max(claim.pool, pairs), pairs)
-    more = ((claim.values, claim.numbers), (choices, 1), (claim.share.denominator, 1))
-    return _is_more(more, ((claim.answers, pairs), (claim.share.numerator, 1)))
+    keys = max(claim.pool, pairs)
+    more: _Factors = ((claim.values, claim.numbers), (claim.share.denominator, 1))
+    less: _Factors = ((claim.answers, pairs), (claim.share.numerator, 1))
+    size = min(pairs, keys - pairs) * keys.bit_length()
+    if size > _FEW_CHOICES:
+        found = _compared(more, less, log_choices(keys, pairs))
+        if found is not None:
+            return found
+        if size > _MOST_CHOICES:
+            raise refuted(f"whether {pairs} pairs are excluded cannot be decided")
+    return _is_more((*more, (math.comb(keys, pairs), 1)), less)
+
+
+def log_choices(keys: int, pairs: int) -> tuple[int, int]:
+    """Integers low <= 2**_LOG_BITS * log C(keys, pairs) <= high, for 0 < pairs < keys.
+
+    By Robbins' limits sqrt(2 pi n) (n/e)^n e^(1/(12 n + 1)) < n! < sqrt(2 pi n) (n/e)^n e^(1/12n):
+    a coefficient of a million factors takes Python half a minute to multiply out.
+
+    Args:
+        keys: n.
+        pairs: k.
+
+    Returns:
+        The two ends.
+    """
+    (all_low, all_high), (one_low, one_high), (other_low, other_high) = (
+        _log_factorial(number) for number in (keys, pairs, keys - pairs)
+    )
+    return all_low - one_high - other_high, all_high - one_low - other_low
+
+
+def _log_factorial(number: int) -> tuple[int, int]:
+    one = 1 << _LOG_BITS
+    low, high = log_enclosure(number, _LOG_BITS)
+    # log sqrt(2 pi) = 0.91893853320467274178032973640561763986...
+    root_low = (91893853320467274178032973640561763986 << _LOG_BITS) // 10**38
+    root_high = (91893853320467274178032973640561763987 << _LOG_BITS) // 10**38 + 1
+    return (
+        number * low - number * one + low // 2 + root_low + one // (12 * number + 1),
+        number * high - number * one + high // 2 + 1 + root_high + one // (12 * number) + 1,
+    )
 
 
 def _is_more(more: _Factors, less: _Factors) -> bool:
     """Whether one product of powers is greater than another."""
     size = sum(base.bit_length() * power for base, power in (*more, *less))
     if size > _EXACT_BITS:
-        more_low, more_high = _log_of_product(more)
-        less_low, less_high = _log_of_product(less)
-        if more_low > less_high:
-            return True
-        if more_high < less_low:
+        found = _compared(more, less, (0, 0))
+        if found is not None:
+            return found
+        if _are_equal(more, less):
             return False
+        if size > _MOST_BITS:
+            raise refuted("which of two products of powers is greater cannot be decided")
     return _multiplied_out(more) > _multiplied_out(less)
+
+
+def _compared(more: _Factors, less: _Factors, extra: tuple[int, int]) -> bool | None:
+    """Whether `more` times something is greater than `less`; None if their limits touch."""
+    more_low, more_high = _log_of_product(more)
+    less_low, less_high = _log_of_product(less)
+    if more_low + extra[0] > less_high:
+        return True
+    return False if more_high + extra[1] < less_low else None
+
+
+def _are_equal(more: _Factors, less: _Factors) -> bool:
+    """Whether two products of powers are equal, without multiplying them out.
+
+    With g = gcd(a, b) > 1, a^e b^f = (a/g)^e (b/g)^f g^(e + f), until all bases are coprime; then
+    the product is 1 only if every power is 0.
+    """
+    left = [(base, power) for base, power in more if base > 1 and power]
+    left += [(base, -power) for base, power in less if base > 1 and power]
+    coprime: list[tuple[int, int]] = []
+    while left:
+        base, power = left.pop()
+        for place, (other, other_power) in enumerate(coprime):
+            common = math.gcd(base, other)
+            if common > 1:
+                del coprime[place]
+                parts = (
+                    (base // common, power),
+                    (other // common, other_power),
+                    (common, power + other_power),
+                )
+                left += [(part, times) for part, times in parts if part > 1 and times]
+                break
+        else:
+            coprime.append((base, power))
+    return not coprime
 
 
 def _log_of_product(factors: _Factors) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from promptlimits.checking.grid import (
     require_words,
 )
 from promptlimits.checking.intervals import Interval, log_of
+from promptlimits.checking.prompt_capacity import shown
 from promptlimits.checking.record import (
     exact_fraction,
     fraction_text,
@@ -127,9 +128,10 @@ def check(certificate: Any) -> str:
         f"g = {fraction_text(claim.margin)}, {lipschitz_words(claim.lipschitz)}"
     )
     require_words(bound, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
-    lists = _log_lists(claim)
+    single = _is_single(claim)
+    lists = _log_lists(claim, single=single)
     require_grid_log(bound.log, lists, words)
-    _check_pairs(claim, lists)
+    _check_pairs(claim, lists, single=single)
     return _in_words(claim)
 
 
@@ -152,32 +154,38 @@ def _read(inputs: dict[str, Any]) -> _Claim:
     return claim
 
 
-def _log_lists(claim: _Claim) -> Callable[[int], Interval]:
-    """Enclosures of the logarithm of the number of lists."""
+def _is_single(claim: _Claim) -> bool:
+    """Whether Lm rho < g: then there is one list."""
     squared = claim.ratio_squared
-    single = (
-        squared < 1 if squared is not None else is_negative(claim.log_ratio, "whether Lm rho < g")
-    )
+    if squared is not None:
+        return squared < 1
+    return is_negative(claim.log_ratio, "whether Lm rho < g")
+
+
+def _log_lists(claim: _Claim, *, single: bool) -> Callable[[int], Interval]:
+    """Enclosures of the logarithm of the number of lists."""
     if single:
         return lambda digits: Interval.of(0, digits)
     return lambda digits: log_sum(Interval.of(0, digits), claim.log_ratio(digits)) * claim.numbers
 
 
-def _check_pairs(claim: _Claim, lists: Callable[[int], Interval]) -> None:
+def _check_pairs(claim: _Claim, lists: Callable[[int], Interval], *, single: bool) -> None:
     if claim.pairs is None or claim.answers == 1:
         if claim.pairs is not None or claim.answers != 1:
             raise refuted("there is a ceiling exactly if there is more than one answer to give")
         return
-    if not _exceeds_share(claim, lists, claim.pairs):
+    if not _exceeds_share(claim, lists, claim.pairs, single=single):
         raise refuted(f"{claim.pairs} pairs are excluded already: the ceiling is lower")
-    if _exceeds_share(claim, lists, claim.pairs + 1):
+    if _exceeds_share(claim, lists, claim.pairs + 1, single=single):
         raise refuted(f"{claim.pairs + 1} pairs are not excluded: the ceiling is higher")
 
 
-def _exceeds_share(claim: _Claim, lists: Callable[[int], Interval], pairs: int) -> bool:
+def _exceeds_share(
+    claim: _Claim, lists: Callable[[int], Interval], pairs: int, *, single: bool
+) -> bool:
     """Whether lists M^(-pairs) > share; multiplied out where that is possible."""
     squared = claim.ratio_squared
-    base = None if squared is None else _one_plus_root(squared)
+    base = Fraction(1) if single else None if squared is None else _one_plus_root(squared)
     if base is not None:
         size = base.numerator.bit_length() * claim.numbers + claim.answers.bit_length() * pairs
         if size < _EXACT_BITS:
@@ -191,9 +199,7 @@ def _exceeds_share(claim: _Claim, lists: Callable[[int], Interval], pairs: int) 
 
 
 def _one_plus_root(squared: Fraction) -> Fraction | None:
-    """1 + the root of a square, or 1 for a root below 1; None if the root is irrational."""
-    if squared < 1:
-        return Fraction(1)
+    """1 + the root of a square; None if the root is irrational."""
     root = Fraction(isqrt(squared.numerator), isqrt(squared.denominator))
     return 1 + root if root**2 == squared else None
 
@@ -201,7 +207,7 @@ def _one_plus_root(squared: Fraction) -> Fraction | None:
 def _in_words(claim: _Claim) -> str:
     prompt = (
         f"any prompt of {claim.prompt_tokens:,} tokens of {claim.dim:,} numbers in a ball of "
-        f"radius {claim.prompt_radius} ({claim.norm} norm)"
+        f"radius {shown(claim.prompt_radius)} ({claim.norm} norm)"
     )
     if claim.pairs is None:
         return f"there is no ceiling for {prompt}: there is a single answer to give"
@@ -212,6 +218,6 @@ def _in_words(claim: _Claim) -> str:
     )
     return (
         f"of all lists of more than {claim.pairs:,} answers, each drawn at random from {answers}, "
-        f"at most a share of {claim.share} is answered in full with a logit margin of "
-        f"{claim.margin} by {prompt}; under the assumptions that it states"
+        f"at most a share of {shown(claim.share)} is answered in full with a logit margin of "
+        f"{shown(claim.margin)} by {prompt}; under the assumptions that it states"
     )

@@ -48,10 +48,11 @@ _SOURCE: Final = (
 _ASSUMPTIONS: Final = (
     "The model and the inputs are fixed beforehand, not chosen to suit the targets.",
     (
-        "For each input, the map from the prompt to the outputs that are read is L-Lipschitz "
-        "on the ball of prompts, in the stated norm."
+        "For each input, the map from the prompt to the outputs that are read, or one that "
+        "agrees with it on the prompts that count, is L-Lipschitz on the ball of prompts, in "
+        "the stated norm."
     ),
-    "The prompt lies in that ball; nothing else about the targets reaches the model.",
+    "The prompts that count lie in that ball; nothing else about the targets reaches the model.",
     "The share is one of volume: targets uniform in the product of balls of the given radius.",
 )
 _INPUTS: Final = {
@@ -65,6 +66,7 @@ _INPUTS: Final = {
     "prompt_radius",
     "eps",
     "delta",
+    "least_deviation",
 }
 _DELTA_BITS: Final = 32
 
@@ -83,6 +85,14 @@ class _Claim:
     prompt_radius: Fraction
     eps: Fraction
     delta: Fraction | None
+    least_deviation: Fraction
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the theorem rests on here."""
+        if self.least_deviation == 0:
+            return _ASSUMPTIONS
+        return (*_ASSUMPTIONS, trust_region(self.least_deviation))
 
     @property
     def prompt_numbers(self) -> int:
@@ -138,7 +148,7 @@ def check(certificate: Any) -> str:
             f"{fraction_text(claim.eps)}, {lipschitz_words(claim.lipschitz)}"
         ),
         source=_SOURCE,
-        assumptions=_ASSUMPTIONS,
+        assumptions=claim.assumptions,
     )
     if claim.delta is None:
         _check_centre(claim, bound)
@@ -161,6 +171,7 @@ def _read(inputs: dict[str, Any]) -> _Claim:
         prompt_radius=exact_fraction(inputs["prompt_radius"], above=0),
         eps=exact_fraction(inputs["eps"], above=0),
         delta=None if inputs["delta"] is None else exact_fraction(inputs["delta"], above=0),
+        least_deviation=exact_fraction(inputs["least_deviation"], least=0),
     )
     if claim.norm not in ("token", "frobenius", "matrix") or claim.eps >= claim.radius:
         raise ValueError("the norm is unknown, or eps is not below the radius")
@@ -172,7 +183,7 @@ def _check_centre(claim: _Claim, bound: RecordedBound) -> None:
     """One factor: a ball of radius eps + a/2 around each output of the prompt 0."""
     (factor,) = _factors(bound, 1)
     words = "volume of targets within eps + L rho of one output, over that of all"
-    require_words(factor, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
+    require_words(factor, quantity=words, source=_SOURCE, assumptions=claim.assumptions)
     half = claim.log_reach
 
     def truth(digits: int) -> Interval:
@@ -185,7 +196,7 @@ def _check_centre(claim: _Claim, bound: RecordedBound) -> None:
 def _check_net(claim: _Claim, bound: RecordedBound, delta: Fraction) -> None:
     net, balls = _factors(bound, 2)
     words = "prompts of a net of width delta/L"
-    require_words(net, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
+    require_words(net, quantity=words, source=_SOURCE, assumptions=claim.assumptions)
     require_grid_log(
         net.log,
         lambda digits: (
@@ -194,7 +205,7 @@ def _check_net(claim: _Claim, bound: RecordedBound, delta: Fraction) -> None:
         words,
     )
     words = "volume of targets within eps + delta of one output, over that of all"
-    require_words(balls, quantity=words, source=_SOURCE, assumptions=_ASSUMPTIONS)
+    require_words(balls, quantity=words, source=_SOURCE, assumptions=claim.assumptions)
     share = (claim.eps + delta) / claim.radius
     require_grid_log(balls.log, lambda digits: log_of(share, digits) * claim.target_numbers, words)
 
@@ -214,10 +225,11 @@ def _factors(bound: RecordedBound, count: int) -> tuple[RecordedBound, ...]:
 def _check_delta(claim: _Claim, delta: Fraction) -> None:
     """It is the last number of 32 bits at which the bound has not begun to rise."""
     size, under = delta.numerator, delta.denominator
-    shift = _DELTA_BITS - size.bit_length()
-    if under & (under - 1) or shift < 0:
+    mantissa = size // (size & -size)
+    if under & (under - 1) or mantissa.bit_length() > _DELTA_BITS:
         raise refuted("delta has more than 32 bits")
-    step = Fraction(1, under) / 2**shift
+    # One unit in the last of the 32 places: delta lies between 2^(b - 1) and 2^b.
+    step = Fraction(2) ** (size.bit_length() - under.bit_length() + 1 - _DELTA_BITS)
     if not _falls_until(claim, delta) or _falls_until(claim, delta + step):
         raise refuted("delta is not the best one that 32 bits can write")
 
@@ -240,13 +252,46 @@ def _falls_until(claim: _Claim, delta: Fraction) -> bool:
 def _in_words(claim: _Claim, log: Fraction) -> str:
     return (
         f"of all lists of {claim.pairs:,} targets of {claim.tokens:,} tokens of {claim.dim:,} "
-        f"numbers in balls of radius {_shown(claim.radius)}, at most a share of "
-        f"{decades(log)} is reached within {_shown(claim.eps)} by prompts of "
-        f"{claim.prompt_tokens:,} tokens in a ball of radius {_shown(claim.prompt_radius)} "
-        f"({claim.norm} norm); under the assumptions that it states"
+        f"numbers in balls of radius {shown(claim.radius)}, at most a share of "
+        f"{decades(log)} is reached within {shown(claim.eps)} by prompts of "
+        f"{claim.prompt_tokens:,} tokens in a ball of radius {shown(claim.prompt_radius)} "
+        f"({claim.norm} norm){_region(claim)}; under the assumptions that it states"
     )
 
 
-def _shown(number: Fraction) -> str:
-    shown = str(number)
-    return shown if len(shown) <= 40 else "a long fraction"
+def _region(claim: _Claim) -> str:
+    if claim.least_deviation == 0:
+        return ""
+    least = shown(claim.least_deviation)
+    return f" that keep every deviation in front of a norm at {least} or more on every input"
+
+
+def trust_region(deviation: Fraction) -> str:
+    """The assumption of a certificate that counts the prompts of a region alone.
+
+    Args:
+        deviation: S0, above 0.
+
+    Returns:
+        Its text.
+    """
+    return (
+        "Only prompts count for which every vector that a norm of the model divides has "
+        "deviation (root mean square, for RMSNorm) at least "
+        f"{fraction_text(deviation)} on every input."
+    )
+
+
+def shown(number: Fraction) -> str:
+    """An exact number as a claim in words shows it.
+
+    Args:
+        number: The number.
+
+    Returns:
+        Its text, if that is no longer than a reader takes in.
+    """
+    # Not by the length of its text: Python refuses to write out a very long one.
+    if max(number.numerator.bit_length(), number.denominator.bit_length()) > 128:
+        return "a long fraction"
+    return str(number)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from promptlimits.checking.counting import format_is_right
 from promptlimits.checking.grid import decades, require_grid_log, require_words
 from promptlimits.checking.intervals import log_of
+from promptlimits.checking.prompt_capacity import shown
 from promptlimits.checking.record import (
     exact_fraction,
     fraction_text,
@@ -45,16 +47,6 @@ _INPUTS: Final = {
     "prompts",
     "values",
     "per_token",
-}
-
-# All bit patterns less those of infinities and NaNs: an all-ones exponent, for either sign.
-_FINITE_VALUES: Final = {
-    "float64": 2**64 - 2**53,
-    "float32": 2**32 - 2**24,
-    "bfloat16": 2**16 - 2**8,
-    "float16": 2**16 - 2**11,
-    "float8_e5m2": 2**8 - 2**3,
-    "float8_e4m3fn": 2**8 - 2,  # only all ones is a NaN
 }
 
 
@@ -107,8 +99,8 @@ def check(certificate: Any) -> str:
     require_same(bound.log, count.log + balls.log, "the sum")
     return (
         f"of all lists of {pairs:,} targets of {tokens:,} tokens of {dim:,} numbers, at most a "
-        f"share of {decades(bound.log)} is reached within eps/r = {eps / radius} by prompts of "
-        f"{length:,} tokens ({name}), whatever the model; under the assumptions that it states"
+        f"share of {decades(bound.log)} is reached within eps/r = {shown(eps / radius)} by prompts "
+        f"of {length:,} tokens ({name}), whatever the model; under the assumptions that it states"
     )
 
 
@@ -116,11 +108,4 @@ def _counts(name: str, values: int, per_token: bool) -> bool:
     """Whether the name fixes that count."""
     if per_token:
         return name == f"vocabulary of {number_text(values)} tokens"
-    stored, _, computed = name.removesuffix(" computed with").partition(" stored, ")
-    if stored in _FINITE_VALUES and computed in {"", *_FINITE_VALUES}:
-        count = _FINITE_VALUES[stored]
-        if computed:  # what overflows becomes one of two infinities
-            count = min(count, _FINITE_VALUES[computed] + 2)
-        whole_name = f"{stored} stored, {computed} computed with" if computed else stored
-        return values == count and name == whole_name and stored != computed
-    return name.endswith(f": {number_text(values)} values")
+    return format_is_right(name, values)

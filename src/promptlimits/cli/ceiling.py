@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 
 from promptlimits.cli import capacity_options, options
 from promptlimits.cli.capacity_options import Typed, prompts_of, setting_of
-from promptlimits.cli.numbers import count
+from promptlimits.cli.numbers import count, recorded
 from promptlimits.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,9 +117,9 @@ def ceiling_record(
         },
         "corrected": {
             "kappa": _up(found.kappa.upper),
-            "kappa_lower": _down(found.kappa.lower),
+            "kappa_lower": recorded(found.kappa.lower, up=False),
             "threshold_pairs": _up(found.pairs_upper),
-            "delta": float(found.kappa.delta),
+            "delta": recorded(found.kappa.delta, up=True),
             "one_centre": found.one_centre,
             "first_pairs_excluded": found.first_pairs,
             "slope": _log10(falls),
@@ -148,17 +147,11 @@ def _log10(bound: LogBound) -> JsonObject:
     return {"log10": bound.upper_log10(), "radius": 0.0}
 
 
-def _up(value: Fraction | None) -> float | None:
-    """The least float that is no less; None for None."""
+def _up(value: Fraction | None) -> float | str | None:
+    """A number that is no less; None for None."""
     if value is None:
         return None
-    number = float(value)
-    return number if Fraction(number) >= value else math.nextafter(number, math.inf)
-
-
-def _down(value: Fraction) -> float:
-    number = float(value)
-    return number if Fraction(number) <= value else math.nextafter(number, -math.inf)
+    return recorded(value, up=True)
 
 
 def _write(path: Path, certificate: Any) -> None:

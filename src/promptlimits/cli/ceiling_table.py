@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from promptlimits.cli.capacity_options import Typed
+from promptlimits.cli.numbers import rounded
 
 
 def print_ceiling(record: Any, typed: Typed, out: Path | None) -> None:
@@ -40,15 +41,17 @@ def print_ceiling(record: Any, typed: Typed, out: Path | None) -> None:
 def _cells(bound: Any) -> tuple[str, str, str]:
     if bound["kappa"] is None:
         return "-", "-", "-"
+    log10 = bound["proportion"]["log10"]
     return (
-        f"{bound['kappa']:.4g}",
-        f"{bound['threshold_pairs']:.4g}",
-        f"10^{bound['proportion']['log10']:.4g}",
+        rounded(bound["kappa"], up=True, digits=6),
+        rounded(bound["threshold_pairs"], up=True, digits=6),
+        f"10^{rounded(log10, up=True)}" if log10 < 0 else "says nothing",
     )
 
 
 def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
     lines = []
+    delta, slope = rounded(corrected["delta"], up=True), corrected["slope"]["log10"]
     if published["reason"]:
         lines.append(f"As published: {published['reason']}.")
     if corrected["one_centre"]:
@@ -57,10 +60,10 @@ def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
             "lists are out of reach, below the threshold too."
         )
     lines.append(
-        f"Best delta at the threshold: {corrected['delta']:.4g}. With each pair more the share "
-        f"falls by a factor of at least 10^{-corrected['slope']['log10']:.4g}."
-        if corrected["slope"]["log10"] < 0
-        else f"Best delta at the threshold: {corrected['delta']:.4g}."
+        f"Best delta at the threshold: {delta}. With each pair more the limit on the share falls "
+        f"by a factor of at least 10^{rounded(-slope, up=False)}."
+        if slope < 0
+        else f"Best delta at the threshold: {delta}."
     )
     which = {"corrected": "the corrected theorem"}.get(
         record["winner"], f"counting ({record['winner']})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +20,9 @@ _EXPONENT: Final = 2000
 
 _LARGEST_EXPONENT: Final = 1_000_000
 _MOST: Final = 10**9
+_LARGEST_FLOAT: Final = 1e300
+"""Beyond it, and below its inverse, a number is recorded as text."""
+
 _DECIMAL: Final = re.compile(r"([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,9}))?", re.ASCII)
 _RATIO: Final = re.compile(r"(\d+)/(\d+)", re.ASCII)
 
@@ -89,6 +94,59 @@ def positive_of_any_size(option: str, text: str) -> Exact | LogBound:
         quantity="Lipschitz constant as given",
         source=Source(reference="promptlimits", statement="given by the user", form="proved here"),
     )
+
+
+def recorded(value: Fraction, *, up: bool) -> float | str:
+    """A number for JSON, rounded to the safe side.
+
+    Args:
+        value: The number.
+        up: Whether to round up; down otherwise.
+
+    Returns:
+        The nearest float on that side; text such as "4.621e-402" where no normal float is.
+    """
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if value > 0 and not 1 / _LARGEST_FLOAT < number < _LARGEST_FLOAT:
+        return f"{_rounding(17, up=up).plus(_decimal(value, up=up)):.16e}"
+    if up:
+        return number if Fraction(number) >= value else math.nextafter(number, math.inf)
+    return number if Fraction(number) <= value else math.nextafter(number, -math.inf)
+
+
+def rounded(value: float | str, *, up: bool, digits: int = 4) -> str:
+    """A number as a table shows it, rounded to the safe side.
+
+    Args:
+        value: What JSON has.
+        up: Whether to round up, as an upper limit must be; down otherwise.
+        digits: How many to show.
+
+    Returns:
+        Such as "-0.9215", or "9.879e+04" for a long one.
+    """
+    short = _rounding(digits, up=up).create_decimal(Decimal(value))
+    if short and not 1 / _LARGEST_FLOAT < abs(short) < _LARGEST_FLOAT:
+        return f"{short:.{digits - 1}e}"
+    return f"{float(short):.{digits}g}"  # a float gives a short decimal back as it was
+
+
+def _decimal(value: Fraction, *, up: bool) -> Decimal:
+    """A limit, some 30 digits off; a million digits take Python too long to convert."""
+    shift = value.numerator.bit_length() - value.denominator.bit_length() - 100
+    over, under = value.numerator << max(0, -shift), value.denominator << max(0, shift)
+    wide = _rounding(60, up=up)
+    power = wide.power(Decimal(2), Decimal(shift))  # right but for its last digit
+    near = wide.multiply(Decimal(over // under + up), power)
+    return wide.multiply(near, Decimal(1) + Decimal((0 if up else 1, (1,), -50)))
+
+
+def _rounding(digits: int, *, up: bool) -> Context:
+    rounding = ROUND_CEILING if up else ROUND_FLOOR
+    return Context(prec=digits, rounding=rounding, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def _parts(option: str, text: str) -> tuple[Fraction, int]:

@@ -11,7 +11,7 @@ import typer
 
 from promptlimits.cli import capacity_options, options
 from promptlimits.cli.capacity_options import Typed, prompts_of, setting_of, share_of
-from promptlimits.cli.numbers import count
+from promptlimits.cli.numbers import count, recorded, rounded
 
 if TYPE_CHECKING:
     from promptlimits._typing import JsonObject
@@ -108,8 +108,10 @@ def plan_record(
         "exact_access_prompt": tokens_for_exact_access(pairs=pairs, tokens=setting.tokens),
         "at_prompt_tokens": length,
         "excluded_by": excluded_by(sized, pairs, share=share, prompts=prompts),
-        "largest_error_excluded": None if floor.excluded is None else float(floor.excluded),
-        "error_not_excluded": float(floor.not_excluded),
+        "largest_error_excluded": None
+        if floor.excluded is None
+        else recorded(floor.excluded, up=False),
+        "error_not_excluded": recorded(floor.not_excluded, up=True),
         "longest_answers": longest_answers(sized, pairs, share=share, prompts=prompts),
         "most_pairs": most_pairs(sized, share=share, prompts=prompts),
     }
@@ -118,11 +120,12 @@ def plan_record(
 def _sentences(record: Any) -> list[str]:
     pairs, length = record["pairs"], record["at_prompt_tokens"]
     shortest = record["shortest_prompt"]
-    lines = [
-        f"{pairs:,} pairs: no length of prompt will do."
-        if shortest is None
-        else f"{pairs:,} pairs: a prompt of fewer than {shortest:,} tokens will not do."
-    ]
+    if shortest is None:
+        lines = [f"{pairs:,} pairs: no length of prompt will do."]
+    elif shortest == 1:
+        lines = [f"{pairs:,} pairs: no length of prompt is excluded."]
+    else:
+        lines = [f"{pairs:,} pairs: a prompt of fewer than {shortest:,} tokens will not do."]
     lines.append(
         f"Without any error: almost no list, with fewer than {record['exact_access_prompt']:,} "
         "prompt tokens."
@@ -134,7 +137,9 @@ def _sentences(record: Any) -> list[str]:
     )
     floor = record["largest_error_excluded"]
     lines.append(
-        f"  errors: {'none is excluded' if floor is None else f'up to {floor:.6g} excluded'}."
+        "  errors: none of r/2^4096 or more is excluded."
+        if floor is None
+        else f"  errors: up to {rounded(floor, up=False, digits=6)} excluded."
     )
     lines.append(f"  tokens per answer: more than {record['longest_answers']:,} excluded.")
     lines.append(f"  pairs: more than {record['most_pairs']:,} excluded.")

@@ -6,8 +6,7 @@ from fractions import Fraction
 from typing import Final
 
 from promptlimits.bound import Assumption, Source
-from promptlimits.errors import UserError
-from promptlimits.theory.number_formats import NumberFormat, number_format
+from promptlimits.theory.number_formats import NumberFormat, names_a_format
 
 SOURCE: Final = Source(
     reference="promptlimits",
@@ -92,14 +91,12 @@ def format_text(number: NumberFormat) -> str:
         number: The format.
 
     Returns:
-        Its name if `number_format` gives this count by that name, else the name and the count.
+        The name of a known format, which `NumberFormat` lets stand for its own count alone; for
+        another format its name and the count.
     """
-    stored, _, computed = number.name.removesuffix(" computed with").partition(" stored, ")
-    try:
-        known = number_format(stored, computed or None) == number
-    except UserError:
-        known = False
-    return number.name if known else f"{number.name}: {exact_text(number.values)} values"
+    if names_a_format(number.name):
+        return number.name
+    return f"{number.name}: {exact_text(number.values)} values"
 
 
 def statement(
@@ -139,7 +136,7 @@ def statement(
         if pool > pairs
         else f"lists of more than {pairs:,} answers, {drawn} be answered in full by"
     )
-    tokens = f"{prompt_tokens:,} token{'' if prompt_tokens == 1 else 's'} ({number.name})"
+    tokens = f"{prompt_tokens:,} token{'' if prompt_tokens == 1 else 's'} ({format_text(number)})"
     return (
         f"Of all {lists} any prompt of {tokens}, however it is found; this is about random "
         "answers and does not say that particular facts, which the model may predict, cannot "

@@ -14,6 +14,7 @@ computing format that differs from the stored one.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,8 +36,12 @@ class NumberFormat:
     """What one number of a prompt can be.
 
     Attributes:
-        name: The format in words.
+        name: The format in words. The name of a known format fixes the count, wherever in the
+            words it stands; another format needs a name without one.
         values: How many different values reach the computation; at least 2.
+
+    Raises:
+        UserError: Fewer than two values, or another count than that of a format named.
     """
 
     name: str
@@ -49,6 +54,21 @@ class NumberFormat:
                 "be a whole number of at least 2",
                 got=self.values,
                 remedy="count the values that one number of the prompt can take",
+            )
+        known = _known_values(self.name)
+        if known is None and names_a_format(self.name):
+            raise UserError(
+                "name of a number format",
+                "not hold the name of another format",
+                got=self.name,
+                remedy=f"name a format of your own without {', '.join(_FINITE_VALUES)}",
+            )
+        if known is not None and known != self.values:
+            raise UserError(
+                "values of a number format",
+                f"be {known} for {self.name}",
+                got=self.values,
+                remedy="use number_format, or give a format of your own its own name",
             )
 
 
@@ -72,6 +92,32 @@ def number_format(stored: str, computed: str | None = None) -> NumberFormat:
         name=f"{stored} stored, {computed} computed with",
         values=min(values, _finite_values(computed) + 2),
     )
+
+
+def names_a_format(name: str) -> bool:
+    """Whether the name of a format of the table stands somewhere in a text.
+
+    Args:
+        name: Any words; case, spaces and punctuation do not matter.
+
+    Returns:
+        The answer.
+    """
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return any(known.replace("_", "") in plain for known in _FINITE_VALUES)
+
+
+def _known_values(name: str) -> int | None:
+    """The count of a format by a name that `number_format` gives; None for another name."""
+    stored, _, computed = name.removesuffix(" computed with").partition(" stored, ")
+    if stored not in _FINITE_VALUES:
+        return None
+    if name == stored:
+        return _FINITE_VALUES[stored]
+    whole_name = f"{stored} stored, {computed} computed with"
+    if computed in _FINITE_VALUES and computed != stored and name == whole_name:
+        return min(_FINITE_VALUES[stored], _FINITE_VALUES[computed] + 2)
+    return None
 
 
 def _finite_values(name: str) -> int:

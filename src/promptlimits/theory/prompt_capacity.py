@@ -2,7 +2,8 @@
 
 **Statement.** K is the ball of prompts of radius rho, in a norm on R^(d x m_p); B_r the ball of
 targets, in a norm on R^(d x m). For each of k inputs X^i let the map from a prompt P in K to
-the last m output tokens be L-Lipschitz. A list Y of k targets is *reached* if some P in K
+the last m output tokens be L-Lipschitz. (If only a map that agrees with it on a region of K is,
+count the prompts of that region: what they reach, that map reaches; `trust_region`.) A list Y of k targets is *reached* if some P in K
 brings every output within eps of its target. Then for every delta > 0, with a = 2 L rho,
 n = d m_p, N = d m k,
 
@@ -76,10 +77,11 @@ SOURCE: Final = Source(
 ASSUMPTIONS: Final = (
     "The model and the inputs are fixed beforehand, not chosen to suit the targets.",
     (
-        "For each input, the map from the prompt to the outputs that are read is L-Lipschitz "
-        "on the ball of prompts, in the stated norm."
+        "For each input, the map from the prompt to the outputs that are read, or one that "
+        "agrees with it on the prompts that count, is L-Lipschitz on the ball of prompts, in "
+        "the stated norm."
     ),
-    "The prompt lies in that ball; nothing else about the targets reaches the model.",
+    "The prompts that count lie in that ball; nothing else about the targets reaches the model.",
     "The share is one of volume: targets uniform in the product of balls of the given radius.",
 )
 
@@ -171,7 +173,9 @@ def capacity_threshold(setting: PromptSetting) -> CapacityThreshold:
 
 
 def slope(setting: PromptSetting, pairs: int) -> LogBound:
-    """Upper limit on the factor by which the share (1) falls with one pair more, from k to k+1.
+    """Upper limit on the factor by which the limit (1) falls with one pair more, from k to k+1.
+
+    Of the share itself it says nothing: while every list is reached the share stays at 1.
 
     The derivative d m log((eps + delta*)/r) falls with k, so that the step is at most the
     derivative at k.
@@ -189,9 +193,9 @@ def slope(setting: PromptSetting, pairs: int) -> LogBound:
     return LogBound(
         direction="upper",
         log=grid_upper(lambda: numbers * log_balls(setting, optimum(setting, kappa))),
-        quantity=f"factor of the share from {pairs} pairs to one more",
+        quantity=f"factor of the limit (1) on the share from {pairs} pairs to one more",
         source=SOURCE,
-        assumptions=assumptions(),
+        assumptions=assumptions(setting),
     )
 
 
@@ -216,13 +220,34 @@ def tokens_for_exact_access(*, pairs: int, tokens: int) -> int:
     return require_positive_int("pairs", pairs) * require_positive_int("tokens", tokens)
 
 
-def assumptions() -> tuple[Assumption, ...]:
+def assumptions(setting: PromptSetting) -> tuple[Assumption, ...]:
     """What the theorem rests on, as values.
 
+    Args:
+        setting: The case.
+
     Returns:
-        One value for each text of `ASSUMPTIONS`.
+        One value for each text of `ASSUMPTIONS`, and the region of prompts if there is one.
     """
-    return tuple(Assumption(text=text) for text in ASSUMPTIONS)
+    plain = tuple(Assumption(text=text) for text in ASSUMPTIONS)
+    deviation = setting.least_deviation
+    return (*plain, trust_region(deviation)) if deviation else plain
+
+
+def trust_region(deviation: int | Fraction) -> Assumption:
+    """The assumption that goes with a region of prompts.
+
+    Args:
+        deviation: S0, above 0.
+
+    Returns:
+        The assumption.
+    """
+    return Assumption(
+        text="Only prompts count for which every vector that a norm of the model divides has "
+        f"deviation (root mean square, for RMSNorm) at least {fraction_text(deviation)} on every "
+        "input."
+    )
 
 
 def quantity(setting: PromptSetting, pairs: int) -> str:
@@ -286,14 +311,16 @@ def _factors(setting: PromptSetting, pairs: int, delta: Fraction | None) -> tupl
     numbers = setting.target_numbers(pairs)
     if delta is None:
         words = "volume of targets within eps + L rho of one output, over that of all"
-        return (_factor(grid_upper(lambda: numbers * log_centre(setting)), words),)
+        return (_factor(setting, grid_upper(lambda: numbers * log_centre(setting)), words),)
     size = setting.prompt_numbers
     return (
         _factor(
+            setting,
             grid_upper(lambda: size * log_net(setting, ball(delta))),
             "prompts of a net of width delta/L",
         ),
         _factor(
+            setting,
             grid_upper(lambda: numbers * log_balls(setting, ball(delta))),
             "volume of targets within eps + delta of one output, over that of all",
         ),
@@ -308,9 +335,9 @@ def _in_full(setting: PromptSetting, pairs: int) -> str:
     )
 
 
-def _factor(log: arb, words: str) -> LogBound:
+def _factor(setting: PromptSetting, log: arb, words: str) -> LogBound:
     return LogBound(
-        direction="upper", log=log, quantity=words, source=SOURCE, assumptions=assumptions()
+        direction="upper", log=log, quantity=words, source=SOURCE, assumptions=assumptions(setting)
     )
 
 
@@ -326,6 +353,7 @@ def _inputs(setting: PromptSetting, pairs: int, delta: Fraction | None) -> JsonO
         "prompt_radius": fraction_text(setting.rho),
         "eps": fraction_text(setting.eps),
         "delta": None if delta is None else fraction_text(delta),
+        "least_deviation": fraction_text(setting.least_deviation),
     }
 
 
@@ -389,9 +417,10 @@ def _with_rogers(setting: PromptSetting, pairs: int) -> ShareReached:
         log=grid_upper(log_net_points),
         quantity="prompts of a net of width delta/L",
         source=cited,
-        assumptions=assumptions(),
+        assumptions=assumptions(setting),
     )
     balls = _factor(
+        setting,
         grid_upper(lambda: numbers * log_balls(setting, ball(delta))),
         "volume of targets within eps + delta of one output, over that of all",
     )

@@ -49,6 +49,7 @@ from typing import Final
 from promptlimits._checks import require_positive_int
 from promptlimits.bound import PRECISION_BITS, Exact, LogBound, Source, log_ball, working_precision
 from promptlimits.errors import UserError
+from promptlimits.theory.optimal_delta import ball
 from promptlimits.theory.prompt_setting import require_exact_positive, short
 
 PROMPT_SOURCE: Final = Source(
@@ -156,7 +157,7 @@ def universality_lower_bound(
         for separation in _SEPARATIONS:
             cells = ceil(Fraction(lipschitz) / (2 * separation * eps)) - 1
             if separation * eps < 1 and cells >= 1:
-                balls = log_ball(1 + reach / (separation - 2)).log()
+                balls = ball(reach / (separation - 2)).log1p().log()
                 limits.append(numbers * log_ball(cells) + log_ball(2).log() - log_ball(dim) - balls)
     if not limits:
         return None

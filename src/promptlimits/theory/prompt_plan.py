@@ -32,7 +32,12 @@ from promptlimits.theory.vector_counting import PromptValues, counting_excludes
 ALL: Final = Fraction(1)
 """Share below which a number of pairs counts as excluded, unless told otherwise."""
 
+LONGEST_PROMPT: Final = 10**18
+"""Beyond this length no end is sought; every length up to it is then excluded."""
+
 _EPS_BITS: Final = 40
+_LEAST_EPS: Final = 4096
+"""Errors below r 2^-4096 are not looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +45,9 @@ class ErrorFloor:
     """The errors that are excluded.
 
     Attributes:
-        excluded: Every error up to this one is proved to be out of reach; None if none is
-            found down to the resolution.
-        not_excluded: This one is not; it is one step of the resolution, r/2^40, above.
+        excluded: Every error up to this one is proved to be out of reach; None if r/2^4096 is
+            not.
+        not_excluded: This one is not; it is above the other by a part in 2^40 at most.
     """
 
     excluded: Fraction | None
@@ -114,8 +119,9 @@ def shortest_prompt(
         prompts: Counts of prompts that hold as well.
 
     Returns:
-        m_p, 1 or more; every shorter prompt is excluded. None if every length is: one centre
-        serves all prompts and is too few.
+        m_p, 1 or more; every shorter prompt is excluded (1: no length is). None if every length
+        is: one centre serves all prompts and is too few. `LONGEST_PROMPT` + 1 means that every
+        length up to there is excluded, and says nothing of longer ones.
     """
     require_positive_int("pairs", pairs)
     one = replace(setting, prompt_tokens=1)
@@ -124,6 +130,8 @@ def shortest_prompt(
         return None
 
     def excluded(tokens: int) -> bool:
+        if tokens > LONGEST_PROMPT:
+            return False
         longer = replace(setting, prompt_tokens=tokens)
         return excluded_by(longer, pairs, share=share, prompts=prompts) is not None
 
@@ -137,7 +145,7 @@ def error_floor(
     share: Fraction = ALL,
     prompts: tuple[PromptValues, ...] = (),
 ) -> ErrorFloor:
-    """The largest error that is excluded for `pairs` pairs, to one part in 2^40 of the radius.
+    """The largest error that is excluded for `pairs` pairs, to 40 bits of it.
 
     Args:
         setting: The case; its `eps` is not used.
@@ -149,16 +157,24 @@ def error_floor(
         Both sides of it.
     """
     require_positive_int("pairs", pairs)
-    step = Fraction(setting.radius) / 2**_EPS_BITS
+    radius = Fraction(setting.radius)
 
-    def excluded(steps: int) -> bool:
-        if steps >= 2**_EPS_BITS:  # answering 0 meets every target
+    def excluded(eps: Fraction) -> bool:
+        if eps >= radius:  # answering 0 meets every target
             return False
-        coarse = replace(setting, eps=steps * step)
+        coarse = replace(setting, eps=eps)
         return excluded_by(coarse, pairs, share=share, prompts=prompts) is not None
 
-    steps = largest(excluded)
-    return ErrorFloor(excluded=steps * step or None, not_excluded=(steps + 1) * step)
+    def not_excluded_at(power: int) -> bool:
+        return power <= _LEAST_EPS and not excluded(radius / 2**power)
+
+    power = largest(not_excluded_at) + 1
+    if power > _LEAST_EPS:
+        return ErrorFloor(excluded=None, not_excluded=radius / 2**_LEAST_EPS)
+    step = radius / 2 ** (power + _EPS_BITS)
+    # r/2^power is excluded, 2^40 of these steps; twice as much is not.
+    steps = 2**_EPS_BITS + largest(lambda more: excluded((2**_EPS_BITS + more) * step))
+    return ErrorFloor(excluded=steps * step, not_excluded=(steps + 1) * step)
 
 
 def longest_answers(

@@ -127,7 +127,7 @@ def prompt_count(
     per_number = LogBound.of(
         number.values,
         direction="upper",
-        quantity=f"values of one number ({number.name})",
+        quantity=f"values of one number ({format_text(number)})",
         source=SOURCE,
         assumptions=assumptions,
         precision_bits=precision_bits,

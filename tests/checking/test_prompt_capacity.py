@@ -64,6 +64,7 @@ CERTIFICATES: list[tuple[Check, dict[str, Any]]] = [
     (prompt_capacity.check, reached()),
     (prompt_capacity.check, reached(norm="frobenius", lipschitz=HUGE)),
     (prompt_capacity.check, reached(pairs=3, lipschitz=Fraction(10**40 + 1, 9 * 10**40))),
+    (prompt_capacity.check, reached(pairs=9, least_deviation=Fraction(1, 3))),
     (
         vector_counting.check,
         counted_share(case(), 9, stored(number_format("float32"))).certificate.to_json(),
@@ -178,3 +179,23 @@ def test_the_name_of_a_known_format_is_not_lent(name: str) -> None:
     vector_counting.check(borrowed("a bit"))
     with pytest.raises(RunFailed, match="another number of values"):
         vector_counting.check(borrowed(name))
+
+
+def test_a_region_of_prompts_is_assumed_and_said() -> None:
+    """The clipped model is L-Lipschitz on the ball; the model itself in the region alone."""
+    record = reached(least_deviation=Fraction(1, 3))
+    bound = record["bound"]
+    for part in (bound, *bound["factors"]):
+        assert "at least 1/3 on every input" in part["assumptions"][-1]["text"]
+        assert "agrees with it on the prompts that count" in part["assumptions"][1]["text"]
+    said = prompt_capacity.check(record)
+    assert "keep every deviation in front of a norm at 1/3 or more on every input" in said
+    assert "deviation" not in prompt_capacity.check(reached())
+
+
+def test_the_region_cannot_be_left_out_or_moved() -> None:
+    for other in ("0", "1/4"):
+        record = reached(least_deviation=Fraction(1, 3))
+        record["inputs"]["least_deviation"] = other
+        with pytest.raises(RunFailed):
+            prompt_capacity.check(sealed_again(record))

@@ -37,6 +37,7 @@ from promptlimits.lipschitz.block_bound import (
 from promptlimits.lipschitz.block_norms import BlockFacts, NormFacts, block_facts, norm_facts
 from promptlimits.lipschitz.matrix_balls import DOUBLE_ARITHMETIC
 from promptlimits.theory.grid_logs import grid_upper
+from promptlimits.theory.prompt_capacity import trust_region
 
 SOURCE: Final = Source(
     reference="promptlimits",
@@ -51,14 +52,6 @@ PROMPT_IN_FRONT: Final = Assumption(
     text="Prompt tokens stand in the place of token embeddings, before positions are added; the "
     "rest of the input is fixed, and the tokens that are read belong to it."
 )
-
-
-def trust_region(deviation: Fraction) -> Assumption:
-    """The assumption that goes with a least deviation S0 > 0."""
-    return Assumption(
-        text="Only prompts count for which every vector that a norm of the model divides has "
-        f"deviation (root mean square, for RMSNorm) at least {deviation} on every input."
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -109,6 +109,7 @@ def model_ceiling(
         eps=eps,
         prompt_radius=radius,
         norm="token",
+        least_deviation=model.deviation,
     )
     threshold = capacity_threshold(setting)
     first = first_counted_pairs(setting, prompts)

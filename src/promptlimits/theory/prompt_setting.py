@@ -43,6 +43,8 @@ class PromptSetting:
               Frobenius norm (of the prompt) to the largest token (of the output); the prompt's
               Frobenius norm is at most rho sqrt(m_p), so L sqrt(m_p) serves in the token norm;
             - "matrix": radii and errors are Frobenius norms of whole matrices.
+        least_deviation: S0 of the region of prompts that count (`prompt_capacity.trust_region`),
+            on which a map with the constant L is known to be the model's; 0 for all prompts.
 
     Raises:
         UserError: A value is out of range.
@@ -57,6 +59,7 @@ class PromptSetting:
     eps: Exact
     prompt_radius: Exact | None = None
     norm: Norm = "token"
+    least_deviation: Exact = 0
 
     def __post_init__(self) -> None:
         for name in ("dim", "prompt_tokens", "tokens"):
@@ -73,6 +76,8 @@ class PromptSetting:
                 got=f"{short(self.eps)} with a radius of {short(self.radius)}",
                 remedy="an error as large as the targets is met by answering 0",
             )
+        if self.least_deviation != 0:
+            require_exact_positive("least_deviation", self.least_deviation)
         if self.norm not in NORMS:
             raise UserError(
                 "norm", f"be one of {', '.join(NORMS)}", got=self.norm, remedy="use token"

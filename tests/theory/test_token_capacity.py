@@ -200,15 +200,15 @@ def test_statement_in_full() -> None:
     assert ceiling(answer_set="the 16 distinct values of the list").statement == (
         "Of all lists of more than 12 answers, each drawn at random from the 16 distinct values "
         "of the list, at most one in 1,048,576 can be answered in full by any prompt of 1 token "
-        "(test: 256 values), however it is found; this is about random answers and does not say that "
-        "particular facts, which the model may predict, cannot be held."
+        "(test: 256 values), however it is found; this is about random answers and does not say "
+        "that particular facts, which the model may predict, cannot be held."
     )
     choosy = ceiling(pool=1000, prompt_tokens=2, share=Fraction(3, 7))
     assert choosy.statement == (
         f"Of all lists of 1,000 answers, each drawn at random from a set of 16 answers, at most "
         f"a share of 3/7 can have more than {choosy.pairs} "
-        "answered right by any prompt of 2 tokens (test), however it is found; this is about "
-        "random answers and does not say that particular facts, which the model may predict, "
+        "answered right by any prompt of 2 tokens (test: 256 values), however it is found; this is "
+        "about random answers and does not say that particular facts, which the model may predict, "
         "cannot be held."
     )
 

@@ -10,7 +10,7 @@ import pytest
 from tests.reference.train_prompt import train_prompt
 from tests.single_layer.oracle_cases import counterexample, draw
 
-from promptlimits.errors import UserError
+from promptlimits.errors import RunFailed, UserError
 from promptlimits.lipschitz.weights import HeadWeights, LayerWeights
 from promptlimits.single_layer.oracle_certificate import certify_oracle
 from promptlimits.single_layer.oracle_length import best_of_length
@@ -248,6 +248,25 @@ def test_layers_without_a_construction_say_so() -> None:
         for _ in range(20):
             prompt = 3 * generator.standard_normal((6, 4))
             error = ((attend(case, prompt) - targets) ** 2).sum()
+            assert Fraction(error) >= proof.lower
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 3, 3), (6, 2, 2, 3), (6, 2, 6, 3), (8, 3, 2, 3)])
+def test_steep_layers_are_limited_or_refused(shape: tuple[int, int, int, int]) -> None:
+    for factor in (4.0, 10.0, 40.0):
+        setting, targets, generator = draw(*shape, 0)
+        steep = SharedQuery(
+            layer=setting.layer, queries=tuple(factor * query for query in setting.queries)
+        )
+        try:
+            value = oracle_value(steep, targets, generator=generator)
+        except RunFailed as refused:
+            assert "beyond doubles" in str(refused)  # noqa: PT017
+            continue
+        proof = certify_value(steep, targets, value, tolerance=0.01, most_boxes=1500)
+        assert 0 <= proof.lower <= Fraction(value.found) * (1 + Fraction(1, 10**9))
+        for _ in range(5):
+            error = ((attend(steep, generator.standard_normal((shape[0], 3))) - targets) ** 2).sum()
             assert Fraction(error) >= proof.lower
 
 

@@ -66,6 +66,18 @@ def check_balls(generator: np.random.Generator) -> None:
     assert np.isinf(Balls(np.array([1.0]), np.array([1.0])).reciprocal().rad).all()
 
 
+def test_products_of_exact_matrices_account_for_rounding() -> None:
+    generator = np.random.default_rng(1)
+    left = Balls.exact(generator.standard_normal((4, 40)))
+    product = left @ left.swap(0, 1)
+    with working_precision(1000):
+        for i in range(4):
+            for j in range(4):
+                pairs = zip(left.mid[i].tolist(), left.mid[j].tolist(), strict=True)
+                exact = sum((arb(a) * arb(b) for a, b in pairs), arb(0))
+                assert contained(exact, product, 4 * i + j)
+
+
 def test_upper_sums_and_products_are_upper() -> None:
     generator = np.random.default_rng(0)
     terms = generator.random((50, 30))

@@ -71,6 +71,12 @@ def box_limits(parts: list[Part], low: Floats, high: Floats) -> tuple[Floats, Fl
     Returns:
         Proved limits, (N,), at least 0; and a score for each side, (N, h).
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        # What overflows or is indeterminate proves nothing, and is treated so where it is used.
+        return _box_limits(parts, low, high)
+
+
+def _box_limits(parts: list[Part], low: Floats, high: Floats) -> tuple[Floats, Floats]:
     centre, half = (low + high) / 2, (high - low) / 2
     each = [_quadratic(part, centre, half) for part in parts]
     if not each:
@@ -116,7 +122,7 @@ def _masked(balls: Balls, known: np.ndarray) -> Balls:
 def _least(form: _Quadratic, half: Floats) -> Floats:
     """A lower limit on a quadratic over |x_i| <= half_i, by a tangent to its convex part."""
     middle = (form.curvature.mid + form.curvature.mid.swapaxes(1, 2)) / 2
-    sizes, vectors = np.linalg.eigh(middle)
+    sizes, vectors = np.linalg.eigh(np.nan_to_num(middle, posinf=0.0, neginf=0.0))
     # U diag(lambda_+) U^T is positive semidefinite whatever floats U holds.
     root = vectors * np.sqrt(np.maximum(sizes, 0.0))[:, None, :]
     convex = Balls.exact(root) @ Balls.exact(root).swap(1, 2)
@@ -381,7 +387,7 @@ def _tail(matrices: Floats, dropped: int) -> Floats:
     """A lower limit on the sum of squares of all but the largest `dropped` singular values."""
     exact = Balls.exact(matrices)
     normal = exact @ exact.swap(1, 2)
-    sizes, vectors = np.linalg.eigh(normal.mid)
+    sizes, vectors = np.linalg.eigh(np.nan_to_num(normal.mid, posinf=0.0, neginf=0.0))
     frame = Balls.exact(vectors)
     rebuilt = Balls.exact(vectors * sizes[:, None, :])
     # vectors * sizes is rounded entry by entry, each by at most u times itself.

@@ -36,6 +36,7 @@ from promptlimits.single_layer.oracle_boxes import box_limits
 from promptlimits.single_layer.oracle_inputs import exact_inputs
 from promptlimits.single_layer.oracle_one_head import one_head_limit
 from promptlimits.single_layer.oracle_parts import Part, split
+from promptlimits.single_layer.oracle_problem import oracle_problem
 from promptlimits.single_layer.setting import Floats, SharedQuery
 
 Objective: TypeAlias = Literal["sum of squares", "largest error"]
@@ -141,6 +142,7 @@ def certify_oracle(
     begin = time.perf_counter()
     weights = tuple(Fraction(float(c)) ** 2 for c in roots)
     total = sum(weights, Fraction(0)) if objective == "largest error" else Fraction(1)
+    oracle_problem(setting, targets)  # refuses what doubles cannot hold
     inputs = exact_inputs(setting, targets)
     goal = max(found if aim is None else min(aim, found), 0.0) * float(total)
     if len(inputs.bases) == 1:

@@ -124,7 +124,14 @@ def _branch(products: _Products, target: float, most_boxes: int) -> tuple[Fracti
 def _limit(products: _Products, low: arb, high: arb) -> arb:
     """A lower limit on f over [low, high], as an exact number."""
     middle, half = (low + high) / 2, (high - low) / 2
-    over = _series(products, middle + half * arb(0, 1))
+    whole = middle + half * arb(0, 1)
+    if not all(1 + excess * whole > 0 for excess in products.excess):
+        # arb rounds radii up to 30 bits, so a wide box may seem to reach below 0.
+        return arb(0)
+    shares = [1 / (1 + excess * whole) for excess in products.excess]
+    if not sum((w * m * m for w, m in zip(products.weight, shares, strict=True)), arb(0)) > 0:
+        return arb(0)
+    over = _series(products, whole)
     slope = over[1]
     if slope > 0:
         return _series(products, low)[0].lower()

@@ -32,6 +32,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from promptlimits.errors import RunFailed
 from promptlimits.lipschitz.weights import exact_array
 from promptlimits.single_layer.setting import (
     Floats,
@@ -46,6 +47,9 @@ RANK_CUT: Final = 1e-10
 
 NORMAL_CUT: Final = 1e-12
 """Eigenvalues of the normal matrix below this share of the largest count as zero."""
+
+WIDEST: Final = 30.0
+"""Largest log rho: beyond it squares of rho leave too few digits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,10 +145,17 @@ def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
 
     Raises:
         UserError: The targets have another shape or are not finite.
+        RunFailed: The queries' weights differ by more than doubles allow.
     """
     wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
     own = query_statistics(setting)
     least = own.log_weight.min(axis=0)
+    spread_of_logs = float((own.log_weight - least).max())
+    if spread_of_logs > WIDEST:
+        raise RunFailed(
+            f"the queries' weights of one head differ by e^{spread_of_logs:.0f}, beyond doubles",
+            remedy="scale tokens or keys down, or ask about fewer of the queries",
+        )
     return Problem(
         targets=np.array(wanted),
         means=own.mean,

@@ -4,8 +4,8 @@
 targets, in a norm on R^(d x m). For each of k inputs X^i let the map from a prompt P in K to
 the last m output tokens be L-Lipschitz. (Or a map that is the same on a region of K: then the
 prompts of that region count, for what they reach that map reaches; `trust_region`.) A list Y of
-k targets is *reached* if some P in K brings every output within eps of its target. Then for every delta > 0, with a = 2 L rho,
-n = d m_p, N = d m k,
+k targets is *reached* if some P in K brings every output within eps of its target. Then for
+every delta > 0, with a = 2 L rho, n = d m_p, N = d m k,
 
     share of the volume of B_r^k that is reached <= (1 + a/delta)^n ((eps + delta)/r)^N,   (1)
     and                                          <= ((eps + L rho)/r)^N.                   (2)

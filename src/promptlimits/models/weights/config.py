@@ -8,7 +8,7 @@ refused, not ignored.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +28,8 @@ _ACTIVATIONS: Mapping[str, Activation] = {
 }
 # These change the angles only; the others multiply queries and keys as well.
 _TURNING_ROPES = ("default", "linear", "llama3", "dynamic")
+# With these the stored numbers are not the weights, or code from elsewhere is the model.
+_OTHER_FUNCTIONS = ("quantization_config", "auto_map")
 
 
 class Config:
@@ -70,8 +72,7 @@ class Config:
             UserError: It is missing or something else.
         """
         value = self.get(key, default)
-        plain = isinstance(value, int | float) and not isinstance(value, bool)
-        if not plain or not math.isfinite(value) or value <= 0:
+        if not _is_positive(value):
             raise self._wrong(key, "be a finite number above 0")
         return float(value)
 
@@ -86,7 +87,7 @@ class Config:
             UserError: It is not one whose slope is proved.
         """
         value = self.get(key, default)
-        if value not in _ACTIVATIONS:
+        if not isinstance(value, str) or value not in _ACTIVATIONS:
             raise self._wrong(key, f"be one of {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[value]
 
@@ -123,23 +124,50 @@ class Config:
         Raises:
             UserError: The kind of positions does more than turn.
         """
-        rope = self.get("rope_parameters", {})
-        if layer_type is not None and layer_type in rope:
-            rope = rope[layer_type] or {}
-        scaling = self.get("rope_scaling") or {}
-        kind = rope.get("rope_type") or scaling.get("rope_type") or scaling.get("type") or "default"
-        if kind not in _TURNING_ROPES:
-            raise UserError(
-                f"rope_type of {self.name}",
-                f"be one of {', '.join(_TURNING_ROPES)}",
-                got=str(kind),
-                remedy="use a model whose rotary positions only turn",
-            )
+        rope = self._rope(layer_type)
         local = layer_type == "sliding_attention"
         older = self.get("rope_local_base_freq") if local else self.get("rope_theta")
         theta = rope.get("rope_theta") or older or self.get("rotary_emb_base", 10_000.0)
-        part = rope.get("partial_rotary_factor", self.get("rotary_pct", share))
+        part = rope.get("partial_rotary_factor")
+        part = self.get("rotary_pct", share) if part is None else part
+        if not _is_positive(theta) or not _is_positive(part) or part > 1:
+            raise UserError(
+                f"rotary positions in config.json of {self.name}",
+                "have a rope_theta above 0 and a partial_rotary_factor of at most 1",
+                got=f"{theta!r} and {part!r}",
+                remedy="get the checkpoint's own config.json",
+            )
         return Rotary(width=int(head_dim * float(part)), theta=float(theta))
+
+    def _rope(self, layer_type: str | None) -> Mapping[str, Any]:
+        """Settings of the rotary positions, where every kind that is named only turns."""
+        today, older = self._rope_table("rope_parameters"), self._rope_table("rope_scaling")
+        if today and older:
+            # transformers has let one win, and the other: the function would depend on its version.
+            raise UserError(
+                f"config.json of {self.name}",
+                "have rope_parameters or rope_scaling",
+                got="both",
+                remedy="drop the one that the model was not trained with",
+            )
+        rope = today or older
+        for table in (rope, *(part for part in rope.values() if isinstance(part, Mapping))):
+            for kind in (table.get("rope_type"), table.get("type")):
+                if kind is not None and kind not in _TURNING_ROPES:
+                    raise UserError(
+                        f"rope_type of {self.name}",
+                        f"be one of {', '.join(_TURNING_ROPES)}",
+                        got=str(kind),
+                        remedy="use a model whose rotary positions only turn",
+                    )
+        part = rope.get(layer_type) if layer_type is not None else None
+        return part if isinstance(part, Mapping) else rope
+
+    def _rope_table(self, key: str) -> Mapping[str, Any]:
+        table = self.get(key, {})
+        if not isinstance(table, Mapping):
+            raise self._wrong(key, "be a JSON object or null")
+        return table
 
     def _wrong(self, key: str, rule: str) -> UserError:
         return UserError(
@@ -148,6 +176,13 @@ class Config:
             got=repr(self._settings.get(key, "nothing")),
             remedy="use a checkpoint of a family that `promptlimits certify --help` names",
         )
+
+
+def _is_positive(value: Any) -> bool:
+    """Whether a setting is a number above 0 that a double can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value <= sys.float_info.max
 
 
 def read_settings(directory: Path, *, name: str) -> Config:
@@ -161,7 +196,8 @@ def read_settings(directory: Path, *, name: str) -> Config:
         The settings.
 
     Raises:
-        UserError: There is none, or it is no JSON object.
+        UserError: There is none, it is no JSON object, or the weights are quantised or the model
+            is code of its own.
     """
     path = directory / "config.json"
     try:
@@ -175,4 +211,7 @@ def read_settings(directory: Path, *, name: str) -> Config:
             got=f"a directory without one ({getattr(error, 'strerror', None) or error})",
             remedy="point at the directory that save_pretrained wrote",
         ) from error
-    return Config(settings, name=name)
+    config = Config(settings, name=name)
+    for key in _OTHER_FUNCTIONS:
+        config.require(key, (None,))
+    return config

@@ -153,28 +153,47 @@ def _read_header(file: Path, *, name: str) -> Iterator[tuple[str, _Entry]]:
             raise _broken(name, file, "a header that is cut off")
         text = stream.read(length)
     try:
-        header = json.loads(text)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
         header.pop("__metadata__", None)
         entries = [(key, _entry(file, fields, 8 + length)) for key, fields in header.items()]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _broken(name, file, "a header that is no safetensors header") from None
-    for key, (entry, end) in entries:
-        if not 8 + length <= entry.start <= end <= size:
+    reached = 8 + length
+    for key, (entry, end) in sorted(entries, key=lambda item: (item[1][0].start, item[1][1])):
+        if not entry.start <= end <= size:
             raise _broken(name, file, f"{size} bytes, cut off before the end of {key}")
+        # As the format demands: no byte may be another tensor's as well, or nobody's.
+        if entry.start != reached:
+            raise _broken(name, file, f"{key} not right behind the tensor before it")
         width = np.dtype(_STORED[entry.dtype]).itemsize if entry.dtype in _STORED else None
         if width is not None and end - entry.start != width * math.prod(entry.shape):
             raise _broken(name, file, f"{key} with another number of bytes than its shape")
+        reached = end
         yield key, entry
+    if reached != size:
+        raise _broken(name, file, f"{size - reached} bytes behind the last tensor")
+
+
+def _once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names are all different: of two, readers would choose differently."""
+    table = dict(fields)
+    if len(table) != len(fields):
+        raise ValueError("a name twice")
+    return table
 
 
 def _entry(file: Path, fields: dict[str, Any], base: int) -> tuple[_Entry, int]:
-    start, end = (int(offset) for offset in fields["data_offsets"])
-    shape = tuple(int(size) for size in fields["shape"])
-    if min(shape, default=0) < 0 or start < 0:
-        raise ValueError("a negative size")
+    start, end = (_size(offset) for offset in fields["data_offsets"])
+    shape = tuple(_size(size) for size in fields["shape"])
     return _Entry(
         file=file, dtype=str(fields["dtype"]), shape=shape, start=base + start
     ), base + end
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("sizes are whole numbers of at least 0")
+    return value
 
 
 def _broken(name: str, file: Path, got: str) -> UserError:

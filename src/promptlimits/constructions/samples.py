@@ -27,7 +27,7 @@ from promptlimits.constructions.universal import (
     universal_prompt,
     written,
 )
-from promptlimits.constructions.universal_bound import SOURCE
+from promptlimits.constructions.universal_bound import SOURCE, as_float_above
 from promptlimits.constructions.value_table import MOST_BYTES, cell_middles
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import Array
@@ -38,6 +38,7 @@ MOST_SAMPLES: Final = 20_000
 
 _ROUNDING: Final = 1e-9
 _PAIRS_AT_ONCE: Final = 2**22
+_TRIES: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -212,7 +213,7 @@ def sampled_prompt(
 
     Args:
         samples: The samples.
-        eps: The error allowed at a dense sampling; what is proved adds the gaps.
+        eps: The error allowed; where samples lie too far apart for it, the limit is larger.
         lipschitz: L; by default the least that the samples permit.
         exponent: p of the norm; None for the largest entry.
         most_bytes: Memory that the prompt may take.
@@ -240,16 +241,32 @@ def sampled_prompt(
     constant = _least_constant(slope) if lipschitz is None else Fraction(lipschitz)
     nearest = _Nearest(samples, exponent)
     real_map = _as_map(samples, nearest, constant, exponent)
+    best = _with_gap(samples, real_map, nearest, slope, Fraction(eps), most_bytes)
+    for _ in range(_TRIES):
+        spent = Fraction(best.gap) * constant * Fraction(21, 20)
+        if as_float_above(best.sup_error) <= eps or spent >= eps:
+            break
+        best = _with_gap(samples, real_map, nearest, slope, eps - spent, most_bytes)
+    return best
+
+
+def _with_gap(
+    samples: Samples,
+    real_map: RealMap,
+    nearest: _Nearest,
+    slope: float,
+    eps: Fraction,
+    most_bytes: int,
+) -> SampledPrompt:
+    """The network for a precision that leaves room for the gaps between samples."""
     # The nearest sample jumps: that is in the gap, so cells are not compared.
     built = universal_prompt(real_map, eps, most_bytes=most_bytes, continuous=False)
     network = built.network
     middles = cell_middles(network, 0, network.prompt_tokens // real_map.tokens)
     gap = math.nextafter(nearest.distance(real_map.inputs(middles)) * (1 + 2**-40), math.inf)
     with working_precision(PRECISION_BITS):
-        whole = built.sup_error.log.exp()
-        if gap > 0:
-            whole += (log_ball(constant) + log_ball(Fraction(gap))).exp()
-        logarithm = whole.log()
+        missed = (log_ball(real_map.lipschitz) + log_ball(Fraction(gap))).exp()
+        logarithm = (built.sup_error.log.exp() + missed).log()
     proved = LogBound(
         direction="upper",
         log=logarithm,

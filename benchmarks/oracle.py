@@ -119,8 +119,10 @@ def measure(case: tuple[int, int, int, int], seed: int, starts: int, steps: int)
 def table(rows: list[dict[str, Any]]) -> str:
     """Medians of each case."""
     lines = [
-        "| d, h, s, k | search s | proof s | worst gap "
-        "| LM excess | LM time | Adam excess | Adam time |",
+        (
+            "| d, h, s, k | search s | proof s | worst gap "
+            "| LM excess | LM time | Adam excess | Adam time |"
+        ),
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in dict.fromkeys(row["case"] for row in rows):

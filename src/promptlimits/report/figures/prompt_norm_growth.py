@@ -1,0 +1,110 @@
+"""The spectral norm of a prompt and its loss, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from matplotlib.axes import Axes
+
+from promptlimits.report.figures.plain_svg import FOUND, INK, MUTED, PROVED, document, set_axes
+
+_TOLD: Final = 5
+_LEAST: Final = 1e-30
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptNormGrowthData:
+    """What the figure shows.
+
+    Attributes:
+        losses: At each step, from step 0.
+        spectral_norms: ||P||_2 at each step.
+        limit: D*: within it, one answer to both inputs is proved impossible.
+        left_at: First step at which a prompt token is longer than D*, or None.
+        title: Name of the drawing.
+        description: The drawing in words, with its numbers at a few steps.
+    """
+
+    losses: tuple[float, ...]
+    spectral_norms: tuple[float, ...]
+    limit: float
+    left_at: int | None
+    title: str
+    description: str
+
+
+def data(
+    losses: Sequence[float],
+    spectral_norms: Sequence[float],
+    token_norms: Sequence[float],
+    limit: float,
+) -> PromptNormGrowthData:
+    """Everything the figure shows.
+
+    Args:
+        losses: At each step, two or more.
+        spectral_norms: At each step.
+        token_norms: Length of the longest prompt token at each step.
+        limit: D* by tokens.
+
+    Returns:
+        The numbers and the words.
+
+    Raises:
+        ValueError: The lists differ in length or are shorter than two.
+    """
+    if not len(losses) == len(spectral_norms) == len(token_norms) > 1:
+        raise ValueError("the figure needs a loss and both norms at two steps or more")
+    left = next((step for step, length in enumerate(token_norms) if length > limit), None)
+    last = len(losses) - 1
+    told = sorted({round(last * part / (_TOLD - 1)) for part in range(_TOLD)})
+    words = "; ".join(
+        f"step {step}: loss {losses[step]:.4g}, norm {spectral_norms[step]:.4g}" for step in told
+    )
+    return PromptNormGrowthData(
+        losses=tuple(losses),
+        spectral_norms=tuple(spectral_norms),
+        limit=limit,
+        left_at=left,
+        title="The prompt's spectral norm grows until the loss saturates",
+        description=f"{words}. D* is {limit:.4g}; a prompt token is longer "
+        + (f"from step {left} on." if left is not None else "at no step."),
+    )
+
+
+def draw(shown: PromptNormGrowthData, axes: Axes) -> None:
+    """Draw on any matplotlib axes; the loss has an axis of its own on the right.
+
+    Args:
+        shown: What to draw.
+        axes: Where; its scales and labels are set here.
+    """
+    axes.plot(shown.spectral_norms, color=FOUND, linewidth=2.0, zorder=3)
+    axes.axhline(shown.limit, color=PROVED, linewidth=1.4, linestyle=(0, (4, 3)), zorder=2)
+    axes.set_ylim(0, 1.15 * max(*shown.spectral_norms, shown.limit))
+    set_axes(axes, title=shown.title, below="step", beside="spectral norm of the prompt")
+    other = axes.twinx()
+    other.set_yscale("log")
+    other.plot([max(loss, _LEAST) for loss in shown.losses], color=MUTED, linewidth=1.2)
+    other.set_ylabel("loss", color=INK)
+    other.tick_params(colors=MUTED, length=0, pad=2, labelsize=8)
+    other.spines["top"].set_visible(False)
+    words = (("▬ norm, found", FOUND, 0.05), ("▬ loss, found", MUTED, 0.33))
+    for word, colour, place in (*words, ("┅ D*, proved", PROVED, 0.61)):
+        axes.text(place, 0.95, word, color=colour, transform=axes.transAxes, fontsize=9)
+
+
+def svg(shown: PromptNormGrowthData) -> str:
+    """The figure as an SVG document.
+
+    Args:
+        shown: What to draw.
+
+    Returns:
+        The document.
+    """
+    return document(
+        lambda axes: draw(shown, axes), title=shown.title, description=shown.description
+    )

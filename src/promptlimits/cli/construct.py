@@ -1,0 +1,287 @@
+"""`promptlimits construct`: networks that a prompt makes answer any Lipschitz map."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from promptlimits.cli import options
+from promptlimits.cli.live import LiveListener
+from promptlimits.cli.numbers import count, positive
+from promptlimits.cli.single_layer_options import Plot, as_text, write_text
+from promptlimits.errors import UserError
+from promptlimits.tasks.files import shown
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from promptlimits._typing import JsonObject
+    from promptlimits.bound import LogBound
+    from promptlimits.constructions.universal import MeasuredError, UniversalPrompt
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Networks that prompts make answer any Lipschitz map, and what that takes.",
+)
+
+_FUNCTIONS: Final = ("sin", "cos", "abs", "square")
+_MOST_POINTS: Final = 20_001
+_LEAST_POINTS: Final = 201
+_LOGITS: Final = 2 * 10**8
+_DRAWN: Final = 1_201
+_LONG_PROMPT: Final = 2**17
+
+
+@app.command()
+def universal(
+    function: Annotated[
+        str | None,
+        typer.Option(
+            "--function", metavar="NAME", help=f"The map: one of {', '.join(_FUNCTIONS)}."
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            metavar="FILE",
+            help="The map as samples: lines x,y; with more numbers, inputs before values.",
+        ),
+    ] = None,
+    eps: Annotated[str, typer.Option("--eps", help="Error allowed, in the map's units.")] = "0.05",
+    lipschitz: Annotated[
+        str | None,
+        typer.Option(
+            "--lipschitz",
+            metavar="L",
+            help="Lipschitz constant; by default the known one, or the least that samples permit.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        str, typer.Option("--tokens", metavar="M", help="Tokens of an input in --table.")
+    ] = "1",
+    plot: Plot = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """A transformer and a prompt that make it answer a given map to within eps.
+
+    The weights know the class of the map, not the map: other maps of the class take other
+    prompts and the same weights. The error is proved off a set of inputs of tiny measure.
+    """
+    if (function is None) == (table is None):
+        raise UserError(
+            "the map",
+            "be given by one of --function and --table",
+            got="neither" if function is None else "both",
+            remedy="write --function sin",
+        )
+    precision = positive("--eps", eps)
+    constant = None if lipschitz is None else positive("--lipschitz", lipschitz)
+    from promptlimits.constructions.samples import read_samples, sampled_prompt
+
+    if table is None:
+        built, proved, found = _of_function(function or "", precision, constant)
+        more: JsonObject = {}
+    else:
+        samples = read_samples(table, tokens=count("--tokens", tokens))
+        sampled = sampled_prompt(samples, precision, lipschitz=constant)
+        built, proved, found = sampled.built, sampled.sup_error, sampled.measured()
+        more = {"samples": len(samples.inputs), "largest_gap_between_samples": sampled.gap}
+        more |= {"largest_slope_of_samples": sampled.slope}
+    if plot is not None:
+        write_text("--plot", plot, _drawing(built, proved, found))
+    record = _record(built, proved, found, float(precision)) | more
+    if as_json:
+        typer.echo(as_text(record))
+        return
+    for line in _lines(record):
+        typer.echo(line)
+    if plot is not None:
+        typer.echo(f"Written: {plot}")
+
+
+@app.command()
+def sizes(
+    dim: Annotated[str, typer.Option("--dim", help="d, numbers per token.")] = "1",
+    tokens: Annotated[str, typer.Option("--tokens", help="m, tokens of an input.")] = "1",
+    lipschitz: Annotated[str, typer.Option("--lipschitz", help="L, of the maps.")] = "1",
+    eps: Annotated[str, typer.Option("--eps", help="Error allowed.")] = "0.05",
+    exponent: Annotated[
+        str, typer.Option("--exponent", metavar="P", help="p of the entrywise norm, 1 or more.")
+    ] = "2",
+    as_json: options.AsJson = False,
+) -> None:
+    """What each construction takes for the L-Lipschitz maps of [0,1]^(d x m), and what any must."""
+    from promptlimits.constructions.sizes import sizes_table
+    from promptlimits.constructions.universal_bound import FunctionClass
+
+    target = FunctionClass(
+        dim=count("--dim", dim),
+        tokens=count("--tokens", tokens),
+        lipschitz=positive("--lipschitz", lipschitz),
+        eps=positive("--eps", eps),
+        exponent=positive("--exponent", exponent),
+    )
+    rows = sizes_table(target)
+    if as_json:
+        record = {
+            "dim": target.dim,
+            "tokens": target.tokens,
+            "lipschitz": str(target.lipschitz),
+            "eps": str(target.eps),
+            "exponent": str(target.exponent),
+            "rows": [row.to_json() for row in rows],
+        }
+        typer.echo(as_text(record))
+        return
+    typer.echo(
+        f"L-Lipschitz maps of [0,1]^({target.dim} x {target.tokens}), L = {lipschitz}, to within "
+        f"{eps} in the entrywise {exponent}-norm"
+    )
+    for row in rows:
+        typer.echo(f"\n{row.name} ({row.status})")
+        for name, number in row.numbers:
+            typer.echo(f"  {name:<34} {number.text()}")
+        for note in row.notes:
+            typer.echo(f"  {note}")
+
+
+def _of_function(
+    name: str, eps: Fraction, lipschitz: Fraction | None
+) -> tuple[UniversalPrompt, LogBound, MeasuredError]:
+    from dataclasses import replace
+
+    import numpy as np
+
+    from promptlimits.constructions.universal import BUILT_IN, measure_error, universal_prompt
+
+    if name not in BUILT_IN:
+        raise UserError(
+            "--function",
+            f"be one of {', '.join(_FUNCTIONS)}",
+            got=shown(name),
+            remedy="give other maps as samples with --table, or as callables from Python",
+        )
+    real_map = BUILT_IN[name]
+    if lipschitz is not None:
+        real_map = replace(real_map, lipschitz=lipschitz)
+    built = universal_prompt(real_map, eps)
+    length = built.network.prompt_tokens
+    points = min(_MOST_POINTS, max(_LEAST_POINTS, _LOGITS // length))
+    with LiveListener(quiet=length < _LONG_PROMPT) as listener:
+        listener.stage(f"{points} inputs behind a prompt of {length:,} tokens")
+        found = measure_error(
+            built,
+            points=points,
+            generator=np.random.default_rng(0),
+            progress=_Progress(listener),
+        )
+    return built, built.sup_error, found
+
+
+class _Progress:
+    """Tells how many blocks are done: the bar of a terminal, or a line for each fifth."""
+
+    def __init__(self, listener: LiveListener) -> None:
+        self._listener = listener
+        self._fifths = 0
+
+    def __call__(self, done: int, steps: int) -> None:
+        self._listener.advanced(done)
+        if 5 * done // steps > self._fifths and not sys.stderr.isatty():
+            self._fifths = 5 * done // steps
+            self._listener.found(f"    {done} of {steps} blocks")
+
+
+def _record(
+    built: UniversalPrompt, proved: LogBound, found: MeasuredError, eps: float
+) -> JsonObject:
+    from promptlimits.constructions.universal_bound import as_float_above, fraction_above
+
+    network, real_map = built.network, built.real_map
+    low, base = float(real_map.low), float(real_map.base)
+    weights = network.weights
+    bound = as_float_above(proved)
+    return {
+        "function": real_map.name,
+        "eps": eps,
+        "bound": bound,
+        "meets_eps": bound <= eps,
+        "measured_sup_error": found.largest,
+        "measured_at": list(found.where),
+        "measured_points": found.points,
+        "points_left_out": found.left_out,
+        "exceptional_measure": fraction_above(network.bound.exceptional_measure),
+        "lipschitz": float(real_map.lipschitz),
+        "dim": real_map.dim,
+        "tokens": real_map.tokens,
+        "domain": [low, low + float(real_map.side)],
+        "values": [base, base + float(real_map.height)],
+        "rescaled": "inputs and values are carried to [0, 1] by one scale each; errors here are "
+        "in the map's own units, the exceptional measure is that of the unit cube",
+        "prompt_tokens": network.prompt_tokens,
+        "prompt_numbers": network.prompt_tokens * real_map.dim,
+        "cells_per_side": network.shape.cells,
+        "ramp": float(network.shape.ramp),
+        "sharpness": network.shape.sharpness,
+        "layers": len(weights.layers),
+        "layers_with_attention": 2,
+        "most_heads": max(len(layer.heads) for layer in weights.layers),
+        "width": weights.dim,
+        "weights": sum(array.size for _, array in weights.arrays()),
+        "weights_sha256": weights.sha256(),
+    }
+
+
+def _lines(record: JsonObject) -> list[str]:
+    (low, high), (base, top) = record["domain"], record["values"]  # type: ignore[misc]
+    lines = [
+        f"{record['function']} on [{low:.6g}, {high:.6g}], values in [{base:.6g}, {top:.6g}], "
+        f"Lipschitz with constant {record['lipschitz']:.6g}",
+        f"  network: {record['layers']} layers, two with attention, width {record['width']}, "
+        f"{record['weights']:,} weights; they know the class of the map, not the map",
+        f"  prompt:  {record['prompt_tokens']:,} tokens, the table of the map on "
+        f"{record['cells_per_side']:,} cells a side",
+        f"  proved:  off a share of {record['exceptional_measure']:.2g} of the inputs the error "
+        f"is at most {record['bound']:.6g}",
+        f"  found:   {record['measured_sup_error']:.6g}, the largest at "
+        f"{record['measured_points']:,} inputs",
+    ]
+    if "samples" in record:
+        lines.append(
+            f"  the limit is for every map with that constant through the {record['samples']:,} "
+            f"samples; the middle of a cell is up to "
+            f"{record['largest_gap_between_samples']:.6g} from a sample"
+        )
+    if not record["meets_eps"]:
+        lines.append("  eps is not proved: the samples lie too far apart for it")
+    return lines
+
+
+def _drawing(built: UniversalPrompt, proved: LogBound, found: MeasuredError) -> str:
+    import numpy as np
+
+    from promptlimits.constructions.universal_bound import as_float_above
+    from promptlimits.report.figures import universal_prompt
+
+    real_map = built.real_map
+    if built.network.target.numbers > 1:
+        raise UserError(
+            "--plot", "be of a map of one number", got="several", remedy="leave --plot out"
+        )
+    unit = np.linspace(0, 1, _DRAWN).reshape(-1, 1, 1)
+    inputs = real_map.inputs(unit)
+    return universal_prompt.svg(
+        universal_prompt.data(
+            inputs.ravel().tolist(),
+            np.asarray(real_map.function(inputs)).ravel().tolist(),
+            built.answers(unit).ravel().tolist(),
+            name=real_map.name,
+            bound=as_float_above(proved),
+            largest_error=found.largest,
+            prompt_tokens=built.network.prompt_tokens,
+        )
+    )

@@ -12,6 +12,8 @@ import typer
 
 from promptlimits._typing import JsonObject
 from promptlimits.cli import options
+from promptlimits.cli.numbers import rounded
+from promptlimits.cli.output_file import require_writable, write_whole
 from promptlimits.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.model_ceiling import ModelCeiling
 
 _LONGEST_NUMBER = 60
+_MOST = 10**18
+_LARGEST_WRITTEN_OUT = 1e15
 
 
 def certify(
@@ -80,15 +84,19 @@ def certify(
     deviation = exact_number("--least-deviation", least_deviation, least=True)
     counts = {"--prompt-tokens": prompt_tokens, "--tokens": tokens, "--pairs": pairs}
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UserError(name, "be 1 or more", got=count, remedy="give a whole number")
-    _require_writable(out)
+        if count is not None and not 1 <= count <= _MOST:
+            raise UserError(
+                name, "be 1 or more and at most 10^18", got=str(count), remedy="give such a number"
+            )
+    require_writable("--out", out)
     from promptlimits.lipschitz.model_ceiling import model_ceiling
     from promptlimits.theory.number_formats import number_format
     from promptlimits.theory.vector_counting import stored
 
     prompts = stored(number_format(storage))
-    name, digest, bound = _prove(model, deviation=deviation, offline=offline, quiet=quiet)
+    name, digest, bound = _prove(
+        model, radius=rho, deviation=deviation, offline=offline, quiet=quiet
+    )
     ceiling = model_ceiling(
         bound,
         name=name,
@@ -101,7 +109,7 @@ def certify(
         target_radius=target,
         pairs=pairs,
     )
-    out.write_text(json.dumps(ceiling.certificate.to_json(), indent=1) + "\n", encoding="utf-8")
+    write_whole("--out", out, json.dumps(ceiling.certificate.to_json(), indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(_record(name, ceiling, out), indent=1, ensure_ascii=False))
         return
@@ -129,7 +137,7 @@ def exact_number(name: str, text: str, *, least: bool = False) -> Fraction:
     exponent = text.lower().partition("e")[2].strip("+-")
     number = None
     # A long number, or 1e-999999, would be multiplied out for minutes.
-    if len(text) <= _LONGEST_NUMBER and (not exponent.isdigit() or int(exponent) <= 1000):
+    if len(text) <= _LONGEST_NUMBER and (not exponent.isdecimal() or int(exponent) <= 1000):
         try:
             number = Fraction(text.replace("_", "x"))
         except (ValueError, ZeroDivisionError):
@@ -139,31 +147,16 @@ def exact_number(name: str, text: str, *, least: bool = False) -> Fraction:
     return number
 
 
-def _require_writable(path: Path) -> None:
-    """Refuse an output file that cannot be written, before minutes of work."""
-    try:
-        if path.is_dir():
-            raise OSError("it is a directory")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8"):
-            pass
-        if path.stat().st_size == 0:
-            path.unlink()
-    except OSError as error:
-        raise UserError(
-            "--out",
-            "be a file that can be written",
-            got=f"{path} ({error.strerror or error})",
-            remedy="choose another file",
-        ) from error
-
-
 def _prove(
-    reference: str, *, deviation: Fraction, offline: bool, quiet: bool
+    reference: str, *, radius: Fraction, deviation: Fraction, offline: bool, quiet: bool
 ) -> tuple[str, str, ModelBound]:
     """The model's name, the hash of its weights and its constant."""
     from promptlimits.cli.live import LiveListener
-    from promptlimits.lipschitz.model_bound import model_bound, read_facts
+    from promptlimits.lipschitz.model_bound import (
+        model_bound,
+        read_facts,
+        require_prompts_in_region,
+    )
     from promptlimits.models.hashing import weight_files, weights_hash
     from promptlimits.models.weights.checkpoint import open_checkpoint
 
@@ -171,6 +164,8 @@ def _prove(
         listener.stage(f"looking for {reference}")
         name, directory = _located(reference, offline=offline, listener=listener)
         checkpoint = open_checkpoint(directory, name=f"model {name}")
+        with options.named_as_typed():
+            require_prompts_in_region(checkpoint, radius=radius, deviation=deviation)
         listener.stage(f"proving norms of {name}, block by block", checkpoint.layers)
         facts = read_facts(checkpoint, on_layer=listener.advanced)
         listener.stage("hashing the weights")
@@ -206,6 +201,7 @@ def _record(name: str, ceiling: ModelCeiling, out: Path) -> JsonObject:
         "lipschitz": {"log10": model.bound.upper_log10(), "radius": 0.0},
         "assumptions": [assumption.to_json() for assumption in model.bound.assumptions],
         "winner": ceiling.winner,
+        "lower_share": ceiling.lower_share,
         "lipschitz_says_nothing": ceiling.vacuous,
         "by_lipschitz": {
             "kappa": _up(threshold.kappa.upper),
@@ -265,7 +261,16 @@ def _lines(name: str, ceiling: ModelCeiling, storage: str, *, layers: bool) -> l
             f"{storage} cannot do anyway."
         )
     else:
-        lines.append(f"Lipschitz wins over counting prompts kept as {storage}.")
+        lines.append(
+            f"Lipschitz excludes lists from {threshold.first_pairs:,} pairs on, counting prompts "
+            f"kept as {storage} from {ceiling.counting_first_pairs:,} on."
+        )
+    if ceiling.lower_share is not None:
+        limit = {"lipschitz": "the Lipschitz limit", "counting": "counting's limit"}
+        lines.append(
+            f"At {ceiling.reached.pairs:,} pairs, {limit[ceiling.lower_share]} on the share is the "
+            "lower one."
+        )
     if layers:
         lines += ["", "block   log10 of the sensitivity behind it"]
         lines += [
@@ -281,6 +286,11 @@ def _row(label: str, kappa: Fraction, first: int, pairs: int, share: float) -> s
 
 
 def raised(value: float, decimals: int) -> str:
-    """An upper limit with so many decimals, rounded up: what is shown is proved, too."""
+    """An upper limit with so many decimals, rounded up: what is shown is proved, too.
+
+    A number too long to read has four digits and a power of ten.
+    """
+    if abs(value) >= _LARGEST_WRITTEN_OUT:
+        return rounded(value, up=True)
     step = Decimal(1).scaleb(-decimals)
     return str(Decimal(value).quantize(step, rounding=ROUND_CEILING))

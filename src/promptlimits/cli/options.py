@@ -54,6 +54,7 @@ MOST_THREADS: Final = 1024
 _OPTION_OF: Final = {
     "the task": "--pairs",
     "the template": "--template",
+    "least_deviation": "--least-deviation",
     "prompt_tokens": "--prompt-tokens",
     "learning_rate": "--learning-rate",
     "max_steps": "--max-steps",

@@ -44,8 +44,8 @@ from promptlimits.lipschitz.matrix_balls import (
 )
 from promptlimits.lipschitz.spectral import spectral_norm
 
-_ROUNDING: Final = 2.0**-52
-"""More than twice the unit roundoff: covers a product, with a gain 1 + w that rounded."""
+_ROUNDING: Final = 2.0**-51
+"""Four unit roundoffs u: a product, with a gain 1 + w that rounded, is off by 2 u + u^2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ def _gain(norm: NormWeights) -> Array:
 
 
 def _folded(matrix: Array, norm: NormWeights) -> MatrixBall:
-    """W diag(gain): each entry of the product is off by at most 2^-52 of itself."""
+    """W diag(gain): each entry of the product is off by at most 2^-51 of itself."""
     center = matrix * _gain(norm)
     tiny = multiply_up(float(center.size), 2.0**-1073)
     return MatrixBall(

@@ -19,15 +19,19 @@ prompts inside the region.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
+import numpy as np
 from flint import arb
 
 from promptlimits.bound import PRECISION_BITS, Assumption, LogBound, Source, working_precision
-from promptlimits.lipschitz.block import Checkpoint
+from promptlimits.errors import UserError
+from promptlimits.lipschitz.block import Block, Checkpoint, NormWeights
 from promptlimits.lipschitz.block_bound import (
     Sensitivity,
     known,
@@ -104,12 +108,12 @@ def read_facts(
         The norms.
 
     Raises:
-        UserError: A block cannot be read.
+        UserError: A block cannot be read, or its numbers are too large to multiply.
     """
     blocks = []
     entry = checkpoint.entry_norm
     for done, block in enumerate(checkpoint.blocks, start=1):
-        blocks.append(block_facts(block, entry))
+        blocks.append(_facts_of(block, entry, f"block {done} of the {checkpoint.family} model"))
         if block.arrangement == "post":
             entry = block.feed_forward_norm
         on_layer(done)
@@ -120,6 +124,72 @@ def read_facts(
         final_norm=None if checkpoint.final_norm is None else norm_facts(checkpoint.final_norm),
         blocks=tuple(blocks),
     )
+
+
+def _facts_of(block: Block, entry: NormWeights | None, name: str) -> BlockFacts:
+    """The norms of a block, or a refusal where products of its weights overflow."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            facts = block_facts(block, entry)
+        _require_finite(facts)
+    except (ValueError, OverflowError) as error:
+        raise UserError(
+            name,
+            "have weights whose products are finite in double precision",
+            got=f"an overflow ({error})",
+            remedy="no bound is computed for such weights; get them again",
+        ) from error
+    return facts
+
+
+def _require_finite(value: object) -> None:
+    """Look through nested norms.
+
+    Raises:
+        OverflowError: One is infinite.
+    """
+    if is_dataclass(value):
+        for field in fields(value):
+            _require_finite(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            _require_finite(item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise OverflowError("an infinite norm")
+
+
+def require_prompts_in_region(
+    checkpoint: Checkpoint, *, radius: Fraction, deviation: Fraction
+) -> None:
+    """Refuse a trust region in which there is no prompt: a bound for none is a bound for nothing.
+
+    The first norm divides the prompt token itself, or with positions and types added, less its
+    mean: a vector of length at most rho + |added|, of deviation at most that over sqrt(D).
+
+    Args:
+        checkpoint: The model.
+        radius: rho.
+        deviation: S0, or 0.
+
+    Raises:
+        UserError: No prompt token in the ball has so large a deviation.
+    """
+    if checkpoint.added is None:
+        return
+    longest = radius + checkpoint.added
+    if deviation**2 * checkpoint.dim > longest**2:
+        raise UserError(
+            "least_deviation",
+            "be one that some prompt in the ball keeps",
+            got=f"{_few_digits(deviation)}, above {_few_digits(longest)} / sqrt({checkpoint.dim}), "
+            "the most in front of the first norm",
+            remedy="lower it, or raise the radius",
+        )
+
+
+def _few_digits(value: Fraction) -> str:
+    """A number, however large, as a message shows it."""
+    return f"{Decimal(value.numerator) / Decimal(value.denominator):.4g}"
 
 
 def model_bound(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 
 from promptlimits._typing import JsonObject, JsonValue
-from promptlimits.bound import Certificate
+from promptlimits.bound import Certificate, tightest
 from promptlimits.lipschitz.model_bound import ModelBound
 from promptlimits.theory.prompt_capacity import (
     CapacityThreshold,
@@ -48,7 +48,8 @@ class ModelCeiling:
         counting_first_pairs: From how many pairs on counting excludes lists.
         reached: Theorem 1's limit on the share, at `pairs` or at its own threshold.
         counted: The counting cap's, likewise.
-        winner: "lipschitz" if its kappa is the lower one, else "counting".
+        winner: "lipschitz" if its kappa is the lower one, and with it the number of pairs from
+            which on lists are excluded; else "counting", whose share is the lower one, too.
         certificate: What a checker needs.
     """
 
@@ -60,6 +61,18 @@ class ModelCeiling:
     counted: CountedShare
     winner: str
     certificate: Certificate
+
+    @property
+    def lower_share(self) -> str | None:
+        """Whose limit on the share is the lower one; None where the numbers of pairs differ.
+
+        It may be the counting cap though the Lipschitz constant excludes lists from fewer pairs
+        on: with more pairs counting falls faster, by eps/r and not (eps + delta)/r.
+        """
+        if self.reached.pairs != self.counted.pairs:
+            return None
+        best = tightest([self.counted.bound, self.reached.bound])
+        return "counting" if best is self.counted.bound else "lipschitz"
 
     @property
     def vacuous(self) -> bool:

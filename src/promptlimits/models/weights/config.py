@@ -98,7 +98,7 @@ class Config:
             UserError: The setting is there and none of those allowed.
         """
         if key in self._settings and self._settings[key] not in allowed:
-            raise self._wrong(key, f"be {' or '.join(map(str, allowed))}")
+            raise self._wrong(key, f"be {' or '.join(map(json.dumps, allowed))}")
 
     def divides(self, whole: str, parts: int, total: int) -> int:
         """The width of one of `parts` equal parts.

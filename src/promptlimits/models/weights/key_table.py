@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from promptlimits.errors import UserError
+from promptlimits.lipschitz.spectral import row_norms
 from promptlimits.models.weights.reader import WeightReader
 
 _BLOCK_NUMBER: Final = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -93,6 +95,18 @@ class NamedWeights:
     def maybe(self, part: str, *shape: int, layer: int | None = None) -> NDArray[np.float64] | None:
         """The tensor of a part that a model may do without, or None."""
         return self.read(part, *shape, layer=layer) if (part, layer) in self._keys else None
+
+    def longest_row(self, part: str, width: int) -> Fraction | None:
+        """Upper limit on the length of every row of an embedding, or None if it is missing.
+
+        Raises:
+            UserError: It has rows of another width, or is not finite.
+        """
+        key = self._keys.get((part, None))
+        if key is None:
+            return None
+        rows = self.read(part, *self._reader.shape(key)[:1], width)
+        return max(row_norms(rows), default=Fraction(0))
 
     def require_dropped_finite(self) -> None:
         """Refuse numbers that are not finite in what is dropped, too.

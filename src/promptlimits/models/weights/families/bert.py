@@ -35,8 +35,8 @@ TABLE: Final = KeyTable(
     prefixes=("bert.", ""),
     parts={
         "embeddings.word_embeddings.weight": None,
-        "embeddings.position_embeddings.weight": None,
-        "embeddings.token_type_embeddings.weight": None,
+        "embeddings.position_embeddings.weight": "positions",
+        "embeddings.token_type_embeddings.weight": "token_types",
         "embeddings.position_ids": None,
         "embeddings.token_type_ids": None,
         "pooler.dense.weight": None,
@@ -136,11 +136,13 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
                 feed_forward_norm=norm("feed_forward_norm", layer),
             )
 
+    places, types = (weights.longest_row(part, dim) for part in ("positions", "token_types"))
     return Checkpoint(
         family=config.family,
         dim=dim,
         layers=layers,
         entry_norm=norm("entry_norm"),
         final_norm=None,
+        added=None if places is None or types is None else places + types,
         blocks=blocks(),
     )

@@ -23,7 +23,7 @@ TABLE: Final = KeyTable(
     prefixes=("transformer.", ""),
     parts={
         "wte.weight": None,
-        "wpe.weight": None,
+        "wpe.weight": "positions",
         "lm_head.weight": None,
         "ln_f.weight": "final_norm_weight",
         "ln_f.bias": "final_norm_bias",
@@ -115,6 +115,7 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
         layers=layers,
         entry_norm=None,
         final_norm=norm("final_norm"),
+        added=weights.longest_row("positions", dim),
         blocks=blocks(),
     )
 

@@ -36,6 +36,8 @@ from promptlimits.errors import PromptLimitsError
 
 INTERRUPTED: Final = 130
 DEBUG: Final = "PROMPTLIMITS_DEBUG"
+_GO_ON: Final = {"bracket", "fit", "models"}
+"""Commands that keep what they have done; all others compute from the beginning."""
 
 app = typer.Typer(
     name="promptlimits",
@@ -104,9 +106,7 @@ def _run() -> int:
     except PromptLimitsError as error:
         return _failed(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed(
-            "interrupted; nothing finished is lost: the same command goes on from here", INTERRUPTED
-        )
+        return _failed(_of_interruption(sys.argv[1:2]), INTERRUPTED)
     except BrokenPipeError:
         close_quietly()  # as in `promptlimits models | head -1`: nobody is listening
         return 1
@@ -117,6 +117,12 @@ def _run() -> int:
             raise
         return _failed("the memory is used up; use a smaller model or fewer pairs", 1)
     return code if isinstance(code, int) else 0
+
+
+def _of_interruption(command: list[str]) -> str:
+    if set(command) & _GO_ON:
+        return "interrupted; nothing finished is lost: the same command goes on from here"
+    return "interrupted; the same command starts from the beginning"
 
 
 def _failed(message: str, code: int) -> int:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import floor, isqrt
 
 import numpy as np
 import pytest
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat, ctx, fmpq
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
 from promptlimits.checking import matrices
 from promptlimits.checking.matrices import (
     Floats,
+    ball_precision,
+    balls,
     proves_norm_at_most,
     proves_product_norm_at_most,
-    proves_row_norms_at_most,
-    proves_vector_norm_at_most,
+    row_norms,
+    times_columns,
 )
 
 HAIR = Fraction(1, 10**12)
@@ -156,20 +157,14 @@ def test_what_is_not_finite_proves_nothing(bad: float) -> None:
     matrix = np.array([[1.0, bad], [0.0, 0.0]])
     assert not proves_norm_at_most(matrix, 10**9)
     assert not proves_product_norm_at_most([np.zeros((2, 2)), matrix], 10**9)
-    assert not proves_row_norms_at_most(matrix, 10**9)
-    assert not proves_vector_norm_at_most(matrix[0], 10**9)
 
 
 def test_wrong_arguments() -> None:
     square = np.eye(2)
     with pytest.raises(ValueError, match="2 axes"):
         proves_norm_at_most(square[0], 1)
-    with pytest.raises(ValueError, match="1 axes"):
-        proves_vector_norm_at_most(square, 1)
     with pytest.raises(ValueError, match="fit"):
         proves_product_norm_at_most([square, np.eye(3)], 1)
-    with pytest.raises(ValueError, match="for each row"):
-        proves_row_norms_at_most(square, [1])
     with pytest.raises(TypeError, match="64 bits"):
         proves_norm_at_most(np.eye(2, dtype=np.longdouble), 1)
     with pytest.raises(TypeError, match="64 bits"):
@@ -177,8 +172,6 @@ def test_wrong_arguments() -> None:
     for limit in (1.0, True, "1"):
         with pytest.raises(TypeError, match="int or a Fraction"):
             proves_norm_at_most(square, limit)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="int or a Fraction"):
-            proves_vector_norm_at_most(square[0], limit)  # type: ignore[arg-type]
 
 
 def test_a_wrong_guess_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,27 +187,40 @@ def test_a_wrong_guess_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @seed(0)
-@given(st.lists(st.floats(-1e300, 1e300, width=64), max_size=20))
-def test_row_and_vector_norms_are_decided_to_the_last_digits(values: list[float]) -> None:
-    row = np.array(values, dtype=np.float64)
-    square = sum((Fraction(value) ** 2 for value in values), Fraction(0))
-    # A limit t proves square <= t^2; t is taken just above and just below the exact root.
-    scale = 10**700
-    root = Fraction(isqrt(floor(square * scale**2)), scale)
-    close = max(root * Fraction(1, 10**60), Fraction(2, scale))
-    assert proves_vector_norm_at_most(row, root + close)
-    assert proves_row_norms_at_most(np.stack([row, -row]), [root + close, 2 * root + close])
-    if root > close:
-        assert not proves_vector_norm_at_most(row, root - close)
-        assert not proves_row_norms_at_most(np.stack([row, row]), [root + close, root - close])
+@given(
+    st.lists(st.floats(-1e300, 1e300, width=64), min_size=2, max_size=2),
+    st.lists(st.floats(-1e300, 1e300, width=64), min_size=2, max_size=2),
+)
+def test_scaled_columns_and_their_norms_are_not_rounded(
+    row: list[float], factors: list[float]
+) -> None:
+    exact = [Fraction(value) * Fraction(factor) for value, factor in zip(row, factors, strict=True)]
+    square = exact[0] ** 2 + exact[1] ** 2
+    with ball_precision():
+        scaled = times_columns(np.array([row]), [arb(factor) for factor in factors])
+        assert all(
+            entry == arb(fmpq(value.numerator, value.denominator))
+            for entry, value in zip(scaled.entries(), exact, strict=True)
+        )
+        (norm,) = row_norms(scaled)
+        assert (norm * norm).contains(arb(fmpq(square.numerator, square.denominator)))
 
 
-def test_many_rows_at_once() -> None:
-    matrix = np.random.default_rng(3).standard_normal((2000, 32))
-    norms = [Fraction(float(norm)) for norm in np.linalg.norm(matrix, axis=1)]
-    assert proves_row_norms_at_most(matrix, [norm * (1 + HAIR) for norm in norms])
-    assert proves_row_norms_at_most(matrix, max(norms) * (1 + HAIR))
-    assert not proves_row_norms_at_most(matrix, max(norms) * (1 - HAIR))
+def test_norms_of_balls_are_those_of_all_that_they_hold() -> None:
+    with ball_precision():
+        near = times_columns(np.eye(2), [arb(1, 2**-60), arb(1)])
+        far = times_columns(np.eye(2), [arb(1, 0.25), arb(1)])
+        assert [float(norm.abs_upper()) for norm in row_norms(far)] == pytest.approx([1.25, 1])
+        assert not proves_norm_at_most(far, Fraction(5, 4) * (1 - HAIR))
+        for one, norm in (
+            (near, 1),
+            (balls(hadamard(2)) * near, Fraction(14142135623730951, 10**16)),
+        ):
+            assert proves_norm_at_most(one, norm * (1 + HAIR))
+            assert not proves_norm_at_most(one, norm * (1 - HAIR))
+        assert proves_product_norm_at_most([near, near], 1 + HAIR)
+        assert not proves_product_norm_at_most([np.eye(2), far], 1 + HAIR)
+        assert proves_norm_at_most(arb_mat(2, 2), 0)
 
 
 def test_a_large_matrix_in_seconds() -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.checking.altered import Alteration, alterations, assert_all_refused, sealed_again
 
-from promptlimits.checking.dispatch import check_certificate
+from promptlimits.checking.dispatch import check_certificate, stated_assumptions
 from promptlimits.checking.model_ceiling import check
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.lipschitz.model_bound import model_bound, read_facts
@@ -69,6 +69,29 @@ def test_a_trust_region_and_given_pairs(models):
     said = check(record, weights=models["gpt2"])
     assert "50 targets of 2 tokens" in said
     assert "at least 1/3 on every input" in json.dumps(record)
+    where = "every deviation in front of a norm at 1/3 or more on every input"
+    assert said.startswith(f"for prompts that keep {where}, the map from the prompt")
+    texts = [item["text"] for item in stated_assumptions(record)]
+    assert len(set(texts)) == len(texts)
+    for word in ("at least 1/3 on every input", "L-Lipschitz on the ball", "one of the counted"):
+        assert sum(word in text for text in texts) == 1
+
+
+def test_the_region_is_that_of_theorem_1(models):
+    record, all_prompts = (
+        certificate(models["gpt2"], deviation=Fraction(place)) for place in (1, 0)
+    )
+    record["inputs"]["prompt_capacity"] = all_prompts["inputs"]["prompt_capacity"]
+    with pytest.raises(RunFailed):
+        check(sealed_again(record))
+    moved = certificate(models["gpt2"], deviation=Fraction(1))
+    inner = moved["inputs"]["prompt_capacity"]
+    for bound in (inner["bound"], *inner["bound"]["factors"]):
+        bound["assumptions"].pop()
+    inner["inputs"]["least_deviation"] = "0"
+    moved["inputs"]["prompt_capacity"] = sealed_again(inner)
+    with pytest.raises(RunFailed, match="the region of Theorem 1"):
+        check(sealed_again(moved))
 
 
 def raised(record, path, factor):

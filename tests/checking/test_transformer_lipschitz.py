@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import pytest
 from tests.checking.altered import Alteration, assert_all_refused, sealed_again
 
 from promptlimits.checking.dispatch import check_certificate
-from promptlimits.checking.transformer_lipschitz import check
+from promptlimits.checking.transformer_lipschitz import _in_words, check
+from promptlimits.checking.transformer_record import Claim, read_claim
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.lipschitz.effective import effective_lipschitz
 from promptlimits.lipschitz.ellipsoid_certificate import ellipsoid_bound
@@ -136,5 +140,59 @@ def test_weights_are_read_from_a_saved_transformer(tmp_path: Path) -> None:
     assert "width 2" in check_certificate(record, weights=tmp_path)
     assert "not checked" in check_certificate(record)
     (tmp_path / "model.safetensors").write_bytes(b"\x01")
-    with pytest.raises(UserError, match="folder of a transformer"):
+    with pytest.raises(UserError, match="whole safetensors"):
         check_certificate(record, weights=tmp_path)
+
+
+class Arrays:
+    """Arrays that no transformer has."""
+
+    masked = True
+
+    def __init__(self, name: str, array: Any) -> None:
+        self._changed = {f"layers.0.{name}": np.asarray(array, dtype=np.float64)}
+
+    def arrays(self) -> dict[str, Any]:
+        return dict(model(hidden=2).arrays()) | self._changed
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("w1", np.ones((2, 5))),
+        ("w1", 3.0),
+        ("b1", np.ones(7)),
+        ("b2", np.ones((2, 1))),
+        ("w2", np.ones((1, 2))),
+        ("w2", np.full((2, 2), np.nan)),
+        ("heads.0.query", np.ones(3)),
+        ("heads.0.key", np.ones((2, 2))),
+        ("heads.0.value", np.full((1, 2), np.inf)),
+        ("heads.0.output", np.ones((2, 2))),
+    ],
+)
+def test_arrays_that_do_not_fit_are_no_refutation(name: str, array: Any) -> None:
+    with pytest.raises(UserError, match=f"layers.0.{name}|IndexError"):
+        check(certificate(model()), weights=Arrays(name, array))
+
+
+@pytest.mark.parametrize(
+    ("limit", "radius"),
+    [
+        (Fraction(12345604, 10**7), Fraction(9999999, 10**7)),
+        (Fraction(1, 3), Fraction(1, 3)),
+        (Fraction(2), Fraction(1)),
+        (Fraction(10**400, 7), Fraction(10**400, 7)),
+    ],
+)
+def test_words_round_the_limit_up_and_the_radius_down(limit: Fraction, radius: Fraction) -> None:
+    said = _in_words(dataclasses.replace(claim(), limit=limit, radius=radius))
+    found = re.findall(r"(?:radius|most) ([0-9][0-9.E+-]*)(?=[, ])", said)
+    shown = [Fraction(number) for number in found]
+    assert len(shown) == 2
+    assert radius * (1 - Fraction(1, 10**11)) <= shown[0] <= radius
+    assert limit <= shown[1] <= limit * (1 + Fraction(1, 10**5))
+
+
+def claim() -> Claim:
+    return read_claim(certificate(model())["inputs"])

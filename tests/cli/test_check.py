@@ -56,6 +56,7 @@ def test_json(call: Call, record: dict[str, Any]) -> None:
     assert told["ok"] is True
     assert told["from_weights"] is False
     assert told["statement"].startswith("of all lists of 400 answers")
+    assert told["assumptions"] == record["bound"]["assumptions"]
 
 
 def test_an_altered_one(call: Call, record: dict[str, Any], here: Path) -> None:
@@ -115,7 +116,8 @@ def about_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path | No
     module = ModuleType("checker")
     module.check = checker  # type: ignore[attr-defined]
     monkeypatch.setattr(dispatch, "import_module", lambda name: module)
-    write(here, {"kind": "model_ceiling"})
+    bound = {"assumptions": [{"text": "The sky is high.", "holds": None}], "factors": []}
+    write(here, {"kind": "model_ceiling", "inputs": {}, "bound": bound})
     return given
 
 
@@ -139,7 +141,9 @@ def test_norms_are_proved_again_from_weights(
     assert ended.err == "... layer 1 of 1\n"
     told = call("check", "ceiling.json", "--model", "weights", "--json", "--quiet")
     assert (told.code, told.err) == (0, "")
-    assert json.loads(told.out)["from_weights"] is True
+    record = json.loads(told.out)
+    assert record["from_weights"] is True
+    assert record["assumptions"] == [{"text": "The sky is high.", "holds": None}]
     assert about_a_model == [here / "weights"] * 2
 
 

@@ -8,7 +8,7 @@ then said here; `on_progress` takes a line on what is being done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -79,6 +79,33 @@ def check_certificate(
             remedy="leave the model out: nothing in this certificate depends on its weights",
         )
     return str(check(certificate))
+
+
+def stated_assumptions(certificate: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a verified certificate rests on: its own assumptions and those of what it contains.
+
+    Args:
+        certificate: One that `check_certificate` accepted, which has compared every word.
+
+    Returns:
+        Each assumption once: its "text", and what it "holds": true, false or null for unknown.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for bound in _bounds(certificate):
+        for assumption in bound["assumptions"]:
+            found.setdefault(assumption["text"], dict(assumption))
+    return list(found.values())
+
+
+def _bounds(certificate: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    waiting = [certificate["bound"]]
+    while waiting:
+        bound = waiting.pop(0)
+        yield bound
+        waiting += bound["factors"]
+    for item in certificate["inputs"].values():
+        if isinstance(item, dict) and {"kind", "inputs", "bound"} <= item.keys():
+            yield from _bounds(item)
 
 
 def _seen(certificate: Any, kind: Any) -> str:

@@ -35,6 +35,8 @@ from flint import arb, arb_mat, ctx, fmpq
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
+Matrix: TypeAlias = Floats | arb_mat
+"""Floats stand for themselves, balls for every matrix in them."""
 Exact: TypeAlias = int | Fraction
 
 PRECISION_BITS: Final = 160
@@ -47,12 +49,12 @@ _FLINT_LOCK = threading.RLock()
 
 
 def proves_norm_at_most(
-    matrix: Floats, limit: Exact, *, precision_bits: int = PRECISION_BITS
+    matrix: Matrix, limit: Exact, *, precision_bits: int = PRECISION_BITS
 ) -> bool:
     """Whether ||matrix||_2 <= limit is proved.
 
     Args:
-        matrix: Two axes; float64 or less, every entry taken as it is.
+        matrix: Two axes; float64 or less, every entry taken as it is; or finite balls.
         limit: An exact number.
         precision_bits: Bits of the balls.
 
@@ -67,12 +69,12 @@ def proves_norm_at_most(
 
 
 def proves_product_norm_at_most(
-    matrices: Sequence[Floats], limit: Exact, *, precision_bits: int = PRECISION_BITS
+    matrices: Sequence[Matrix], limit: Exact, *, precision_bits: int = PRECISION_BITS
 ) -> bool:
     """Whether ||A B C ...||_2 <= limit is proved; the product is not rounded.
 
     Args:
-        matrices: At least one, each fitting the next; `A.T` for a transpose.
+        matrices: At least one, each fitting the next.
         limit: An exact number.
         precision_bits: Bits of the balls.
 
@@ -83,16 +85,20 @@ def proves_product_norm_at_most(
         ValueError: An array has not two axes, or does not fit the next one.
         TypeError: Entries are no floats of at most 64 bits, or the limit is inexact.
     """
-    factors = [_plain(matrix, axes=2) for matrix in matrices]
+    factors = [matrix if isinstance(matrix, arb_mat) else _plain(matrix) for matrix in matrices]
     _require_exact(limit)
-    if any(one.shape[1] != other.shape[0] for one, other in pairwise(factors)):
-        raise ValueError(f"shapes that fit, got {[factor.shape for factor in factors]}")
-    if limit < 0 or not all(np.isfinite(factor).all() for factor in factors):
+    shapes = [_shape(factor) for factor in factors]
+    if any(one[1] != other[0] for one, other in pairwise(shapes)):
+        raise ValueError(f"shapes that fit, got {shapes}")
+    floats = [factor for factor in factors if not isinstance(factor, arb_mat)]
+    if limit < 0 or not all(np.isfinite(factor).all() for factor in floats):
         return False
-    if any(not factor.any() for factor in factors):  # an empty one too
+    if any(0 in shape for shape in shapes) or not all(factor.any() for factor in floats):
         return True
-    with _precision(precision_bits):
-        gram = _gram([_balls(factor) for factor in factors])
+    with ball_precision(precision_bits):
+        gram = _gram(
+            [factor if isinstance(factor, arb_mat) else _balls(factor) for factor in factors]
+        )
         top = max(entry.abs_upper() for entry in gram.entries())
         if top == 0:
             return True
@@ -104,67 +110,49 @@ def proves_product_norm_at_most(
         return any(_residual_is_small(gram * scale, square, size) for size in _SHIFTS)
 
 
-def proves_vector_norm_at_most(vector: Floats, limit: Exact) -> bool:
-    """Whether the Euclidean norm of a vector is proved to be at most a limit.
+def balls(matrix: Floats) -> arb_mat:
+    """Exactly this matrix, as balls of radius 0.
 
     Args:
-        vector: One axis; float64 or less.
-        limit: An exact number.
+        matrix: Two axes; finite, float64 or less.
 
     Returns:
-        True: proved. False: not proved.
-
-    Raises:
-        ValueError: The array has not one axis.
-        TypeError: Its entries are no floats of at most 64 bits, or the limit is inexact.
+        The balls.
     """
-    return proves_row_norms_at_most(_plain(vector, axes=1)[None, :], [limit])
+    return _balls(_plain(matrix))
 
 
-def proves_row_norms_at_most(matrix: Floats, limits: Sequence[Exact] | Exact) -> bool:
-    """Whether the Euclidean norm of every row is proved to be at most its limit.
-
-    A sum S of n squares in floats, in any order, is off by at most S n u/(1 - n u), u = 2^-53
-    (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1), and so is at most
-    1 + 2 n u times what was computed, for n u <= 1/4; what underflows, even where it is flushed
-    to zero, adds less than n 2^-1020. Where this leaves a row open, its squares are summed in
-    balls.
+def times_columns(matrix: Floats, factors: Sequence[arb]) -> arb_mat:
+    """Balls around M diag(factors). Use in `ball_precision`.
 
     Args:
-        matrix: Two axes; float64 or less.
-        limits: An exact number for each row, or one for all.
+        matrix: M, two axes; finite, float64 or less.
+        factors: One for each column.
 
     Returns:
-        True: proved for all. False: not proved for some.
-
-    Raises:
-        ValueError: The array has not two axes, or another number of rows than limits.
-        TypeError: Its entries are no floats of at most 64 bits, or a limit is inexact.
+        The balls.
     """
-    rows = _plain(matrix, axes=2)
-    each = [limits] * len(rows) if isinstance(limits, int | Fraction) else list(limits)
-    if len(each) != len(rows):
-        raise ValueError(f"a limit for each row, got {len(each)} for {len(rows)}")
-    for limit in each:
-        _require_exact(limit)
-    if any(limit < 0 for limit in each) or not np.isfinite(rows).all():
-        return False
-    with np.errstate(over="ignore", under="ignore"):
-        squares = np.einsum("ij,ij->i", rows, rows).tolist()
-    length = rows.shape[1]
-    wide = 1 + 2 * (length + 1) * _ROUND
-    underflow = Fraction(length, 2**1020)
-    return all(
-        (square < np.inf and Fraction(square) * wide + underflow <= Fraction(limit) ** 2)
-        or _row_is_at_most(row, limit)
-        for row, square, limit in zip(rows, squares, each, strict=True)
-    )
+    rows = _plain(matrix).tolist()
+    entries = [
+        arb(value) * factor for row in rows for value, factor in zip(row, factors, strict=True)
+    ]
+    return arb_mat(len(rows), len(factors), entries)
 
 
-def _row_is_at_most(row: NDArray[np.float64], limit: Exact) -> bool:
-    with _precision(2 * PRECISION_BITS):
-        total = sum((arb(value) ** 2 for value in row.tolist()), arb(0))
-        return bool(total <= arb(fmpq(limit.numerator, limit.denominator)) ** 2)
+def row_norms(matrix: arb_mat) -> list[arb]:
+    """Balls around the Euclidean norm of each row. Use in `ball_precision`.
+
+    Args:
+        matrix: The matrix.
+
+    Returns:
+        One for each row.
+    """
+    entries, width = matrix.entries(), matrix.ncols()
+    return [
+        sum((entry * entry for entry in entries[start : start + width]), arb(0)).sqrt()
+        for start in range(0, len(entries), width)
+    ]
 
 
 def _gram(factors: Sequence[arb_mat]) -> arb_mat:
@@ -244,16 +232,22 @@ def _diagonal(value: arb, side: int) -> arb_mat:
     return matrix
 
 
+def _shape(matrix: NDArray[np.float64] | arb_mat) -> tuple[int, int]:
+    if isinstance(matrix, arb_mat):
+        return matrix.nrows(), matrix.ncols()
+    return matrix.shape[0], matrix.shape[1]
+
+
 def _balls(matrix: NDArray[np.float64]) -> arb_mat:
     """Exactly this matrix: every float64 is an arb of radius 0."""
     rows, columns = matrix.shape
     return arb_mat(rows, columns, [arb(value) for value in matrix.ravel().tolist()])
 
 
-def _plain(array: Floats, *, axes: int) -> NDArray[np.float64]:
+def _plain(array: Floats) -> NDArray[np.float64]:
     """The same numbers as float64, which every narrower format is part of."""
-    if array.ndim != axes:
-        raise ValueError(f"an array of {axes} axes is needed, got {array.ndim}")
+    if array.ndim != 2:
+        raise ValueError(f"an array of 2 axes is needed, got {array.ndim}")
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise TypeError(f"floats of at most 64 bits are needed, got {array.dtype}")
     return array.astype(np.float64)
@@ -265,7 +259,16 @@ def _require_exact(limit: object) -> None:
 
 
 @contextmanager
-def _precision(bits: int) -> Iterator[None]:
-    """Arb keeps one precision for all threads: blocks of different threads take turns."""
+def ball_precision(bits: int = PRECISION_BITS) -> Iterator[None]:
+    """A block that computes with balls of so many bits.
+
+    Arb keeps one precision for all threads: blocks of different threads take turns.
+
+    Args:
+        bits: Bits of the balls.
+
+    Yields:
+        Nothing.
+    """
     with _FLINT_LOCK, ctx.workprec(bits):
         yield

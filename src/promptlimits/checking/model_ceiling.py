@@ -30,7 +30,6 @@ from promptlimits.checking.intervals import Interval
 from promptlimits.checking.model_facts import ModelClaim, read_model
 from promptlimits.checking.record import (
     exact_fraction,
-    fraction_text,
     open_certificate,
     reading,
     require_same,
@@ -105,10 +104,11 @@ def check(
         recorded = certificate["bound"]["log"]
         shared = {key: (of_capacity[key], of_counted[key]) for key in _SHARED}
         constant, norm = of_capacity["lipschitz"], of_capacity["norm"]
+        region = of_capacity["least_deviation"]
     what = f"Lipschitz constant of {model.family} from the prompt to the last hidden state"
     assumptions: tuple[str, ...] = _ASSUMPTIONS
     if deviation > 0:
-        assumptions = (*_ASSUMPTIONS, _trust_region(deviation))
+        assumptions = (*_ASSUMPTIONS, prompt_capacity.trust_region(deviation))
     require_words(bound, quantity=what, source=_SOURCE, assumptions=assumptions)
     require_same(len(bound.factors), 0, "the number of factors")
     with reading("model_ceiling"):
@@ -118,24 +118,24 @@ def check(
     require_same(shared["dim"][0], model.dim, "the width")
     require_same(constant, recorded, "the Lipschitz constant of Theorem 1")
     require_same(norm, "token", "the norm")
+    require_same(region, inputs["least_deviation"], "the region of Theorem 1")
     said = (prompt_capacity.check(capacity), vector_counting.check(counted))
     if weights is not None:
         from promptlimits.checking.model_weights import prove_norms
 
         prove_norms(model, weights, digest=digest, on_progress=on_progress)
     size = Fraction(ceil(100 * bound.log / _LOG_10), 100)  # of two decimals, rounded up
+    where = ""
+    if deviation > 0:
+        least = prompt_capacity.shown(deviation)
+        where = (
+            f"for prompts that keep every deviation in front of a norm at {least} or more on every "
+            "input, "
+        )
     return (
-        f"the map from the prompt to the last hidden state of {name} ({model.family}, "
+        f"{where}the map from the prompt to the last hidden state of {name} ({model.family}, "
         f"{len(model.blocks)} blocks) has a Lipschitz constant of at most 10^{float(size):.2f}; "
         f"with it, {said[0]}; and {said[1]}"
-    )
-
-
-def _trust_region(deviation: Fraction) -> str:
-    return (
-        "Only prompts count for which every vector that a norm of the model divides has "
-        "deviation (root mean square, for RMSNorm) at least "
-        f"{fraction_text(deviation)} on every input."
     )
 
 

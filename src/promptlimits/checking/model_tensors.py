@@ -1,36 +1,22 @@
 """The matrices of a checkpoint's blocks, read again from its files for the checker.
 
-It shares no code with `promptlimits.models.weights`, which read them for the proof: other tables,
-other arrangement of the arrays, another reader. Numbers widen to float64 exactly.
+It shares no code with `promptlimits.models.weights`, which read them for the proof: other tables
+(`model_names`), other refusals (`model_settings`), another arrangement of the arrays, another
+reader (`model_files`). Numbers widen to float64 exactly.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from promptlimits.errors import UserError
-
-Array = NDArray[np.float64]
-_TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_ACTS: Final = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "silu": "silu",
-    "swish": "silu",
-    "relu": "relu",
-}
+from promptlimits.checking.model_files import Array, WeightFiles, unusable
+from promptlimits.checking.model_names import stored_names
+from promptlimits.checking.model_settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,109 +54,74 @@ class BlockTensors:
 
 
 class TensorFiles:
-    """The tensors of a checkpoint's directory.
+    """The tensors of a checkpoint's directory, by their names without prefix.
 
     Args:
         directory: Holds config.json and safetensors.
 
     Raises:
-        UserError: They cannot be read.
+        UserError: They cannot be read, hold something that is no part of such a model, or
+            describe one whose blocks are not known.
     """
 
     def __init__(self, directory: Path) -> None:
-        try:
-            self.config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            self.files = _files(directory)
-            self._places: dict[str, tuple[Path, str, tuple[int, ...], int]] = {}
-            for file in self.files:
-                self._open(file)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(
-                "the weights",
-                "be the directory of a checkpoint with config.json and safetensors",
-                got=f"{directory} ({type(error).__name__}: {error})",
-                remedy="give the model that the certificate is about",
-            ) from error
+        self.settings = Settings(directory)
+        self._weights = WeightFiles(directory)
+        self._stored = stored_names(
+            self._weights.names, family=self.family, layers=block_count(self)
+        )
+        self._weights.require_finite()
+
+    @property
+    def family(self) -> str:
+        """Its model_type."""
+        return self.settings.family
 
     def sha256(self) -> str:
         """The hash of all files, one behind the other."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return self._weights.sha256()
 
-    def find(self, *names: str) -> Array | None:
-        """The tensor of the first of these names that is there, exactly, or None."""
-        for name in names:
-            for key in (name, *(prefix + name for prefix in _PREFIXES)):
-                if key in self._places:
-                    return self._read(*self._places[key])
-        return None
-
-    def get(self, *names: str) -> Array:
-        """The tensor of the first of these names that is there, exactly.
+    def find(self, name: str, *shape: int) -> Array | None:
+        """The tensor of this name, exactly, or None.
 
         Raises:
-            UserError: There is none.
+            UserError: It is of another shape.
         """
-        found = self.find(*names)
+        stored = self._stored.get(name)
+        return None if stored is None else self._weights.read(stored, shape)
+
+    def get(self, name: str, *shape: int) -> Array:
+        """The tensor of this name, exactly.
+
+        Raises:
+            UserError: There is none, or it is of another shape.
+        """
+        found = self.find(name, *shape)
         if found is None:
-            raise UserError(
-                "the weights",
-                f"hold {names[0]}",
-                got="none of that name",
-                remedy="give the model that the certificate is about",
-            )
+            raise unusable(f"hold {name}", "none of that name")
         return found
 
-    def setting(self, key: str, default: Any) -> Any:
-        """A setting of config.json, or the default."""
-        value = self.config.get(key)
-        return default if value is None else value
 
-    def _open(self, file: Path) -> None:
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(size))
-        for key, fields in header.items():
-            if key != "__metadata__":
-                start = 8 + size + int(fields["data_offsets"][0])
-                self._places[key] = (file, fields["dtype"], tuple(fields["shape"]), start)
-
-    def _read(self, file: Path, kind: str, shape: tuple[int, ...], start: int) -> Array:
-        with file.open("rb") as stream:
-            stream.seek(start)
-            count = math.prod(shape)
-            raw = np.frombuffer(
-                stream.read(count * np.dtype(_TYPES[kind]).itemsize), dtype=_TYPES[kind]
-            )
-        wide = np.left_shift(raw.astype(np.uint32), 16).view(np.float32) if kind == "BF16" else raw
-        return np.array(wide, dtype=np.float64).reshape(shape)
+def block_count(files: TensorFiles) -> int:
+    """How many blocks config.json states."""
+    return files.settings.whole("n_layer" if files.family == "gpt2" else "num_hidden_layers")
 
 
-_PREFIXES: Final = ("model.", "transformer.", "gpt_neox.", "bert.")
-
-
-def _files(directory: Path) -> list[Path]:
-    single = directory / "model.safetensors"
-    if single.is_file():
-        return [single]
-    index = json.loads((directory / "model.safetensors.index.json").read_text(encoding="utf-8"))
-    return sorted({directory / Path(name).name for name in index["weight_map"].values()})
+def model_width(files: TensorFiles) -> int:
+    """The width that config.json states."""
+    return files.settings.whole("n_embd" if files.family == "gpt2" else "hidden_size")
 
 
 def outer_norms(files: TensorFiles) -> tuple[Gain | None, Gain | None]:
     """The norms in front of the first block and behind the last."""
-    family = files.config.get("model_type")
-    if family == "bert":
+    if files.family == "bert":
         return _layer_norm(files, "embeddings.LayerNorm", "layer_norm_eps", 1e-12), None
-    if family == "gpt2":
+    if files.family == "gpt2":
         return None, _layer_norm(files, "ln_f", "layer_norm_epsilon", 1e-5)
-    if family == "gpt_neox":
+    if files.family == "gpt_neox":
         return None, _layer_norm(files, "final_layer_norm", "layer_norm_eps", 1e-5)
-    return None, _rms(files, "norm", plus=int(family == "gemma3_text"))
+    plus = int(files.family == "gemma3_text")
+    return None, _rms(files, "norm", model_width(files), plus=plus)
 
 
 def block_tensors(files: TensorFiles, place: int) -> BlockTensors:
@@ -184,10 +135,9 @@ def block_tensors(files: TensorFiles, place: int) -> BlockTensors:
         The block.
 
     Raises:
-        UserError: The family is not known, or a tensor is missing.
+        UserError: A tensor is missing or of another shape, or a setting is wrong.
     """
-    family = files.config.get("model_type")
-    readers: dict[Any, Callable[[TensorFiles, int], BlockTensors]] = {
+    readers: dict[str, Callable[[TensorFiles, int], BlockTensors]] = {
         "bert": _bert,
         "gemma3_text": _llama,
         "gpt2": _gpt2,
@@ -195,60 +145,53 @@ def block_tensors(files: TensorFiles, place: int) -> BlockTensors:
         "llama": _llama,
         "qwen2": _llama,
     }
-    if family not in readers:
-        raise UserError(
-            "the weights",
-            "be of a family whose blocks are known",
-            got=f"model_type {family!r}",
-            remedy="give the model that the certificate is about",
-        )
-    return readers[family](files, place)
+    return readers[files.family](files, place)
 
 
-def block_count(files: TensorFiles) -> int:
-    """How many blocks config.json states."""
-    return int(files.setting("num_hidden_layers", files.config.get("n_layer", 0)))
-
-
-def _eps(files: TensorFiles, key: str, default: float) -> Fraction:
-    return Fraction(float(files.setting(key, default)))
+def _share(total: int, parts: int, what: str) -> int:
+    """The size of one of `parts` equal parts."""
+    if total % parts:
+        raise unusable(f"have a config.json where {what} is divided evenly", f"{total} / {parts}")
+    return total // parts
 
 
 def _layer_norm(files: TensorFiles, name: str, key: str, default: float) -> Gain:
+    width = model_width(files)
     return Gain(
-        eps=_eps(files, key, default),
-        stored=files.get(f"{name}.weight", f"{name}.gamma"),
-        bias=files.get(f"{name}.bias", f"{name}.beta"),
+        eps=files.settings.number(key, default),
+        stored=files.get(f"{name}.weight", width),
+        bias=files.get(f"{name}.bias", width),
     )
 
 
-def _rms(files: TensorFiles, name: str, *, plus: int) -> Gain:
-    eps = _eps(files, "rms_norm_eps", 1e-6)
-    return Gain(eps=eps, stored=files.get(f"{name}.weight"), plus=plus)
+def _rms(files: TensorFiles, name: str, width: int, *, plus: int) -> Gain:
+    eps = files.settings.number("rms_norm_eps", 1e-6)
+    return Gain(eps=eps, stored=files.get(f"{name}.weight", width), plus=plus)
 
 
 def _bert(files: TensorFiles, place: int) -> BlockTensors:
-    base, heads = f"encoder.layer.{place}", int(files.config["num_attention_heads"])
+    base, width = f"encoder.layer.{place}", model_width(files)
+    heads = files.settings.whole("num_attention_heads")
+    hidden = files.settings.whole("intermediate_size")
     own = f"{base}.attention.self"
-    query = files.get(f"{own}.query.weight")
     names = {"attention_norm": "attention.output", "feed_forward_norm": "output"}
     return BlockTensors(
         arrangement="post",
         heads=heads,
         groups=heads,
-        scale_squared=Fraction(heads, len(query)),
+        scale_squared=Fraction(1, _share(width, heads, "the width")),
         rotary=False,
-        query=query,
-        key=files.get(f"{own}.key.weight"),
-        value=files.get(f"{own}.value.weight"),
-        output=files.get(f"{base}.attention.output.dense.weight"),
-        query_bias=files.get(f"{own}.query.bias"),
-        key_bias=files.get(f"{own}.key.bias"),
-        activation=_ACTS[files.setting("hidden_act", "gelu")],
-        up=files.get(f"{base}.intermediate.dense.weight"),
-        down=files.get(f"{base}.output.dense.weight"),
+        query=files.get(f"{own}.query.weight", width, width),
+        key=files.get(f"{own}.key.weight", width, width),
+        value=files.get(f"{own}.value.weight", width, width),
+        output=files.get(f"{base}.attention.output.dense.weight", width, width),
+        query_bias=files.get(f"{own}.query.bias", width),
+        key_bias=files.get(f"{own}.key.bias", width),
+        activation=files.settings.activation("hidden_act", "gelu"),
+        up=files.get(f"{base}.intermediate.dense.weight", hidden, width),
+        down=files.get(f"{base}.output.dense.weight", width, hidden),
         gate=None,
-        up_bias=files.get(f"{base}.intermediate.dense.bias"),
+        up_bias=files.get(f"{base}.intermediate.dense.bias", hidden),
         gate_bias=None,
         norms={
             part: _layer_norm(files, f"{base}.{name}.LayerNorm", "layer_norm_eps", 1e-12)
@@ -258,11 +201,13 @@ def _bert(files: TensorFiles, place: int) -> BlockTensors:
 
 
 def _gpt2(files: TensorFiles, place: int) -> BlockTensors:
-    base, heads = f"h.{place}", int(files.config["n_head"])
-    width = int(files.config["n_embd"])
-    joint, bias = files.get(f"{base}.attn.c_attn.weight"), files.get(f"{base}.attn.c_attn.bias")
-    scale = Fraction(heads, width) if files.setting("scale_attn_weights", True) else Fraction(1)
-    if files.setting("scale_attn_by_inverse_layer_idx", False):
+    base, width, settings = f"h.{place}", model_width(files), files.settings
+    heads, hidden = settings.whole("n_head"), settings.whole("n_inner", 4 * width)
+    joint = files.get(f"{base}.attn.c_attn.weight", width, 3 * width)
+    bias = files.get(f"{base}.attn.c_attn.bias", 3 * width)
+    size = _share(width, heads, "the width")
+    scale = Fraction(1, size) if settings.flag("scale_attn_weights", default=True) else Fraction(1)
+    if settings.flag("scale_attn_by_inverse_layer_idx", default=False):
         scale /= Fraction(place + 1) ** 2
     names = {"attention_norm": "ln_1", "feed_forward_norm": "ln_2"}
     return BlockTensors(
@@ -274,14 +219,14 @@ def _gpt2(files: TensorFiles, place: int) -> BlockTensors:
         query=joint[:, :width].T,
         key=joint[:, width : 2 * width].T,
         value=joint[:, 2 * width :].T,
-        output=files.get(f"{base}.attn.c_proj.weight").T,
+        output=files.get(f"{base}.attn.c_proj.weight", width, width).T,
         query_bias=bias[:width],
         key_bias=bias[width : 2 * width],
-        activation=_ACTS[files.setting("activation_function", "gelu_new")],
-        up=files.get(f"{base}.mlp.c_fc.weight").T,
-        down=files.get(f"{base}.mlp.c_proj.weight").T,
+        activation=settings.activation("activation_function", "gelu_new"),
+        up=files.get(f"{base}.mlp.c_fc.weight", width, hidden).T,
+        down=files.get(f"{base}.mlp.c_proj.weight", hidden, width).T,
         gate=None,
-        up_bias=files.get(f"{base}.mlp.c_fc.bias"),
+        up_bias=files.get(f"{base}.mlp.c_fc.bias", hidden),
         gate_bias=None,
         norms={
             part: _layer_norm(files, f"{base}.{name}", "layer_norm_epsilon", 1e-5)
@@ -291,18 +236,22 @@ def _gpt2(files: TensorFiles, place: int) -> BlockTensors:
 
 
 def _gpt_neox(files: TensorFiles, place: int) -> BlockTensors:
-    base, heads = f"layers.{place}", int(files.config["num_attention_heads"])
-    joint = files.get(f"{base}.attention.query_key_value.weight")
-    bias = files.find(f"{base}.attention.query_key_value.bias")
-    size = len(joint) // (3 * heads)
+    base, width, settings = f"layers.{place}", model_width(files), files.settings
+    heads, hidden = settings.whole("num_attention_heads"), settings.whole("intermediate_size")
+    joint = files.get(f"{base}.attention.query_key_value.weight", 3 * width, width)
+    bias = files.find(f"{base}.attention.query_key_value.bias", 3 * width)
+    if bias is not None and not settings.flag("attention_bias", default=True):
+        raise unusable("hold biases that the model has", "some where attention_bias is false")
+    size = _share(width, heads, "the width")
     # Rows: query, key and value of the first head, then of the second, ...
     rows = [
         np.concatenate([np.arange(size) + (3 * head + part) * size for head in range(heads)])
         for part in range(3)
     ]
     names = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
+    parallel = settings.flag("use_parallel_residual", default=True)
     return BlockTensors(
-        arrangement="parallel" if files.setting("use_parallel_residual", True) else "pre",
+        arrangement="parallel" if parallel else "pre",
         heads=heads,
         groups=heads,
         scale_squared=Fraction(1, size),
@@ -310,14 +259,14 @@ def _gpt_neox(files: TensorFiles, place: int) -> BlockTensors:
         query=joint[rows[0]],
         key=joint[rows[1]],
         value=joint[rows[2]],
-        output=files.get(f"{base}.attention.dense.weight"),
+        output=files.get(f"{base}.attention.dense.weight", width, width),
         query_bias=None if bias is None else bias[rows[0]],
         key_bias=None if bias is None else bias[rows[1]],
-        activation=_ACTS[files.setting("hidden_act", "gelu")],
-        up=files.get(f"{base}.mlp.dense_h_to_4h.weight"),
-        down=files.get(f"{base}.mlp.dense_4h_to_h.weight"),
+        activation=settings.activation("hidden_act", "gelu"),
+        up=files.get(f"{base}.mlp.dense_h_to_4h.weight", hidden, width),
+        down=files.get(f"{base}.mlp.dense_4h_to_h.weight", width, hidden),
         gate=None,
-        up_bias=files.get(f"{base}.mlp.dense_h_to_4h.bias"),
+        up_bias=files.get(f"{base}.mlp.dense_h_to_4h.bias", hidden),
         gate_bias=None,
         norms={
             part: _layer_norm(files, f"{base}.{name}", "layer_norm_eps", 1e-5)
@@ -326,42 +275,59 @@ def _gpt_neox(files: TensorFiles, place: int) -> BlockTensors:
     )
 
 
+_LLAMA_NORMS = {
+    "attention_norm": "input_layernorm",
+    "feed_forward_norm": "post_attention_layernorm",
+}
+_GEMMA_NORMS = {
+    "attention_norm": "input_layernorm",
+    "attention_post_norm": "post_attention_layernorm",
+    "feed_forward_norm": "pre_feedforward_layernorm",
+    "feed_forward_post_norm": "post_feedforward_layernorm",
+    "query_norm": "self_attn.q_norm",
+    "key_norm": "self_attn.k_norm",
+}
+
+
 def _llama(files: TensorFiles, place: int) -> BlockTensors:
-    base, heads = f"layers.{place}", int(files.config["num_attention_heads"])
-    gemma = files.config["model_type"] == "gemma3_text"
-    query = files.get(f"{base}.self_attn.q_proj.weight")
-    size = len(query) // heads
-    names = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
-    if gemma:
-        names = {
-            "attention_norm": "input_layernorm",
-            "attention_post_norm": "post_attention_layernorm",
-            "feed_forward_norm": "pre_feedforward_layernorm",
-            "feed_forward_post_norm": "post_feedforward_layernorm",
-            "query_norm": "self_attn.q_norm",
-            "key_norm": "self_attn.k_norm",
-        }
+    base, width, settings = f"layers.{place}", model_width(files), files.settings
+    heads, hidden = settings.whole("num_attention_heads"), settings.whole("intermediate_size")
+    gemma = files.family == "gemma3_text"
+    # A Gemma without num_key_value_heads is one of 4: none is written so.
+    groups = settings.whole("num_key_value_heads", None if gemma else heads)
+    _share(heads, groups, "the number of heads")
+    if settings.has("head_dim") or gemma:
+        size = settings.whole("head_dim", 256)
+    else:
+        size = _share(width, heads, "the width")
+    own, fed = f"{base}.self_attn", f"{base}.mlp"
     act = ("hidden_activation", "gelu_pytorch_tanh") if gemma else ("hidden_act", "silu")
-    scalar = files.setting("query_pre_attn_scalar", 256) if gemma else size
+    scalar = settings.number("query_pre_attn_scalar", 256) if gemma else Fraction(size)
     return BlockTensors(
         arrangement="pre",
         heads=heads,
-        groups=int(files.setting("num_key_value_heads", heads)),
-        scale_squared=1 / Fraction(scalar),
+        groups=groups,
+        scale_squared=1 / scalar,
         rotary=True,
-        query=query,
-        key=files.get(f"{base}.self_attn.k_proj.weight"),
-        value=files.get(f"{base}.self_attn.v_proj.weight"),
-        output=files.get(f"{base}.self_attn.o_proj.weight"),
-        query_bias=files.find(f"{base}.self_attn.q_proj.bias"),
-        key_bias=files.find(f"{base}.self_attn.k_proj.bias"),
-        activation=_ACTS[files.setting(*act)],
-        up=files.get(f"{base}.mlp.up_proj.weight"),
-        down=files.get(f"{base}.mlp.down_proj.weight"),
-        gate=files.get(f"{base}.mlp.gate_proj.weight"),
-        up_bias=files.find(f"{base}.mlp.up_proj.bias"),
-        gate_bias=files.find(f"{base}.mlp.gate_proj.bias"),
+        query=files.get(f"{own}.q_proj.weight", heads * size, width),
+        key=files.get(f"{own}.k_proj.weight", groups * size, width),
+        value=files.get(f"{own}.v_proj.weight", groups * size, width),
+        output=files.get(f"{own}.o_proj.weight", width, heads * size),
+        query_bias=files.find(f"{own}.q_proj.bias", heads * size),
+        key_bias=files.find(f"{own}.k_proj.bias", groups * size),
+        activation=settings.activation(*act),
+        up=files.get(f"{fed}.up_proj.weight", hidden, width),
+        down=files.get(f"{fed}.down_proj.weight", width, hidden),
+        gate=files.get(f"{fed}.gate_proj.weight", hidden, width),
+        up_bias=files.find(f"{fed}.up_proj.bias", hidden),
+        gate_bias=files.find(f"{fed}.gate_proj.bias", hidden),
         norms={
-            part: _rms(files, f"{base}.{name}", plus=int(gemma)) for part, name in names.items()
+            part: _rms(
+                files,
+                f"{base}.{name}",
+                size if part in ("query_norm", "key_norm") else width,
+                plus=int(gemma),
+            )
+            for part, name in (_GEMMA_NORMS if gemma else _LLAMA_NORMS).items()
         },
     )

@@ -1,8 +1,8 @@
 """Prove the norms in a checkpoint's certificate again from its weights, in ball arithmetic.
 
-A block's matrices are multiplied by the gain g of the norm in front of them. The product C of
-floats differs from W diag(g) by at most 2^-52 |C| in each entry (one rounding of the product,
-one of a gain 1 + w), so with E = 2^-52 ||C||_F it is enough to prove ||C|| <= limit - E.
+A block's matrices are multiplied by the gain of the norm in front of them, and its bias added to
+theirs, in balls as well: no figure rests on what floats are rounded to. numpy holds the numbers
+of the files, and guesses the factorisations that `matrices` then judges in balls.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
+from flint import arb, arb_mat
 
 from promptlimits.checking.matrices import (
+    ball_precision,
+    balls,
     proves_norm_at_most,
     proves_product_norm_at_most,
-    proves_vector_norm_at_most,
+    row_norms,
+    times_columns,
 )
 from promptlimits.checking.model_facts import ModelClaim
+from promptlimits.checking.model_files import Array, unusable
 from promptlimits.checking.model_tensors import (
-    Array,
     BlockTensors,
     Gain,
     TensorFiles,
     block_count,
     block_tensors,
+    model_width,
     outer_norms,
 )
 from promptlimits.checking.record import refuted, require_same
-from promptlimits.errors import UserError
-
-_ROUNDING: Final = Fraction(1, 2**52)
-_UNDERFLOW: Final = Fraction(1, 2**1000)
 
 
 def prove_norms(
@@ -51,9 +51,19 @@ def prove_norms(
         UserError: The weights cannot be read.
         RunFailed: They are others, or a norm is not proved.
     """
-    files = TensorFiles(weights)
+    try:
+        _prove(model, TensorFiles(weights), digest, on_progress)
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as bad:
+        rule = "be the checkpoint of a model as config.json describes it"
+        raise unusable(rule, f"{weights} ({type(bad).__name__}: {bad})") from bad
+
+
+def _prove(
+    model: ModelClaim, files: TensorFiles, digest: str, on_progress: Callable[[str], None]
+) -> None:
     require_same(files.sha256(), digest, "the hash of the weights")
-    require_same(model.family, str(files.config.get("model_type")), "the family")
+    require_same(model.family, files.family, "the family")
+    require_same(model.dim, model_width(files), "the width")
     require_same(len(model.blocks), block_count(files), "the number of blocks")
     entry, final = outer_norms(files)
     _norm(model.entry_norm, entry, "the norm in front of the blocks")
@@ -62,15 +72,14 @@ def prove_norms(
     for place, block in enumerate(model.blocks):
         on_progress(f"proving the norms of block {place + 1} of {len(model.blocks)}")
         tensors = block_tensors(files, place)
-        if tensors.query.shape[1] != model.dim:
-            raise refuted("the width is another one")
-        _Prover(block, tensors, before, place + 1).prove()
+        with ball_precision():
+            _Prover(block, tensors, before, place + 1).prove()
         if tensors.arrangement == "post":
             before = tensors.norms["feed_forward_norm"]
 
 
-def _gain(norm: Gain) -> Array:
-    return norm.plus + norm.stored
+def _gains(norm: Gain) -> list[arb]:
+    return [arb(value) + norm.plus for value in norm.stored.tolist()]
 
 
 def _norm(recorded: dict[str, Any] | None, norm: Gain | None, what: str) -> None:
@@ -87,17 +96,6 @@ def _norm(recorded: dict[str, Any] | None, norm: Gain | None, what: str) -> None
         raise refuted(f"{what} has a larger gain")
 
 
-def _error(product: Array) -> Fraction:
-    """2^-52 times the Frobenius norm, with room for its rounding, and underflow."""
-    size = float(np.sqrt(np.einsum("ij,ij->", product, product)))
-    return Fraction(size) * Fraction(1000001, 1000000) * _ROUNDING + _UNDERFLOW
-
-
-def _rooted(value: float) -> Fraction:
-    """No less than a computed square root, or what it is the root of rounded a little."""
-    return Fraction(value) * Fraction(1000001, 1000000)
-
-
 class _Prover:
     """Proves the norms of one block."""
 
@@ -110,9 +108,7 @@ class _Prover:
         if tensors.arrangement == "post":
             first, second = before, first
         if first is None or second is None:
-            raise UserError(
-                "the weights", "have two norms a block", got="fewer", remedy="give the right model"
-            )
+            raise unusable("have two norms a block", "fewer")
         self._first, self._second = first, second
 
     def prove(self) -> None:
@@ -143,73 +139,50 @@ class _Prover:
             self._prove_head(recorded, head, head // shared, size)
         self._prove_feed_forward(block["feed_forward"])
 
-    def _prove_head(
-        self, recorded: dict[str, Fraction | None], head: int, group: int, size: int
-    ) -> None:
+    def _prove_head(self, recorded: dict[str, Any], head: int, group: int, size: int) -> None:
         """The norms of one head."""
         tensors = self._tensors
         own, shared = (slice(at * size, (at + 1) * size) for at in (head, group))
         query, key = tensors.query[own], tensors.key[shared]
-        query_bias, key_bias = _rows(tensors.query_bias, own), _rows(tensors.key_bias, shared)
         for name, matrix in {"value": tensors.value[shared], "query": query, "key": key}.items():
             limit = recorded[name]
             if limit is not None:
-                self._require(self._folded(matrix, limit), f"{name} of head {head + 1}")
-        for name, matrix, bias in (
-            ("query_bias", query, query_bias),
-            ("key_bias", key, key_bias),
-        ):
+                proved = proves_norm_at_most(_folded(matrix, self._first), limit)
+                self._require(proved, f"{name} of head {head + 1}")
+        offsets = {
+            "query_bias": (query, _rows(tensors.query_bias, own)),
+            "key_bias": (key, _rows(tensors.key_bias, shared)),
+        }
+        for name, (matrix, bias) in offsets.items():
             limit = recorded[name]
             if limit is not None:
-                right = _chain_norm([], matrix, bias, self._first, limit)
-                self._require(right, f"{name} of head {head + 1}")
+                proved = proves_norm_at_most(_offset(matrix, bias, self._first), limit)
+                self._require(proved, f"{name} of head {head + 1}")
         if recorded["logit"] is not None:
-            self._prove_logits(recorded, (query, query_bias), key, head)
-
-    def _folded(self, matrix: Array, limit: Fraction, norm: Gain | None = None) -> bool:
-        product = matrix * _gain(norm or self._first)
-        return proves_norm_at_most(product, limit - _error(product))
-
-    def _prove_logits(
-        self,
-        recorded: dict[str, Any],
-        query: tuple[Array, Array | None],
-        key: Array,
-        head: int,
-    ) -> None:
-        matrix, bias = query
-        gain = _gain(self._first)
-        left, right = key * gain, matrix * gain
-        sizes = [_rooted(float(np.sqrt(np.einsum("ij,ij->", one, one)))) for one in (left, right)]
-        errors = [_error(left), _error(right)]
-        slack = errors[0] * sizes[1] + errors[1] * sizes[0] + errors[0] * errors[1]
-        self._require(
-            proves_product_norm_at_most([left.T, right], recorded["logit"] - slack),
-            f"logit of head {head + 1}",
-        )
-        offset = np.zeros(len(matrix)) if bias is None else np.abs(bias)
-        if self._first.bias is not None:
-            offset = offset + np.abs(matrix) @ np.abs(self._first.bias)
-        slack = errors[0] * _rooted(float(np.sqrt(offset @ offset)))
-        self._require(
-            _chain_norm([left.T], matrix, bias, self._first, recorded["logit_bias"] - slack),
-            f"logit_bias of head {head + 1}",
-        )
+            left = _folded(key, self._first).transpose()
+            for name, right in (
+                ("logit", _folded(query, self._first)),
+                ("logit_bias", _offset(query, _rows(tensors.query_bias, own), self._first)),
+            ):
+                proved = proves_product_norm_at_most([left, right], recorded[name])
+                self._require(proved, f"{name} of head {head + 1}")
 
     def _prove_feed_forward(self, recorded: dict[str, Any]) -> None:
         tensors, norm = self._tensors, self._second
         require_same(recorded["gate"] is None, tensors.gate is None, self._named("gate"))
-        self._require(self._folded(tensors.up, recorded["up"], norm), "up")
+        up = _folded(tensors.up, norm)
+        self._require(proves_norm_at_most(up, recorded["up"]), "up")
         if tensors.gate is None:
             self._require(proves_norm_at_most(tensors.down, recorded["down"]), "down")
             return
-        self._require(self._folded(tensors.gate, recorded["gate"], norm), "gate")
-        for name, matrix, bias in (
-            ("down_up", tensors.up, tensors.up_bias),
-            ("down_gate", tensors.gate, tensors.gate_bias),
+        gate = _folded(tensors.gate, norm)
+        self._require(proves_norm_at_most(gate, recorded["gate"]), "gate")
+        for name, folded, offset in (
+            ("down_up", up, _offset(tensors.up, tensors.up_bias, norm)),
+            ("down_gate", gate, _offset(tensors.gate, tensors.gate_bias, norm)),
         ):
-            product = tensors.down * _largest(matrix, bias, norm)
-            self._require(proves_norm_at_most(product, recorded[name] - _error(product)), name)
+            product = times_columns(tensors.down, _largest(folded, offset))
+            self._require(proves_norm_at_most(product, recorded[name]), name)
 
     def _named(self, what: str) -> str:
         return f"{what} of block {self._number}"
@@ -223,32 +196,23 @@ def _rows(bias: Array | None, rows: slice) -> Array | None:
     return None if bias is None else bias[rows]
 
 
-def _chain_norm(
-    front: list[Array], matrix: Array, bias: Array | None, norm: Gain, limit: Fraction
-) -> bool:
-    """Whether |F (W beta + b)| <= limit: [W b] times (beta, 1), not rounded."""
-    offset = np.zeros(len(matrix)) if bias is None else bias
+def _folded(matrix: Array, norm: Gain) -> arb_mat:
+    """Balls around W diag(gain)."""
+    return times_columns(matrix, _gains(norm))
+
+
+def _offset(matrix: Array, bias: Array | None, norm: Gain) -> arb_mat:
+    """Balls around the column W beta + b."""
+    column = arb_mat(len(matrix), 1) if bias is None else balls(bias[:, None])
     if norm.bias is None or not norm.bias.any():
-        if not front:
-            return proves_vector_norm_at_most(offset, limit)
-        return proves_product_norm_at_most([*front, offset[:, None]], limit)
-    wide = np.concatenate([matrix, offset[:, None]], axis=1)
-    column = np.append(norm.bias, 1.0)[:, None]
-    return proves_product_norm_at_most([*front, wide, column], limit)
+        return column
+    return column + balls(matrix) * balls(norm.bias[:, None])
 
 
-def _largest(matrix: Array, bias: Array | None, norm: Gain) -> Array:
-    """No less than sqrt(D) |row i of W diag(g)| + |(W beta + b)_i|.
-
-    Sums of n terms of one sign are off by at most a part n 2^-52, n below 2^20 here; the whole
-    is raised by a part 2^-40 for these, and a sum with both signs by 2^-30 of its terms' sizes.
-    """
-    rows, width = matrix * _gain(norm), matrix.shape[1]
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(float(width))
-    offset = np.zeros(len(matrix)) if bias is None else bias
-    error = np.zeros(len(matrix))
-    if norm.bias is not None:
-        error = (np.abs(matrix) @ np.abs(norm.bias) + np.abs(offset)) * 2.0**-40
-        offset = offset + matrix @ norm.bias
-    raised: Array = (lengths + np.abs(offset) + error) * (1 + width * 2.0**-50) + 2.0**-400
-    return raised
+def _largest(folded: arb_mat, offset: arb_mat) -> list[arb]:
+    """Balls around sqrt(D) |row i of W diag(g)| + |(W beta + b)_i|."""
+    width = arb(folded.ncols()).sqrt()
+    return [
+        width * length + abs(rest)
+        for length, rest in zip(row_norms(folded), offset.entries(), strict=True)
+    ]

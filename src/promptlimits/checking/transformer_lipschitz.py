@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from typing import Any, Final
 
@@ -358,8 +359,16 @@ def _quantity(claim: Claim) -> str:
 def _in_words(claim: Claim) -> str:
     moves = "the prompt moves the other tokens" if claim.prompt_only else "tokens move tokens"
     measure = "" if claim.shape is None else ", moves measured in the recorded ellipsoid"
+    radius = _rounded(claim.radius, ROUND_FLOOR, 12)
+    limit = _rounded(claim.limit, ROUND_CEILING, 6)
     return (
-        f"With every token in the ball of radius {float(claim.radius):.6g}, {moves} by at most "
-        f"{float(claim.limit):.6g} times the largest move of a token, after {len(claim.layers)} "
+        f"With every token in the ball of radius {radius}, {moves} by at most "
+        f"{limit} times the largest move of a token, after {len(claim.layers)} "
         f"layers of width {claim.dim}{measure} (weights {claim.sha256[:12]})."
     )
+
+
+def _rounded(value: Fraction, rounding: str, digits: int) -> Decimal:
+    """A number of any size to some digits: a limit upwards, what it assumes downwards."""
+    context = Context(prec=digits, rounding=rounding, Emin=MIN_EMIN, Emax=MAX_EMAX)
+    return context.divide(Decimal(value.numerator), Decimal(value.denominator))

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from promptlimits.checking.model_files import WeightFiles
 from promptlimits.checking.record import exact_fraction, exactly, listed, text, whole
 from promptlimits.errors import UserError
 
@@ -35,7 +36,6 @@ INPUT_FIELDS: Final = {
 HEAD: Final = ("query", "key", "value", "output")
 MLP: Final = ("w1", "b1", "w2", "b2")
 _NORMS: Final = ("attention_norm", "mlp_norm")
-_DTYPES: Final = {"F64": "<f8", "F32": "<f4"}
 _LAYER: Final = {"lengths", "tokens", "change", "query"}
 _STEP: Final = {"own", "heads", "turns", "reaches"}
 
@@ -170,19 +170,23 @@ def read_arrays(weights: Any) -> tuple[bool, dict[str, NDArray[np.float64]]]:
         Whether attention is masked, and each array under its name, in float64.
 
     Raises:
-        UserError: The folder cannot be read, or its transformer has normalisations or positions.
+        UserError: The folder cannot be read, its transformer has normalisations or positions, or
+            arrays do not fit each other or are not finite.
     """
-    if not isinstance(weights, str | Path):
-        return bool(weights.masked), dict(weights.arrays())
     try:
-        return _read_folder(Path(weights))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        if isinstance(weights, str | Path):
+            masked, arrays = _read_folder(Path(weights))
+        else:
+            masked, arrays = bool(weights.masked), dict(weights.arrays())
+        _require_shapes(arrays)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(
             "the weights",
             "be the folder of a transformer without normalisation, as promptlimits saves it",
             got=f"{weights}: {type(error).__name__}: {error}",
             remedy="name the folder that holds its config.json",
         ) from error
+    return masked, arrays
 
 
 def _read_folder(folder: Path) -> tuple[bool, dict[str, NDArray[np.float64]]]:
@@ -190,29 +194,29 @@ def _read_folder(folder: Path) -> tuple[bool, dict[str, NDArray[np.float64]]]:
     normalised = any(layer[norm] for layer in config["layers"] for norm in _NORMS)
     if normalised or config["positions"]:
         raise ValueError("the bound is about transformers without normalisation or positions")
-    tensors = _read_safetensors(folder / "model.safetensors")
+    files = WeightFiles(folder)
     names = [
         name
         for place, layer in enumerate(config["layers"])
         for name in array_names(place, layer["heads"])
     ]
-    if set(names) != set(tensors):
+    if set(names) != set(files.names):
         raise ValueError("the arrays are not those of the configuration")
-    return _flag(config["masked"]), {name: tensors[name] for name in names}
+    return _flag(config["masked"]), {name: files.read(name, files.shape(name)) for name in names}
 
 
-def _read_safetensors(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Eight bytes with the length of a JSON header, the header, the numbers."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    found = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            low, high = entry["data_offsets"]
-            flat = np.frombuffer(data[start + low : start + high], dtype=_DTYPES[entry["dtype"]])
-            found[name] = flat.reshape(entry["shape"]).astype(np.float64)
-    return found
+def _require_shapes(arrays: Mapping[str, NDArray[np.float64]]) -> None:
+    """Arrays of a layer fit each other and the width, and are finite."""
+    width = arrays["layers.0.heads.0.query"].shape[-1:]
+    for name, array in arrays.items():
+        base, _, part = name.rpartition(".")
+        one = {"key": "query", "output": "value", "b1": "w1", "w2": "w1"}.get(part)
+        rows = array.shape[:1] if one is None else arrays[f"{base}.{one}"].shape[:1]
+        shapes = {"output": width + rows, "w2": width + rows, "b1": rows, "b2": width}
+        if array.shape != shapes.get(part, rows + width):
+            raise ValueError(f"{name} has the shape {array.shape}, which does not fit the others")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
 
 
 def array_names(place: int, heads: int) -> list[str]:

@@ -37,7 +37,14 @@ def check(
     record = _read(file)
     statement = _on_one_line(_checked(record, model, quiet=quiet))
     if as_json:
-        told = {"ok": True, "statement": statement, "from_weights": model is not None}
+        from promptlimits.checking.dispatch import stated_assumptions
+
+        told = {
+            "ok": True,
+            "statement": statement,
+            "from_weights": model is not None,
+            "assumptions": stated_assumptions(record),
+        }
         typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
     else:
         typer.echo(f"ok: {statement}")

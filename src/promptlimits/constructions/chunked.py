@@ -181,5 +181,7 @@ def _own(head: HeadWeights, queries: Array, batch: int) -> _Softmax:
     shares = np.exp(logits - peak[:, :, None])
     mixed = np.einsum("bij,vbj->vbi", shares, values)
     return _Softmax(
-        peak=peak.reshape(-1), mass=shares.sum(axis=2).reshape(-1), mixed=mixed.reshape(len(values), -1)
+        peak=peak.reshape(-1),
+        mass=shares.sum(axis=2).reshape(-1),
+        mixed=mixed.reshape(len(values), -1),
     )

@@ -9,7 +9,7 @@ points each token at itself and returns its place e_i; head 2 points at token 0 
 content s; the MLP keeps sum_c ReLU(e_i + s - 1)_c = s_i as z. The logit of digit v is
 2 (v/V) z - (v/V)^2 = z^2 - (z - v/V)^2, largest for the v/V nearest to z. Softmax with logits
 `POINTER` above the others mixes in at most N exp(-POINTER) of other tokens, and the answer is
-right while 3 N^2 exp(-POINTER) + rounding < 1/(2 V).
+right while 2 N^2 exp(-POINTER) + rounding < 1/(2 V).
 
 *Proof of the last claim.* Each head's output is off by at most N e^-POINTER in each of N
 coordinates, ReLU does not enlarge that, so z is off by at most 2 N^2 e^-POINTER. []
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 POINTER: Final = 50
 """Logit of the token that a head points at, over all others."""
 
-_MOST_DIGITS: Final = 2**40
+_MOST_DIGITS: Final = 2**24
 _MOST_STEPS: Final = 1_000
+_MOST_NUMBERS: Final = 2**26
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +115,9 @@ class SoftTokenNetwork:
         for _ in range(self.steps):
             last = network(torch.tensor(tokens))[:, -1].numpy()
             answer.append(int((self.readout @ last).argmax()))
-            tokens = np.concatenate([tokens, self.embeddings[:, answer[-1] : answer[-1] + 1]], axis=1)
+            tokens = np.concatenate(
+                [tokens, self.embeddings[:, answer[-1] : answer[-1] + 1]], axis=1
+            )
         return tuple(answer)
 
 
@@ -129,15 +132,18 @@ def soft_token_network(*, digits: int, steps: int) -> SoftTokenNetwork:
         The network.
 
     Raises:
-        UserError: float64 does not tell the digits apart, or the length is beyond 1,000.
+        UserError: float64 does not tell the digits apart, or they take too much memory; nothing
+            was allocated.
     """
     require_positive_int("digits", digits)
     require_positive_int("steps", steps)
-    if digits > _MOST_DIGITS or steps > _MOST_STEPS:
+    numbers = digits * (3 * steps + 1)
+    if digits > _MOST_DIGITS or steps > _MOST_STEPS or numbers > _MOST_NUMBERS:
         raise UserError(
             "digits and steps",
-            f"be at most {_MOST_DIGITS:,} and {_MOST_STEPS:,}",
-            got=f"{digits:,} and {steps:,}",
+            f"be at most {_MOST_DIGITS:,} and {_MOST_STEPS:,}, with a readout of at most "
+            f"{_MOST_NUMBERS:,} numbers",
+            got=f"{digits:,} and {steps:,}, which make {numbers:,}",
             remedy="use fewer; float64 has 53 bits, and softmax lets a little through",
         )
     width, eye = 3 * steps + 1, np.eye(steps)

@@ -115,7 +115,10 @@ def samples_from(rows: list[list[float]] | Array, *, tokens: int = 1, name: str)
     values = table[:, numbers:].reshape(shape).transpose(0, 2, 1)
     if not np.ptp(inputs, axis=0).any():
         raise UserError(
-            name, "hold samples at two inputs or more", got="one", remedy="sample the map more often"
+            name,
+            "hold samples at two inputs or more",
+            got="one",
+            remedy="sample the map more often",
         )
     return Samples(inputs=inputs, values=values, name=name)
 

@@ -260,7 +260,9 @@ def hu_sizes(target: FunctionClass) -> SizesRow:
     )
     length = found.prompt_tokens.upper_log10()
     with working_precision(PRECISION_BITS):
-        side = float((2 * _stretch(target, Fraction(target.lipschitz))).log().upper()) / math.log(10)
+        side = float((2 * _stretch(target, Fraction(target.lipschitz))).log().upper()) / math.log(
+            10
+        )
     # (1/delta)^(d (L_p + L)), an order only
     neurons = _log10(target.dim) + max(length, _log10(target.tokens))
     neurons += math.log10(side) if side > 0 else -math.inf

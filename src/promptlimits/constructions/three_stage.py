@@ -302,9 +302,7 @@ def _floored(column: Column, row: int, threshold: Fraction, network: ThreeStage)
 def _sweep(sizes: StageSizes) -> tuple[Fraction, ...]:
     """Ids of column 0, 1, .., n - 1, rising within each."""
     points = [Fraction(k, sizes.steps) for k in range(sizes.steps)]
-    first = sorted(
-        column_id(column, sizes.steps) for column in product(points, repeat=sizes.dim)
-    )
+    first = sorted(column_id(column, sizes.steps) for column in product(points, repeat=sizes.dim))
     base = sum(sizes.steps**row for row in range(sizes.dim))
     return tuple(j * base + number for j in range(sizes.length) for number in first)
 

@@ -138,6 +138,4 @@ def _layer(
     network: ThreeStage, heads: tuple[HeadWeights, ...], w1: Array, b1: Array, w2: Array
 ) -> LayerWeights:
     width = network.sizes.dim + 1
-    return LayerWeights(
-        heads=heads or (_silent(network),), w1=w1, b1=b1, w2=w2, b2=np.zeros(width)
-    )
+    return LayerWeights(heads=heads or (_silent(network),), w1=w1, b1=b1, w2=w2, b2=np.zeros(width))

@@ -257,9 +257,7 @@ def universal_bound(target: FunctionClass, shape: TableShape) -> UniversalBound:
     tokens = prompt_tokens(target, shape.cells)
     measure = exceptional_measure(target, shape)
     with working_precision(PRECISION_BITS):
-        leak = leak_of_attention(
-            prompt=tokens, queries=target.tokens, sharpness=shape.sharpness
-        )
+        leak = leak_of_attention(prompt=tokens, queries=target.tokens, sharpness=shape.sharpness)
         table = Fraction(target.lipschitz) * (Fraction(1, 2 * shape.cells) + ZETA)
         sup = target.norm_of_ones() * (_exact(table) + leak)
         mean = None

@@ -334,9 +334,7 @@ def _answering_layer(places: Places, shape: TableShape, length: int) -> LayerWei
     )
 
 
-def _without_attention(
-    places: Places, w1: Array, b1: Array, w2: Array, b2: Array
-) -> LayerWeights:
+def _without_attention(places: Places, w1: Array, b1: Array, w2: Array, b2: Array) -> LayerWeights:
     nothing = np.zeros((1, places.width))
     head = HeadWeights(query=nothing, key=nothing, value=nothing, output=nothing.T)
     return LayerWeights(heads=(head,), w1=w1, b1=b1, w2=w2, b2=b2)

@@ -7,13 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from promptlimits.constructions.measured_error import measure_error, probes
 from promptlimits.constructions.universal import (
     BUILT_IN,
     RealFunction,
     RealMap,
     entrywise_norm,
-    measure_error,
-    probes,
     universal_prompt,
 )
 from promptlimits.constructions.universal_bound import as_float_above

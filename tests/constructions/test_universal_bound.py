@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from promptlimits.constructions.chunked import answers
-from promptlimits.constructions.universal import off_ramps, prompt_of
+from promptlimits.constructions.measured_error import off_ramps
+from promptlimits.constructions.universal import prompt_of
 from promptlimits.constructions.universal_bound import (
     MOST_TOKENS,
     POINTER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from promptlimits._typing import JsonObject
     from promptlimits.bound import LogBound
-    from promptlimits.constructions.universal import MeasuredError, UniversalPrompt
+    from promptlimits.constructions.measured_error import MeasuredError
+    from promptlimits.constructions.universal import UniversalPrompt
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,7 +128,7 @@ def sizes(
     )
     rows = sizes_table(target)
     if as_json:
-        record = {
+        record: JsonObject = {
             "dim": target.dim,
             "tokens": target.tokens,
             "lipschitz": str(target.lipschitz),
@@ -156,7 +157,8 @@ def _of_function(
 
     import numpy as np
 
-    from promptlimits.constructions.universal import BUILT_IN, measure_error, universal_prompt
+    from promptlimits.constructions.measured_error import measure_error
+    from promptlimits.constructions.universal import BUILT_IN, universal_prompt
 
     if name not in BUILT_IN:
         raise UserError(
@@ -236,19 +238,29 @@ def _record(
     }
 
 
-def _lines(record: JsonObject) -> list[str]:
-    (low, high), (base, top) = record["domain"], record["values"]  # type: ignore[misc]
+def _lines(record: dict[str, Any]) -> list[str]:
+    (low, high), (base, top) = record["domain"], record["values"]
     lines = [
-        f"{record['function']} on [{low:.6g}, {high:.6g}], values in [{base:.6g}, {top:.6g}], "
-        f"Lipschitz with constant {record['lipschitz']:.6g}",
-        f"  network: {record['layers']} layers, two with attention, width {record['width']}, "
-        f"{record['weights']:,} weights; they know the class of the map, not the map",
-        f"  prompt:  {record['prompt_tokens']:,} tokens, the table of the map on "
-        f"{record['cells_per_side']:,} cells a side",
-        f"  proved:  off a share of {record['exceptional_measure']:.2g} of the inputs the error "
-        f"is at most {record['bound']:.6g}",
-        f"  found:   {record['measured_sup_error']:.6g}, the largest at "
-        f"{record['measured_points']:,} inputs",
+        (
+            f"{record['function']} on [{low:.6g}, {high:.6g}], values in [{base:.6g}, {top:.6g}], "
+            f"Lipschitz with constant {record['lipschitz']:.6g}"
+        ),
+        (
+            f"  network: {record['layers']} layers, two with attention, width {record['width']}, "
+            f"{record['weights']:,} weights; they know the class of the map, not the map"
+        ),
+        (
+            f"  prompt:  {record['prompt_tokens']:,} tokens, the table of the map on "
+            f"{record['cells_per_side']:,} cells a side"
+        ),
+        (
+            f"  proved:  off a share of {record['exceptional_measure']:.2g} of the inputs the "
+            f"error is at most {record['bound']:.6g}"
+        ),
+        (
+            f"  found:   {record['measured_sup_error']:.6g}, the largest at "
+            f"{record['measured_points']:,} inputs"
+        ),
     ]
     if "samples" in record:
         lines.append(

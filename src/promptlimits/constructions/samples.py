@@ -18,12 +18,11 @@ from typing import Final
 import numpy as np
 
 from promptlimits.bound import PRECISION_BITS, Exact, LogBound, log_ball, working_precision
+from promptlimits.constructions.measured_error import MeasuredError, off_ramps
 from promptlimits.constructions.universal import (
-    MeasuredError,
     RealMap,
     UniversalPrompt,
     entrywise_norm,
-    off_ramps,
     universal_prompt,
     written,
 )
@@ -229,18 +228,8 @@ def sampled_prompt(
     """
     require_exact_positive("eps", eps)
     slope, first, second = largest_slope(samples, exponent)
-    if lipschitz is not None and slope > float(lipschitz) * (1 + _ROUNDING) or math.isinf(slope):
-        pairs = [
-            f"{written(samples.inputs[k])} -> {written(samples.values[k])}" for k in (first, second)
-        ]
-        rule = "be a map" if math.isinf(slope) else "be Lipschitz"
-        constant = "" if lipschitz is None else f" with constant {float(lipschitz):.6g}"
-        raise UserError(
-            samples.name,
-            rule + constant,
-            got=f"a slope of {slope:.6g} from {pairs[0]} to {pairs[1]}",
-            remedy="mend the samples" if lipschitz is None else "give a larger --lipschitz",
-        )
+    if math.isinf(slope) or (lipschitz is not None and slope > float(lipschitz) * (1 + _ROUNDING)):
+        raise _violated(samples, slope, (first, second), lipschitz)
     constant = _least_constant(slope) if lipschitz is None else Fraction(lipschitz)
     nearest = _Nearest(samples, exponent)
     real_map = _as_map(samples, nearest, constant, exponent)
@@ -278,6 +267,23 @@ def _with_gap(
         assumptions=built.sup_error.assumptions,
     )
     return SampledPrompt(built=built, samples=samples, slope=slope, gap=gap, sup_error=proved)
+
+
+def _violated(
+    samples: Samples, slope: float, pair: tuple[int, int], lipschitz: Exact | None
+) -> UserError:
+    ends = [f"{written(samples.inputs[k])} -> {written(samples.values[k])}" for k in pair]
+    seen = f"a slope of {slope:.6g} from {ends[0]} to {ends[1]}"
+    if lipschitz is None or math.isinf(slope):
+        return UserError(
+            samples.name, "have one value for one input", got=seen, remedy="mend the samples"
+        )
+    return UserError(
+        samples.name,
+        f"be Lipschitz with constant {float(lipschitz):.6g}",
+        got=seen,
+        remedy="give a larger --lipschitz",
+    )
 
 
 class _Nearest:

@@ -207,7 +207,7 @@ def three_stage_sizes(target: FunctionClass) -> SizesRow:
     if prompt.exact is None:
         # n = m_p + m; the m query tokens change nothing that is shown
         length = prompt
-        value = _tower(_log10(dim) + _log10_of(prompt), _log10(_log10(steps)))
+        value = _tower(_log10(dim) + _log10_of(prompt), math.log10(_log10(steps)))
         weights = value
         quantiser = _scaled(length, dim * steps)
         attention = _scaled(length, steps**dim) if dim < 10**4 else _power_of(length, steps, dim)
@@ -308,9 +308,11 @@ def petrov_sizes(target: FunctionClass) -> SizesRow:
             ("width", _whole(3 * (free + 1))),
         ),
         notes=(
-            "the published exponent 10 + 14 M + 4 M^2 of 1/eps is recalled; its constant is unknown",
-            "the second length is proved here: 2 M pi^(M-1) (A_M/A_(M-1)) delta^-M, "
-            "delta = min(1/2, eps/(6 L))",
+            "the published exponent of 1/eps, 10 + 14 M + 4 M^2, is recalled, without its constant",
+            (
+                "the second length is proved here: 2 M pi^(M-1) (A_M/A_(M-1)) delta^-M, "
+                "delta = min(1/2, eps/(6 L))"
+            ),
         ),
     )
 

@@ -68,27 +68,27 @@ class StageSizes:
     @property
     def prompt_tokens(self) -> int:
         """m_p = m delta^(-d m)."""
-        return self.tokens * self.steps ** (self.dim * self.tokens)
+        return int(self.tokens * self.steps ** (self.dim * self.tokens))
 
     @property
     def length(self) -> int:
-        """N = m_p + m."""
+        """Tokens in all, n = m_p + m."""
         return self.prompt_tokens + self.tokens
 
     @property
     def quantiser_layers(self) -> int:
-        """D n/delta."""
+        """Of stage 1: d n/delta."""
         return self.dim * self.length * self.steps
 
     @property
     def attention_layers(self) -> int:
-        """N delta^-d + 1."""
-        return self.length * self.steps**self.dim + 1
+        """Of stage 2: n delta^-d + 1."""
+        return int(self.length * self.steps**self.dim + 1)
 
     @property
     def value_layers(self) -> int:
-        """N delta^(-d n)."""
-        return self.length * self.steps ** (self.dim * self.length)
+        """Of stage 3: n delta^(-d n)."""
+        return int(self.length * self.steps ** (self.dim * self.length))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +113,11 @@ class ThreeStage:
         """g([P, X])_{:, m_p:}, exactly.
 
         Args:
-            prompt: M_p columns.
-            queries: M columns with entries in [0, 1).
+            prompt: The m_p columns.
+            queries: The m columns, with entries in [0, 1).
 
         Returns:
-            M columns.
+            Columns of the answer, m.
         """
         columns = placed((*prompt, *queries))
         for row, threshold in self.thresholds:
@@ -144,7 +144,7 @@ class ThreeStage:
             target: From grid to grid.
 
         Returns:
-            M_p columns.
+            The m_p columns.
 
         Raises:
             UserError: A value is not on the grid.
@@ -250,7 +250,7 @@ def contextual_map(
 
 
 def column_id(column: Column, steps: int) -> Fraction:
-    """u . column, u = (1, 1/delta, ..)."""
+    """The id of a column: u . column, u = (1, 1/delta, ..)."""
     return sum((entry * steps**row for row, entry in enumerate(column)), Fraction(0))
 
 

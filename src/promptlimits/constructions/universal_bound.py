@@ -116,7 +116,7 @@ class FunctionClass:
 
     @property
     def numbers(self) -> int:
-        """d m, numbers in an input."""
+        """Numbers in an input, d m."""
         return self.dim * self.tokens
 
     def norm_of_ones(self) -> arb:
@@ -177,7 +177,7 @@ def prompt_tokens(target: FunctionClass, cells: int) -> int:
         UserError: It has more than 2^25 tokens.
     """
     logarithm = log10_prompt_tokens(target, cells)
-    tokens = target.tokens * cells**target.numbers if logarithm < 18 else None
+    tokens = int(target.tokens * cells**target.numbers) if logarithm < 18 else None
     if tokens is None or tokens > MOST_TOKENS:
         raise UserError(
             "eps, lipschitz, dim and tokens",

@@ -103,7 +103,7 @@ class Places:
 
     @property
     def place(self) -> int:
-        """Q of a prompt token; its square follows."""
+        """Which prompt token, q; its square follows."""
         return 3 * self.dim + 3 + self.tokens
 
 
@@ -133,7 +133,7 @@ class TableNetwork:
     @property
     def prompt_tokens(self) -> int:
         """m_p."""
-        return self.positions.shape[1] - self.target.tokens
+        return int(self.positions.shape[1]) - self.target.tokens
 
     def prompt(self, table: Array) -> Array:
         """The prompt that holds a table.

@@ -1,0 +1,123 @@
+"""`promptlimits construct` through the entry point."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptlimits.cli import construct
+from promptlimits.constructions.universal import BUILT_IN
+
+Call = Callable[..., Any]
+UNIVERSAL = ("construct", "universal")
+
+
+def write_table(path: Path, rows: np.ndarray) -> None:
+    lines = [",".join(f"{x!r}" for x in row) for row in rows.tolist()]
+    path.write_text("\n".join(["x,y", *lines]) + "\n", encoding="utf-8")
+
+
+def test_sin(call: Call, here: Path) -> None:
+    ended = call(*UNIVERSAL, "--function", "sin", "--eps", "0.05", "--json", "--plot", "sin.svg")
+    assert (ended.code, ended.err) == (0, "")
+    told = json.loads(ended.out)
+    assert told["measured_sup_error"] <= told["bound"] <= 0.05
+    assert told["measured_sup_error"] > 0.045
+    assert told["prompt_tokens"] == 63
+    assert 0 < told["exceptional_measure"] <= 1e-6
+    assert told["domain"] == [-np.pi, np.pi]
+    assert told["measured_points"] + told["points_left_out"] == 20_001
+    drawing = (here / "sin.svg").read_text(encoding="utf-8")
+    assert ET.fromstring(drawing).tag.endswith("svg")
+    assert "sin by a prompt of 63 tokens" in drawing
+
+
+def test_one_set_of_weights_and_words_for_people(call: Call) -> None:
+    told = [
+        json.loads(call(*UNIVERSAL, "--function", name, "--json").out) for name in ("sin", "cos")
+    ]
+    assert told[0]["weights_sha256"] == told[1]["weights_sha256"]
+    ended = call(*UNIVERSAL, "--function", "sin")
+    assert "they know the class of the map, not the map" in ended.out
+    assert "proved:  off a share of 9.2e-07 of the inputs the error is at most 0.049" in ended.out
+    assert tuple(BUILT_IN) == construct._FUNCTIONS
+
+
+def test_a_long_prompt_shows_progress(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(construct, "_LONG_PROMPT", 2**15)
+    monkeypatch.setattr(construct, "_LOGITS", 10**7)
+    ended = call(*UNIVERSAL, "--function", "abs", "--eps", "1/50000", "--json")
+    told = json.loads(ended.out)
+    assert told["prompt_tokens"] > 2**15
+    assert told["measured_points"] + told["points_left_out"] == construct._LEAST_POINTS
+    assert told["measured_sup_error"] <= told["bound"]
+    assert "inputs behind a prompt of" in ended.err
+    assert "4 of 4 blocks" in ended.err
+
+
+def test_a_table(call: Call, here: Path) -> None:
+    places = np.linspace(0, 1, 41)
+    write_table(here / "a.csv", np.column_stack([places, places**2]))
+    told = json.loads(call(*UNIVERSAL, "--table", "a.csv", "--eps", "0.1", "--json").out)
+    assert told["samples"] == 41
+    assert told["lipschitz"] == pytest.approx(1.975)
+    assert told["measured_sup_error"] <= told["bound"] <= 0.1
+    text = call(*UNIVERSAL, "--table", "a.csv", "--eps", "0.01", "--plot", "a.svg")
+    assert "eps is not proved: the samples lie too far apart for it" in text.out
+    assert text.out.endswith("Written: a.svg\n")
+    write_table(here / "two.csv", np.array([[0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 1, 0]]))
+    told = json.loads(
+        call(*UNIVERSAL, "--table", "two.csv", "--tokens", "2", "--eps", "1/3", "--json").out
+    )
+    assert (told["dim"], told["tokens"]) == (1, 2)
+    call(*UNIVERSAL, "--table", "two.csv", "--plot", "b.svg").says(2, "--plot must be of a map")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--function", "sin", "--eps", "0"], ["--eps must be a finite number above 0"]),
+        (["--function", "sin", "--eps", "nan"], ["--eps must be a finite number above 0"]),
+        (["--function", "sin", "--eps=-1"], ["--eps must be a finite number above 0"]),
+        (["--function", "sin", "--eps", "1e-9"], ["got 3,142,", "tokens"]),
+        (["--function", "sin", "--eps", "1e-7"], ["fits in", "which take"]),
+        (["--function", "sin", "--eps", "1e-99"], ["above what float64 resolves"]),
+        (["--function", "tan"], ["--function must be one of sin, cos"]),
+        ([], ["got neither"]),
+        (["--function", "sin", "--table", "pairs.csv"], ["got both"]),
+        (["--table", "pairs.csv"], ["line 2 must hold 2 finite numbers"]),
+        (["--table", "nothing.csv"], ["--table must be a file of comma-separated numbers"]),
+        (["--function", "sin", "--lipschitz", "0.5"], ["a slope of", "between", "--lipschitz"]),
+        (["--function", "sin", "--plot", "no/where.svg"], ["--plot must be a file"]),
+    ],
+)
+def test_bad_input(call: Call, arguments: list[str], words: list[str]) -> None:
+    call(*UNIVERSAL, *arguments).says(2, *words)
+
+
+def test_a_table_that_is_too_steep(call: Call, here: Path) -> None:
+    write_table(here / "a.csv", np.array([[0.0, 0.0], [1.0, 0.5], [2.0, 3.0]]))
+    call(*UNIVERSAL, "--table", "a.csv", "--lipschitz", "2").says(
+        2, "a.csv must be Lipschitz with constant 2", "a slope of 2.5 from 1 -> 0.5 to 2 -> 3"
+    )
+
+
+def test_sizes(call: Call) -> None:
+    options = ["--dim", "768", "--tokens", "2", "--lipschitz", "1", "--eps", "30"]
+    told = json.loads(call("construct", "sizes", *options, "--json").out)
+    rows = {row["name"]: row["numbers"] for row in told["rows"]}
+    assert len(rows) == 5
+    assert rows["hu2025, Theorem 2.5"]["prompt tokens"]["log10"] == pytest.approx(640.97, abs=0.01)
+    assert rows["Value table"]["prompt tokens"]["exact"] == 2
+    text = call("construct", "sizes").out
+    assert "Three stages, after wang2023" in text
+    assert "recalled" in text
+    call("construct", "sizes", "--eps", "0").says(2, "--eps must be a finite number above 0")
+    call("construct", "sizes", "--exponent", "0.5").says(2, "exponent must be 1 or more")
+    call("construct", "sizes", "--dim", "0").says(2, "--dim must be a whole number")

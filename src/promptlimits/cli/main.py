@@ -20,6 +20,7 @@ from promptlimits.cli import (
     ceiling,
     certify,
     check,
+    construct,
     context,
     doctor,
     errata,
@@ -55,6 +56,7 @@ app.command(name="plan")(plan.plan)
 app.command(name="context")(context.context)
 app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)
+app.add_typer(construct.app, name="construct")
 app.command(name="check")(check.check)
 app.command(name="report")(report.report)
 app.add_typer(models.app, name="models")

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.reference.block_forward import hidden_states
 from transformers import AutoConfig, AutoModel
 
+from promptlimits.errors import UserError
 from promptlimits.models.weights.checkpoint import FAMILIES, open_checkpoint
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
 
@@ -93,3 +95,51 @@ def test_settings_that_files_leave_out_are_those_of_the_stock_model(tmp_path):
             expected = model(inputs_embeds=x).last_hidden_state[0].numpy()
         got = hidden_states(added, open_checkpoint(directory, name="tiny"))
         assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max(), case
+
+
+# Each would make the model that transformers builds another one than the blocks describe.
+OTHER_SETTINGS = {
+    "biases that are not used": ("gpt_neox", {"attention_bias": False}, "makes use of"),
+    "a bias that is not there": ("llama", {"attention_bias": True}, "q_proj.bias"),
+    "an mlp bias that is not there": ("llama", {"mlp_bias": True}, "_proj.bias"),
+    "another name for a width": ("gpt2", {"hidden_size": 8}, "that of n_embd"),
+    "another name for the heads": ("gpt2", {"num_attention_heads": 1}, "that of n_head"),
+    "another name for the blocks": ("gpt2", {"num_hidden_layers": 1}, "that of n_layer"),
+    "a flag that is null": ("gpt2", {"scale_attn_weights": None}, "be true or false"),
+    "a flag in words": ("gpt_neox", {"use_parallel_residual": "false"}, "be true or false"),
+    "a number for a flag": ("gpt2", {"scale_attn_by_inverse_layer_idx": 0}, "be true or false"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_SETTINGS)
+def test_settings_that_make_another_model_are_refused(case, tmp_path):
+    family, settings, words = OTHER_SETTINGS[case]
+    directory = make(family, tmp_path / "model", **settings)
+    with pytest.raises(UserError, match=words):
+        list(open_checkpoint(directory, name="it").blocks)
+
+
+@pytest.mark.parametrize("number", ["00", "+0", "\u0660", "0_0"])
+def test_a_block_number_in_another_form_is_no_block(number, tmp_path):
+    directory = make("gpt2", tmp_path / "model")
+    tensors = load_file(directory / "model.safetensors")
+    name = next(key for key in tensors if key.endswith("h.0.ln_1.weight"))
+    tensors[name.replace("h.0.", f"h.{number}.")] = tensors.pop(name)
+    save_file(tensors, directory / "model.safetensors")
+    with pytest.raises(UserError, match="unknown tensor"):
+        open_checkpoint(directory, name="it")
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path):
+    directory = make("gpt2", tmp_path / "model")
+    (directory / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="plain checkpoint"):
+        open_checkpoint(directory, name="it")
+
+
+def test_two_names_that_agree_are_one(tmp_path):
+    directory = make("gpt2", tmp_path / "model")
+    settings = json.loads((directory / "config.json").read_text())
+    make_same = {"hidden_size": settings["n_embd"], "num_attention_heads": settings["n_head"]}
+    (directory / "config.json").write_text(json.dumps(settings | make_same))
+    assert list(open_checkpoint(directory, name="it").blocks)

@@ -76,6 +76,26 @@ class Config:
             raise self._wrong(key, "be a finite number above 0")
         return float(value)
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """A setting that is true or false.
+
+        Raises:
+            UserError: It is there and neither; null and text count as something in Python.
+        """
+        value = self._settings.get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "be true or false")
+        return value
+
+    def require_same(self, key: str, other: str) -> None:
+        """Refuse two names of one setting with different values.
+
+        Raises:
+            UserError: Both are there and differ.
+        """
+        if other in self._settings and self._settings[other] != self._settings.get(key):
+            raise self._wrong(other, f"be that of {key}, if it is there at all")
+
     def eps(self, key: str, default: float) -> Fraction:
         """A norm's eps, as the double that the model is given."""
         return Fraction(self.number(key, default))
@@ -196,8 +216,8 @@ def read_settings(directory: Path, *, name: str) -> Config:
         The settings.
 
     Raises:
-        UserError: There is none, it is no JSON object, or the weights are quantised or the model
-            is code of its own.
+        UserError: There is none, it is no JSON object, the weights are quantised, the model is
+            code of its own, or an adapter lies beside it.
     """
     path = directory / "config.json"
     try:
@@ -211,6 +231,13 @@ def read_settings(directory: Path, *, name: str) -> Config:
             got=f"a directory without one ({getattr(error, 'strerror', None) or error})",
             remedy="point at the directory that save_pretrained wrote",
         ) from error
+    if (directory / "adapter_config.json").exists():
+        raise UserError(
+            name,
+            "be a plain checkpoint",
+            got="one with an adapter beside it",
+            remedy="merge the adapter into the weights and save them",
+        )
     config = Config(settings, name=name)
     for key in _OTHER_FUNCTIONS:
         config.require(key, (None,))

@@ -20,7 +20,7 @@ from promptlimits.errors import UserError
 from promptlimits.lipschitz.spectral import row_norms
 from promptlimits.models.weights.reader import WeightReader
 
-_BLOCK_NUMBER: Final = re.compile(r"(?<=\.)\d+(?=\.)")
+_BLOCK_NUMBER: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]*)(?=\.)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +92,33 @@ class NamedWeights:
         key = self._keys.get((part, layer)) or self._name(part, layer)
         return self._reader.read(key, shape=shape)
 
-    def maybe(self, part: str, *shape: int, layer: int | None = None) -> NDArray[np.float64] | None:
-        """The tensor of a part that a model may do without, or None."""
-        return self.read(part, *shape, layer=layer) if (part, layer) in self._keys else None
+    def optional(
+        self, part: str, *shape: int, layer: int, stated: bool
+    ) -> NDArray[np.float64] | None:
+        """The tensor of a part that config.json says the model has, or does without.
+
+        Args:
+            part: As in the table.
+            *shape: The shape it must have.
+            layer: Number of its block, from 0.
+            stated: Whether config.json says that the model has it.
+
+        Returns:
+            A new array, or None.
+
+        Raises:
+            UserError: It is missing, or there although the model that is built has none.
+        """
+        if stated:
+            return self.read(part, *shape, layer=layer)
+        if (part, layer) in self._keys:
+            raise UserError(
+                self._reader.name,
+                "hold only tensors that its config.json makes use of",
+                got=self._keys[part, layer],
+                remedy="get the checkpoint's own config.json",
+            )
+        return None
 
     def longest_row(self, part: str, width: int) -> Fraction | None:
         """Upper limit on the length of every row of an embedding, or None if it is missing.

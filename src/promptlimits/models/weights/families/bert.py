@@ -117,7 +117,7 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
             output=output.reshape(dim, heads, size).transpose(1, 0, 2),
             output_bias=weights.read("output_bias", dim, layer=layer),
             scale_squared=Fraction(1, size),
-            causal=bool(config.get("is_decoder", False)),
+            causal=config.flag("is_decoder", default=False),
         )
 
     def blocks() -> Iterator[Block]:

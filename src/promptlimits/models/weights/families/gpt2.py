@@ -43,6 +43,12 @@ TABLE: Final = KeyTable(
         },
     },
 )
+# transformers takes either name, and one of them wins.
+_OTHER_NAMES: Final = {
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+}
 
 
 def describe(config: Config, weights: NamedWeights) -> Checkpoint:
@@ -63,6 +69,10 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
     hidden = config.whole("n_inner", 4 * dim)
     size = config.divides("n_embd", heads, dim)
     eps = config.eps("layer_norm_epsilon", 1e-5)
+    scaled = config.flag("scale_attn_weights", default=True)
+    by_layer = config.flag("scale_attn_by_inverse_layer_idx", default=False)
+    for key, other in _OTHER_NAMES.items():
+        config.require_same(key, other)
 
     def norm(part: str, layer: int | None = None) -> NormWeights:
         return NormWeights(
@@ -77,8 +87,8 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
         bias = weights.read("query_key_value_bias", 3 * dim, layer=layer).reshape(3, heads, size)
         query, key, value = _heads(joint, heads)
         output = weights.read("output_weight", dim, dim, layer=layer)
-        scale = Fraction(1, size) if config.get("scale_attn_weights", True) else Fraction(1)
-        if config.get("scale_attn_by_inverse_layer_idx", False):
+        scale = Fraction(1, size) if scaled else Fraction(1)
+        if by_layer:
             scale /= (layer + 1) ** 2
         return AttentionWeights(
             query=query,

@@ -61,6 +61,8 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
     heads, hidden = config.whole("num_attention_heads"), config.whole("intermediate_size")
     size = config.divides("hidden_size", heads, dim)
     eps = config.eps("layer_norm_eps", 1e-5)
+    biased = config.flag("attention_bias", default=True)
+    parallel = config.flag("use_parallel_residual", default=True)
 
     def norm(part: str, layer: int | None = None) -> NormWeights:
         return NormWeights(
@@ -74,7 +76,7 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
         # Query, key and value of one head lie side by side.
         joint = weights.read("query_key_value_weight", 3 * dim, dim, layer=layer)
         query, key, value = joint.reshape(heads, 3, size, dim).transpose(1, 0, 2, 3)
-        bias = weights.maybe("query_key_value_bias", 3 * dim, layer=layer)
+        bias = weights.optional("query_key_value_bias", 3 * dim, layer=layer, stated=biased)
         biases = (
             (None, None, None) if bias is None else bias.reshape(heads, 3, size).transpose(1, 0, 2)
         )
@@ -87,7 +89,7 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
             query_bias=biases[0],
             key_bias=biases[1],
             value_bias=biases[2],
-            output_bias=weights.maybe("output_bias", dim, layer=layer),
+            output_bias=weights.optional("output_bias", dim, layer=layer, stated=biased),
             scale_squared=Fraction(1, size),
             rotary=config.rotary(size, share=_ROTARY_SHARE),
             causal=True,
@@ -96,7 +98,7 @@ def describe(config: Config, weights: NamedWeights) -> Checkpoint:
     def blocks() -> Iterator[Block]:
         for layer in range(layers):
             yield Block(
-                arrangement="parallel" if config.get("use_parallel_residual", True) else "pre",
+                arrangement="parallel" if parallel else "pre",
                 attention=attention(layer),
                 feed_forward=FeedForwardWeights(
                     activation=config.activation("hidden_act", "gelu"),

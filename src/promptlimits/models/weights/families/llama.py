@@ -87,9 +87,12 @@ def _attention(config: Config, weights: NamedWeights, layer: int, dim: int) -> A
     config.divides("num_attention_heads", groups, heads)
     fallback = dim if config.get("head_dim") else config.divides("hidden_size", heads, dim)
     size = config.whole("head_dim", fallback)
-    query_bias = weights.maybe("q_bias", heads * size, layer=layer)
-    key_bias = weights.maybe("k_bias", groups * size, layer=layer)
-    value_bias = weights.maybe("v_bias", groups * size, layer=layer)
+    # Qwen2 has these three whatever its config.json says, and none behind the heads.
+    qwen = config.family == "qwen2"
+    biased = qwen or config.flag("attention_bias", default=False)
+    query_bias = weights.optional("q_bias", heads * size, layer=layer, stated=biased)
+    key_bias = weights.optional("k_bias", groups * size, layer=layer, stated=biased)
+    value_bias = weights.optional("v_bias", groups * size, layer=layer, stated=biased)
     output = weights.read("o_weight", dim, heads * size, layer=layer)
     return AttentionWeights(
         query=weights.read("q_weight", heads * size, dim, layer=layer).reshape(heads, size, dim),
@@ -99,7 +102,7 @@ def _attention(config: Config, weights: NamedWeights, layer: int, dim: int) -> A
         query_bias=None if query_bias is None else query_bias.reshape(heads, size),
         key_bias=None if key_bias is None else key_bias.reshape(groups, size),
         value_bias=None if value_bias is None else value_bias.reshape(groups, size),
-        output_bias=weights.maybe("o_bias", dim, layer=layer),
+        output_bias=weights.optional("o_bias", dim, layer=layer, stated=biased and not qwen),
         scale_squared=Fraction(1, size),
         rotary=config.rotary(size),
         causal=True,
@@ -110,12 +113,13 @@ def _feed_forward(
     config: Config, weights: NamedWeights, layer: int, dim: int
 ) -> FeedForwardWeights:
     hidden = config.whole("intermediate_size")
+    biased = config.family == "llama" and config.flag("mlp_bias", default=False)
     return FeedForwardWeights(
         activation=config.activation("hidden_act", "silu"),
         up=weights.read("up_weight", hidden, dim, layer=layer),
         down=weights.read("down_weight", dim, hidden, layer=layer),
         gate=weights.read("gate_weight", hidden, dim, layer=layer),
-        up_bias=weights.maybe("up_bias", hidden, layer=layer),
-        down_bias=weights.maybe("down_bias", dim, layer=layer),
-        gate_bias=weights.maybe("gate_bias", hidden, layer=layer),
+        up_bias=weights.optional("up_bias", hidden, layer=layer, stated=biased),
+        down_bias=weights.optional("down_bias", dim, layer=layer, stated=biased),
+        gate_bias=weights.optional("gate_bias", hidden, layer=layer, stated=biased),
     )

@@ -29,7 +29,7 @@ same_typer = pytest.mark.skipif(
 )
 COMMANDS = (
     *("", "bracket", "fit", "verify", "report", "models", "models get", "doctor"),
-    *("ceiling", "certify", "check", "context", "errata", "plan"),
+    *("ceiling", "certify", "check", "context", "errata", "invert", "plan"),
     *("oracle", "unmemorizable"),
 )
 

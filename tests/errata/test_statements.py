@@ -9,8 +9,8 @@ from promptlimits.errata.statements import ERRATA, Erratum, erratum
 from promptlimits.errors import UserError
 
 
-def test_there_are_eighteen_each_with_all_it_needs() -> None:
-    assert [entry.key for entry in ERRATA] == [f"E{n}" for n in range(1, 19)]
+def test_there_are_nineteen_each_with_all_it_needs() -> None:
+    assert [entry.key for entry in ERRATA] == [*(f"E{n}" for n in range(1, 19)), "W4"]
     for entry in ERRATA:
         assert all(value != "" for value in entry.to_json().values())
         assert erratum(entry.key.lower()) is entry
@@ -28,8 +28,8 @@ def test_what_runs_refutes_and_nothing_else_claims_to_run(entry: Erratum) -> Non
 @pytest.mark.parametrize(
     ("key", "options", "words"),
     [
-        ("E99", {}, "one of E1 to E18"),
-        ("", {}, "one of E1 to E18"),
+        ("E99", {}, "one of E1 to E18 and W4"),
+        ("", {}, "one of E1 to E18 and W4"),
         ("E13", {"heads": 0}, "1 or more"),
         ("E13", {"heads": 25}, "from 1 to 24"),
         ("E12", {"heads": 9}, "from 1 to 8"),

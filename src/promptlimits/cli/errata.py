@@ -22,7 +22,8 @@ def errata(
         int | None, typer.Option("--heads", help="Heads of the layer (E11, E12, E13, E15).")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of what is drawn (E3, E9, E12, E13, E15).")
+        int | None,
+        typer.Option("--seed", help="Seed of what is drawn (E3, E9, E12, E13, E15, W4)."),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

@@ -25,6 +25,7 @@ from promptlimits.cli import (
     doctor,
     errata,
     fit,
+    invert,
     models,
     oracle,
     plan,
@@ -57,6 +58,7 @@ app.command(name="context")(context.context)
 app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.add_typer(construct.app, name="construct")
+app.command(name="invert")(invert.invert)
 app.command(name="check")(check.check)
 app.command(name="report")(report.report)
 app.add_typer(models.app, name="models")

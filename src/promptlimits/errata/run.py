@@ -23,6 +23,7 @@ _RUNNERS: Final[dict[str, tuple[str, str, frozenset[str]]]] = {
     "E14": ("single_layer", "offset_of_targets", frozenset()),
     "E15": ("single_layer", "codimension", frozenset({"heads", "seed"})),
     "E17": ("measures", "running_mean", frozenset()),
+    "W4": ("trap", "contracting_blocks", frozenset({"seed"})),
 }
 
 

@@ -1,5 +1,7 @@
 """What is wrong in meyer2025, statement by statement, and the form that holds.
 
+W4 is about a theorem of wang2023 instead: true, and easily read as more than it says.
+
 Each entry was derived again before it was put here; those that say so have a counterexample
 that a command runs. The published wording is paraphrased, not quoted.
 """
@@ -18,7 +20,7 @@ class Erratum:
     """One error.
 
     Attributes:
-        key: "E1" to "E18".
+        key: "E1" to "E18", "W4".
         where: Which statement of the paper.
         status: How it fails: "false", "gap in the proof", "loose", ...
         published: What the paper says, in our words.
@@ -273,6 +275,21 @@ ERRATA: Final = (
         "for tokens, e0 + ew + es = delta/L in Lemma C_in, and multiply C_in by "
         "(1 + 2s/es)^(dm), a net for the m encodings that all queries share.",
     ),
+    Erratum(
+        key="W4",
+        where="Theorem 4 of wang2023, read carelessly",
+        status="false at depth 4",
+        published="Where attention and MLP branch of every layer have Lipschitz constants below "
+        "1, the transformer is invertible; so no prompt makes two inputs share one answer.",
+        wrong="[P, X] -> [P', Y] is invertible, but P' is no answer: what X loses can leave "
+        "through it. With uniform attention, V = R - I, R the rotation by 45 degrees, no MLP and "
+        "four layers, every block has the constant 0.766 and the output behind one prompt token "
+        "p is -p for every input token.",
+        correct="X -> Y is one-to-one behind every prompt at depth 1, at any depth under a causal "
+        "mask, and if Lambda = prod (1 + Lip_att)(1 + Lip_MLP) - 1 < 1: then "
+        "|Y - Y'| >= (1 - Lambda) |X - X'| (`promptlimits invert`).",
+        runs=True,
+    ),
 )
 
 
@@ -293,7 +310,7 @@ def erratum(key: str) -> Erratum:
             return entry
     raise UserError(
         "the erratum",
-        f"be one of E1 to E{len(ERRATA)}",
+        f"be one of {ERRATA[0].key} to {ERRATA[-2].key} and {ERRATA[-1].key}",
         got=key,
         remedy="see `promptlimits errata`",
     )

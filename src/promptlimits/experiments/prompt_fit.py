@@ -86,4 +86,5 @@ def _step(matrix: Tensor, residuals: Tensor, damping: Tensor) -> Tensor:
     scale = outer.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[:, None, None] + 1e-300
     eye = torch.eye(outer.shape[-1], dtype=outer.dtype)
     dual = torch.linalg.solve(outer + damping * scale * eye, residuals[..., None])
-    return matrix.mT @ dual
+    step: Tensor = matrix.mT @ dual
+    return step

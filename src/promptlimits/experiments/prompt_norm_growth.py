@@ -8,7 +8,7 @@ ball. Recorded at each step: the loss, the larger error, ||P||_2, and the longes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from promptlimits._checks import require_positive, require_positive_int
 from promptlimits._typing import JsonObject
 from promptlimits.errors import UserError
+from promptlimits.lipschitz.matrix_balls import float_up
 from promptlimits.lipschitz.prompt_norm_limit import prompt_norm_limit
 from promptlimits.lipschitz.weights import random_weights
 from promptlimits.models.transformer import from_weights
@@ -42,7 +43,14 @@ class PromptNormGrowth:
 
     def to_json(self) -> JsonObject:
         """As plain JSON."""
-        return {"experiment": "norm", **{k: _plain(v) for k, v in asdict(self).items()}}
+        return {
+            "experiment": "norm",
+            "limit": self.limit,
+            "losses": list(self.losses),
+            "errors": list(self.errors),
+            "spectral_norms": list(self.spectral_norms),
+            "token_norms": list(self.token_norms),
+        }
 
 
 def run(
@@ -97,7 +105,7 @@ def run(
             got=scale,
             remedy="give a smaller scale",
         )
-    ball = min(float(limit), 1e6)
+    ball = min(-float_up(-limit), 1e6)
     inputs = torch.tensor(_tokens(generator, (2, dim, 1), 0.9 * ball))
     prompt = torch.tensor(_tokens(generator, (dim, prompt_tokens), 0.1 * ball))
     model = from_weights(weights)
@@ -143,7 +151,7 @@ def _train(
     for step in range(steps):
         adam.param_groups[0]["lr"] = learning_rate * (1 - 0.9 * step / steps)
         adam.zero_grad()
-        loss(trained).backward()  # type: ignore[no-untyped-call]
+        loss(trained).backward()
         adam.step()
         if progress is not None:
             progress(step + 1)
@@ -158,7 +166,3 @@ def _tokens(
         drawn * length / np.linalg.norm(drawn, axis=-2, keepdims=True)
     )
     return scaled
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

@@ -254,8 +254,10 @@ def _pulled(x: Tensor, radius: float | None) -> Tensor:
 
 def _norm(x: Tensor, norm: str) -> Tensor:
     if norm == "frobenius":
-        return torch.linalg.matrix_norm(x)
-    return torch.linalg.vector_norm(x, dim=-2).amax(dim=-1)
+        lengths: Tensor = torch.linalg.matrix_norm(x)
+    else:
+        lengths = torch.linalg.vector_norm(x, dim=-2).amax(dim=-1)
+    return lengths
 
 
 def _outcome(

@@ -146,3 +146,17 @@ def test_probes_hold_the_edges_of_cells() -> None:
     scaled = points * network.shape.cells
     assert (np.abs(scaled - np.round(scaled)) < 1e-5).sum() >= 400
     assert {0.0, 1.0} <= set(points.tolist())
+
+
+def test_one_cell_is_enough_for_coarse_answers_in_many_dimensions() -> None:
+    flat = RealMap(
+        name="flat",
+        function=lambda x: np.full_like(x, 0.5) + 0.1 * (x - 0.5),
+        lipschitz=Fraction(1, 10),
+        dim=40,
+        tokens=2,
+    )
+    built = universal_prompt(flat, Fraction(1, 10))
+    assert built.prompt.shape[1] == 2
+    found = measure_error(built, points=50, generator=np.random.default_rng(0))
+    assert found.largest <= as_float_above(built.sup_error) <= 0.1

@@ -97,6 +97,14 @@ def test_laws(masked: bool) -> None:
     assert [found.floor for found in rows] == sorted((f.floor for f in rows), reverse=True)
 
 
+def test_the_frobenius_norm_pays_for_the_number_of_tokens() -> None:
+    weights = random_case(2, layers=1)
+    plain = certify_invertible(weights, radius=1).blocks[0]
+    found = certify_invertible(weights, radius=1, norm="frobenius", tokens=9).blocks[0]
+    assert found.covariance == plain.covariance
+    assert float(found.mixing) == pytest.approx(3 * float(plain.mixing), rel=1e-12)
+
+
 def test_radii_grow_and_a_rotation_changes_nothing() -> None:
     weights = random_case(5, scale=0.2)
     found = certify_invertible(weights, radius=1)

@@ -89,8 +89,11 @@ def draw(shown: InvertibilityThresholdData, axes: Axes) -> None:
         places, heights = zip(*proved, strict=True)
         axes.plot(places, heights, "-", color=PROVED, linewidth=2.0, zorder=2)
         axes.axvspan(shown.scales[0], places[-1], color=PROVED, alpha=0.07, zorder=1)
-    for found, colour, mark in ((shown.two_to_one, FOUND, "o"), (shown.invertible, MUTED, "s")):
-        axes.plot(shown.scales, [max(e, _LEAST) for e in found], mark, color=colour, markersize=6)
+    # Circles are larger: where both are rounding, the square lies on the circle.
+    marks = ((shown.two_to_one, FOUND, "o", 9), (shown.invertible, MUTED, "s", 4))
+    for found, colour, mark, size in marks:
+        errors = [max(error, _LEAST) for error in found]
+        axes.plot(shown.scales, errors, mark, color=colour, markersize=size)
     top = 10 * max(*shown.two_to_one, *shown.invertible, *shown.floors, _LEAST)
     axes.set_ylim(_LEAST / 3, 30 * top)
     set_axes(axes, title=shown.title, below="scale of the weights", beside="error")

@@ -30,7 +30,7 @@ same_typer = pytest.mark.skipif(
 COMMANDS = (
     *("", "bracket", "fit", "verify", "report", "models", "models get", "doctor"),
     *("ceiling", "certify", "check", "context", "errata", "invert", "plan"),
-    *("oracle", "unmemorizable"),
+    *("oracle", "unmemorizable", "construct", "construct universal", "construct sizes"),
 )
 
 

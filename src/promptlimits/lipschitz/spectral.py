@@ -63,7 +63,7 @@ def is_positive_semidefinite(matrix: Matrix) -> bool:
     shift = 4 * add_up(ball.radius, multiply_up(gamma(size + 4), trace))
     identity = np.eye(size)
     try:
-        factor = np.linalg.cholesky(ball.center - shift * identity)
+        factor = np.asarray(np.linalg.cholesky(ball.center - shift * identity), np.float64)
     except np.linalg.LinAlgError:
         return False
     product = MatrixBall.exact(factor) @ MatrixBall.exact(factor).T

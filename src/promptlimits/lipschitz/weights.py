@@ -199,7 +199,9 @@ def random_weights(
     """
 
     def draw(rows: int, columns: int) -> Array:
-        return generator.standard_normal((rows, columns)) * (scale / max(columns, 1) ** 0.5)
+        return np.asarray(
+            generator.standard_normal((rows, columns)) * (scale / max(columns, 1) ** 0.5)
+        )
 
     def bias(size: int) -> Array:
         return generator.standard_normal(size) * (scale / dim**0.5) if biases else np.zeros(size)

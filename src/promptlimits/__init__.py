@@ -20,11 +20,18 @@ if TYPE_CHECKING:
     from promptlimits.capacity.witness_format import Witness, read_witness, save_witness
     from promptlimits.checking.counting import check_counting
     from promptlimits.checking.dispatch import check_certificate
+    from promptlimits.constructions.universal import RealMap, universal_prompt
+    from promptlimits.constructions.universal_bound import (
+        FunctionClass,
+        UniversalBound,
+        universal_bound,
+    )
     from promptlimits.errata.statements import Erratum, erratum
     from promptlimits.errors import PromptLimitsError, PromptLimitsWarning, RunFailed, UserError
     from promptlimits.lipschitz.compose import LipschitzBound, composed_bound, tightest_bound
     from promptlimits.lipschitz.ellipsoid_certificate import EllipsoidBound, ellipsoid_bound
     from promptlimits.lipschitz.estimate import JacobianEstimate, largest_jacobian_norm
+    from promptlimits.lipschitz.invertibility import Invertibility, certify_invertible
     from promptlimits.lipschitz.spectral import spectral_norm
     from promptlimits.lipschitz.weights import (
         HeadWeights,
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     )
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
     from promptlimits.models.huggingface.load import load_parts
+    from promptlimits.models.inverse import Inverse, invert
     from promptlimits.models.protocol import (
         EncodedPair,
         FrozenModel,
@@ -100,8 +108,11 @@ _DEFINED_IN = {
     "ErrorFloor": "promptlimits.single_layer.error_floor",
     "Fit": "promptlimits.tuning.loop",
     "FrozenModel": "promptlimits.models.protocol",
+    "FunctionClass": "promptlimits.constructions.universal_bound",
     "HeadWeights": "promptlimits.lipschitz.weights",
     "HuggingFaceCausalLM": "promptlimits.models.huggingface.causal",
+    "Inverse": "promptlimits.models.inverse",
+    "Invertibility": "promptlimits.lipschitz.invertibility",
     "JacobianEstimate": "promptlimits.lipschitz.estimate",
     "LastTokensCapacity": "promptlimits.theory.last_tokens_capacity",
     "LayerConstants": "promptlimits.theory.layer_constants",
@@ -123,6 +134,7 @@ _DEFINED_IN = {
     "PromptLimitsWarning": "promptlimits.errors",
     "PromptSetting": "promptlimits.theory.prompt_setting",
     "Reach": "promptlimits.single_layer.reachable",
+    "RealMap": "promptlimits.constructions.universal",
     "Request": "promptlimits.capacity.request",
     "RunFailed": "promptlimits.errors",
     "RunRecord": "promptlimits.store",
@@ -135,6 +147,7 @@ _DEFINED_IN = {
     "TrainingConfig": "promptlimits.tuning.config",
     "TrainingState": "promptlimits.tuning.state",
     "TransformerWeights": "promptlimits.lipschitz.weights",
+    "UniversalBound": "promptlimits.constructions.universal_bound",
     "UserError": "promptlimits.errors",
     "Verification": "promptlimits.capacity.verification",
     "Washout": "promptlimits.theory.washout",
@@ -142,6 +155,7 @@ _DEFINED_IN = {
     "Witness": "promptlimits.capacity.witness_format",
     "capacity_threshold": "promptlimits.theory.prompt_capacity",
     "capitals": "promptlimits.tasks.builtin",
+    "certify_invertible": "promptlimits.lipschitz.invertibility",
     "certify_value": "promptlimits.single_layer.oracle_value",
     "check_certificate": "promptlimits.checking.dispatch",
     "check_counting": "promptlimits.checking.counting",
@@ -151,6 +165,7 @@ _DEFINED_IN = {
     "encode": "promptlimits.tasks.encoded",
     "erratum": "promptlimits.errata.statements",
     "error_floor": "promptlimits.single_layer.error_floor",
+    "invert": "promptlimits.models.inverse",
     "largest_jacobian_norm": "promptlimits.lipschitz.estimate",
     "last_tokens_capacity": "promptlimits.theory.last_tokens_capacity",
     "load_parts": "promptlimits.models.huggingface.load",
@@ -175,6 +190,8 @@ _DEFINED_IN = {
     "spectral_norm": "promptlimits.lipschitz.spectral",
     "tightest_bound": "promptlimits.lipschitz.compose",
     "train": "promptlimits.tuning.loop",
+    "universal_bound": "promptlimits.constructions.universal_bound",
+    "universal_prompt": "promptlimits.constructions.universal",
     "verify_in_fresh_process": "promptlimits.capacity.fresh_process",
     "washout": "promptlimits.theory.washout",
     "wasserstein_distance": "promptlimits.models.transport",
@@ -194,8 +211,11 @@ __all__ = [
     "ErrorFloor",
     "Fit",
     "FrozenModel",
+    "FunctionClass",
     "HeadWeights",
     "HuggingFaceCausalLM",
+    "Inverse",
+    "Invertibility",
     "JacobianEstimate",
     "LastTokensCapacity",
     "LayerConstants",
@@ -217,6 +237,7 @@ __all__ = [
     "PromptLimitsWarning",
     "PromptSetting",
     "Reach",
+    "RealMap",
     "Request",
     "RunFailed",
     "RunRecord",
@@ -229,6 +250,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingState",
     "TransformerWeights",
+    "UniversalBound",
     "UserError",
     "Verification",
     "Washout",
@@ -237,6 +259,7 @@ __all__ = [
     "__version__",
     "capacity_threshold",
     "capitals",
+    "certify_invertible",
     "certify_value",
     "check_certificate",
     "check_counting",
@@ -246,6 +269,7 @@ __all__ = [
     "encode",
     "erratum",
     "error_floor",
+    "invert",
     "largest_jacobian_norm",
     "last_tokens_capacity",
     "load_parts",
@@ -270,6 +294,8 @@ __all__ = [
     "spectral_norm",
     "tightest_bound",
     "train",
+    "universal_bound",
+    "universal_prompt",
     "verify_in_fresh_process",
     "washout",
     "wasserstein_distance",

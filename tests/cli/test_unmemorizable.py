@@ -145,3 +145,25 @@ def test_a_file_cut_off(call: Call, here: Path) -> None:
     whole = (here / "layer.safetensors").read_bytes()
     (here / "layer.safetensors").write_bytes(whole[:100])
     call("unmemorizable", "--weights", "layer.safetensors").says(2, "whole safetensors file")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--random-layer", "d=9,h=2,scale=1e6"], ["--random-layer", "d=9,scale=1e6"]]
+)
+def test_data_of_which_nothing_is_proved_are_not_written(
+    call: Call, here: Path, arguments: list[str]
+) -> None:
+    call("unmemorizable", *arguments, "--out", "data.json").says(1, "nothing is proved of the data")
+    assert not (here / "data.json").exists()
+
+
+def test_what_is_not_proved_is_named(call: Call, here: Path) -> None:
+    """A large bias rounds the answers: the span is then open, and the floor is not."""
+    save_file(tensors() | {"b2": np.full(6, 1e15)}, here / "layer.safetensors")
+    text = call("unmemorizable", "--weights", "layer.safetensors").out
+    assert "not proved: a_1 lies outside span{t_1, t_2, a_2}." in text
+    assert "some answer is wrong by at least 0." in text
+    # Large values hide the floor, and not the span.
+    text = call("unmemorizable", "--random-layer", "d=9,scale=3e4").out
+    assert "no prompt of any length meets the answers exactly; no floor" in text
+    assert "not proved" not in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from promptlimits.errors import RunFailed, UserError
-from promptlimits.lipschitz.weights import random_weights
+from promptlimits.lipschitz.weights import HeadWeights, LayerWeights, random_weights
 from promptlimits.single_layer.realise import realise
 from promptlimits.single_layer.segment import second_answers, segment
 from promptlimits.single_layer.setting import (
@@ -79,13 +79,49 @@ def test_one_token_reaches_every_point_where_values_and_scores_are_independent()
         assert both[1] == pytest.approx(found.point(mu), abs=1e-8)
 
 
+@pytest.mark.parametrize("big", [1.0, 250.0, 400.0, 720.0, 5000.0])
+def test_large_scores_change_nothing(big: float) -> None:
+    """Only differences of scores enter; here all are near `big`."""
+    one = np.eye(3)
+    head = HeadWeights(query=one, key=one, value=one, output=one)
+    layer = LayerWeights(
+        heads=(head,), w1=np.zeros((0, 3)), b1=np.zeros(0), w2=np.zeros((3, 0)), b2=np.zeros(3)
+    )
+    contexts = [np.array([big, 1.0, 0.0]), np.array([big + 0.5, 0.0, 1.0])]
+    setting = shared_query(layer, one[0], contexts)  # a token's score is its first entry
+    prompt = np.array([[big + 0.3, 0.5, 0.7], [big - 0.2, -1.0, 0.3]]).T
+    reached = attend(setting, prompt)
+    found = segment(setting, reached[0])
+    log_weight = float(statistics(setting, prompt).log_weight[0])
+    mu = float(1 / (1 + np.exp(log_weight - found.log_second)))
+    assert found.point(mu) == pytest.approx(reached[1], abs=1e-11 * big)
+    for tokens in (2, 5, None):
+        assert any(left - 1e-9 <= mu <= right + 1e-9 for left, right in found.reached(tokens))
+    single = attend(setting, prompt[:, :1])
+    alone = segment(setting, single[0])
+    expected = float(1 / (1 + np.exp(prompt[0, 0] - alone.log_second)))
+    assert any(abs(left - expected) < 1e-9 for left, _ in alone.reached(1))
+
+
+def test_a_query_that_outweighs_the_other_beyond_floats_is_refused() -> None:
+    setting, _ = draw(4, 1, 4, 0)
+    score = score_vectors(setting)[0]
+    heavy = shared_query(
+        setting.layer, setting.token, [1e3 * score / (score @ score), setting.queries[1][:, 0]]
+    )
+    with pytest.raises(RunFailed, match="beyond the range of floats"):
+        segment(heavy, attend(heavy, np.ones((4, 1)))[0])
+    light = shared_query(heavy.layer, heavy.token, [q[:, 0] for q in reversed(heavy.queries)])
+    assert np.isfinite(segment(light, attend(light, np.ones((4, 1)))[0]).end).all()
+
+
 def test_parts_grow_with_the_length() -> None:
     for seed in range(20):
         setting, generator = draw(4, 1, 4, seed)
         found = segment(setting, attend(setting, generator.standard_normal((4, 2)))[0])
         sizes = [
             sum(right - left for left, right in found.reached(tokens))
-            for tokens in (1, 2, 8, 64, 10**9, None)
+            for tokens in (1, 2, 8, 64, 10**9, 10**400, None)
         ]
         assert sizes[0] == 0
         assert all(a <= b + 1e-12 for a, b in itertools.pairwise(sizes))

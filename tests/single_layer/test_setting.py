@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from promptlimits.errors import UserError
-from promptlimits.lipschitz.weights import TransformerWeights, random_weights
+from promptlimits.lipschitz.weights import LayerWeights, TransformerWeights, random_weights
 from promptlimits.models.transformer import from_weights
 from promptlimits.single_layer.setting import (
     Floats,
@@ -138,6 +139,78 @@ def test_what_is_no_set_of_shared_queries_is_refused() -> None:
         SharedQuery(layer=layer, queries=(token[:, None], token[:5, None]))
     with pytest.raises(UserError, match="query 0 must have the shape"):
         SharedQuery(layer=layer, queries=(np.zeros((6, 0)),))
-    odd, *rest = layer_and_tokens(5, head_dim=3)
+    odd, token, contexts, _ = layer_and_tokens(5, head_dim=3)
     with pytest.raises(UserError, match="even for rotary"):
-        shared_query(odd.layers[0], rest[0], rest[1], rotary_base=10.0)
+        shared_query(odd.layers[0], token, contexts, rotary_base=10.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"gamma": np.ones((2, 2))}, "gamma of the front must have the shape"),
+        ({"gamma": np.full(6, np.nan)}, "gamma of the front must hold finite"),
+        ({"beta": np.ones(5)}, "beta of the front must have the shape"),
+        ({"beta": np.full(6, 1e101)}, "beta of the front must be at most 1e100"),
+        ({"eps": -1.0}, "eps of the front must be a number from 0"),
+        ({"eps": np.nan}, "eps of the front must be a number from 0"),
+        ({"eps": True}, "eps of the front must be a number from 0"),
+    ],
+)
+def test_a_front_is_checked(change: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        replace(front_of(np.random.default_rng(0), 6, True), **change)  # type: ignore[arg-type]
+
+
+def test_a_front_that_does_not_fit_is_refused() -> None:
+    weights, token, contexts, generator = layer_and_tokens(6)
+    layer = weights.layers[0]
+    with pytest.raises(UserError, match="front must have the layer's width 6"):
+        shared_query(layer, token, contexts, front=front_of(generator, 2, True))
+    bare = replace(front_of(generator, 6, True), eps=0.0)
+    assert shared_query(layer, token, contexts, front=bare).front is bare
+    with pytest.raises(UserError, match="not divide by zero"):
+        shared_query(layer, np.ones(6), contexts, front=bare)
+
+
+@pytest.mark.parametrize("base", [0.0, -1.0, 0.5, np.nan, np.inf, 1e101, True, "10"])
+def test_a_base_of_rotary_positions_is_checked(base: object) -> None:
+    weights, token, contexts, _ = layer_and_tokens(6)
+    with pytest.raises(UserError, match="rotary_base must be a number from 1 to 1e100"):
+        shared_query(weights.layers[0], token, contexts, rotary_base=base)
+
+
+def changed(layer: LayerWeights, **parts: Callable[[Floats], Floats]) -> LayerWeights:
+    head = layer.heads[0]
+    new = replace(head, **{name: change(getattr(head, name)) for name, change in parts.items()})
+    return replace(layer, heads=(new, *layer.heads[1:]))
+
+
+def test_heads_of_size_0_are_refused() -> None:
+    weights, token, contexts, _ = layer_and_tokens(7)
+    layer = weights.layers[0]
+    blind = changed(layer, query=lambda array: array[:0], key=lambda array: array[:0])
+    with pytest.raises(UserError, match="head 0 must have queries and keys of size 1 or more"):
+        shared_query(blind, token, contexts)
+    dumb = changed(layer, value=lambda array: array[:0], output=lambda array: array[:, :0])
+    with pytest.raises(UserError, match="head 0 must have values of size 1 or more"):
+        shared_query(dumb, token, contexts)
+
+
+def test_numbers_that_would_overflow_are_refused() -> None:
+    weights, token, contexts, _ = layer_and_tokens(8)
+    layer = weights.layers[0]
+    with pytest.raises(UserError, match="query 0 must be at most 1e100 in size"):
+        shared_query(layer, 1e160 * token, contexts)
+    with pytest.raises(UserError, match="numbers in W_k"):
+        shared_query(changed(layer, query=lambda array: 1e200 * array), token, contexts)
+    more = changed(layer, value=lambda x: 1e60 * x, output=lambda x: 1e60 * x)
+    with pytest.raises(UserError, match="product W_o W_v of head 0"):
+        shared_query(more, token, contexts)
+    with pytest.raises(UserError, match="product W_2 W_1"):
+        shared_query(replace(layer, w1=1e60 * layer.w1, w2=1e60 * layer.w2), token, contexts)
+    with pytest.raises(UserError, match="scores of the queries' tokens"):
+        shared_query(layer, 1e60 * token, contexts)
+    far = changed(layer, value=lambda x: 1e70 * x, key=np.zeros_like)
+    far = replace(far, heads=far.heads[:1])
+    with pytest.raises(UserError, match="values of the queries' tokens"):
+        shared_query(far, 1e40 * token, contexts)

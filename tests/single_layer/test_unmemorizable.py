@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from promptlimits.errors import UserError
+from promptlimits.errors import RunFailed, UserError
 from promptlimits.lipschitz.weights import LayerWeights, random_weights
 from promptlimits.single_layer.data_set import DataSet, data_set_from_json
 from promptlimits.single_layer.error_floor import error_floor
@@ -152,6 +152,44 @@ def test_every_assumption_is_named_when_it_fails() -> None:
         unmemorizable_pair(layer, generator, preimages=[np.eye(6)[:1]])
 
 
+def test_what_is_proved_speaks_of_the_rounded_answers() -> None:
+    layer, generator = layer_of(6, 1, hidden=0)
+    data = unmemorizable_pair(layer, generator)
+    assert data.proved["the_span_speaks_of"] == "answers"
+    rounded = unmemorizable_pair(replace(layer, b2=np.full(6, 1e15)), generator)
+    assert rounded.proved["no_prompt_of_any_length"]
+    assert not rounded.proved["by_the_span"]
+    assert 0.1 < rounded.proved["rounding_of_answers_at_most"] < 0.5
+    # All offsets within the rounding are outside, or it is not said.
+    setting = SharedQuery(layer=layer, queries=data.queries)
+    first, second = offsets_of(data)
+    assert is_outside(setting, first, second, Fraction(1, 10**9))
+    assert not is_outside(setting, first, second, Fraction(2))
+    with pytest.raises(RunFailed, match="nothing is proved"):
+        unmemorizable_pair(replace(layer, b2=np.full(6, 1e17)), generator)
+
+
+def test_the_least_length_speaks_of_the_rounded_answers() -> None:
+    """Five pairs take three tokens of two heads; floors without rounding are .77 and .45."""
+    layer, _ = layer_of(8, 2, hidden=0)
+    told = []
+    for bias in (0.0, 1e15, 2e15):
+        moved = replace(layer, b2=np.full(8, bias))
+        proved = prompt_length_data(moved, 5, np.random.default_rng(0)).proved
+        assert proved["prompt_tokens_at_least_for_unrounded_answers"] == 3
+        rows = proved["errors_of_shorter_prompts"]
+        assert len(rows) == proved["prompt_tokens_at_least"] - 1
+        assert all(row["largest_error_at_least"] > 0 for row in rows)
+        told.append(proved["prompt_tokens_at_least"])
+    assert told == [3, 3, 2]
+    # One token, for fewer pairs than heads: the empty prompt alone is excluded, and is.
+    assert (
+        prompt_length_data(layer, 2, np.random.default_rng(0)).proved["prompt_tokens_at_least"] == 1
+    )
+    with pytest.raises(RunFailed, match="empty prompt"):
+        prompt_length_data(replace(layer, b2=np.full(8, 1e17)), 2, np.random.default_rng(0))
+
+
 def test_several_preimages_of_an_mlp_that_is_not_one_to_one() -> None:
     """As in the paper's example: the MLP folds space, so each answer has two pre-images."""
     layer, generator = layer_of(8, 1, hidden=0)
@@ -165,6 +203,8 @@ def test_several_preimages_of_an_mlp_that_is_not_one_to_one() -> None:
     lists = [np.stack([t, mirror @ t]) for t in (first, second)]
     data = unmemorizable_pair(folded, generator, shared_token=token, preimages=lists)
     assert data.proved["by_the_span"]
+    assert data.proved["the_span_speaks_of"] == "the layer's values at offsets"
+    assert not data.proved["no_prompt_of_any_length"]
     for one in lists:
         images = feed_forward(folded, token + one)
         assert images[0] == pytest.approx(images[1])
@@ -312,6 +352,12 @@ def test_a_data_set_survives_json() -> None:
         ({"queries": [[[1, math.nan]]], "answers": [[1, 2]]}, "finite"),
         ({"queries": [[]], "answers": [[1, 2]]}, "tokens of 2 numbers"),
         ({"queries": [[[1, 2]]], "answers": [[10**400, 2]]}, "lists of numbers"),
+        ({"queries": [[["1", "2"]]], "answers": [[1, 2]]}, "lists of numbers, got '1'"),
+        ({"queries": [[[1, True]]], "answers": [[1, 2]]}, "lists of numbers, got True"),
+        ({"queries": [[[1, 2]]], "answers": [[1, False]]}, "lists of numbers, got False"),
+        ({"queries": [[[1, 2]]], "answers": [[1, None]]}, "lists of numbers, got None"),
+        ({"queries": [[[1, 1e101]]], "answers": [[1, 2]]}, "at most 1e100 in size"),
+        ({"queries": [[[1, 2]]], "answers": [[-1e308, 2]]}, "at most 1e100 in size"),
     ],
 )
 def test_data_bad_input(record: object, words: str) -> None:

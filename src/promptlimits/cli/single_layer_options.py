@@ -60,8 +60,11 @@ def layer_from(random_layer: str | None, weights: Path | None) -> tuple[LayerWei
         The layer; and the seed given for a random layer, else 0.
 
     Raises:
-        UserError: Both options are given or none; or the one is no such thing.
+        UserError: Both options are given or none; the one is no such thing; or the layer has a
+            head of size 0 or numbers past 1e100.
     """
+    from promptlimits.single_layer.setting import require_usable
+
     if (random_layer is None) == (weights is None):
         raise UserError(
             "the layer",
@@ -70,7 +73,9 @@ def layer_from(random_layer: str | None, weights: Path | None) -> tuple[LayerWei
             remedy="write --random-layer d=16,h=1,seed=0",
         )
     if weights is not None:
-        return _read_layer(weights), 0
+        layer = _read_layer(weights)
+        require_usable(layer)
+        return layer, 0
     numbers, scale = _parsed(random_layer or "")
     return _random_layer(numbers, scale), numbers["seed"]
 
@@ -86,12 +91,12 @@ def read_pairs(path: Path, dim: int) -> DataSet:
         The data set.
 
     Raises:
-        UserError: The file cannot be read, or holds something else.
+        UserError: The file cannot be read, names a field twice, or holds something else.
     """
     from promptlimits.single_layer.data_set import data_set_from_json
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             "--pairs",
@@ -100,6 +105,15 @@ def read_pairs(path: Path, dim: int) -> DataSet:
             remedy="`promptlimits unmemorizable --out FILE` writes one",
         ) from error
     return data_set_from_json(record, dim=dim, where=str(path))
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {shown(twice)} stands twice")
+    return record
 
 
 def write_text(option: str, path: Path, text: str) -> None:

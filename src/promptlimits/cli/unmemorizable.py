@@ -105,7 +105,8 @@ def _data(layer: LayerWeights, kind: str, pairs: str | None, seed: int) -> DataS
 def _lines(layer: LayerWeights, data: DataSet, kind: str) -> list[str]:
     found = data.proved
     head = f"{len(data.queries)} queries for a layer of width {layer.dim}, heads {len(layer.heads)}"
-    checked = [f"  checked: {each.text}" for each in data.assumptions if each.holds]
+    words = {True: "checked", False: "not proved", None: "assumed"}
+    checked = [f"  {words[each.holds]}: {each.text}" for each in data.assumptions]
     if kind == "length":
         least = found["prompt_tokens_at_least"]
         lines = [head, f"  proved: no prompt of fewer than {least} tokens answers them all"]
@@ -119,14 +120,13 @@ def _lines(layer: LayerWeights, data: DataSet, kind: str) -> list[str]:
         found["largest_error_at_least"],
         found["largest_error_before_the_mlp_at_least"],
     )
-    return [
-        head,
-        (
-            "  proved: behind every prompt of every length some answer is wrong by at least "
-            f"{error:.6g} ({before:.6g} before the MLP)"
-        ),
-        *checked,
-    ]
+    told = (
+        f"behind every prompt of every length some answer is wrong by at least {error:.6g} "
+        f"({before:.6g} before the MLP)"
+        if error > 0
+        else "no prompt of any length meets the answers exactly; no floor under the error is proved"
+    )
+    return [head, f"  proved: {told}", *checked]
 
 
 def _drawing(layer: LayerWeights, data: DataSet, kind: str, seed: int) -> str:

@@ -19,7 +19,7 @@ from promptlimits._typing import JsonObject
 from promptlimits.bound import Assumption
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import exact_array
-from promptlimits.single_layer.setting import Floats
+from promptlimits.single_layer.setting import Floats, require_moderate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +66,7 @@ def data_set_from_json(record: Any, *, dim: int, where: str = "the pairs") -> Da
 
     Raises:
         UserError: A field is missing, a list is ragged, of another width or empty, or a number
-            is NaN or infinite.
+            is NaN, infinite, above 1e100 in size, or a text or a truth value instead.
     """
     remedy = f'write {{"queries": [[token, ..], ..], "answers": [[..], ..]}}, {dim} numbers each'
     if not isinstance(record, dict) or not {"queries", "answers"} <= set(record):
@@ -93,10 +93,25 @@ def data_set_from_json(record: Any, *, dim: int, where: str = "the pairs") -> Da
 
 
 def _tokens(name: str, values: Any, dim: int, remedy: str) -> Floats:
+    # numpy would read "1" and true as numbers.
+    other = _not_a_number(values)
+    if other is not None:
+        raise UserError(name, "hold lists of numbers", got=other, remedy=remedy)
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(name, "hold lists of numbers", got=str(error), remedy=remedy) from error
     if array.ndim != 2 or array.shape[1] != dim or not len(array):
         raise UserError(name, f"hold tokens of {dim} numbers", got=str(array.shape), remedy=remedy)
-    return exact_array(name, array, array.shape)
+    exact = exact_array(name, array, array.shape)
+    require_moderate(name, exact)
+    return exact
+
+
+def _not_a_number(values: Any) -> str | None:
+    """What stands in nested lists besides numbers, in words; None if nothing."""
+    if isinstance(values, list):
+        return next((found for each in values if (found := _not_a_number(each))), None)
+    if isinstance(values, bool) or not isinstance(values, int | float):
+        return f"{values!r:.40}"
+    return None

@@ -151,7 +151,7 @@ def tail_floor(
     Args:
         targets: U, (d, k).
         known: For each column the vectors that enter with an unknown share in [0, 1], (d, 1).
-        rank: Rank of what the prompt adds to all columns together.
+        rank: Rank of what the prompt adds to all columns together; 0 for no prompt.
         contraction: 1 - c, as the result repeats it.
         weights: w; by default they are optimised.
 
@@ -165,7 +165,7 @@ def tail_floor(
     projected = MatrixBall.exact(beside) @ targets
     chosen = _roots(projected.center, rank, weights)
     squared = error = Fraction(0)
-    if 0 < rank < len(known) and len(beside):
+    if 0 <= rank < len(known) and len(beside):
         squared, error = _evaluate(projected, beside, known, chosen, rank)
     whole = sum(Fraction(root) ** 2 for root in chosen)
     return ErrorFloor(

@@ -20,6 +20,11 @@ length would do from n = 2 on for usual heads (`reachable`), and the number n wo
 exact; independence is proved by a Gram determinant in balls. That a_j is a multiple of V_i w is
 then exact, too, so a known share costs nothing.
 
+**Rounded answers.** The floats returned may have other pre-images than the t_j. So the length is
+proved from floors above the rounding of the answers: one above 0 for m_p tokens excludes every
+prompt of m_p tokens or fewer, as theirs are matrices of no higher rank. `prompt_tokens_at_least`
+speaks of the numbers returned, and is below n/h if rounding hides the last floors.
+
 **Not claimed:** that n/h tokens suffice.
 """
 
@@ -32,7 +37,7 @@ import numpy as np
 from flint import arb
 
 from promptlimits.bound import PRECISION_BITS, Assumption, Source, working_precision
-from promptlimits.errors import UserError
+from promptlimits.errors import RunFailed, UserError
 from promptlimits.lipschitz.matrix_balls import MatrixBall
 from promptlimits.lipschitz.weights import LayerWeights
 from promptlimits.single_layer.data_set import DataSet
@@ -68,6 +73,7 @@ def prompt_length_data(
     Raises:
         UserError: There are too many pairs, the MLP is not proved one to one, or the heads map
             w to dependent vectors.
+        RunFailed: Not even the empty prompt is proved to fail.
     """
     heads, dim = len(layer.heads), layer.dim
     least = trained_numbers(pairs=pairs, dim=dim, heads=heads).prompt_tokens
@@ -96,17 +102,20 @@ def prompt_length_data(
     last, first = np.outer(order, direction), np.outer(-order, direction)
     queries = tuple(np.stack([one, two], axis=1) for one, two in zip(first, last, strict=True))
     answers, slack = answers_for(layer, last, offsets)
+    proved = _least_length(layer, direction, offsets, slack)
     floors = [
         _shown(length_floor(layer, direction, offsets, tokens), tokens, slack)
-        for tokens in range(1, min(least, _MOST_FLOORS + 1))
+        for tokens in range(1, min(proved, _MOST_FLOORS + 1))
     ]
     return DataSet(
         queries=queries,
         answers=answers,
         offsets=offsets,
         proved={
-            "prompt_tokens_at_least": least,
-            "prompt_numbers_at_least": least * dim,
+            "prompt_tokens_at_least": proved,
+            "prompt_numbers_at_least": proved * dim,
+            "prompt_tokens_at_least_for_unrounded_answers": least,
+            "rounding_of_answers_at_most": -down(-slack),
             "errors_of_shorter_prompts": floors,
             "data_after": SOURCE.to_json(),
         },
@@ -126,7 +135,7 @@ def length_floor(
         layer: The layer.
         direction: w, of which all query tokens are exact multiples.
         offsets: t_j as rows, (n, d).
-        prompt_tokens: m_p, 1 or more.
+        prompt_tokens: m_p, 0 or more.
 
     Returns:
         The floor.
@@ -144,6 +153,25 @@ def length_floor(
         contraction=contraction(layer),
         weights=[1] * len(offsets),  # the best for offsets of one length
     )
+
+
+def _least_length(layer: LayerWeights, direction: Floats, offsets: Floats, slack: Fraction) -> int:
+    """One more than the longest prompts found to be excluded for the rounded answers."""
+    excluded, open_ = -1, -(-len(offsets) // len(layer.heads))
+    tried = open_ - 1
+    while excluded + 1 < open_:
+        if length_floor(layer, direction, offsets, tried).output_error > slack:
+            excluded = tried
+        else:
+            open_ = tried
+        tried = (excluded + open_) // 2
+    if excluded < 0:
+        raise RunFailed(
+            "nothing is proved of the data that were built: the answers are rounded by up to "
+            f"{-down(-slack):.3g}, more than the floor under the error of the empty prompt",
+            remedy="scale the weights towards 1, or give fewer pairs",
+        )
+    return excluded + 1
 
 
 def outputs_behind(layer: LayerWeights, queries: tuple[Floats, ...], prompt: Floats) -> Floats:

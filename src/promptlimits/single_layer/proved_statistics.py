@@ -97,10 +97,19 @@ def _of_head(head: HeadWeights, seen: MatrixBall, asked: MatrixBall) -> ProvedSt
         top = arb(float(scores.center.max()))
         weights = [(score - top).exp() for score in balls]
         whole = sum(weights, arb(0))
-        shares = ball_of([weight / whole for weight in weights])
-        log_weight = whole.log() + top
+        # Where scores are known so badly that e^score overflows, a share is still in [0, 1], and
+        # log Z is at least the greatest score and by log n more at most.
+        shares = ball_of([_or(weight / whole, arb(0.5, 0.5)) for weight in weights])
+        log_weight = _or(
+            whole.log() + top, top + arb(0, scores.radius) + arb(0, arb(len(balls)).log())
+        )
     mean = exact(head.output) @ (exact(head.value) @ (seen @ shares))
     return ProvedStatistics(mean=mean, log_weight=log_weight)
+
+
+def _or(value: arb, coarse: arb) -> arb:
+    """A ball, or a coarse one where it is not finite."""
+    return value if value.is_finite() else coarse
 
 
 def _normalised(front: Front | None, tokens: Floats) -> MatrixBall:

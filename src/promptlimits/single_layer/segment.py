@@ -18,9 +18,10 @@ Of it, prompts reach:
 
       log Z - log m_p <= eta . A(Z) < log Z       (m_p = 1: eta . A(Z) = log Z),
 
-  A(Z) = t_1 + (Z_1/Z)(t_1 - a_1), Gibbs' condition. With s = log Z that is
-  -log m_p <= g(s) < 0 for g(s) = eta.t_1 + Z_1 eta.(t_1 - a_1) e^(-s) - s. If eta.(t_1 - a_1) >= 0,
-  g falls and one interval is reached; if not, g rises and then falls, and there are up to two.
+  A(Z) = t_1 + (Z_1/Z)(t_1 - a_1), Gibbs' condition. With r = log(Z/Z_2), so mu = 1/(1 + e^r), that
+  is -log m_p <= g(r) < 0 for g(r) = eta.t_1 - log Z_2 + (Z_1/Z_2) eta.(t_1 - a_1) e^(-r) - r. If
+  eta.(t_1 - a_1) >= 0, g falls and one interval is reached; if not, g rises and then falls, and
+  there are up to two. Only differences of scores enter, so scores may be large.
 
 **Several heads.** Let the ranges of the V_i be independent (heads of size d/h). Then for each
 (Z^1, .., Z^h) at most one A meets t_1, and t_2 is a function of h numbers: a surface of dimension
@@ -31,6 +32,7 @@ affine space.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,8 +52,11 @@ from promptlimits.single_layer.setting import (
 
 _ZERO: Final = 1e-10
 _BISECTIONS: Final = 200
-_FAR: Final = 300.0
-"""log Z is followed up to here: beyond, mu is 0 or 1 in floats."""
+_FAR: Final = 700.0
+"""log(Z/Z_2) is followed at least up to here: beyond, mu is 0 or 1 in floats, or nearly so."""
+
+_FLAT: Final = 1e-300
+"""A slope of Gibbs' condition below this is felt only where mu is 1 in floats."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +68,8 @@ class Segment:
         end: The end for light prompts (mu = 1), (d,); not reached.
         log_second: log Z_2.
         free: Whether one token reaches all of it.
-        slopes: (eta.t_1, Z_1 eta.(t_1 - a_1)) of Gibbs' condition; zeros if `free`.
+        slopes: (eta.t_1 - log Z_2, (Z_1/Z_2) eta.(t_1 - a_1)) of Gibbs' condition; zeros if
+            `free`.
     """
 
     first: Floats
@@ -96,34 +102,37 @@ class Segment:
             require_positive_int("prompt_tokens", prompt_tokens)
         if self.free:
             return ((0.0, 1.0),)
-        low = -np.inf if prompt_tokens is None else -float(np.log(prompt_tokens))
-        cuts = sorted({-_FAR, *self._roots(0.0), *self._roots(low), _FAR})
+        low = -math.inf if prompt_tokens is None else -math.log(prompt_tokens)
         if prompt_tokens == 1:
-            return tuple(sorted((self._mu(s), self._mu(s)) for s in self._roots(0.0)))
+            return tuple(sorted((_mu(r), _mu(r)) for r in self._roots(0.0)))
+        ends = self._ends(low if math.isfinite(low) else -_FAR)
+        cuts = sorted({*ends, *self._roots(0.0), *self._roots(low)})
         found: list[tuple[float, float]] = []
         for left, right in itertools.pairwise(cuts):
             if low <= self._gibbs((left + right) / 2) < 0:
-                found.append((self._mu(right), self._mu(left)))
+                found.append((_mu(right), _mu(left)))
         return tuple(sorted(found))
 
-    def _mu(self, log_weight: float) -> float:
-        if abs(log_weight) >= _FAR:
-            return 0.0 if log_weight > 0 else 1.0
-        return float(1 / (1 + np.exp(log_weight - self.log_second)))
-
-    def _gibbs(self, log_weight: float) -> float:
+    def _gibbs(self, ratio: float) -> float:
+        """Gibbs' g at r = log(Z/Z_2); where e^(-r) is cut off, mu is 1 in floats."""
         constant, slope = self.slopes
-        return float(constant + slope * np.exp(-log_weight) - log_weight)
+        return constant + slope * math.exp(min(-ratio, _FAR)) - ratio
+
+    def _ends(self, level: float) -> tuple[float, float]:
+        """Limits on r: beyond, g crosses neither 0 nor the level unless mu is 1 in floats."""
+        constant, slope = self.slopes
+        wide = _FAR + abs(constant) + math.log1p(abs(slope)) - level
+        return (-wide if slope >= 0 else -_FAR, wide)
 
     def _roots(self, level: float) -> tuple[float, ...]:
         """Where g equals a level, rising."""
-        if not np.isfinite(level):
+        if not math.isfinite(level):
             return ()
-        slope = self.slopes[1]
+        (low, high), slope = self._ends(level), self.slopes[1]
         if slope >= 0:
-            return tuple(self._root(level, -_FAR, _FAR))
-        top = float(np.log(-slope))  # g' = 0
-        return (*self._root(level, -_FAR, top), *self._root(level, top, _FAR))
+            return tuple(self._root(level, low, high))
+        top = math.log(-slope)  # g' = 0
+        return (*self._root(level, low, top), *self._root(level, top, high))
 
     def _root(self, level: float, low: float, high: float) -> list[float]:
         rising = self._gibbs(low) < level
@@ -151,6 +160,7 @@ def segment(setting: SharedQuery, first: Floats) -> Segment:
     Raises:
         UserError: There is another number of heads or queries, or t_1 is no answer of any
             prompt, being outside the range of V.
+        RunFailed: Z_1/Z_2 is beyond the range of floats.
         ValueError: The setting has a front or rotary positions.
     """
     _require_plain_pair(setting)
@@ -175,14 +185,29 @@ def segment(setting: SharedQuery, first: Floats) -> Segment:
         )
     eta = np.linalg.lstsq(value.T, score, rcond=_ZERO)[0]
     free = float(np.linalg.norm(value.T @ eta - score)) > _ZERO * (1 + float(np.linalg.norm(score)))
-    slopes = (float(eta @ met), float(np.exp(logs[0]) * (eta @ (met - one))))
+    if logs[0] - logs[1] > _FAR:
+        raise RunFailed(
+            f"the first query weighs e^{logs[0] - logs[1]:.0f} times what the second does: the "
+            "segment ends beyond the range of floats",
+            remedy="exchange the queries, or scale the tokens down",
+        )
+    ratio = math.exp(logs[0] - logs[1])
+    slope = ratio * float(eta @ (met - one))
+    slopes = (float(eta @ met - logs[1]), slope if abs(slope) > _FLAT else 0.0)
     return Segment(
         first=met,
-        end=two + np.exp(logs[0] - logs[1]) * (met - one),
+        end=two + ratio * (met - one),
         log_second=float(logs[1]),
         free=free,
         slopes=(0.0, 0.0) if free else slopes,
     )
+
+
+def _mu(ratio: float) -> float:
+    """Z_2/(Z_2 + Z) for r = log(Z/Z_2)."""
+    if abs(ratio) >= _FAR:
+        return 0.0 if ratio > 0 else 1.0
+    return 1 / (1 + math.exp(ratio))
 
 
 def second_answers(setting: SharedQuery, first: Floats, log_weights: Floats) -> Floats:
@@ -221,7 +246,7 @@ def second_answers(setting: SharedQuery, first: Floats, log_weights: Floats) -> 
 def _second(
     known: Statistics, bases: list[Floats], joint: Floats, met: Floats, logs: Floats
 ) -> Floats:
-    share = 1 / (1 + np.exp(logs - known.log_weight))  # lambda_j^i, (2, h)
+    share = np.exp(-np.logaddexp(0.0, logs - known.log_weight))  # lambda_j^i, (2, h)
     wanted = met - share[0] @ known.mean[0]
     parts = np.linalg.lstsq(joint, wanted, rcond=None)[0]
     if np.linalg.norm(joint @ parts - wanted) > 1e-8 * (1 + np.linalg.norm(wanted)):

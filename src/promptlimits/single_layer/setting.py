@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import Array, HeadWeights, LayerWeights, exact_array
 
 Floats: TypeAlias = NDArray[np.float64]
+
+LARGEST: Final = 1e100
+"""Numbers, and products of weights and tokens, beyond this are refused: their squares overflow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,12 +45,24 @@ class Front:
         beta: (d,) bias.
         eps: Added to the variance, or to the mean square.
         centred: Whether the mean is subtracted.
+
+    Raises:
+        UserError: The gain or the bias is no vector (d,) of finite numbers up to 1e100 in size,
+            or `eps` is no finite number of 0 or more.
     """
 
     gamma: Array
     beta: Array
     eps: float
     centred: bool = True
+
+    def __post_init__(self) -> None:
+        shape = (int(np.size(self.gamma)),)
+        for name in ("gamma", "beta"):
+            told = f"{name} of the front"
+            object.__setattr__(self, name, exact_array(told, getattr(self, name), shape))
+            require_moderate(told, getattr(self, name))
+        _require_number("eps of the front", self.eps, 0.0)
 
     def __call__(self, tokens: Floats) -> Floats:
         """Normalise each column of (d, n)."""
@@ -68,7 +83,9 @@ class SharedQuery:
 
     Raises:
         UserError: There is no query, one has another width, no token, NaN, or another last
-            token; or rotary positions meet a head of odd size or queries of several lengths.
+            token; a head has size 0; numbers or scores pass 1e100; the front has another width
+            or divides by zero; the base is not from 1 to 1e100; or rotary positions meet a head
+            of odd size or queries of several lengths.
     """
 
     layer: LayerWeights
@@ -77,6 +94,20 @@ class SharedQuery:
     rotary_base: float | None = None
 
     def __post_init__(self) -> None:
+        require_usable(self.layer)
+        self._check_queries()
+        if self.rotary_base is not None:
+            self._check_rotary(self.rotary_base)
+        if self.front is not None and self.front.gamma.shape != (self.layer.dim,):
+            raise UserError(
+                "the front",
+                f"have the layer's width {self.layer.dim}",
+                got=len(self.front.gamma),
+                remedy="give gamma and beta of that length",
+            )
+        self._check_sizes()
+
+    def _check_queries(self) -> None:
         if not self.queries:
             raise UserError("the queries", "be at least one", got="none", remedy="give some")
         checked = []
@@ -84,6 +115,7 @@ class SharedQuery:
             length = np.shape(query)[1] if np.ndim(query) == 2 else 0
             name = f"query {number}"
             checked.append(exact_array(name, query, (self.layer.dim, max(length, 1))))
+            require_moderate(name, checked[-1])
             if not np.array_equal(checked[-1][:, -1], checked[0][:, -1]):
                 raise UserError(
                     name,
@@ -92,18 +124,37 @@ class SharedQuery:
                     remedy="one layer tells such queries apart without a prompt: give those alike",
                 )
         object.__setattr__(self, "queries", tuple(checked))
-        odd = [head for head in self.layer.heads if head.query.shape[0] % 2]
-        if self.rotary_base is not None and odd:
+
+    def _check_rotary(self, base: float) -> None:
+        _require_number("rotary_base", base, 1.0)
+        if any(head.query.shape[0] % 2 for head in self.layer.heads):
             raise UserError(
                 "the head size", "be even for rotary positions", got="odd", remedy="pad the heads"
             )
-        if self.rotary_base is not None and len({query.shape[1] for query in checked}) > 1:
+        if len({query.shape[1] for query in self.queries}) > 1:
             raise UserError(
                 "the queries",
                 "be of one length where positions are rotary",
                 got="several lengths",
                 remedy="a prompt is at another distance from each: group them by length",
             )
+
+    def _check_sizes(self) -> None:
+        with np.errstate(all="ignore"):
+            every = self.seen(np.concatenate(self.queries, axis=1))
+        if not np.isfinite(every).all():
+            raise UserError(
+                "the front",
+                "not divide by zero",
+                got="a token whose normalised form is not finite",
+                remedy="give eps above 0",
+            )
+        # Products cannot overflow here: weights, their products and tokens end at 1e100.
+        for head in self.layer.heads:
+            score = head.key.T @ (head.query @ self.seen(self.token[:, None]))
+            require_moderate("the scores of the queries' tokens", every.T @ score)
+            written = head.output @ (head.value @ every)
+            require_moderate("the values of the queries' tokens", written)
 
     @property
     def token(self) -> Floats:
@@ -118,6 +169,68 @@ class SharedQuery:
     def seen(self, tokens: Floats) -> Floats:
         """What attention reads of tokens (d, n): their normalised form, if there is a front."""
         return tokens if self.front is None else self.front(tokens)
+
+
+def require_moderate(name: str, values: Floats) -> None:
+    """Refuse numbers whose squares would overflow.
+
+    Args:
+        name: What messages call them.
+        values: Finite, or the result of finite sums.
+
+    Raises:
+        UserError: One is above 1e100 in size, or not finite.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest <= LARGEST:
+        raise UserError(
+            name, "be at most 1e100 in size", got=f"{largest:.6g}", remedy="scale the numbers down"
+        )
+
+
+def require_usable(layer: LayerWeights) -> None:
+    """Refuse heads of size 0, and weights whose products come near overflow.
+
+    Args:
+        layer: Any layer.
+
+    Raises:
+        UserError: The width is 0, or a head has no row of queries or of values; or a number, or
+            what limits a product of two weight matrices, is above 1e100.
+    """
+    if layer.dim == 0:
+        raise UserError("the width d", "be at least 1", got=0, remedy="give tokens of some number")
+    for number, head in enumerate(layer.heads):
+        sizes = {"queries and keys": len(head.query), "values": len(head.value)}
+        for part, size in sizes.items():
+            if size == 0:
+                raise UserError(
+                    f"head {number}",
+                    f"have {part} of size 1 or more",
+                    got=f"{part} of size 0",
+                    remedy="leave the head out, or give it a row of zeros",
+                )
+        _require_product(f"W_k^T W_q of head {number}", head.key, head.query)
+        _require_product(f"W_o W_v of head {number}", head.output, head.value)
+    _require_product("W_2 W_1", layer.w2, layer.w1)
+    require_moderate("the biases of the MLP", np.concatenate([layer.b1, layer.b2]))
+
+
+def _require_product(name: str, left: Floats, right: Floats) -> None:
+    """Refuse two matrices if a number of theirs or a limit on their product is too large."""
+    for one in (left, right):
+        require_moderate(f"the numbers in {name}", one)
+    most = float(np.abs(left).max(initial=0.0)) * float(np.abs(right).max(initial=0.0))
+    require_moderate(f"the product {name}", np.array([most * max(right.shape)]))
+
+
+def _require_number(name: str, value: object, least: float) -> None:
+    """Refuse anything but a finite number from `least` to 1e100."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not real or not least <= float(value) <= LARGEST:  # type: ignore[arg-type]
+        raise UserError(
+            name, f"be a number from {least:g} to 1e100", got=repr(value), remedy="mend it"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,7 +24,12 @@ d >= dim E + h + 1, and (h+1)^2 always suffices.
 ||W_1|| ||W_2|| < 1 (proved norm) or the list of all pre-images given, a_1 outside the span (the
 Gram determinant of t_1, t_2, a_2, a_1 is above 0, in balls), and the floor under the error of
 every prompt, (1-c) r/sqrt(2) for two orthogonal offsets of length r, rounding of the answers
-taken off. A floor above 0 is itself a proof.
+taken off. A floor above 0 is itself a proof; data of which nothing is proved are not returned.
+
+**Rounded answers.** The floats y_j returned are within some rho of MLP(x_0 + t_j), so a pre-image
+of y_j, if there is one, is within rho/(1-c) of x_0 + t_j: the balls around t_j are that wide, and
+the span, too, is proved for the numbers returned. Where pre-images are given instead of c < 1, it
+is proved for MLP(x_0 + t_j), of which y_j are roundings; `proved` says which.
 
 The sharp constant is 1/sqrt(2), where [@meyer2025] has 1/2.
 """
@@ -39,7 +44,7 @@ import numpy as np
 from flint import arb, arb_mat
 
 from promptlimits.bound import PRECISION_BITS, Assumption, Source, working_precision
-from promptlimits.errors import UserError
+from promptlimits.errors import RunFailed, UserError
 from promptlimits.lipschitz.matrix_balls import MatrixBall
 from promptlimits.lipschitz.weights import LayerWeights, exact_array
 from promptlimits.single_layer.data_set import DataSet
@@ -92,6 +97,7 @@ def unmemorizable_pair(
 
     Raises:
         UserError: An assumption fails; the message names it.
+        RunFailed: Neither the span nor a floor is proved.
     """
     _require_one_regular_head(layer)
     token = _shared_token(layer, shared_token)
@@ -100,18 +106,19 @@ def unmemorizable_pair(
     bare = SharedQuery(layer=layer, queries=(token[:, None],))
     value, score = value_maps(layer)[0], score_vectors(bare)[0]
     asked = float(score @ token)
-    eta = np.linalg.solve(value.T, score)
+    eta = _solved(value.T, score)
     every = (
         _drawn_offsets(eta, generator, length) if preimages is None else _given(layer, preimages)
     )
     first, second = _directions(eta, np.concatenate(every), generator)
     contexts = [
-        2 * asked / float(side @ eta) * np.linalg.solve(value, side) - token
-        for side in (first, second)
+        2 * asked / float(side @ eta) * _solved(value, side) - token for side in (first, second)
     ]
     setting = shared_query(layer, token, contexts)
     offsets = np.stack([each[0] for each in every])
-    proofs = [is_outside(setting, one, two) for one in every[0] for two in every[1]]
+    answers = _answered(setting, offsets)
+    away = answers[1] / room if room else Fraction(0)
+    proofs = [is_outside(setting, one, two, away) for one in every[0] for two in every[1]]
     assumptions = (
         Assumption(text="One head.", holds=True),
         Assumption(text="V = W_o W_v is regular.", holds=True),
@@ -119,7 +126,8 @@ def unmemorizable_pair(
         _injectivity(room, preimages),
         Assumption(text="a_1 lies outside span{t_1, t_2, a_2}.", holds=all(proofs)),
     )
-    return _data(setting, offsets, PAIR_SOURCE, assumptions, impossible=all(proofs))
+    proved = _proved(setting, offsets, answers[1], by_the_span=all(proofs))
+    return _data(setting, offsets, answers[0], proved, PAIR_SOURCE, assumptions)
 
 
 def unmemorizable_set(
@@ -138,6 +146,7 @@ def unmemorizable_set(
     Raises:
         UserError: There is no room for h + 1 directions beside E, or the MLP is not proved one
             to one.
+        RunFailed: No floor above 0 is proved.
     """
     heads, dim = len(layer.heads), layer.dim
     room = contraction(layer)
@@ -155,20 +164,26 @@ def unmemorizable_set(
         )
     mixed = np.linalg.qr(generator.standard_normal((len(beside), heads + 1)))[0]
     offsets = length * (mixed.T @ beside)
+    answers = _answered(setting, offsets)
+    proved = _proved(setting, offsets, answers[1], by_the_span=False)
+    # The rank of the a_j^i is that of floats; what is proved is the floor, whatever the rank is.
     assumptions = (
-        Assumption(text="d >= dim span(a_j^i) + h + 1.", holds=True),
+        Assumption(text="h + 1 offsets leave span(a_j^i): their floor is above 0.", holds=True),
         _injectivity(room, None),
     )
-    return _data(setting, offsets, HEADS_SOURCE, assumptions, impossible=False)
+    return _data(setting, offsets, answers[0], proved, HEADS_SOURCE, assumptions)
 
 
-def is_outside(setting: SharedQuery, first: Floats, second: Floats) -> bool:
+def is_outside(
+    setting: SharedQuery, first: Floats, second: Floats, away: Fraction = Fraction(0)
+) -> bool:
     """Prove that a_1 lies outside span{t_1, t_2, a_2} for the two queries of one head.
 
     Args:
         setting: One head, two queries.
         first: t_1, read as exact numbers.
         second: t_2.
+        away: It is proved for all offsets within this distance of the two.
 
     Returns:
         Whether the Gram determinant of the four is proved to be above 0; so it is not proved
@@ -176,7 +191,8 @@ def is_outside(setting: SharedQuery, first: Floats, second: Floats) -> bool:
     """
     means = [proved_statistics(setting, query)[0].mean for query in setting.queries]
     with working_precision(PRECISION_BITS):
-        columns = [[arb(float(x)) for x in one] for one in (first, second)]
+        width = arb(0, arb(away.numerator) / away.denominator)
+        columns = [[arb(float(x)) + width for x in one] for one in (first, second)]
         columns += [[arb(float(x), mean.radius) for x in mean.center[:, 0]] for mean in means]
         return independent(columns)
 
@@ -238,23 +254,28 @@ def answers_for(layer: LayerWeights, tokens: Floats, offsets: Floats) -> tuple[F
     return answers, Fraction(max(errors))
 
 
-def proved_of(floor: ErrorFloor, slack: Fraction) -> dict[str, Any]:
+def proved_of(floor: ErrorFloor, slack: Fraction, *, by_the_span: bool = False) -> dict[str, Any]:
     """A floor as plain JSON, the rounding of the answers taken off.
 
     Args:
         floor: The floor.
         slack: Limit on the error of each answer.
+        by_the_span: Whether a_1 is proved to be outside, for every pre-image of the answers where
+            the MLP is proved one to one.
 
     Returns:
         Floats rounded down, and whether no prompt meets the answers.
     """
     left = max(floor.output_error - slack, Fraction(0))
     return {
-        "no_prompt_of_any_length": left > 0,
+        "no_prompt_of_any_length": left > 0 or (by_the_span and floor.contraction > 0),
         "largest_error_at_least": down(left),
         "largest_error_before_the_mlp_at_least": down(floor.error),
         "mlp_contraction": down(floor.contraction),
+        "rounding_of_answers_at_most": -down(-slack),
         "statement": floor.source.statement,
+        "by_the_span": by_the_span,
+        "the_span_speaks_of": "answers" if floor.contraction else "the layer's values at offsets",
     }
 
 
@@ -264,24 +285,38 @@ def down(value: Fraction) -> float:
     return number if Fraction(number) <= value else float(np.nextafter(number, -np.inf))
 
 
+def _answered(setting: SharedQuery, offsets: Floats) -> tuple[Floats, Fraction]:
+    tokens = np.broadcast_to(setting.token, offsets.shape)
+    return answers_for(setting.layer, np.ascontiguousarray(tokens), offsets)
+
+
+def _proved(
+    setting: SharedQuery, offsets: Floats, slack: Fraction, *, by_the_span: bool
+) -> dict[str, Any]:
+    proved = proved_of(error_floor(setting, offsets), slack, by_the_span=by_the_span)
+    if not by_the_span and not proved["no_prompt_of_any_length"]:
+        raise RunFailed(
+            "nothing is proved of the data that were built: rounding hides the floor under the "
+            f"error ({proved['largest_error_before_the_mlp_at_least']:.3g} before the MLP, answers "
+            f"rounded by up to {proved['rounding_of_answers_at_most']:.3g})",
+            remedy="scale the weights towards 1, or try another seed",
+        )
+    return proved
+
+
 def _data(
     setting: SharedQuery,
     offsets: Floats,
+    answers: Floats,
+    proved: dict[str, Any],
     source: Source,
     assumptions: tuple[Assumption, ...],
-    *,
-    impossible: bool,
 ) -> DataSet:
-    tokens = np.broadcast_to(setting.token, offsets.shape)
-    answers, slack = answers_for(setting.layer, np.ascontiguousarray(tokens), offsets)
-    proved = proved_of(error_floor(setting, offsets), slack)
-    proved["by_the_span"] = impossible
-    proved["data_after"] = source.to_json()
     return DataSet(
         queries=setting.queries,
         answers=answers,
         offsets=offsets,
-        proved=proved,
+        proved=proved | {"data_after": source.to_json()},
         assumptions=assumptions,
     )
 
@@ -389,6 +424,20 @@ def _beside(rows: Floats) -> Floats:
     _, sizes, right = np.linalg.svd(rows)
     used = int((sizes > _ROOM * max(float(sizes[0]), 1e-300)).sum())
     return np.asarray(right[used:])
+
+
+def _solved(matrix: Floats, vector: Floats) -> Floats:
+    """The solution for a matrix of full exact rank, which may yet be singular in floats."""
+    try:
+        found = np.linalg.solve(matrix, vector)
+    except np.linalg.LinAlgError:
+        found = np.full_like(vector, np.inf)
+    if not np.isfinite(found).all():
+        raise RunFailed(
+            "V = W_o W_v is regular, but cannot be inverted in floats",
+            remedy="`--kind any` (unmemorizable_set) needs no inverse",
+        )
+    return np.asarray(found)
 
 
 def _score_is_proved(setting: SharedQuery) -> bool:

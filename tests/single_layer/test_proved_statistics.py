@@ -1,0 +1,24 @@
+"""Sums that are proved stay finite and true where scores are known badly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from promptlimits.lipschitz.weights import random_weights
+from promptlimits.single_layer.proved_statistics import proved_statistics
+from promptlimits.single_layer.setting import shared_query, statistics
+
+
+def test_scores_whose_rounding_overflows_still_give_shares_of_one() -> None:
+    generator = np.random.default_rng(0)
+    layer = random_weights(
+        dim=4, heads=2, head_dim=2, hidden=0, layers=1, generator=generator, masked=False
+    ).layers[0]
+    tokens = generator.standard_normal((2, 4))
+    for size in (1.0, 1e10, 1e20, 1e40):
+        setting = shared_query(layer, size * tokens[0], [size * tokens[1]])
+        found = statistics(setting, setting.queries[0])
+        for place, proved in enumerate(proved_statistics(setting, setting.queries[0])):
+            away = np.linalg.norm(proved.mean.center[:, 0] - found.mean[place])
+            assert away <= proved.mean.radius <= 1e3 * size
+            assert proved.log_weight.contains(float(found.log_weight[place]))

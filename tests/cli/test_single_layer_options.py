@@ -14,7 +14,7 @@ from promptlimits.errors import UserError
 
 def saved(here: Path, **change: np.ndarray) -> Path:
     parts = {part: np.eye(2) for part in ("query", "key", "value", "output")} | change
-    tensors = {f"heads.0.{part}": array for part, array in parts.items()}
+    tensors: dict[str, np.ndarray] = {f"heads.0.{part}": array for part, array in parts.items()}
     tensors |= {
         "w1": np.zeros((0, 2)),
         "b1": np.zeros(0),
@@ -71,7 +71,7 @@ def test_pairs_that_may_mean_something_else_are_refused(
 
 def test_a_layer_of_width_0_is_refused(tmp_path: Path) -> None:
     parts = ("query", "key", "value", "output")
-    tensors = {f"heads.0.{part}": np.zeros((0, 0)) for part in parts}
+    tensors: dict[str, np.ndarray] = {f"heads.0.{part}": np.zeros((0, 0)) for part in parts}
     tensors["heads.0.query"] = tensors["heads.0.key"] = np.zeros((2, 0))
     tensors |= {
         "w1": np.zeros((0, 0)),

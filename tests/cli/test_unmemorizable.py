@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from promptlimits.cli.single_layer_options import layer_from
 from promptlimits.lipschitz.weights import random_weights
 from promptlimits.models.paper_files import save_transformer
 from promptlimits.models.transformer import from_weights
+from promptlimits.single_layer.prompt_length_data import outputs_behind
 
 Call = Callable[..., Any]
 RANDOM = ["--random-layer", "d=9,h=2,seed=3,f=12"]
@@ -154,6 +157,35 @@ def test_data_of_which_nothing_is_proved_are_not_written(
     call: Call, here: Path, arguments: list[str]
 ) -> None:
     call("unmemorizable", *arguments, "--out", "data.json").says(1, "nothing is proved of the data")
+    assert not (here / "data.json").exists()
+
+
+@pytest.mark.parametrize("pairs", [[], ["--pairs", "5"]])
+def test_a_lora_change_learns_what_no_prompt_does(call: Call, pairs: list[str]) -> None:
+    text = call("unmemorizable", *RANDOM, *pairs, "--lora").out
+    told = json.loads(call("unmemorizable", *RANDOM, *pairs, "--lora", "--json").out)
+    change, count = told["lora"], len(told["queries"])
+    assert change["numbers"] == (count + 1) * 9 + 2 * count
+    assert f"a LoRA change of the MLP by {change['numbers']} numbers answers them all" in text
+    assert change["largest_error_measured"] < 1e-8
+    # The change is made again from the file alone, and run.
+    layer = layer_from("d=9,h=2,seed=3,f=12", None)[0]
+    w1, b1, w2 = layer.w1.copy(), layer.b1.copy(), layer.w2.copy()
+    scales = np.array(change["scales"])
+    w1[:count] += np.outer(scales, change["direction"])
+    b1[:count] -= scales * np.array(change["thresholds"])
+    w2[:, :count] = change["columns"]
+    queries = tuple(np.array(query).T for query in told["queries"])
+    changed = replace(layer, w1=w1, b1=b1, w2=w2)
+    got = outputs_behind(changed, queries, np.zeros((9, 0)))
+    assert got == pytest.approx(np.array(told["answers"]), abs=1e-8)
+    before = outputs_behind(layer, queries, np.zeros((9, 0)))
+    assert np.abs(before - np.array(told["answers"])).max() > 0.1
+
+
+def test_lora_needs_a_neuron_for_each_pair(call: Call, here: Path) -> None:
+    ended = call("unmemorizable", "--random-layer", "d=9", "--lora", "--out", "data.json")
+    ended.says(2, "hidden neurons must be at least as many as the 2 pairs, got 0")
     assert not (here / "data.json").exists()
 
 

@@ -144,7 +144,8 @@ def test_every_assumption_is_named_when_it_fails() -> None:
         unmemorizable_pair(skew, generator)
     with pytest.raises(UserError, match="x_0 must have the shape"):
         unmemorizable_pair(layer, generator, shared_token=np.ones(5))
-    eta = np.linalg.solve(value_maps(layer)[0].T, head.key.T @ (head.query @ np.ones(6)))
+    seen = head.key.T @ (head.query @ np.ones(6))
+    eta: np.ndarray = np.linalg.solve(value_maps(layer)[0].T, seen)
     blind = [eta[None, :], np.eye(6)[:1]]
     with pytest.raises(UserError, match="the offsets t must leave two directions free"):
         unmemorizable_pair(layer, generator, shared_token=np.ones(6), preimages=blind)

@@ -22,6 +22,7 @@ from promptlimits.errors import UserError
 if TYPE_CHECKING:
     from promptlimits.lipschitz.weights import LayerWeights
     from promptlimits.single_layer.data_set import DataSet
+    from promptlimits.single_layer.lora import LoraUpdate
 
 _KINDS: Final = ("pair", "any", "length")
 _LENGTHS: Final = (1, 2, 4, 8)
@@ -41,6 +42,14 @@ def unmemorizable(
     pairs: Annotated[
         str | None, typer.Option("--pairs", metavar="N", help="Pairs of --kind length.")
     ] = None,
+    lora: Annotated[
+        bool,
+        typer.Option(
+            "--lora",
+            help="Also construct a LoRA change of the MLP that answers them all, and run it; the "
+            "MLP needs a hidden neuron for each pair.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the data set, as JSON.")
     ] = None,
@@ -59,6 +68,9 @@ def unmemorizable(
     chosen = _kind(kind, pairs, layer)
     data = _data(layer, chosen, pairs, seed)
     record = data.to_json() | {"kind": chosen}
+    update = _lora(layer, data, seed) if lora else None
+    if update is not None:
+        record["lora"] = update.to_json()
     if out is not None:
         write_text("--out", out, as_text(record) + "\n")
     if plot is not None:
@@ -68,6 +80,11 @@ def unmemorizable(
         return
     for line in _lines(layer, data, chosen):
         typer.echo(line)
+    if update is not None:
+        typer.echo(
+            f"  found: a LoRA change of the MLP by {update.numbers:,} numbers answers them all, "
+            f"with a largest error of {update.error:.3g}, measured on the changed layer"
+        )
     if out is not None:
         typer.echo(f"Written: {out}")
 
@@ -100,6 +117,14 @@ def _data(layer: LayerWeights, kind: str, pairs: str | None, seed: int) -> DataS
     if kind == "pair":
         return unmemorizable_pair(layer, generator)
     return unmemorizable_set(layer, generator)
+
+
+def _lora(layer: LayerWeights, data: DataSet, seed: int) -> LoraUpdate:
+    import numpy as np
+
+    from promptlimits.single_layer.lora import lora_update
+
+    return lora_update(layer, data, np.random.default_rng(seed))
 
 
 def _lines(layer: LayerWeights, data: DataSet, kind: str) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Final
 
 import numpy as np
 
+from promptlimits._typing import JsonObject
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import LayerWeights, exact_array
 from promptlimits.single_layer.data_set import DataSet
@@ -59,6 +60,20 @@ class LoraUpdate:
         """How many numbers were trained: (n + 1) d + 2 n."""
         parts = (self.direction, self.thresholds, self.scales, self.columns)
         return sum(part.size for part in parts)
+
+    def to_json(self) -> JsonObject:
+        """As plain JSON: enough to make the change again, and what was measured."""
+        count = len(self.scales)
+        return {
+            "change": f"W_1[:{count}] += outer(scales, direction), b_1[:{count}] -= scales * "
+            f"thresholds, W_2[:, :{count}] = columns",
+            "direction": self.direction.tolist(),
+            "thresholds": self.thresholds.tolist(),
+            "scales": self.scales.tolist(),
+            "columns": self.columns.tolist(),
+            "numbers": self.numbers,
+            "largest_error_measured": self.error,
+        }
 
 
 def lora_update(layer: LayerWeights, data: DataSet, generator: np.random.Generator) -> LoraUpdate:

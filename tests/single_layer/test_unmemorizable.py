@@ -357,6 +357,8 @@ def test_a_data_set_survives_json() -> None:
         ({"queries": [[[1, True]]], "answers": [[1, 2]]}, "lists of numbers, got True"),
         ({"queries": [[[1, 2]]], "answers": [[1, False]]}, "lists of numbers, got False"),
         ({"queries": [[[1, 2]]], "answers": [[1, None]]}, "lists of numbers, got None"),
+        ({"queries": [[[1, {"a": 2}]]], "answers": [[1, 2]]}, "lists of numbers, got an object"),
+        ({"queries": json.loads("[" * 700 + "]" * 700), "answers": [[1, 2]]}, "lists of numbers"),
         ({"queries": [[[1, 1e101]]], "answers": [[1, 2]]}, "at most 1e100 in size"),
         ({"queries": [[[1, 2]]], "answers": [[-1e308, 2]]}, "at most 1e100 in size"),
     ],

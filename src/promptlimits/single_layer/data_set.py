@@ -110,8 +110,13 @@ def _tokens(name: str, values: Any, dim: int, remedy: str) -> Floats:
 
 def _not_a_number(values: Any) -> str | None:
     """What stands in nested lists besides numbers, in words; None if nothing."""
-    if isinstance(values, list):
-        return next((found for each in values if (found := _not_a_number(each))), None)
-    if isinstance(values, bool) or not isinstance(values, int | float):
-        return f"{values!r:.40}"
+    left = [values]
+    while left:  # no recursion: a file may nest lists as deep as it likes
+        one = left.pop()
+        if isinstance(one, list):
+            left.extend(reversed(one))
+        elif isinstance(one, dict):
+            return "an object"
+        elif isinstance(one, bool) or not isinstance(one, int | float):
+            return f"{one!r:.40}"
     return None

@@ -55,16 +55,14 @@ def test_training_reaches_the_oracle_of_free_heads(shape: tuple[int, int, int, i
         value, limit = value_and_limit(setting, targets, generator, most_boxes=20_000)
         assert limit > Fraction(value.found) * (1 - Fraction(1, 100))
         trained, _ = train_prompt(
-            setting, targets, tokens=shape[1], generator=generator, starts=3, steps=60
+            setting, targets, tokens=shape[1], generator=generator, starts=6, steps=100
         )
         assert Fraction(trained) >= limit * (1 - Fraction(1, 10**12))
-        assert value.prompt is not None
-        assert value.achieved is not None
         assert value.attained
-        assert value.achieved == pytest.approx(value.found, rel=1e-6)
-        assert Fraction(value.achieved) >= limit * (1 - Fraction(1, 10**12))
-        close += trained <= value.found * (1 + 1e-6)
-    assert close >= 2
+        assert value.found == pytest.approx(value.relaxation, rel=1e-6)
+        assert Fraction(value.found) >= limit * (1 - Fraction(1, 10**12))
+        close += trained <= value.found * (1 + 1e-4)
+    assert close >= 5
 
 
 # 50 layers whose statistics are not free, trained as long: 20 s in all.
@@ -79,11 +77,11 @@ def test_training_never_passes_the_limit_of_full_heads(shape: tuple[int, int, in
                 setting, targets, tokens=tokens, generator=generator, starts=2, steps=60
             )
             assert Fraction(trained) >= limit * (1 - Fraction(1, 10**12))
-            assert trained >= value.found * (1 - 1e-9)
-        if not rank_condition(setting):
-            assert value.prompt is None
-            assert not value.attained
-            assert "lower limit" in value.why
+            assert trained >= value.relaxation * (1 - 1e-9)
+        errors = attend(setting, value.prompt) - targets
+        assert value.found == pytest.approx((errors**2).sum(), rel=1e-12)
+        if not rank_condition(setting) and not value.attained:
+            assert "perhaps no" in value.why
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 2, 2), (6, 1, 6, 3), (16, 1, 4, 4)])
@@ -164,9 +162,8 @@ def test_the_largest_error_has_a_prompt_and_a_limit(shape: tuple[int, int, int, 
         setting, targets, generator = draw(*shape, seed)
         value = oracle_value(setting, targets, objective="largest error", generator=generator)
         proof = certify_value(setting, targets, value, tolerance=1e-4, most_boxes=2000)
-        assert value.prompt is not None
         errors = np.linalg.norm(attend(setting, value.prompt) - targets, axis=1)
-        assert errors.max() == pytest.approx(value.achieved)
+        assert errors.max() == pytest.approx(value.found)
         assert proof.lower <= Fraction(errors.max()) ** 2
         assert proof.least_error <= value.found
         # Never below what the sum of squares proves, by more than the tolerance.
@@ -195,7 +192,8 @@ def test_the_limit_scales_with_the_layer_and_holds_for_any_weights() -> None:
 def test_fewer_queries_than_free_heads_are_fitted() -> None:
     setting, targets, generator = draw(4, 2, 4, 2, 0)
     value = oracle_value(setting, targets, generator=generator)
-    assert value.found < 1e-9
+    assert value.relaxation < 1e-9
+    assert value.found > 1  # but no such prompt is known
     assert certify_value(setting, targets, value).lower == 0
 
 
@@ -231,6 +229,8 @@ def test_results_are_json() -> None:
     record = json.loads(json.dumps([value.to_json(), proof.to_json()]))
     assert record[0]["found"] == value.found
     assert Fraction(record[1]["lower"]) == proof.lower
+    assert record[0]["relaxation"] == value.relaxation
+    assert np.array(record[0]["prompt"]).shape == (6, record[0]["prompt_tokens"])
     assert record[1]["optimal_within"] == 1e-6
 
 
@@ -241,7 +241,7 @@ def test_layers_without_a_construction_say_so() -> None:
     turned = SharedQuery(layer=setting.layer, queries=setting.queries, rotary_base=100.0)
     for case, word in ((normalised, "bounded"), (turned, "rotary")):
         value = oracle_value(case, targets, generator=generator)
-        assert value.prompt is None
+        assert value.prompt.shape == (6, 0)
         assert not value.attained
         assert word in value.why
         proof = certify_value(case, targets, value, tolerance=1e-3)

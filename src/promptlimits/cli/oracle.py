@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -25,12 +24,21 @@ from promptlimits.errors import UserError
 if TYPE_CHECKING:
     from promptlimits._typing import JsonObject
     from promptlimits.lipschitz.weights import LayerWeights
+    from promptlimits.single_layer.oracle_certificate import Objective
     from promptlimits.single_layer.setting import Floats, SharedQuery
 
 _LENGTHS: Final = (1, 2, 3, 4, 8)
 _STARTS: Final = 8
 _MOST_QUERIES: Final = 64
+_MOST_TOKENS: Final = 10_000
 _ROUNDING: Final = 1e-12
+_CLOSED: Final = 0.01
+"""Gap to the proof up to which a prompt is called one that attains the optimum."""
+
+_OBJECTIVES: Final[tuple[tuple[str, Objective], ...]] = (
+    ("sum_of_squares", "sum of squares"),
+    ("largest", "largest error"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,25 +65,36 @@ def oracle(
         str | None,
         typer.Option("--k", metavar="K", help="So many random pairs instead of a file."),
     ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens",
+            metavar="M",
+            help="Also the least sum of squares of prompts of M tokens, for one head whose values "
+            "determine its scores.",
+        ),
+    ] = None,
     plot: Plot = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the search and of --k.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """The least error of any prompt, of any length, on one layer: found, proved, and shown.
+    """The least error of any prompt, of any length, on one layer: found and proved.
 
     Errors are of attention's output before the MLP, against the offsets that the answers stand
-    for. Found is the best of many starts over all
-    that prompts can make of attention; proved is a limit below which no prompt of any length
-    goes; shown is a prompt, with its error measured on the layer.
+    for. Found is the error of an actual prompt, measured on the layer; proved is a limit
+    below which no prompt of any length goes; relaxed is the estimated least error over all
+    statistics of attention, which no prompt need reach.
     """
     import numpy as np
 
     if seed < 0:
         raise UserError("--seed", "be 0 or more", got=seed, remedy="leave it out for 0")
+    length = None if tokens is None else count("--tokens", tokens)
     layer, _ = layer_from(random_layer, weights)
     case = _case(layer, pairs, random_pairs, seed)
     generator = np.random.default_rng(seed)
-    record = _record(case, generator)
+    of_length = None if length is None else _of_length(case, length)
+    record = _record(case, generator) | {"of_length": of_length}
     if plot is not None:
         write_text("--plot", plot, _drawing(case, record, generator))
     if as_json:
@@ -123,8 +142,6 @@ def _require_few(number: int) -> None:
 
 def _record(case: _Case, generator: Any) -> JsonObject:
     from promptlimits.single_layer.error_floor import contraction
-    from promptlimits.single_layer.oracle_certificate import certify_oracle
-    from promptlimits.single_layer.oracle_value import oracle_value
     from promptlimits.single_layer.reachable import reach
     from promptlimits.single_layer.unmemorizable import down
 
@@ -141,28 +158,39 @@ def _record(case: _Case, generator: Any) -> JsonObject:
         "offsets_meet_answers_to": case.error,
         "preimages_unique": case.unique,
     }
-    for name, objective in (("sum_of_squares", "sum of squares"), ("largest", "largest error")):
-        whole = objective == "sum of squares"
-        value = oracle_value(
-            case.setting,
-            case.targets,
-            objective="sum of squares" if whole else "largest error",
-            generator=generator,
-        )
-        proof = certify_oracle(
-            case.setting,
-            case.targets,
-            found=value.dual_value,
-            objective="sum of squares" if whole else "largest error",
-            scale=None if whole else value.dual_scale,
-        )
-        lower = down(max(proof.lower, Fraction(0))) if whole else proof.least_error
-        # Below rounding a relative gap says nothing.
-        gap = max(1 - lower / value.found, 0.0) if value.found > _ROUNDING else 0.0
-        record[name] = (
-            value.to_json() | {"proved": lower, "gap": gap} | {"certificate": proof.to_json()}
-        )
+    for name, objective in _OBJECTIVES:
+        record[name] = _one(case, objective, generator)
     return record
+
+
+def _one(case: _Case, objective: Objective, generator: Any) -> JsonObject:
+    from promptlimits.single_layer.oracle_value import certify_value, oracle_value
+    from promptlimits.single_layer.unmemorizable import down
+
+    value = oracle_value(case.setting, case.targets, objective=objective, generator=generator)
+    proof = certify_value(case.setting, case.targets, value)
+    lower = max(down(proof.lower), 0.0) if objective == "sum of squares" else proof.least_error
+    # Below rounding a relative gap says nothing.
+    gap = max(1 - lower / value.found, 0.0) if value.found > _ROUNDING else 0.0
+    return value.to_json() | {
+        "proved": lower,
+        "gap": gap,
+        "attained": value.attained and gap <= _CLOSED,
+        "certificate": proof.to_json(),
+    }
+
+
+def _of_length(case: _Case, tokens: int) -> JsonObject:
+    from promptlimits.single_layer.oracle_length import best_of_length
+
+    if tokens > _MOST_TOKENS:
+        raise UserError("--tokens", f"be at most {_MOST_TOKENS:,}", got=tokens, remedy="give fewer")
+    best = best_of_length(case.setting, case.targets, tokens=tokens)
+    return {
+        "tokens": tokens,
+        "found": best.achieved,
+        "prompt": None if best.prompt is None else best.prompt.tolist(),
+    }
 
 
 def _lines(record: Any) -> list[str]:
@@ -173,24 +201,37 @@ def _lines(record: Any) -> list[str]:
             f"{record['ambient_dimension']} numbers"
         )
     ]
-    for name, heading in (("sum_of_squares", "sum of squares"), ("largest", "largest error")):
-        each = record[name]
-        lines.append(f"{heading}, before the MLP")
-        lines.append(f"  found    {each['found']:.9g}, the least over all that prompts can do")
+    for name, heading in _OBJECTIVES:
+        lines += [f"{heading}, before the MLP", *_lines_of(record[name])]
+    if record["of_length"] is not None:
+        each = record["of_length"]
         lines.append(
-            f"  proved   {each['proved']:.9g}, no prompt of any length goes below it "
-            f"(gap {each['gap']:.1e})"
+            f"sum of squares of prompts of length {each['tokens']}: {each['found']:.9g} found, "
+            "by an actual prompt"
         )
-        if each["achieved"] is None:
-            lines.append(f"  no prompt shown: {each['why']}")
-        else:
-            tokens = len(each["prompt"][0])
-            lines.append(
-                f"  shown    {each['achieved']:.9g} by a prompt of {tokens} "
-                f"token{'s' if tokens > 1 else ''}: {each['why']}"
-            )
     if not record["preimages_unique"]:
         lines.append("the MLP is not proved one to one: other pre-images of the answers may exist")
+    return lines
+
+
+def _lines_of(each: Any) -> list[str]:
+    tokens = each["prompt_tokens"]
+    plural = "" if tokens == 1 else "s"
+    lines = [
+        f"  found    {each['found']:.9g}, by an actual prompt of {tokens} token{plural}",
+        (
+            f"  proved   {each['proved']:.9g}, no prompt of any length goes below it "
+            f"(gap {each['gap']:.1e})"
+        ),
+    ]
+    if not each["attained"]:
+        lines.append(
+            f"  relaxed  {each['relaxation']:.9g}, estimated infimum over statistics, perhaps no "
+            "prompt's"
+        )
+        if each["gap"] > _CLOSED:
+            lines.append("  the bracket is open: better prompts may exist")
+    lines.append(f"  {each['why']}")
     return lines
 
 

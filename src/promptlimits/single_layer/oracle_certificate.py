@@ -34,6 +34,7 @@ from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import exact_array
 from promptlimits.single_layer.oracle_boxes import box_limits
 from promptlimits.single_layer.oracle_inputs import exact_inputs
+from promptlimits.single_layer.oracle_merge import distance_from_ranges, merged
 from promptlimits.single_layer.oracle_one_head import one_head_limit
 from promptlimits.single_layer.oracle_parts import Part, split
 from promptlimits.single_layer.oracle_problem import oracle_problem
@@ -45,6 +46,11 @@ TOLERANCE: Final = 1e-6
 MOST_BOXES: Final = 40_000
 MOST_SECONDS: Final = 5.0
 _BATCH: Final = 256
+_BATCH_NUMBERS: Final = 2**22
+"""Boxes of large problems are taken so few at a time that their arrays stay about as small."""
+
+_NEGLIGIBLE: Final = 1e-24
+"""Limits this far below the sum of squared targets are not sought."""
 
 _LEAST_SIDE: Final = 2.0**-44
 """Sides are halved down to this, so that ends and centres of boxes stay exact doubles."""
@@ -145,14 +151,18 @@ def certify_oracle(
     oracle_problem(setting, targets)  # refuses what doubles cannot hold
     inputs = exact_inputs(setting, targets)
     goal = max(found if aim is None else min(aim, found), 0.0) * float(total)
+    few, joined, constant = merged(setting, inputs, roots)
+    size = float((roots[:, None] ** 2 * np.asarray(targets) ** 2).sum())
+    # Errors whose squares are below rounding are as good as 0: proving more would never end.
+    aim_at = goal * (1 - tolerance) - float(constant) - _NEGLIGIBLE * size
+    stop = begin + float(require_positive("most_seconds", most_seconds))
     if len(inputs.bases) == 1:
-        lower, boxes = one_head_limit(
-            inputs, roots, found=goal, tolerance=tolerance, most_boxes=most_boxes
-        )
+        lower, boxes = one_head_limit(few, joined, aim=aim_at, most_boxes=most_boxes, stop=stop)
+    elif len(joined) == 1:
+        lower, boxes = Fraction(joined[0]) ** 2 * distance_from_ranges(setting.layer, few), 1
     else:
-        stop = begin + require_positive("most_seconds", most_seconds)
-        lower, boxes = _branch(split(inputs, roots), goal * (1 - tolerance), most_boxes, stop)
-    lower /= total
+        lower, boxes = _branch(split(few, joined), aim_at, most_boxes, stop)
+    lower = (lower + constant) / total
     gap = (found - float(lower)) / found if found > 0 else 0.0
     return OracleCertificate(
         objective=objective,
@@ -180,7 +190,7 @@ def _branch(parts: list[Part], aim: float, most_boxes: int, stop: float) -> tupl
     """Halve the boxes with the least limits until all reach the aim."""
     if not parts:
         return Fraction(0), 0
-    heads = parts[0].near.heads
+    heads, batch = parts[0].near.heads, _batch(parts)
     low, high = np.zeros((1, heads)), np.ones((1, heads))
     limit, bend = box_limits(parts, low, high)
     least, seen = math.inf, 1
@@ -191,7 +201,7 @@ def _branch(parts: list[Part], aim: float, most_boxes: int, stop: float) -> tupl
         if not len(limit) or seen >= most_boxes or time.perf_counter() > stop:
             break
         order = np.argsort(limit)
-        chosen, kept = order[:_BATCH], order[_BATCH:]
+        chosen, kept = order[:batch], order[batch:]
         below, above = _halved(low[chosen], high[chosen], bend[chosen])
         fresh, turns = box_limits(parts, below, above)
         # A half is no worse than the whole.
@@ -200,6 +210,16 @@ def _branch(parts: list[Part], aim: float, most_boxes: int, stop: float) -> tupl
         low, high = np.concatenate([low[kept], below]), np.concatenate([high[kept], above])
         limit, bend = np.concatenate([limit[kept], fresh]), np.concatenate([bend[kept], turns])
     return max(Fraction(float(min(least, limit.min(initial=math.inf)))), Fraction(0)), seen
+
+
+def _batch(parts: list[Part]) -> int:
+    """How many boxes to halve at once."""
+    numbers = max(
+        part.excess.shape[0] * part.near.heads**2 * part.targets.shape[1]
+        + len(part.near.blocks) ** 2
+        for part in parts
+    )
+    return int(min(max(_BATCH_NUMBERS // numbers, 1), _BATCH))
 
 
 def _halved(low: Floats, high: Floats, bend: Floats) -> tuple[Floats, Floats]:

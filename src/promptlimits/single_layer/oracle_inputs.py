@@ -21,6 +21,7 @@ import numpy as np
 from flint import arb, arb_mat
 
 from promptlimits.bound import working_precision
+from promptlimits.errors import RunFailed
 from promptlimits.lipschitz.weights import Array, HeadWeights, exact_array
 from promptlimits.single_layer.interval_boxes import Balls
 from promptlimits.single_layer.reachable import value_ranks
@@ -28,6 +29,9 @@ from promptlimits.single_layer.setting import Floats, SharedQuery
 
 PRECISION: Final = 192
 """Bits for the constants: bases of condition up to 1e30 still come out of full precision."""
+
+RANK_CUT: Final = 1e-10
+"""Singular values of V below this share of the largest are noise to doubles."""
 
 Vector = list[arb]
 
@@ -47,6 +51,12 @@ class ExactInputs:
     means: list[list[Vector]]
     excess: list[list[arb]]
     bases: list[list[Vector]]
+
+
+def float_rank(value: Floats) -> int:
+    """How many singular values of a matrix doubles tell from 0."""
+    sizes = np.linalg.svd(value, compute_uv=False)
+    return int((sizes > RANK_CUT * max(sizes[0], 1e-300)).sum())
 
 
 def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
@@ -160,16 +170,57 @@ def _turned(key: Vector, steps: int, base: float | None) -> Vector:
     return first + second
 
 
+def exact_range(head: HeadWeights, rank: int) -> Floats:
+    """An orthonormal basis of the range of W_o W_v, taken before any rounding of the product.
+
+    Args:
+        head: The head.
+        rank: Its exact rank.
+
+    Returns:
+        (d, r).
+
+    Raises:
+        RunFailed: The range is closer to one of lower rank than 192 bits resolve.
+    """
+    with working_precision(PRECISION):
+        balls = ball_array(_range(head, rank), head.dim)
+    if not np.isfinite(balls.mid + balls.rad).all():
+        raise RunFailed(
+            "the range of a head's values nearly collapses",
+            remedy="drop values far below the others",
+        )
+    return np.ascontiguousarray(balls.mid.T)
+
+
 def _range(head: HeadWeights, rank: int) -> list[Vector]:
     """Orthonormal vectors that span the range of W_o W_v exactly."""
     if rank == head.dim:
         return unit_vectors(head.dim)
     product = _matrix(head.output) * _matrix(head.value)
     approximate = np.asarray(head.output @ head.value)
+    if float_rank(approximate) < rank:
+        return orthonormalised(_pivot_columns(product, rank))
     columns = [
         [product[r, c] for r in range(head.dim)] for c in independent_columns(approximate, rank)
     ]
     return orthonormalised(columns)
+
+
+def _pivot_columns(product: arb_mat, count: int) -> list[Vector]:
+    """Columns picked greedily in balls, each the longest left beside the span of those before."""
+    whole = [[product[r, c] for r in range(product.nrows())] for c in range(product.ncols())]
+    left, chosen = list(whole), []
+    for _ in range(count):
+        sizes = [float(dot(column, column).mid()) for column in left]
+        best = int(np.argmax(sizes))
+        chosen.append(whole[best])
+        unit = orthonormalised([left[best]])[0]
+        left = [
+            [x - along * u for x, u in zip(column, unit, strict=True)]
+            for column, along in ((column, dot(column, unit)) for column in left)
+        ]
+    return chosen
 
 
 def unit_vectors(dim: int) -> list[Vector]:
@@ -218,7 +269,12 @@ def ball_array(vectors: Sequence[Vector], width: int) -> Balls:
 
 
 def fraction_of(number: arb) -> Fraction:
-    """The lower end of a ball as an exact dyadic number."""
+    """The lower end of a ball as an exact dyadic number; RunFailed if it is none."""
+    if not number.is_finite():
+        raise RunFailed(
+            "the layer's numbers leave the range that the proof resolves",
+            remedy="scale the weights or tokens down",
+        )
     mantissa, exponent = map(int, number.lower().man_exp())
     power = Fraction(2) ** exponent
     return mantissa * power

@@ -46,6 +46,7 @@ GRID: Final = 4001
 DEPENDENT: Final = 1e-8
 """c counts as V^T eta if what is left of it is below this share of it."""
 
+_NUMBERS: Final = 2**23
 _LEAST_ENTROPY: Final = 1e-7
 """A witness keeps its entropy this far above 0, where it is not 0 by choice."""
 
@@ -56,11 +57,12 @@ class LengthOptimum:
 
     Attributes:
         tokens: m_p, or None for any length.
-        found: sum_j |u_j - x_0 - t_j|^2 at the optimum.
+        found: sum_j c_j^2 |u_j - x_0 - t_j|^2 at the optimum.
         log_weight: log Z there.
         mean: A there, (d,).
         prompt: A prompt that attains or approaches it; None for any length.
-        achieved: Its sum of squared errors, evaluated on the prompt itself; None without it.
+        achieved: Its (weighted) sum of squared errors, evaluated on the prompt itself; None
+            without it.
     """
 
     tokens: int | None
@@ -87,7 +89,11 @@ def score_covector(setting: SharedQuery) -> Floats | None:
 
 
 def best_of_length(
-    setting: SharedQuery, targets: Floats, *, tokens: int | None = None
+    setting: SharedQuery,
+    targets: Floats,
+    *,
+    tokens: int | None = None,
+    scale: Floats | None = None,
 ) -> LengthOptimum:
     """The least error that prompts of a given length reach, one head.
 
@@ -95,6 +101,7 @@ def best_of_length(
         setting: A layer with one head whose scores its values determine, and its queries.
         targets: Wanted outputs of attention, (k, d).
         tokens: m_p, or None for the infimum over all lengths.
+        scale: c_j, roots of weights of the squares, above 0; 1 each by default.
 
     Returns:
         The optimum found.
@@ -119,6 +126,14 @@ def best_of_length(
     if tokens is not None:
         require_positive_int("the number of prompt tokens", tokens)
     problem = oracle_problem(setting, targets)
+    weighted = problem if scale is None else problem.weighted(scale)
+    return _best(setting, weighted, targets, eta, tokens)
+
+
+def _best(
+    setting: SharedQuery, problem: Problem, targets: Floats, eta: Floats, tokens: int | None
+) -> LengthOptimum:
+    roots = problem.scale[:, None]
     room = np.inf if tokens is None else float(np.log(tokens))
     best = _search(problem, eta, room)
     value, mean = _slab(problem, eta, room, np.array([best]))
@@ -129,7 +144,7 @@ def best_of_length(
         here = _slab(problem, eta, room, np.array([inside]))[1][0]
         log = float(problem.log_least[0] + np.log1p(-inside) - np.log(inside))
         tried = _witness(setting, eta, here, log, tokens or 1)
-        error = float(((attend(setting, tried) - targets) ** 2).sum())
+        error = float(((roots * (attend(setting, tried) - targets)) ** 2).sum())
         if achieved is None or error < achieved:
             prompt, achieved = tried, error
     return LengthOptimum(
@@ -146,8 +161,9 @@ def _slab(problem: Problem, eta: Floats, room: float, points: Floats) -> tuple[F
     """Least value and its A for each v, (N,) and (N, d)."""
     v = points[:, None]
     excess, means, basis = problem.excess[:, 0], problem.means[:, 0], problem.bases[0]
-    share = 1 / (1 + excess * v)
-    fixed = problem.targets - ((1 + excess) * v * share)[..., None] * means
+    own = 1 / (1 + excess * v)
+    fixed = problem.targets - ((1 + excess) * v * own)[..., None] * means
+    share = problem.scale * own
     weight = (share**2).sum(axis=1)
     free = np.einsum("bk,bkd->bd", share, fixed) @ basis @ basis.T / weight[:, None]
     mean = free / (1 - v)
@@ -161,7 +177,9 @@ def _slab(problem: Problem, eta: Floats, room: float, points: Floats) -> tuple[F
 
 def _search(problem: Problem, eta: Floats, room: float) -> float:
     """A grid even in log Z, refined around its best points."""
-    logit = np.linspace(-30, 30, GRID)
+    # Fewer points for large problems, whose arrays would not fit.
+    count = max(min(GRID, _NUMBERS // problem.targets.size), 41)
+    logit = np.linspace(-30, 30, count)
     best = logit[_slab(problem, eta, room, 1 / (1 + np.exp(logit)))[0].argmin()]
     width = logit[1] - logit[0]
     while width > 1e-13 * max(abs(best), 1.0):

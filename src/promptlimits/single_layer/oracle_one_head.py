@@ -18,6 +18,7 @@ is within the tolerance of a value found. No limit on the prompt enters anywhere
 from __future__ import annotations
 
 import heapq
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -43,16 +44,16 @@ class _Products:
 
 
 def one_head_limit(
-    inputs: ExactInputs, scale: Floats, *, found: float, tolerance: float, most_boxes: int
+    inputs: ExactInputs, scale: Floats, *, aim: float, most_boxes: int, stop: float
 ) -> tuple[Fraction, int]:
     """A proved lower limit on the least weighted sum of squares of one head.
 
     Args:
         inputs: Of a layer with one head.
         scale: c_j, read as exact.
-        found: A value found, at which branching aims; any number is sound.
-        tolerance: Relative gap to stop at.
+        aim: Branching ends once this much is proved; any number is sound.
         most_boxes: Stop after as many.
+        stop: Stop at this reading of `time.perf_counter`.
 
     Returns:
         The limit, at least 0, and how many boxes were looked at.
@@ -61,7 +62,7 @@ def one_head_limit(
     with working_precision(PRECISION):
         try:
             ctx.cap = _ORDER
-            return _branch(_products(inputs, scale), found * (1 - tolerance), most_boxes)
+            return _branch(_products(inputs, scale), aim, most_boxes, stop)
         finally:
             ctx.cap = before
 
@@ -101,12 +102,16 @@ def _series(products: _Products, at: arb) -> arb_series:
     return total - square / norm
 
 
-def _branch(products: _Products, target: float, most_boxes: int) -> tuple[Fraction, int]:
+def _branch(
+    products: _Products, target: float, most_boxes: int, stop: float
+) -> tuple[Fraction, int]:
+    if target <= 0:
+        return Fraction(0), 0
     aim, seen = arb(target), 1
     first = (arb(0), arb(1))
     heap = [(0.0, 0, *first, arb(0))]
     done: list[arb] = []
-    while heap and seen < most_boxes:
+    while heap and seen < most_boxes and time.perf_counter() < stop:
         _, _, low, high, _ = heapq.heappop(heap)
         limit = _limit(products, low, high)
         if limit >= aim:

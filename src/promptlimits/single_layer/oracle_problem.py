@@ -32,18 +32,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.errors import RunFailed
-from promptlimits.lipschitz.weights import exact_array
+from promptlimits.errors import RunFailed, UserError
+from promptlimits.lipschitz.weights import HeadWeights, exact_array
+from promptlimits.single_layer.oracle_inputs import exact_range, float_rank
+from promptlimits.single_layer.reachable import value_ranks
 from promptlimits.single_layer.setting import (
     Floats,
     SharedQuery,
     Statistics,
     query_statistics,
-    value_maps,
 )
 
-RANK_CUT: Final = 1e-10
-"""Singular values of V below this share of the largest count as zero."""
+LARGEST: Final = 1e100
+"""Weights, tokens, targets and values of attention are below this in size."""
 
 NORMAL_CUT: Final = 1e-12
 """Eigenvalues of the normal matrix below this share of the largest count as zero."""
@@ -126,11 +127,66 @@ class LocalModel:
     curvature: Floats
 
 
-def orthonormal_range(value: Floats) -> Floats:
-    """An orthonormal basis of the range of a value map, (d, r); (d, d) identity if it is all."""
-    left, sizes, _ = np.linalg.svd(value)
-    rank = int((sizes > RANK_CUT * max(sizes[0], 1e-300)).sum())
-    return np.eye(len(value)) if rank == len(value) else np.asarray(left[:, :rank])
+def orthonormal_range(head: HeadWeights, rank: int) -> Floats:
+    """An orthonormal basis of the range of V = W_o W_v.
+
+    Args:
+        head: The head.
+        rank: Its exact rank (`reachable.value_ranks`).
+
+    Returns:
+        (d, r); the identity if r = d.
+    """
+    if rank == head.dim:
+        return np.eye(head.dim)
+    value = np.asarray(head.output @ head.value)
+    # Directions that V barely writes are lost in the rounding of the product.
+    if float_rank(value) < rank:
+        return exact_range(head, rank)
+    return np.asarray(np.linalg.svd(value)[0][:, :rank])
+
+
+def require_usable(setting: SharedQuery, targets: Floats) -> Floats:
+    """Refuse what doubles cannot hold.
+
+    Args:
+        setting: The layer and its queries.
+        targets: Wanted outputs of attention, (k, d).
+
+    Returns:
+        The targets, checked.
+
+    Raises:
+        UserError: The targets have another shape or are not finite, a head has no rows, or
+            numbers are beyond 1e100.
+    """
+    wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
+    parts = [
+        array
+        for head in setting.layer.heads
+        for array in (head.query, head.key, head.value, head.output)
+    ]
+    if not setting.layer.heads or not all(array.size for array in parts):
+        raise UserError(
+            "the layer",
+            "have heads of at least one row each",
+            got="a weight without entries",
+            remedy="leave out heads that do nothing",
+        )
+    for name, arrays in (
+        ("weights", parts),
+        ("tokens", setting.queries),
+        ("targets", [wanted]),
+    ):
+        size = max(float(np.abs(array).max()) for array in arrays)
+        if size > LARGEST:
+            raise UserError(
+                f"the {name}",
+                "be at most 1e100 in size",
+                got=f"{size:.3g}",
+                remedy="scale the data down: squares must stay within doubles",
+            )
+    return wanted
 
 
 def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
@@ -144,11 +200,18 @@ def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
         The problem, with equal weights 1.
 
     Raises:
-        UserError: The targets have another shape or are not finite.
-        RunFailed: The queries' weights differ by more than doubles allow.
+        UserError: As `require_usable`.
+        RunFailed: The queries' scores or means leave the range of doubles, or their weights
+            differ by more than doubles allow.
     """
-    wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
-    own = query_statistics(setting)
+    wanted = require_usable(setting, targets)
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = query_statistics(setting)
+    if not (np.abs(own.log_weight) < LARGEST).all() or not (np.abs(own.mean) < LARGEST).all():
+        raise RunFailed(
+            "attention's scores or values on the queries leave the range of doubles",
+            remedy="scale the weights or tokens down",
+        )
     least = own.log_weight.min(axis=0)
     spread_of_logs = float((own.log_weight - least).max())
     if spread_of_logs > WIDEST:
@@ -161,7 +224,10 @@ def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
         means=own.mean,
         excess=np.expm1(own.log_weight - least),
         scale=np.ones(setting.count),
-        bases=tuple(orthonormal_range(value) for value in value_maps(setting.layer)),
+        bases=tuple(
+            orthonormal_range(head, rank)
+            for head, rank in zip(setting.layer.heads, value_ranks(setting.layer), strict=True)
+        ),
         log_least=least,
     )
 
@@ -196,15 +262,14 @@ def local_model(problem: Problem, points: Floats) -> LocalModel:
         "bki,kim->bkm", (1 + excess) * points[:, None, :] * share, problem.means
     )
     whitening, regular = _whitening(problem, carried)
-    inverse = whitening @ whitening.swapaxes(1, 2)
     right = gather(problem, np.einsum("bki,bkm->bim", carried, fixed))
-    solution = (inverse @ right[..., None])[..., 0]
+    solution = _solved(whitening, right[:, None])[:, 0]
     held = spread(problem, solution)
     residual = fixed - np.einsum("bki,bim->bkm", carried, held)
     own = (share**2)[..., None] * (
         (1 + excess)[..., None] * problem.means - (scale * excess)[..., None] * held[:, None]
     )
-    motion = _motion(problem, carried, share, own, residual, inverse)
+    motion = _motion(problem, carried, share, own, residual, whitening)
     turned = carried[:, :, :, None, None] * spread(problem, motion).swapaxes(1, 2)[:, None]
     for i in range(problem.heads):
         turned[:, :, i, i] += own[:, :, i]
@@ -227,6 +292,9 @@ def _whitening(problem: Problem, carried: Floats) -> tuple[Floats, NDArray[np.bo
     blocks = problem.blocks
     joined = np.concatenate(problem.bases, axis=1)
     products = np.einsum("bki,bkl->bil", carried, carried)
+    if problem.heads == 1:
+        # The basis is orthonormal: N is a multiple of the identity.
+        return np.eye(len(blocks)) / np.sqrt(products), np.ones(len(products), dtype=np.bool_)
     normal = products[:, blocks[:, None], blocks] * (joined.T @ joined)
     sizes, vectors = np.linalg.eigh(normal)
     kept = sizes > NORMAL_CUT * sizes[:, -1:]
@@ -235,14 +303,24 @@ def _whitening(problem: Problem, carried: Floats) -> tuple[Floats, NDArray[np.bo
 
 
 def _motion(
-    problem: Problem, carried: Floats, share: Floats, own: Floats, residual: Floats, inverse: Floats
+    problem: Problem,
+    carried: Floats,
+    share: Floats,
+    own: Floats,
+    residual: Floats,
+    whitening: Floats,
 ) -> Floats:
     """The derivative of the minimiser: S^T q stays 0 to first order."""
     pulled = np.einsum("bki,bklm->blim", carried, own)
     own_pull = np.einsum("bki,bkm->bim", carried * problem.excess * share, residual)
     for i in range(problem.heads):
         pulled[:, i, i] += own_pull[:, i]
-    return -(gather(problem, pulled) @ inverse)
+    return -_solved(whitening, gather(problem, pulled))
+
+
+def _solved(whitening: Floats, rows: Floats) -> Floats:
+    """N^-1 on rows (N, p, n)."""
+    return np.asarray((rows @ whitening) @ whitening.swapaxes(1, 2))
 
 
 def prompt_statistics(problem: Problem, point: Floats, solution: Floats) -> Statistics:

@@ -2,11 +2,16 @@
 
 What it finds is a point of the cube, so an upper limit on the infimum (up to rounding) and
 nothing more; `oracle_certificate` says how far below it the infimum can be.
+
+Large problems are searched in fewer dimensions where that changes nothing (`_reduced`), from
+fewer starts, and all within a budget of seconds; the first steps are always taken.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+import time
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +24,14 @@ STEPS: Final = 60
 STARTS_PER_HEAD: Final = 24
 LAWSON_ROUNDS: Final = 60
 LAWSON_STARTS: Final = 4
+MOST_SECONDS: Final = 2.5
+"""Seconds after which a search takes no further step."""
+
+_NUMBERS: Final = 2**23
+"""Starts of large problems are so few that their arrays hold about as many numbers."""
+
+_WORK: Final = 3e7
+"""The cubes of their coordinates, for which eigenvalues are taken, add up to about this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,23 +56,57 @@ class Found:
         return float((self.scale**2 * self.squares).sum())
 
 
-def starting_points(heads: int, generator: np.random.Generator) -> Floats:
+def starting_points(problem: Problem, generator: np.random.Generator) -> Floats:
     """Uniform points, points close to the faces, and the corners of few heads."""
+    heads = problem.heads
     count = STARTS_PER_HEAD * heads
     uniform = generator.random((count, heads))
     close = 1 / (1 + np.exp(-4 * generator.standard_normal((count, heads))))
     corners = np.indices((2,) * min(heads, 4)).reshape(min(heads, 4), -1).T.astype(np.float64)
     padded = np.pad(corners, ((0, 0), (0, heads - corners.shape[1])), constant_values=0.5)
-    return np.concatenate([uniform, close, padded])
+    every = np.concatenate([uniform, close, padded])
+    queries, coordinates = len(problem.scale), len(problem.blocks)
+    width = problem.targets.shape[1]
+    numbers = queries * heads**2 * width + coordinates**2
+    most = max(min(_NUMBERS // numbers, int(_WORK / max(coordinates, 1) ** 3)), 4)
+    return every if len(every) <= most else generator.permutation(every)[:most]
 
 
-def descend(problem: Problem, points: Floats, steps: int = STEPS) -> tuple[Floats, LocalModel]:
+def _reduced(problem: Problem) -> Problem:
+    """The same f in fewer dimensions: one head, or heads that all write everywhere.
+
+    The best W lies in the span of what the ranges see of targets and means; what lies beside
+    the range of one head is a sum of its own.
+    """
+    basis = problem.bases[0]
+    width = len(basis)
+    if problem.heads > 1 and any(one.shape[1] < width for one in problem.bases):
+        return problem
+    vectors = np.concatenate([problem.targets, problem.means.reshape(-1, width)])
+    if len(vectors) * 2 >= width:
+        return problem
+    # Directions in coordinates of the range, so that none leaves it.
+    inside = basis @ np.linalg.svd(vectors @ basis, full_matrices=False)[2].T
+    rest = (vectors - vectors @ inside @ inside.T).T
+    left, sizes, _ = np.linalg.svd(rest, full_matrices=False)
+    beside = left[:, sizes > 1e-12 * float(np.linalg.norm(vectors))]
+    frame, size = np.concatenate([inside, beside], axis=1), inside.shape[1]
+    bases = tuple(np.eye(frame.shape[1])[:, :size] for _ in problem.bases)
+    return replace(
+        problem, targets=problem.targets @ frame, means=problem.means @ frame, bases=bases
+    )
+
+
+def descend(
+    problem: Problem, points: Floats, steps: int = STEPS, *, stop: float = math.inf
+) -> tuple[Floats, LocalModel]:
     """Run Newton's method from every point, keeping to the cube.
 
     Args:
         problem: The problem.
         points: (N, h) starts.
         steps: Most iterations.
+        stop: Take no step after this reading of `time.perf_counter`.
 
     Returns:
         Where each start ended, (N, h), and the models there.
@@ -67,6 +114,8 @@ def descend(problem: Problem, points: Floats, steps: int = STEPS) -> tuple[Float
     model = local_model(problem, points)
     trust = np.full(len(points), 1e-3)
     for _ in range(steps):
+        if time.perf_counter() > stop:
+            break
         moved = np.clip(points + _newton_step(points, model, trust), 0.0, 1.0)
         tried = local_model(problem, moved)
         better = tried.value < model.value
@@ -102,18 +151,28 @@ def _chosen(better: NDArray[np.bool_], new: LocalModel, old: LocalModel) -> Loca
     return LocalModel(**picked)
 
 
-def least_sum(problem: Problem, generator: np.random.Generator) -> Found:
+def least_sum(
+    problem: Problem, generator: np.random.Generator, *, most_seconds: float = MOST_SECONDS
+) -> Found:
     """The least weighted sum of squares found.
 
     Args:
         problem: The problem, with its weights.
         generator: Source of starting points.
+        most_seconds: Budget of the search.
 
     Returns:
         The best of all starts.
     """
-    ends, model = descend(problem, starting_points(problem.heads, generator))
-    return _found(problem, ends, model, int(model.value.argmin()))
+    stop = time.perf_counter() + most_seconds
+    small = _reduced(problem)
+    ends, model = descend(small, starting_points(small, generator), stop=stop)
+    return _at(problem, ends[int(model.value.argmin())])
+
+
+def _at(problem: Problem, point: Floats) -> Found:
+    """What a point gives in the whole problem."""
+    return _found(problem, point[None], local_model(problem, point[None]), 0)
 
 
 def _found(problem: Problem, ends: Floats, model: LocalModel, best: int) -> Found:
@@ -125,7 +184,9 @@ def _found(problem: Problem, ends: Floats, model: LocalModel, best: int) -> Foun
     )
 
 
-def least_largest(problem: Problem, generator: np.random.Generator) -> tuple[Found, Found]:
+def least_largest(
+    problem: Problem, generator: np.random.Generator, *, most_seconds: float = MOST_SECONDS
+) -> tuple[Found, Found]:
     """The least largest error found, and the weights that support a lower limit best.
 
     Lawson's method: a weighted sum is minimised, then each weight grows with its error. For
@@ -135,28 +196,47 @@ def least_largest(problem: Problem, generator: np.random.Generator) -> tuple[Fou
     Args:
         problem: The problem with weights 1.
         generator: Source of starting points.
+        most_seconds: Budget of the search.
 
     Returns:
         The point with the least max_j error found, and the point and weights (of sum 1) whose
         least weighted sum found is greatest.
     """
-    ends, model = descend(problem, starting_points(problem.heads, generator))
+    stop = time.perf_counter() + most_seconds
+    small = _reduced(problem)
+    half = time.perf_counter() + most_seconds / 2
+    ends, model = descend(small, starting_points(small, generator), stop=half)
     order = np.argsort(model.value)[:LAWSON_STARTS]
-    best = _found(problem, ends, model, int(order[0]))
+    best = _found(small, ends, model, int(order[0]))
     duals: list[Found] = []
     for start in order:
-        weights, point = np.full(len(problem.scale), 1 / len(problem.scale)), ends[start][None]
-        for _ in range(LAWSON_ROUNDS):
-            weighted = problem.weighted(np.sqrt(weights))
-            point, model = descend(weighted, point, steps=8)
-            found = _found(weighted, point, model, 0)
-            best = min(best, found, key=lambda one: one.squares.max())
-            grown = weights * np.sqrt(found.squares)
-            if not grown.sum() > 0:
-                break
-            weights = np.maximum(grown / grown.sum(), 1e-12)
-            weights /= weights.sum()
-        dual = least_sum(problem.weighted(np.sqrt(weights)), generator)
-        best = min(best, dual, key=lambda one: one.squares.max())
+        near, weights = _lawson(small, ends[start], best, stop)
+        left = max(stop - time.perf_counter(), 0.0)
+        weighted = small.weighted(np.sqrt(weights))
+        again = starting_points(weighted, generator)
+        points = np.concatenate([near.point[None], again])
+        ended, there = descend(weighted, points, stop=time.perf_counter() + left)
+        dual = _found(weighted, ended, there, int(there.value.argmin()))
+        best = min(best, near, dual, key=lambda one: one.squares.max())
         duals.append(dual)
-    return best, max(duals, key=lambda one: one.value)
+        if time.perf_counter() > stop:
+            break
+    dual = max(duals, key=lambda one: one.value)
+    whole = [_at(problem.weighted(one.scale), one.point) for one in (best, dual)]
+    return whole[0], whole[1]
+
+
+def _lawson(problem: Problem, start: Floats, best: Found, stop: float) -> tuple[Found, Floats]:
+    """The least largest error on the way from a start, and the weights where it ended."""
+    weights, point = np.full(len(problem.scale), 1 / len(problem.scale)), start[None]
+    for _ in range(LAWSON_ROUNDS):
+        weighted = problem.weighted(np.sqrt(weights))
+        point, model = descend(weighted, point, steps=8, stop=stop)
+        found = _found(weighted, point, model, 0)
+        best = min(best, found, key=lambda one: one.squares.max())
+        grown = weights * np.sqrt(found.squares)
+        if not grown.sum() > 0 or time.perf_counter() > stop:
+            break
+        weights = np.maximum(grown / grown.sum(), 1e-12)
+        weights /= weights.sum()
+    return best, weights

@@ -1,17 +1,21 @@
-"""The least error found over all prompts of all lengths, with a prompt that shows it.
+"""The least error found over all prompts of all lengths, with the prompt that has it.
 
 The minimum over v in [0, 1]^h is searched from many starts (`oracle_search`); the minimum over W
-is exact. What is found is an upper limit on the infimum over statistics (A, Z). Whether a prompt
-has those statistics is another matter, decided here and said in the result:
+is exact. Its value, the **relaxation**, estimates the infimum over statistics (A, Z), which need
+not be those of a prompt:
 
-- where [V_g; c_1; ..; c_h] has rank rank(V_g) + h for every g, h tokens do (`realise`);
+- where [V_g; c_1; ..; c_h] has rank rank(V_g) + h for every g, h tokens have them (`realise`);
 - for one head whose values determine its scores, entropy limits them (`oracle_length`);
 - for several such heads Jensen's inequality does, log Z^i >= c_i.q_g for all pairs with
-  V_g q_g = A^g, so the oracle is a lower limit that need not be reached; likewise behind a
-  normalisation, whose tokens are bounded.
+  V_g q_g = A^g; likewise tokens behind a normalisation are bounded.
 
-Optima at infinity: if v_i is 0 or 1, or W grows without limit where heads degenerate, no prompt
-attains the infimum, and the best of a sequence of ever longer tokens is given.
+So **found** is said only of an actual prompt's error, measured on the layer: of h tokens, of the
+best prompts of one head, of trained ones (`oracle_witness`), or of no tokens at all, whichever is
+least. It can lie well above the relaxation where statistics are not free.
+
+Optima at infinity: if v_i is 0 or 1, or W grows without limit where heads degenerate, the search
+ended on a face, and prompts may come close to its value without having it. v = 1 with W = 0 is
+the empty prompt and no such case.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from promptlimits.single_layer.oracle_certificate import (
     OracleCertificate,
     certify_oracle,
 )
+from promptlimits.single_layer.oracle_inputs import float_rank
 from promptlimits.single_layer.oracle_problem import (
     Problem,
     local_model,
@@ -38,14 +43,30 @@ from promptlimits.single_layer.oracle_problem import (
     prompt_statistics,
 )
 from promptlimits.single_layer.oracle_search import Found, least_largest, least_sum
+from promptlimits.single_layer.oracle_witness import empty_prompt, prompts_of_bound_heads
+from promptlimits.single_layer.reachable import value_ranks
 from promptlimits.single_layer.realise import rank_condition, realise
-from promptlimits.single_layer.setting import Floats, SharedQuery, Statistics, attend
+from promptlimits.single_layer.setting import (
+    Floats,
+    SharedQuery,
+    Statistics,
+    attend,
+    value_maps,
+)
 
 ATTAINED: Final = 1e-6
-"""Relative agreement of a prompt's error with the value found, to call it attained."""
+"""Relative agreement of a prompt's error with the relaxation, to call it attained."""
 
 FACE: Final = 1e-9
 """v within this of 0 or 1 counts as 0 or 1."""
+
+ROUNDING: Final = 1e-12
+"""Share of the largest target below which errors are rounding."""
+
+LOST: Final = (
+    "doubles see a lower rank of some head's values than the exact one: digits are lost, and "
+    "better prompts may have been missed"
+)
 
 LARGE: Final = 1e5
 """Values A this much longer than targets and means count as infinite."""
@@ -53,34 +74,35 @@ LARGE: Final = 1e5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OracleValue:
-    """The least error found over all statistics (A, Z), and what a prompt makes of it.
+    """The least error found, of an actual prompt, beside the relaxation over statistics (A, Z).
 
     Attributes:
         objective: "sum of squares", or "largest error" (not squared).
-        found: The value: an upper limit on the infimum up to rounding, not proved least.
-        errors: |u_j - x_0 - t_j| for each query, (k,).
-        point: v, (h,).
+        relaxation: The least value found over all statistics: an estimate of an infimum that no
+            prompt need reach.
+        found: The objective evaluated on `prompt`.
+        prompt: The best of the prompts tried, (d, m_p); m_p = 0 for the empty prompt.
+        errors: |u_j - x_0 - t_j| for each query on that prompt, (k,).
+        point: v of the relaxation, (h,).
         dual_scale: Roots of the weights with which `certify_oracle` is best asked, (k,).
         dual_value: The least weighted sum of squares found with them: what to aim at.
-        statistics: (A, Z) of the prompt below, or of the optimum if there is no prompt and it
-            is not at infinity; else None.
-        prompt: Tokens (d, m_p) that attain or approach the value, or None.
-        achieved: The objective evaluated on the prompt itself, or None.
-        at_infinity: Whether v has an entry of 0 or 1, or A is unbounded.
-        attained: Whether the prompt's own error agrees with the value to 1e-6.
-        why: The reason, in words.
+        statistics: (A, Z) of the relaxation's optimum; None if the search ended on a face.
+        on_face: Whether that point has an entry of 0 or 1, or A is huge: numerically.
+        attained: Whether `found` agrees with the relaxation to 1e-6, in digits that doubles
+            hold. It says nothing of other optima: see `certify_value`.
+        why: What the prompt is, and what keeps it from the relaxation, in words.
     """
 
     objective: Objective
+    relaxation: float
     found: float
+    prompt: Floats
     errors: Floats
     point: Floats
     dual_scale: Floats
     dual_value: float
     statistics: Statistics | None
-    prompt: Floats | None
-    achieved: float | None
-    at_infinity: bool
+    on_face: bool
     attained: bool
     why: str
 
@@ -88,7 +110,10 @@ class OracleValue:
         """As plain JSON."""
         return {
             "objective": self.objective,
+            "relaxation": self.relaxation,
             "found": self.found,
+            "prompt": self.prompt.tolist(),
+            "prompt_tokens": self.prompt.shape[1],
             "errors": self.errors.tolist(),
             "point": self.point.tolist(),
             "dual_scale": self.dual_scale.tolist(),
@@ -99,12 +124,20 @@ class OracleValue:
                 "mean": self.statistics.mean.tolist(),
                 "log_weight": self.statistics.log_weight.tolist(),
             },
-            "prompt": None if self.prompt is None else self.prompt.tolist(),
-            "achieved": self.achieved,
-            "at_infinity": self.at_infinity,
+            "on_face": self.on_face,
             "attained": self.attained,
             "why": self.why,
         }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shown:
+    """A prompt that was tried."""
+
+    prompt: Floats
+    value: float
+    errors: Floats
+    inside: bool = False
 
 
 def oracle_value(
@@ -123,43 +156,56 @@ def oracle_value(
         generator: Source of starting points.
 
     Returns:
-        The value, and a prompt where one is known.
+        The relaxation, and the best prompt met.
 
     Raises:
-        UserError: The targets have another shape or are not finite.
+        UserError: The targets have another shape, or numbers are unusable.
+        RunFailed: Numbers leave the range of doubles.
     """
     problem = oracle_problem(setting, targets)
     if objective == "largest error":
         best, dual = least_largest(problem, generator)
     else:
         best = dual = least_sum(problem, generator)
-    value = _measure(objective, best.squares)
-    infinite = _at_infinity(problem, best)
-    why = _obstacle(setting)
-    wanted = None if infinite else prompt_statistics(problem, best.point, best.solution)
-    prompt, achieved = None, None
-    if why is None:
-        prompt, achieved, wanted = _shown(setting, targets, problem, best, objective)
-        attained = achieved is not None and achieved - value <= ATTAINED * value + 1e-12
-        why = _reason(infinite, attained)
-    else:
-        attained = False
-    errors = np.sqrt(best.squares)
-    if prompt is not None and achieved is not None and achieved < value:
-        value, errors = achieved, np.linalg.norm(attend(setting, prompt) - targets, axis=1)
+    empty = _measured(setting, targets, empty_prompt(setting), objective)
+    relaxation = min(_measure(objective, best.squares), empty.value)
+    if not np.isfinite(relaxation):
+        raise RunFailed(
+            "the search ended at numbers beyond doubles", remedy="scale weights or tokens down"
+        )
+    size = float(np.abs(targets).max(initial=0.0))
+    slack = ATTAINED * relaxation + ROUNDING * size ** (1 if objective == "largest error" else 2)
+    obstacle = _obstacle(setting)
+    tried = [empty]
+    if empty.value > relaxation + slack:
+        if obstacle is None:
+            tried += _realised(setting, targets, problem, best, objective)
+        elif setting.front is None and setting.rotary_base is None:
+            prompts = prompts_of_bound_heads(
+                setting, targets, generator, largest=objective == "largest error"
+            )
+            tried += [_measured(setting, targets, prompt, objective) for prompt in prompts]
+    shown = _chosen(tried, relaxation)
+    inside = shown.inside and shown.value <= relaxation + slack
+    on_face = shown is not empty and not inside and _on_face(problem, best)
+    relaxation = min(relaxation, shown.value)
+    lost = obstacle is None and _lost_digits(setting)
+    attained = shown.value <= relaxation + slack and not lost
     return OracleValue(
         objective=objective,
-        found=value,
-        errors=errors,
+        relaxation=relaxation,
+        found=shown.value,
+        prompt=shown.prompt,
+        errors=shown.errors,
         point=best.point,
         dual_scale=dual.scale,
         dual_value=dual.value,
-        statistics=wanted,
-        prompt=prompt,
-        achieved=achieved,
-        at_infinity=infinite,
+        statistics=None
+        if _on_face(problem, best)
+        else prompt_statistics(problem, best.point, best.solution),
+        on_face=on_face,
         attained=attained,
-        why=why,
+        why=LOST if lost else _reason(shown, obstacle, on_face=on_face, attained=attained),
     )
 
 
@@ -177,7 +223,7 @@ def certify_value(
     Args:
         setting: As given to `oracle_value`.
         targets: As given to `oracle_value`.
-        value: Its result.
+        value: Its result; the gap is that to `found`, a prompt's error.
         tolerance: Relative gap to stop at.
         most_boxes: Stop after about as many boxes.
         most_seconds: Stop after about as long.
@@ -195,7 +241,7 @@ def certify_value(
         found=value.found**2 if largest else value.found,
         objective=value.objective,
         scale=value.dual_scale,
-        aim=value.dual_value / float((value.dual_scale**2).sum()) if largest else None,
+        aim=value.dual_value / float((value.dual_scale**2).sum()) if largest else value.relaxation,
         tolerance=tolerance,
         most_boxes=most_boxes,
         most_seconds=most_seconds,
@@ -206,48 +252,92 @@ def _measure(objective: Objective, squares: Floats) -> float:
     return float(squares.sum() if objective == "sum of squares" else np.sqrt(squares.max()))
 
 
-def _at_infinity(problem: Problem, found: Found) -> bool:
-    on_face = ((found.point < FACE) | (found.point > 1 - FACE)).any()
+def _measured(
+    setting: SharedQuery,
+    targets: Floats,
+    prompt: Floats,
+    objective: Objective,
+    *,
+    inside: bool = False,
+) -> _Shown:
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = ((attend(setting, prompt) - targets) ** 2).sum(axis=1)
+    value = _measure(objective, squares)
+    return _Shown(
+        prompt=prompt,
+        value=value if np.isfinite(value) else np.inf,
+        errors=np.sqrt(squares),
+        inside=inside,
+    )
+
+
+def _chosen(tried: list[_Shown], relaxation: float) -> _Shown:
+    """The least error; among errors that agree to 1e-12, the first, as it is least extreme."""
+    least = min(one.value for one in tried)
+    return next(one for one in tried if one.value <= least + 1e-12 * relaxation)
+
+
+def _on_face(problem: Problem, found: Found) -> bool:
+    point, solution = found.point, np.abs(found.solution)
     size = np.abs(problem.targets).max() + np.abs(problem.means).max()
-    return bool(on_face or np.abs(found.solution).max(initial=0.0) > LARGE * size)
+    silent = np.array(
+        [
+            solution[problem.blocks == i].max(initial=0.0) <= FACE * size
+            for i in range(problem.heads)
+        ]
+    )
+    faces = (point < FACE) | ((point > 1 - FACE) & ~silent)
+    return bool(faces.any() or solution.max(initial=0.0) > LARGE * size)
 
 
 def _obstacle(setting: SharedQuery) -> str | None:
-    """Why no prompt is constructed, or None if h tokens realise everything."""
+    """Why statistics are not free, or None if h tokens realise them all."""
     if setting.front is not None:
-        return "normalised tokens are bounded: the value is a lower limit, perhaps not reached"
+        return "normalised tokens are bounded, and no prompt is constructed"
     if setting.rotary_base is not None:
-        return "prompts under rotary positions are not constructed: the value is a lower limit"
+        return "prompts under rotary positions are not constructed"
     if rank_condition(setting):
         return None
     if len(setting.layer.heads) == 1:
         return (
-            "the head's values determine its scores, and entropy limits (A, Z): the value is a "
-            "lower limit; best_of_length has the least error of each length"
+            "the head's values and scores depend on each other, and entropy limits (A, Z): the "
+            "relaxation is perhaps no prompt's"
         )
     return (
         "values of some head determine scores: by Jensen's inequality not all (A, Z) are a "
-        "prompt's, and the value is a lower limit, perhaps not reached"
+        "prompt's, the relaxation perhaps none's"
     )
 
 
-def _reason(infinite: bool, attained: bool) -> str:
-    if infinite and attained:
-        return "the optimum lies at infinity; this prompt comes within 1e-6 of it"
-    if infinite:
-        return "the optimum lies at infinity; this prompt is the closest of those tried"
+def _lost_digits(setting: SharedQuery) -> bool:
+    """Whether doubles see a lower rank of some V than the exact one."""
+    ranks = value_ranks(setting.layer)
+    return any(
+        float_rank(value) < rank
+        for value, rank in zip(value_maps(setting.layer), ranks, strict=True)
+    )
+
+
+def _reason(shown: _Shown, obstacle: str | None, *, on_face: bool, attained: bool) -> str:
+    if shown.prompt.shape[1] == 0 and attained:
+        return "no tokens at all do as well as the best statistics found"
+    if obstacle is not None:
+        return obstacle
+    if on_face:
+        close = "comes within 1e-6 of it" if attained else "is the closest of those tried"
+        return f"the search ended on a face (numerically); this prompt {close}"
     if attained:
-        return "h tokens have the optimal statistics"
-    return "h tokens have the optimal statistics, but doubles lose digits on the way"
+        return "h tokens have the best statistics found"
+    return "h tokens have the best statistics found, but doubles lose digits on the way"
 
 
-def _shown(
+def _realised(
     setting: SharedQuery, targets: Floats, problem: Problem, best: Found, objective: Objective
-) -> tuple[Floats | None, float | None, Statistics | None]:
-    """The best prompt among those for points pulled away from the cube's faces."""
+) -> list[_Shown]:
+    """Prompts of h tokens for points pulled away from the cube's faces, by less and less."""
     weighted = problem.weighted(best.scale)
-    shown: tuple[Floats | None, float | None, Statistics | None] = (None, None, None)
-    for exponent in (14, 12, 10, 9, 8, 7, 6, 5, 4, 3):
+    shown = []
+    for exponent in (1, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14):
         inside = np.clip(best.point, 10.0**-exponent, 1 - 10.0**-exponent)
         model = local_model(weighted, inside[None])
         wanted = prompt_statistics(problem, inside, model.solution[0])
@@ -255,8 +345,5 @@ def _shown(
             prompt = realise(setting, wanted).prompt
         except (RunFailed, np.linalg.LinAlgError):
             continue
-        errors = attend(setting, prompt) - targets
-        achieved = _measure(objective, (errors**2).sum(axis=1))
-        if np.isfinite(achieved) and (shown[1] is None or achieved < shown[1]):
-            shown = prompt, achieved, wanted
+        shown.append(_measured(setting, targets, prompt, objective, inside=exponent == 1))
     return shown

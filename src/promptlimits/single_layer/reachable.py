@@ -29,6 +29,7 @@ min(d m_p, k min(d, sum_i rank(V_i)), R) at generic points of generic layers (`j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -93,6 +94,7 @@ def exact_rank(matrix: Array) -> int:
     return int(_whole(matrix).rank()) if matrix.size else 0
 
 
+@lru_cache(maxsize=8)  # asked for at every step of a search; layers are compared by identity
 def value_ranks(layer: LayerWeights) -> tuple[int, ...]:
     """Exact ranks of V_i = W_o^i W_v^i.
 
@@ -115,6 +117,42 @@ def _product_rank(left: Array, right: Array) -> int:
         # An injective W_o, or a surjective W_v, keeps the rank of the other factor.
         return min(left_rank, right_rank)
     return int((_whole(left) * _whole(right)).rank())
+
+
+def stacked_ranks(layer: LayerWeights, token: Array) -> tuple[int, ...]:
+    """Exact ranks of [V_g; c_1; ..; c_h], c_i = W_k^T W_q x_0, for each head g.
+
+    Args:
+        layer: The layer.
+        token: x_0, (d,), read as exact.
+
+    Returns:
+        One rank for each head.
+    """
+    asked = _whole(token[:, None])
+    scores = [
+        (_whole(head.key.T) * (_whole(head.query) * asked)).transpose().tolist()[0]
+        for head in layer.heads
+    ]
+    values = [_whole(head.output) * _whole(head.value) for head in layer.heads]
+    return tuple(int(fmpz_mat(value.tolist() + scores).rank()) for value in values)
+
+
+def joint_rank(layer: LayerWeights) -> int:
+    """The exact dimension of the sum of the ranges of all V_i.
+
+    Args:
+        layer: The layer.
+
+    Returns:
+        The rank of [V_1, .., V_h].
+    """
+    rows = [
+        row
+        for head in layer.heads
+        for row in (_whole(head.output) * _whole(head.value)).transpose().tolist()
+    ]
+    return int(fmpz_mat(rows).rank())
 
 
 def _whole(matrix: Array) -> fmpz_mat:

@@ -20,26 +20,26 @@ token n times spares them a log n. The tokens of least length are taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
 from promptlimits._checks import require_positive_int
 from promptlimits.errors import RunFailed
+from promptlimits.lipschitz.weights import HeadWeights
+from promptlimits.single_layer.oracle_problem import orthonormal_range
+from promptlimits.single_layer.reachable import stacked_ranks, value_ranks
 from promptlimits.single_layer.setting import (
     Floats,
     SharedQuery,
     Statistics,
     score_vectors,
     statistics,
-    value_maps,
 )
 
 SEPARATION: Final = 25.0
 """T lies this far below every log Z: foreign tokens then weigh less than e^-25."""
-
-CONDITION: Final = 1e-10
-"""Singular values below this share of the largest count as zero."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,8 +58,11 @@ class Realisation:
     longest_token: float
 
 
+@lru_cache(maxsize=8)  # asked for with every prompt tried; settings are compared by identity
 def rank_condition(setting: SharedQuery) -> bool:
-    """Whether [V_g; c_1; ..; c_h] has rank rank(V_g) + h for every head (numerically).
+    """Whether [V_g; c_1; ..; c_h] has rank rank(V_g) + h for every head.
+
+    Judged exactly, by integer matrices; x_0 as a normalisation in front leaves it, rounded.
 
     Args:
         setting: The layer and its queries.
@@ -67,11 +70,12 @@ def rank_condition(setting: SharedQuery) -> bool:
     Returns:
         Whether every (A, Z) is realised by h tokens.
     """
-    scores = score_vectors(setting)
-    return all(
-        _rank(np.concatenate([value, scores])) == _rank(value) + len(scores)
-        for value in value_maps(setting.layer)
-    )
+    heads = len(setting.layer.heads)
+    wanted = [rank + heads for rank in value_ranks(setting.layer)]
+    if max(wanted) > setting.layer.dim:
+        return False
+    token = setting.seen(setting.token[:, None])[:, 0]
+    return list(stacked_ranks(setting.layer, token)) == wanted
 
 
 def realise(setting: SharedQuery, wanted: Statistics, *, copies: int = 1) -> Realisation:
@@ -113,30 +117,33 @@ def realise(setting: SharedQuery, wanted: Statistics, *, copies: int = 1) -> Rea
 
 def _tokens(setting: SharedQuery, wanted: Statistics, copies: int) -> Floats:
     """The h tokens as columns, by one linear solve in coordinates of the ranges."""
-    scores, maps = score_vectors(setting), value_maps(setting.layer)
-    heads = len(maps)
+    scores = score_vectors(setting)
+    heads = len(scores)
     low = float(wanted.log_weight.min()) - SEPARATION
     # z_i = Z^i - (h - 1) e^low, all as logarithms; the difference is below e^-25 of Z^i.
     own = wanted.log_weight + np.log1p(-(heads - 1) * np.exp(low - wanted.log_weight))
-    bases = [_range(value) for value in maps]
+    ranks = value_ranks(setting.layer)
+    bases = [
+        orthonormal_range(head, rank) for head, rank in zip(setting.layer.heads, ranks, strict=True)
+    ]
     inverses, constants = [], []
-    for g, (value, basis) in enumerate(zip(maps, bases, strict=True)):
+    for g, (head, basis) in enumerate(zip(setting.layer.heads, bases, strict=True)):
         scored = np.full(heads, low)
         scored[g] = own[g]
-        stacked = np.linalg.pinv(np.concatenate([basis.T @ value, scores]), rcond=CONDITION)
+        stacked = _right_inverse(np.concatenate([_seen(head, basis), scores]))
         inverses.append(stacked[:, : basis.shape[1]])
         constants.append(stacked[:, basis.shape[1] :] @ (scored - np.log(copies)))
     sizes = [basis.shape[1] for basis in bases]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     system, right = np.eye(starts[-1]), np.zeros(starts[-1])
-    for i, (value, basis) in enumerate(zip(maps, bases, strict=True)):
+    for i, basis in enumerate(bases):
         rows = slice(starts[i], starts[i + 1])
         system[rows, rows] *= np.exp(own[i] - wanted.log_weight[i])
         right[rows] = basis.T @ wanted.mean[i]
         foreign = np.exp(low - wanted.log_weight[i])
         for g in range(heads):
             if g != i:
-                seen = basis.T @ value
+                seen = _seen(setting.layer.heads[i], basis)
                 system[rows, starts[g] : starts[g + 1]] += foreign * (seen @ inverses[g])
                 right[rows] -= foreign * (seen @ constants[g])
     solved = np.linalg.solve(system, right)
@@ -144,12 +151,12 @@ def _tokens(setting: SharedQuery, wanted: Statistics, copies: int) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _range(value: Floats) -> Floats:
-    """An orthonormal basis of the range of a value map, (d, r)."""
-    left, sizes, _ = np.linalg.svd(value)
-    return np.asarray(left[:, : int((sizes > CONDITION * max(sizes[0], 1e-300)).sum())])
+def _seen(head: HeadWeights, basis: Floats) -> Floats:
+    """B^T V, multiplied in the order that keeps small rows."""
+    return np.asarray((basis.T @ head.output) @ head.value)
 
 
-def _rank(matrix: Floats) -> int:
-    sizes = np.linalg.svd(matrix, compute_uv=False)
-    return int((sizes > CONDITION * max(sizes[0], 1e-300)).sum())
+def _right_inverse(rows: Floats) -> Floats:
+    """The right inverse of least norm of independent rows, however different their lengths."""
+    size = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
+    return np.asarray(np.linalg.pinv(rows / size[:, None], rcond=1e-13) / size)

@@ -31,6 +31,7 @@ _LENGTHS: Final = (1, 2, 3, 4, 8)
 _STARTS: Final = 8
 _MOST_QUERIES: Final = 64
 _MOST_TOKENS: Final = 10_000
+_PROOF_SECONDS: Final = 4.0
 _ROUNDING: Final = 1e-12
 _CLOSED: Final = 0.01
 """Gap to the proof up to which a prompt is called one that attains the optimum."""
@@ -168,7 +169,7 @@ def _one(case: _Case, objective: Objective, generator: Any) -> JsonObject:
     from promptlimits.single_layer.unmemorizable import down
 
     value = oracle_value(case.setting, case.targets, objective=objective, generator=generator)
-    proof = certify_value(case.setting, case.targets, value)
+    proof = certify_value(case.setting, case.targets, value, most_seconds=_PROOF_SECONDS)
     lower = max(down(proof.lower), 0.0) if objective == "sum of squares" else proof.least_error
     # Below rounding a relative gap says nothing.
     gap = max(1 - lower / value.found, 0.0) if value.found > _ROUNDING else 0.0

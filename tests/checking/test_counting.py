@@ -8,7 +8,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -400,10 +399,9 @@ def test_the_name_of_a_known_format_is_not_lent(name: str) -> None:
 )
 def test_hostile_numbers_are_refused_at_once(change: dict[str, int]) -> None:
     record = with_input(certificate(), **change)
-    started = time.monotonic()
+    # Multiplied out, these would take longer than anyone waits: that the test ends is the test.
     with pytest.raises(RunFailed):
         check_counting(record)
-    assert time.monotonic() - started < 5
 
 
 def test_a_tie_of_astronomical_powers_is_decided() -> None:
@@ -422,9 +420,7 @@ def test_a_tie_of_astronomical_powers_is_decided() -> None:
 
 def test_long_selections_are_compared_by_their_logarithms() -> None:
     record = certificate(dim=64, prompt_tokens=100, answer_set_size=2, pool=4 * 10**5)
-    started = time.monotonic()
     check_counting(record)
-    assert time.monotonic() - started < 5
     for step in (-1, 1):
         with pytest.raises(RunFailed, match="the ceiling is"):
             check_counting(with_input(record, pairs=record["inputs"]["pairs"] + step))

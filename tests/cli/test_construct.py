@@ -85,20 +85,58 @@ def test_a_table(call: Call, here: Path) -> None:
         (["--function", "sin", "--eps", "0"], ["--eps must be a finite number above 0"]),
         (["--function", "sin", "--eps", "nan"], ["--eps must be a finite number above 0"]),
         (["--function", "sin", "--eps=-1"], ["--eps must be a finite number above 0"]),
-        (["--function", "sin", "--eps", "1e-9"], ["got 3,142,", "tokens"]),
-        (["--function", "sin", "--eps", "1e-7"], ["fits in", "which take"]),
+        (["--function", "sin", "--eps", "1e-9"], ["got 3,14", "tokens"]),
+        (["--function", "sin", "--eps", "1e-7"], ["fit in", "which take"]),
         (["--function", "sin", "--eps", "1e-99"], ["above what float64 resolves"]),
         (["--function", "tan"], ["--function must be one of sin, cos"]),
         ([], ["got neither"]),
         (["--function", "sin", "--table", "pairs.csv"], ["got both"]),
         (["--table", "pairs.csv"], ["line 2 must hold 2 finite numbers"]),
         (["--table", "nothing.csv"], ["--table must be a file of comma-separated numbers"]),
-        (["--function", "sin", "--lipschitz", "0.5"], ["a slope of", "between", "--lipschitz"]),
+        (
+            ["--function", "sin", "--lipschitz", "0.5"],
+            ["--lipschitz must be at least 1, the constant of sin"],
+        ),
         (["--function", "sin", "--plot", "no/where.svg"], ["--plot must be a file"]),
+        (["--function", "square", "--lipschitz", "1.1", "--eps", "0.5"], ["must be at least 2"]),
+        (["--function", "sin", "--lipschitz", "1e-400"], ["be from 1e-300 to 1e300"]),
+        (["--function", "sin", "--eps", "1e309"], ["--eps must be from 1e-300 to 1e300"]),
+        (["--function", "sin", "--tokens", "7"], ["--tokens must come with --table"]),
+        (["--function", "sin", "--exponent", "2"], ["--exponent must come with --table"]),
+        (["--table", "pairs.csv", "--exponent", "1/2"], ["be inf or a number from 1 to 1000"]),
     ],
 )
 def test_bad_input(call: Call, arguments: list[str], words: list[str]) -> None:
     call(*UNIVERSAL, *arguments).says(2, *words)
+
+
+def test_the_norm_of_a_table_is_named(call: Call, here: Path) -> None:
+    write_table(here / "a.csv", np.array([[0, 0, 0, 0], [1, 0, 0.5**0.5, 0]]))
+    table = (*UNIVERSAL, "--table", "a.csv", "--eps", "0.4", "--lipschitz", "1")
+    told = [json.loads(call(*table, *more, "--json").out) for more in ((), ("--exponent", "2"))]
+    assert [each["norm"] for each in told] == ["largest entry", "entrywise 2-norm"]
+    assert told[0]["bound"] < told[1]["bound"]
+    assert "the error in the largest entry is at most" in call(*table).out
+    assert "in the entrywise 2-norm" in call(*table, "--exponent", "2").out
+
+
+def test_no_run_for_a_drawing_that_cannot_be_written(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(construct, "_of_function")
+    call(*UNIVERSAL, "--function", "sin", "--plot", "no/where.svg").says(2, "there is no folder")
+
+
+def test_many_samples_show_progress(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(construct, "_MANY_SAMPLES", 50)
+    inputs = np.random.default_rng(0).random((60, 2))
+    write_table(here / "a.csv", np.hstack([inputs, inputs]))
+    ended = call(*UNIVERSAL, "--table", "a.csv", "--eps", "1/2", "--json")
+    assert ended.code == 0
+    assert "60 samples, compared pair by pair" in ended.err
+    assert "60 of 60 samples" in ended.err
 
 
 def test_a_table_that_is_too_steep(call: Call, here: Path) -> None:

@@ -90,6 +90,21 @@ def test_violations_are_named() -> None:
         sampled_prompt(samples_from(twice, name="s"), Fraction(1, 10))
 
 
+def test_reasons_for_extreme_numbers() -> None:
+    close = np.array([[0, 0], [1e-320, 1], [1, 1]])
+    with pytest.raises(UserError, match="s must have slopes that float64 holds"):
+        sampled_prompt(samples_from(close, name="s"), Fraction(1, 10))
+    with pytest.raises(UserError, match=r"hold numbers up to 1e\+300, got 1.7e\+308"):
+        samples_from(np.array([[0, -1.7e308], [1, 1.7e308]]), name="s")
+
+
+def test_gaps_of_small_units_do_not_vanish() -> None:
+    # Squares of such distances are 0 in float64.
+    rows = np.array([[0, 0, 0, 0], [1e-200, 1e-200, 1e-200, 0]])
+    sampled = sampled_prompt(samples_from(rows, name="s"), Fraction(1, 10**201), exponent=2)
+    assert sampled.gap >= 0.5e-200
+
+
 def test_a_constant_map() -> None:
     rows = np.array([[0.0, 2.0], [1.0, 2.0], [0.5, 2.0]])
     sampled = sampled_prompt(samples_from(rows, name="s"), Fraction(1, 10))

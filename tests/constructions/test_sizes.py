@@ -67,13 +67,52 @@ def test_three_stages_by_hand_and_as_built() -> None:
 
 
 def test_the_footnote() -> None:
-    """d = 768, C = 1, alpha = 2, eps = 30, two tokens: 10^640 suffice there, and 2 do here."""
+    """d = 768, C = 1, alpha = 2, eps = 30, two tokens: 10^640 suffice there; none is needed."""
     rows = rows_of(768, 2, eps="30")
     assert rows[HU].size("prompt tokens").log10 == pytest.approx(640.97, abs=0.01)
     assert rows[HU].size("hidden neurons of a layer").log10_log10 == pytest.approx(643.5, abs=0.1)
     # All inputs are within sqrt(1536)/2 < 30 of the middle: a constant answer is good enough.
     assert rows[TABLE].size("prompt tokens").exact == 2
-    assert rows[LEAST].size("prompt tokens").exact == 1
+    assert rows[LEAST].size("prompt tokens").exact == 0
+    assert rows[LEAST].notes[0].startswith("none is needed: the constant 1/2")
+
+
+@pytest.mark.parametrize(
+    ("dim", "p", "eps", "least"),
+    [
+        (1, 2, "1/2", 0),
+        (1, 2, "49/100", 1),
+        (4, 2, "1", 0),
+        (4, 2, "99/100", 1),
+        (4, 1, "2", 0),
+        (4, 1, "199/100", 1),
+        (1536, 2, "2000", 0),
+    ],
+)
+def test_a_prompt_is_needed_below_half_of_the_diameter_only(
+    dim: int, p: int, eps: str, least: int
+) -> None:
+    # The constants 0 and 1 are dim^(1/p) apart; the constant 1/2 is in the middle.
+    row = rows_of(dim, eps=eps, p=p)[LEAST]
+    assert row.size("prompt tokens").exact == least
+    assert row.name.startswith("Transformers as tame as the value table")
+    assert any("at every input" in note for note in row.notes)
+
+
+def test_weights_beyond_whole_numbers_are_those_of_all_stages_once() -> None:
+    # n = 81 tokens, 80 steps: the value map has n 80^n layers, beside which the others vanish.
+    row = rows_of()[STAGES]
+    value, weights = row.size("layers of the value map"), row.size("weights")
+    assert value.log10 is not None
+    per_layer = 8 * 2 + 4 * 5 + 2
+    assert weights.log10 == pytest.approx(value.log10 + math.log10(per_layer), abs=1e-9)
+    # One step: the quantiser, d n layers, has more than the value map, n.
+    row = rows_of(10**9, 10**9, eps="1000000000000")[STAGES]
+    assert row.size("layers of the value map").exact == 2 * 10**9
+    quantiser, weights = row.size("layers of the quantiser"), row.size("weights")
+    assert quantiser.log10 is not None
+    assert weights.log10 is not None
+    assert weights.log10 > quantiser.log10 + 9
 
 
 def test_the_net_of_the_circle_and_the_sphere() -> None:

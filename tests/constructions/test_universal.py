@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -121,11 +122,62 @@ def test_a_map_that_is_steeper_than_it_says_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "lipschitz", "eps"),
+    [("square", Fraction(11, 10), "1/2"), ("sin", Fraction(1, 10**400), "9/10")],
+)
+def test_too_small_a_constant_is_refused_where_cells_are_too_few_to_tell(
+    name: str, lipschitz: Fraction, eps: str
+) -> None:
+    with pytest.raises(UserError, match=rf"{name} must be Lipschitz with constant .* a slope of"):
+        universal_prompt(replace(BUILT_IN[name], lipschitz=lipschitz), Fraction(eps))
+
+
+def test_an_error_above_the_limit_is_no_result() -> None:
+    # Too narrow for the pairs that are compared.
+    def spike(inputs: np.ndarray) -> np.ndarray:
+        return np.maximum(0, 1 - 5_000 * np.abs(inputs - 0.6115))
+
+    real_map = RealMap(name="spike", function=spike, lipschitz=1)
+    built = universal_prompt(real_map, Fraction(1, 5))
+    with pytest.raises(UserError, match=r"spike must be .* got an error of 1 at 0"):
+        measure_error(built, points=4_001, generator=np.random.default_rng(0))
+
+
+def test_roundings_of_the_scales_are_in_the_limit() -> None:
+    def constant(inputs: np.ndarray) -> np.ndarray:
+        return np.full_like(inputs, 0.3)
+
+    flat = RealMap(name="flat", function=constant, lipschitz=Fraction(1, 10**20))
+    with pytest.raises(UserError, match="eps must be above what float64 resolves"):
+        universal_prompt(flat, Fraction(1, 10**19))
+    built = universal_prompt(flat, Fraction(1, 10**14))
+    found = measure_error(built, points=100, generator=np.random.default_rng(0))
+    assert 0 < found.largest <= as_float_above(built.sup_error) <= 1e-14
+    far = replace(BUILT_IN["sin"], low=10**12)
+    with pytest.raises(UserError, match="rounding may cost"):
+        universal_prompt(far, Fraction(1, 1000))
+    assert far.rounding() > Fraction(1, 1000)
+
+
+@pytest.mark.parametrize(("name", "number"), [("side", 10**400), ("height", Fraction(1, 10**400))])
+def test_units_that_no_float_holds(name: str, number: Fraction | int) -> None:
+    with pytest.raises(UserError, match=f"{name} must be of a size from 1e-300 to 1e300"):
+        replace(BUILT_IN["sin"], **{name: number})
+
+
+def test_norms_neither_overflow_nor_vanish() -> None:
+    matrices = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])
+    for scale in (1e-200, 1.0, 1e200):
+        assert entrywise_norm(scale * matrices, 2) / scale == pytest.approx([5, 0], rel=1e-14)
+
+
+@pytest.mark.parametrize(
     ("function", "words"),
     [
         (lambda x: x + 1, "have values from 0 to 1, got 1.0"),
         (lambda x: np.full_like(x, np.nan), "got nan at"),
         (lambda x: x[:, 0], "return values of the shape"),
+        (lambda x: "text", "return arrays of numbers, got str"),
     ],
 )
 def test_values_are_checked(function: RealFunction, words: str) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from promptlimits.constructions.chunked import answers
 from promptlimits.constructions.universal import BUILT_IN, RealMap, prompt_of, universal_prompt
-from promptlimits.constructions.universal_bound import FunctionClass
+from promptlimits.constructions.universal_bound import FunctionClass, weights_of_network
 from promptlimits.constructions.value_table import TableNetwork, cell_middles, table_network
 from promptlimits.errors import UserError
 
@@ -85,8 +85,23 @@ def test_a_prompt_holds_the_table_and_nothing_else() -> None:
 
 def test_sizes_that_do_not_fit_are_refused_with_their_number() -> None:
     target = FunctionClass(dim=1, tokens=1, lipschitz=1, eps=Fraction(1, 1000))
-    with pytest.raises(UserError, match=r"fits in 100,000 bytes, got 50\d tokens, which take 10\d"):
+    with pytest.raises(
+        UserError, match=r"fit in 100,000 bytes, got 50\d tokens and 1,\d+ weights, w"
+    ):
         table_network(target, most_bytes=100_000)
+
+
+def test_wide_tokens_are_refused_before_their_weights_are_made() -> None:
+    target = FunctionClass(dim=10**6, tokens=1, lipschitz=1, eps=1)
+    with pytest.raises(UserError, match=r"got 1 tokens and 18,0\d\d,\d+,\d+,\d+ weights"):
+        table_network(target)
+
+
+@pytest.mark.parametrize(("dim", "tokens"), SHAPES)
+def test_the_memory_for_the_weights_is_what_they_take(dim: int, tokens: int) -> None:
+    network = network_of(dim, tokens)
+    stored = sum(array.size for _, array in network.weights.arrays())
+    assert weights_of_network(network.target, network.shape.cells) == stored
 
 
 def test_shapes_are_checked() -> None:

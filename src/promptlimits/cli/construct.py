@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from promptlimits._typing import JsonObject
-    from promptlimits.bound import LogBound
+    from promptlimits.bound import Exact, LogBound
     from promptlimits.constructions.measured_error import MeasuredError
+    from promptlimits.constructions.samples import SampledPrompt
     from promptlimits.constructions.universal import UniversalPrompt
 
 app = typer.Typer(
@@ -34,6 +35,9 @@ _LEAST_POINTS: Final = 201
 _LOGITS: Final = 2 * 10**8
 _DRAWN: Final = 1_201
 _LONG_PROMPT: Final = 2**17
+_MANY_SAMPLES: Final = 5_000
+_LARGEST: Final = 10**300
+_LARGEST_EXPONENT: Final = 1000
 
 
 @app.command()
@@ -49,7 +53,8 @@ def universal(
         typer.Option(
             "--table",
             metavar="FILE",
-            help="The map as samples: lines x,y; with more numbers, inputs before values.",
+            help="The map as samples: lines x,y; with more numbers, inputs before values. Errors "
+            "and slopes are in the largest entry, or in the norm of --exponent.",
         ),
     ] = None,
     eps: Annotated[str, typer.Option("--eps", help="Error allowed, in the map's units.")] = "0.05",
@@ -62,8 +67,17 @@ def universal(
         ),
     ] = None,
     tokens: Annotated[
-        str, typer.Option("--tokens", metavar="M", help="Tokens of an input in --table.")
-    ] = "1",
+        str | None,
+        typer.Option("--tokens", metavar="M", help="Tokens of an input in --table (1)."),
+    ] = None,
+    exponent: Annotated[
+        str | None,
+        typer.Option(
+            "--exponent",
+            metavar="P",
+            help="p of the entrywise norm of --table, 1 to 1000; inf, the largest entry (inf).",
+        ),
+    ] = None,
     plot: Plot = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -79,16 +93,24 @@ def universal(
             got="neither" if function is None else "both",
             remedy="write --function sin",
         )
-    precision = positive("--eps", eps)
-    constant = None if lipschitz is None else positive("--lipschitz", lipschitz)
-    from promptlimits.constructions.samples import read_samples, sampled_prompt
+    for option, given in (("--tokens", tokens), ("--exponent", exponent)):
+        if table is None and given is not None:
+            raise UserError(
+                option, "come with --table", got="--function", remedy="maps by name have one number"
+            )
+    precision = _of_moderate_size("--eps", eps)
+    constant = None if lipschitz is None else _of_moderate_size("--lipschitz", lipschitz)
+    if plot is not None:
+        _require_folder(plot)
 
     if table is None:
         built, proved, found = _of_function(function or "", precision, constant)
         more: JsonObject = {}
     else:
-        samples = read_samples(table, tokens=count("--tokens", tokens))
-        sampled = sampled_prompt(samples, precision, lipschitz=constant)
+        sampled = _of_table(
+            table, precision, constant, count("--tokens", tokens or "1"), _norm(exponent or "inf")
+        )
+        samples = sampled.samples
         built, proved, found = sampled.built, sampled.sup_error, sampled.measured()
         more = {"samples": len(samples.inputs), "largest_gap_between_samples": sampled.gap}
         more |= {"largest_slope_of_samples": sampled.slope}
@@ -169,6 +191,13 @@ def _of_function(
         )
     real_map = BUILT_IN[name]
     if lipschitz is not None:
+        if lipschitz < real_map.lipschitz:
+            raise UserError(
+                "--lipschitz",
+                f"be at least {real_map.lipschitz}, the constant of {name}",
+                got=f"{float(lipschitz):.6g}",
+                remedy="leave it out",
+            )
         real_map = replace(real_map, lipschitz=lipschitz)
     built = universal_prompt(real_map, eps)
     length = built.network.prompt_tokens
@@ -184,18 +213,70 @@ def _of_function(
     return built, built.sup_error, found
 
 
+def _of_table(
+    path: Path, eps: Fraction, lipschitz: Fraction | None, tokens: int, exponent: Fraction | None
+) -> SampledPrompt:
+    from promptlimits.constructions.samples import read_samples, sampled_prompt
+
+    samples = read_samples(path, tokens=tokens)
+    amount = len(samples.inputs)
+    quiet = samples.inputs[0].size == 1 or amount < _MANY_SAMPLES
+    with LiveListener(quiet=quiet) as listener:
+        listener.stage(f"{amount:,} samples, compared pair by pair")
+        return sampled_prompt(
+            samples,
+            eps,
+            lipschitz=lipschitz,
+            exponent=exponent,
+            progress=_Progress(listener, "samples"),
+        )
+
+
+def _of_moderate_size(option: str, text: str) -> Fraction:
+    number = positive(option, text)
+    if not 1 / _LARGEST <= number <= _LARGEST:
+        raise UserError(option, "be from 1e-300 to 1e300", got=shown(text), remedy="write 1")
+    return number
+
+
+def _norm(text: str) -> Fraction | None:
+    """P of the norm; None for the largest entry."""
+    if text.strip() == "inf":
+        return None
+    exponent = positive("--exponent", text)
+    if not 1 <= exponent <= _LARGEST_EXPONENT:
+        raise UserError(
+            "--exponent",
+            f"be inf or a number from 1 to {_LARGEST_EXPONENT}",
+            got=shown(text),
+            remedy="write 2",
+        )
+    return exponent
+
+
+def _require_folder(plot: Path) -> None:
+    """Refuse before the run what could not be written after it."""
+    if not plot.parent.is_dir():
+        raise UserError(
+            "--plot",
+            "be a file that can be written",
+            got=f"{plot} (there is no folder {plot.parent})",
+            remedy="choose another place",
+        )
+
+
 class _Progress:
     """Tells how many blocks are done: the bar of a terminal, or a line for each fifth."""
 
-    def __init__(self, listener: LiveListener) -> None:
-        self._listener = listener
+    def __init__(self, listener: LiveListener, things: str = "blocks") -> None:
+        self._listener, self._things = listener, things
         self._fifths = 0
 
     def __call__(self, done: int, steps: int) -> None:
         self._listener.advanced(done)
         if 5 * done // steps > self._fifths and not sys.stderr.isatty():
             self._fifths = 5 * done // steps
-            self._listener.found(f"    {done} of {steps} blocks")
+            self._listener.found(f"    {done} of {steps} {self._things}")
 
 
 def _record(
@@ -218,6 +299,7 @@ def _record(
         "points_left_out": found.left_out,
         "exceptional_measure": fraction_above(network.bound.exceptional_measure),
         "lipschitz": float(real_map.lipschitz),
+        "norm": _norm_in_words(real_map.exponent),
         "dim": real_map.dim,
         "tokens": real_map.tokens,
         "domain": [low, low + float(real_map.side)],
@@ -238,12 +320,18 @@ def _record(
     }
 
 
+def _norm_in_words(exponent: Exact | None) -> str:
+    return "largest entry" if exponent is None else f"entrywise {exponent}-norm"
+
+
 def _lines(record: dict[str, Any]) -> list[str]:
     (low, high), (base, top) = record["domain"], record["values"]
+    # One number has one norm.
+    norm = f" in the {record['norm']}" if record["dim"] * record["tokens"] > 1 else ""
     lines = [
         (
             f"{record['function']} on [{low:.6g}, {high:.6g}], values in [{base:.6g}, {top:.6g}], "
-            f"Lipschitz with constant {record['lipschitz']:.6g}"
+            f"Lipschitz with constant {record['lipschitz']:.6g}{norm}"
         ),
         (
             f"  network: {record['layers']} layers, two with attention, width {record['width']}, "
@@ -255,7 +343,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         ),
         (
             f"  proved:  off a share of {record['exceptional_measure']:.2g} of the inputs the "
-            f"error is at most {record['bound']:.6g}"
+            f"error{norm} is at most {record['bound']:.6g}"
         ),
         (
             f"  found:   {record['measured_sup_error']:.6g}, the largest at "

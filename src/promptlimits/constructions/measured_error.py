@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptlimits.constructions.chunked import Progress
-from promptlimits.constructions.universal import UniversalPrompt, entrywise_norm
-from promptlimits.constructions.universal_bound import ZETA
+from promptlimits.constructions.universal import UniversalPrompt, entrywise_norm, written
+from promptlimits.constructions.universal_bound import ZETA, as_float_above
 from promptlimits.constructions.value_table import TableNetwork
+from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import Array
 
 
@@ -67,6 +68,9 @@ def measure_error(
 
     Returns:
         The largest error found.
+
+    Raises:
+        UserError: It is above the proved limit: the map is not as its constant says.
     """
     unit = probes(built.network, points, generator)
     kept = off_ramps(built.network, unit)
@@ -77,6 +81,16 @@ def measure_error(
         built.answers(used, progress=progress) - wanted, built.network.target.exponent
     )
     worst = int(errors.argmax())
+    proved = as_float_above(built.sup_error)
+    if not errors[worst] <= proved:
+        raise UserError(
+            real_map.name,
+            f"be Lipschitz with constant {float(real_map.lipschitz):.6g}, its values in their "
+            "interval",
+            got=f"an error of {errors[worst]:.6g} at {written(real_map.inputs(used)[worst])}, "
+            f"where {proved:.6g} follows from that",
+            remedy="give a larger constant",
+        )
     return MeasuredError(
         largest=float(errors[worst]),
         where=tuple(float(x) for x in real_map.inputs(used)[worst].T.ravel()),

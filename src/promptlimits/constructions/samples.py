@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from promptlimits.bound import PRECISION_BITS, Exact, LogBound, log_ball, working_precision
+from promptlimits.constructions.chunked import Progress
 from promptlimits.constructions.measured_error import MeasuredError, off_ramps
 from promptlimits.constructions.universal import (
     RealMap,
@@ -36,6 +37,7 @@ MOST_SAMPLES: Final = 20_000
 """Samples in more than one dimension: every pair of them is compared."""
 
 _ROUNDING: Final = 1e-9
+_LARGEST: Final = 1e300
 _PAIRS_AT_ONCE: Final = 2**22
 _TRIES: Final = 3
 
@@ -105,9 +107,16 @@ def samples_from(rows: list[list[float]] | Array, *, tokens: int = 1, name: str)
         The samples.
 
     Raises:
-        UserError: Fewer than two inputs differ.
+        UserError: Fewer than two inputs differ, or a number is above 1e300.
     """
     table = np.unique(np.asarray(rows, dtype=np.float64), axis=0)
+    if np.abs(table).max() > _LARGEST:
+        raise UserError(
+            name,
+            f"hold numbers up to {_LARGEST:g}",
+            got=f"{np.abs(table).max():.6g}",
+            remedy="measure in other units",
+        )
     numbers = table.shape[1] // 2
     shape = (-1, tokens, numbers // tokens)
     inputs = table[:, :numbers].reshape(shape).transpose(0, 2, 1)
@@ -122,12 +131,15 @@ def samples_from(rows: list[list[float]] | Array, *, tokens: int = 1, name: str)
     return Samples(inputs=inputs, values=values, name=name)
 
 
-def largest_slope(samples: Samples, exponent: Exact | None = None) -> tuple[float, int, int]:
+def largest_slope(
+    samples: Samples, exponent: Exact | None = None, *, progress: Progress | None = None
+) -> tuple[float, int, int]:
     """The least Lipschitz constant that samples permit, and the pair that shows it.
 
     Args:
         samples: The samples.
         exponent: p of the norm; None for the largest entry.
+        progress: Called as samples are compared.
 
     Returns:
         The slope (infinite where one input has two values), and the two samples.
@@ -153,11 +165,15 @@ def largest_slope(samples: Samples, exponent: Exact | None = None) -> tuple[floa
     for start in range(0, count, rows):
         block = slice(start, start + rows)
         slopes = _slopes(
-            inputs[block, None] - inputs[None], values[block, None] - values[None], exponent
+            inputs[block, None] - inputs[None, start:],
+            values[block, None] - values[None, start:],
+            exponent,
         )
         first, second = np.unravel_index(int(slopes.argmax()), slopes.shape)
         if slopes[first, second] > best[0]:
-            best = (float(slopes[first, second]), start + int(first), int(second))
+            best = (float(slopes[first, second]), start + int(first), start + int(second))
+        if progress is not None:
+            progress(min(start + rows, count), count)
     return best
 
 
@@ -210,6 +226,7 @@ def sampled_prompt(
     lipschitz: Exact | None = None,
     exponent: Exact | None = None,
     most_bytes: int = MOST_BYTES,
+    progress: Progress | None = None,
 ) -> SampledPrompt:
     """The network and the prompt of a sampled map.
 
@@ -219,6 +236,7 @@ def sampled_prompt(
         lipschitz: L; by default the least that the samples permit.
         exponent: p of the norm; None for the largest entry.
         most_bytes: Memory that the prompt may take.
+        progress: Called as samples are compared.
 
     Returns:
         The network, the prompt and what is proved.
@@ -227,7 +245,7 @@ def sampled_prompt(
         UserError: Two samples violate the constant; or the prompt does not fit.
     """
     require_exact_positive("eps", eps)
-    slope, first, second = largest_slope(samples, exponent)
+    slope, first, second = largest_slope(samples, exponent, progress=progress)
     if math.isinf(slope) or (lipschitz is not None and slope > float(lipschitz) * (1 + _ROUNDING)):
         raise _violated(samples, slope, (first, second), lipschitz)
     constant = _least_constant(slope) if lipschitz is None else Fraction(lipschitz)
@@ -274,6 +292,13 @@ def _violated(
 ) -> UserError:
     ends = [f"{written(samples.inputs[k])} -> {written(samples.values[k])}" for k in pair]
     seen = f"a slope of {slope:.6g} from {ends[0]} to {ends[1]}"
+    if math.isinf(slope) and not np.array_equal(*(samples.inputs[k] for k in pair)):
+        return UserError(
+            samples.name,
+            "have slopes that float64 holds",
+            got=seen,
+            remedy="measure in other units",
+        )
     if lipschitz is None or math.isinf(slope):
         return UserError(
             samples.name, "have one value for one input", got=seen, remedy="mend the samples"
@@ -293,6 +318,7 @@ class _Nearest:
         from scipy.spatial import cKDTree
 
         self._samples = samples
+        self._exponent = exponent
         self._power = math.inf if exponent is None else float(exponent)
         self._tree = cKDTree(samples.inputs.reshape(len(samples.inputs), -1))
 
@@ -303,8 +329,10 @@ class _Nearest:
 
     def distance(self, inputs: Array) -> float:
         """The largest distance from an input to the nearest sample."""
-        distances, _ = self._tree.query(inputs.reshape(len(inputs), -1), p=self._power)
-        return float(distances.max())
+        # Not the tree's own distances: its powers of small numbers vanish.
+        _, places = self._tree.query(inputs.reshape(len(inputs), -1), p=self._power)
+        steps = inputs - self._samples.inputs[places]
+        return float(entrywise_norm(steps, self._exponent).max())
 
 
 def _as_map(
@@ -334,7 +362,7 @@ def _least_constant(slope: float) -> Fraction:
 
 def _slopes(steps: Array, rises: Array, exponent: Exact | None) -> Array:
     run, rise = entrywise_norm(steps, exponent), entrywise_norm(rises, exponent)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         slopes: Array = np.where(run > 0, rise / run, np.where(rise > 0, np.inf, 0.0))
     return slopes
 

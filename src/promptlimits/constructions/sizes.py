@@ -44,7 +44,11 @@ from flint import arb
 
 from promptlimits._typing import JsonObject
 from promptlimits.bound import PRECISION_BITS, Exact, LogBound, log_ball, working_precision
-from promptlimits.constructions.universal_bound import FunctionClass, least_cells
+from promptlimits.constructions.universal_bound import (
+    FunctionClass,
+    least_cells,
+    weights_of_network,
+)
 from promptlimits.errors import UserError
 from promptlimits.theory.hu2025 import table_length
 from promptlimits.theory.prompt_parameters import universality_lower_bound
@@ -167,11 +171,6 @@ def value_table_sizes(target: FunctionClass) -> SizesRow:
         notes = ("beyond what float64 resolves: counts are those of exact arithmetic",)
     dim, tokens, bits = target.dim, target.tokens, (cells - 1).bit_length()
     width = 3 * dim + tokens + 5
-    # without attention: a head that is zero; neurons: 2 d, of which the first layer has d more
-    digits = bits * (2 * (4 * width + width) + 3 * dim * (2 * width + 1))
-    digits += dim * (2 * width + 1) if bits else 0
-    gathering = tokens * 4 * width + width
-    answering = (6 + 2 * dim) * width + 2 * dim * (2 * width + 1) + width
     prompt = _power(cells, target.numbers, factor=tokens)
     return SizesRow(
         name="Value table",
@@ -185,7 +184,7 @@ def value_table_sizes(target: FunctionClass) -> SizesRow:
             ("heads of a layer", _whole(tokens)),
             ("width", _whole(width)),
             ("hidden neurons of a layer", _whole(2 * dim)),
-            ("weights", _whole(digits + gathering + answering)),
+            ("weights", _whole(weights_of_network(target, cells))),
         ),
         notes=notes,
     )
@@ -221,8 +220,8 @@ def three_stage_sizes(target: FunctionClass) -> SizesRow:
         if value.exact is not None and attention.exact is not None and quantiser.exact is not None:
             layers = value.exact + attention.exact + quantiser.exact
             weights = _whole(layers * per_layer)
-        else:  # layers of the other stages are outnumbered, so twice those of the value map do
-            weights = _scaled(value, 2 * per_layer)
+        else:
+            weights = _scaled(_sum(value, attention, quantiser), per_layer)
     return SizesRow(
         name="Three stages, after wang2023",
         status="counts derived here; not that work's printed constants",
@@ -318,7 +317,10 @@ def petrov_sizes(target: FunctionClass) -> SizesRow:
 
 
 def lower_bound_sizes(target: FunctionClass) -> SizesRow:
-    """What no transformer as tame as the value table does with less.
+    """What no transformer as tame as the value table does with less, to within eps everywhere.
+
+    Without a prompt a network is one map g. The constants 0 and 1 are (d m)^(1/p) apart, so below
+    half of that no g is near both; from there on the constant 1/2 is near every map.
 
     Args:
         target: The class.
@@ -337,12 +339,17 @@ def lower_bound_sizes(target: FunctionClass) -> SizesRow:
             prompt_lipschitz=1,
         )
     log10 = max(0.0, found.lower_log10()) if found is not None else 0.0
-    least = _limit("at least", log10)
+    with working_precision(PRECISION_BITS):
+        needed = bool(_stretch(target, Fraction(1)) > 2)
+    least = _limit("at least", log10) if needed else Size(kind="at least", exact=0)
+    constant = () if needed else ("none is needed: the constant 1/2 is within eps of every map",)
     return SizesRow(
-        name="Any transformer, lower bound",
+        name="Transformers as tame as the value table, lower bound",
         status="proved here",
         numbers=(("prompt tokens", least),),
         notes=(
+            *constant,
+            "to within eps at every input; the value table leaves out a share of them",
             "prompts with entries in [0, 1], outputs 1-Lipschitz in them (largest entry)",
             "to meet n pairs exactly: at least n m prompt tokens, for almost all targets",
         ),
@@ -424,6 +431,17 @@ def _scaled(size: Size, factor: int) -> Size:
     if size.log10_log10 is not None:
         return size
     return Size(kind="about", log10=_log10_of(size) + _log10(factor))
+
+
+def _sum(*sizes: Size) -> Size:
+    """Sizes together; where a logarithm is huge, the largest."""
+    tower = max(sizes, key=lambda size: size.log10_log10 or -math.inf)
+    if tower.log10_log10 is not None:
+        return tower
+    logarithms = [_log10_of(size) for size in sizes]
+    most = max(logarithms)
+    rest = math.fsum(10 ** (each - most) for each in logarithms)
+    return Size(kind="about", log10=most + math.log10(rest))
 
 
 def _log10_of(size: Size) -> float:

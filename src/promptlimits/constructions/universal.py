@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from promptlimits.bound import Exact, LogBound, product
+from promptlimits.bound import PRECISION_BITS, Exact, LogBound, log_ball, working_precision
 from promptlimits.constructions.chunked import Progress, answers
 from promptlimits.constructions.universal_bound import SOURCE, FunctionClass
 from promptlimits.constructions.value_table import (
@@ -26,13 +26,19 @@ from promptlimits.constructions.value_table import (
 )
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import Array
-from promptlimits.theory.prompt_setting import require_exact_positive
+from promptlimits.theory.prompt_setting import require_exact_positive, short
 
 RealFunction: TypeAlias = Callable[[Array], Array]
 """From inputs (B, d, m) to values of the same shape."""
 
 _ROUNDING: Final = 1e-9
 _CELLS_AT_ONCE: Final = 2**16
+_UNIT_ROUNDINGS: Final = Fraction(1, 2**48)
+"""Share of a number that the few roundings of carrying it to the unit cube and back may take."""
+
+_LARGEST: Final = Fraction(10) ** 300
+_PAIRS: Final = 64
+_PAIR_NUMBERS: Final = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,26 @@ class RealMap:
         for name in ("low", "base"):
             if not isinstance(getattr(self, name), int | Fraction):
                 raise TypeError(f"{name} must be an int or a Fraction: no float leaks")
+        for name in ("low", "base", "side", "height"):
+            number = abs(getattr(self, name))
+            if number > _LARGEST or (name in ("side", "height") and number < 1 / _LARGEST):
+                raise UserError(
+                    f"{self.name}: {name}",
+                    "be of a size from 1e-300 to 1e300",
+                    got=short(number),
+                    remedy="measure in other units",
+                )
+
+    def rounding(self) -> Fraction:
+        """Upper limit on what float64 adds by carrying inputs and values to the unit cube and back.
+
+        Inputs are off by a few parts in 2^53 of |low| + side, which the map stretches by L;
+        values by as little of |base| + height.
+        """
+        inputs = Fraction(self.lipschitz) * (abs(Fraction(self.low)) + Fraction(self.side))
+        values = abs(Fraction(self.base)) + Fraction(self.height)
+        ones = 1 if self.exponent is None else self.dim * self.tokens
+        return ones * _UNIT_ROUNDINGS * (inputs + values)
 
     def function_class(self, eps: Exact) -> FunctionClass:
         """The class on the unit cube that holds the map once it is rescaled.
@@ -82,13 +108,24 @@ class RealMap:
 
         Returns:
             The class.
+
+        Raises:
+            UserError: Roundings of float64 alone may reach eps.
         """
         require_exact_positive("eps", eps)
+        left = Fraction(eps) - self.rounding()
+        if left <= 0:
+            raise UserError(
+                "eps",
+                "be above what float64 resolves",
+                got=f"{short(eps)}; rounding may cost {short(self.rounding())}",
+                remedy="raise eps, or shift inputs and values next to 0",
+            )
         return FunctionClass(
             dim=self.dim,
             tokens=self.tokens,
             lipschitz=Fraction(self.lipschitz) * Fraction(self.side) / Fraction(self.height),
-            eps=Fraction(eps) / Fraction(self.height),
+            eps=left / Fraction(self.height),
             exponent=self.exponent,
         )
 
@@ -110,7 +147,7 @@ class RealMap:
             UserError: A value is no number, or outside of the interval.
         """
         inputs = self.inputs(unit)
-        values = np.asarray(self.function(inputs), dtype=np.float64)
+        values = _as_numbers(self.name, self.function(inputs))
         if values.shape != inputs.shape:
             raise UserError(
                 self.name,
@@ -130,6 +167,18 @@ class RealMap:
                 remedy="give the interval of its values",
             )
         return np.clip(scaled, 0, 1)
+
+
+def _as_numbers(name: str, values: object) -> Array:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            name,
+            "return arrays of numbers",
+            got=type(values).__name__,
+            remedy="take and return arrays (B, d, m)",
+        ) from error
 
 
 def _elementary(name: str, function: RealFunction, end: float, lipschitz: int) -> RealMap:
@@ -201,7 +250,8 @@ def universal_prompt(
         eps: The error allowed, in its own units.
         ramp: eta, for the unit cube.
         most_bytes: Memory that the prompt may take.
-        continuous: Whether values of neighbouring cells are checked against the constant.
+        continuous: Whether values, of neighbouring cells and elsewhere, are checked against the
+            constant.
 
     Returns:
         The network, the prompt and what is proved.
@@ -218,6 +268,7 @@ def universal_prompt(
         values[start:stop] = real_map.unit_values(cell_middles(network, start, stop))
     if continuous:
         require_lipschitz(network, values, real_map)
+        require_lipschitz_elsewhere(real_map)
     return UniversalPrompt(
         real_map=real_map,
         network=network,
@@ -240,11 +291,17 @@ def prompt_of(network: TableNetwork, values: Array) -> Array:
 
 
 def in_own_units(bound: LogBound, real_map: RealMap) -> LogBound:
-    """A limit for the unit cube as one in the map's own units."""
-    height = LogBound.of(
-        real_map.height, direction="upper", quantity="length of the values", source=SOURCE
+    """A limit for the unit cube as one in the map's own units, with the roundings between them."""
+    with working_precision(PRECISION_BITS):
+        scaled = (bound.log + log_ball(real_map.height)).exp()
+        logarithm = (scaled + log_ball(real_map.rounding()).exp()).log()
+    return LogBound(
+        direction="upper",
+        log=logarithm,
+        quantity=bound.quantity,
+        source=SOURCE,
+        assumptions=bound.assumptions,
     )
-    return product((bound, height), quantity=bound.quantity, source=bound.source)
 
 
 def require_lipschitz(network: TableNetwork, values: Array, real_map: RealMap) -> None:
@@ -269,19 +326,42 @@ def require_lipschitz(network: TableNetwork, values: Array, real_map: RealMap) -
         if steps.size and steps.max() > allowed:
             place = np.unravel_index(int(steps.argmax()), steps.shape)
             other = tuple(k + (number == axis) for number, k in enumerate(place))
-            raise _not_lipschitz(real_map, network, (place, other), float(steps.max()))
+            shape = (cells,) * axes
+            numbers = [int(np.ravel_multi_index(each, shape)) for each in (place, other)]
+            points = [real_map.inputs(cell_middles(network, k, k + 1))[0] for k in numbers]
+            raise _not_lipschitz(real_map, points, float(steps.max()) * cells)
 
 
-def _not_lipschitz(
-    real_map: RealMap,
-    network: TableNetwork,
-    places: tuple[tuple[np.intp, ...], tuple[np.intp, ...]],
-    step: float,
-) -> UserError:
-    shape = (network.shape.cells,) * network.target.numbers
-    numbers = [int(np.ravel_multi_index(place, shape)) for place in places]
-    points = [real_map.inputs(cell_middles(network, k, k + 1))[0] for k in numbers]
-    slope = step * network.shape.cells * float(real_map.height) / float(real_map.side)
+def require_lipschitz_elsewhere(real_map: RealMap) -> None:
+    """Check values at some pairs of points, near and far: cells alone may be too few to tell.
+
+    Args:
+        real_map: The map.
+
+    Raises:
+        UserError: Two values differ by more than the constant allows.
+    """
+    shape = (real_map.dim, real_map.tokens)
+    pairs = max(4, min(_PAIRS, _PAIR_NUMBERS // (real_map.dim * real_map.tokens)))
+    generator = np.random.default_rng(0)
+    first, second = generator.random((2, pairs, *shape))
+    first[0], first[1] = 0, 1
+    near = slice(pairs // 2)
+    second[near] = np.clip(first[near] + (second[near] - 0.5) / 8, 0, 1)
+    rises = real_map.unit_values(first) - real_map.unit_values(second)
+    rise = entrywise_norm(rises, real_map.exponent)
+    run = entrywise_norm(first - second, real_map.exponent)
+    slope = Fraction(real_map.lipschitz) * Fraction(real_map.side) / Fraction(real_map.height)
+    slack = 2 * float(min(real_map.rounding() / Fraction(real_map.height), _LARGEST))
+    excess = rise - slack - float(min(slope, _LARGEST)) * run * (1 + _ROUNDING)
+    worst = int(excess.argmax())
+    if excess[worst] > 0:
+        points = [real_map.inputs(each[worst : worst + 1])[0] for each in (first, second)]
+        raise _not_lipschitz(real_map, points, float(rise[worst] / run[worst]))
+
+
+def _not_lipschitz(real_map: RealMap, points: list[Array], unit_slope: float) -> UserError:
+    slope = unit_slope * float(Fraction(real_map.height) / Fraction(real_map.side))
     return UserError(
         real_map.name,
         f"be Lipschitz with constant {float(real_map.lipschitz):.6g}",
@@ -293,11 +373,14 @@ def _not_lipschitz(
 def entrywise_norm(matrices: Array, exponent: Exact | None) -> Array:
     """Norm of the last two axes."""
     size = np.abs(matrices)
+    largest: Array = size.max(axis=(-2, -1))
     if exponent is None:
-        largest: Array = size.max(axis=(-2, -1))
         return largest
     power = float(exponent)
-    summed: Array = (size**power).sum(axis=(-2, -1)) ** (1 / power)
+    # Relative to the largest entry, so that no power overflows or vanishes.
+    scale = np.where(largest > 0, largest, 1)
+    shares = (size / scale[..., None, None]) ** power
+    summed: Array = scale * shares.sum(axis=(-2, -1)) ** (1 / power)
     return summed
 
 

@@ -188,6 +188,26 @@ def prompt_tokens(target: FunctionClass, cells: int) -> int:
     return tokens
 
 
+def weights_of_network(target: FunctionClass, cells: int) -> int:
+    """Numbers in the weights of the network of `value_table`.
+
+    Args:
+        target: The class.
+        cells: N.
+
+    Returns:
+        The count, exactly.
+    """
+    dim, tokens, bits = target.dim, target.tokens, (cells - 1).bit_length()
+    width = 3 * dim + tokens + 5
+    # without attention: a head that is zero; neurons: 2 d, of which the first layer has d more
+    digits = bits * (2 * (4 * width + width) + 3 * dim * (2 * width + 1))
+    digits += dim * (2 * width + 1) if bits else 0
+    gathering = tokens * 4 * width + width
+    answering = (6 + 2 * dim) * width + 2 * dim * (2 * width + 1) + width
+    return digits + gathering + answering
+
+
 def choose_shape(target: FunctionClass, *, ramp: Fraction | None = None) -> TableShape:
     """The least table that is proved to meet the precision.
 

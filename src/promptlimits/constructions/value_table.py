@@ -34,6 +34,7 @@ from promptlimits.constructions.universal_bound import (
     choose_shape,
     prompt_tokens,
     universal_bound,
+    weights_of_network,
 )
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import Array, HeadWeights, LayerWeights, TransformerWeights
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from promptlimits.models.transformer import PaperTransformer
 
 MOST_BYTES: Final = 2 * 2**30
-"""Memory that the prompt and its positions may take, unless told otherwise."""
+"""Memory that the prompt, its positions and the weights may take, unless told otherwise."""
 
 _COPIES: Final = 3
 
@@ -185,23 +186,24 @@ def table_network(
     Args:
         target: The class.
         ramp: eta, a power of two; by default ramps take a millionth of the domain.
-        most_bytes: Memory that the prompt may take.
+        most_bytes: Memory that the prompt and the weights may take.
 
     Returns:
         The network; the same for every map of the class.
 
     Raises:
-        UserError: The prompt is too long for the memory; nothing was allocated.
+        UserError: Prompt and weights are too large for the memory; nothing was allocated.
     """
     shape = choose_shape(target, ramp=ramp)
     places = Places(dim=target.dim, tokens=target.tokens)
     length = prompt_tokens(target, shape.cells)
-    needed = _COPIES * 8 * places.width * (length + target.tokens)
+    weights = weights_of_network(target, shape.cells)
+    needed = _COPIES * 8 * places.width * (length + target.tokens) + 8 * weights
     if needed > most_bytes:
         raise UserError(
             "eps, lipschitz, dim and tokens",
-            f"lead to a prompt that fits in {most_bytes:,} bytes",
-            got=f"{length:,} tokens, which take {needed:,} bytes",
+            f"lead to a prompt and weights that fit in {most_bytes:,} bytes",
+            got=f"{length:,} tokens and {weights:,} weights, which take {needed:,} bytes",
             remedy="raise eps; `promptlimits construct sizes` tells what a case takes",
         )
     layers = (

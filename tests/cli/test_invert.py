@@ -65,6 +65,42 @@ def test_one_layer_has_the_closed_form_too(call: Call) -> None:
     assert "D*" in free.out
 
 
+def test_proved_is_said_only_of_proved_limits(call: Call) -> None:
+    given = ["--random", "d=2,h=1,layers=1,scale=1e-6", "--radius", "1e9"]
+    told = json.loads(call("invert", *given, "--json").out)["inverse"]
+    assert told["proved_error_limit"] > 1e-10
+    assert told["status"] in ("converged", "found")
+    assert "above the tolerance" in told["reason"]
+    first = next(line for line in call("invert", *given).out.splitlines() if "steps:" in line)
+    assert "proved" not in first
+    assert "steps: proved to within 1e-10" in call("invert", *SMALL).out
+
+
+def test_long_prompts_have_no_limit_in_ball_arithmetic(call: Call) -> None:
+    given = ["--random", "d=2,h=1,layers=1", "--radius", "1", "--prompt-tokens", "300", "--json"]
+    told = json.loads(call("invert", *given).out)["inverse"]
+    assert (told["status"], told["proved_error_limit"]) == ("converged", None)
+    assert "ball arithmetic would take too long" in told["reason"]
+
+
+def test_outputs_that_overflow_are_an_outcome(call: Call) -> None:
+    given = ["--random", "d=2,h=1,layers=64,scale=1e6", "--radius", "1"]
+    ended = call("invert", *given)
+    assert (ended.code, ended.err) == (0, "")
+    assert "the outputs at these inputs overflow" in ended.out
+    assert json.loads(call("invert", *given, "--json").out)["inverse"]["status"] == "failed"
+
+
+def test_the_drawing_is_refused_before_the_run(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptlimits.experiments import prompt_norm_growth
+
+    monkeypatch.setattr(prompt_norm_growth, "run", lambda seed: pytest.fail("it ran"))
+    (here / "taken").write_text("", encoding="utf-8")
+    call("invert", "--experiment", "norm", "--plot", "taken/x.svg").says(2, "--plot must be a file")
+
+
 def test_huge_radii_are_numbers(call: Call) -> None:
     for radius in ("1e60", "1e-60"):
         ended = call("invert", "--random", "d=2,h=1,layers=8", "--radius", radius, "--json")
@@ -106,7 +142,7 @@ def test_experiments(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["--random", "d=2,d=3", "--radius", "1"], "NAME=NUMBER"),
         (["--random", "d=2,scale=nan", "--radius", "1"], "scale of --random"),
         (["--random", "d=2", "--radius", "1", "--prompt-tokens", "0"], "--prompt-tokens must be"),
-        (["--random", "d=2", "--radius", "1", "--prompt-tokens", "9999"], "at most 4,096"),
+        (["--random", "d=2", "--radius", "1", "--prompt-tokens", "9999"], "at most 1,024"),
         (["--random", "d=2", "--radius", "1", "--prompt", "none.json"], "--prompt must be a file"),
         (["--random", "d=2", "--radius", "1", "--prompt", "x", "--prompt-tokens", "2"], "once"),
         (["--random", "d=2", "--radius", "1", "--plot", "x.svg"], "--plot must come with"),

@@ -48,6 +48,10 @@ def test_bad_options_are_said(key: str, options: dict[str, int], words: str) -> 
 def test_conditions_without_which_the_corrections_are_false() -> None:
     assert "in one norm for prompt and output" in erratum("E3").correct
     assert "false" in erratum("E4").status
+    trap = erratum("W4")
+    assert "Easily read as" in trap.published
+    assert "Where all of them are below 1" in trap.correct
+    assert "in that ball" in trap.correct
     assert "orthogonal to each other and to each head's output" in erratum("E13").correct
     assert "the queries alone" in erratum("E13").published
     assert "if d^m averages" in erratum("E17").status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from promptlimits.errata.trap import trap
 from promptlimits.errors import UserError
-from promptlimits.lipschitz.ball_forward import proved_distance
+from promptlimits.lipschitz.ball_forward import evaluation_size, proved_distance
 from promptlimits.lipschitz.invertibility import Invertibility, certify_invertible
 from promptlimits.lipschitz.prompt_norm_limit import prompt_norm_limit
 from promptlimits.lipschitz.weights import TransformerWeights, random_weights
@@ -60,7 +60,7 @@ def test_at_least_200_random_certified_transformers_are_inverted() -> None:
         inputs = tokens(seed + 2, (3, weights.dim, 1 + seed % 3), 0.99)
         outputs = model.with_prompt(prompt, inputs)
         found = invert(model, outputs, prompt=prompt, certificate=certificate)
-        assert (found.status, found.reason) == ("proved", "")
+        assert (found.status, found.reason) == ("converged", "")
         errors = (found.inputs - inputs).norm(dim=-2).amax(dim=-1)
         assert found.error_limits is not None
         # What the float evaluation of the outputs themselves lost, over the floor.
@@ -157,6 +157,8 @@ def test_the_a_posteriori_limit_holds_at_every_step() -> None:
     early = invert(model, outputs, prompt=prompt, certificate=certificate, most_steps=1)
     assert early.status == "failed"
     assert "away from the outputs" in early.reason
+    assert "more of them may help" in early.reason
+    assert "no input" not in early.reason
 
 
 def test_a_batch_is_a_loop_of_singles() -> None:
@@ -181,7 +183,7 @@ def test_all_outputs_invert_the_trap_and_its_part_does_not() -> None:
     assert float((part.inputs - inputs).abs().max()) > 0.1
     together = torch.cat([prompt.expand_as(inputs), inputs], dim=-1)
     whole = invert(model, model(together), prompt=prompt[:, :0], certificate=certificate)
-    assert (whole.status, whole.way) == ("proved", "block by block")
+    assert (whole.status, whole.way) == ("converged", "block by block")
     assert float((whole.inputs - together).abs().max()) < 1e-10
 
 
@@ -207,7 +209,7 @@ def test_outputs_of_no_input_are_an_outcome() -> None:
     outputs = 50 * tokens(1, (2, weights.dim, 2), 1.0)
     found = invert(model, outputs, prompt=prompt, certificate=certificate)
     assert found.status == "failed"
-    assert "no input within the radius may have them" in found.reason
+    assert "perhaps no input within the radius has them" in found.reason
     assert float(found.inputs.norm(dim=-2).max()) <= 1
 
 
@@ -224,6 +226,70 @@ def test_ball_arithmetic_agrees_with_floats() -> None:
             assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
+def test_what_converged_in_single_precision_is_not_called_proved() -> None:
+    """Residuals of 0 in float32 hide what float32 lost: the proved limit shows it."""
+    weights = random_case(0, layers=2, scale=0.1, dim=2)
+
+    def single(x: object) -> object:
+        if isinstance(x, Tensor):
+            return x.float()
+        if isinstance(x, tuple):
+            return tuple(map(single, x))
+        if is_dataclass(x):
+            return replace(x, **{f.name: single(getattr(x, f.name)) for f in fields(x)})
+        return x
+
+    model = single(from_weights(weights))
+    certificate = certify_invertible(to_weights(model), radius=1)
+    prompt, hidden = tokens(0, (2, 2), 0.3).float(), 1
+    zeros = 0
+    for seed in range(20):
+        inputs = tokens(hidden + seed, (2, 1), 0.3).float()
+        outputs = model.with_prompt(prompt, inputs)
+        found = invert(model, outputs, prompt=prompt, certificate=certificate)
+        limit = proved_error_limit(
+            model, outputs, found.inputs, prompt=prompt, certificate=certificate
+        )
+        assert found.status != "proved"
+        if found.status == "converged":
+            zeros += 1
+            assert limit is not None
+            assert limit > Fraction(1, 10**10)
+    assert zeros > 0
+
+
+def test_radii_beyond_the_floats() -> None:
+    weights = random_case(0, layers=1, scale=0.1)
+    model = from_weights(weights)
+    prompt, inputs = tokens(0, (4, 2), 0.9), tokens(1, (4, 1), 0.9)
+    outputs = model.with_prompt(prompt, inputs)
+    certificate = certify_invertible(weights, radius=Fraction(10) ** 400)
+    found = invert(model, outputs, prompt=prompt, certificate=certificate)
+    assert found.status == "found"
+    assert float((found.inputs - inputs).abs().max()) < 1e-9
+    deep = random_weights(
+        dim=2,
+        heads=1,
+        head_dim=2,
+        hidden=4,
+        layers=60,
+        scale=1e6,
+        masked=True,
+        generator=np.random.default_rng(0),
+    )
+    nothing = torch.zeros(2, 1, dtype=torch.float64)
+    certificate = certify_invertible(deep, radius=Fraction(1, 10**60))
+    assert invert(from_weights(deep), nothing, prompt=nothing, certificate=certificate).reason
+
+
+def test_ball_arithmetic_refuses_long_prompts_at_once() -> None:
+    weights = random_case(0, layers=1)
+    with pytest.raises(UserError, match="at most 256 in ball arithmetic"):
+        proved_distance(weights, np.zeros((4, 257)), np.zeros((4, 1)))
+    assert evaluation_size(weights, 256) > 2 * 256**2
+    assert proved_distance(weights, np.zeros((4, 256)), np.zeros((4, 1))) > 0
+
+
 def test_bad_input() -> None:
     weights, certificate = certified(1)
     model = from_weights(weights)
@@ -237,6 +303,7 @@ def test_bad_input() -> None:
         ({"certificate": replace(certificate, weights_sha256="0")}, "about the weights"),
         ({"certificate": replace(certificate, norm="frobenius", tokens=9)}, "be 9"),
         ({"most_steps": 0}, "most_steps"),
+        *(({"tolerance": t}, "tolerance") for t in (0.0, -1.0, float("nan"), float("inf"))),
     ]
     for change, words in cases:
         given = {"outputs": outputs, "prompt": prompt, "certificate": certificate} | change

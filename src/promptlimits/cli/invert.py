@@ -11,6 +11,7 @@ import typer
 from promptlimits.cli import options
 from promptlimits.cli.invert_options import EXAMPLE, random_tokens, read_tokens, transformer_from
 from promptlimits.cli.numbers import count, positive
+from promptlimits.cli.output_file import require_writable
 from promptlimits.cli.single_layer_options import Plot, as_text, write_text
 from promptlimits.errors import UserError
 
@@ -25,7 +26,21 @@ _RANDOM_COLUMNS: Final = 2
 _MOST_CHECKED: Final = 16
 """Inputs whose limit is proved in ball arithmetic, which is slow: the first ones."""
 
+_MOST_NUMBERS: Final = 2**24
+"""That ball arithmetic handles in one command, at up to a microsecond each."""
+
+_TOLERANCE: Final = 1e-10
+_MOST_TOKENS: Final = 1024
+_LONG: Final = 2**16
+"""Layers times squared width from which the work takes seconds, and its progress is told."""
+
 _LARGEST: Final = Fraction(10) ** 60
+_STATUS: Final = {
+    "proved": "proved to within 1e-10",
+    "converged": "converged (measured)",
+    "found": "found",
+    "failed": "failed",
+}
 
 
 def invert(
@@ -121,7 +136,8 @@ def _record(
 ) -> JsonObject:
     import numpy as np
 
-    from promptlimits.lipschitz.invertibility import certify_invertible
+    from promptlimits.cli.live import LiveListener
+    from promptlimits.lipschitz.invertibility import block_norms, certify_invertible
     from promptlimits.lipschitz.prompt_norm_limit import (
         prompt_norm_limit,
         spectral_prompt_norm_limit,
@@ -129,13 +145,15 @@ def _record(
 
     generator = np.random.default_rng(seed)
     tokens = count("--prompt-tokens", prompt_tokens or "3")
-    if tokens > 4096:
-        raise UserError("--prompt-tokens", "be at most 4,096 here", got=tokens, remedy="give fewer")
+    if tokens > _MOST_TOKENS:
+        raise _too_long("--prompt-tokens", tokens)
     front = (
         random_tokens(generator, (tau.dim, tokens), float(ball))
         if prompt is None
         else read_tokens("--prompt", prompt, dim=tau.dim, axes=2)
     )
+    if front.shape[-1] > _MOST_TOKENS:
+        raise _too_long("--prompt", front.shape[-1])
     shape = (_RANDOM_INPUTS, tau.dim, _RANDOM_COLUMNS)
     given = (
         random_tokens(generator, shape, float(ball))
@@ -144,17 +162,29 @@ def _record(
     )
     for option, values in (("--prompt", front), ("--inputs", given)):
         _require_within(option, values, ball)
-    certificate = certify_invertible(tau, radius=ball)
-    limit = prompt_norm_limit(tau)
-    record = _certified(certificate) | {
-        "prompt_norm_limit": _limit(limit.value),
-        "inverse": _inverse(tau, certificate, front, given),
-    }
+    with LiveListener(quiet=len(tau.layers) * tau.dim**2 < _LONG) as listener:
+        listener.stage("norms of the layers")
+        norms = block_norms(tau)
+        listener.stage("constants within the radius")
+        certificate = certify_invertible(tau, radius=ball, norms=norms)
+        listener.stage("D*")
+        limit = prompt_norm_limit(tau, norms=norms)
+        listener.stage("the inverse")
+        record = _certified(certificate) | {
+            "prompt_norm_limit": _limit(limit.value),
+            "inverse": _inverse(tau, certificate, front, given),
+        }
     if len(tau.layers) == 1:
         columns = front.shape[-1] + given.shape[-1]
         closed = spectral_prompt_norm_limit(tau, tokens=columns)
         record["spectral_norm_limit"] = _limit(closed.value) | {"tokens": columns}
     return record
+
+
+def _too_long(option: str, tokens: int) -> UserError:
+    return UserError(
+        option, f"be at most {_MOST_TOKENS:,} tokens here", got=tokens, remedy="give fewer"
+    )
 
 
 def _require_within(option: str, values: object, ball: Fraction) -> None:
@@ -208,25 +238,71 @@ def _inverse(
     model = from_weights(tau)
     prompt, inputs = torch.tensor(front), torch.tensor(given)
     outputs = model.with_prompt(prompt, inputs)
-    found = inverse_of(model, outputs, prompt=prompt, certificate=certificate)
+    record: JsonObject = {"prompt_tokens": prompt.shape[-1], "inputs": len(inputs)}
+    if not bool(torch.isfinite(outputs).all()):
+        return record | _overflowed()
+    found = inverse_of(model, outputs, prompt=prompt, certificate=certificate, tolerance=_TOLERANCE)
     apart = torch.linalg.vector_norm(found.inputs - inputs, dim=-2).amax(dim=-1)
+    checked = 0
+    if bool(torch.isfinite(found.inputs).all()):
+        checked = _checked(tau, prompt.shape[-1] + inputs.shape[-1])
     limits = [
         proved_error_limit(model, y, x, prompt=prompt, certificate=certificate)
-        for y, x in zip(outputs[:_MOST_CHECKED], found.inputs[:_MOST_CHECKED], strict=True)
+        for y, x in zip(outputs[:checked], found.inputs[:checked], strict=True)
     ]
     proved = [limit for limit in limits if limit is not None]
-    return {
-        "status": found.status,
-        "reason": found.reason,
+    status, reason = _status(found.status, found.reason, proved, len(inputs))
+    return record | {
+        "status": status,
+        "reason": reason,
         "way": found.way,
         "steps": found.steps,
-        "prompt_tokens": prompt.shape[-1],
-        "inputs": len(inputs),
-        "largest_error": float(apart.max()),
-        "largest_residual": float(found.residuals.max()),
+        "largest_error": _finite(float(apart.max())),
+        "largest_residual": _finite(float(found.residuals.max())),
         "proved_error_limit": _above(max(proved)) if proved else None,
         "inputs_with_proved_limit": len(proved),
     }
+
+
+def _overflowed() -> JsonObject:
+    return {
+        "status": "failed",
+        "reason": "the outputs at these inputs overflow: try smaller weights or a smaller radius",
+        "way": "not tried",
+        "steps": 0,
+        "largest_error": None,
+        "largest_residual": None,
+        "proved_error_limit": None,
+        "inputs_with_proved_limit": 0,
+    }
+
+
+def _checked(tau: TransformerWeights, columns: int) -> int:
+    """How many inputs ball arithmetic can afford; 0 above its most columns."""
+    from promptlimits.lipschitz.ball_forward import MOST_COLUMNS, evaluation_size
+
+    if columns > MOST_COLUMNS:
+        return 0
+    return min(_MOST_CHECKED, _MOST_NUMBERS // evaluation_size(tau, columns))
+
+
+def _status(status: str, reason: str, proved: list[Fraction], inputs: int) -> tuple[str, str]:
+    """Called proved where the limit of each input is proved to be within the tolerance."""
+    if status != "converged":
+        return status, reason
+    if not proved:
+        return status, "no limit on the error is proved: ball arithmetic would take too long here"
+    if max(proved) > Fraction(_TOLERANCE):
+        return status, f"the limit proved on the error is above the tolerance {_TOLERANCE:g}"
+    if len(proved) < inputs:
+        return status, f"a limit on the error is proved for {len(proved)} of {inputs} inputs"
+    return "proved", ""
+
+
+def _finite(number: float) -> float | None:
+    import math
+
+    return number if math.isfinite(number) else None
 
 
 def _limit(value: Fraction | None) -> JsonObject:
@@ -242,7 +318,7 @@ def _above(value: Fraction) -> float | None:
 def _below(value: Fraction) -> float:
     from promptlimits.lipschitz.matrix_balls import float_up
 
-    return -float_up(-value)
+    return -float_up(-min(value, Fraction(10) ** 300))
 
 
 def _lines(record: Any) -> list[str]:
@@ -285,10 +361,11 @@ def _limit_line(name: str, limit: Any) -> str:
 def _inverse_lines(found: Any) -> list[str]:
     first = (
         f"Inverse of {found['inputs']} inputs behind {found['prompt_tokens']} prompt tokens, "
-        f"{found['way']}, {found['steps']} steps: {found['status']}"
+        f"{found['way']}, {found['steps']} steps: {_STATUS[found['status']]}"
     )
-    error = f"  largest reconstruction error: {found['largest_error']:.3g} (measured)"
-    lines = [first, error]
+    lines = [first]
+    if found["largest_error"] is not None:
+        lines.append(f"  largest reconstruction error: {found['largest_error']:.3g} (measured)")
     if found["proved_error_limit"] is not None:
         lines.append(
             f"  its a-posteriori limit: {found['proved_error_limit']:.3g} (proved, the first "
@@ -313,6 +390,8 @@ def _experiment(name: str, given: bool, plot: Path | None, seed: int, as_json: b
             got="options about one transformer",
             remedy="leave them out: it draws its own",
         )
+    if plot is not None:
+        require_writable("--plot", plot)
     run = _threshold if name == "threshold" else _growth
     record, lines, drawing = run(seed, drawn=plot is not None)
     if plot is not None:

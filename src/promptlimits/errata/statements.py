@@ -280,14 +280,16 @@ ERRATA: Final = (
         where="Theorem 4 of wang2023, read carelessly",
         status="false at depth 4",
         published="Where attention and MLP branch of every layer have Lipschitz constants below "
-        "1, the transformer is invertible; so no prompt makes two inputs share one answer.",
+        "1, the transformer is invertible. Easily read as: so no prompt makes two inputs share "
+        "one answer.",
         wrong="[P, X] -> [P', Y] is invertible, but P' is no answer: what X loses can leave "
         "through it. With uniform attention, V = R - I, R the rotation by 45 degrees, no MLP and "
         "four layers, every block has the constant 0.766 and the output behind one prompt token "
         "p is -p for every input token.",
-        correct="X -> Y is one-to-one behind every prompt at depth 1, at any depth under a causal "
-        "mask, and if Lambda = prod (1 + Lip_att)(1 + Lip_MLP) - 1 < 1: then "
-        "|Y - Y'| >= (1 - Lambda) |X - X'| (`promptlimits invert`).",
+        correct="Let the constants hold for tokens in a ball. Where all of them are below 1, "
+        "X -> Y is one-to-one in that ball behind every prompt of it at depth 1, and at any depth "
+        "under a causal mask. At any depth it is so where Lambda = prod (1 + Lip_att)"
+        "(1 + Lip_MLP) - 1 < 1: then |Y - Y'| >= (1 - Lambda) |X - X'| (`promptlimits invert`).",
         runs=True,
     ),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def run(
             got=scale,
             remedy="give a smaller scale",
         )
-    ball = min(-float_up(-limit), 1e6)
+    ball = -float_up(-min(limit, Fraction(10**6)))
     inputs = torch.tensor(_tokens(generator, (2, dim, 1), 0.9 * ball))
     prompt = torch.tensor(_tokens(generator, (dim, prompt_tokens), 0.1 * ball))
     model = from_weights(weights)

@@ -168,6 +168,7 @@ def certify_invertible(
     radius: Exact,
     norm: InputNorm = "token",
     tokens: int | None = None,
+    norms: Sequence[BlockNorms] | None = None,
 ) -> Invertibility:
     """Prove, if it can be proved, that X -> Y is one-to-one behind every prompt (Theorem I).
 
@@ -176,6 +177,7 @@ def certify_invertible(
         radius: r of the token ball of prompts and inputs, exact and above 0.
         norm: In which the floor is meant.
         tokens: Columns of [P, X]; for the Frobenius norm.
+        norms: `block_norms(weights)`, where they are at hand.
 
     Returns:
         The constants and what they prove; a constant of 1 or more is reported, not raised.
@@ -186,7 +188,11 @@ def certify_invertible(
     require_radius(radius)
     require_norm(norm, tokens)
     found = certify_with(
-        block_norms(weights), masked=weights.masked, radius=radius, norm=norm, tokens=tokens
+        block_norms(weights) if norms is None else norms,
+        masked=weights.masked,
+        radius=radius,
+        norm=norm,
+        tokens=tokens,
     )
     return Invertibility(
         weights_sha256=weights.sha256(),

@@ -22,7 +22,7 @@ iterate away from a pre-image of the ball, so the contraction stays.
 
 whatever led to x_k. For one block it is ||x_{k+1} - x_k||/(1 - L), the familiar
 ||x_{k+1} - X|| <= L/(1-L) ||x_{k+1} - x_k|| one step before. `proved_error_limit` evaluates it
-in ball arithmetic; `Inverse.error_limits` in the model's own.
+in ball arithmetic; `Inverse.error_limits` in the model's own, so `invert` proves nothing by itself.
 
 A constant of 1 or more is an outcome with its reason, no exception: an input may still be found,
 only that it is the only one is not proved.
@@ -41,7 +41,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from promptlimits._checks import require_positive_int
+from promptlimits._checks import require_positive, require_positive_int
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.ball_forward import proved_distance
 from promptlimits.lipschitz.invertibility import Invertibility
@@ -50,13 +50,15 @@ from promptlimits.models.paper_layers import PaperHead, PaperLayer, attention, c
 from promptlimits.models.transformer import PaperTransformer, to_weights
 
 Way = Literal["block by block", "jointly"]
-Status = Literal["proved", "found", "failed"]
+Status = Literal["converged", "found", "failed"]
 Map = Callable[[Tensor], Tensor]
 _PATIENCE: Final = 12
 """Steps without a smaller change: what is left is rounding."""
 
 _INSIDE: Final = 1 - 2.0**-48
 """Pulled a little further than to the radius, so that rounding leaves no token outside."""
+
+_LONGEST: Final = 10**150
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,12 +69,13 @@ class Inverse:
         inputs: Found inputs, (B, d, m) or (d, m) as the outputs came.
         residuals: ||tau([P, x])_{:, m_p:} - Y|| for each, in the certificate's norm.
         error_limits: residuals / floor, at least the distance from the only pre-image of the
-            ball up to rounding; None where uniqueness is not proved.
+            ball but for rounding, which they leave out; None where uniqueness is not proved.
         steps: Iterations, over all blocks.
         way: Which of the two.
-        status: "proved": the pre-image, to within the tolerance; "found": inputs that give the
-            outputs, perhaps not the only ones; "failed": neither.
-        reason: Why it is not "proved", or "".
+        status: "converged": error_limits are within the tolerance, as measured in floats, and
+            `proved_error_limit` can prove it; "found": inputs that give the outputs, perhaps
+            not the only ones; "failed": neither.
+        reason: Why it is not "converged", or "".
     """
 
     inputs: Tensor
@@ -100,26 +103,28 @@ def invert(
         outputs: Y, (B, d, m) or (d, m).
         prompt: P, (d, m_p); m_p may be 0. Its tokens lie in the certificate's ball.
         certificate: About the same weights; proved or not.
-        tolerance: Greatest error of a pre-image, or residual where none is proved.
+        tolerance: Greatest error of a pre-image, or residual where none is proved; above 0.
         most_steps: Most iterations of one block, or of the joint iteration.
 
     Returns:
         The inputs and how sure they are.
 
     Raises:
-        UserError: Something does not fit together, or is not finite.
+        UserError: Something does not fit together, or is not finite; or the tolerance is not
+            above 0.
     """
     _require_fit(model, outputs, prompt, certificate)
     require_positive_int("most_steps", most_steps)
+    require_positive("the tolerance", tolerance)
     batch = outputs.reshape(-1, *outputs.shape[-2:])
     way: Way = "block by block" if _known_trajectory(model, prompt) else "jointly"
     solve = _block_by_block if way == "block by block" else _jointly
     with torch.no_grad():
-        found, steps = solve(model, batch, prompt, certificate, most_steps)
+        found, steps, ended = solve(model, batch, prompt, certificate, most_steps)
         distances = _norm(model.with_prompt(prompt, found) - batch, certificate.norm)
     floor = certificate.whole_floor if prompt.shape[-1] == 0 else certificate.floor
     limits = distances / float(floor) if floor > 0 else None
-    status, reason = _outcome(distances, limits, certificate, tolerance)
+    status, reason = _outcome(distances, limits, certificate, tolerance, ended)
     return Inverse(
         inputs=found.reshape(outputs.shape),
         residuals=distances.reshape(outputs.shape[:-2]),
@@ -153,7 +158,8 @@ def proved_error_limit(
         It speaks of a pre-image in the ball, of which there is at most one.
 
     Raises:
-        UserError: Something does not fit together, or x is outside the ball.
+        UserError: Something does not fit together, x is outside the ball, or there are more than
+            256 columns.
     """
     _require_fit(model, outputs, prompt, certificate)
     _require_within("the inputs", inputs, certificate)
@@ -180,17 +186,17 @@ def _block_by_block(
     prompt: Tensor,
     certificate: Invertibility,
     most_steps: int,
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, bool]:
     entering = _trajectory(model, prompt)
-    found, steps = outputs, 0
+    found, steps, ended = outputs, 0, True
     for layer, known, block in zip(
         reversed(model.layers), reversed(entering), reversed(certificate.blocks), strict=True
     ):
-        found, used = _peeled(partial(_branch, layer), found, None, most_steps)
         attend = partial(_attend, layer.heads, known, model.masked)
-        found, more = _peeled(attend, found, float(block.radius), most_steps)
-        steps += used + more
-    return found, steps
+        for branch, radius in ((partial(_branch, layer), None), (attend, _float(block.radius))):
+            found, used, still = _peeled(branch, found, radius, most_steps)
+            steps, ended = steps + used, ended and still
+    return found, steps, ended
 
 
 def _jointly(
@@ -199,11 +205,11 @@ def _jointly(
     prompt: Tensor,
     certificate: Invertibility,
     most_steps: int,
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, bool]:
     def rest(x: Tensor) -> Tensor:
         return model.with_prompt(prompt, x) - x
 
-    return _peeled(rest, outputs, float(certificate.radius), most_steps)
+    return _peeled(rest, outputs, _float(certificate.radius), most_steps)
 
 
 def _trajectory(model: PaperTransformer, prompt: Tensor) -> list[Tensor]:
@@ -228,8 +234,8 @@ def _attend(heads: tuple[PaperHead, ...], known: Tensor, masked: bool, x: Tensor
 
 def _peeled(
     branch: Map, outputs: Tensor, radius: float | None, most_steps: int
-) -> tuple[Tensor, int]:
-    """The fixed point of x = y - G(x), and how many steps it took."""
+) -> tuple[Tensor, int, bool]:
+    """The fixed point of x = y - G(x), how many steps it took, and whether it came to rest."""
     x = _pulled(outputs, radius)
     best, still = float("inf"), 0
     for step in range(1, most_steps + 1):
@@ -239,8 +245,13 @@ def _peeled(
         still = 0 if change < best else still + 1
         best = min(best, change)
         if change == 0.0 or still >= _PATIENCE or change != change:
-            return x, step
-    return x, most_steps
+            return x, step, True
+    return x, most_steps, False
+
+
+def _float(radius: Fraction) -> float | None:
+    """As a float; None beyond the floats whose squares are floats, where nothing is pulled back."""
+    return float(radius) if radius < _LONGEST else None
 
 
 def _pulled(x: Tensor, radius: float | None) -> Tensor:
@@ -261,18 +272,26 @@ def _norm(x: Tensor, norm: str) -> Tensor:
 
 
 def _outcome(
-    residuals: Tensor, limits: Tensor | None, certificate: Invertibility, tolerance: float
+    residuals: Tensor,
+    limits: Tensor | None,
+    certificate: Invertibility,
+    tolerance: float,
+    ended: bool,
 ) -> tuple[Status, str]:
     worst = float(residuals.max())
     if limits is not None and float(limits.max()) <= tolerance:
-        return "proved", ""
+        return "converged", ""
     if worst <= tolerance:
         reason = certificate.reason or "the error's limit is above the tolerance"
         return "found", f"these inputs give the outputs, but {reason}"
-    ended = f"the iteration ended {worst:.3g} away from the outputs"
+    where = f"the iteration ended {worst:.3g} away from the outputs"
+    if worst != worst:
+        return "failed", "the iteration overflowed"
+    if not ended:
+        return "failed", f"{where}, its steps used up: more of them may help"
     if limits is not None:
-        return "failed", f"{ended}: no input within the radius may have them"
-    return "failed", f"{ended}; {certificate.reason}"
+        return "failed", f"{where}: perhaps no input within the radius has them"
+    return "failed", f"{where}; {certificate.reason}"
 
 
 def _require_fit(
@@ -315,7 +334,11 @@ def _require_within(name: str, values: Tensor, certificate: Invertibility) -> No
     if longest > certificate.radius:
         raise UserError(
             name,
-            f"have tokens within the radius {float(certificate.radius):.17g}",
-            got=f"one of length {float(longest):.17g}",
+            f"have tokens within the radius {_shown(certificate.radius)}",
+            got=f"one of length {_shown(longest)}",
             remedy="certify a larger radius, or shorten it",
         )
+
+
+def _shown(length: Fraction) -> str:
+    return f"{float(length):.17g}" if length < 10**300 else "over 1e300"

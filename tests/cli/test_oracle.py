@@ -31,24 +31,36 @@ def test_json(call: Call) -> None:
 
 
 def test_found_is_said_of_prompts_only(call: Call) -> None:
-    bound = ["--random-layer", "d=4,h=1,seed=2", "--k", "3"]
-    ended = call("oracle", *bound, "--tokens", "2")
+    bound = ["--random-layer", "d=4,h=2,s=4,seed=0", "--k", "3"]
+    ended = call("oracle", *bound)
     for words in (
-        "found    6.1171582",
         "by an actual prompt of",
-        "relaxed  5.0498",
+        "relaxed  0.0151",
         "perhaps no prompt's",
         "the bracket is open",
-        "prompts of length 2: 6.1171582",
     ):
         assert words in ended.out
-    told = json.loads(call("oracle", *bound, "--tokens", "2", "--json").out)
-    assert told["of_length"]["tokens"] == 2
+    told = json.loads(call("oracle", *bound, "--json").out)
     each = told["sum_of_squares"]
+    assert each["found"] > 1 > 0.0152 > each["relaxation"]
     assert not each["attained"]
     assert each["certificate"]["optimal_within"] is None
     largest = told["largest"]
     assert largest["certificate"]["found"] == pytest.approx(largest["found"] ** 2)
+
+
+def test_one_head_of_full_rank_is_closed_by_entropy(call: Call) -> None:
+    """The relaxation is 5.05 and prompts with tokens of ordinary size leave 6.12."""
+    bound = ["--random-layer", "d=4,h=1,seed=2", "--k", "3"]
+    ended = call("oracle", *bound, "--tokens", "2")
+    assert "found    5.26145233, by an actual prompt of" in ended.out
+    assert "prompts of length 2: 5.26145" in ended.out
+    assert "none of that length goes below it" in ended.out
+    told = json.loads(call("oracle", *bound, "--tokens", "2", "--json").out)
+    assert told["of_length"]["tokens"] == 2
+    for each in (told["sum_of_squares"], told["of_length"]):
+        assert each["proved"] <= each["found"] <= each["proved"] * (1 + 1e-5)
+    assert told["sum_of_squares"]["attained"]
 
 
 def test_text_and_drawing(call: Call, here: Path) -> None:

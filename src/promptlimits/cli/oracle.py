@@ -182,14 +182,27 @@ def _one(case: _Case, objective: Objective, generator: Any) -> JsonObject:
 
 
 def _of_length(case: _Case, tokens: int) -> JsonObject:
+    from promptlimits.single_layer.oracle_certificate import certify_oracle
     from promptlimits.single_layer.oracle_length import best_of_length
+    from promptlimits.single_layer.unmemorizable import down
 
     if tokens > _MOST_TOKENS:
         raise UserError("--tokens", f"be at most {_MOST_TOKENS:,}", got=tokens, remedy="give fewer")
     best = best_of_length(case.setting, case.targets, tokens=tokens)
+    found = best.found if best.achieved is None else best.achieved
+    proof = certify_oracle(
+        case.setting,
+        case.targets,
+        found=found,
+        aim=best.found,
+        tokens=tokens,
+        most_seconds=_PROOF_SECONDS,
+    )
     return {
         "tokens": tokens,
         "found": best.achieved,
+        "proved": max(down(proof.lower), 0.0),
+        "certificate": proof.to_json(),
         "prompt": None if best.prompt is None else best.prompt.tolist(),
     }
 
@@ -208,7 +221,7 @@ def _lines(record: Any) -> list[str]:
         each = record["of_length"]
         lines.append(
             f"sum of squares of prompts of length {each['tokens']}: {each['found']:.9g} found, "
-            "by an actual prompt"
+            f"by an actual prompt; {each['proved']:.9g} proved, none of that length goes below it"
         )
     if not record["preimages_unique"]:
         lines.append("the MLP is not proved one to one: other pre-images of the answers may exist")
@@ -225,13 +238,13 @@ def _lines_of(each: Any) -> list[str]:
             f"(gap {each['gap']:.1e})"
         ),
     ]
-    if not each["attained"]:
+    if not each["attained"] and each["relaxation"] > each["proved"]:
         lines.append(
             f"  relaxed  {each['relaxation']:.9g}, estimated infimum over statistics, perhaps no "
             "prompt's"
         )
-        if each["gap"] > _CLOSED:
-            lines.append("  the bracket is open: better prompts may exist")
+    if not each["attained"] and each["gap"] > _CLOSED:
+        lines.append("  the bracket is open: better prompts may exist")
     lines.append(f"  {each['why']}")
     return lines
 

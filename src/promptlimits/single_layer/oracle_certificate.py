@@ -33,6 +33,7 @@ from promptlimits._typing import JsonObject
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import exact_array
 from promptlimits.single_layer.oracle_boxes import box_limits
+from promptlimits.single_layer.oracle_entropy import slab_of
 from promptlimits.single_layer.oracle_inputs import exact_inputs
 from promptlimits.single_layer.oracle_merge import distance_from_ranges, merged
 from promptlimits.single_layer.oracle_one_head import one_head_limit
@@ -118,8 +119,12 @@ def certify_oracle(
     tolerance: float = TOLERANCE,
     most_boxes: int = MOST_BOXES,
     most_seconds: float = MOST_SECONDS,
+    tokens: int | None = None,
 ) -> OracleCertificate:
-    """Prove a lower limit on the error of every prompt of every length.
+    """Prove a lower limit on the error of every prompt of every length, or of one length.
+
+    For one head with an exactly invertible V the limit uses what entropy forbids
+    (`oracle_entropy`); otherwise it is that over all statistics (A, Z).
 
     Args:
         setting: The layer and its queries.
@@ -134,6 +139,8 @@ def certify_oracle(
         tolerance: Relative gap to stop at.
         most_boxes: Stop after about as many boxes.
         most_seconds: Stop after about as long.
+        tokens: m_p, for prompts of this length alone; None for all lengths. Where entropy is not
+            known to bind, the limit for one length is that for all.
 
     Returns:
         The limit and its gap.
@@ -157,7 +164,12 @@ def certify_oracle(
     aim_at = goal * (1 - tolerance) - float(constant) - _NEGLIGIBLE * size
     stop = begin + float(require_positive("most_seconds", most_seconds))
     if len(inputs.bases) == 1:
-        lower, boxes = one_head_limit(few, joined, aim=aim_at, most_boxes=most_boxes, stop=stop)
+        if tokens is not None:
+            require_positive_int("the number of prompt tokens", tokens)
+        slab = slab_of(setting, few, tokens)
+        lower, boxes = one_head_limit(
+            few, joined, aim=aim_at, most_boxes=most_boxes, stop=stop, slab=slab
+        )
     elif len(joined) == 1:
         lower, boxes = Fraction(joined[0]) ** 2 * distance_from_ranges(setting.layer, few), 1
     else:

@@ -44,12 +44,14 @@ class ExactInputs:
         targets: t_j, k vectors.
         means: a_j^i, indexed [j][i].
         excess: rho_j^i - 1, indexed [j][i]: 0 where Z_j^i is the least as floats see it.
+        log_least: log Z_min of each head, to which the excesses refer.
         bases: For each head orthonormal vectors that span range(V_i) exactly.
     """
 
     targets: list[Vector]
     means: list[list[Vector]]
     excess: list[list[arb]]
+    log_least: list[arb]
     bases: list[list[Vector]]
 
 
@@ -75,10 +77,11 @@ def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
     wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
     with working_precision(PRECISION):
         each = [_query_statistics(setting, query) for query in setting.queries]
-        excess = []
+        excess, log_least = [], []
         for i in range(len(setting.layer.heads)):
             logs = [one[i][1] for one in each]
             least = min(range(len(logs)), key=lambda j: float(logs[j].mid()))
+            log_least.append(logs[least])
             excess.append(
                 [
                     arb(0) if j == least else (log - logs[least]).expm1()
@@ -89,6 +92,7 @@ def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
             targets=[_vector(row) for row in wanted],
             means=[[mean for mean, _ in one] for one in each],
             excess=[list(column) for column in zip(*excess, strict=True)],
+            log_least=log_least,
             bases=[
                 _range(head, rank)
                 for head, rank in zip(setting.layer.heads, value_ranks(setting.layer), strict=True)

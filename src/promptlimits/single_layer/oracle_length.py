@@ -46,6 +46,15 @@ GRID: Final = 4001
 DEPENDENT: Final = 1e-8
 """c counts as V^T eta if what is left of it is below this share of it."""
 
+_TAIL: Final = 801
+"""Points of the grid where Z is so large that almost nothing but the prompt is seen."""
+
+_MARGINS: Final = (
+    (1e-300, 14),
+    *((10.0**-exponent, exponent) for exponent in (14, 10, 8, 6, 5, 4, 3)),
+)
+"""Distances that a witness keeps from v = 0, and from v = 1 as a power of ten."""
+
 _NUMBERS: Final = 2**23
 _LEAST_ENTROPY: Final = 1e-7
 """A witness keeps its entropy this far above 0, where it is not 0 by choice."""
@@ -139,8 +148,8 @@ def _best(
     value, mean = _slab(problem, eta, room, np.array([best]))
     log_weight = float(problem.log_least[0] + np.log1p(-best) - np.log(best))
     prompt, achieved = None, None
-    for exponent in (14, 10, 8, 6, 5, 4, 3) if tokens is not None else ():
-        inside = np.clip(best, 10.0**-exponent, 1 - 10.0**-exponent)
+    for low, exponent in _MARGINS if tokens is not None else ():
+        inside = np.clip(best, low, 1 - 10.0**-exponent)
         here = _slab(problem, eta, room, np.array([inside]))[1][0]
         log = float(problem.log_least[0] + np.log1p(-inside) - np.log(inside))
         tried = _witness(setting, eta, here, log, tokens or 1)
@@ -179,14 +188,26 @@ def _search(problem: Problem, eta: Floats, room: float) -> float:
     """A grid even in log Z, refined around its best points."""
     # Fewer points for large problems, whose arrays would not fit.
     count = max(min(GRID, _NUMBERS // problem.targets.size), 41)
-    logit = np.linspace(-30, 30, count)
-    best = logit[_slab(problem, eta, room, 1 / (1 + np.exp(logit)))[0].argmin()]
-    width = logit[1] - logit[0]
+    far = _far(problem, eta)
+    logit = np.concatenate([np.linspace(-30, 30, count), np.linspace(30, far, _TAIL)[1:]])
+    place = int(_slab(problem, eta, room, 1 / (1 + np.exp(logit)))[0].argmin())
+    best = logit[place]
+    width = logit[place] - logit[place - 1] if place else logit[1] - logit[0]
     while width > 1e-13 * max(abs(best), 1.0):
         near = best + width * np.linspace(-1, 1, 41)
         best = near[_slab(problem, eta, room, 1 / (1 + np.exp(near)))[0].argmin()]
         width /= 10
     return float(1 / (1 + np.exp(best)))
+
+
+def _far(problem: Problem, eta: Floats) -> float:
+    """log((1 - v) / v) beyond which the free minimiser at v = 0 is within reach of entropy.
+
+    There eta.W* <= log Z holds, and the error hardly depends on v any more.
+    """
+    share = problem.scale
+    free = share @ problem.targets @ problem.bases[0] @ problem.bases[0].T / (share @ share)
+    return float(min(40 + abs(eta @ free) + abs(problem.log_least[0]), 690.0))
 
 
 def _witness(

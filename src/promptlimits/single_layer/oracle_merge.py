@@ -84,6 +84,7 @@ def merged(
             targets=targets,
             means=[inputs.means[j] for j in first],
             excess=[inputs.excess[j] for j in first],
+            log_least=inputs.log_least,
             bases=inputs.bases,
         ),
         np.array(kept),

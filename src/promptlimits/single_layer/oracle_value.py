@@ -35,7 +35,9 @@ from promptlimits.single_layer.oracle_certificate import (
     OracleCertificate,
     certify_oracle,
 )
+from promptlimits.single_layer.oracle_entropy import bound_by_entropy
 from promptlimits.single_layer.oracle_inputs import float_rank
+from promptlimits.single_layer.oracle_length import best_of_length
 from promptlimits.single_layer.oracle_problem import (
     Problem,
     local_model,
@@ -169,6 +171,8 @@ def oracle_value(
         best = dual = least_sum(problem, generator)
     empty = _measured(setting, targets, empty_prompt(setting), objective)
     relaxation = min(_measure(objective, best.squares), empty.value)
+    if objective == "sum of squares" and bound_by_entropy(setting):
+        relaxation = min(best_of_length(setting, targets).found, empty.value)
     if not np.isfinite(relaxation):
         raise RunFailed(
             "the search ended at numbers beyond doubles", remedy="scale weights or tokens down"
@@ -235,13 +239,19 @@ def certify_value(
         RunFailed: The layer's numbers leave the range of doubles.
     """
     largest = value.objective == "largest error"
+    total = float((value.dual_scale**2).sum())
+    aim = value.dual_value / total if largest else value.relaxation
+    if bound_by_entropy(setting):
+        # All statistics is then too low an aim: entropy raises the limit.
+        aim = best_of_length(setting, targets, scale=value.dual_scale).found
+        aim = aim / total if largest else aim
     return certify_oracle(
         setting,
         targets,
         found=value.found**2 if largest else value.found,
         objective=value.objective,
         scale=value.dual_scale,
-        aim=value.dual_value / float((value.dual_scale**2).sum()) if largest else value.relaxation,
+        aim=aim,
         tolerance=tolerance,
         most_boxes=most_boxes,
         most_seconds=most_seconds,

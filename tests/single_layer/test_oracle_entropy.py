@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import random_weights
 from promptlimits.single_layer.oracle_certificate import certify_oracle
 from promptlimits.single_layer.oracle_entropy import bound_by_entropy, slab_of
@@ -133,6 +134,33 @@ def test_a_far_optimum_is_found_and_proved() -> None:
     assert certify_value(setting, targets, value).gap < 1e-5
 
 
+@pytest.mark.parametrize("size", [100.0, 1000.0, 1e4])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_one_token_of_an_enormous_score_is_found(size: float, tokens: int) -> None:
+    """Targets far away and alike: the best token scores hundreds of thousands, v is 0."""
+    generator = np.random.default_rng(3)
+    layer = random_weights(
+        dim=3, heads=1, head_dim=3, hidden=0, layers=1, generator=generator, masked=False
+    ).layers[0]
+    drawn = generator.standard_normal((4, 3))
+    setting = shared_query(layer, drawn[0], list(drawn[1:]))
+    for sign in (1.0, -1.0):
+        targets = sign * size * (1 + 0.1 * generator.standard_normal((3, 3)))
+        best = best_of_length(setting, targets, tokens=tokens)
+        assert best.achieved is not None
+        proof = certify_oracle(setting, targets, found=best.achieved, tokens=tokens)
+        assert float(proof.lower) <= best.achieved * (1 + 1e-12)
+        whole = best_of_length(setting, targets)
+        assert whole.found <= best.found * (1 + 1e-9)
+        score = score_vectors(setting)[0] @ np.linalg.solve(
+            value_maps(layer)[0], targets.mean(axis=0)
+        )
+        if score > 800:
+            alone = float(((targets - targets.mean(axis=0)) ** 2).sum())
+            assert best.achieved == pytest.approx(alone, rel=1e-9)
+            assert proof.gap < 1e-5
+
+
 def test_the_least_of_all_lengths_may_need_ever_longer_prompts() -> None:
     """Then what is proved is the infimum, and every prompt shown is above it."""
     setting, targets, generator = draw(*SHAPES[3])
@@ -158,3 +186,10 @@ def test_who_is_bound() -> None:
     head = setting.layer.heads[0]
     silent = replace(setting.layer, heads=(replace(head, query=np.zeros((4, 4))),))
     assert not bound_by_entropy(replace(setting, layer=silent))
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_weights_beyond_use_are_one_line(scale: float) -> None:
+    setting, targets, _ = draw(3, 2, 11)
+    with pytest.raises(UserError, match="from 1e-100 to 1e100"):
+        certify_oracle(setting, targets, found=1.0, scale=np.full(2, scale))

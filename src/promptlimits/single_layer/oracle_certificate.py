@@ -195,6 +195,10 @@ def _roots(setting: SharedQuery, scale: Floats | None) -> Floats:
     roots = exact_array("the weights", scale, (setting.count,))
     if not (roots > 0).all():
         raise UserError("the weights", "be above 0", got=roots.min(), remedy="drop that query")
+    if not ((roots > 1e-100) & (roots < 1e100)).all():
+        raise UserError(
+            "the weights", "be from 1e-100 to 1e100", got=f"{roots.max():.3g}", remedy="scale them"
+        )
     return np.array(roots)
 
 

@@ -1,8 +1,9 @@
 """One head, prompts of a given length: what entropy forbids, and the best that is left.
 
 **Statement** (section 4(b) of the corrected theory of [@meyer2025]; section 3.3 of the notes on
-[@wang2023]). Let h = 1 and let the score vector c be V^T eta for some eta in range(V), as it is if
-V is invertible. Then (A, Z), A in range(V), is that of a prompt of m_p >= 2 tokens if and only if
+[@wang2023]). Let h = 1 and let the score vector c, not 0, be V^T eta for some eta in range(V),
+as it is if V is invertible. Then (A, Z), A in range(V), is that of a prompt of m_p >= 2 tokens
+if and only if
 
     log Z - log m_p  <=  eta.A  <  log Z,
 
@@ -129,8 +130,8 @@ def best_of_length(
         raise UserError(
             "the head",
             "have scores that its values determine (c = V^T eta, not 0)",
-            got="free scores",
-            remedy="one token reaches all statistics of such a head: use the oracle",
+            got="scores that are free, or that doubles cannot tell from free ones",
+            remedy="use the oracle: one token reaches all statistics of a head of free scores",
         )
     if tokens is not None:
         require_positive_int("the number of prompt tokens", tokens)
@@ -146,6 +147,7 @@ def _best(
     room = np.inf if tokens is None else float(np.log(tokens))
     best = _search(problem, eta, room)
     value, mean = _slab(problem, eta, room, np.array([best]))
+    least, mean_there = float(value[0]), mean[0]
     log_weight = float(problem.log_least[0] + np.log1p(-best) - np.log(best))
     prompt, achieved = None, None
     for low, exponent in _MARGINS if tokens is not None else ():
@@ -156,11 +158,22 @@ def _best(
         error = float(((roots * (attend(setting, tried) - targets)) ** 2).sum())
         if achieved is None or error < achieved:
             prompt, achieved = tried, error
+    limit, free = _all_weight(problem)
+    if tokens is None:
+        least = min(least, limit)
+    else:
+        # Copies of one token of score eta.A: as good as v = 0 if that is far above log Zmin.
+        token = np.linalg.pinv(value_maps(setting.layer)[0], rcond=1e-12) @ free
+        tried = np.repeat(token[:, None], tokens, axis=1)
+        error = float(((roots * (attend(setting, tried) - targets)) ** 2).sum())
+        if achieved is None or error < achieved:
+            prompt, achieved, least = tried, error, min(least, error)
+            log_weight, mean_there = float(eta @ free + np.log(tokens)), free
     return LengthOptimum(
         tokens=tokens,
-        found=float(value[0]),
+        found=least,
         log_weight=log_weight,
-        mean=mean[0],
+        mean=mean_there,
         prompt=prompt,
         achieved=achieved,
     )
@@ -205,9 +218,15 @@ def _far(problem: Problem, eta: Floats) -> float:
 
     There eta.W* <= log Z holds, and the error hardly depends on v any more.
     """
-    share = problem.scale
-    free = share @ problem.targets @ problem.bases[0] @ problem.bases[0].T / (share @ share)
+    free = _all_weight(problem)[1]
     return float(min(40 + abs(eta @ free) + abs(problem.log_least[0]), 690.0))
+
+
+def _all_weight(problem: Problem) -> tuple[float, Floats]:
+    """The least error where the prompt has all the weight, v = 0, and the A that leaves it."""
+    share, basis = problem.scale, problem.bases[0]
+    free = share @ problem.targets @ basis @ basis.T / (share @ share)
+    return float(((problem.targets - share[:, None] * free) ** 2).sum()), np.asarray(free)
 
 
 def _witness(

@@ -73,8 +73,8 @@ def one_head_limit(
     Returns:
         The limit, at least 0, and how many boxes were looked at.
     """
-    before = ctx.cap
     with working_precision(PRECISION):
+        before = ctx.cap
         try:
             ctx.cap = _ORDER
             return _branch(_products(inputs, scale, slab), aim, most_boxes, stop)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from promptlimits.cli.drawn_weights import DrawnWeights
 from promptlimits.errors import UserError
-from promptlimits.tasks.files import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +15,15 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.weights import TransformerWeights
 
 EXAMPLE: Final = "d=8,h=2,layers=2,scale=.1,seed=0"
-_DEFAULTS: Final = {"d": 8, "h": 2, "layers": 2, "seed": 0, "s": 0, "f": 0, "masked": 0}
-_MOST: Final = {"d": 256, "h": 32, "layers": 64, "seed": 2**32, "s": 256, "f": 1024, "masked": 1}
+_OPTION: Final = DrawnWeights(
+    option="--random",
+    names="d, h, layers, scale, seed, s, f and masked",
+    example=EXAMPLE,
+    defaults={"d": 8, "h": 2, "layers": 2, "seed": 0, "s": 0, "f": 0, "masked": 0},
+    most={"d": 256, "h": 32, "layers": 64, "seed": 2**32, "s": 256, "f": 1024, "masked": 1},
+    positive=("d", "h", "layers"),
+    scale="0.1",
+)
 _INSIDE: Final = 0.95
 """Length of random tokens, as a share of the radius."""
 
@@ -115,7 +121,9 @@ def _random(text: str) -> TransformerWeights:
 
     from promptlimits.lipschitz.weights import random_weights
 
-    numbers, scale = _parsed(text)
+    numbers, scale, seen = _OPTION.parsed(text)
+    if "f" not in seen:
+        numbers["f"] = 2 * numbers["d"]
     return random_weights(
         dim=numbers["d"],
         heads=numbers["h"],
@@ -125,53 +133,4 @@ def _random(text: str) -> TransformerWeights:
         generator=np.random.default_rng(numbers["seed"]),
         masked=bool(numbers["masked"]),
         scale=scale,
-    )
-
-
-def _parsed(text: str) -> tuple[dict[str, int], float]:
-    numbers, scale = dict(_DEFAULTS), 0.1
-    seen = set()
-    for part in text.split(","):
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        if name in seen or name not in (*_DEFAULTS, "scale"):
-            raise _refused(text)
-        seen.add(name)
-        if name == "scale":
-            scale = _scale(value)
-        elif value.isascii() and value.isdigit() and len(value) < 11:
-            numbers[name] = int(value)
-        else:
-            raise _refused(text)
-    for name, most in _MOST.items():
-        least = 1 if name in ("d", "h", "layers") or (name == "s" and "s" in seen) else 0
-        if not least <= numbers[name] <= most:
-            raise UserError(
-                f"{name} of --random",
-                f"be from {least} to {most:,}",
-                got=numbers[name],
-                remedy=f"write {EXAMPLE}",
-            )
-    if "f" not in seen:
-        numbers["f"] = 2 * numbers["d"]
-    return numbers, scale
-
-
-def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 1e-6 <= value <= 1e6:
-        raise UserError(
-            "scale of --random", "be from 1e-6 to 1e6", got=shown(text), remedy="write 0.1"
-        )
-    return value
-
-
-def _refused(text: str) -> UserError:
-    return UserError(
-        "--random",
-        "be NAME=NUMBER, separated by commas, of d, h, layers, scale, seed, s, f and masked",
-        got=shown(text),
-        remedy=f"write {EXAMPLE}",
     )

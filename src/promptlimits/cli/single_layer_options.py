@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from promptlimits.cli.drawn_weights import DrawnWeights
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
 
@@ -40,8 +40,15 @@ Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write a drawing, as SVG.")
 ]
 
-_DEFAULTS: Final = {"d": 16, "h": 1, "seed": 0, "s": 0, "f": 0}
-_MOST: Final = {"d": 512, "h": 64, "seed": 2**32, "s": 512, "f": 4096}
+_OPTION: Final = DrawnWeights(
+    option="--random-layer",
+    names="d, h, seed, s, f and scale",
+    example="d=16,h=1,seed=0",
+    defaults={"d": 16, "h": 1, "seed": 0, "s": 0, "f": 0},
+    most={"d": 512, "h": 64, "seed": 2**32, "s": 512, "f": 4096},
+    positive=("d", "h"),
+    scale="1",
+)
 _MLP_PRODUCT: Final = 0.5
 """||W_1|| ||W_2|| of a random layer with hidden neurons: its MLP is then one to one."""
 
@@ -76,7 +83,9 @@ def layer_from(random_layer: str | None, weights: Path | None) -> tuple[LayerWei
         layer = _read_layer(weights)
         require_usable(layer)
         return layer, 0
-    numbers, scale = _parsed(random_layer or "")
+    numbers, scale, seen = _OPTION.parsed(random_layer or "")
+    if "s" not in seen:
+        numbers["s"] = max(numbers["d"] // numbers["h"], 1)
     return _random_layer(numbers, scale), numbers["seed"]
 
 
@@ -141,55 +150,6 @@ def write_text(option: str, path: Path, text: str) -> None:
 def as_text(record: JsonObject) -> str:
     """A record as JSON for a file or for standard output."""
     return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _parsed(text: str) -> tuple[dict[str, int], float]:
-    numbers, scale = dict(_DEFAULTS), 1.0
-    seen = set()
-    for part in text.split(","):
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        if name in seen or name not in (*_DEFAULTS, "scale"):
-            raise _refused(text)
-        seen.add(name)
-        if name == "scale":
-            scale = _scale(value)
-        elif value.isascii() and value.isdigit() and len(value) < 11:
-            numbers[name] = int(value)
-        else:
-            raise _refused(text)
-    for name, most in _MOST.items():
-        least = 1 if name in ("d", "h") or (name == "s" and "s" in seen) else 0
-        if not least <= numbers[name] <= most:
-            raise UserError(
-                f"{name} of --random-layer",
-                f"be from {least} to {most:,}",
-                got=numbers[name],
-                remedy="write d=16,h=1,seed=0",
-            )
-    if "s" not in seen:
-        numbers["s"] = max(numbers["d"] // numbers["h"], 1)
-    return numbers, scale
-
-
-def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 1e-6 <= value <= 1e6:
-        raise UserError(
-            "scale of --random-layer", "be from 1e-6 to 1e6", got=shown(text), remedy="write 1"
-        )
-    return value
-
-
-def _refused(text: str) -> UserError:
-    return UserError(
-        "--random-layer",
-        "be NAME=NUMBER, separated by commas, of d, h, seed, s, f and scale",
-        got=shown(text),
-        remedy="write d=16,h=1,seed=0",
-    )
 
 
 def _random_layer(numbers: dict[str, int], scale: float) -> LayerWeights:

@@ -2,9 +2,9 @@
 
 The model's laws, which every family is tested for:
 
-1. `next_token_logits(prompts, pairs)` equals running each pair on its own behind its own
-   copy of the prompt (concatenation), in value and in gradient.
-2. Problem b of a batch equals the same problem run alone.
+1. `head.logits(read_states(prompts, batch))` equals running each pair on its own behind its
+   own copy of its prompt (concatenation), in value and in gradient.
+2. Part b of a batch equals the same part run alone.
 3. No weight is trainable and no call changes the model.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import torch
@@ -103,6 +104,67 @@ def pack(pairs: Sequence[EncodedPair], *, device: torch.device | str = "cpu") ->
     )
 
 
+class PromptKind(StrEnum):
+    """What a trained prompt is; either kind is a matrix (P, W) of float32 numbers.
+
+    A soft prompt's row is an input embedding: W is D. A prefix's row is what one cached token
+    holds: for each layer its keys and then its values, head after head, W = 2 layers heads_kv
+    head_dim numbers (keys as they stand in the cache, rotated). It is the row of PEFT's
+    PREFIX_TUNING, so that both kinds are saved as they are trained.
+    """
+
+    SOFT = "soft"
+    PREFIX = "prefix"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Pairs behind one prompt: a problem, or as many of its pairs as fit into memory.
+
+    Attributes:
+        prompt_tokens: P_b, tokens of the prompt; 0 for none.
+        pairs: The pairs.
+    """
+
+    prompt_tokens: int
+    pairs: PackedPairs
+
+
+class PreparedBatch(Protocol):
+    """Parts, and all that does not depend on their prompts, computed once."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts, in order."""
+        ...
+
+    @property
+    def kind(self) -> PromptKind:
+        """What the prompts are."""
+        ...
+
+
+class ReadHead(Protocol):
+    """From what a model computes at a read position to the logits of its next token.
+
+    Apart from the model's body, so that logits are formed a few rows at a time: with a
+    large vocabulary they are most of the memory.
+    """
+
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        ...
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(R, V) from states (R, S); differentiable."""
+        ...
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """Gradient (R, S) of a function of the logits from its gradient (R, V) in them."""
+        ...
+
+
 class TextCodec(Protocol):
     """Text to token ids and back, as stock tools will do it when the prompt is used."""
 
@@ -185,6 +247,34 @@ class FrozenModel(Protocol):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings (..., D) of token ids (...), with the model's own scaling."""
+        ...
+
+    @property
+    def head(self) -> ReadHead:
+        """What turns read states into logits."""
+        ...
+
+    def prompt_width(self, kind: PromptKind) -> int:
+        """W, numbers in one row of a prompt of that kind."""
+        ...
+
+    def prepare(
+        self, parts: Sequence[Part], *, kind: PromptKind = PromptKind.SOFT
+    ) -> PreparedBatch:
+        """Lay parts out side by side and compute what no prompt changes."""
+        ...
+
+    def read_states(self, prompts: Tensor, batch: PreparedBatch) -> Tensor:
+        """States (R, S) at the read positions of all parts, one part after the other.
+
+        Args:
+            prompts: (sum of P_b, W), the parts' prompts end to end, of any float dtype.
+            batch: What `prepare` gave.
+        """
+        ...
+
+    def step_bytes(self, part: Part, *, kind: PromptKind = PromptKind.SOFT) -> int:
+        """About how much memory a forward and a backward pass of a part takes, logits aside."""
         ...
 
     def next_token_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:

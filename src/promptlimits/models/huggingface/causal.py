@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,20 @@ from promptlimits.errors import PromptLimitsWarning, UserError
 from promptlimits.models.huggingface import shared_prefix
 from promptlimits.models.huggingface.concatenation import concatenated_logits
 from promptlimits.models.huggingface.quiet import quiet
-from promptlimits.models.protocol import EncodedPair, ModelCard, PackedPairs, TextCodec, pack
+from promptlimits.models.huggingface.whole_model import (
+    IdentityHead,
+    PlainBatch,
+    read_part_by_part,
+)
+from promptlimits.models.protocol import (
+    EncodedPair,
+    ModelCard,
+    PackedPairs,
+    Part,
+    PromptKind,
+    TextCodec,
+    pack,
+)
 
 
 class HuggingFaceCausalLM:
@@ -70,6 +84,33 @@ class HuggingFaceCausalLM:
         # Called, not indexed: Gemma scales inside the module.
         embeddings: Tensor = self._model.get_input_embeddings()(ids)
         return embeddings
+
+    @property
+    def head(self) -> IdentityHead:
+        """What turns read states into logits."""
+        return IdentityHead(vocabulary=self._card.vocabulary)
+
+    def prompt_width(self, kind: PromptKind) -> int:
+        """W, numbers in one row of a prompt of that kind."""
+        return self._card.dim
+
+    def prepare(self, parts: Sequence[Part], *, kind: PromptKind = PromptKind.SOFT) -> PlainBatch:
+        """Lay parts out side by side and compute what no prompt changes."""
+        return PlainBatch(parts=tuple(parts), kind=kind)
+
+    def read_states(self, prompts: Tensor, batch: PlainBatch) -> Tensor:
+        """States (R, S) at the read positions of all parts, one part after the other."""
+
+        def logits(prompt: Tensor, pairs: PackedPairs) -> Tensor:
+            return self.next_token_logits(prompt[None], pairs)[0]
+
+        return read_part_by_part(prompts, batch, logits, dtype=self.dtype)
+
+    def step_bytes(self, part: Part, *, kind: PromptKind = PromptKind.SOFT) -> int:
+        """About how much memory a forward and a backward pass of a part takes, logits aside."""
+        tokens = part.prompt_tokens + int(part.pairs.lengths.sum())
+        # Some 20 tensors of the width of a token are kept for each token in each block.
+        return 4 * 20 * tokens * self._card.dim * self._card.layers
 
     def next_token_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
         """Logits (B, R, V) at the read positions, behind prompts (B, P, D); P may be 0."""

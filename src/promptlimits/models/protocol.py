@@ -2,7 +2,7 @@
 
 The model's laws, which every family is tested for:
 
-1. `head.logits(read_states(prompts, batch))` equals running each pair on its own behind its
+1. `head.logits(prepare(parts).read_states(prompts))` equals running each pair on its own behind its
    own copy of its prompt (concatenation), in value and in gradient.
 2. Part b of a batch equals the same part run alone.
 3. No weight is trainable and no call changes the model.
@@ -143,6 +143,14 @@ class PreparedBatch(Protocol):
         """What the prompts are."""
         ...
 
+    def read_states(self, prompts: Tensor) -> Tensor:
+        """States (R, S) at the read positions of all parts, one part after the other.
+
+        Args:
+            prompts: (sum of P_b, W), the parts' prompts end to end, of any float dtype.
+        """
+        ...
+
 
 class ReadHead(Protocol):
     """From what a model computes at a read position to the logits of its next token.
@@ -262,15 +270,6 @@ class FrozenModel(Protocol):
         self, parts: Sequence[Part], *, kind: PromptKind = PromptKind.SOFT
     ) -> PreparedBatch:
         """Lay parts out side by side and compute what no prompt changes."""
-        ...
-
-    def read_states(self, prompts: Tensor, batch: PreparedBatch) -> Tensor:
-        """States (R, S) at the read positions of all parts, one part after the other.
-
-        Args:
-            prompts: (sum of P_b, W), the parts' prompts end to end, of any float dtype.
-            batch: What `prepare` gave.
-        """
         ...
 
     def step_bytes(self, part: Part, *, kind: PromptKind = PromptKind.SOFT) -> int:

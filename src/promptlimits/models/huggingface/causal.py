@@ -16,7 +16,6 @@ from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.huggingface.whole_model import (
     IdentityHead,
     PlainBatch,
-    read_part_by_part,
 )
 from promptlimits.models.protocol import (
     EncodedPair,
@@ -96,15 +95,11 @@ class HuggingFaceCausalLM:
 
     def prepare(self, parts: Sequence[Part], *, kind: PromptKind = PromptKind.SOFT) -> PlainBatch:
         """Lay parts out side by side and compute what no prompt changes."""
-        return PlainBatch(parts=tuple(parts), kind=kind)
-
-    def read_states(self, prompts: Tensor, batch: PlainBatch) -> Tensor:
-        """States (R, S) at the read positions of all parts, one part after the other."""
 
         def logits(prompt: Tensor, pairs: PackedPairs) -> Tensor:
             return self.next_token_logits(prompt[None], pairs)[0]
 
-        return read_part_by_part(prompts, batch, logits, dtype=self.dtype)
+        return PlainBatch(parts=tuple(parts), kind=kind, logits_of=logits, dtype=self.dtype)
 
     def step_bytes(self, part: Part, *, kind: PromptKind = PromptKind.SOFT) -> int:
         """About how much memory a forward and a backward pass of a part takes, logits aside."""

@@ -26,10 +26,24 @@ class PlainBatch:
     Attributes:
         parts: The parts.
         kind: What the prompts are.
+        logits_of: Runs one part.
+        dtype: What the model computes with.
     """
 
     parts: tuple[Part, ...]
     kind: PromptKind
+    logits_of: PartLogits
+    dtype: torch.dtype
+
+    def read_states(self, prompts: Tensor) -> Tensor:
+        """Logits (R, V) at the read positions of all parts, one part after the other."""
+        each = prompts.to(self.dtype).split([part.prompt_tokens for part in self.parts])
+        return torch.cat(
+            [
+                self.logits_of(prompt, part.pairs)
+                for prompt, part in zip(each, self.parts, strict=True)
+            ]
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,23 +63,3 @@ class IdentityHead:
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient."""
         return gradient
-
-
-def read_part_by_part(
-    prompts: Tensor, batch: PlainBatch, logits_of: PartLogits, *, dtype: torch.dtype
-) -> Tensor:
-    """Logits (R, V) at the read positions of all parts.
-
-    Args:
-        prompts: (sum of P_b, W), the parts' prompts end to end.
-        batch: The parts.
-        logits_of: Runs one part.
-        dtype: What the model computes with.
-
-    Returns:
-        The logits, one part after the other.
-    """
-    each = prompts.to(dtype).split([part.prompt_tokens for part in batch.parts])
-    return torch.cat(
-        [logits_of(prompt, part.pairs) for prompt, part in zip(each, batch.parts, strict=True)]
-    )

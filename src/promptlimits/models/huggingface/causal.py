@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,11 +14,13 @@ from transformers import PreTrainedModel
 from promptlimits.errors import PromptLimitsWarning, UserError
 from promptlimits.models.huggingface import shared_prefix
 from promptlimits.models.huggingface.concatenation import concatenated_logits
+from promptlimits.models.huggingface.prefix import prefix_from_tokens, prefixed_logits
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.huggingface.whole_model import (
     IdentityHead,
     PlainBatch,
 )
+from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.models.protocol import (
     EncodedPair,
     ModelCard,
@@ -49,6 +53,7 @@ class HuggingFaceCausalLM:
         self._card = card
         self._codec = codec
         self._require_one_dtype()
+        self._stock_name = self._model.config._attn_implementation
         self._shares_prefix = self._switch_to_shared_prefix()
 
     @property
@@ -91,7 +96,19 @@ class HuggingFaceCausalLM:
 
     def prompt_width(self, kind: PromptKind) -> int:
         """W, numbers in one row of a prompt of that kind."""
-        return self._card.dim
+        return self._card.dim if kind is PromptKind.SOFT else self.prefix_shape.width
+
+    @cached_property
+    def prefix_shape(self) -> PrefixShape:
+        """How its prefixes are laid out; UserError if stock tools cannot replay one."""
+        with self._stock_attention():
+            return PrefixShape.of(self._model)
+
+    def prefix_from_tokens(self, ids: Tensor) -> Tensor:
+        """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
+        shape = self.prefix_shape
+        with self._stock_attention():
+            return prefix_from_tokens(self._model, ids, shape=shape)
 
     def prepare(self, parts: Sequence[Part], *, kind: PromptKind = PromptKind.SOFT) -> PlainBatch:
         """Lay parts out side by side and compute what no prompt changes."""
@@ -99,7 +116,13 @@ class HuggingFaceCausalLM:
         def logits(prompt: Tensor, pairs: PackedPairs) -> Tensor:
             return self.next_token_logits(prompt[None], pairs)[0]
 
-        return PlainBatch(parts=tuple(parts), kind=kind, logits_of=logits, dtype=self.dtype)
+        def behind_prefix(prefix: Tensor, pairs: PackedPairs) -> Tensor:
+            tokens, shape = self.embed(pairs.input_ids), self.prefix_shape
+            with self._stock_attention():
+                return prefixed_logits(self._model, prefix[None], tokens, pairs, shape=shape)[0]
+
+        run = logits if kind is PromptKind.SOFT else behind_prefix
+        return PlainBatch(parts=tuple(parts), kind=kind, logits_of=run, dtype=self.dtype)
 
     def step_bytes(self, part: Part, *, kind: PromptKind = PromptKind.SOFT) -> int:
         """About how much memory a forward and a backward pass of a part takes, logits aside."""
@@ -128,6 +151,21 @@ class HuggingFaceCausalLM:
                 got=found,
                 remedy="load it with --dtype float32",
             )
+
+    @contextmanager
+    def _stock_attention(self) -> Iterator[None]:
+        """The attention that transformers chose, for as long as the block runs."""
+        now = self._model.config._attn_implementation
+        if now == self._stock_name:
+            yield
+            return
+        with quiet():
+            self._model.set_attn_implementation(self._stock_name)
+        try:
+            yield
+        finally:
+            with quiet():
+                self._model.set_attn_implementation(now)
 
     def _shared_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
         batch, prompt_tokens, _ = prompts.shape

@@ -29,17 +29,30 @@ def concatenated_logits(
         Logits (B, R, V).
     """
     batch, prompt_tokens, width = prompts.shape
-    count, longest = pairs.num_pairs, int(pairs.lengths.max())
-    starts = pairs.lengths.cumsum(0) - pairs.lengths
-    slots = torch.arange(longest, device=embeddings.device)
-    filled = slots[None, :] < pairs.lengths[:, None]
-    source = torch.where(filled, starts[:, None] + slots[None, :], 0)
-    rows = embeddings[source].expand(batch, -1, -1, -1)
+    rows, starts = pair_rows(embeddings, pairs)
+    count, longest, _ = rows.shape
     front = prompts[:, None].expand(-1, count, -1, -1)
-    inputs = torch.cat([front, rows], dim=2).reshape(batch * count, -1, width)
-    ones = torch.ones(count, prompt_tokens, dtype=torch.long, device=embeddings.device)
-    mask = torch.cat([ones, filled.long()], dim=1).repeat(batch, 1)
-    # Filler stands after the real tokens, where a causal model cannot see it.
-    logits: Tensor = model(inputs_embeds=inputs, attention_mask=mask, use_cache=False).logits
+    inputs = torch.cat([front, rows.expand(batch, -1, -1, -1)], dim=2)
+    inputs = inputs.reshape(batch * count, -1, width)
+    # Filler needs no mask: it stands after the real tokens, where a causal model cannot see it.
+    # With one, a window of nothing but filler would give NaN, which no weight of 0 undoes.
+    logits: Tensor = model(inputs_embeds=inputs, use_cache=False).logits
     place = prompt_tokens + pairs.read - starts[pairs.pair_of_read]
     return logits.view(batch, count, prompt_tokens + longest, -1)[:, pairs.pair_of_read, place]
+
+
+def pair_rows(embeddings: Tensor, pairs: PackedPairs) -> tuple[Tensor, Tensor]:
+    """Each pair's tokens in a row of its own, filled up at the end.
+
+    Args:
+        embeddings: (T, D) of the packed tokens.
+        pairs: The K pairs, the longest of L tokens.
+
+    Returns:
+        The rows (K, L, D), and where each pair starts among the packed tokens (K,).
+    """
+    starts = pairs.lengths.cumsum(0) - pairs.lengths
+    slots = torch.arange(int(pairs.lengths.max()), device=embeddings.device)
+    filled = slots[None, :] < pairs.lengths[:, None]
+    source = torch.where(filled, starts[:, None] + slots[None, :], 0)
+    return embeddings[source], starts

@@ -169,6 +169,23 @@ def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) ->
     names = [baseline.name for baseline in parsed.baselines]
     assert names == ["no prompt", "in context"]
     assert {length for length, _ in notes.steps} == {2, 4}
+    for bracket in parsed.brackets:
+        # Runs that ended hold a size that failed, or the whole list.
+        whole_list = any(one.pairs == 6 and one.outcome == "solved" for one in bracket.search)
+        assert (bracket.control is None) == whole_list
+        assert bracket.control is None or bracket.control.finished
+    assert any(bracket.control for bracket in parsed.brackets)
+
+
+@pytest.mark.slow  # decodes a prompt in a fresh process
+def test_the_control_can_be_left_out_and_changes_no_floor(
+    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
+) -> None:
+    record, _ = work(tiny, tmp_path, replace(REQUEST, control=False))
+    brackets = parse_record(record).brackets
+    assert [bracket.control for bracket in brackets] == [None, None]
+    expected = [bracket.floor.pairs for bracket in parse_record(whole[1]).brackets]
+    assert [bracket.floor.pairs for bracket in brackets] == expected
 
 
 @pytest.mark.slow  # loads models again and again
@@ -330,6 +347,9 @@ def test_out_of_time_is_no_loss_and_a_larger_budget_goes_on(
     brackets = parse_record(first).brackets
     assert [bracket.floor.pairs for bracket in brackets] == [0, 0]
     assert all("time was up" in bracket.stopped_because for bracket in brackets)
+    for bracket in brackets:
+        assert bracket.control is not None
+        assert bracket.control.conclusion.startswith("not finished: 0 of 2 after 0 steps")
     full, _ = work(tiny, tmp_path)
     expected = [bracket.floor.pairs for bracket in parse_record(whole[1]).brackets]
     assert [bracket.floor.pairs for bracket in parse_record(full).brackets] == expected

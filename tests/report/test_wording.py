@@ -1,7 +1,10 @@
 import pytest
 
+from promptlimits.errors import RunFailed
 from promptlimits.report import wording
+from promptlimits.report.html import render
 from promptlimits.report.record import parse_record
+from promptlimits.report.tables import summary_lines
 
 
 @pytest.mark.parametrize(
@@ -167,3 +170,69 @@ def test_lists_of_ones_own_are_called_pairs(record):
 def test_the_share_is_never_understated(record, log2, shown):
     record["brackets"][0]["ceiling"]["share_log2"] = log2
     assert wording.share_of_lists(parse_record(record).brackets[0].ceiling) == shown
+
+
+def with_control(record, **changes):
+    control = {
+        "status": "measured",
+        "pairs": 62,
+        "recovered": 62,
+        "outcome": "solved",
+        "finished": True,
+        "steps": 41,
+        "seconds": 12.0,
+        "seed": 0,
+        "distinct_answers": 50,
+        "list_distinct_answers": 61,
+        "answer_entropy_bits": 5.29,
+        "answered_unprompted": 3,
+        "token_norm": 238.0,
+        "conclusion": "the optimiser finds <one>",
+        **changes,
+    }
+    record["brackets"][0]["control"] = control
+    return record
+
+
+def test_a_control_is_measured_and_says_its_conclusion(record):
+    first, second = parse_record(with_control(record)).brackets
+    assert wording.control_sentence(first) == (
+        "planted control (measured): 62 of 62 answers of a known prompt recovered in 41 steps; "
+        "the optimiser finds <one>"
+    )
+    assert wording.control_detail(first) == (
+        "Planted answers: 50 distinct among 62 keys (61 among as many pairs of the list), "
+        "entropy 5.2 bits, 3 of them also said without a prompt"
+    )
+    assert wording.control_sentence(second) == wording.control_detail(second) == ""
+
+
+def test_a_control_that_did_not_finish_counts_nothing_as_recovered(record):
+    said = "not finished: 4 of 62 after 2 steps, so nothing follows from it yet"
+    changed = with_control(record, finished=False, recovered=4, conclusion=said)
+    shown = parse_record(changed).brackets[0]
+    assert wording.control_sentence(shown) == f"planted control (measured): {said}"
+
+
+def test_a_control_that_recovers_more_than_was_planted_is_refused(record):
+    with pytest.raises(RunFailed, match="contradicts itself: 63 of 62 planted"):
+        parse_record(with_control(record, recovered=63))
+
+
+def test_the_control_stands_beside_the_floor_in_terminal_and_page(record):
+    lines = summary_lines(with_control(record))
+    assert [line.split(":")[0] for line in lines] == [
+        "1 prompt token",
+        "planted control (measured)",
+        "2 prompt tokens",
+    ]
+    page = render(record)
+    assert "Planted control (measured): 62 of 62" in page.replace("<bdi>", "")
+    assert "finds &lt;one&gt;" in page
+    assert "50 distinct among 62 keys" in page
+    assert "<dt>Planted control</dt>" in page
+
+
+def test_a_record_without_a_control_still_reads_and_says_nothing_of_one(record):
+    assert "lanted" not in render(record)
+    assert len(summary_lines(record)) == 2

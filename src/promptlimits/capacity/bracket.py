@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits
+from promptlimits.capacity.control import Control
 from promptlimits.capacity.floor import Floor, answer_rows
 from promptlimits.capacity.search import SearchResult
 from promptlimits.errors import RunFailed
@@ -24,6 +25,8 @@ class Bracket:
         seconds: Time spent at this length, over all resumptions.
         unprompted: Indices of the pairs that the model answers without a prompt: no prompt
             gets credit for them.
+        control: What the optimiser made of a planted prompt of this size; None where none was
+            run: the search held the whole list, or it was not asked for.
     """
 
     floor: Floor
@@ -31,6 +34,7 @@ class Bracket:
     search: SearchResult
     seconds: float
     unprompted: frozenset[int] = frozenset()
+    control: Control | None = None
 
     @property
     def credited(self) -> tuple[int, ...]:
@@ -80,6 +84,7 @@ class Bracket:
                 "answers": answer_rows(task, floor, order, self.unprompted),
             },
             "ceiling": self.ceiling.to_json(),
+            "control": None if self.control is None else self.control.to_json(),
             "search": attempts,
             "stopped_because": self.search.stopped_because,
             "seconds": self.seconds,

@@ -21,6 +21,7 @@ from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.control import Control, control_size, run_control
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.ordering import ordered
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
@@ -39,6 +40,8 @@ _VERIFY_PER_EVALUATION = 4.0
 # Shares of the time left, and of the budget, that these may take on a slow machine.
 _MOST_VERIFYING = 0.15
 _MOST_BASELINE = 0.2
+# Share of a prompt length's time that the planted control may take.
+_CONTROL_SHARE = 0.15
 
 
 @dataclass(kw_only=True)
@@ -235,10 +238,14 @@ def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
     for done, length in enumerate(lengths):
         began = time.monotonic()
         before = job.store.seconds(_length_hash(job, length))
-        result = _search(job, order, length, warm, lengths_left=len(lengths) - done)
+        deadline = _length_deadline(job, lengths_left=len(lengths) - done)
+        result = _search(job, order, length, warm, deadline)
         warm = result.best.prompt if result.best is not None else warm
+        control = _control(job, order, result, deadline) if job.request.control else None
         seconds = before + time.monotonic() - began
-        bracket = _bracket(job, result, seconds, frozenset(baselines[0].exact))
+        bracket = replace(
+            _bracket(job, result, seconds, frozenset(baselines[0].exact)), control=control
+        )
         job.store.add_seconds(_length_hash(job, length), time.monotonic() - began)
         found.append(bracket.to_json(job.task, order=order))
         job.listener.found(
@@ -252,37 +259,78 @@ def _length_hash(job: _Job, length: int) -> str:
     return spec_hash({"work": job.work_hash, "prompt_tokens": length})
 
 
-def _search(
-    job: _Job, order: Sequence[int], length: int, warm: Tensor | None, *, lengths_left: int
-) -> SearchResult:
-    request, listener = job.request, job.listener
-    listener.stage(f"searching with {length} prompt token{'s' if length > 1 else ''}")
+def _length_deadline(job: _Job, *, lengths_left: int) -> Deadline:
+    """The time for search and control at one length: verification is set aside."""
     verifying = min(
         lengths_left * (_VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds),
         _MOST_VERIFYING * job.deadline.left_seconds * lengths_left,
     )
-    deadline = job.deadline.part(1 / lengths_left, keep_seconds=max(0.0, verifying))
+    return job.deadline.part(1 / lengths_left, keep_seconds=max(0.0, verifying))
 
+
+def _workplace(job: _Job, on_step: Callable[[StepReport], None]) -> Workplace:
     def stepped(report: StepReport) -> None:
         job.commit_time()
-        listener.step(length, report)
+        on_step(report)
 
-    place = Workplace(
+    return Workplace(
         model=job.model,
         store=job.store,
         task_hash=job.task.hash,
         provenance=provenance({"device": str(job.model.device)}),
         on_step=stepped,
     )
+
+
+def _search(
+    job: _Job, order: Sequence[int], length: int, warm: Tensor | None, deadline: Deadline
+) -> SearchResult:
+    request, listener = job.request, job.listener
+    listener.stage(f"searching with {length} prompt token{'s' if length > 1 else ''}")
+    searching = deadline.part(1 - _CONTROL_SHARE if request.control else 1.0)
     training = replace(request.search.training, prompt_tokens=length)
     return search(
-        place,
+        _workplace(job, lambda report: listener.step(length, report)),
         [job.task.pairs[index] for index in order],
         replace(request.search, training=training),
         warm=warm,
-        should_stop=deadline.should_stop,
+        should_stop=searching.should_stop,
         on_attempt=lambda attempt: listener.attempted(length, attempt),
     )
+
+
+def _control(
+    job: _Job, order: Sequence[int], result: SearchResult, deadline: Deadline
+) -> Control | None:
+    """What the same optimiser recovers of answers that a known prompt gives."""
+    listener, length = job.listener, result.prompt_tokens
+    size = control_size(result)
+    if size is None:
+        return None
+    listener.stage(f"planted control with {length} prompt token{'s' if length > 1 else ''}", size)
+    most = _CONTROL_SHARE * deadline.budget_seconds
+    # A search that ended early leaves its time to the next length, not to the control.
+    stopping = Deadline(budget_seconds=min(most, deadline.left_seconds))
+
+    def stepped(report: StepReport) -> None:
+        # Not listener.step: what is recovered here is not found.
+        if report.best_exact:
+            listener.advanced(report.best_exact)
+
+    control = run_control(
+        _workplace(job, stepped),
+        [job.task.pairs[index] for index in order],
+        replace(job.request.search.training, prompt_tokens=length),
+        result,
+        should_stop=stopping.should_stop,
+    )
+    job.commit_time()
+    if control is not None:
+        listener.found(
+            f"planted control: {control.recovered} of {control.pairs} planted answers recovered "
+            f"in {control.steps} steps ({control.outcome.value})"
+        )
+    return control
 
 
 def _bracket(

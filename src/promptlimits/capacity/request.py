@@ -14,7 +14,7 @@ from promptlimits.models.protocol import FrozenModel
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tuning.loop import StepReport
 
-RECORD = 1
+RECORD = 2
 """Raised when the same runs make another record: a corrected ceiling, another way to count."""
 
 IN_CONTEXT_TOKENS = 2048
@@ -55,6 +55,7 @@ class Request:
         order: In which order the pairs are to be held.
         budget_seconds: Time for the whole command, over all resumptions.
         in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
+        control: Whether a planted control is run beside each floor.
         command: The command line that asks for this, for records.
     """
 
@@ -63,6 +64,7 @@ class Request:
     order: Order
     budget_seconds: float
     in_context_tokens: int = IN_CONTEXT_TOKENS
+    control: bool = True
     command: str = ""
 
     @property

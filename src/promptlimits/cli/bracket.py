@@ -47,6 +47,13 @@ def bracket(
             "--in-context-tokens", help="Most tokens of the in-context baseline; 0 leaves it out."
         ),
     ] = 2048,
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control/--no-control",
+            help="Train for planted answers, too: tells the optimiser's limit from the model's.",
+        ),
+    ] = True,
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
     device: options.Device = "cpu",
@@ -99,6 +106,7 @@ def bracket(
         order=Order(order),
         budget_seconds=budget,
         in_context_tokens=in_context_tokens,
+        control=control,
         command=session.command_line(),
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:

@@ -111,6 +111,9 @@ def _wording(record: Record) -> dict[str, Any]:
         "any_uncounted": any(map(sections.uncounted, record.brackets)),
         "uncounted": sections.uncounted,
         "held_unprompted": sections.held_unprompted,
+        "control_sentence": wording.control_sentence,
+        "control_detail": wording.control_detail,
+        "any_control": any(each.control is not None for each in record.brackets),
         "between": functools.partial(sections.between, record),
         "remedies": sections.remedies,
     }

@@ -145,12 +145,33 @@ class Attempt(_Part):
     seed: int | None = None
 
 
+class Control(_Part):
+    """What training recovered of answers that a known prompt gives."""
+
+    status: Literal["measured"]
+    pairs: Count
+    recovered: Count
+    outcome: str
+    finished: bool
+    steps: Count
+    seconds: Amount
+    seed: int | None = None
+    distinct_answers: Count
+    list_distinct_answers: Count
+    answer_entropy_bits: Amount
+    answered_unprompted: Count
+    token_norm: Amount
+    conclusion: str
+
+
 class Bracket(_Part):
     """Floor and ceiling at one prompt length."""
 
     prompt_tokens: Annotated[int, Field(ge=1, strict=True)]
     floor: Floor
     ceiling: Ceiling
+    # Records before this was measured have none; nor has a search that held the whole list.
+    control: Control | None = None
     search: tuple[Attempt, ...] = ()
     stopped_because: str = ""
     seconds: Amount
@@ -266,6 +287,12 @@ def _require_consistent(bracket: Bracket, task: Task) -> None:
     if floor.answers and held != floor.pairs:
         raise _contradiction(
             f"the floor at prompt length {length} says {floor.pairs} pairs, its answers hold {held}"
+        )
+    control = bracket.control
+    if control is not None and control.recovered > control.pairs:
+        raise _contradiction(
+            f"{control.recovered} of {control.pairs} planted pairs are recovered at prompt length "
+            f"{length}"
         )
     if floor.pairs > task.pairs:
         raise _contradiction(

@@ -17,6 +17,7 @@ from promptlimits.report.wording import (
     bits_down,
     bits_name,
     clean,
+    control_sentence,
     count,
     longer_lists,
     noun,
@@ -26,7 +27,7 @@ from promptlimits.report.wording import (
 
 
 def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
-    """One line of plain words per prompt length, shortest first.
+    """One line of plain words per prompt length, shortest first, each with its control's.
 
     Args:
         record: A bracket record, as JSON or parsed.
@@ -35,7 +36,12 @@ def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
         The lines, free of control characters.
     """
     parsed = as_record(record)
-    return tuple(clean(summary_line(parsed, bracket)) for bracket in parsed.brackets)
+    lines = [
+        line
+        for bracket in parsed.brackets
+        for line in (summary_line(parsed, bracket), control_sentence(bracket))
+    ]
+    return tuple(clean(line) for line in lines if line)
 
 
 def bracket_table(record: JsonObject | Record) -> BracketTable:

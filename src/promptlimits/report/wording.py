@@ -181,3 +181,29 @@ def summary_line(record: Record, bracket: Bracket) -> str:
         f"{plural(bracket.prompt_tokens, 'prompt token')}: "
         f"{floor_sentence(record, bracket)}; {ceiling_sentence(record, bracket)}"
     )
+
+
+def control_sentence(bracket: Bracket) -> str:
+    """The planted control in plain words; nothing where none was run."""
+    control = bracket.control
+    if control is None:
+        return ""
+    if not control.finished:
+        return f"planted control (measured): {control.conclusion}"
+    return (
+        f"planted control (measured): {count(control.recovered)} of {count(control.pairs)} answers "
+        f"of a known prompt recovered in {plural(control.steps, 'step')}; {control.conclusion}"
+    )
+
+
+def control_detail(bracket: Bracket) -> str:
+    """How diverse the planted answers are; nothing where there are none."""
+    control = bracket.control
+    if control is None or not control.distinct_answers:
+        return ""
+    return (
+        f"Planted answers: {count(control.distinct_answers)} distinct among "
+        f"{plural(control.pairs, 'key')} ({count(control.list_distinct_answers)} among as many "
+        f"pairs of the list), entropy {bits_down(control.answer_entropy_bits)} bits, "
+        f"{count(control.answered_unprompted)} of them also said without a prompt"
+    )

@@ -1,0 +1,154 @@
+"""One optimiser step of one problem: this package against the plain PEFT loop.
+
+Both sides have the same weights, pairs, prompt and loss, run in one process in turn, and do
+forward, backward and the update of the prompt. What `prepare` computes once for all steps is
+timed apart. The first round warms up, compares the gradients and counts the operations.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from benchmarks.engine_parts.cases import (
+    SMALL_CASES,
+    SMOLLM2_CASES,
+    Case,
+    random_packed,
+    random_pairs,
+)
+from benchmarks.engine_parts.engine_side import EngineSteps
+from benchmarks.engine_parts.flops import exact_flops, executed_flops
+from benchmarks.engine_parts.models import Model, small_model, smollm2
+from benchmarks.engine_parts.peft_loop import PeftLoop
+from benchmarks.engine_parts.roofline import matmul_rate
+from torch import Tensor
+
+SMALL_REPEATS = 9
+SMOLLM2_REPEATS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What the first round says.
+
+    Attributes:
+        ours: FLOPs that this package's step ran.
+        peft: Those of the PEFT step.
+        gradient_gap: Distance of the two gradients over the norm of PEFT's.
+    """
+
+    ours: int
+    peft: int
+    gradient_gap: float
+
+
+def start(model: Model, case: Case) -> Tensor:
+    """(P, D): embeddings of the first tokens."""
+    ids = torch.arange(1, case.prompt_tokens + 1) % model.shape.vocabulary
+    return model.engine.embed(ids).detach().clone()
+
+
+def engine_steps(model: Model, case: Case) -> EngineSteps:
+    """This package's side of a case."""
+    pairs = random_packed(case, vocabulary=model.shape.vocabulary)
+    return EngineSteps(model.engine, [pairs], [start(model, case)])
+
+
+def executed_over_exact(model: Model, case: Case) -> float:
+    """FLOPs that this package's step runs over the fewest that the case needs."""
+    ours = engine_steps(model, case)
+    return executed_flops(ours.step) / exact_flops(model.shape, case)
+
+
+def measure(model: Model, case: Case, *, repeats: int) -> dict[str, object]:
+    """Seconds of a step on both sides, in turn, with operation counts and the matmul rate.
+
+    Args:
+        model: The weights.
+        case: Sizes.
+        repeats: Counted steps of each side.
+
+    Returns:
+        One entry of `cases`.
+    """
+    pairs = random_pairs(case, vocabulary=model.shape.vocabulary)
+    ours = engine_steps(model, case)
+    peft = PeftLoop(model.stock, pairs, start(model, case))
+    before = matmul_rate(model.shape, case)
+    counted = _first_round(ours, peft)
+    ours_seconds, peft_seconds = _in_turn((ours.step, peft.step), repeats)
+    peft.close()
+    rate = max(before, matmul_rate(model.shape, case), key=lambda found: found.gflops)
+    exact = exact_flops(model.shape, case)
+    return {
+        "model": model.name,
+        "pairs": case.pairs,
+        "prompt_tokens": case.prompt_tokens,
+        "tokens": case.tokens,
+        "ratio_to_peft": peft_seconds / ours_seconds,
+        "roofline_share": exact / ours_seconds / rate.gflops / 1e9,
+        "flop_ratio": counted.peft / exact,
+        "value_tokens": case.values,
+        "seconds": ours_seconds,
+        "peft_seconds": peft_seconds,
+        "prepare_seconds": ours.prepare_seconds,
+        "relative_gradient_gap": counted.gradient_gap,
+        "exact_flops": exact,
+        "executed_flops": counted.ours,
+        "executed_over_exact": counted.ours / exact,
+        "peft_flops": counted.peft,
+        "matmul_gflops": rate.gflops,
+        "matmul_shape": rate.shape,
+        "repeats": repeats,
+    }
+
+
+def run(quick: bool, *, repeats: int | None = None) -> list[dict[str, object]]:
+    """Every case.
+
+    Args:
+        quick: The small model only.
+        repeats: Counted steps of each side; None for 9 on the small model, 3 on SmolLM2.
+
+    Returns:
+        One entry for each case.
+    """
+    with small_model() as small:
+        found = [
+            _told(measure(small, case, repeats=repeats or SMALL_REPEATS)) for case in SMALL_CASES
+        ]
+    if quick:
+        return found
+    large, rounds = smollm2(), repeats or SMOLLM2_REPEATS
+    return found + [_told(measure(large, case, repeats=rounds)) for case in SMOLLM2_CASES]
+
+
+def _first_round(ours: EngineSteps, peft: PeftLoop) -> Counted:
+    gradients: list[Tensor] = []
+    ours_flops = executed_flops(lambda: gradients.append(ours.step()))
+    peft_flops = executed_flops(peft.step)
+    gap = (gradients[0] - peft.gradient).norm() / peft.gradient.norm()
+    return Counted(ours=ours_flops, peft=peft_flops, gradient_gap=float(gap))
+
+
+def _in_turn(sides: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each side, one call of each in every round."""
+    seconds: list[list[float]] = [[] for _ in sides]
+    for _ in range(repeats):
+        for side, taken in zip(sides, seconds, strict=True):
+            began = time.perf_counter()
+            side()
+            taken.append(time.perf_counter() - began)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def _told(entry: dict[str, object]) -> dict[str, object]:
+    sizes = f"({entry['pairs']}, {entry['prompt_tokens']}, {entry['tokens']})"
+    ratio = f"{entry['ratio_to_peft']:.2f} times PEFT"
+    print(f"steps: {entry['model']} {sizes} {ratio}", file=sys.stderr)
+    return entry

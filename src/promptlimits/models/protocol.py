@@ -181,6 +181,11 @@ class TextCodec(Protocol):
         """The end marker: the token at which stock `generate` stops."""
         ...
 
+    @property
+    def start_text(self) -> str:
+        """Text whose key is the beginning-of-text token alone; may be empty."""
+        ...
+
     def encode_key(self, text: str) -> tuple[int, ...]:
         """Ids of a key: exactly what the stock tokenizer returns for the bare text."""
         ...

@@ -58,6 +58,29 @@ class HuggingFaceCodec:
         """What stands between a key and its value."""
         return self._joiner
 
+    @cached_property
+    def start_text(self) -> str:
+        """Return the text whose key is the beginning-of-text token alone.
+
+        It is empty where the tokenizer puts that token before every text by itself. Where it
+        knows none, the token that ends a text stands for it, as in GPT-2's training.
+
+        Raises:
+            UserError: The tokenizer has neither, or reads them as something else.
+        """
+        markers = (self._tokenizer.bos_token, self._tokenizer.eos_token)
+        for text in ("", *(marker for marker in markers if marker is not None)):
+            ids = tuple(self._tokenizer(text).input_ids)
+            ids = ids[: len(ids) - self._closing_markers]
+            if len(ids) == 1 and ids[0] < self._vocabulary:
+                return str(text)
+        raise UserError(
+            "the tokenizer",
+            "read a beginning-of-text marker as one token",
+            got="one that has none",
+            remedy="put the text into a file of pairs, with a key of your own",
+        )
+
     def encode_key(self, text: str) -> tuple[int, ...]:
         """Return what the stock tokenizer gives for the bare text.
 

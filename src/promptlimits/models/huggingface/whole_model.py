@@ -6,13 +6,21 @@ identity. Slower than `decoder`, exact all the same, and open to every causal mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from promptlimits.models.huggingface import shared_prefix
+from promptlimits.models.huggingface.concatenation import concatenated_logits
+from promptlimits.models.huggingface.prefix import prefix_from_tokens, prefixed_logits
+from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.models.protocol import PackedPairs, Part, PromptKind
 
 PartLogits: TypeAlias = Callable[[Tensor, PackedPairs], Tensor]
@@ -63,3 +71,122 @@ class IdentityHead:
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient."""
         return gradient
+
+
+class WholeModel:
+    """A stock network that is run as it is, or with its attention replaced.
+
+    Args:
+        model: The network, with the attention that transformers chose.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._stock_attention_name = model.config._attn_implementation
+        self._shares_prefix = False
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether the attention is replaced, so that a prompt runs once for all its pairs."""
+        return self._shares_prefix
+
+    @cached_property
+    def prefix_shape(self) -> PrefixShape:
+        """How its prefixes are laid out; UserError if stock tools cannot replay one."""
+        with self._stock_attention():
+            return PrefixShape.of(self._model)
+
+    def prefix_from_tokens(self, ids: Tensor) -> Tensor:
+        """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
+        shape = self.prefix_shape
+        with self._stock_attention():
+            return prefix_from_tokens(self._model, ids, shape=shape)
+
+    def share_prefix(self, agrees: Callable[[Tensor], bool], probe: PackedPairs) -> str | None:
+        """Replace the attention if that gives the right logits.
+
+        Args:
+            agrees: Whether logits (1, R, V) of the probe behind its own first tokens are right.
+            probe: Pairs to try it on.
+
+        Returns:
+            None if it was replaced, else why it was not, in words.
+        """
+        shared_prefix.register()
+        try:
+            with quiet():
+                self._model.set_attn_implementation(shared_prefix.ATTENTION_NAME)
+            if agrees(self._shared_logits(self._embed(probe.input_ids[:3])[None], probe)):
+                self._shares_prefix = True
+                return None
+            reason = "its attention differs from plain softmax attention"
+        except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+            reason = f"its attention cannot be replaced ({type(error).__name__})"
+        with quiet():
+            self._model.set_attn_implementation(self._stock_attention_name)
+        return reason
+
+    def soft_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
+        """Logits (B, R, V) behind soft prompts (B, P, D)."""
+        if self._shares_prefix:
+            return self._shared_logits(prompts, pairs)
+        return concatenated_logits(self._model, prompts, self._embed(pairs.input_ids), pairs)
+
+    def prefix_logits(self, prefixes: Tensor, pairs: PackedPairs) -> Tensor:
+        """Logits (B, R, V) behind KV prefixes (B, P, W)."""
+        tokens, shape = self._embed(pairs.input_ids), self.prefix_shape
+        with self._stock_attention():
+            return prefixed_logits(self._model, prefixes, tokens, pairs, shape=shape)
+
+    def prepare(self, parts: tuple[Part, ...], kind: PromptKind) -> PlainBatch:
+        """A batch that runs part by part."""
+        run = self.soft_logits if kind is PromptKind.SOFT else self.prefix_logits
+
+        def logits(prompt: Tensor, pairs: PackedPairs) -> Tensor:
+            return run(prompt[None], pairs)[0]
+
+        return PlainBatch(parts=parts, kind=kind, logits_of=logits, dtype=self._model.dtype)
+
+    def step_bytes(self, part: Part, kind: PromptKind) -> int:
+        """About how much memory a forward and a backward pass of a part takes, logits aside."""
+        tokens = part.prompt_tokens + int(part.pairs.lengths.sum())
+        if kind is PromptKind.PREFIX or not self._shares_prefix:
+            longest = part.prompt_tokens + int(part.pairs.lengths.max())
+            tokens = part.pairs.num_pairs * longest
+        config = self._model.config.get_text_config()
+        # Autograd keeps some 20 tensors of the width of a token for each token in each block.
+        numbers = 20 * tokens * config.hidden_size * config.num_hidden_layers
+        return int(self._model.dtype.itemsize * numbers)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        embeddings: Tensor = self._model.get_input_embeddings()(ids)
+        return embeddings
+
+    def _shared_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
+        batch, prompt_tokens, _ = prompts.shape
+        layout = shared_prefix.PrefixLayout.of(pairs, prompt_tokens)
+        tokens = self._embed(pairs.input_ids).expand(batch, -1, -1)
+        output = self._model(
+            inputs_embeds=torch.cat([prompts, tokens], dim=1),
+            position_ids=layout.positions.expand(batch, -1),
+            logits_to_keep=prompt_tokens + pairs.read,
+            shared_prefix=layout,
+            use_cache=False,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    @contextmanager
+    def _stock_attention(self) -> Iterator[None]:
+        """The attention that transformers chose, for as long as the block runs."""
+        now = self._model.config._attn_implementation
+        if now == self._stock_attention_name:
+            yield
+            return
+        with quiet():
+            self._model.set_attn_implementation(self._stock_attention_name)
+        try:
+            yield
+        finally:
+            with quiet():
+                self._model.set_attn_implementation(now)

@@ -1,0 +1,305 @@
+"""The causal families that have their own forward pass, each as a table from stock modules.
+
+A family is known by the model type of its configuration. What a table does not know makes it
+refuse (None): another activation, a rotary embedding that depends on the length, attention
+dropped in or capped. The model then runs through transformers' own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from promptlimits.models.huggingface.decoder.attention_layer import AttentionLayer
+from promptlimits.models.huggingface.decoder.block import Block
+from promptlimits.models.huggingface.decoder.linear import FeedForward, Linear
+from promptlimits.models.huggingface.decoder.network import Angles, Decoder, LinearHead
+from promptlimits.models.huggingface.decoder.pointwise import Activation, ActivationName, Norm
+
+_ACTIVATIONS: Final[dict[str, ActivationName]] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+_STATIC_ROTARY: Final = ("default", "linear", "llama3", "yarn")
+
+
+def decoder_of(model: Any) -> Decoder | None:
+    """The decoder of a stock causal model; its weights are shared, not copied.
+
+    Args:
+        model: A causal language model of transformers.
+
+    Returns:
+        The decoder, or None for a family or a setting that has no table here.
+    """
+    build = _FAMILIES.get(model.config.model_type)
+    return None if build is None else build(model)
+
+
+def _llama(model: Any) -> Decoder | None:
+    """Llama and Qwen2: RMSNorm in front, rotary embedding, gated feed-forward."""
+    config, body = model.config, model.model
+    name = _ACTIVATIONS.get(config.hidden_act)
+    angles = _angles(body.rotary_emb, config.rope_parameters)
+    if name is None or angles is None:
+        return None
+    blocks = tuple(
+        Block(
+            attention_norm=_rms(layer.input_layernorm, layer.input_layernorm.variance_epsilon),
+            attention=_attention(layer.self_attn, config, rotary="rotary"),
+            attention_post=None,
+            feed_norm=_rms(
+                layer.post_attention_layernorm, layer.post_attention_layernorm.variance_epsilon
+            ),
+            feed=_gated(layer.mlp, name),
+            feed_post=None,
+            parallel=False,
+        )
+        for layer in body.layers
+    )
+    return _decoder(model, blocks, _rms(body.norm, body.norm.variance_epsilon), {"rotary": angles})
+
+
+def _gemma3(model: Any) -> Decoder | None:
+    """Gemma 3 (text): norms around both layers, normed heads, windows, gains of 1 + weight."""
+    config, body = model.config, model.model
+    name = _ACTIVATIONS.get(config.hidden_activation)
+    plain = not (
+        config.final_logit_softcapping
+        or config.attn_logit_softcapping
+        or getattr(config, "use_bidirectional_attention", False)
+    )
+    angles = {
+        kind: _angles(body.rotary_emb, config.rope_parameters[kind], kind)
+        for kind in sorted(set(config.layer_types))
+    }
+    known = {kind: found for kind, found in angles.items() if found is not None}
+    if name is None or not plain or len(known) < len(angles):
+        return None
+    blocks = tuple(
+        Block(
+            attention_norm=_shifted(layer.input_layernorm),
+            attention=_attention(
+                layer.self_attn, config, rotary=config.layer_types[index], norm=_shifted
+            ),
+            attention_post=_shifted(layer.post_attention_layernorm),
+            feed_norm=_shifted(layer.pre_feedforward_layernorm),
+            feed=_gated(layer.mlp, name),
+            feed_post=_shifted(layer.post_feedforward_layernorm),
+            parallel=False,
+        )
+        for index, layer in enumerate(body.layers)
+    )
+    return _decoder(model, blocks, _shifted(body.norm), known)
+
+
+def _gpt2(model: Any) -> Decoder | None:
+    """GPT-2: LayerNorm in front, learned positions, one product for queries, keys, values."""
+    config, body = model.config, model.transformer
+    name = _ACTIVATIONS.get(config.activation_function)
+    if name is None or config.add_cross_attention or config.reorder_and_upcast_attn:
+        return None
+    blocks = tuple(
+        Block(
+            attention_norm=_layer(block.ln_1),
+            attention=_gpt2_attention(block.attn),
+            attention_post=None,
+            feed_norm=_layer(block.ln_2),
+            feed=FeedForward(
+                up=_transposed(block.mlp.c_fc),
+                down=_transposed(block.mlp.c_proj),
+                gate=None,
+                activation=Activation(name),
+            ),
+            feed_post=None,
+            parallel=False,
+        )
+        for block in body.h
+    )
+    return _decoder(model, blocks, _layer(body.ln_f), {}, places=body.wpe.weight)
+
+
+def _gpt_neox(model: Any) -> Decoder | None:
+    """GPT-NeoX: LayerNorm, partial rotary embedding, attention and feed-forward side by side."""
+    config, body = model.config, model.gpt_neox
+    name = _ACTIVATIONS.get(config.hidden_act)
+    angles = _angles(body.rotary_emb, config.rope_parameters)
+    if name is None or angles is None:
+        return None
+    blocks = tuple(
+        Block(
+            attention_norm=_layer(layer.input_layernorm),
+            attention=_neox_attention(layer.attention, config),
+            attention_post=None,
+            feed_norm=_layer(layer.post_attention_layernorm),
+            feed=FeedForward(
+                up=_linear(layer.mlp.dense_h_to_4h),
+                down=_linear(layer.mlp.dense_4h_to_h),
+                gate=None,
+                activation=Activation(name),
+            ),
+            feed_post=None,
+            parallel=bool(config.use_parallel_residual),
+        )
+        for layer in body.layers
+    )
+    return _decoder(model, blocks, _layer(body.final_layer_norm), {"rotary": angles})
+
+
+_FAMILIES: Final[Mapping[str, Callable[[Any], Decoder | None]]] = {
+    "llama": _llama,
+    "qwen2": _llama,
+    "gemma3_text": _gemma3,
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+}
+
+
+def _decoder(
+    model: Any,
+    blocks: tuple[Block, ...],
+    final_norm: Norm,
+    angles: Mapping[str, Angles],
+    *,
+    places: Tensor | None = None,
+) -> Decoder:
+    return Decoder(
+        # Called, not indexed: Gemma scales inside the module.
+        embed=model.get_input_embeddings(),
+        places=places,
+        angles=angles,
+        blocks=blocks,
+        final_norm=final_norm,
+        head=LinearHead(linear=_linear(model.get_output_embeddings())),
+        dim=int(model.get_input_embeddings().weight.shape[1]),
+    )
+
+
+def _attention(
+    layer: Any, config: Any, *, rotary: str, norm: Callable[[Any], Norm] | None = None
+) -> AttentionLayer:
+    return AttentionLayer(
+        query=_linear(layer.q_proj),
+        key=_linear(layer.k_proj),
+        value=_linear(layer.v_proj),
+        output=_linear(layer.o_proj),
+        query_norm=None if norm is None else norm(layer.q_norm),
+        key_norm=None if norm is None else norm(layer.k_norm),
+        kv_heads=int(config.num_key_value_heads),
+        width=int(layer.head_dim),
+        scaling=float(layer.scaling),
+        window=getattr(layer, "sliding_window", None),
+        rotary=rotary,
+    )
+
+
+def _gpt2_attention(layer: Any) -> AttentionLayer:
+    # Conv1D keeps (in, out): queries, keys and values are columns side by side.
+    query, key, value = (
+        Linear(weight=weight.t(), bias=bias)
+        for weight, bias in zip(
+            layer.c_attn.weight.split(layer.split_size, dim=1),
+            layer.c_attn.bias.split(layer.split_size),
+            strict=True,
+        )
+    )
+    return AttentionLayer(
+        query=query,
+        key=key,
+        value=value,
+        output=_transposed(layer.c_proj),
+        query_norm=None,
+        key_norm=None,
+        kv_heads=int(layer.num_heads),
+        width=int(layer.head_dim),
+        scaling=float(layer.scaling),
+        window=None,
+        rotary=None,
+    )
+
+
+def _neox_attention(layer: Any, config: Any) -> AttentionLayer:
+    fused, width = layer.query_key_value, int(layer.head_size)
+    heads = int(config.num_attention_heads)
+    # Each head's query, key and value rows stand together.
+    weights = fused.weight.view(heads, 3, width, -1).unbind(1)
+    biases = [None] * 3 if fused.bias is None else fused.bias.view(heads, 3, width).unbind(1)
+    query, key, value = (
+        Linear(weight=weight.flatten(0, 1), bias=None if bias is None else bias.flatten())
+        for weight, bias in zip(weights, biases, strict=True)
+    )
+    return AttentionLayer(
+        query=query,
+        key=key,
+        value=value,
+        output=_linear(layer.dense),
+        query_norm=None,
+        key_norm=None,
+        kv_heads=heads,
+        width=width,
+        scaling=float(layer.scaling),
+        window=None,
+        rotary="rotary",
+    )
+
+
+def _gated(layer: Any, name: ActivationName) -> FeedForward:
+    return FeedForward(
+        up=_linear(layer.up_proj),
+        down=_linear(layer.down_proj),
+        gate=_linear(layer.gate_proj),
+        activation=Activation(name),
+    )
+
+
+def _linear(layer: nn.Linear) -> Linear:
+    return Linear(weight=layer.weight.detach(), bias=_bias(layer))
+
+
+def _transposed(layer: Any) -> Linear:
+    return Linear(weight=layer.weight.detach().t(), bias=_bias(layer))
+
+
+def _bias(layer: Any) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.detach()
+
+
+def _rms(layer: Any, epsilon: float) -> Norm:
+    return Norm(weight=layer.weight.detach(), bias=None, epsilon=float(epsilon))
+
+
+def _shifted(layer: Any) -> Norm:
+    """Gemma's RMSNorm: its gain is 1 + weight, formed in float32 at least."""
+    weight = layer.weight.detach()
+    wide = weight if weight.dtype.itemsize >= 4 else weight.float()
+    return Norm(weight=1 + wide, bias=None, epsilon=float(layer.eps))
+
+
+def _layer(layer: nn.LayerNorm) -> Norm:
+    return Norm(weight=layer.weight.detach(), bias=layer.bias.detach(), epsilon=layer.eps)
+
+
+def _angles(rotary: Any, parameters: Mapping[str, Any], kind: str | None = None) -> Angles | None:
+    """Cosines and sines as the stock module computes them; None where they depend on length."""
+    if parameters.get("rope_type", "default") not in _STATIC_ROTARY:
+        return None
+    named = {} if kind is None else {"layer_type": kind}
+
+    def angles(positions: int) -> tuple[Tensor, Tensor]:
+        frequencies = rotary.inv_freq if kind is None else getattr(rotary, f"{kind}_inv_freq")
+        places = torch.arange(positions, device=frequencies.device)[None]
+        like = torch.zeros((), dtype=torch.float32, device=frequencies.device)
+        cosine, sine = rotary(like, places, **named)
+        # The stock tables repeat themselves for the second half of the width.
+        half = cosine.shape[-1] // 2
+        return cosine[0, :, :half], sine[0, :, :half]
+
+    return angles

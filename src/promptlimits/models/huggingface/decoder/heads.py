@@ -1,0 +1,65 @@
+"""Rows of products to the heads of a group, and back."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from promptlimits.models.huggingface.decoder.layout import Group, Rectangle
+from promptlimits.models.huggingface.decoder.rotary import Turn
+
+
+def to_heads(rows: Tensor, where: Rectangle, turn: Turn, *, kv_heads: int, width: int) -> Tensor:
+    """Rows of a product to heads, turned by their positions.
+
+    Args:
+        rows: (N, H_kv G width) all rows of the product.
+        where: The rows wanted, a rectangle (B, K, L).
+        turn: Of their positions; broadcasts to (H_kv, B, K, G, L, width / 2).
+        kv_heads: H_kv.
+        width: Of a head.
+
+    Returns:
+        (H_kv, B, K, G, L, width), contiguous.
+    """
+    spread = where.spread(rows[where.start : where.stop])
+    source = _as_heads(spread, kv_heads, width)
+    target = source.new_empty(source.shape)
+    return turn.forward(source, target)
+
+
+def from_heads(heads: Tensor, where: Rectangle, turn: Turn, rows: Tensor) -> None:
+    """Write a gradient in what `to_heads` gave into its rows.
+
+    Args:
+        heads: (H_kv, B, K, G, L, width).
+        where: The rows.
+        turn: As it was given to `to_heads`.
+        rows: (N, H_kv G width), written in place at `where`.
+    """
+    kv_heads, width = heads.shape[0], heads.shape[-1]
+    shape = (where.parts, where.pairs, where.longest, rows.shape[1])
+    if where.slots is None:
+        turn.backward(heads, _as_heads(rows[where.start : where.stop].view(shape), kv_heads, width))
+        return
+    rectangle = rows.new_empty(shape)
+    turn.backward(heads, _as_heads(rectangle, kv_heads, width))
+    where.collect(rectangle, rows)
+
+
+def prompt_rectangle(group: Group) -> Rectangle:
+    """The rows of a group's prompts as a rectangle (B, 1, P)."""
+    return Rectangle(
+        start=group.prompt_start,
+        stop=group.prompt_stop,
+        parts=group.tokens.parts,
+        pairs=1,
+        longest=group.prompt_tokens,
+        slots=None,
+    )
+
+
+def _as_heads(rectangle: Tensor, kv_heads: int, width: int) -> Tensor:
+    """(B, K, L, C) seen as (H_kv, B, K, G, L, width)."""
+    split = rectangle.unflatten(-1, (kv_heads, rectangle.shape[-1] // (kv_heads * width), width))
+    heads: Tensor = split.permute(3, 0, 1, 4, 2, 5)
+    return heads

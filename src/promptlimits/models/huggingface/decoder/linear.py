@@ -1,0 +1,79 @@
+"""Products with frozen weights, and the feed-forward layers made of them.
+
+The gradient in the input of x W^T + b is dy W: neither x nor y is kept, and no gradient in a
+weight is ever formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptlimits.models.huggingface.decoder.pointwise import Activation
+from promptlimits.models.huggingface.decoder.tape import Tape
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Linear:
+    """x -> x W^T + b.
+
+    Attributes:
+        weight: W, of shape (out, in).
+        bias: b, of shape (out,), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """(N, out) from (N, in), added to `plus`."""
+        if plus is None:
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+        found: Tensor = torch.addmm(plus, x, self.weight.t())
+        return found if self.bias is None else found.add_(self.bias)
+
+    def backward(self, gradient: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Gradient in x, added to `plus`, which is overwritten."""
+        if plus is None:
+            return gradient @ self.weight
+        return plus.addmm_(gradient, self.weight)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeedForward:
+    """A feed-forward layer, gated (SwiGLU, GeGLU) or plain.
+
+    Attributes:
+        up: From the width to the hidden width.
+        down: Back.
+        gate: The gate's product, None for a plain layer.
+        activation: Of the gate, or of `up` where there is none.
+    """
+
+    up: Linear
+    down: Linear
+    gate: Linear | None
+    activation: Activation
+
+    def forward(self, x: Tensor, tape: Tape, plus: Tensor | None) -> Tensor:
+        """(N, D), added to `plus`."""
+        up = self.up.forward(x)
+        if self.gate is None:
+            tape.push(up)
+            return self.down.forward(self.activation.forward(up), plus)
+        gate = self.gate.forward(x)
+        active = self.activation.forward(gate)
+        tape.push(up, gate, active)
+        return self.down.forward(active * up, plus)
+
+    def backward(self, gradient: Tensor, tape: Tape) -> Tensor:
+        """Gradient in x from that in the output, without the one of `plus`."""
+        hidden = self.down.backward(gradient)
+        if self.gate is None:
+            (up,) = tape.pop(1)
+            return self.up.backward(self.activation.backward(hidden, up))
+        up, gate, active = tape.pop(3)
+        found = self.up.backward(active.mul_(hidden))
+        return self.gate.backward(self.activation.backward(hidden.mul_(up), gate), found)

@@ -1,0 +1,304 @@
+"""A whole decoder over a prepared batch: from prompts to the states that are read, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from promptlimits.models.huggingface.decoder.block import Block
+from promptlimits.models.huggingface.decoder.layout import Layout, lay_out
+from promptlimits.models.huggingface.decoder.linear import Linear
+from promptlimits.models.huggingface.decoder.pointwise import Norm
+from promptlimits.models.huggingface.decoder.stage import GroupTables, Kind, Stage, group_tables
+from promptlimits.models.huggingface.decoder.tape import Tape
+from promptlimits.models.protocol import Part, PromptKind
+
+Angles: TypeAlias = Callable[[int], tuple[Tensor, Tensor]]
+"""Cosines and sines (positions, rotary / 2) of the first positions."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearHead:
+    """The product that turns a state into logits.
+
+    Attributes:
+        linear: The product.
+    """
+
+    linear: Linear
+
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return int(self.linear.weight.shape[0])
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(R, V) from states (R, D); differentiable."""
+        return self.linear.forward(states)
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """Gradient (R, D) from that in the logits (R, V)."""
+        return self.linear.backward(gradient)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoder:
+    """A decoder, taken apart.
+
+    Attributes:
+        embed: From token ids to embeddings, scaled as the model does.
+        places: (positions, D) learned positions added to embeddings, or None.
+        angles: The rotary embeddings, by name.
+        blocks: The blocks, first to last.
+        final_norm: Behind them.
+        head: To logits.
+        dim: D.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    places: Tensor | None
+    angles: Mapping[str, Angles]
+    blocks: tuple[Block, ...]
+    final_norm: Norm
+    head: LinearHead
+    dim: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes with."""
+        return self.head.linear.weight.dtype
+
+    @property
+    def prefix_width(self) -> int:
+        """W of a prefix: keys and values of one token in all blocks."""
+        return sum(2 * block.attention.kv_heads * block.attention.width for block in self.blocks)
+
+    def prepare(self, parts: Sequence[Part], kind: PromptKind) -> DecoderBatch:
+        """Lay parts out and compute what no prompt changes.
+
+        Args:
+            parts: The parts.
+            kind: What their prompts are.
+
+        Returns:
+            The batch.
+        """
+        with torch.no_grad():
+            layout = lay_out(parts)
+            fixed_rows = self.embed(layout.token_ids)
+            if self.places is not None:
+                fixed_rows = fixed_rows + self.places[layout.positions]
+            tables = self._tables(layout)
+            plain = Stage(
+                layout=layout,
+                tables=tables,
+                prompt_rows=layout.prompt_rows if kind is PromptKind.SOFT else 0,
+                fixed=None,
+                last=False,
+            )
+            stages = [
+                replace(plain, last=index == len(self.blocks) - 1)
+                for index in range(len(self.blocks))
+            ]
+            fixed = self.blocks[0].fix(fixed_rows, stages[0])
+            stages[0] = replace(stages[0], fixed=fixed)
+        return DecoderBatch(
+            decoder=self,
+            parts=tuple(parts),
+            kind=kind,
+            layout=layout,
+            stages=tuple(stages),
+            fixed_rows=fixed_rows,
+        )
+
+    def step_bytes(self, part: Part, kind: PromptKind) -> int:
+        """Memory of a forward and a backward pass of a part, logits aside.
+
+        Counted from what `Tape` keeps, with the attention's scores once more for the gradient
+        in them, and half of it again for what comes and goes.
+
+        Args:
+            part: The part.
+            kind: What its prompt is.
+
+        Returns:
+            Bytes, about.
+        """
+        lengths, prompt = part.pairs.lengths, part.prompt_tokens
+        tokens, longest = int(lengths.sum()), int(lengths.max())
+        own_rows = prompt if kind is PromptKind.SOFT else 0
+        slots = part.pairs.num_pairs * longest
+        numbers = 0
+        for block in self.blocks:
+            attention = block.attention
+            heads = attention.output.weight.shape[1] // attention.width
+            hidden = block.feed.up.weight.shape[0] * (1 if block.feed.gate is None else 3)
+            keys = 2 * attention.kv_heads * attention.width
+            wide = 3 * self.dim + heads * attention.width + keys + hidden
+            scores = heads * (slots * (prompt + longest) + own_rows * prompt)
+            numbers += (own_rows + tokens) * wide + 2 * scores
+        return int(1.5 * numbers * self.dtype.itemsize)
+
+    def _tables(self, layout: Layout) -> dict[Kind, tuple[GroupTables, ...]]:
+        found: dict[Kind, tuple[GroupTables, ...]] = {}
+        for kind in dict.fromkeys(block.attention.kind for block in self.blocks):
+            rotary, scaling, window = kind
+            cosine = sine = None
+            if rotary is not None:
+                cosine, sine = self.angles[rotary](layout.longest_sequence)
+            found[kind] = tuple(
+                group_tables(
+                    group,
+                    cosine=cosine,
+                    sine=sine,
+                    scaling=scaling,
+                    window=window,
+                    dtype=self.dtype,
+                )
+                for group in layout.groups
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecoderBatch:
+    """Parts laid out for a decoder.
+
+    Attributes:
+        decoder: The decoder.
+        parts: The parts.
+        kind: What their prompts are.
+        layout: Where their rows are.
+        stages: What each block is told.
+        fixed_rows: (T, D) the pairs' rows in front of the first block.
+    """
+
+    decoder: Decoder
+    parts: tuple[Part, ...]
+    kind: PromptKind
+    layout: Layout
+    stages: tuple[Stage, ...]
+    fixed_rows: Tensor
+
+    def read_states(self, prompts: Tensor) -> Tensor:
+        """States (R, D) at the read positions of all parts, one part after the other.
+
+        Args:
+            prompts: (sum of P_b, W), the parts' prompts end to end, of any float dtype.
+        """
+        states: Tensor = _ReadStates.apply(prompts, self)  # type: ignore[no-untyped-call]
+        return states
+
+    def forward(self, prompts: Tensor, tape: Tape) -> Tensor:
+        """`read_states` without autograd.
+
+        Args:
+            prompts: (sum of P_b, W).
+            tape: What `backward` needs is put here.
+
+        Returns:
+            (R, D).
+        """
+        layout, source = self.layout, self.layout.prompt_source
+        rows = prompts.to(self.decoder.dtype)
+        rows = rows if source is None else rows.index_select(0, source)
+        stages, x = self.stages, self.fixed_rows
+        if self.kind is PromptKind.PREFIX:
+            stages = self._with_prefixes(rows)
+        else:
+            x = torch.cat([self._placed(rows), x])
+        for block, stage in zip(self.decoder.blocks, stages, strict=True):
+            x = block.forward(x, stage, tape)
+        states = self.decoder.final_norm.forward(x, tape)
+        return states if layout.read_target is None else self._reordered(states)
+
+    def backward(self, gradient: Tensor, tape: Tape) -> Tensor:
+        """Gradient in the prompts from that in the states.
+
+        Args:
+            gradient: (R, D).
+            tape: As `forward` left it; it is emptied.
+
+        Returns:
+            (sum of P_b, W).
+        """
+        if self.layout.read_target is not None:
+            gradient = gradient.index_select(0, self.layout.read_target)
+        gradient = self.decoder.final_norm.backward(gradient, tape)
+        prefixes: list[tuple[tuple[Tensor, Tensor], ...]] = []
+        stages = self.stages if self.kind is PromptKind.SOFT else self._with_prefixes(None)
+        for block, stage in zip(reversed(self.decoder.blocks), reversed(stages), strict=True):
+            gradient, found = block.backward(gradient, stage, tape)
+            prefixes.append(found)
+        if self.kind is PromptKind.PREFIX:
+            gradient = self._prefix_rows(prefixes[::-1])
+        source = self.layout.prompt_source
+        if source is None:
+            return gradient
+        return torch.empty_like(gradient).index_copy_(0, source, gradient)
+
+    def _placed(self, rows: Tensor) -> Tensor:
+        """Prompts with learned positions 0 to P - 1 added."""
+        places = self.decoder.places
+        if places is None:
+            return rows
+        counts = [(group.tokens.parts, group.prompt_tokens) for group in self.layout.groups]
+        added = [places[:length].repeat(count, 1) for count, length in counts]
+        return rows + torch.cat(added)
+
+    def _reordered(self, states: Tensor) -> Tensor:
+        target = self.layout.read_target
+        return states if target is None else torch.empty_like(states).index_copy_(0, target, states)
+
+    def _with_prefixes(self, rows: Tensor | None) -> tuple[Stage, ...]:
+        """The stages, each with its keys and values; the way back needs to know only of them."""
+        if rows is None:
+            return tuple(replace(stage, prefix=()) for stage in self.stages)
+        found, start = [], 0
+        for block, stage in zip(self.decoder.blocks, self.stages, strict=True):
+            heads, width = block.attention.kv_heads, block.attention.width
+            stop = start + 2 * heads * width
+            # (rows, 2, H_kv, width), keys first.
+            own = rows[:, start:stop].unflatten(1, (2, heads, width))
+            prefix = []
+            for group in self.layout.groups:
+                few = own[group.prompt_start : group.prompt_stop]
+                several = few.unflatten(0, (group.tokens.parts, group.prompt_tokens))
+                key, value = several.permute(2, 3, 0, 1, 4).contiguous()
+                prefix.append((key, value))
+            found.append(replace(stage, prefix=tuple(prefix)))
+            start = stop
+        return tuple(found)
+
+    def _prefix_rows(self, gradients: Sequence[tuple[tuple[Tensor, Tensor], ...]]) -> Tensor:
+        """Rows (sum of P_b, W) of the gradients in every block's keys and values."""
+        blocks = []
+        for per_group in gradients:
+            groups = [
+                torch.stack(pair).permute(2, 3, 0, 1, 4).flatten(0, 1).flatten(1)
+                for pair in per_group
+            ]
+            blocks.append(torch.cat(groups))
+        return torch.cat(blocks, dim=1)
+
+
+class _ReadStates(torch.autograd.Function):
+    """Autograd's view of a batch: one operation from prompts to states."""
+
+    @staticmethod
+    def forward(ctx: Any, prompts: Tensor, batch: DecoderBatch) -> Tensor:
+        tape = Tape(keep=ctx.needs_input_grad[0])
+        states = batch.forward(prompts, tape)
+        ctx.save_for_backward(*tape.tensors)
+        ctx.batch, ctx.dtype = batch, prompts.dtype
+        return states
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        found = ctx.batch.backward(gradient.contiguous(), Tape(ctx.saved_tensors))
+        return found.to(ctx.dtype), None

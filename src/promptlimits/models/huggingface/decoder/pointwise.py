@@ -1,0 +1,104 @@
+"""Normalisations and activations, forward and back, a few passes over memory each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, silu
+
+from promptlimits.models.huggingface.decoder.tape import Tape
+
+ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Norm:
+    """RMSNorm (no bias) or LayerNorm over the last axis.
+
+    Sums run in float32 at least, as in transformers; unlike there, float64 stays float64.
+
+    Attributes:
+        weight: (D,) gain.
+        bias: (D,) shift of a LayerNorm, None for RMSNorm.
+        epsilon: Added to the mean square.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    epsilon: float
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """(N, D) normalised."""
+        if self.bias is not None:
+            return self._layer_forward(x, tape)
+        wide = x if x.dtype.itemsize >= 4 else x.float()
+        mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1]
+        scale = mean_square.add_(self.epsilon).rsqrt_()
+        unit = wide * scale
+        tape.push(unit, scale)
+        out: Tensor = (unit * self.weight).to(x.dtype)
+        return out
+
+    def backward(self, gradient: Tensor, tape: Tape, plus: Tensor | None = None) -> Tensor:
+        """Gradient in x from that in the output, added to `plus`."""
+        if self.bias is not None:
+            return self._layer_backward(gradient, tape, plus)
+        unit, scale = tape.pop(2)
+        weighted = gradient.to(unit.dtype) * self.weight
+        along = (weighted * unit).sum(dim=-1, keepdim=True).mul_(scale).div_(-unit.shape[-1])
+        if plus is None or plus.dtype != weighted.dtype:
+            found = weighted.mul_(scale).addcmul_(unit, along).to(gradient.dtype)
+            return found if plus is None else found + plus
+        return torch.addcmul(plus, weighted, scale).addcmul_(unit, along)
+
+    def _layer_forward(self, x: Tensor, tape: Tape) -> Tensor:
+        out, mean, scale = torch.native_layer_norm(
+            x, [x.shape[-1]], self.weight, self.bias, self.epsilon
+        )
+        tape.push(x, mean, scale)
+        return out
+
+    def _layer_backward(self, gradient: Tensor, tape: Tape, plus: Tensor | None) -> Tensor:
+        x, mean, scale = tape.pop(3)
+        found, _, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient, x, [x.shape[-1]], mean, scale, self.weight, self.bias, [True, False, False]
+        )
+        back: Tensor = found if plus is None else found.add_(plus)
+        return back
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function.
+
+    Attributes:
+        name: Which.
+    """
+
+    name: ActivationName
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Its value."""
+        if self.name == "silu":
+            return silu(x)
+        if self.name == "relu":
+            return torch.relu(x)
+        return gelu(x, approximate=self._approximation)
+
+    def backward(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Gradient in x from that in the value."""
+        found: Tensor
+        if self.name == "silu":
+            found = torch.ops.aten.silu_backward(gradient, x)
+        elif self.name == "relu":
+            found = gradient * (x > 0)
+        else:
+            found = torch.ops.aten.gelu_backward(gradient, x, approximate=self._approximation)
+        return found
+
+    @property
+    def _approximation(self) -> str:
+        return "tanh" if self.name == "gelu_tanh" else "none"

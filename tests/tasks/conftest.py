@@ -22,6 +22,7 @@ class CharCodec:
     """
 
     end_id = ord("|")
+    start_text = "^"
 
     def __init__(
         self, *, fold: bool = False, silent: str = "", merges: dict[str, int] | None = None

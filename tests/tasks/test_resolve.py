@@ -96,7 +96,9 @@ def test_more_keys_than_exist(codec: Any) -> None:
 
 @pytest.mark.parametrize("reference", ["", "  ", "capital", "no\nsuch"])
 def test_unknown_name(codec: Any, reference: str) -> None:
-    with pytest.raises(UserError, match=r"must be capitals, random:COUNT, or a \.csv") as caught:
+    with pytest.raises(
+        UserError, match=r"must be capitals, random:COUNT, text:FILE, or a \.csv"
+    ) as caught:
         load_task(reference, codec)
     assert "\n" not in str(caught.value)
 

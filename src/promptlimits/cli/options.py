@@ -22,8 +22,8 @@ Pairs = Annotated[
     str,
     typer.Option(
         "--pairs",
-        help="`capitals`, `random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]`, or a .csv or .jsonl file "
-        "with `key` and `value`.",
+        help="`capitals`, `random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]`, `text:FILE[,TOKENS]`, or a "
+        ".csv or .jsonl file with `key` and `value`.",
     ),
 ]
 Template = Annotated[

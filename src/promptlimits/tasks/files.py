@@ -56,11 +56,15 @@ def file_name(path: Path) -> str:
     return str(path) if str(path).isprintable() else shown(str(path))
 
 
-def read_text(path: Path) -> str:
+def read_text(
+    path: Path, *, holds: str = "pairs", remedy: str = "put one pair on each line"
+) -> str:
     """The text of a regular UTF-8 file, without a byte order mark.
 
     Args:
         path: The file.
+        holds: What it must hold, for the message about a blank one.
+        remedy: What to do about a blank one.
 
     Returns:
         Its text; it is not blank.
@@ -73,7 +77,7 @@ def read_text(path: Path) -> str:
     text = _decode(path.name, data)
     if not text.strip():
         what = "white space alone" if data else "an empty file"
-        raise UserError(file_name(path), "hold pairs", got=what, remedy="put one pair on each line")
+        raise UserError(file_name(path), f"hold {holds}", got=what, remedy=remedy)
     return text
 
 

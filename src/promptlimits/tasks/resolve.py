@@ -1,4 +1,4 @@
-"""From what a user types to an encoded task: "capitals", "random:64,2,3", or a file."""
+"""From what a user types to an encoded task: "capitals", "random:64,2,3", "text:FILE", a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from promptlimits.tasks.builtin import capitals
 from promptlimits.tasks.encoded import KEY, EncodedTask, encode, require_template
 from promptlimits.tasks.files import shown
 from promptlimits.tasks.pairs import PairTask, read_pairs
-from promptlimits.tasks.random_tokens import random_pairs, require_seed, require_sizes
+from promptlimits.tasks.random_tokens import (
+    MAX_TOKENS,
+    random_pairs,
+    require_seed,
+    require_sizes,
+)
+from promptlimits.tasks.text import TextSpec, read_text_spec, text_task
 
 if TYPE_CHECKING:
     from promptlimits.models.protocol import TextCodec
@@ -23,6 +29,7 @@ BUILT_IN: Final[dict[str, Callable[[], PairTask]]] = {"capitals": capitals}
 """Names that `load_task` takes; a file of such a name is reached as ./NAME."""
 
 _RANDOM: Final = "random"
+_TEXT: Final = "text"
 _RANDOM_SIZES: Final = ("count", "key_tokens", "value_tokens")
 
 
@@ -46,12 +53,12 @@ class Source:
     """A task as far as it is known without a model.
 
     Attributes:
-        pairs: Pairs as text, or how many are to be drawn.
+        pairs: Pairs as text, how many are to be drawn, or one text.
         template: How the keys of a list are put to the model.
         seed: Seed of random pairs.
     """
 
-    pairs: PairTask | RandomSpec
+    pairs: PairTask | RandomSpec | TextSpec
     template: str
     seed: int
 
@@ -67,11 +74,11 @@ def load_task(
     """Load a task: `read_source`, then `encode_source`.
 
     Args:
-        reference: A built-in name, "random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]", or the path of
-            a .csv or .jsonl file.
+        reference: A built-in name, "random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]",
+            "text:FILE[,TOKENS]", or the path of a .csv or .jsonl file.
         codec: The model's codec.
         template: How the keys of a list are put to the model, such as "{key}:"; random keys
-            are put as they are.
+            and the beginning of a text are put as they are.
         seed: Seed of random pairs, and of which pairs a limit keeps.
         limit: Keep so many pairs, drawn with the seed; a smaller limit keeps a part of what a
             larger one keeps, in the same order. None keeps all, in the order of the source.
@@ -113,6 +120,8 @@ def read_source(
     if name == _RANDOM:
         spec = _random_spec(reference, sizes, limit=limit)
         return Source(pairs=spec, template=template, seed=seed)
+    if name == _TEXT and sizes:
+        return Source(pairs=_text_spec(sizes, limit=limit), template=template, seed=seed)
     task = BUILT_IN[reference]() if reference in BUILT_IN else _from_file(reference)
     kept = task if limit is None else _draw(task, limit, seed)
     return Source(pairs=kept, template=template, seed=seed)
@@ -133,6 +142,8 @@ def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
     """
     if isinstance(source.pairs, PairTask):
         return encode(source.pairs, codec, template=source.template)
+    if isinstance(source.pairs, TextSpec):
+        return text_task(source.pairs, codec)
     spec = source.pairs
     return random_pairs(
         codec,
@@ -148,7 +159,7 @@ def _from_file(reference: str) -> PairTask:
     if not reference or not (path.suffix or _exists(path)):
         raise UserError(
             "the task",
-            f"be {', '.join(BUILT_IN)}, random:COUNT, or a .csv or .jsonl file",
+            f"be {', '.join(BUILT_IN)}, random:COUNT, text:FILE, or a .csv or .jsonl file",
             got=shown(reference),
             remedy="check the name, or give the path of a file of pairs",
         )
@@ -201,3 +212,25 @@ def _random_spec(reference: str, sizes: str, *, limit: int | None) -> RandomSpec
     require_sizes(**chosen)
     # A longer draw extends a shorter one, so this is the beginning of the whole task.
     return RandomSpec(**(chosen | {"count": limit or chosen["count"]}))
+
+
+def _text_spec(described: str, *, limit: int | None) -> TextSpec:
+    """The text of "FILE[,TOKENS]"; a file of exactly that name is taken as it stands."""
+    if limit is not None and limit > 1:
+        raise UserError(
+            "limit", "be at most 1, for a text is one pair", got=limit, remedy="leave it out"
+        )
+    described = described.strip()
+    name, comma, number = (part.strip() for part in described.rpartition(","))
+    whole = not comma or _exists(Path(described))
+    # A last part that is no number belongs to the name.
+    if whole or not (number.isascii() and number.isdigit()):
+        return read_text_spec(described)
+    if len(number) > len(str(MAX_TOKENS)) or not 1 <= int(number) <= MAX_TOKENS:
+        raise UserError(
+            "the task",
+            f"ask for 1 to {MAX_TOKENS:,} tokens of a text",
+            got=shown(f"{_TEXT}:{described}"),
+            remedy=f"write {_TEXT}:FILE,48, or {_TEXT}:FILE for all of it",
+        )
+    return read_text_spec(name, tokens=int(number))

@@ -170,3 +170,31 @@ def test_key_and_value_read_as_two_words_however_the_tokenizer_spaces(
     assert joiner_of(tokenizer) == joiner
     codec = HuggingFaceCodec(tokenizer, 9, joiner)
     assert codec.encode_key("a") + codec.encode_value("a") == tuple(tokenizer("a a").input_ids)
+
+
+def test_a_text_begins_with_the_marker_that_the_tokenizer_names(codec: HuggingFaceCodec) -> None:
+    # GPT-2's way: one marker ends a text and begins the next, and no text gets it by itself.
+    assert codec.encode_key(codec.start_text) == (END,)
+    assert codec.start_text != ""
+
+
+@pytest.mark.parametrize("template", ["<open> $A", "<open> $A <close>"])
+def test_a_marker_that_every_text_gets_is_the_key_of_no_text(template: str) -> None:
+    codec = HuggingFaceCodec(with_markers(template), END)
+    assert codec.start_text == ""
+    assert codec.encode_key("") == (1,)
+
+
+def test_a_tokenizer_without_a_marker_to_begin_with_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match="read a beginning-of-text marker as one token"):
+        _ = HuggingFaceCodec(tokenizer, END).start_text
+
+
+def test_a_marker_beyond_the_embedding_is_no_beginning() -> None:
+    tokenizer = with_markers("$A")
+    tokenizer.bos_token = "b"
+    codec = HuggingFaceCodec(tokenizer, END, vocabulary=4)
+    # "b" is id 4, which the model has no row for; "<end>" is id 0.
+    assert codec.start_text == "<end>"

@@ -1,0 +1,120 @@
+"""One text as a task: its first tokens behind its beginning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits.errors import UserError
+from promptlimits.tasks.encoded import require_fits
+from promptlimits.tasks.resolve import load_task
+from promptlimits.tasks.text import TextSpec, text_task
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    path = tmp_path / "story.txt"
+    path.write_text("\n once upon\na time \n", encoding="utf-8")
+    return path
+
+
+def test_a_text_is_one_pair_behind_its_beginning(codec: Any, story: Path) -> None:
+    task = load_task(f"text:{story}", codec, template="{key}:")
+    (pair,) = task.pairs
+    assert (pair.key, pair.key_ids) == ("^", (ord("^"),))
+    assert pair.value == "once upon\na time"
+    assert pair.value_ids == (*map(ord, "once upon\na time"), codec.end_id)
+    assert (task.name, task.places) == ("text:story.txt", ("story.txt",))
+    assert not task.answers_random
+    assert task.answer_set_size == 1
+    assert task.notes == ("the first 16 of 16 tokens of the text, and the end marker",)
+
+
+def test_its_first_tokens(codec: Any, story: Path) -> None:
+    task = load_task(f" text:{story}, 6 ", codec)
+    (pair,) = task.pairs
+    assert pair.value == "once u"
+    assert pair.value_ids == (*map(ord, "once u"), codec.end_id)
+    assert task.name == "text:story.txt,6"
+    assert task.notes == ("the first 6 of 16 tokens of the text, and the end marker",)
+    assert task.hash != load_task(f"text:{story},7", codec).hash
+
+
+def test_commas_and_numbers_in_names(codec: Any, tmp_path: Path) -> None:
+    for name in ("a,b", "a,5", "5"):
+        (tmp_path / name).write_text(f"text of {name}", encoding="utf-8")
+    for name in ("a,b", "a,5", "5"):
+        assert load_task(f"text:{tmp_path / name}", codec).pairs[0].value == f"text of {name}"
+    assert load_task(f"text:{tmp_path / 'a,5'},4", codec).pairs[0].value == "text"
+
+
+def test_a_start_of_ones_own(codec: Any) -> None:
+    task = text_task(TextSpec(text="abc", file="f"), codec, start="go")
+    assert task.pairs[0].key_ids == codec.encode_key("go")
+    with pytest.raises(UserError, match="start of the text must have at least one token"):
+        text_task(TextSpec(text="abc", file="f"), codec, start="")
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "words"),
+    [
+        (b"", "", "must hold a text, got an empty file; write it there"),
+        (b" \n", "", "must hold a text, got white space alone"),
+        (b"ok\n\xff\n", "", "line 2 must be UTF-8 text, got the byte 0xFF"),
+        (b"a\0b", "", "must be text, got a NUL byte"),
+        (b"abc", ",4", "have the 4 tokens asked for, got 3; ask for fewer"),
+        (b"abc", ",0", "ask for 1 to 10,000 tokens of a text"),
+        (b"abc", ",10001", "ask for 1 to 10,000 tokens of a text"),
+        (b"abc", "," + "9" * 5000, "ask for 1 to 10,000 tokens of a text"),
+        (b"ab|c", "", "not contain the end marker, at which answers stop, got it as token 3"),
+    ],
+)
+def test_bad_texts(codec: Any, tmp_path: Path, content: bytes, suffix: str, words: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_task(f"text:{path}{suffix}", codec)
+    message = str(caught.value)
+    assert words in message
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+def test_an_end_marker_behind_the_tokens_that_are_held_does_no_harm(
+    codec: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("ab|c", encoding="utf-8")
+    assert load_task(f"text:{path},2", codec).pairs[0].value == "ab"
+
+
+def test_a_text_that_is_not_there(codec: Any, tmp_path: Path) -> None:
+    for reference in (f"text:{tmp_path / 'none.txt'}", f"text:{tmp_path / 'none.txt'},5"):
+        with pytest.raises(UserError, match=r"none\.txt must be a file that can be read"):
+            load_task(reference, codec)
+    with pytest.raises(UserError, match="text:FILE"):
+        load_task("text", codec)
+    with pytest.raises(UserError, match="must be a file, got a directory"):
+        load_task(f"text:{tmp_path}", codec)
+
+
+def test_a_text_is_one_pair_to_a_limit(codec: Any, story: Path) -> None:
+    assert len(load_task(f"text:{story}", codec, limit=1).pairs) == 1
+    with pytest.raises(UserError, match="limit must be at most 1"):
+        load_task(f"text:{story}", codec, limit=2)
+
+
+def test_a_text_longer_than_the_context(codec: Any, story: Path) -> None:
+    task = load_task(f"text:{story}", codec)
+    # One token to begin with, 16 of text, of which the model reads all; the marker is not read.
+    require_fits(task, context_length=18, prompt_tokens=1)
+    with pytest.raises(UserError, match=r"story\.txt must fit into the model's context of 17"):
+        require_fits(task, context_length=17, prompt_tokens=1)
+
+
+def test_a_text_that_its_tokens_change_is_owned_up_to(codec_class: Any) -> None:
+    task = text_task(TextSpec(text="a\nb", file="f"), codec_class(silent="\n"))
+    assert task.pairs[0].value == "ab"
+    assert "changes when it is encoded and decoded" in task.notes[1]

@@ -10,14 +10,14 @@ from promptlimits.testing.tiny_models import tiny_causal_lm
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory):
-    """The case of a family, made when it is first asked for."""
+    """The case of a family and a kind of prompt, made when it is first asked for."""
 
     @functools.cache
-    def make(family):
+    def make(family, kind="soft"):
         # Gemma scales its tied embeddings up: with larger weights it repeats its last token.
         scale = 0.05 if family == "gemma3" else 0.3
         directory = tmp_path_factory.mktemp("models") / family
-        return case_of(tiny_causal_lm(directory, family, init_scale=scale))
+        return case_of(tiny_causal_lm(directory, family, init_scale=scale), kind)
 
     return make
 

@@ -1,7 +1,7 @@
 """Tiny models with prompts behind which they answer something, and what they answer.
 
 The oracle is the slow loop of `greedy`: prompt and tokens end to end through the network, no
-cache, no PEFT, one token at a time.
+cache, no PEFT, one token at a time. A KV prefix is the cache, made anew for every token.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import torch
 
 from promptlimits.capacity.witness import save_witness, verify_witness
 from promptlimits.models.huggingface.load import load_parts
+from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.models.protocol import EncodedPair, ModelCard
 
 KEYS = (
@@ -30,9 +31,16 @@ class Case:
     card: ModelCard
     prompt: torch.Tensor
     pairs: tuple[EncodedPair, ...]
+    prefix_shape: PrefixShape | None = None
 
     def save(self, directory, **changes):
-        given = {"prompt": self.prompt, "card": self.card, "pairs": self.pairs, **changes}
+        given = {
+            "prompt": self.prompt,
+            "card": self.card,
+            "pairs": self.pairs,
+            "prefix_shape": self.prefix_shape,
+            **changes,
+        }
         save_witness(directory, task_name="capitals", task_hash="0" * 64, **given)
         return directory
 
@@ -45,13 +53,30 @@ def card_of(model):
 
 
 @torch.no_grad()
-def greedy(network, prompt, key_ids):
+def greedy(network, prompt, key_ids, prefix_shape=None):
     ids = list(key_ids)
     for _ in range(MOST_TOKENS):
-        tokens = network.get_input_embeddings()(torch.tensor([ids]))
-        inputs = torch.cat([prompt.unsqueeze(0), tokens], dim=1)
-        ids.append(int(network(inputs_embeds=inputs, use_cache=False).logits[0, -1].argmax()))
+        if prefix_shape is None:
+            tokens = network.get_input_embeddings()(torch.tensor([ids]))
+            inputs = torch.cat([prompt.unsqueeze(0), tokens], dim=1)
+            logits = network(inputs_embeds=inputs, use_cache=False).logits
+        else:
+            cache = cached(prompt, prefix_shape)
+            logits = network(input_ids=torch.tensor([ids]), past_key_values=cache).logits
+        ids.append(int(logits[0, -1].argmax()))
     return tuple(ids[len(key_ids) :])
+
+
+def cached(prefix, shape):
+    """A prefix as transformers' cache, number by number as PEFT's documentation has it."""
+    from transformers import DynamicCache
+
+    numbers = prefix.view(len(prefix), shape.layers, 2, shape.kv_heads, shape.head_dim)
+    cache = DynamicCache()
+    for layer in range(shape.layers):
+        keys, values = (numbers[:, layer, part].transpose(0, 1)[None] for part in (0, 1))
+        cache.update(keys, values, layer)
+    return cache
 
 
 def cut_at(end, answers):
@@ -60,8 +85,8 @@ def cut_at(end, answers):
     return dict(sorted(((k, v) for k, v in cut.items() if len(v) > 1), key=lambda kv: -len(kv[1])))
 
 
-def case_of(model):
-    """A random prompt behind which several keys have answers that end.
+def case_of(model, kind="soft"):
+    """A random prompt of a kind behind which several keys have answers that end.
 
     A random model hardly ever says its own end marker, so the token that ends most answers
     is made its end marker.
@@ -71,9 +96,11 @@ def case_of(model):
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     key_ids = {key: tuple(tokenizer(key).input_ids) for key in KEYS}
+    shape = None if kind == "soft" else PrefixShape.of(network)
+    width = 32 if shape is None else shape.width
     for seed in range(20):
-        prompt = torch.randn(PROMPT_TOKENS, 32, generator=torch.Generator().manual_seed(seed))
-        answers = {key: greedy(network, prompt, ids) for key, ids in key_ids.items()}
+        prompt = torch.randn(PROMPT_TOKENS, width, generator=torch.Generator().manual_seed(seed))
+        answers = {key: greedy(network, prompt, ids, shape) for key, ids in key_ids.items()}
         tokens = {token for answer in answers.values() for token in answer} - {0}
         end, ended = max(
             ((end, cut_at(end, answers)) for end in sorted(tokens)), key=lambda found: len(found[1])
@@ -87,7 +114,13 @@ def case_of(model):
         EncodedPair(key=key, value=tokenizer.decode(ids[:-1]), key_ids=key_ids[key], value_ids=ids)
         for key, ids in ended.items()
     ]
-    return Case(model=model, card=card_of(model), prompt=prompt, pairs=tuple(pairs))
+    return Case(
+        model=model,
+        card=card_of(model),
+        prompt=prompt,
+        pairs=tuple(pairs),
+        prefix_shape=shape,
+    )
 
 
 def answering(case, pair, ids):

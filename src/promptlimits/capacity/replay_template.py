@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 REPLAY = '''\
-"""Replay a soft prompt with stock tools: python replay.py --model PATH_OR_HUB_ID
+"""Replay a prompt with stock tools: python replay.py --model PATH_OR_HUB_ID
 
-Poses every recorded key to the model behind the prompt, decodes greedily, and compares what
-comes with the recorded answer, token by token, end marker included. Needs peft, transformers,
-safetensors and torch; nothing else. Exit code 0 if every pair that witness.json counts is exact.
+The prompt is a soft prompt or a KV prefix; adapter_config.json says which. Poses every recorded
+key to the model behind it, decodes greedily, and compares what comes with the recorded answer,
+token by token, end marker included. Needs peft, transformers, safetensors and torch; nothing
+else. Exit code 0 if every pair that witness.json counts is exact.
 """
 
 import argparse
@@ -24,7 +25,7 @@ warnings.simplefilter("ignore")
 folder = Path(__file__).resolve().parent
 witness = json.loads((folder / "witness.json").read_text(encoding="utf-8"))
 
-parser = argparse.ArgumentParser(description="Replay a soft prompt with stock tools.")
+parser = argparse.ArgumentParser(description="Replay a prompt with stock tools.")
 parser.add_argument("--model", help="directory or hub id")
 arguments = parser.parse_args()
 if arguments.model is None:

@@ -40,6 +40,7 @@ from promptlimits.capacity.witness_format import (
     save_witness,
 )
 from promptlimits.errors import PromptLimitsError, RunFailed, UserError
+from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.store.provenance import provenance
 from promptlimits.store.records import now
 
@@ -175,17 +176,9 @@ def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: b
 
 def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
     """Refuse a model that is too narrow or reads too few tokens, before it fails obscurely."""
-    embedding = stock.model.get_input_embeddings()
-    width = int(embedding(torch.zeros(1, dtype=torch.long, device=stock.model.device)).shape[-1])
-    if width != prompt.shape[1]:
-        raise UserError(
-            "model",
-            f"have a width of {prompt.shape[1]}, as the prompt has",
-            got=width,
-            remedy="give the model the witness was found with",
-        )
+    _require_width(stock, prompt, witness)
     most = max(max(*pair.key_ids, *pair.value_ids) for pair in witness.pairs)
-    rows = embedding.weight.shape[0]
+    rows = stock.model.get_input_embeddings().weight.shape[0]
     if most >= rows:
         raise UserError(
             "model",
@@ -203,6 +196,27 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
             got=f"one that reads {stock.context_length}",
             remedy="give the model the witness was found with",
         )
+
+
+def _require_width(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
+    """Refuse a model whose prompts are laid out otherwise: PEFT would take any numbers."""
+    if witness.prefix_shape is not None:
+        wanted, found = witness.prefix_shape, PrefixShape.of(stock.model)
+        rule = f"cache {_cached(wanted)}, as the prefix does"
+        got: object = _cached(found)
+        fits = wanted == found
+    else:
+        embedding = stock.model.get_input_embeddings()
+        token = torch.zeros(1, dtype=torch.long, device=stock.model.device)
+        got = int(embedding(token).shape[-1])
+        rule = f"have a width of {prompt.shape[1]}, as the prompt has"
+        fits = got == prompt.shape[1]
+    if not fits:
+        raise UserError("model", rule, got=got, remedy="give the model the witness was found with")
+
+
+def _cached(shape: PrefixShape) -> str:
+    return f"{shape.layers} layers of {shape.kv_heads} heads of width {shape.head_dim}"
 
 
 def _longest_answer(pairs: Iterable[WitnessPair]) -> int:

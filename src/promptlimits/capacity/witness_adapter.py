@@ -1,10 +1,10 @@
 """The two files of a witness that PEFT reads: the prompt, and nothing beside it.
 
 PEFT loads whatever an adapter file holds into the model, by name and without complaint, even
-for prompt tuning: a tensor called `base_model.transformer.wte.weight` would replace the
-model's own embeddings, and the "prompt" would answer whatever its maker likes. So the file
-holds one tensor, byte for byte the one whose hash was recorded, and the configuration says
-what is needed to load it and no more.
+for prompt tuning and prefix tuning: a tensor called `base_model.transformer.wte.weight` would
+replace the model's own embeddings, and the "prompt" would answer whatever its maker likes. So
+the file holds one tensor, byte for byte the one whose hash was recorded, and the configuration
+says what is needed to load it and no more.
 """
 
 from __future__ import annotations
@@ -28,52 +28,74 @@ from promptlimits.capacity.witness_files import (
     read_object,
 )
 from promptlimits.errors import UserError
+from promptlimits.models.prefix_shape import PrefixShape
 
 TENSOR: Final = "prompt_embeddings"
 _REMEDY: Final = "make the witness again with promptlimits bracket"
 
 
 def adapter_bytes(prompt: Tensor) -> bytes:
-    """The adapter file of a prompt: (P, D) float32 on the CPU, contiguous."""
+    """The adapter file of a prompt: (P, W) float32 on the CPU, contiguous."""
     return save({TENSOR: prompt}, metadata={"format": "pt"})
 
 
-def adapter_config(*, prompt_tokens: int, dim: int, reference: str) -> JsonObject:
-    """The least that has stock PEFT put P rows of width D in front of a causal model.
+def adapter_config(
+    *, prompt_tokens: int, dim: int, reference: str, prefix_shape: PrefixShape | None = None
+) -> JsonObject:
+    """The least that has stock PEFT put a prompt in front of a causal model.
 
     Args:
         prompt_tokens: P.
-        dim: D.
+        dim: D, the width of a soft prompt's row.
         reference: What the model is called.
+        prefix_shape: How a KV prefix is laid out; None for a soft prompt.
 
     Returns:
         The content of adapter_config.json.
     """
-    return {
-        "peft_type": "PROMPT_TUNING",
+    common: JsonObject = {
         "task_type": "CAUSAL_LM",
         "num_virtual_tokens": prompt_tokens,
         "num_transformer_submodules": 1,
-        "token_dim": dim,
-        "prompt_tuning_init": "RANDOM",
         "inference_mode": True,
         "base_model_name_or_path": reference,
+    }
+    if prefix_shape is None:
+        return {
+            "peft_type": "PROMPT_TUNING",
+            "token_dim": dim,
+            "prompt_tuning_init": "RANDOM",
+            **common,
+        }
+    return {
+        "peft_type": "PREFIX_TUNING",
+        "num_layers": prefix_shape.layers,
+        # Heads and width of the keys, which with grouped heads are fewer than the queries'.
+        "num_attention_heads": prefix_shape.kv_heads,
+        "token_dim": prefix_shape.token_dim,
+        **common,
     }
 
 
 def read_adapter(
-    directory: Path, *, config: JsonObject, prompt_hash: str, adapter_hash: str
+    directory: Path,
+    *,
+    shape: tuple[int, int],
+    config: JsonObject,
+    prompt_hash: str,
+    adapter_hash: str,
 ) -> Tensor:
     """Read the prompt if PEFT would load it, all of it, and nothing but it.
 
     Args:
         directory: The witness folder.
+        shape: (P, W) of the prompt.
         config: What adapter_config.json must say.
         prompt_hash: Recorded hash of the prompt's numbers.
         adapter_hash: Recorded hash of the whole adapter file.
 
     Returns:
-        (P, D) float32, finite.
+        (P, W) float32, finite.
 
     Raises:
         UserError: A file is missing, broken or altered, or holds more than it should.
@@ -83,7 +105,6 @@ def read_adapter(
         tensors = load(content)
     except (SafetensorError, OSError, ValueError) as error:
         raise broken(directory, ADAPTER_FILE, str(error)) from error
-    shape = (config["num_virtual_tokens"], config["token_dim"])
     prompt = tensors.get(TENSOR)
     if (
         prompt is None

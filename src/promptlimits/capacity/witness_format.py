@@ -1,8 +1,10 @@
-"""A witness on disk: a stock PEFT prompt-tuning adapter, what it claims, and how to replay it.
+"""A witness on disk: a stock PEFT adapter, what it claims, and how to replay it.
 
-    adapter_model.safetensors  one tensor, `prompt_embeddings` (P, D), float32
+The adapter is of prompt tuning (a soft prompt) or of prefix tuning (a KV prefix).
+
+    adapter_model.safetensors  one tensor, `prompt_embeddings` (P, W), float32
     adapter_config.json        the least that stock PEFT loads
-    witness.json               model, task, pairs, hashes, and what a verification confirmed
+    witness.json               kind, model, task, pairs, hashes, and what a verification confirmed
     replay.py                  replays the pairs with peft and transformers alone
 
 Nothing in it names a path of this machine. The hashes find what was altered by accident or by
@@ -42,7 +44,8 @@ from promptlimits.capacity.witness_files import (
     read_object,
 )
 from promptlimits.errors import UserError
-from promptlimits.models.protocol import EncodedPair, ModelCard
+from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.protocol import EncodedPair, ModelCard, PromptKind
 from promptlimits.store.provenance import canonical_json
 from promptlimits.store.records import now
 
@@ -56,11 +59,14 @@ __all__ = [
     "write_verification",
 ]
 
-WITNESS_SCHEMA: Final = 1
+WITNESS_SCHEMA: Final = 2
+SOFT_SCHEMA: Final = 1
+"""What a soft prompt is written as: programs that know no prefixes read it, and refuse those."""
 DECODING: Final = "greedy, max_new_tokens = longest answer"
 
 PosedAs: TypeAlias = Literal["text", "ids"]
 _Ids: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+_Count: TypeAlias = Annotated[int, Field(ge=1)]
 _Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -87,10 +93,20 @@ class WitnessModel(_Frozen):
     compute_dtype: str
 
 
+class _RecordedShape(_Frozen):
+    """`PrefixShape` as witness.json holds it."""
+
+    layers: _Count
+    kv_heads: _Count
+    head_dim: _Count
+
+
 class Witness(_Frozen):
     """What witness.json says.
 
     Attributes:
+        kind: "soft" or "prefix"; witnesses from before there were prefixes do not say.
+        recorded_shape: How a prefix is laid out; None for a soft prompt.
         model: The model.
         prompt_tokens: P.
         pairs: The recorded pairs, counted or not.
@@ -101,6 +117,8 @@ class Witness(_Frozen):
         verification: What the latest verification confirmed; None before the first.
     """
 
+    kind: Literal["soft", "prefix"] = "soft"
+    recorded_shape: Annotated[_RecordedShape | None, Field(alias="prefix_shape")] = None
     model: WitnessModel
     prompt_tokens: int
     pairs: Annotated[tuple[WitnessPair, ...], Field(min_length=1)]
@@ -109,6 +127,18 @@ class Witness(_Frozen):
     adapter_sha256: _Sha256
     pairs_sha256: _Sha256
     verification: dict[str, Any] | None
+
+    @property
+    def prefix_shape(self) -> PrefixShape | None:
+        """How the prefix is laid out; None for a soft prompt."""
+        if self.recorded_shape is None:
+            return None
+        return PrefixShape(**self.recorded_shape.model_dump())
+
+    @property
+    def width(self) -> int:
+        """W, numbers in a row of the prompt."""
+        return self.model.dim if self.prefix_shape is None else self.prefix_shape.width
 
     @property
     def counted(self) -> tuple[bool, ...]:
@@ -166,6 +196,7 @@ def save_witness(
     task_name: str,
     task_hash: str,
     pairs: Sequence[EncodedPair],
+    prefix_shape: PrefixShape | None = None,
     posed_as: PosedAs = "text",
     extra: Mapping[str, JsonValue] | None = None,
 ) -> None:
@@ -175,11 +206,12 @@ def save_witness(
 
     Args:
         directory: The folder to make or to replace; not one that holds anything else.
-        prompt: (P, D) float32, finite.
+        prompt: (P, W) float32, finite.
         card: The model it was found with.
         task_name: Name of the task.
         task_hash: Hash of the task's ids.
         pairs: The pairs it is said to answer.
+        prefix_shape: How the prompt is laid out if it is a KV prefix; None for a soft prompt.
         posed_as: "text" if keys are asked as text; "ids" for random tokens, which no text may
             give.
         extra: Further facts for witness.json, such as the seed.
@@ -189,7 +221,8 @@ def save_witness(
             one key, or the folder holds something else.
         RunFailed: It could not be written; an older witness is unchanged.
     """
-    _require_prompt(prompt, card)
+    width = card.dim if prefix_shape is None else prefix_shape.width
+    _require_prompt(prompt, width)
     if not pairs:
         raise UserError("pairs", "not be empty", got="none", remedy="save what the prompt answers")
     _require_distinct("pairs", [(pair.key, pair.key_ids) for pair in pairs])
@@ -198,9 +231,14 @@ def save_witness(
     recorded: list[JsonValue] = [_pair_json(pair) for pair in pairs]
     reference = _portable_reference(card)
     adapter = adapter_bytes(numbers)
-    config = adapter_config(prompt_tokens=numbers.shape[0], dim=card.dim, reference=reference)
+    config = adapter_config(
+        prompt_tokens=numbers.shape[0],
+        dim=card.dim,
+        reference=reference,
+        prefix_shape=prefix_shape,
+    )
     document: JsonObject = {
-        "schema": WITNESS_SCHEMA,
+        **_kind_json(prefix_shape),
         "model": {**asdict(card), "reference": reference, "path": reference},
         "task": {"name": Path(task_name).name, "hash": task_hash},
         "prompt_tokens": numbers.shape[0],
@@ -271,7 +309,7 @@ def read_prompt(directory: Path, witness: Witness) -> Tensor:
         witness: What its witness.json says.
 
     Returns:
-        (P, D) float32, finite.
+        (P, W) float32, finite.
 
     Raises:
         UserError: A file is missing, broken or altered, or holds more than that prompt.
@@ -280,9 +318,11 @@ def read_prompt(directory: Path, witness: Witness) -> Tensor:
         prompt_tokens=witness.prompt_tokens,
         dim=witness.model.dim,
         reference=witness.model.reference,
+        prefix_shape=witness.prefix_shape,
     )
     return read_adapter(
         directory,
+        shape=(witness.prompt_tokens, witness.width),
         config=config,
         prompt_hash=witness.prompt_sha256,
         adapter_hash=witness.adapter_sha256,
@@ -306,7 +346,20 @@ def write_verification(directory: Path, verification: JsonObject) -> None:
     replace_file(directory / WITNESS_FILE, json_bytes(document))
 
 
+def _kind_json(prefix_shape: PrefixShape | None) -> JsonObject:
+    """The fields of witness.json that say what the prompt is."""
+    if prefix_shape is None:
+        return {"schema": SOFT_SCHEMA, "kind": PromptKind.SOFT.value}
+    return {
+        "schema": WITNESS_SCHEMA,
+        "kind": PromptKind.PREFIX.value,
+        "prefix_shape": asdict(prefix_shape),
+    }
+
+
 def _contradiction(witness: Witness) -> str:
+    if (witness.kind == "prefix") is (witness.prefix_shape is None):
+        return f"a prompt of the kind {witness.kind} with the layout of another"
     if witness.verification is None:
         return ""
     # Through JSON, whose lists a strict reader takes for tuples.
@@ -328,12 +381,12 @@ def _require_distinct(name: str, keys: Sequence[tuple[str, Sequence[int]]]) -> N
         seen.add(tuple(ids))
 
 
-def _require_prompt(prompt: Tensor, card: ModelCard) -> None:
+def _require_prompt(prompt: Tensor, width: int) -> None:
     shape = tuple(prompt.shape)
-    if len(shape) != 2 or shape[0] < 1 or shape[1] != card.dim or prompt.dtype != torch.float32:
+    if len(shape) != 2 or shape[0] < 1 or shape[1] != width or prompt.dtype != torch.float32:
         raise UserError(
             "prompt",
-            f"have shape (P, {card.dim}) with P of 1 or more, in float32",
+            f"have shape (P, {width}) with P of 1 or more, in float32",
             got=f"{shape} in {prompt.dtype}",
             remedy="pass the prompt of one problem",
         )

@@ -70,12 +70,17 @@ class EngineSteps:
         """Forward, backward and update; the gradient (sum of P_b, D) from before the update."""
         return self.scored_step()[1]
 
-    def scored_step(self) -> tuple[RowScores, Tensor]:
-        """The same, with what the forward pass said of every read position."""
-        leaf = self.state.prompts.detach().requires_grad_(True)
+    def evaluate(self, prompts: Tensor) -> tuple[RowScores, Tensor]:
+        """Scores of prompts (sum of P_b, D) and the gradient of each problem's own loss."""
+        leaf = prompts.detach().requires_grad_(True)
         states = self._batch.read_states(leaf)
         scores = score_rows(states, self._head, self._rows, logit_bytes=LOGIT_BYTES)
         (gradient,) = torch.autograd.grad(states, leaf, scores.gradient)
+        return scores, gradient
+
+    def scored_step(self) -> tuple[RowScores, Tensor]:
+        """A step, with what its forward pass said of every read position, and its gradient."""
+        scores, gradient = self.evaluate(self.state.prompts)
         paces = [
             Pace(
                 step=step,

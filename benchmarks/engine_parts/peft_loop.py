@@ -14,6 +14,7 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.protocol import EncodedPair
 
 IGNORED = -100
@@ -40,8 +41,9 @@ class PeftLoop:
         config = PromptTuningConfig(
             task_type=TaskType.CAUSAL_LM, num_virtual_tokens=prompt.shape[0]
         )
-        # PEFT says that the configuration has no base model's name; a random one has none.
-        self._model = get_peft_model(stock, config)
+        # PEFT asks for an attribute that transformers has deprecated.
+        with quiet():
+            self._model = get_peft_model(stock, config)
         self._weight = self._model.prompt_encoder["default"].embedding.weight
         with torch.no_grad():
             self._weight.copy_(prompt)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
 from promptlimits.errors import RunFailed, UserError
-from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.config import Objective, TrainingConfig
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.state import TrainingState
 
@@ -18,7 +19,6 @@ from promptlimits.tuning.state import TrainingState
         ("prompt_tokens", 0),
         ("prompt_tokens", True),
         ("prompt_tokens", 1.5),
-        ("restarts", -1),
         ("max_steps", 0),
         ("patience", 0),
         ("decay_steps", 0),
@@ -54,3 +54,10 @@ def test_every_outcome_has_a_remedy(outcome: Outcome) -> None:
 def test_a_damaged_state_is_one_line() -> None:
     with pytest.raises(RunFailed, match="cannot be read"):
         TrainingState.from_bytes(b"not safetensors", device=None)  # type: ignore[arg-type]
+
+
+def test_settings_go_to_json_and_back() -> None:
+    config = TrainingConfig(prompt_tokens=2, objective=Objective.MARGIN)
+    fields = json.loads(json.dumps(config.to_json()))
+    assert fields.pop("objective") == "margin"
+    assert TrainingConfig(**fields, objective=Objective("margin")) == config

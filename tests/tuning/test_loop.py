@@ -17,15 +17,15 @@ from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.prompts import from_vocabulary, lengthened
 from promptlimits.tuning.state import TrainingState
 
-CONFIG = TrainingConfig(prompt_tokens=4, restarts=2, learning_rate=0.3, max_steps=80, patience=80)
+CONFIG = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=80, patience=80)
 
 
 def start(model: HuggingFaceCausalLM, count: int, config: TrainingConfig) -> TrainingState:
     generator = torch.Generator().manual_seed(config.seed)
     prompts = from_vocabulary(
-        model, count=config.restarts, prompt_tokens=config.prompt_tokens, generator=generator
+        model, count=1, prompt_tokens=config.prompt_tokens, generator=generator
     )
-    return TrainingState.start(prompts, count)
+    return TrainingState.start(prompts[0], count)
 
 
 def run(
@@ -52,10 +52,8 @@ def test_the_best_prompt_is_the_one_whose_score_is_reported(
     for steps in (3, 7, 11):
         fit = run(tiny, pairs, replace(CONFIG, max_steps=steps))
         assert evaluate(tiny, fit.prompt, pairs, relative_lead=1e-3).held == fit.held
-        for problem in range(2):
-            prompt = fit.state.best_prompts[problem]
-            exact = evaluate(tiny, prompt, pairs, relative_lead=1e-3).exact
-            assert tuple(fit.state.best_exact[problem].tolist()) == exact
+        exact = evaluate(tiny, fit.state.best_prompt, pairs, relative_lead=1e-3).exact
+        assert tuple(fit.state.best_exact.tolist()) == exact
 
 
 @pytest.mark.parametrize("cut", [1, 5])
@@ -85,21 +83,6 @@ def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(
     assert rest.state.to_bytes() == whole.state.to_bytes()
 
 
-def test_problems_side_by_side_equal_problems_alone(
-    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
-) -> None:
-    config = replace(CONFIG, max_steps=6)
-    both = start(tiny, len(pairs), config)
-    together = run(tiny, pairs, config, state=both)
-    for problem in range(2):
-        single = TrainingState.start(both.prompts[problem : problem + 1], len(pairs))
-        alone = run(tiny, pairs, replace(config, restarts=1), state=single)
-        # The prompt is kept in float32; rounding grows with each step.
-        torch.testing.assert_close(
-            together.state.prompts[problem], alone.state.prompts[0], rtol=1e-4, atol=1e-5
-        )
-
-
 def test_endings(tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]) -> None:
     hopeless = [replace(pairs[0], value_ids=(9, 0)), replace(pairs[0], value_ids=(10, 0))]
     assert run(tiny, hopeless, replace(CONFIG, max_steps=5)).outcome is Outcome.OUT_OF_STEPS
@@ -107,7 +90,7 @@ def test_endings(tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]) -> None:
     assert stalled.outcome is Outcome.STALLED
     assert len(stalled.held) <= 1
     broken = start(tiny, len(pairs), CONFIG)
-    broken.prompts[0, 0, 0] = float("nan")
+    broken.prompt[0, 0] = float("nan")
     assert run(tiny, pairs, CONFIG, state=broken).outcome is Outcome.DIVERGED
     never = run(tiny, pairs, CONFIG, should_stop=lambda: Outcome.INTERRUPTED)
     assert (never.outcome, never.steps, never.held) == (Outcome.INTERRUPTED, 0, ())
@@ -161,10 +144,8 @@ def test_each_step_is_reported_once_with_the_best_so_far(
 
 
 def test_a_warm_start_keeps_the_shorter_prompt_next_to_the_key() -> None:
-    fresh, short = torch.zeros(2, 3, 4), torch.ones(2, 4)
-    warm = lengthened(short, start=fresh)
-    assert warm[0].sum(dim=1).tolist() == [0, 4, 4]
-    assert warm[1].eq(0).all()
+    fresh, short = torch.zeros(3, 4), torch.ones(2, 4)
+    assert lengthened(short, start=fresh).sum(dim=1).tolist() == [0, 4, 4]
     assert fresh.eq(0).all()
 
 

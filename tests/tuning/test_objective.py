@@ -1,26 +1,66 @@
-"""Exactness, lead and loss, against what they mean."""
+"""Exactness, lead, losses and their gradients, against what they mean."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy
+from torch import Tensor
+from torch.nn.functional import cross_entropy, softplus
 
+from promptlimits.models.huggingface.whole_model import IdentityHead
 from promptlimits.models.protocol import EncodedPair, pack
-from promptlimits.tuning.objective import lead, score
+from promptlimits.tuning.config import Objective, TrainingConfig
+from promptlimits.tuning.objective import Rows, RowScores, lead, score_rows
 
+VOCABULARY = 8
 PAIRS = [
     EncodedPair(key="", value="", key_ids=(1,), value_ids=(2, 0)),
     EncodedPair(key="", value="", key_ids=(3, 4), value_ids=(5, 6, 0)),
 ]
 PACKED = pack(PAIRS)
+HEAD = IdentityHead(vocabulary=VOCABULARY)
+ROOMY = 2**20
 
 
-def logits(seed: int, batch: int = 2) -> torch.Tensor:
+@dataclass(frozen=True)
+class LinearHead:
+    """Logits as a linear map of the states."""
+
+    weight: Tensor
+
+    @property
+    def vocabulary(self) -> int:
+        return self.weight.shape[0]
+
+    def logits(self, states: Tensor) -> Tensor:
+        return states @ self.weight.T
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.weight
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 5, 8, generator=generator, dtype=torch.float64)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def rows_of(*sharpening: float, objective: Objective = Objective.CROSS_ENTROPY) -> Rows:
+    """One problem for each sharpening, all with the same pairs."""
+    return Rows.of(
+        [
+            (PACKED, TrainingConfig(prompt_tokens=1, sharpening=one, objective=objective), 5)
+            for one in sharpening
+        ],
+        dtype=torch.float64,
+    )
+
+
+def plain(logits: Tensor, *, logit_bytes: int = ROOMY) -> RowScores:
+    return score_rows(logits, HEAD, Rows.plain(PACKED), logit_bytes=logit_bytes)
 
 
 def test_reads_and_targets_are_those_of_next_token_prediction() -> None:
@@ -31,28 +71,57 @@ def test_reads_and_targets_are_those_of_next_token_prediction() -> None:
     assert PACKED.pair_of_read.tolist() == [0, 0, 1, 1, 1]
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 2, 3, 100])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_loss_and_gradient_are_those_of_autograd(rows_at_once: int, scale: float) -> None:
+    weight = scale * random(VOCABULARY, 3, seed=1)
+    states = random(15, 3).requires_grad_(True)
+    sharpening = (3.0, 1.0, 1.0)
+    found = score_rows(
+        states, LinearHead(weight), rows_of(*sharpening), logit_bytes=4 * VOCABULARY * rows_at_once
+    )
+    nats = [
+        cross_entropy(factor * (part @ weight.T), PACKED.targets, reduction="none")
+        for factor, part in zip(sharpening, states.split(5), strict=True)
+    ]
+    (expected,) = torch.autograd.grad(sum(one.mean() for one in nats), states)
+    torch.testing.assert_close(found.loss_nats, torch.cat(nats).detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows_at_once", [2, 100])
+def test_the_margin_loss_is_a_contest_of_the_target_and_its_best_rival(rows_at_once: int) -> None:
+    states = random(5, VOCABULARY).requires_grad_(True)
+    rows = rows_of(3.0, objective=Objective.MARGIN)
+    found = score_rows(states, HEAD, rows, logit_bytes=4 * VOCABULARY * rows_at_once)
+    own = states.gather(1, PACKED.targets[:, None])
+    rival = states.scatter(1, PACKED.targets[:, None], -torch.inf).amax(dim=1, keepdim=True)
+    nats = softplus(3.0 * (rival - own), threshold=100).squeeze(1)
+    (expected,) = torch.autograd.grad(nats.mean(), states)
+    torch.testing.assert_close(found.loss_nats, nats.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_target_that_wins_by_far_keeps_its_digits() -> None:
+    # log(1 - p) of float32 is 0 from 17 nats on.
+    logits = torch.zeros(5, VOCABULARY)
+    logits.scatter_(1, PACKED.targets[:, None], 40.0)
+    found = plain(logits)
+    expected = 7 * torch.exp(torch.tensor(-40.0))
+    torch.testing.assert_close(found.loss_nats, expected.expand(5), rtol=1e-5, atol=0)
+    own = found.gradient.gather(1, PACKED.targets[:, None])
+    torch.testing.assert_close(own, (-expected).expand(5, 1), rtol=1e-5, atol=0)
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
-def test_a_pair_is_exact_when_every_token_is_the_argmax(seed: int) -> None:
-    made = logits(seed)
-    # Push some targets up so that exact pairs do occur.
-    made.scatter_add_(
-        2, PACKED.targets.expand(2, 5).unsqueeze(-1), torch.full((2, 5, 1), 2.0, dtype=made.dtype)
-    )
-    found = score(made, PACKED, sharpening=1.0, relative_lead=0.0)
-    for problem in range(2):
-        wins = made[problem].argmax(dim=-1) == PACKED.targets
-        expected = [bool(wins[:2].all()), bool(wins[2:].all())]
-        assert found.exact[problem].tolist() == expected
-        assert float(found.tokens_right[problem]) == pytest.approx(float(wins.double().mean()))
-
-
-def test_the_loss_is_the_mean_cross_entropy_of_sharpened_logits() -> None:
-    made = logits(0)
-    found = score(made, PACKED, sharpening=3.0, relative_lead=0.0)
-    for problem in range(2):
-        expected = cross_entropy(3.0 * made[problem], PACKED.targets)
-        assert float(found.loss_nats[problem]) == pytest.approx(float(expected), rel=1e-12)
+def test_a_row_leads_when_its_target_is_the_argmax(seed: int) -> None:
+    made = random(5, VOCABULARY, seed=seed)
+    # Push some targets up so that wins do occur.
+    made.scatter_add_(1, PACKED.targets[:, None], torch.full((5, 1), 2.0, dtype=made.dtype))
+    found = plain(made)
+    assert ((found.lead > 0) == (made.argmax(dim=1) == PACKED.targets)).all()
+    torch.testing.assert_close(found.lead, lead(made, PACKED.targets), rtol=1e-12, atol=1e-15)
 
 
 def test_lead_is_the_distance_to_the_best_other_token_in_units_of_the_largest_logit() -> None:
@@ -62,18 +131,42 @@ def test_lead_is_the_distance_to_the_best_other_token_in_units_of_the_largest_lo
     torch.testing.assert_close(lead(5 * row, torch.tensor([1])), lead(row, torch.tensor([1])))
 
 
-def test_a_win_by_less_than_the_lead_does_not_count() -> None:
-    made = torch.zeros(1, 5, 8, dtype=torch.float64)
-    made.scatter_(2, PACKED.targets.expand(1, 5).unsqueeze(-1), 1.0)
-    made[0, 0, 7] = 0.995
-    loose = score(made, PACKED, sharpening=1.0, relative_lead=0.004)
-    strict = score(made, PACKED, sharpening=1.0, relative_lead=0.006)
-    assert loose.exact.tolist() == [[True, True]]
-    assert strict.exact.tolist() == [[False, True]]
+def test_a_tie_is_no_win() -> None:
+    assert plain(torch.ones(5, VOCABULARY)).lead.tolist() == [0.0] * 5
 
 
-def test_what_is_not_a_number_never_wins() -> None:
-    made = torch.zeros(1, 5, 8, dtype=torch.float64)
-    made.scatter_(2, PACKED.targets.expand(1, 5).unsqueeze(-1), 1.0)
-    made[0, 4] = float("nan")
-    assert score(made, PACKED, sharpening=1.0, relative_lead=0.0).exact.tolist() == [[True, False]]
+def test_what_is_not_a_number_never_wins_and_stays_in_its_row() -> None:
+    made = torch.zeros(5, VOCABULARY, dtype=torch.float64)
+    made.scatter_(1, PACKED.targets[:, None], 1.0)
+    made[4] = torch.nan
+    made[1, 3] = torch.nan
+    found = plain(made)
+    assert (found.lead > 0).tolist() == [True, False, True, True, False]
+    assert found.gradient.isnan().any(dim=1).tolist() == [False, True, False, False, True]
+
+
+def test_states_that_are_logits_are_left_as_they_were() -> None:
+    made = random(5, VOCABULARY)
+    before = made.clone()
+    plain(made, logit_bytes=4 * VOCABULARY * 2)
+    assert torch.equal(made, before)
+
+
+def test_half_precision_states_are_scored_in_single_precision() -> None:
+    weight = random(VOCABULARY, 3, seed=1).to(torch.bfloat16)
+    states = random(5, 3).to(torch.bfloat16)
+    found = score_rows(states, LinearHead(weight), rows_of(4.0), logit_bytes=ROOMY)
+    exact = score_rows(
+        LinearHead(weight).logits(states).double(), HEAD, rows_of(4.0), logit_bytes=ROOMY
+    )
+    assert found.gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(found.loss_nats.double(), exact.loss_nats, rtol=1e-5, atol=1e-6)
+    expected = exact.gradient @ weight.double()
+    torch.testing.assert_close(found.gradient.double(), expected, rtol=0.05, atol=0.02)
+
+
+def test_without_a_gradient_the_rest_is_the_same() -> None:
+    made = random(5, VOCABULARY)
+    bare = score_rows(made, HEAD, Rows.plain(PACKED), logit_bytes=ROOMY, differentiate=False)
+    assert torch.equal(bare.loss_nats, plain(made).loss_nats)
+    assert bare.gradient.numel() == 0

@@ -1,10 +1,10 @@
-"""One training run as the store keeps it: found again, resumed, or done now."""
+"""Training runs as the store keeps them: found again, resumed, or done now, side by side."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import safetensors.torch
 import torch
@@ -13,14 +13,17 @@ from torch import Tensor
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.witness_format import prompt_sha256
 from promptlimits.models.protocol import EncodedPair, FrozenModel, pack
+from promptlimits.store.records import RunRecord
 from promptlimits.store.sqlite import Store
 from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.loop import Fit, StepReport, Stopper, train
+from promptlimits.tuning.engine import train_many
 from promptlimits.tuning.outcome import Outcome
+from promptlimits.tuning.problem import Problem, ProblemKey
+from promptlimits.tuning.progress import Fit, StepReport, Stopper
 from promptlimits.tuning.prompts import from_vocabulary, lengthened
 from promptlimits.tuning.state import TrainingState
 
-ENGINE = 1
+ENGINE = 2
 """Raised when training changes so that an old run would come out differently."""
 
 
@@ -99,23 +102,73 @@ def attempt(
     Returns:
         How it ended. A run that was out of time goes on when it is asked for again.
     """
-    spec = _spec(place, pairs, config, warm)
-    run = place.store.start_run(spec, seed=config.seed, provenance=place.provenance)
-    if not run.finished:
-        _train(place, run.id, pairs, config, warm, should_stop)
-        run = place.store.run(run.id)
-    return _read(place.store, run.id)
+    (done,) = race(place, pairs, [config], warm=warm, should_stop=should_stop)
+    return done
+
+
+def race(
+    place: Workplace,
+    pairs: Sequence[EncodedPair],
+    configs: Sequence[TrainingConfig],
+    *,
+    warm: Tensor | None,
+    should_stop: Stopper,
+) -> tuple[Attempt, ...]:
+    """Train several starts side by side until one of them is solved.
+
+    Each start is a run of its own in the store. One that was overtaken has no ending there,
+    so that whoever asks for it alone later finds it where it stopped.
+
+    Args:
+        place: Model, store and provenance.
+        pairs: The pairs to hold, all of them.
+        configs: Settings of each start; their seeds differ.
+        warm: As for `attempt`, for every start.
+        should_stop: Asked before every step.
+
+    Returns:
+        How each start ended, the one that decides the race last: what is solved, or else
+        what can go on. Starts for which there was no time at all are left out.
+    """
+    runs = [
+        place.store.start_run(
+            _spec(place, pairs, config, warm), seed=config.seed, provenance=place.provenance
+        )
+        for config in configs
+    ]
+    if not any(_solved(run) for run in runs):
+        open_runs = [
+            (run.id, config) for run, config in zip(runs, configs, strict=True) if not run.finished
+        ]
+        _train(place, open_runs, pairs, warm, should_stop)
+        runs = [place.store.run(run.id) for run in runs]
+    won = any(_solved(run) for run in runs)
+    attempts = (_read(place, run, len(pairs), overtaken=won) for run in runs)
+    return tuple(sorted((one for one in attempts if one is not None), key=_decisive))
+
+
+def _solved(run: RunRecord) -> bool:
+    return run.outcome == Outcome.SOLVED.value
+
+
+def _decisive(attempt: Attempt) -> int:
+    """How much an attempt says of its race: a solved one most, then one that can go on."""
+    if attempt.outcome is Outcome.SOLVED:
+        return 2
+    return 0 if attempt.outcome.final else 1
 
 
 def _train(
     place: Workplace,
-    run_id: int,
+    runs: Sequence[tuple[int, TrainingConfig]],
     pairs: Sequence[EncodedPair],
-    config: TrainingConfig,
     warm: Tensor | None,
     should_stop: Stopper,
 ) -> None:
-    def keep(report: StepReport, state: TrainingState) -> None:
+    most = 0
+
+    def keep(run_id: ProblemKey, report: StepReport, state: TrainingState) -> None:
+        nonlocal most
         metrics: JsonObject = {
             "loss_nats": _finite(report.loss_nats),
             "exact": report.exact,
@@ -123,35 +176,49 @@ def _train(
             "tokens_right": report.tokens_right,
             "seconds": report.seconds,
         }
-        place.store.record_step(run_id, step=state.step, metrics=metrics, state=state.to_bytes())
-        place.on_step(report)
+        place.store.record_step(
+            int(run_id), step=state.step, metrics=metrics, state=state.to_bytes()
+        )
+        # What is shown is the best of the race.
+        most = max(most, report.best_exact)
+        place.on_step(replace(report, best_exact=most))
 
-    stored = place.store.checkpoint(run_id)
-    state = (
-        _start(place.model, config, warm, len(pairs))
-        if stored is None
-        else TrainingState.from_bytes(stored, device=place.model.device)
-    )
     packed = pack(pairs, device=place.model.device)
-    fit = train(place.model, packed, config, state=state, on_step=keep, should_stop=should_stop)
-    place.store.finish_run(
-        run_id,
-        outcome=fit.outcome.value,
-        result={"held": list(fit.held), "steps": fit.steps, "pairs": len(pairs)},
-        artifact=_to_bytes(fit),
-    )
+    problems = [
+        Problem(
+            key=run_id,
+            pairs=packed,
+            config=config,
+            state=_state(place, run_id, config, warm, len(pairs)),
+            race="starts",
+        )
+        for run_id, config in runs
+    ]
+    for fit in train_many(place.model, problems, on_step=keep, should_stop=should_stop):
+        if fit.outcome is Outcome.OVERTAKEN:
+            continue
+        place.store.finish_run(
+            int(fit.key),
+            outcome=fit.outcome.value,
+            result={"held": list(fit.held), "steps": fit.steps, "pairs": len(pairs)},
+            artifact=_to_bytes(fit),
+        )
 
 
-def _start(
-    model: FrozenModel, config: TrainingConfig, warm: Tensor | None, num_pairs: int
+def _state(
+    place: Workplace, run_id: int, config: TrainingConfig, warm: Tensor | None, num_pairs: int
 ) -> TrainingState:
+    """Where a run stands: at its last stored step, or at its start."""
+    stored = place.store.checkpoint(run_id)
+    if stored is not None:
+        return TrainingState.from_bytes(stored, device=place.model.device)
     generator = torch.Generator().manual_seed(config.seed)
-    prompts = from_vocabulary(
-        model, count=config.restarts, prompt_tokens=config.prompt_tokens, generator=generator
-    )
+    prompt = from_vocabulary(
+        place.model, count=1, prompt_tokens=config.prompt_tokens, generator=generator
+    )[0]
     if warm is not None:
-        prompts = lengthened(warm, start=prompts)
-    return TrainingState.start(prompts, num_pairs)
+        prompt = lengthened(warm, start=prompt)
+    return TrainingState.start(prompt, num_pairs)
 
 
 def _spec(
@@ -176,19 +243,30 @@ def _to_bytes(fit: Fit) -> bytes:
     return safetensors.torch.save({"prompt": prompt})
 
 
-def _read(store: Store, run_id: int) -> Attempt:
-    run, artifact = store.run(run_id), store.artifact(run_id)
-    if run.outcome is None or run.result is None or artifact is None:
-        raise AssertionError(f"run {run_id} was just finished and has no ending")
-    held = run.result["held"]
-    curve = store.curve(run_id)
+def _read(place: Workplace, run: RunRecord, num_pairs: int, *, overtaken: bool) -> Attempt | None:
+    """What the store says of a run; None if it says nothing yet."""
+    seconds = sum(float(str(row["seconds"])) for row in place.store.curve(run.id))
+    if overtaken and not run.finished:
+        stored = place.store.checkpoint(run.id)
+        if stored is None:
+            return None
+        state = TrainingState.from_bytes(stored, device=torch.device("cpu"))
+        fit = Fit.of(run.id, Outcome.OVERTAKEN, state)
+        outcome, held, prompt = fit.outcome, fit.held, fit.prompt
+    else:
+        artifact = place.store.artifact(run.id)
+        if run.outcome is None or run.result is None or artifact is None:
+            return None
+        found = run.result["held"]
+        held = tuple(int(str(index)) for index in found) if isinstance(found, list) else ()
+        outcome, prompt = Outcome(run.outcome), safetensors.torch.load(artifact)["prompt"]
     return Attempt(
-        pairs=int(str(run.result["pairs"])),
-        outcome=Outcome(run.outcome),
-        held=tuple(int(str(index)) for index in held) if isinstance(held, list) else (),
-        prompt=safetensors.torch.load(artifact)["prompt"],
+        pairs=num_pairs,
+        outcome=outcome,
+        held=held,
+        prompt=prompt,
         steps=run.steps,
-        seconds=sum(float(str(row["seconds"])) for row in curve),
+        seconds=seconds,
         seed=run.seed,
     )
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptlimits._typing import JsonObject
-from promptlimits.capacity.attempt import Attempt, Workplace, attempt
+from promptlimits.capacity.attempt import Attempt, Workplace, race
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.outcome import Outcome
 
 
 def fit_all(
@@ -25,15 +24,15 @@ def fit_all(
     deadline: Deadline,
     on_attempt: Callable[[Attempt], None],
 ) -> tuple[Attempt, ...]:
-    """Train a prompt for every pair of a task, from as many starts as it takes.
+    """Train a prompt for every pair of a task, from several starts side by side.
 
     Args:
         place: Model, store and provenance.
         task: The pairs.
         training: Settings; its seed is that of the first start.
-        starts: Starts before the task is given up.
+        starts: How many; the first to be solved ends the others.
         deadline: When to stop; the same call goes on where it stopped.
-        on_attempt: Called after each start.
+        on_attempt: Called with how each start ended.
 
     Returns:
         The attempts, the last one solved unless none was.
@@ -46,15 +45,11 @@ def fit_all(
         context_length=place.model.card.context_length,
         prompt_tokens=training.prompt_tokens,
     )
-    done: list[Attempt] = []
-    for start in range(starts):
-        config = replace(training, seed=training.seed + start)
-        last = attempt(place, task.pairs, config, warm=None, should_stop=deadline.should_stop)
-        done.append(last)
-        on_attempt(last)
-        if last.outcome is Outcome.SOLVED or not last.outcome.final:
-            break
-    return tuple(done)
+    configs = [replace(training, seed=training.seed + start) for start in range(starts)]
+    done = race(place, task.pairs, configs, warm=None, should_stop=deadline.should_stop)
+    for one in done:
+        on_attempt(one)
+    return done
 
 
 def save_fit(

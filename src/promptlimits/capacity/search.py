@@ -1,8 +1,8 @@
 """The largest number of pairs that a prompt of one length holds exactly.
 
 Sizes follow `promptlimits.capacity.plan`. Each attempt starts warm from the best prompt so
-far, of this length or of a shorter one; where it fails, fresh starts follow. Every prompt
-counts for what it holds, so a failed attempt at 64 pairs that holds 60 beats a solved one
+far, of this length or of a shorter one; where it fails, fresh starts follow, side by side. Every
+prompt counts for what it holds: a failed attempt at 64 pairs that holds 60 beats a solved one
 at 32. All of it can be stopped at any step: run again, every finished attempt comes out of
 the store and the unfinished one goes on.
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from promptlimits._checks import require_positive, require_positive_int
-from promptlimits.capacity.attempt import Attempt, Workplace, attempt
+from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
 from promptlimits.capacity.plan import next_size
 from promptlimits.models.protocol import EncodedPair
 from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.loop import Stopper
 from promptlimits.tuning.outcome import Outcome
+from promptlimits.tuning.progress import Stopper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,8 @@ class SearchConfig:
     Attributes:
         training: Settings of each attempt; its seed is that of the first one.
         first_size: Number of pairs to begin with.
-        starts: Attempts at a size before it is given up: a warm one, then fresh ones.
+        starts: Attempts at a size before it is given up: a warm one, then fresh ones side by
+            side.
         warm_learning_rate_share: Share of the learning rate at which a warm start goes on. At
             the full one, Adam's first steps throw away most of what the prompt held.
     """
@@ -131,24 +132,31 @@ def _try_size(
     on_attempt: Callable[[Attempt], None] | None,
 ) -> Attempt:
     """Attempts at one size until one is solved, the time is up, or the starts are used."""
-    for start in range(config.starts):
+    share = 1.0 if known.warm is None else config.warm_learning_rate_share
+    first = replace(config.training, learning_rate=share * config.training.learning_rate)
+    done = [attempt(place, pairs, first, warm=known.warm, should_stop=should_stop)]
+    _note(known, done, on_attempt)
+    if done[-1].outcome is not Outcome.SOLVED and done[-1].outcome.final and config.starts > 1:
         # Only the first start is warm: the others are there to escape where it led.
-        warm = known.warm if start == 0 else None
-        share = 1.0 if warm is None else config.warm_learning_rate_share
-        training = replace(
-            config.training,
-            seed=config.training.seed + start,
-            learning_rate=share * config.training.learning_rate,
-        )
-        done = attempt(place, pairs, training, warm=warm, should_stop=should_stop)
-        known.attempts.append(done)
-        best = best_of(known.attempts)
-        known.warm = best.prompt if best is not None else known.warm
-        if on_attempt is not None:
-            on_attempt(done)
-        if done.outcome is Outcome.SOLVED or not done.outcome.final:
-            return done
-    return done
+        fresh = [
+            replace(config.training, seed=config.training.seed + start)
+            for start in range(1, config.starts)
+        ]
+        done += race(place, pairs, fresh, warm=None, should_stop=should_stop)
+        _note(known, done[1:], on_attempt)
+    return done[-1]
+
+
+def _note(
+    known: _Progress, done: Sequence[Attempt], on_attempt: Callable[[Attempt], None] | None
+) -> None:
+    """Keep attempts, and start the next one from the best prompt so far."""
+    known.attempts += done
+    best = best_of(known.attempts)
+    known.warm = best.prompt if best is not None else known.warm
+    if on_attempt is not None:
+        for one in done:
+            on_attempt(one)
 
 
 def _end_of_plan(known: _Progress, total: int) -> str:

@@ -1,26 +1,48 @@
-"""Adam over a batch of independent problems, as a pure function.
+"""Adam over many problems whose prompts lie end to end, as a pure function.
 
 `torch.optim.Adam` keeps its state inside and takes one learning rate for a parameter group;
-here the state is a value that goes into the store after every step, and each problem's
-gradient is clipped by its own norm. The update is that of Kingma and Ba (2015), Algorithm 1,
-and is tested against `torch.optim.Adam`.
+here the state is a value that goes into the store after every step, and each problem has its
+own learning rate, step count and clipping by the norm of its own gradient. The number of
+kernel calls does not depend on the number of problems. The update is that of Kingma and Ba
+(2015), Algorithm 1, and is tested against `torch.optim.Adam`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from promptlimits.tuning.segments import Segments
 
 BETA_1 = 0.9
 BETA_2 = 0.99
 EPSILON = 1e-8
 
 
-def clip_each(gradient: Tensor, clip_norm: float) -> Tensor:
-    """Scale the gradient (B, P, D) of each problem to norm at most `clip_norm`."""
-    norms = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    factors: Tensor = (clip_norm / norms).clamp_max(1.0)
-    return gradient * factors[:, None, None]
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How one problem takes its next step.
+
+    Attributes:
+        step: Steps done before this one.
+        learning_rate: Step size.
+        clip_norm: Largest gradient norm.
+    """
+
+    step: int
+    learning_rate: float
+    clip_norm: float
+
+
+def clip_each(gradient: Tensor, segments: Segments, clip_norms: Tensor) -> Tensor:
+    """Scale each problem's gradient to norm at most its own of `clip_norms` (B,)."""
+    squares = segments.sum((gradient * gradient).sum(dim=1))
+    norms = squares.sqrt().clamp_min(torch.finfo(gradient.dtype).tiny)
+    factors = (clip_norms / norms).clamp_max(1.0)
+    return gradient * segments.spread(factors)[:, None]
 
 
 def adam_step(
@@ -29,27 +51,34 @@ def adam_step(
     first_moment: Tensor,
     second_moment: Tensor,
     *,
-    step: int,
-    learning_rate: float,
-    clip_norm: float,
+    segments: Segments,
+    paces: Sequence[Pace],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step.
+    """One step of every problem.
 
     Args:
-        prompts: (B, P, D).
-        gradient: (B, P, D), the gradient of each problem's loss.
-        first_moment: (B, P, D) before the step.
-        second_moment: (B, P, D) before the step.
-        step: Steps done before this one.
-        learning_rate: Step size.
-        clip_norm: Largest gradient norm of one problem.
+        prompts: (sum of P_b, W).
+        gradient: (sum of P_b, W), each problem's gradient of its own loss.
+        first_moment: (sum of P_b, W) before the step.
+        second_moment: (sum of P_b, W) before the step.
+        segments: Which rows belong to which problem.
+        paces: How each problem steps.
 
     Returns:
         The prompts and both moments after the step; the inputs are not changed.
     """
-    clipped = clip_each(gradient, clip_norm)
+    # Worked out in double precision on the host, then one tensor for all problems.
+    numbers = torch.tensor([_numbers(pace) for pace in paces], dtype=prompts.dtype)
+    numbers = numbers.to(prompts.device)
+    clipped = clip_each(gradient, segments, numbers[:, 2])
     first = first_moment.lerp(clipped, 1 - BETA_1)
     second = second_moment.lerp(clipped * clipped, 1 - BETA_2)
-    mean = first / (1 - BETA_1 ** (step + 1))
-    spread = (second / (1 - BETA_2 ** (step + 1))).sqrt()
-    return prompts - learning_rate * mean / (spread + EPSILON), first, second
+    rate, spread_scale, _ = segments.spread(numbers).split(1, dim=1)
+    spread = (second * spread_scale).sqrt()
+    return prompts - rate * first / (spread + EPSILON), first, second
+
+
+def _numbers(pace: Pace) -> tuple[float, float, float]:
+    """Learning rate over the first bias correction, 1 over the second, and the clip norm."""
+    after = pace.step + 1
+    return pace.learning_rate / (1 - BETA_1**after), 1 / (1 - BETA_2**after), pace.clip_norm

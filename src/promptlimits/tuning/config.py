@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Final
 
 from promptlimits._checks import require_positive, require_positive_int
@@ -13,13 +14,20 @@ MAX_SEED: Final = 2**62
 """Later starts count up from the seed; the store and torch take whole numbers of 64 bits."""
 
 
+class Objective(StrEnum):
+    """What is minimised at each read position; see `promptlimits.tuning.objective`."""
+
+    CROSS_ENTROPY = "cross_entropy"
+    MARGIN = "margin"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Settings of one training run.
 
     Attributes:
-        prompt_tokens: P, tokens of the soft prompt.
-        restarts: B, prompts trained side by side from different starts.
+        prompt_tokens: P, tokens of the prompt.
+        objective: What is minimised.
         learning_rate: Adam's step. Large: a prompt vector must grow to many times the norm
             of a token before it controls what later layers see.
         final_learning_rate_share: Share of the learning rate left after `decay_steps`.
@@ -34,7 +42,7 @@ class TrainingConfig:
     """
 
     prompt_tokens: int
-    restarts: int = 1
+    objective: Objective = Objective.CROSS_ENTROPY
     learning_rate: float = 1.0
     final_learning_rate_share: float = 0.1
     decay_steps: int = 200
@@ -51,7 +59,7 @@ class TrainingConfig:
         Raises:
             UserError: One breaks its rule.
         """
-        for name in ("prompt_tokens", "restarts", "decay_steps", "max_steps", "patience"):
+        for name in ("prompt_tokens", "decay_steps", "max_steps", "patience"):
             require_positive_int(name, getattr(self, name))
         for name in ("learning_rate", "final_learning_rate_share", "sharpening", "clip_norm"):
             require_positive(name, getattr(self, name))
@@ -72,4 +80,4 @@ class TrainingConfig:
 
     def to_json(self) -> JsonObject:
         """The settings as a JSON object."""
-        return dict(asdict(self))
+        return {**asdict(self), "objective": self.objective.value}

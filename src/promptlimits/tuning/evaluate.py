@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from promptlimits.models.protocol import EncodedPair, FrozenModel, pack
-from promptlimits.tuning.objective import lead
+from promptlimits.models.protocol import EncodedPair, FrozenModel, Part, PromptKind, pack
+from promptlimits.tuning.objective import Rows, score_rows
 
 _LOGIT_BYTES = 256 * 2**20
 _SCORE_ENTRIES = 2**22
@@ -41,6 +40,7 @@ def evaluate(
     pairs: Sequence[EncodedPair],
     *,
     relative_lead: float = 0.0,
+    kind: PromptKind = PromptKind.SOFT,
     on_chunk: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Run pairs behind one prompt and compare every answer.
@@ -50,9 +50,10 @@ def evaluate(
 
     Args:
         model: The frozen model.
-        prompt: (P, D); P may be 0 for no prompt, or the embedded tokens of a context.
+        prompt: (P, W); P may be 0 for no prompt, or the embedded tokens of a context.
         pairs: The pairs.
         relative_lead: Lead that a token must win by (see `promptlimits.tuning.objective`).
+        kind: What the prompt is.
         on_chunk: Called with the number of pairs done after each chunk.
 
     Returns:
@@ -62,12 +63,15 @@ def evaluate(
     losses: list[float] = []
     for chunk in _chunks(pairs, model.card.vocabulary, prompt.shape[0]):
         packed = pack(chunk, device=model.device)
-        logits = model.next_token_logits(prompt[None].to(model.dtype), packed)
-        wrong = ~(lead(logits, packed.targets)[0] > relative_lead)
-        nats = cross_entropy(logits[0].float(), packed.targets, reduction="none")
+        part = Part(prompt_tokens=prompt.shape[0], pairs=packed)
+        states = model.prepare([part], kind=kind).read_states(prompt)
+        rows = score_rows(
+            states, model.head, Rows.plain(packed), logit_bytes=_LOGIT_BYTES, differentiate=False
+        )
+        wrong = ~(rows.lead > relative_lead)
         count = torch.zeros(len(chunk), device=model.device)
         exact += (count.index_add(0, packed.pair_of_read, wrong.to(count.dtype)) == 0).tolist()
-        losses += count.index_add(0, packed.pair_of_read, nats).tolist()
+        losses += count.index_add(0, packed.pair_of_read, rows.loss_nats.float()).tolist()
         if on_chunk is not None:
             on_chunk(len(exact))
     return Evaluation(exact=tuple(exact), loss_nats=tuple(losses))

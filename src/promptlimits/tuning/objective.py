@@ -3,44 +3,170 @@
 The aim is exactness: at every scored position the right token must win, because greedy
 decoding then reproduces the answer (by induction over its tokens). Mean cross-entropy is
 only a way there, and sharpening the logits turns its pressure on tokens that do not win yet.
+
+With l the logits of a row, t its target, s the sharpening and j over the other tokens, both
+losses are softplus(g) of a gap g:
+
+    cross-entropy   g = log sum_j exp(s l_j) - s l_t     (the loss of the softmax of s l)
+    margin          g = s (max_j l_j - l_t)              (that of a contest of two tokens)
+
+so their gradient is sigmoid(g) times that of g. Neither loses digits where the target wins
+by far, as `1 - p_t` would. Rows are worked through in chunks, and the gradient is formed in
+the memory of the chunk's own logits: one chunk of logits is alive at a time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from promptlimits.models.protocol import PackedPairs
+from promptlimits.models.protocol import PackedPairs, ReadHead
+from promptlimits.tuning.config import Objective, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
-    """What one forward pass says about B prompts.
+class Run:
+    """Neighbouring rows that are scored alike.
 
     Attributes:
-        loss_nats: (B,) mean sharpened cross-entropy over the read positions.
-        exact: (B, K) whether every token of a pair wins with the required lead.
-        tokens_right: (B,) share of read positions whose token wins with that lead.
+        rows: How many.
+        objective: What is minimised.
+        sharpening: Factor on their logits inside the loss.
+    """
+
+    rows: int
+    objective: Objective
+    sharpening: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """R read positions and how each is scored.
+
+    Attributes:
+        targets: (R, 1) the token that must win.
+        weights: (R,) sharpening times the row's share in its problem's mean loss.
+        runs: Rows that are scored alike, in order.
+    """
+
+    targets: Tensor
+    weights: Tensor
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def of(
+        cls, parts: Sequence[tuple[PackedPairs, TrainingConfig, int]], *, dtype: torch.dtype
+    ) -> Rows:
+        """Rows of parts, each with its settings and the reads of its whole problem."""
+        weights = [
+            torch.full(pairs.targets.shape, config.sharpening / reads, dtype=dtype)
+            for pairs, config, reads in parts
+        ]
+        targets = torch.cat([pairs.targets for pairs, _, _ in parts])
+        alike = groupby(parts, key=lambda part: (part[1].objective, part[1].sharpening))
+        return cls(
+            targets=targets[:, None],
+            weights=torch.cat(weights).to(targets.device),
+            runs=tuple(
+                Run(
+                    rows=sum(pairs.targets.numel() for pairs, _, _ in group),
+                    objective=objective,
+                    sharpening=sharpening,
+                )
+                for (objective, sharpening), group in alike
+            ),
+        )
+
+    @classmethod
+    def plain(cls, pairs: PackedPairs) -> Rows:
+        """Rows of pairs whose plain cross-entropy is asked for."""
+        return cls(
+            targets=pairs.targets[:, None],
+            weights=torch.ones(pairs.targets.shape, device=pairs.targets.device),
+            runs=(
+                Run(rows=pairs.targets.numel(), objective=Objective.CROSS_ENTROPY, sharpening=1.0),
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowScores:
+    """What one pass says about R read positions.
+
+    Attributes:
+        loss_nats: (R,) loss of each row.
+        lead: (R,) how far each target's logit stands above the best other one, in units of
+            the row's largest absolute logit, so that it can be compared with rounding: two
+            float32 implementations of one model differ by about 1e-5 there. NaN where a
+            logit is.
+        gradient: (R, S) gradient in the states of the weighted sum of the losses.
     """
 
     loss_nats: Tensor
-    exact: Tensor
-    tokens_right: Tensor
+    lead: Tensor
+    gradient: Tensor
+
+    def without_gradient(self) -> RowScores:
+        """The same without what is as large as the states."""
+        return replace(self, gradient=self.gradient.new_empty(0))
+
+
+@torch.no_grad()
+def score_rows(
+    states: Tensor, head: ReadHead, rows: Rows, *, logit_bytes: int, differentiate: bool = True
+) -> RowScores:
+    """Loss, lead and gradient of every row.
+
+    Args:
+        states: (R, S) read states; their own graph is left alone.
+        head: From states to logits.
+        rows: The targets and how they are scored.
+        logit_bytes: Most memory for one chunk of logits.
+        differentiate: Whether the gradient is asked for; else it is empty.
+
+    Returns:
+        The scores.
+    """
+    states = states.detach()
+    contests: list[tuple[Tensor, ...]] = []
+    gradients: list[Tensor] = []
+    for start, end, run in _chunks(rows.runs, head.vocabulary, logit_bytes):
+        part = states[start:end]
+        logits = _writable(head.logits(part), part)
+        contests.append(_contest(logits, rows.targets[start:end], run))
+        if differentiate:
+            gradients.append(_pulled_back(head, logits, contests[-1][-1], part.dtype))
+    own, low, others, gap, total = (
+        column[0] if len(column) == 1 else torch.cat(column)
+        for column in zip(*contests, strict=True)
+    )
+    largest = torch.maximum(torch.maximum(own.abs(), low.abs()), others.abs())
+    gradient = states.new_empty(0)
+    if differentiate:
+        factor = rows.weights[:, None].to(gap.dtype) * gap.sigmoid()
+        factor = factor / total if states.dtype == own.dtype else factor
+        gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+        gradient = gradient * factor.to(gradient.dtype)
+    return RowScores(
+        loss_nats=torch.logaddexp(gap, torch.zeros_like(gap)).squeeze(1),
+        lead=((own - others) / largest.clamp_min(torch.finfo(own.dtype).tiny)).squeeze(1),
+        gradient=gradient,
+    )
 
 
 def lead(logits: Tensor, targets: Tensor) -> Tensor:
-    """How far each target's logit stands above the best other one.
+    """How far each target's logit stands above the best other one, as `RowScores.lead` is.
 
     Args:
-        logits: (B, R, V).
+        logits: (..., R, V).
         targets: (R,).
 
     Returns:
-        (B, R), in units of the row's largest absolute logit, so that it can be compared with
-        rounding: two float32 implementations of one model differ by about 1e-5 there.
+        (..., R).
     """
     index = targets.expand(logits.shape[:-1]).unsqueeze(-1)
     own = logits.gather(-1, index).squeeze(-1)
@@ -49,27 +175,56 @@ def lead(logits: Tensor, targets: Tensor) -> Tensor:
     return (own - others) / scale
 
 
-def score(logits: Tensor, pairs: PackedPairs, *, sharpening: float, relative_lead: float) -> Scores:
-    """Loss, exact pairs and token accuracy of B prompts.
+def _pulled_back(head: ReadHead, multiple: Tensor, total: Tensor, dtype: torch.dtype) -> Tensor:
+    """Gradient of the gap in the states, times `total` unless the states are narrower."""
+    if dtype != multiple.dtype:
+        # Scaled before it is narrowed: half precision has no room for unscaled sums.
+        multiple = multiple.div_(total).to(dtype)
+    return head.pull_back(multiple)
 
-    Args:
-        logits: (B, R, V) at the read positions of `pairs`.
-        pairs: The pairs, K of them.
-        sharpening: Factor on the logits inside the cross-entropy; 1 is the plain loss.
-        relative_lead: Lead that a winning token must have, as a share of the row's largest
-            absolute logit; a NaN never wins.
+
+def _contest(logits: Tensor, targets: Tensor, run: Run) -> tuple[Tensor, ...]:
+    """Score one chunk and turn its logits (n, V) into a multiple of the gradient of the gap.
 
     Returns:
-        The scores; only `loss_nats` carries a gradient.
+        Columns (n, 1): the target's logit, the smallest and the largest other one, the gap,
+        and the number that the gradient left in `logits` is to be divided by.
     """
-    batch, reads, _ = logits.shape
-    targets = pairs.targets.expand(batch, reads)
-    nats = cross_entropy((sharpening * logits).flatten(0, 1), targets.flatten(), reduction="none")
-    right = lead(logits.detach(), pairs.targets) > relative_lead
-    wrong = torch.zeros(batch, pairs.num_pairs, device=logits.device)
-    wrong.index_add_(1, pairs.pair_of_read, (~right).to(wrong.dtype))
-    return Scores(
-        loss_nats=nats.view(batch, reads).mean(dim=1),
-        exact=wrong == 0,
-        tokens_right=right.to(torch.float64).mean(dim=1),
-    )
+    own = logits.gather(1, targets)
+    # A neighbour's logit stands in for the target's: extremes of the others in one pass.
+    neighbour = (targets == 0).to(targets.dtype)
+    logits.scatter_(1, targets, logits.gather(1, neighbour))
+    low, others = logits.aminmax(dim=1, keepdim=True)
+    sharpening = run.sharpening
+    if run.objective is Objective.MARGIN:
+        rival = logits.scatter_(1, targets, -torch.inf).argmax(dim=1, keepdim=True)
+        logits.zero_().scatter_(1, rival, 1.0).scatter_(1, targets, -1.0)
+        return own, low, others, sharpening * (others - own), torch.ones_like(own)
+    torch.add(-sharpening * others, logits, alpha=sharpening, out=logits)
+    logits.exp_().scatter_(1, targets, 0.0)
+    total = logits.sum(dim=1, keepdim=True)
+    logits.scatter_(1, targets, -total)
+    return own, low, others, total.log() + sharpening * (others - own), total
+
+
+def _writable(logits: Tensor, states: Tensor) -> Tensor:
+    """Logits in at least single precision and in memory that nobody else reads."""
+    if logits.dtype.itemsize < torch.float32.itemsize:
+        return logits.float()
+    # Compared by storage: a head may hand its states back as they are.
+    shared = logits.untyped_storage().data_ptr() == states.untyped_storage().data_ptr()
+    return logits.clone() if shared else logits
+
+
+def _chunks(
+    runs: Sequence[Run], vocabulary: int, logit_bytes: int
+) -> Iterator[tuple[int, int, Run]]:
+    """Bounds of chunks of rows that are scored alike."""
+    most = max(1, logit_bytes // (torch.float32.itemsize * vocabulary))
+    start = 0
+    for run in runs:
+        stop = start + run.rows
+        while start < stop:
+            end = min(stop, start + most)
+            yield start, end, run
+            start = end

@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     OUT_OF_TIME = "out_of_time"
     DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
+    OVERTAKEN = "overtaken"
 
     @property
     def remedy(self) -> str:
@@ -31,9 +32,10 @@ class Outcome(StrEnum):
 
 _REMEDIES = {
     Outcome.SOLVED: "nothing to do: every answer is exact",
-    Outcome.STALLED: "use fewer pairs, more prompt tokens, or more restarts",
+    Outcome.STALLED: "use fewer pairs, more prompt tokens, or more starts",
     Outcome.OUT_OF_STEPS: "raise --max-steps, or use fewer pairs or more prompt tokens",
     Outcome.OUT_OF_TIME: "raise --budget; the same command goes on where this one stopped",
     Outcome.DIVERGED: "lower --learning-rate",
+    Outcome.OVERTAKEN: "nothing to do: another start was solved first",
     Outcome.INTERRUPTED: "run the same command again: it goes on where it stopped",
 }

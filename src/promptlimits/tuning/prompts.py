@@ -38,13 +38,12 @@ def lengthened(prompt: Tensor, *, start: Tensor) -> Tensor:
     """Put a prompt found at a smaller length behind fresh tokens of a longer one.
 
     Args:
-        prompt: (Q, D), the shorter prompt.
-        start: (B, P, D) fresh prompts, P >= Q.
+        prompt: (Q, W), the shorter prompt.
+        start: (P, W), a fresh prompt, P >= Q.
 
     Returns:
-        (B, P, D): `start` with its last Q tokens replaced in the first problem only, so that
-        the other problems stay independent restarts.
+        (P, W): `start` with its last Q tokens replaced.
     """
     warm = start.clone()
-    warm[0, start.shape[1] - prompt.shape[0] :] = prompt.to(warm)
+    warm[start.shape[0] - prompt.shape[0] :] = prompt.to(warm)
     return warm

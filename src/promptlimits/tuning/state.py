@@ -1,11 +1,11 @@
-"""Everything a training run needs to go on after it was cut off, as bytes.
+"""Everything one problem needs to go on after it was cut off, as bytes.
 
 The bytes are a safetensors file: nothing in a store is ever unpickled.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import safetensors.torch
 import torch
@@ -14,48 +14,51 @@ from torch import Tensor
 
 from promptlimits.errors import RunFailed
 
-_TENSORS = ("prompts", "first_moment", "second_moment", "best_prompts", "best_exact", "best_loss")
+_TENSORS = ("prompt", "first_moment", "second_moment", "best_prompt", "best_exact", "best_loss")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingState:
-    """State after a number of steps.
+    """State of one problem after a number of steps.
 
     Attributes:
         step: Steps done.
-        best_step: Step at which the best of all problems last became better.
-        prompts: (B, P, D) current prompts.
-        first_moment: (B, P, D) Adam's running mean of the gradient.
-        second_moment: (B, P, D) Adam's running mean of its square.
-        best_prompts: (B, P, D) the prompts that were themselves scored best; never a prompt
-            from one step with the score of another.
-        best_exact: (B, K) the pairs that those answer exactly.
-        best_loss: (B,) their losses.
+        best_step: Step at which the number of exact pairs last became better.
+        prompt: (P, W) current prompt, in the dtype that it is trained in.
+        first_moment: (P, W) Adam's running mean of the gradient.
+        second_moment: (P, W) Adam's running mean of its square.
+        best_prompt: (P, W) the prompt that was itself scored best; never a prompt from one
+            step with the score of another.
+        best_exact: (K,) the pairs that it answers exactly.
+        best_loss: () its loss.
     """
 
     step: int
     best_step: int
-    prompts: Tensor
+    prompt: Tensor
     first_moment: Tensor
     second_moment: Tensor
-    best_prompts: Tensor
+    best_prompt: Tensor
     best_exact: Tensor
     best_loss: Tensor
 
     @classmethod
-    def start(cls, prompts: Tensor, num_pairs: int) -> TrainingState:
-        """State before the first step, from prompts (B, P, D)."""
-        batch = prompts.shape[0]
+    def start(cls, prompt: Tensor, num_pairs: int) -> TrainingState:
+        """State before the first step, from a prompt (P, W)."""
         return cls(
             step=0,
             best_step=0,
-            prompts=prompts.detach().clone(),
-            first_moment=torch.zeros_like(prompts),
-            second_moment=torch.zeros_like(prompts),
-            best_prompts=prompts.detach().clone(),
-            best_exact=torch.zeros(batch, num_pairs, dtype=torch.bool, device=prompts.device),
-            best_loss=torch.full((batch,), torch.inf, device=prompts.device),
+            prompt=prompt.detach().clone(),
+            first_moment=torch.zeros_like(prompt),
+            second_moment=torch.zeros_like(prompt),
+            best_prompt=prompt.detach().clone(),
+            best_exact=torch.zeros(num_pairs, dtype=torch.bool, device=prompt.device),
+            best_loss=torch.full((), torch.inf, dtype=prompt.dtype, device=prompt.device),
         )
+
+    def clone(self) -> TrainingState:
+        """The same state in memory of its own."""
+        return replace(self, **{name: getattr(self, name).clone() for name in _TENSORS})
 
     def to_bytes(self) -> bytes:
         """The state as a safetensors file."""

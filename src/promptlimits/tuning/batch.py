@@ -1,0 +1,143 @@
+"""One pass over many problems: their scores and the gradient of each one's own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptlimits.models.protocol import FrozenModel, Part, PreparedBatch, ReadHead
+from promptlimits.tuning.memory import ActivationMeter, Budget, Piece, divide
+from promptlimits.tuning.objective import Rows, RowScores, score_rows
+from promptlimits.tuning.packed_state import BatchScores
+from promptlimits.tuning.problem import Problem
+from promptlimits.tuning.segments import Segments
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _MicroBatch:
+    """Neighbouring problems that run in one pass of the model.
+
+    Attributes:
+        prepared: Their parts, laid out by the model.
+        rows: How their read positions are scored.
+        first_row: Where their prompts begin among those of the batch.
+        last_row: Where they end.
+    """
+
+    prepared: PreparedBatch
+    rows: Rows
+    first_row: int
+    last_row: int
+
+
+class Batch:
+    """Problems that run side by side, with everything that no step changes.
+
+    Args:
+        model: The frozen model.
+        problems: At least one problem, all of one layout.
+        budget: Memory for one pass.
+    """
+
+    def __init__(self, model: FrozenModel, problems: Sequence[Problem], budget: Budget) -> None:
+        self._head: ReadHead = model.head
+        self._logit_bytes = budget.logit_bytes
+        division = divide(model, problems, budget)
+        self.largest_bytes = max(sum(one.part_bytes for one in pieces) for pieces in division)
+        self.activation_bytes: int | None = None
+        self._micro = [_prepared(model, problems, pieces) for pieces in division]
+        device = problems[0].state.prompt.device
+        self.on_cpu = device.type == "cpu"
+        reads = [problem.pairs.targets.numel() for problem in problems]
+        self._reads = Segments.of(reads, device=device)
+        each = [problem.pairs.pair_of_read.bincount().tolist() for problem in problems]
+        self._reads_of_pair = Segments.of([count for one in each for count in one], device=device)
+        self._pairs = Segments.of([problem.pairs.num_pairs for problem in problems], device=device)
+        leads = torch.tensor([problem.config.relative_lead for problem in problems])
+        self._required_lead = self._reads.spread(leads.to(device))
+
+    @property
+    def micro_batches(self) -> int:
+        """Passes of the model in one step."""
+        return len(self._micro)
+
+    def run(self, prompts: Tensor) -> tuple[BatchScores, Tensor]:
+        """Score prompts, end to end, and differentiate each problem's loss.
+
+        Args:
+            prompts: (sum of P_b, W).
+
+        Returns:
+            The scores, and the gradient (sum of P_b, W).
+        """
+        meter = ActivationMeter() if self.activation_bytes is None else None
+        scored: list[RowScores] = []
+        gradient: Tensor | None = None
+        for micro in self._micro:
+            rows, part = self._differentiate(micro, prompts, meter)
+            scored.append(rows)
+            if micro.last_row - micro.first_row == len(prompts):
+                gradient = part if gradient is None else gradient + part
+            else:
+                gradient = torch.zeros_like(prompts) if gradient is None else gradient
+                gradient[micro.first_row : micro.last_row] += part
+        if gradient is None:
+            raise AssertionError("a batch has at least one micro-batch")
+        return self._summed_up(scored), gradient
+
+    def _differentiate(
+        self, micro: _MicroBatch, prompts: Tensor, meter: ActivationMeter | None
+    ) -> tuple[RowScores, Tensor]:
+        leaf = prompts[micro.first_row : micro.last_row].detach().requires_grad_(True)
+        with torch.enable_grad():
+            if meter is None:
+                states = micro.prepared.read_states(leaf)
+            else:
+                with meter.watching():
+                    states = micro.prepared.read_states(leaf)
+        scores = score_rows(states, self._head, micro.rows, logit_bytes=self._logit_bytes)
+        # Problems do not mix, so the gradient of the sum is each problem's own gradient.
+        (gradient,) = torch.autograd.grad(states, leaf, scores.gradient)
+        del states
+        if meter is not None:
+            self.activation_bytes = max(self.activation_bytes or 0, meter.freed_bytes())
+        return scores.without_gradient(), gradient
+
+    def _summed_up(self, scored: Sequence[RowScores]) -> BatchScores:
+        nats = torch.cat([one.loss_nats for one in scored])
+        right = torch.cat([one.lead for one in scored]) > self._required_lead
+        wrong = self._reads_of_pair.sum((~right).to(torch.float32))
+        exact = wrong == 0
+        return BatchScores(
+            loss_nats=self._reads.mean(nats),
+            exact=exact,
+            exact_pairs=self._pairs.sum(exact.to(torch.float32)),
+            tokens_right=self._reads.mean(right.to(torch.float32)),
+        )
+
+
+def _prepared(
+    model: FrozenModel, problems: Sequence[Problem], pieces: Sequence[Piece]
+) -> _MicroBatch:
+    owners = [problems[piece.index] for piece in pieces]
+    lengths = [problem.part.prompt_tokens for problem in problems]
+    parts = [
+        Part(prompt_tokens=problem.part.prompt_tokens, pairs=piece.pairs)
+        for problem, piece in zip(owners, pieces, strict=True)
+    ]
+    rows = Rows.of(
+        [
+            (piece.pairs, problem.config, problem.pairs.targets.numel())
+            for problem, piece in zip(owners, pieces, strict=True)
+        ],
+        dtype=owners[0].state.prompt.dtype,
+    )
+    return _MicroBatch(
+        prepared=model.prepare(parts, kind=owners[0].kind),
+        rows=rows,
+        first_row=sum(lengths[: pieces[0].index]),
+        last_row=sum(lengths[: pieces[-1].index + 1]),
+    )

@@ -1,0 +1,277 @@
+"""Many independent problems on one frozen model, each step one pass over all of them.
+
+Problems that end leave the batch and waiting ones take their place; what does not depend on
+the prompts is computed again only then. Each problem has its own state, learning rate and
+ending, and comes out as it would alone, to rounding: the order of a sum inside a matrix
+product may depend on its size. The same problems in the same order and micro-batches give
+the same bits. No randomness is drawn here.
+
+It can be stopped between any two lines: a problem's own state, given to `on_step` after each
+step, is all that is needed to go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from promptlimits.models.protocol import FrozenModel
+from promptlimits.tuning.adam import Pace
+from promptlimits.tuning.batch import Batch
+from promptlimits.tuning.memory import Budget, bytes_of, is_out_of_memory
+from promptlimits.tuning.outcome import Outcome
+from promptlimits.tuning.packed_state import BatchScores, PackedState
+from promptlimits.tuning.problem import Problem, ProblemKey
+from promptlimits.tuning.progress import (
+    Fit,
+    KeyedObserver,
+    Standing,
+    StepReport,
+    Stopper,
+)
+
+
+def train_many(
+    model: FrozenModel,
+    problems: Iterable[Problem],
+    *,
+    slots: int | None = None,
+    budget_bytes: int | None = None,
+    on_step: KeyedObserver | None = None,
+    should_stop: Stopper | None = None,
+) -> Iterator[Fit]:
+    """Train prompts side by side until each has ended.
+
+    Args:
+        model: The frozen model.
+        problems: The problems; taken one by one, as there is room for them.
+        slots: Most problems at once; None for as many as fit into one pass of the budget.
+            More than that run in micro-batches.
+        budget_bytes: Memory for one pass; None for half of what is free. When memory runs
+            out all the same, the budget is halved and the step is done again.
+        on_step: Called after every step, for each problem with its report and the state to
+            resume from.
+        should_stop: Asked before every step; an outcome ends the problems that are running,
+            and those still waiting are not asked for.
+
+    Yields:
+        Each problem's ending, as soon as it has ended.
+
+    Raises:
+        UserError: The budget cannot hold one pair.
+    """
+    running = _Running(model, Budget.on(model.device, budget_bytes), on_step)
+    waiting = _Waiting(iter(problems))
+    while True:
+        yield from running.leave()
+        if running.admit(waiting, slots):
+            continue
+        if not running.problems:
+            return
+        outcome = should_stop() if should_stop is not None else None
+        if outcome is not None:
+            yield from running.abandon(outcome)
+            return
+        running.step()
+
+
+class _Waiting:
+    """Problems not yet begun, the first of which can be looked at."""
+
+    def __init__(self, problems: Iterator[Problem]) -> None:
+        self._problems = problems
+        self._first: Problem | None = None
+
+    def peek(self) -> Problem | None:
+        """The next problem, or None."""
+        if self._first is None:
+            self._first = next(self._problems, None)
+        return self._first
+
+    def pop(self) -> None:
+        """Go on to the one after it."""
+        self._first = None
+
+
+class _Running:
+    """The problems of the moment, and everything about them that a step changes."""
+
+    def __init__(self, model: FrozenModel, budget: Budget, on_step: KeyedObserver | None) -> None:
+        self.problems: list[Problem] = []
+        self._model = model
+        self._budget = budget
+        self._on_step = on_step
+        self._standings: list[Standing] = []
+        self._won: set[ProblemKey] = set()
+        # Most memory kept in a step so far, by problem.
+        self._activation: dict[ProblemKey, int] = {}
+        # Both are None while the composition has changed and no step was done since.
+        self._batch: Batch | None = None
+        self._state: PackedState | None = None
+
+    # --- who runs -----------------------------------------------------------------------
+
+    def leave(self) -> Iterator[Fit]:
+        """Take out the problems that have ended, those solved in fewest steps first."""
+        endings = [
+            standing.ending(problem.config)
+            for problem, standing in zip(self.problems, self._standings, strict=True)
+        ]
+        for problem, outcome in zip(self.problems, endings, strict=True):
+            if outcome is Outcome.SOLVED and problem.race is not None:
+                self._won.add(problem.race)
+        outcomes = [
+            outcome or (Outcome.OVERTAKEN if problem.race in self._won else None)
+            for problem, outcome in zip(self.problems, endings, strict=True)
+        ]
+        if all(outcome is None for outcome in outcomes):
+            return
+        fits = self._take_out(outcomes)
+        yield from sorted(fits, key=lambda fit: (fit.outcome is not Outcome.SOLVED, fit.steps))
+
+    def abandon(self, outcome: Outcome) -> list[Fit]:
+        """Take out every problem."""
+        return self._take_out([outcome] * len(self.problems))
+
+    def admit(self, waiting: _Waiting, slots: int | None) -> bool:
+        """Take in waiting problems while there is room; whether any came."""
+        came = False
+        while (problem := waiting.peek()) is not None and self._has_room(problem, slots):
+            if not came:
+                self._unpack()
+            self.problems.append(problem)
+            self._standings.append(Standing.of(problem.state))
+            waiting.pop()
+            came = True
+        return came
+
+    def _has_room(self, problem: Problem, slots: int | None) -> bool:
+        if not self.problems:
+            return True
+        if problem.layout != self.problems[0].layout:
+            return False
+        if slots is not None:
+            return len(self.problems) < slots
+        members = (*self.problems, problem)
+        taken = sum(bytes_of(self._model, one, one.pairs) for one in members)
+        return taken <= self._budget.part_bytes
+
+    def _take_out(self, outcomes: Sequence[Outcome | None]) -> list[Fit]:
+        """End the problems that have an outcome; the others stay."""
+        self._unpack()
+        members = list(zip(self.problems, self._standings, outcomes, strict=True))
+        self.problems = [problem for problem, _, outcome in members if outcome is None]
+        self._standings = [standing for _, standing, outcome in members if outcome is None]
+        return [
+            Fit.of(
+                problem.key,
+                outcome,
+                problem.state,
+                activation_bytes=self._activation.pop(problem.key, 0),
+            )
+            for problem, _, outcome in members
+            if outcome is not None
+        ]
+
+    def _unpack(self) -> None:
+        """Give each problem its own state back, before the composition changes."""
+        if self._state is not None:
+            self.problems = [
+                replace(problem, state=state)
+                for problem, state in zip(self.problems, self._state.unpacked(), strict=True)
+            ]
+        self._batch = self._state = None
+
+    # --- a step -------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Take one step in every problem, in smaller micro-batches if memory runs out."""
+        began = time.monotonic()
+        state = self._state or PackedState.of([problem.state for problem in self.problems])
+        batch, scores, gradient = self._scored(state)
+        paces = [
+            Pace(
+                step=step,
+                learning_rate=problem.config.learning_rate_at(step),
+                clip_norm=problem.config.clip_norm,
+            )
+            for problem, step in zip(self.problems, state.steps, strict=True)
+        ]
+        kept, best_exact, gained = state.remembering(scores)
+        after = kept.advanced(gradient, paces)
+        # One transfer from the device for everything that decides and reports.
+        numbers = torch.stack(
+            [
+                column.to(torch.float64 if batch.on_cpu else torch.float32)
+                for column in (
+                    scores.loss_nats,
+                    scores.tokens_right,
+                    scores.exact_pairs,
+                    best_exact,
+                    gained,
+                    after.finite(),
+                )
+            ]
+        )
+        self._settle(after, numbers.T.tolist(), batch, began)
+
+    def _scored(self, state: PackedState) -> tuple[Batch, BatchScores, Tensor]:
+        """Run the problems, again on half the memory for as long as it runs out."""
+        used = self._budget.part_bytes
+        while True:
+            try:
+                batch = self._batch or Batch(self._model, self.problems, self._budget)
+                used = batch.largest_bytes
+                scores, gradient = batch.run(state.prompts)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                self._batch = batch
+                return batch, scores, gradient
+            # Outside the handler: the error keeps alive the frames that hold its tensors.
+            self._batch = None
+            self._budget = self._budget.halved(used)
+
+    def _settle(
+        self, after: PackedState, numbers: list[list[float]], batch: Batch, began: float
+    ) -> None:
+        """Note what a step has changed, and tell the observer."""
+        pairs = [problem.pairs.num_pairs for problem in self.problems]
+        self._standings = [
+            Standing(
+                step=step,
+                best_step=step if row[4] else best_step,
+                solved=row[3] == count,
+                finite=bool(row[5]),
+            )
+            for step, best_step, row, count in zip(
+                after.steps, after.best_steps, numbers, pairs, strict=True
+            )
+        ]
+        best_steps = tuple(standing.best_step for standing in self._standings)
+        self._state = replace(after, best_steps=best_steps)
+        activation = batch.activation_bytes or 0
+        for problem in self.problems:
+            before = self._activation.get(problem.key, 0)
+            self._activation[problem.key] = max(before, activation)
+        if self._on_step is None:
+            return
+        seconds = (time.monotonic() - began) / len(pairs)
+        for problem, state, row in zip(self.problems, self._state.unpacked(), numbers, strict=True):
+            report = StepReport(
+                step=state.step,
+                exact=int(row[2]),
+                best_exact=int(row[3]),
+                pairs=problem.pairs.num_pairs,
+                loss_nats=row[0],
+                tokens_right=row[1],
+                seconds=seconds,
+                problems=len(pairs),
+                activation_bytes=activation,
+            )
+            self._on_step(problem.key, report, state)

@@ -1,0 +1,315 @@
+"""Levenberg-Marquardt over a batch of independent least-squares problems.
+
+One step of a problem with residuals r and Jacobian J solves (J^T J + lambda I) s = -J^T r
+(Levenberg 1944, Marquardt 1963). Where unknowns outnumber residuals the same step is
+s = -J^T (J J^T + lambda I)^{-1} r, with the smaller matrix. Each problem has its own damping,
+steered by its gain ratio (Nielsen 1999); a step that does not lower the sum of squares is not
+taken. What is solved or hopeless leaves the batch, so a batch costs what its problems cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from promptlimits._checks import require_positive, require_positive_int
+from promptlimits.errors import UserError
+from promptlimits.tuning.outcome import Outcome
+
+LEAST_GAIN: Final = 1e-4
+"""Share of the predicted decrease that a step must bring to be taken."""
+_LEAST_FACTOR: Final = 0.1
+_MOST_GROWTH: Final = 64.0
+
+
+class LeastSquares(Protocol):
+    """B problems of one shape; `index` (b,) says which of them are meant."""
+
+    def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        """Residuals r of shape (b, R) at unknowns (b, U), without a graph."""
+        ...
+
+    def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        """Slopes dr/du of shape (b, R, U); its dtype is the one the step is solved in."""
+        ...
+
+    def errors(self, residuals: Tensor) -> Tensor:
+        """From residuals (b, R) to the error (b,) that counts."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevenbergMarquardt:
+    """Settings.
+
+    Attributes:
+        tolerance: A problem is solved when its error is at most this.
+        max_steps: Steps from one start, taken or not.
+        damping: First damping, as a share of the mean diagonal of the damped matrix.
+        most_damping: A problem whose damping passes this share is hopeless: no step helps.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+
+    tolerance: float = 1e-6
+    max_steps: int = 60
+    damping: float = 1e-2
+    most_damping: float = 1e8
+
+    def __post_init__(self) -> None:
+        require_positive("tolerance", self.tolerance)
+        require_positive_int("max_steps", self.max_steps)
+        require_positive("damping", self.damping)
+        require_positive("most_damping", self.most_damping)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solutions:
+    """How B problems ended.
+
+    Attributes:
+        unknowns: (B, U) the best found, over all starts.
+        errors: (B,) their errors; infinite where no start was finite.
+        outcomes: The ending of each problem's last start.
+        steps: (B,) steps over all starts.
+        starts_used: (B,) starts that were tried.
+    """
+
+    unknowns: Tensor
+    errors: Tensor
+    outcomes: tuple[Outcome, ...]
+    steps: Tensor
+    starts_used: Tensor
+
+    @property
+    def share_solved(self) -> float:
+        """Share of the problems that are solved."""
+        return sum(outcome is Outcome.SOLVED for outcome in self.outcomes) / len(self.outcomes)
+
+
+def damped_step(jacobian: Tensor, residuals: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """The damped Gauss-Newton step, from the smaller of the two normal systems.
+
+    Args:
+        jacobian: J, (b, R, U).
+        residuals: r, (b, R).
+        damping: (b,), as a share of the mean diagonal of J J^T or J^T J, whichever is smaller.
+
+    Returns:
+        The step s (b, U), zero where the damped matrix has no Cholesky factor; and whether it
+        has one (b,).
+    """
+    return _solve(_normal_matrix(jacobian), jacobian, residuals, damping)
+
+
+def solve(problems: LeastSquares, starts: Tensor, settings: LevenbergMarquardt) -> Solutions:
+    """Solve every problem, from its first start and then from the next ones while it is not.
+
+    Args:
+        problems: B problems.
+        starts: (S, B, U), the starts of each problem in the order of trial.
+        settings: Tolerance, steps and damping.
+
+    Returns:
+        The best unknowns and the ending of each. A problem's result does not depend on the
+        others, except for rounding.
+
+    Raises:
+        UserError: The starts have another shape.
+    """
+    if starts.dim() != 3 or 0 in starts.shape:
+        raise UserError(
+            "the starts",
+            "have shape (S, B, U), with no axis of 0",
+            got=f"shape {tuple(starts.shape)}",
+            remedy="give one start or more to every problem",
+        )
+    batch, device = starts.shape[1], starts.device
+    best = _Best.of(starts[0])
+    outcomes = [Outcome.OUT_OF_STEPS] * batch
+    open_problems = torch.arange(batch, device=device)
+    for start in starts:
+        ended = _run(problems, start[open_problems], open_problems, settings)
+        best.take(open_problems, ended)
+        for place, code in zip(open_problems.tolist(), ended.code.tolist(), strict=True):
+            outcomes[place] = _CODES[code]
+        open_problems = open_problems[ended.code != _SOLVED]
+        if not len(open_problems):
+            break
+    return Solutions(
+        unknowns=best.unknowns,
+        errors=best.errors,
+        outcomes=tuple(outcomes),
+        steps=best.steps,
+        starts_used=best.starts,
+    )
+
+
+_CODES: Final = (Outcome.OUT_OF_STEPS, Outcome.SOLVED, Outcome.STALLED, Outcome.DIVERGED)
+_RUNNING, _SOLVED, _STALLED, _DIVERGED = range(4)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    """The problems that still run; every tensor has them as its first axis."""
+
+    place: Tensor
+    unknowns: Tensor
+    residuals: Tensor
+    jacobian: Tensor
+    normal: Tensor
+    damping: Tensor
+    growth: Tensor
+
+    def __getitem__(self, keep: Tensor) -> _Work:
+        return _Work(**{name: values[keep] for name, values in vars(self).items()})
+
+
+@dataclass(kw_only=True, eq=False)
+class _Ended:
+    """The endings of one start for each problem, written as they come."""
+
+    unknowns: Tensor
+    errors: Tensor
+    code: Tensor
+    steps: Tensor
+
+
+@dataclass(kw_only=True, eq=False)
+class _Best:
+    unknowns: Tensor
+    errors: Tensor
+    steps: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, start: Tensor) -> _Best:
+        none = torch.zeros(len(start), dtype=torch.long, device=start.device)
+        endless = torch.full((len(start),), torch.inf, dtype=start.dtype, device=start.device)
+        return cls(unknowns=start.clone(), errors=endless, steps=none, starts=none.clone())
+
+    def take(self, place: Tensor, ended: _Ended) -> None:
+        better = ended.errors < self.errors[place]
+        self.unknowns[place[better]] = ended.unknowns[better]
+        self.errors[place[better]] = ended.errors[better]
+        self.steps[place] += ended.steps
+        self.starts[place] += 1
+
+
+def _run(
+    problems: LeastSquares, start: Tensor, index: Tensor, settings: LevenbergMarquardt
+) -> _Ended:
+    """One start of the problems `index`."""
+    ended = _Ended(
+        unknowns=start.clone(),
+        errors=torch.full((len(start),), torch.inf, dtype=start.dtype, device=start.device),
+        code=torch.zeros(len(start), dtype=torch.long, device=start.device),
+        steps=torch.zeros(len(start), dtype=torch.long, device=start.device),
+    )
+    work = _begin(problems, start, index, settings)
+    for _ in range(settings.max_steps):
+        work = _retire(problems, work, ended, settings)
+        if not len(work.place):
+            return ended
+        ended.steps[work.place] += 1
+        work = _advance(problems, work, index)
+    _retire(problems, work, ended, settings)
+    return ended
+
+
+def _begin(
+    problems: LeastSquares, start: Tensor, index: Tensor, settings: LevenbergMarquardt
+) -> _Work:
+    jacobian = problems.jacobian(start, index)
+    ones = torch.ones(len(start), dtype=jacobian.dtype, device=start.device)
+    return _Work(
+        place=torch.arange(len(start), device=start.device),
+        unknowns=start,
+        residuals=problems.residuals(start, index),
+        jacobian=jacobian,
+        normal=_normal_matrix(jacobian),
+        damping=settings.damping * ones,
+        growth=2 * ones,
+    )
+
+
+def _retire(
+    problems: LeastSquares, work: _Work, ended: _Ended, settings: LevenbergMarquardt
+) -> _Work:
+    """Write down where each problem stands and keep those that go on."""
+    errors = problems.errors(work.residuals)
+    finite = torch.isfinite(errors) & torch.isfinite(work.normal).all(dim=-1).all(dim=-1)
+    code = torch.full_like(work.place, _RUNNING)
+    code[work.damping > settings.most_damping] = _STALLED
+    code[errors <= settings.tolerance] = _SOLVED
+    code[~finite] = _DIVERGED
+    ended.unknowns[work.place] = work.unknowns
+    ended.errors[work.place] = torch.where(finite, errors, torch.inf).to(ended.errors)
+    ended.code[work.place] = code
+    running = code == _RUNNING
+    return work if bool(running.all()) else work[running]
+
+
+def _advance(problems: LeastSquares, work: _Work, index: Tensor) -> _Work:
+    """Try one step of each problem; take those that lower the sum of squares."""
+    residuals = work.residuals.to(work.jacobian.dtype)
+    step, solvable = _solve(work.normal, work.jacobian, residuals, work.damping)
+    tried = work.unknowns + step.to(work.unknowns)
+    after = problems.residuals(tried, index[work.place])
+    before = work.residuals.square().sum(dim=-1)
+    linear = residuals + (work.jacobian @ step[..., None])[..., 0]
+    predicted = before - linear.to(before.dtype).square().sum(dim=-1)
+    gain = (before - after.square().sum(dim=-1)) / predicted
+    # A comparison with NaN is false, so a step to infinity is not taken.
+    taken = solvable & (predicted > 0) & (gain > LEAST_GAIN)
+    return _moved(problems, _damped_anew(work, gain, taken), tried, after, taken, index)
+
+
+def _damped_anew(work: _Work, gain: Tensor, taken: Tensor) -> _Work:
+    """Nielsen's rule: times max(1/10, 1 - (2 gain - 1)^3) after a step, else times 2, 4, 8, ..."""
+    least = 4 * torch.finfo(work.damping.dtype).eps
+    factor = (1 - (2 * gain - 1).pow(3)).clamp_min(_LEAST_FACTOR).to(work.damping.dtype)
+    damping = torch.where(taken, work.damping * factor, work.damping * work.growth)
+    growth = torch.where(taken, 2.0, (2 * work.growth).clamp_max(_MOST_GROWTH))
+    return replace(work, damping=damping.clamp_min(least), growth=growth)
+
+
+def _moved(
+    problems: LeastSquares, work: _Work, tried: Tensor, after: Tensor, taken: Tensor, index: Tensor
+) -> _Work:
+    """The problems at their new places; Jacobians are computed for those alone that moved."""
+    moved = taken.nonzero()[:, 0]
+    if not len(moved):
+        return work
+    fresh = problems.jacobian(tried[moved], index[work.place[moved]])
+    jacobian, normal = work.jacobian, work.normal
+    jacobian[moved], normal[moved] = fresh, _normal_matrix(fresh)
+    return replace(
+        work,
+        unknowns=torch.where(taken[:, None], tried, work.unknowns),
+        residuals=torch.where(taken[:, None], after, work.residuals),
+    )
+
+
+def _normal_matrix(jacobian: Tensor) -> Tensor:
+    dual = jacobian.shape[-2] <= jacobian.shape[-1]
+    return jacobian @ jacobian.mT if dual else jacobian.mT @ jacobian
+
+
+def _solve(
+    normal: Tensor, jacobian: Tensor, residuals: Tensor, damping: Tensor
+) -> tuple[Tensor, Tensor]:
+    dual = jacobian.shape[-2] <= jacobian.shape[-1]
+    scale = normal.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    damped = normal.clone()
+    damped.diagonal(dim1=-2, dim2=-1).add_((damping * scale)[:, None])
+    factor, info = torch.linalg.cholesky_ex(damped)
+    right = residuals[..., None] if dual else jacobian.mT @ residuals[..., None]
+    answer = torch.cholesky_solve(right, factor)
+    step = -(jacobian.mT @ answer if dual else answer)[..., 0]
+    solvable = (info == 0) & torch.isfinite(step).all(dim=-1)
+    return torch.where(solvable[:, None], step, 0.0), solvable

@@ -1,0 +1,259 @@
+"""Regression on the papers' transformer: prompts that make it give wanted numbers.
+
+A problem has K queries X^i (d, m), a target for each, and an unknown prompt P (d, m_p); the
+residuals are read(tau([P, X^i])) - y^i (Definition 4.2 of meyer2025, E16), where some or all of
+the d m numbers of the last m columns are read.
+
+The error of a prompt is the largest over the pairs of the Euclidean norm of all residuals of a
+pair. For whole outputs this is the epsilon of Definition 4.2 under the Frobenius norm; it is at
+least the error of every token and at least every single residual. It is computed in float64
+whatever the solver works in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from promptlimits._checks import require_positive
+from promptlimits.errors import UserError
+from promptlimits.models.transformer import PaperTransformer
+from promptlimits.tuning.levenberg_marquardt import LevenbergMarquardt, Solutions, solve
+from promptlimits.tuning.outcome import Outcome
+from promptlimits.tuning.regression_network import RowNetwork
+
+_CHUNK_NUMBERS: Final = 2**18
+"""Numbers of one activation computed at once: what a processor's cache holds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RegressionProblems:
+    """B problems of one shape.
+
+    Attributes:
+        queries: X, (B, K, d, m).
+        targets: y, (B, K, R): one number for each entry of `reads`.
+        reads: (coordinate, column) of each number that is read of the last m columns; both
+            count from 0.
+
+    Raises:
+        UserError: Shapes do not fit, a read lies outside (d, m) or comes twice.
+    """
+
+    queries: Tensor
+    targets: Tensor
+    reads: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if self.queries.dim() != 4 or 0 in self.queries.shape:
+            _refuse("the queries", "have shape (B, K, d, m), with no axis of 0", self.queries)
+        dim, columns = self.queries.shape[-2:]
+        inside = all(0 <= row < dim and 0 <= column < columns for row, column in self.reads)
+        if not self.reads or not inside or len(set(self.reads)) != len(self.reads):
+            raise UserError(
+                "the reads",
+                f"be different places (coordinate, column) within ({dim}, {columns})",
+                got=self.reads,
+                remedy="count both from 0",
+            )
+        wanted = (*self.queries.shape[:2], len(self.reads))
+        if tuple(self.targets.shape) != wanted:
+            _refuse("the targets", f"have shape {wanted}", self.targets)
+
+    @property
+    def count(self) -> int:
+        """B."""
+        return int(self.queries.shape[0])
+
+
+def all_reads(dim: int, columns: int) -> tuple[tuple[int, int], ...]:
+    """Every number of the last `columns` columns of `dim` coordinates."""
+    return tuple((row, column) for column in range(columns) for row in range(dim))
+
+
+def solve_regression(
+    model: PaperTransformer,
+    problems: RegressionProblems,
+    starts: Tensor,
+    *,
+    settings: LevenbergMarquardt | None = None,
+    jacobian_dtype: torch.dtype | None = None,
+    radius: float | None = None,
+) -> Solutions:
+    """Find a prompt for each problem by Levenberg-Marquardt.
+
+    Args:
+        model: The transformer; its dtype is that of the prompts and residuals.
+        problems: B problems.
+        starts: (S, B, d, m_p); a problem that its first start does not solve is tried from the
+            next. With a radius these are the free variables z, not the prompts.
+        settings: Tolerance, steps and damping; the defaults when None.
+        jacobian_dtype: Dtype of the Jacobian and of the linear algebra; the model's when None.
+            With float32 a float64 model still gives residuals, errors and prompts of float64.
+        radius: Each prompt token is kept in the ball of this radius, as r z/(1 + |z|^2)^(1/2);
+            None for no limit.
+
+    Returns:
+        The prompts, flat as (B, d m_p), and the endings. Errors are those of the definition
+        above, computed in float64 from the model's weights; a float32 run whose error is above
+        the tolerance there counts as stalled.
+
+    Raises:
+        UserError: Shapes do not fit.
+    """
+    chosen = LevenbergMarquardt() if settings is None else settings
+    require_matching(model, problems, starts)
+    system = RegressionSystem(
+        model, problems, starts.shape[-1], jacobian_dtype=jacobian_dtype, radius=radius
+    )
+    found = solve(system, starts.to(model.dtype).flatten(2), chosen)
+    prompts = system.prompts(found.unknowns)
+    errors = regression_errors(model, problems, prompts)
+    outcomes = tuple(
+        Outcome.STALLED if ending is Outcome.SOLVED and error > chosen.tolerance else ending
+        for ending, error in zip(found.outcomes, errors.tolist(), strict=True)
+    )
+    return replace(found, unknowns=prompts.flatten(1), errors=errors, outcomes=outcomes)
+
+
+def regression_errors(
+    model: PaperTransformer, problems: RegressionProblems, prompts: Tensor
+) -> Tensor:
+    """The error of a prompt for each problem, as defined above, in float64.
+
+    Args:
+        model: The transformer.
+        problems: B problems.
+        prompts: (B, d, m_p).
+
+    Returns:
+        (B,), in float64; infinite where an output is not finite.
+
+    Raises:
+        UserError: Shapes do not fit.
+    """
+    require_matching(model, problems, prompts[None])
+    exact = RegressionSystem(model.to(torch.float64), problems, prompts.shape[-1])
+    everything = torch.arange(problems.count, device=prompts.device)
+    errors = exact.errors(exact.residuals(prompts.double().flatten(1), everything))
+    return torch.where(torch.isfinite(errors), errors, torch.inf)
+
+
+class RegressionSystem:
+    """Residuals and Jacobians of regression problems, as `levenberg_marquardt.LeastSquares`.
+
+    A pair's residuals depend on its own sequence only. With one copy of the prompt for each
+    pair, one backward pass gives a row of the Jacobian for every pair of every problem at once,
+    so R passes over one graph give all K R rows. Measured on two cores, this takes a third of
+    the time of expanding the batch R times.
+
+    Args:
+        model: The transformer.
+        problems: B problems.
+        prompt_tokens: m_p.
+        jacobian_dtype: Dtype of the Jacobian; the model's when None.
+        radius: Of the ball of each prompt token, or None.
+    """
+
+    def __init__(
+        self,
+        model: PaperTransformer,
+        problems: RegressionProblems,
+        prompt_tokens: int,
+        *,
+        jacobian_dtype: torch.dtype | None = None,
+        radius: float | None = None,
+    ) -> None:
+        dtype = model.dtype if jacobian_dtype is None else jacobian_dtype
+        self._network = RowNetwork.of(model)
+        self._slope = self._network if dtype == model.dtype else RowNetwork.of(model.to(dtype))
+        self._radius = None if radius is None else require_positive("radius", radius)
+        self._rows = problems.queries.mT.to(model.dtype)
+        self._targets = problems.targets.to(model.dtype)
+        self._prompt_tokens = prompt_tokens
+        columns = sorted({column for _, column in problems.reads})
+        device = problems.queries.device
+        self._columns = prompt_tokens + torch.tensor(columns, device=device)
+        places = [(columns.index(column), row) for row, column in problems.reads]
+        self._places = torch.tensor(places, device=device).unbind(dim=1)
+        pairs, length = self._rows.shape[1], self._rows.shape[2] + prompt_tokens
+        self._chunk = max(1, _CHUNK_NUMBERS // (pairs * length * self._network.widest))
+
+    def prompts(self, unknowns: Tensor) -> Tensor:
+        """(b, d, m_p) from the unknowns (b, d m_p)."""
+        free = unknowns.unflatten(-1, (-1, self._prompt_tokens))
+        if self._radius is None:
+            return free
+        shrink: Tensor = self._radius * torch.rsqrt(1 + free.square().sum(dim=-2, keepdim=True))
+        return free * shrink
+
+    @torch.no_grad()
+    def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        """(b, K R): read(tau([P, X^i])) - y^i, pair after pair."""
+        parts = zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True)
+        read = [self._read(self._network, self._copies(part), at) for part, at in parts]
+        return (torch.cat(read) - self._targets[index]).flatten(1)
+
+    def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        """(b, K R, d m_p), by R backward passes over the graph of one forward pass."""
+        rows = []
+        for part, at in zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True):
+            copies = self._copies(part.to(self._slope.model.dtype)).requires_grad_(True)
+            read = self._read(self._slope, copies, at)
+            last = read.shape[-1] - 1
+            slopes = [
+                torch.autograd.grad(read[..., place].sum(), copies, retain_graph=place < last)[0]
+                for place in range(last + 1)
+            ]
+            rows.append(torch.stack(slopes, dim=2).flatten(1, 2))
+        return torch.cat(rows)
+
+    def errors(self, residuals: Tensor) -> Tensor:
+        """(b,): the largest Euclidean norm of a pair's residuals (b, K R)."""
+        by_pair = residuals.unflatten(-1, (self._rows.shape[1], -1))
+        largest: Tensor = torch.linalg.vector_norm(by_pair, dim=-1).amax(dim=-1)
+        return largest
+
+    def _copies(self, unknowns: Tensor) -> Tensor:
+        pairs = self._rows.shape[1]
+        return unknowns[:, None].expand(-1, pairs, -1).contiguous()
+
+    def _read(self, network: RowNetwork, copies: Tensor, index: Tensor) -> Tensor:
+        """The numbers read, (b, K, R), from a copy of the unknowns for each pair."""
+        queries = self._rows[index].to(copies.dtype)
+        tokens = torch.cat([self.prompts(copies).mT, queries], dim=-2)
+        column, coordinate = self._places
+        return network(tokens, self._columns)[..., column, coordinate]
+
+
+def require_matching(model: PaperTransformer, problems: RegressionProblems, starts: Tensor) -> None:
+    """Check the shapes of a model, problems and starts (S, B, d, m_p) against each other.
+
+    Args:
+        model: The transformer.
+        problems: B problems.
+        starts: Of shape (S, B, d, m_p).
+
+    Raises:
+        UserError: Shapes do not fit.
+    """
+    if problems.queries.shape[2] != model.dim:
+        _refuse("the queries", f"have tokens of {model.dim} numbers", problems.queries)
+    known = starts.dim() == 4 and 0 not in starts.shape
+    if not known or tuple(starts.shape[1:3]) != (problems.count, model.dim):
+        _refuse("the starts", f"have shape (S, {problems.count}, {model.dim}, m_p)", starts)
+    length = starts.shape[-1] + problems.queries.shape[-1]
+    if model.positions is not None and length > model.positions.shape[-1]:
+        raise UserError(
+            "the tokens",
+            f"be at most {model.positions.shape[-1]}, as there are positional encodings",
+            got=length,
+            remedy="shorten the prompt or give more positions",
+        )
+
+
+def _refuse(name: str, rule: str, given: Tensor) -> None:
+    raise UserError(name, rule, got=f"shape {tuple(given.shape)}", remedy="put tokens in columns")

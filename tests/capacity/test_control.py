@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from promptlimits.capacity import control as control_module
 from promptlimits.capacity.attempt import Attempt, Workplace
 from promptlimits.capacity.control import (
     Control,
@@ -167,7 +168,7 @@ def test_the_planted_answers_differ_from_those_without_a_prompt(
     assert made.unprompted < 12
 
 
-@pytest.mark.parametrize("questions", [0, 1, 3, 7])
+@pytest.mark.parametrize("questions", [0, 1, 3, 5])
 def test_a_plant_that_is_cut_off_is_none(
     model: HuggingFaceCausalLM, task: EncodedTask, questions: int
 ) -> None:
@@ -277,3 +278,27 @@ def test_entropy_of_shares() -> None:
     assert math.copysign(1, entropy_bits([5])) == 1.0
     assert entropy_bits([1, 1, 1, 1]) == pytest.approx(2.0)
     assert entropy_bits([2, 1, 1]) == pytest.approx(1.5)
+
+
+def test_the_candidate_whose_answers_begin_most_diversely_is_planted(
+    model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[torch.Tensor] = []
+    draw = control_module._random_directions
+
+    def kept(*given: object) -> torch.Tensor:
+        # Long ones: behind a very long token this model says the same to every key.
+        scale = 1.0 if len(drawn) == 1 else 1e4
+        drawn.append(scale * draw(*given))  # type: ignore[arg-type]
+        return drawn[-1]
+
+    monkeypatch.setattr(control_module, "_random_directions", kept)
+    made = planted(model, task)
+    heads = [pair.key_ids for pair in task.pairs[:12]]
+    begun = [set(control_module._next_tokens(model, prompt, heads)[0]) for prompt in drawn]
+    distinct = [len(tokens) for tokens in begun]
+    assert len(distinct) == 3
+    assert max(distinct) > min(distinct)
+    best = drawn[distinct.index(max(distinct))]
+    held = evaluate(model, best, made.pairs, relative_lead=TRAINING.relative_lead).held
+    assert len(held) == 12

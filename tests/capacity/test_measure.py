@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +45,7 @@ from promptlimits.theory.number_formats import number_format
 from promptlimits.theory.token_capacity import counting_ceiling
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.loop import StepReport
+from promptlimits.tuning.outcome import Outcome
 
 KILLS = 20
 TRAINING = TrainingConfig(prompt_tokens=1, learning_rate=0.3, max_steps=60, patience=30)
@@ -373,3 +375,43 @@ def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
     with pytest.raises(RunFailed, match="above the ceiling of 0"):
         work(tiny, tmp_path, replace(REQUEST, prompt_tokens=(4,)))
     assert not (tmp_path / "bracket.json").exists()
+
+
+def test_the_control_takes_a_share_of_the_time_of_its_length(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptlimits.capacity import measure as module
+
+    seconds: dict[str, float] = {}
+
+    def searched(_place: Any, _pairs: Any, config: SearchConfig, **given: Any) -> SearchResult:
+        seconds["search"] = given["should_stop"].__self__.left_seconds
+        failed = Attempt(
+            pairs=2,
+            outcome=Outcome.STALLED,
+            held=(),
+            prompt=torch.zeros(config.training.prompt_tokens, 4),
+            steps=1,
+            seconds=0.0,
+            seed=0,
+        )
+        return SearchResult(
+            prompt_tokens=config.training.prompt_tokens,
+            attempts=(failed,),
+            stopped_because="",
+            complete=True,
+        )
+
+    def controlled(*_given: Any, should_stop: Any) -> None:
+        seconds["control"] = should_stop.__self__.left_seconds
+
+    monkeypatch.setattr(module, "search", searched)
+    monkeypatch.setattr(module, "run_control", controlled)
+    once = replace(REQUEST, prompt_tokens=(2,), budget_seconds=10_000.0)
+    work(tiny, tmp_path, once)
+    both = seconds["search"] + seconds["control"]
+    assert seconds["control"] / both == pytest.approx(0.15, rel=0.01)
+    assert both < 10_000
+    seconds.clear()
+    work(tiny, tmp_path, replace(once, control=False))
+    assert seconds == {"search": pytest.approx(both, rel=0.02)}

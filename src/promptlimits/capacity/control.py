@@ -13,7 +13,8 @@ found. Measured on SmolLM2-135M with 32 capitals and one prompt token, the answe
 8 or 64 rows (many of them the model's habits, such as "The"); 22 to 27 behind a random direction
 at the norm of a token, 28 to 31 at 10 to 100 times that, where trained prompts lie (75 times),
 with 0 to 6 of them also said without a prompt. A trained prompt with noise gives 26 to 32, but
-it is one that the optimiser could reach, which is the question.
+it is one that the optimiser could reach, which is the question. Such answers are no easier than
+real ones: of 24 planted ones, 8 were recovered after 30 steps.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from promptlimits.tuning.objective import lead
 from promptlimits.tuning.outcome import Outcome
 
 CANDIDATES: Final = 3
-"""Prompts drawn, of which the one with the most distinct answers is planted."""
+"""Prompts drawn, of which the one whose answers begin most diversely is planted."""
 
 SAMPLE: Final = 16
-"""Keys that each candidate answers for that choice."""
+"""Keys that each candidate is asked for that choice, for one token each: that is cheap."""
 
 UNFOUND_NORM: Final = 30.0
 """Norm of a planted token over that of a vocabulary row, where the search found no prompt."""
@@ -216,7 +217,7 @@ def plant(
     token_norm: float | None,
     should_stop: Stopper,
 ) -> Planted | None:
-    """Draw a few known prompts and take the answers of the one that answers most diversely.
+    """Draw a few known prompts and take the answers of the one that begins most diversely.
 
     A pair whose planted answer has a token that wins by less than `relative_lead` is passed
     over for the next key of the list: training would not count it, though a prompt for it is
@@ -239,10 +240,10 @@ def plant(
     most = -1
     for _ in range(CANDIDATES):
         prompt = _random_directions(model, config.prompt_tokens, norm, generator)
-        said = _answers(model, prompt, pairs[: min(size, SAMPLE)], config, should_stop)
-        if said is None:
+        if should_stop() is not None:
             return None
-        distinct = len({pair.value_ids for pair in said})
+        heads = [pair.key_ids for pair in pairs[: min(size, SAMPLE)]]
+        distinct = len(set(_next_tokens(model, prompt, heads)[0]))
         best, most = (prompt, distinct) if distinct > most else (best, most)
     if best is None:
         raise AssertionError("at least one candidate is drawn")
@@ -352,7 +353,6 @@ def _unprompted(model: FrozenModel, pairs: Sequence[EncodedPair]) -> int:
     return len(evaluate(model, nothing, pairs).held)
 
 
-@torch.no_grad()
 def _answers(
     model: FrozenModel,
     prompt: Tensor,
@@ -385,6 +385,7 @@ def _answers(
     ]
 
 
+@torch.no_grad()
 def _next_tokens(
     model: FrozenModel, prompt: Tensor, heads: Sequence[tuple[int, ...]]
 ) -> tuple[list[int], list[float]]:

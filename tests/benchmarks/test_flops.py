@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from benchmarks.engine_parts.cases import Case, random_packed, random_pairs
 from benchmarks.engine_parts.engine_side import EngineSteps
 from benchmarks.engine_parts.flops import LlamaShape, exact_flops, executed_flops
 from benchmarks.engine_parts.models import Model, small_model
 from benchmarks.engine_parts.peft_loop import PeftLoop, padded
-from benchmarks.engine_parts.steps import start
+from benchmarks.engine_parts.steps import executed_over_exact, start
 
 SHAPE = LlamaShape(dim=128, layers=4, heads=4, kv_heads=2, head_dim=32, mlp=352, vocabulary=1024)
 
@@ -67,9 +68,22 @@ def test_a_batch_for_peft_is_padded_at_the_end_and_scored_on_values_only() -> No
     assert labels[1].tolist() == [-100, -100, *short.value_ids, -100]
 
 
+def test_products_added_in_place_are_counted() -> None:
+    left, right = torch.zeros(3, 2, 5), torch.zeros(3, 5, 7)
+    into = torch.zeros(3, 2, 7)
+    assert executed_flops(lambda: into.baddbmm_(left, right)) == 3 * 2 * 2 * 5 * 7
+    assert executed_flops(lambda: into[0].addmm_(left[0], right[0])) == 2 * 2 * 5 * 7
+
+
 @pytest.fixture(scope="module")
 def small() -> Model:
     with small_model(layers=2) as model:
+        return model
+
+
+@pytest.fixture(scope="module")
+def four_layers() -> Model:
+    with small_model() as model:
         return model
 
 
@@ -96,3 +110,13 @@ def test_both_sides_have_one_gradient(small: Model) -> None:
     loop.close()
     # float32 sums of some hundred terms in another order.
     assert gap < 1e-4
+
+
+@pytest.mark.parametrize(
+    "case", [Case.halves(64, 8, 8), Case.halves(64, 64, 8), Case.halves(256, 128, 4)]
+)
+def test_a_step_runs_few_operations_that_the_task_does_not_need(
+    four_layers: Model, case: Case
+) -> None:
+    # No step can run fewer; what it may add is the empty half of its causal parts.
+    assert 1.0 <= executed_over_exact(four_layers, case) < 1.1

@@ -89,12 +89,14 @@ def _attention(layer: _Layer, asking: Tensor, seen: Tensor, bias: Tensor | None)
         return torch.zeros_like(asking)
 
     def by_head(tokens: Tensor, weight: Tensor) -> Tensor:
-        return linear(tokens, weight).unflatten(-1, (layer.heads, -1)).transpose(-2, -3)
+        stacked: Tensor = linear(tokens, weight)
+        return stacked.unflatten(-1, (layer.heads, -1)).transpose(-2, -3)
 
     logits = by_head(asking, layer.query) @ by_head(seen, layer.key).mT
     shares = torch.softmax(logits if bias is None else logits + bias, dim=-1)
     mixed = (shares @ by_head(seen, layer.value)).transpose(-2, -3).flatten(-2)
-    return linear(mixed, layer.output)
+    output: Tensor = linear(mixed, layer.output)
+    return output
 
 
 def _normed(norm: PaperNorm | None, tokens: Tensor, wanted: bool) -> Tensor:

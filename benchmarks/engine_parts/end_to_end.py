@@ -95,7 +95,6 @@ def _by_engine(model: Model, pairs: list[EncodedPair], start: Tensor, most: int)
     seconds = time.perf_counter() - began
     loop = PeftLoop(model.stock, pairs, start)
     checked = loop.holds(fit.prompt)
-    loop.close()
     solved = fit.outcome is Outcome.SOLVED
     return Ending(solved=solved, steps=fit.steps, seconds=seconds, checked=checked)
 
@@ -110,7 +109,6 @@ def _by_peft(
         logits = loop.step()
         seconds += time.perf_counter() - began
         solved, done = loop.all_exact(logits), done + 1
-    loop.close()
     return Ending(solved=solved, steps=done, seconds=seconds, checked=solved)
 
 

@@ -6,7 +6,6 @@ front of stock attention, `loss.backward()` and torch's optimiser on the one tra
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -24,7 +23,7 @@ class PeftLoop:
     """A prompt, its optimiser and one batch of all pairs.
 
     Args:
-        stock: The network; PEFT wraps it until `close`.
+        stock: The network; PEFT's prompt tuning wraps it and leaves it as it is.
         pairs: The pairs.
         prompt: (P, D) where the prompt starts.
         learning_rate: AdamW's step.
@@ -89,12 +88,6 @@ class PeftLoop:
         logits = self._model(input_ids=self._ids, attention_mask=self._mask).logits
         self._weight.copy_(before)
         return self.all_exact(logits)
-
-    def close(self) -> None:
-        """Take PEFT off the network again."""
-        self._optimizer.zero_grad()
-        with contextlib.suppress(AttributeError):
-            self._model.unload()
 
 
 def padded(pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor, Tensor]:

@@ -82,7 +82,6 @@ def measure(model: Model, case: Case, *, repeats: int) -> dict[str, object]:
     before = matmul_rate(model.shape, case)
     counted = _first_round(ours, peft)
     ours_seconds, peft_seconds = _in_turn((ours.step, peft.step), repeats)
-    peft.close()
     rate = max(before, matmul_rate(model.shape, case), key=lambda found: found.gflops)
     exact = exact_flops(model.shape, case)
     return {

@@ -91,7 +91,6 @@ def test_a_peft_step_is_counted_whole(small: Model) -> None:
     case = Case.halves(3, 2, 4)
     loop = PeftLoop(small.stock, random_pairs(case, vocabulary=1024), start(small, case))
     found = executed_flops(loop.step)
-    loop.close()
     shape, rows, seen = small.shape, 3 * 6, 6
     linear = shape.key_value_flops + 2 * shape.query_flops + shape.mlp_flops
     logits = 2 * shape.dim * shape.vocabulary
@@ -107,7 +106,6 @@ def test_both_sides_have_one_gradient(small: Model) -> None:
     loop.step()
     side = EngineSteps(small.engine, [random_packed(case, vocabulary=1024)], [prompt])
     gap = (side.step() - loop.gradient).norm() / loop.gradient.norm()
-    loop.close()
     # float32 sums of some hundred terms in another order.
     assert gap < 1e-4
 

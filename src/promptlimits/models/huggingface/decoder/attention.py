@@ -5,8 +5,8 @@ softmax over both. Its product with the prompt's keys is one matrix product for 
 problem and all query heads of a key head, so a prompt key is never copied. Shapes of a group
 (`layout.Group`), with H_kv key heads and G query heads to each:
 
-    query  (H_kv, B, K, G, L_q, width)      prompt query          (H_kv, B, G, P, width)
-    key    (H_kv, B, K, L, width)           prompt key and value  (H_kv, B, P, width)
+    query           (H_kv, B, K, G, L_q, width)   prompt query          (H_kv, B, G, P, width)
+    key with value  (H_kv, B, K, 2, L, width)     prompt's with value   (H_kv, B, 2, P, width)
 
 Queries come scaled. Weights of the forward pass are kept, scores are not.
 """
@@ -38,20 +38,34 @@ class Masks:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heads:
-    """Queries, keys and values of a group, or the gradients in them.
+    """Queries, keys and values of a group.
 
     Attributes:
         query: (H_kv, B, K, G, L_q, width).
-        key: (H_kv, B, K, L, width).
-        value: Of the same shape.
-        prompt_key: (H_kv, B, P, width).
-        prompt_value: Of the same shape.
+        own: (H_kv, B, K, 2, L, width) keys and values of the pairs' tokens.
+        prompt: (H_kv, B, 2, P, width) keys and values of the prompt.
         prompt_query: (H_kv, B, G, P, width), None where nothing asks for the prompt's own rows.
     """
 
     query: Tensor
-    key: Tensor
-    value: Tensor
+    own: Tensor
+    prompt: Tensor
+    prompt_query: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadGradients:
+    """Gradients in what `Heads` holds, keys apart from values.
+
+    Attributes:
+        own: In the pairs' queries, keys and values, (H_kv, B, K, G, L_q, width) and (H_kv, B,
+            K, 1, L, width) twice; None where they are fixed.
+        prompt_key: (H_kv, B, P, width).
+        prompt_value: Of the same shape.
+        prompt_query: (H_kv, B, G, P, width) or None.
+    """
+
+    own: tuple[Tensor, Tensor, Tensor] | None
     prompt_key: Tensor
     prompt_value: Tensor
     prompt_query: Tensor | None
@@ -59,103 +73,102 @@ class Heads:
 
 def attend(heads: Heads, masks: Masks, tape: Tape) -> tuple[Tensor, Tensor | None]:
     """Outputs of the pairs' rows and of the prompt's rows, in the shapes of their queries."""
-    query = heads.query
-    kv_heads, batch, pairs, group, asked, width = query.shape
-    prompt_tokens, longest = heads.prompt_key.shape[2], heads.key.shape[3]
-    per_problem = query.reshape(kv_heads * batch, -1, width)
-    per_pair = query.view(kv_heads * batch * pairs, -1, width)
-    key, value = heads.key.flatten(0, 2), heads.value.flatten(0, 2)
-    prompt_key, prompt_value = heads.prompt_key.flatten(0, 1), heads.prompt_value.flatten(0, 1)
-    to_prompt = per_problem @ prompt_key.transpose(1, 2)
+    query, shape = heads.query, heads.query.shape
+    kv_heads, problems, every_pair, width = _counts(query)
+    per_problem, per_pair = query.view(problems, -1, width), query.view(every_pair, -1, width)
+    key, value = _keys_and_values(heads.own, every_pair)
+    prompt_key, prompt_value = _keys_and_values(heads.prompt, problems)
+    prompt_tokens, longest = prompt_key.shape[1], key.shape[1]
+    to_prompt = torch.bmm(per_problem, prompt_key.transpose(1, 2))
     if masks.prompt is not None:
-        to_prompt.view(kv_heads, -1, group, asked, prompt_tokens).add_(masks.prompt[:, None])
-    to_own = per_pair @ key.transpose(1, 2)
-    to_own.view(kv_heads, -1, group, asked, longest).add_(masks.own[:, None])
+        to_prompt.view(kv_heads, -1, *shape[3:5], prompt_tokens).add_(masks.prompt[:, None])
+    to_own = torch.bmm(per_pair, key.transpose(1, 2))
+    to_own.view(kv_heads, -1, *shape[3:5], longest).add_(masks.own[:, None])
     rows = query.numel() // width
     scores = torch.cat([to_prompt.view(rows, prompt_tokens), to_own.view(rows, longest)], dim=1)
     weights = _softmax(scores).to(query.dtype)
-    from_prompt, from_own = _parts(
-        weights, kv_heads * batch, kv_heads * batch * pairs, prompt_tokens
-    )
-    out = from_prompt @ prompt_value
-    out.view(per_pair.shape).baddbmm_(from_own, value)
-    tape.push(query, heads.key, heads.value, heads.prompt_key, heads.prompt_value, weights)
+    on_prompt, on_own = _parts(weights, problems, every_pair, prompt_tokens)
+    out = torch.bmm(on_prompt, prompt_value)
+    out.view(per_pair.shape).baddbmm_(on_own, value)
+    tape.push(query, heads.own, heads.prompt, weights)
     prompt_out = None
     if heads.prompt_query is not None:
         prompt_out = _attend_within(heads.prompt_query, prompt_key, prompt_value, masks, tape)
-    return out.view(query.shape), prompt_out
+    return out.view(shape), prompt_out
 
 
 def attend_back(
-    gradient: Tensor, prompt_gradient: Tensor | None, tape: Tape, *, own: bool
-) -> Heads:
+    gradient: Tensor, prompt_gradient: Tensor | None, tape: Tape, *, fixed: bool
+) -> HeadGradients:
     """Gradients in queries, keys and values.
 
     Args:
         gradient: In the pairs' outputs.
         prompt_gradient: In the prompt's outputs, None where there were none.
         tape: As `attend` left it.
-        own: Whether the pairs' queries, keys and values depend on the prompt; if not, their
-            gradients are empty.
+        fixed: Whether no prompt changes the pairs' queries, keys and values.
 
     Returns:
         The gradients.
     """
     within = None if prompt_gradient is None else tape.pop(2)
-    query, key, value, prompt_key, prompt_value, weights = tape.pop(6)
-    kv_heads, batch, pairs, _, _, width = query.shape
-    problems, every_pair, prompt_tokens = (
-        kv_heads * batch,
-        kv_heads * batch * pairs,
-        prompt_key.shape[2],
-    )
-    per_problem = gradient.reshape(problems, -1, width)
-    per_pair = per_problem.view(every_pair, -1, width)
-    from_prompt, from_own = _parts(weights, problems, every_pair, prompt_tokens)
-    d_prompt_value = from_prompt.transpose(1, 2) @ per_problem
-    d_weights = torch.cat(
-        [
-            (per_problem @ prompt_value.flatten(0, 1).transpose(1, 2)).view(
-                len(weights), prompt_tokens
-            ),
-            (per_pair @ value.flatten(0, 2).transpose(1, 2)).view(len(weights), -1),
-        ],
-        dim=1,
-    )
+    query, own, prompt, weights = tape.pop(4)
+    kv_heads, problems, every_pair, width = _counts(query)
+    per_problem, per_pair = query.view(problems, -1, width), query.view(every_pair, -1, width)
+    key, value = _keys_and_values(own, every_pair)
+    prompt_key, prompt_value = _keys_and_values(prompt, problems)
+    prompt_tokens, rows = prompt_key.shape[1], len(weights)
+    back, pair_back = gradient.view(problems, -1, width), gradient.view(every_pair, -1, width)
+    on_prompt, on_own = _parts(weights, problems, every_pair, prompt_tokens)
+    d_prompt_value = torch.bmm(on_prompt.transpose(1, 2), back)
+    d_on_prompt = torch.bmm(back, prompt_value.transpose(1, 2))
+    d_on_own = torch.bmm(pair_back, value.transpose(1, 2))
+    d_weights = torch.cat([d_on_prompt.view(rows, prompt_tokens), d_on_own.view(rows, -1)], dim=1)
     d_scores = torch._softmax_backward_data(d_weights, weights, 1, weights.dtype)
     to_prompt, to_own = _parts(d_scores, problems, every_pair, prompt_tokens)
-    d_prompt_key = to_prompt.transpose(1, 2) @ query.view(problems, -1, width)
-    empty = query.new_empty(0)
-    d_query = d_key = d_value = empty
-    if own:
-        d_query = to_prompt @ prompt_key.flatten(0, 1)
-        d_query.view(per_pair.shape).baddbmm_(to_own, key.flatten(0, 2))
-        d_query = d_query.view(query.shape)
-        d_key = (to_own.transpose(1, 2) @ query.view(every_pair, -1, width)).view(key.shape)
-        d_value = (from_own.transpose(1, 2) @ per_pair).view(value.shape)
+    d_prompt_key = torch.bmm(to_prompt.transpose(1, 2), per_problem)
+    d_own = None
+    if not fixed:
+        d_query = torch.bmm(to_prompt, prompt_key)
+        d_query.view(per_pair.shape).baddbmm_(to_own, key)
+        d_key = torch.bmm(to_own.transpose(1, 2), per_pair)
+        d_value = torch.bmm(on_own.transpose(1, 2), pair_back)
+        each = (*own.shape[:3], 1, *own.shape[4:])
+        d_own = (d_query.view(query.shape), d_key.view(each), d_value.view(each))
     d_prompt_query = None
     if within is not None and prompt_gradient is not None:
         d_prompt_query = _within_back(
             prompt_gradient, within, prompt_key, prompt_value, d_prompt_key, d_prompt_value
         )
-    return Heads(
-        query=d_query,
-        key=d_key,
-        value=d_value,
-        prompt_key=d_prompt_key.view(prompt_key.shape),
-        prompt_value=d_prompt_value.view(prompt_value.shape),
+    each_prompt = (kv_heads, -1, prompt_tokens, width)
+    return HeadGradients(
+        own=d_own,
+        prompt_key=d_prompt_key.view(each_prompt) if prompt_tokens else d_prompt_key,
+        prompt_value=d_prompt_value.view(each_prompt) if prompt_tokens else d_prompt_value,
         prompt_query=d_prompt_query,
     )
+
+
+def _counts(query: Tensor) -> tuple[int, int, int, int]:
+    """H_kv, H_kv B, H_kv B K and the width of a head."""
+    kv_heads, batch, pairs = query.shape[:3]
+    return kv_heads, kv_heads * batch, kv_heads * batch * pairs, query.shape[-1]
+
+
+def _keys_and_values(both: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Keys and values, each (count, rows, width), views of (..., 2, rows, width)."""
+    key, value = both.view(count, 2, *both.shape[-2:]).unbind(1)
+    return key, value
 
 
 def _attend_within(query: Tensor, key: Tensor, value: Tensor, masks: Masks, tape: Tape) -> Tensor:
     """Causal attention of the prompt to itself."""
     rows = query.flatten(0, 1).flatten(1, 2)
-    scores = rows @ key.transpose(1, 2)
+    scores = torch.bmm(rows, key.transpose(1, 2))
     scores.view(len(rows), -1, *masks.within.shape).add_(masks.within)
     weights = _softmax(scores).to(query.dtype)
     tape.push(query, weights)
-    return (weights @ value).view(query.shape)
+    return torch.bmm(weights, value).view(query.shape)
 
 
 def _within_back(
@@ -170,10 +183,10 @@ def _within_back(
     query, weights = kept
     rows, back = query.flatten(0, 1).flatten(1, 2), gradient.flatten(0, 1).flatten(1, 2)
     d_value.baddbmm_(weights.transpose(1, 2), back)
-    d_weights = back @ prompt_value.flatten(0, 1).transpose(1, 2)
+    d_weights = torch.bmm(back, prompt_value.transpose(1, 2))
     d_scores = torch._softmax_backward_data(d_weights, weights, 2, weights.dtype)
     d_key.baddbmm_(d_scores.transpose(1, 2), rows)
-    return (d_scores @ prompt_key.flatten(0, 1)).view(query.shape)
+    return torch.bmm(d_scores, prompt_key).view(query.shape)
 
 
 def _softmax(scores: Tensor) -> Tensor:

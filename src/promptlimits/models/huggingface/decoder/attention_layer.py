@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from promptlimits.models.huggingface.decoder.attention import Heads, attend, attend_back
+from promptlimits.models.huggingface.decoder.attention import (
+    HeadGradients,
+    Heads,
+    attend,
+    attend_back,
+)
 from promptlimits.models.huggingface.decoder.heads import from_heads, prompt_rectangle, to_heads
 from promptlimits.models.huggingface.decoder.layout import Group, Rectangle
 from promptlimits.models.huggingface.decoder.linear import Linear
@@ -24,8 +29,7 @@ class AttentionLayer:
 
     Attributes:
         query: Product for the queries, those of one key head side by side.
-        key: Product for the keys.
-        value: Product for the values.
+        key_value: Product for each key head's keys and values, side by side.
         output: Product of what the heads give.
         query_norm: Norm of each query head, or None.
         key_norm: Norm of each key head, or None.
@@ -34,11 +38,11 @@ class AttentionLayer:
         scaling: Factor on the scores.
         window: A key is seen only from fewer than this many positions away; None for all.
         rotary: Name of the rotary embedding, None for none.
+        order: (width,) stock place of each number of a query or key head (`rotary`).
     """
 
     query: Linear
-    key: Linear
-    value: Linear
+    key_value: Linear
     output: Linear
     query_norm: Norm | None
     key_norm: Norm | None
@@ -47,6 +51,7 @@ class AttentionLayer:
     scaling: float
     window: int | None
     rotary: str | None
+    order: Tensor
 
     @property
     def kind(self) -> Kind:
@@ -64,19 +69,17 @@ class AttentionLayer:
         Returns:
             (asked rows, H width).
         """
-        asking = self._asking(rows, stage)
-        query = _normed(self.query_norm, self.query.forward(asking), tape)
-        key = _normed(self.key_norm, self.key.forward(rows), tape)
-        value = self.value.forward(rows)
+        query = self._queries(self._asking(rows, stage), tape)
+        key_value = self._keys_and_values(rows, tape)
         front = stage.prompt_rows_asked
         mixed = rows.new_empty(front + stage.pair_rows_asked, self.output.weight.shape[1])
         for index, (group, tables) in enumerate(self._groups(stage)):
-            heads = self._assemble(index, query, key, value, stage)
+            heads = self._assemble(index, query, key_value, stage)
             masks = tables.read_masks if stage.last else tables.token_masks
             out, prompt_out = attend(heads, masks, tape)
-            from_heads(out, _asked(group, stage), _PLAIN, mixed[front:])
+            from_heads([(out, _PLAIN)], _asked(group, stage), mixed[front:])
             if prompt_out is not None:
-                from_heads(prompt_out.unsqueeze(2), prompt_rectangle(group), _PLAIN, mixed)
+                from_heads([(prompt_out.unsqueeze(2), _PLAIN)], prompt_rectangle(group), mixed)
         return mixed
 
     def backward(
@@ -90,47 +93,73 @@ class AttentionLayer:
             tape: As the forward pass left it.
 
         Returns:
-            The gradient, and those in each group's prefix keys and values.
+            The gradient, and those in each group's prompt keys and values, (H_kv, B, P, width)
+            each.
         """
-        front, count = stage.prompt_rows_asked, self._variable_rows(stage)
+        front = stage.prompt_rows_asked
+        pairs = 0 if stage.fixed is not None else stage.layout.token_ids.numel()
         asked = front if stage.fixed is not None else front + stage.pair_rows_asked
+        count = stage.prompt_rows + pairs
         d_query = gradient.new_empty(asked, self.query.weight.shape[0])
-        d_key = gradient.new_empty(count, self.key.weight.shape[0])
-        d_value = gradient.new_empty(count, self.value.weight.shape[0])
-        prefixes: list[tuple[Tensor, Tensor]] = []
+        d_key_value = gradient.new_empty(count, self.key_value.weight.shape[0])
+        prompts: list[tuple[Tensor, Tensor]] = []
         for group, tables in reversed(self._groups(stage)):
             out = self._heads(gradient[front:], _asked(group, stage), _PLAIN)
             prompt_out = None
             if front and group.prompt_tokens:
                 prompt_out = self._heads(gradient, prompt_rectangle(group), _PLAIN)[:, :, 0]
-            found = attend_back(out, prompt_out, tape, own=stage.fixed is None)
-            self._scatter(found, group, tables, stage, d_query, d_key, d_value)
-            prefixes.append((found.prompt_key, found.prompt_value))
-        d_key = _back_normed(self.key_norm, d_key, tape)
-        d_query = _back_normed(self.query_norm, d_query, tape)
-        d_rows = self.value.backward(d_value, self.key.backward(d_key))
+            found = attend_back(out, prompt_out, tape, fixed=stage.fixed is not None)
+            self._scatter(found, group, tables, stage, d_query, d_key_value)
+            prompts.append((found.prompt_key, found.prompt_value))
+        self._norms_back(d_query, d_key_value, tape)
+        d_rows = self.key_value.backward(d_key_value)
         if asked == count:
             d_rows = self.query.backward(d_query, d_rows)
         elif asked:
             rows = stage.prompt_rows + stage.layout.read_rows
             d_rows.index_add_(0, rows, self.query.backward(d_query))
-        return d_rows, tuple(reversed(prefixes))
+        return d_rows, tuple(reversed(prompts))
 
-    def fix(self, rows: Tensor, stage: Stage) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
-        """Queries, keys and values of the pairs' normalised rows (T, D), group by group."""
-        tape = Tape(keep=False)
+    def fix(self, rows: Tensor, stage: Stage) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Queries, and keys with values, of the pairs' normalised rows (T, D), by group."""
+        silent = Tape(keep=False)
         asking = rows[stage.layout.read_rows] if stage.last else rows
-        query = _normed(self.query_norm, self.query.forward(asking), tape)
-        key = _normed(self.key_norm, self.key.forward(rows), tape)
-        value = self.value.forward(rows)
+        query, key_value = self._queries(asking, silent), self._keys_and_values(rows, silent)
         return tuple(
             (
                 self._heads(query, _asked(group, stage), _query_turn(tables, stage)),
-                self._heads(key, group.tokens, tables.token).squeeze(3),
-                self._heads(value, group.tokens, _PLAIN).squeeze(3),
+                self._heads(key_value, group.tokens, tables.token),
             )
             for group, tables in self._groups(stage)
         )
+
+    def _queries(self, rows: Tensor, tape: Tape) -> Tensor:
+        """(N, H width) before the turn."""
+        query, norm = self.query.forward(rows), self.query_norm
+        if norm is None:
+            return query
+        return norm.forward(query.view(-1, self.width), tape).view(query.shape)
+
+    def _keys_and_values(self, rows: Tensor, tape: Tape) -> Tensor:
+        """(N, H_kv 2 width) before the turn; a norm acts on the keys alone."""
+        both, norm = self.key_value.forward(rows), self.key_norm
+        if norm is not None:
+            keys = self._keys_of(both)
+            keys.copy_(norm.forward(keys, tape))
+        return both
+
+    def _norms_back(self, d_query: Tensor, d_key_value: Tensor, tape: Tape) -> None:
+        """Gradients before the heads' norms, in place of those behind them."""
+        if self.key_norm is not None:
+            d_keys = self._keys_of(d_key_value)
+            d_keys.copy_(self.key_norm.backward(d_keys, tape))
+        if self.query_norm is not None:
+            by_head = d_query.view(-1, self.width)
+            by_head.copy_(self.query_norm.backward(by_head, tape))
+
+    def _keys_of(self, both: Tensor) -> Tensor:
+        """The keys (N, H_kv, width), a view."""
+        return both.view(-1, self.kv_heads, 2, self.width)[:, :, 0]
 
     def _groups(self, stage: Stage) -> list[tuple[Group, GroupTables]]:
         return list(zip(stage.layout.groups, stage.tables[self.kind], strict=True))
@@ -138,70 +167,53 @@ class AttentionLayer:
     def _heads(self, rows: Tensor, where: Rectangle, turn: Turn) -> Tensor:
         return to_heads(rows, where, turn, kv_heads=self.kv_heads, width=self.width)
 
-    def _variable_rows(self, stage: Stage) -> int:
-        pairs = 0 if stage.fixed is not None else stage.layout.token_ids.numel()
-        return stage.prompt_rows + pairs
-
     def _asking(self, rows: Tensor, stage: Stage) -> Tensor:
         """The rows whose queries are computed here; fixed ones are already there."""
         if stage.fixed is not None:
             return rows[: stage.prompt_rows_asked]
         return stage.asked(rows)
 
-    def _assemble(
-        self, index: int, query: Tensor, key: Tensor, value: Tensor, stage: Stage
-    ) -> Heads:
+    def _assemble(self, index: int, query: Tensor, key_value: Tensor, stage: Stage) -> Heads:
         group, tables = stage.layout.groups[index], stage.tables[self.kind][index]
         split, front = stage.prompt_rows, stage.prompt_rows_asked
         if stage.fixed is not None:
-            own_query, own_key, own_value = stage.fixed.heads[index]
+            own_query, own = stage.fixed.heads[index]
         else:
             turn = _query_turn(tables, stage)
             own_query = self._heads(query[front:], _asked(group, stage), turn)
-            own_key = self._heads(key[split:], group.tokens, tables.token).squeeze(3)
-            own_value = self._heads(value[split:], group.tokens, _PLAIN).squeeze(3)
-        prompt_query = None
+            own = self._heads(key_value[split:], group.tokens, tables.token)
         if stage.prefix is not None:
-            prompt_key, prompt_value = stage.prefix[index]
-        else:
-            where = prompt_rectangle(group)
-            prompt_key = self._heads(key, where, tables.prompt)[:, :, 0, 0]
-            prompt_value = self._heads(value, where, _PLAIN)[:, :, 0, 0]
-            if front and group.prompt_tokens:
-                prompt_query = self._heads(query, where, tables.prompt_query)[:, :, 0]
-        return Heads(
-            query=own_query,
-            key=own_key,
-            value=own_value,
-            prompt_key=prompt_key,
-            prompt_value=prompt_value,
-            prompt_query=prompt_query,
-        )
+            return Heads(query=own_query, own=own, prompt=stage.prefix[index], prompt_query=None)
+        where, prompt_query = prompt_rectangle(group), None
+        if front and group.prompt_tokens:
+            prompt_query = self._heads(query, where, tables.prompt_query)[:, :, 0]
+        prompt = self._heads(key_value, where, tables.prompt)[:, :, 0]
+        return Heads(query=own_query, own=own, prompt=prompt, prompt_query=prompt_query)
 
     def _scatter(
         self,
-        found: Heads,
+        found: HeadGradients,
         group: Group,
         tables: GroupTables,
         stage: Stage,
         d_query: Tensor,
-        d_key: Tensor,
-        d_value: Tensor,
+        d_key_value: Tensor,
     ) -> None:
         """Write a group's gradients into the rows of the products."""
         split, front = stage.prompt_rows, stage.prompt_rows_asked
-        if stage.fixed is None:
-            turn = _query_turn(tables, stage)
-            from_heads(found.query, _asked(group, stage), turn, d_query[front:])
-            from_heads(found.key.unsqueeze(3), group.tokens, tables.token, d_key[split:])
-            from_heads(found.value.unsqueeze(3), group.tokens, _PLAIN, d_value[split:])
-        if stage.prefix is not None:
+        if found.own is not None:
+            query, key, value = found.own
+            from_heads([(query, _query_turn(tables, stage))], _asked(group, stage), d_query[front:])
+            both = [(key, tables.token_key), (value, _PLAIN)]
+            from_heads(both, group.tokens, d_key_value[split:])
+        if stage.prefix is not None or not group.prompt_tokens:
             return
         where = prompt_rectangle(group)
-        from_heads(found.prompt_key[:, :, None, None], where, tables.prompt, d_key)
-        from_heads(found.prompt_value[:, :, None, None], where, _PLAIN, d_value)
+        prompt_key = found.prompt_key[:, :, None, None]
+        prompt_value = found.prompt_value[:, :, None, None]
+        from_heads([(prompt_key, tables.prompt_key), (prompt_value, _PLAIN)], where, d_key_value)
         if found.prompt_query is not None:
-            from_heads(found.prompt_query.unsqueeze(2), where, tables.prompt_query, d_query)
+            from_heads([(found.prompt_query.unsqueeze(2), tables.prompt_query)], where, d_query)
 
 
 def _asked(group: Group, stage: Stage) -> Rectangle:
@@ -210,19 +222,3 @@ def _asked(group: Group, stage: Stage) -> Rectangle:
 
 def _query_turn(tables: GroupTables, stage: Stage) -> Turn:
     return tables.read_query if stage.last else tables.token_query
-
-
-def _normed(norm: Norm | None, rows: Tensor, tape: Tape) -> Tensor:
-    """Each head of (N, heads width) normalised by itself."""
-    if norm is None:
-        return rows
-    width = norm.weight.shape[0]
-    return norm.forward(rows.view(-1, width), tape).view(rows.shape)
-
-
-def _back_normed(norm: Norm | None, gradient: Tensor, tape: Tape) -> Tensor:
-    if norm is None:
-        return gradient
-    width = norm.weight.shape[0]
-    back: Tensor = norm.backward(gradient.view(-1, width), tape, None).view(gradient.shape)
-    return back

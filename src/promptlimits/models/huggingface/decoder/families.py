@@ -18,6 +18,7 @@ from promptlimits.models.huggingface.decoder.block import Block
 from promptlimits.models.huggingface.decoder.linear import FeedForward, Linear
 from promptlimits.models.huggingface.decoder.network import Angles, Decoder, LinearHead
 from promptlimits.models.huggingface.decoder.pointwise import Activation, ActivationName, Norm
+from promptlimits.models.huggingface.decoder.rotary import interleaving
 
 _ACTIVATIONS: Final[dict[str, ActivationName]] = {
     "silu": "silu",
@@ -32,13 +33,14 @@ _STATIC_ROTARY: Final = ("default", "linear", "llama3", "yarn")
 
 
 def decoder_of(model: Any) -> Decoder | None:
-    """The decoder of a stock causal model; its weights are shared, not copied.
+    """The decoder of a stock causal model.
 
     Args:
         model: A causal language model of transformers.
 
     Returns:
-        The decoder, or None for a family or a setting that has no table here.
+        The decoder (its weights are the model's own, but for copies of queries', keys' and
+        values'), or None for a family or a setting that has no table here.
     """
     build = _FAMILIES.get(model.config.model_type)
     return None if build is None else build(model)
@@ -186,7 +188,7 @@ def _decoder(
 def _attention(
     layer: Any, config: Any, *, rotary: str, norm: Callable[[Any], Norm] | None = None
 ) -> AttentionLayer:
-    return AttentionLayer(
+    return _joined(
         query=_linear(layer.q_proj),
         key=_linear(layer.k_proj),
         value=_linear(layer.v_proj),
@@ -198,6 +200,7 @@ def _attention(
         scaling=float(layer.scaling),
         window=getattr(layer, "sliding_window", None),
         rotary=rotary,
+        turned=int(layer.head_dim),
     )
 
 
@@ -206,28 +209,24 @@ def _gpt2_attention(layer: Any) -> AttentionLayer:
     query, key, value = (
         Linear(weight=weight.t(), bias=bias)
         for weight, bias in zip(
-            layer.c_attn.weight.split(layer.split_size, dim=1),
-            layer.c_attn.bias.split(layer.split_size),
+            layer.c_attn.weight.detach().split(layer.split_size, dim=1),
+            layer.c_attn.bias.detach().split(layer.split_size),
             strict=True,
         )
     )
-    return AttentionLayer(
+    return _joined(
         query=query,
         key=key,
         value=value,
         output=_transposed(layer.c_proj),
-        query_norm=None,
-        key_norm=None,
         kv_heads=int(layer.num_heads),
         width=int(layer.head_dim),
         scaling=float(layer.scaling),
-        window=None,
-        rotary=None,
     )
 
 
 def _neox_attention(layer: Any, config: Any) -> AttentionLayer:
-    fused, width = layer.query_key_value, int(layer.head_size)
+    fused, width = _linear(layer.query_key_value), int(layer.head_size)
     heads = int(config.num_attention_heads)
     # Each head's query, key and value rows stand together.
     weights = fused.weight.view(heads, 3, width, -1).unbind(1)
@@ -236,19 +235,72 @@ def _neox_attention(layer: Any, config: Any) -> AttentionLayer:
         Linear(weight=weight.flatten(0, 1), bias=None if bias is None else bias.flatten())
         for weight, bias in zip(weights, biases, strict=True)
     )
-    return AttentionLayer(
+    return _joined(
         query=query,
         key=key,
         value=value,
         output=_linear(layer.dense),
-        query_norm=None,
-        key_norm=None,
         kv_heads=heads,
         width=width,
         scaling=float(layer.scaling),
-        window=None,
         rotary="rotary",
+        turned=int(layer.rotary_ndims),
     )
+
+
+def _joined(
+    *,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    kv_heads: int,
+    width: int,
+    scaling: float,
+    query_norm: Norm | None = None,
+    key_norm: Norm | None = None,
+    window: int | None = None,
+    rotary: str | None = None,
+    turned: int = 0,
+) -> AttentionLayer:
+    """An attention layer from stock products: turned numbers interleaved, keys with values."""
+    order = torch.tensor(interleaving(width, turned), device=query.weight.device)
+    keys, values = _by_head(key, width, order), _by_head(value, width, None)
+    bias = None
+    if keys[1] is not None and values[1] is not None:
+        bias = torch.stack([keys[1], values[1]], dim=1).flatten()
+    queries = _by_head(query, width, order)
+    return AttentionLayer(
+        query=Linear(
+            weight=queries[0].flatten(0, 1),
+            bias=None if queries[1] is None else queries[1].flatten(),
+        ),
+        key_value=Linear(weight=torch.stack([keys[0], values[0]], dim=1).flatten(0, 2), bias=bias),
+        output=output,
+        query_norm=_reordered(query_norm, order),
+        key_norm=_reordered(key_norm, order),
+        kv_heads=kv_heads,
+        width=width,
+        scaling=scaling,
+        window=window,
+        rotary=rotary,
+        order=order,
+    )
+
+
+def _by_head(linear: Linear, width: int, order: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Weight (heads, width, D) and bias (heads, width), the rows of each head in `order`."""
+    weight = linear.weight.unflatten(0, (-1, width))
+    bias = None if linear.bias is None else linear.bias.view(-1, width)
+    if order is None:
+        return weight, bias
+    return weight[:, order], None if bias is None else bias[:, order]
+
+
+def _reordered(norm: Norm | None, order: Tensor) -> Norm | None:
+    if norm is None:
+        return None
+    return Norm(weight=norm.weight[order], bias=None, epsilon=norm.epsilon)
 
 
 def _gated(layer: Any, name: ActivationName) -> FeedForward:

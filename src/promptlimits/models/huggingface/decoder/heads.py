@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from promptlimits.models.huggingface.decoder.layout import Group, Rectangle
@@ -14,7 +16,7 @@ def to_heads(rows: Tensor, where: Rectangle, turn: Turn, *, kv_heads: int, width
     Args:
         rows: (N, H_kv G width) all rows of the product.
         where: The rows wanted, a rectangle (B, K, L).
-        turn: Of their positions; broadcasts to (H_kv, B, K, G, L, width / 2).
+        turn: Of their positions; its table broadcasts to (H_kv, B, K, G, L, width / 2).
         kv_heads: H_kv.
         width: Of a head.
 
@@ -27,23 +29,26 @@ def to_heads(rows: Tensor, where: Rectangle, turn: Turn, *, kv_heads: int, width
     return turn.forward(source, target)
 
 
-def from_heads(heads: Tensor, where: Rectangle, turn: Turn, rows: Tensor) -> None:
-    """Write a gradient in what `to_heads` gave into its rows.
+def from_heads(parts: Sequence[tuple[Tensor, Turn]], where: Rectangle, rows: Tensor) -> None:
+    """Write gradients in what `to_heads` gave into its rows.
 
     Args:
-        heads: (H_kv, B, K, G, L, width).
+        parts: Gradients (H_kv, B, K, G_i, L, width) in G_1 heads, the next G_2 and so on, each
+            with the turn that was given to `to_heads` for it.
         where: The rows.
-        turn: As it was given to `to_heads`.
-        rows: (N, H_kv G width), written in place at `where`.
+        rows: (N, H_kv G width), G the sum of the G_i; written in place at `where`.
     """
-    kv_heads, width = heads.shape[0], heads.shape[-1]
+    kv_heads, width = parts[0][0].shape[0], parts[0][0].shape[-1]
     shape = (where.parts, where.pairs, where.longest, rows.shape[1])
-    if where.slots is None:
-        turn.backward(heads, _as_heads(rows[where.start : where.stop].view(shape), kv_heads, width))
-        return
-    rectangle = rows.new_empty(shape)
-    turn.backward(heads, _as_heads(rectangle, kv_heads, width))
-    where.collect(rectangle, rows)
+    full = where.slots is None
+    target = rows[where.start : where.stop].view(shape) if full else rows.new_empty(shape)
+    seen, start = _as_heads(target, kv_heads, width), 0
+    for heads, turn in parts:
+        stop = start + heads.shape[3]
+        turn.backward(heads, seen if len(parts) == 1 else seen[:, :, :, start:stop])
+        start = stop
+    if not full:
+        where.collect(target, rows)
 
 
 def prompt_rectangle(group: Group) -> Rectangle:

@@ -29,15 +29,16 @@ class Linear:
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """(N, out) from (N, in), added to `plus`."""
-        if plus is None:
-            return torch.nn.functional.linear(x, self.weight, self.bias)
-        found: Tensor = torch.addmm(plus, x, self.weight.t())
-        return found if self.bias is None else found.add_(self.bias)
+        turned = self.weight.t()
+        if plus is not None:
+            found = torch.addmm(plus, x, turned)
+            return found if self.bias is None else found.add_(self.bias)
+        return torch.mm(x, turned) if self.bias is None else torch.addmm(self.bias, x, turned)
 
     def backward(self, gradient: Tensor, plus: Tensor | None = None) -> Tensor:
         """Gradient in x, added to `plus`, which is overwritten."""
         if plus is None:
-            return gradient @ self.weight
+            return torch.mm(gradient, self.weight)
         return plus.addmm_(gradient, self.weight)
 
 

@@ -13,6 +13,7 @@ from promptlimits.models.huggingface.decoder.block import Block
 from promptlimits.models.huggingface.decoder.layout import Layout, lay_out
 from promptlimits.models.huggingface.decoder.linear import Linear
 from promptlimits.models.huggingface.decoder.pointwise import Norm
+from promptlimits.models.huggingface.decoder.rotary import table_angles
 from promptlimits.models.huggingface.decoder.stage import GroupTables, Kind, Stage, group_tables
 from promptlimits.models.huggingface.decoder.tape import Tape
 from promptlimits.models.protocol import Part, PromptKind
@@ -149,7 +150,8 @@ class Decoder:
             rotary, scaling, window = kind
             cosine = sine = None
             if rotary is not None:
-                cosine, sine = self.angles[rotary](layout.longest_sequence)
+                width = self.blocks[0].attention.width
+                cosine, sine = table_angles(*self.angles[rotary](layout.longest_sequence), width)
             found[kind] = tuple(
                 group_tables(
                     group,
@@ -262,14 +264,13 @@ class DecoderBatch:
         for block, stage in zip(self.decoder.blocks, self.stages, strict=True):
             heads, width = block.attention.kv_heads, block.attention.width
             stop = start + 2 * heads * width
-            # (rows, 2, H_kv, width), keys first.
-            own = rows[:, start:stop].unflatten(1, (2, heads, width))
+            keys, values = rows[:, start:stop].unflatten(1, (2, heads, width)).unbind(1)
+            own = torch.stack([keys[..., block.attention.order], values])
             prefix = []
             for group in self.layout.groups:
-                few = own[group.prompt_start : group.prompt_stop]
-                several = few.unflatten(0, (group.tokens.parts, group.prompt_tokens))
-                key, value = several.permute(2, 3, 0, 1, 4).contiguous()
-                prefix.append((key, value))
+                few = own[:, group.prompt_start : group.prompt_stop]
+                several = few.unflatten(1, (group.tokens.parts, group.prompt_tokens))
+                prefix.append(several.permute(3, 1, 0, 2, 4).contiguous())
             found.append(replace(stage, prefix=tuple(prefix)))
             start = stop
         return tuple(found)
@@ -277,12 +278,14 @@ class DecoderBatch:
     def _prefix_rows(self, gradients: Sequence[tuple[tuple[Tensor, Tensor], ...]]) -> Tensor:
         """Rows (sum of P_b, W) of the gradients in every block's keys and values."""
         blocks = []
-        for per_group in gradients:
+        for block, per_group in zip(self.decoder.blocks, gradients, strict=True):
+            stock = block.attention.order.argsort()
             groups = [
-                torch.stack(pair).permute(2, 3, 0, 1, 4).flatten(0, 1).flatten(1)
-                for pair in per_group
+                # (B, P, 2, H_kv, width) to rows.
+                torch.stack([key[..., stock], value]).permute(2, 3, 0, 1, 4).flatten(0, 1)
+                for key, value in per_group
             ]
-            blocks.append(torch.cat(groups))
+            blocks.append(torch.cat(groups).flatten(1))
         return torch.cat(blocks, dim=1)
 
 

@@ -35,8 +35,8 @@ class Norm:
         if self.bias is not None:
             return self._layer_forward(x, tape)
         wide = x if x.dtype.itemsize >= 4 else x.float()
-        mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1]
-        scale = mean_square.add_(self.epsilon).rsqrt_()
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale = length.square_().div_(x.shape[-1]).add_(self.epsilon).rsqrt_()
         unit = wide * scale
         tape.push(unit, scale)
         out: Tensor = (unit * self.weight).to(x.dtype)
@@ -48,11 +48,12 @@ class Norm:
             return self._layer_backward(gradient, tape, plus)
         unit, scale = tape.pop(2)
         weighted = gradient.to(unit.dtype) * self.weight
-        along = (weighted * unit).sum(dim=-1, keepdim=True).mul_(scale).div_(-unit.shape[-1])
+        along = (weighted * unit).sum(dim=-1, keepdim=True).mul_(scale)
+        share = -1 / unit.shape[-1]
         if plus is None or plus.dtype != weighted.dtype:
-            found = weighted.mul_(scale).addcmul_(unit, along).to(gradient.dtype)
+            found = weighted.mul_(scale).addcmul_(unit, along, value=share).to(gradient.dtype)
             return found if plus is None else found + plus
-        return torch.addcmul(plus, weighted, scale).addcmul_(unit, along)
+        return torch.addcmul(plus, weighted, scale).addcmul_(unit, along, value=share)
 
     def _layer_forward(self, x: Tensor, tape: Tape) -> Tensor:
         out, mean, scale = torch.native_layer_norm(

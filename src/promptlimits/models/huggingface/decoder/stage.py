@@ -27,19 +27,23 @@ class GroupTables:
     """Turns and masks of a group's rows in one kind of attention layer.
 
     Attributes:
-        token: Turn of the pairs' keys.
+        token: Turn of the pairs' keys and values, side by side; values are not turned.
+        token_key: Turn of their keys alone.
         token_query: Turn of their queries, with the factor on the scores.
         read_query: Turn of the read tokens' queries.
-        prompt: Turn of the prompt's keys.
+        prompt: Turn of the prompt's keys and values.
+        prompt_key: Turn of its keys alone.
         prompt_query: Turn of its queries.
         token_masks: Where all tokens ask.
         read_masks: Where read tokens ask.
     """
 
     token: Turn
+    token_key: Turn
     token_query: Turn
     read_query: Turn
     prompt: Turn
+    prompt_key: Turn
     prompt_query: Turn
     token_masks: Masks
     read_masks: Masks
@@ -50,12 +54,13 @@ class FixedHeads:
     """What of the first block no prompt changes.
 
     Attributes:
-        heads: For each group the pairs' queries, keys and values, as `attend` takes them.
+        heads: For each group the pairs' queries, and their keys with values, as `attend`
+            takes them.
         feed: (T, D) the pairs' feed-forward output where that reads the block's input, or
             None.
     """
 
-    heads: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    heads: tuple[tuple[Tensor, Tensor], ...]
     feed: Tensor | None
 
 
@@ -69,7 +74,7 @@ class Stage:
         prompt_rows: Rows of the prompts in front of the pairs' rows; 0 behind prefixes.
         fixed: At the first block, what no prompt changes.
         last: Whether only read rows are asked for.
-        prefix: Keys and values (H_kv, B, P, width) of each group's prefixes, or None.
+        prefix: Keys with values (H_kv, B, 2, P, width) of each group's prefixes, or None.
     """
 
     layout: Layout
@@ -77,7 +82,7 @@ class Stage:
     prompt_rows: int
     fixed: FixedHeads | None
     last: bool
-    prefix: tuple[tuple[Tensor, Tensor], ...] | None = None
+    prefix: tuple[Tensor, ...] | None = None
 
     @property
     def prompt_rows_asked(self) -> int:
@@ -124,7 +129,7 @@ def group_tables(
 
     Args:
         group: The group.
-        cosine: (positions, rotary / 2) for positions 0, 1, ...; None without a rotary
+        cosine: (positions, width / 2) for positions 0, 1, ...; None without a rotary
             embedding.
         sine: The same for the sines.
         scaling: Factor on the scores.
@@ -139,11 +144,20 @@ def group_tables(
     device = group.read_slots.device
     tokens = torch.arange(longest, device=device)
 
-    def turn(positions: Tensor) -> Turn:
+    def turn(positions: Tensor, scale: float = 1.0) -> Turn:
+        if cosine is None or sine is None:
+            return Turn(scale=scale)
+        return Turn.of(cosine[positions], sine[positions], scale=scale, dtype=dtype)
+
+    def with_values(positions: Tensor) -> Turn:
+        """(2, positions, width / 2): keys turned, values not."""
         if cosine is None or sine is None:
             return Turn()
-        # As stock code does, and before any factor: a product in float32 would round twice.
-        return Turn(cosine=cosine[positions].to(dtype), sine=sine[positions].to(dtype))
+        real, imaginary = cosine[positions], sine[positions]
+        both = torch.stack([real, torch.ones_like(real)])
+        return Turn.of(
+            both, torch.stack([imaginary, torch.zeros_like(real)]), scale=1.0, dtype=dtype
+        )
 
     def masks(slots: Tensor) -> Masks:
         """Of queries at `slots` (n, asked) within their pairs."""
@@ -157,13 +171,15 @@ def group_tables(
             within=_added(within, dtype),
         )
 
-    prompt_turn = turn(torch.arange(split, device=device))
+    behind, front = split + tokens, torch.arange(split, device=device)
     return GroupTables(
-        token=turn(split + tokens),
-        token_query=turn(split + tokens).scaled(scaling),
-        read_query=turn(split + places).scaled(scaling),
-        prompt=prompt_turn,
-        prompt_query=prompt_turn.scaled(scaling),
+        token=with_values(behind),
+        token_key=turn(behind),
+        token_query=turn(behind, scaling),
+        read_query=turn(split + places, scaling),
+        prompt=with_values(front),
+        prompt_key=turn(front),
+        prompt_query=turn(front, scaling),
         token_masks=masks(tokens[None]),
         read_masks=masks(places.flatten(0, 2)),
     )

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from promptlimits.capacity import ordering
-from promptlimits.capacity.attempt import Attempt, Workplace, attempt
+from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
 from promptlimits.capacity.baselines import in_context, no_prompt
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.fit import fit_all
@@ -28,6 +28,7 @@ from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.evaluate import Evaluation, evaluate
 from promptlimits.tuning.outcome import Outcome
+from promptlimits.tuning.progress import StepReport
 
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=40, patience=40)
 CONFIG = SearchConfig(training=TRAINING, first_size=2, starts=2)
@@ -80,11 +81,12 @@ def run(place: Workplace, task: EncodedTask, stop: Callable[[], Outcome | None])
     return search(place, task.pairs, CONFIG, warm=None, should_stop=stop)
 
 
+def facts_of(one: Attempt) -> tuple[object, ...]:
+    return one.pairs, one.outcome, one.held, one.steps, one.seed, one.prompt.numpy().tobytes()
+
+
 def facts(result: SearchResult) -> list[tuple[object, ...]]:
-    return [
-        (one.pairs, one.outcome, one.held, one.steps, one.seed, one.prompt.numpy().tobytes())
-        for one in result.attempts
-    ]
+    return [facts_of(one) for one in result.attempts]
 
 
 def test_every_attempt_holds_what_it_says(
@@ -198,6 +200,72 @@ def test_fit_stops_at_the_first_start_that_solves(
     assert list(attempts) == told
     assert attempts[-1].outcome is Outcome.SOLVED
     assert all(one.outcome is not Outcome.SOLVED for one in attempts[:-1])
+
+
+def starts(count: int) -> list[TrainingConfig]:
+    return [replace(TRAINING, max_steps=60, patience=60, seed=seed) for seed in range(count)]
+
+
+def test_a_race_ends_with_its_first_solved_start_and_the_others_can_go_on(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    place = open_place()
+    done = race(place, task.pairs[:2], starts(3), warm=None, should_stop=never)
+    assert [one.outcome for one in done] == [Outcome.OVERTAKEN] * 2 + [Outcome.SOLVED]
+    assert all(one.steps == done[-1].steps for one in done)
+    # The store says nothing final of the overtaken, and asking again trains nothing.
+    assert sorted(run.finished for run in place.store.runs()) == [False, False, True]
+    again = race(
+        open_place(),
+        task.pairs[:2],
+        starts(3),
+        warm=None,
+        should_stop=lambda: pytest.fail("a race that was won went on"),
+    )
+    assert [(one.seed, one.steps, one.held) for one in again] == [
+        (one.seed, one.steps, one.held) for one in done
+    ]
+    # Asked for alone, a start that was overtaken goes on from its last step.
+    loser = done[0]
+    config = starts(3)[loser.seed]
+    place = open_place()
+    alone = attempt(place, task.pairs[:2], config, warm=None, should_stop=never)
+    assert alone.outcome.final
+    assert alone.steps > loser.steps
+    assert len(place.store.runs()) == 3
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_race_killed_in_the_midst_of_steps_has_the_same_winner(
+    every: int, open_place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
+) -> None:
+    whole = race(open_place(), task.pairs[:2], starts(3), warm=None, should_stop=never)
+    (tmp_path / "store.sqlite").rename(tmp_path / "whole.sqlite")
+
+    class Killed(Exception):
+        """Stands for a kill after some starts have stored a step and others have not."""
+
+    for _ in range(1000):
+        left = iter(range(every))
+
+        def kill(_: StepReport, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise Killed
+
+        try:
+            place = replace(open_place(), on_step=kill)
+            done = race(place, task.pairs[:2], starts(3), warm=None, should_stop=never)
+        except Killed:
+            continue
+        break
+    assert facts_of(done[-1]) == facts_of(whole[-1])
+
+
+def test_a_race_without_time_says_so(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    done = race(open_place(), task.pairs[:2], starts(2), warm=None, should_stop=after(2))
+    assert [(one.outcome, one.steps) for one in done] == [(Outcome.OUT_OF_TIME, 2)] * 2
 
 
 def test_a_pair_longer_than_the_context_is_refused_before_training(

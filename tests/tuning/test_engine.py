@@ -11,6 +11,7 @@ from tests.tuning.problems import HOPELESS, PAIRS, problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.huggingface.whole_model import IdentityHead
 from promptlimits.tuning import engine as module
 from promptlimits.tuning.batch import Batch
 from promptlimits.tuning.config import Objective
@@ -243,7 +244,7 @@ class _Parts:
     """A model with a body of three kernels, whatever it is given."""
 
     def __init__(self, model: HuggingFaceCausalLM) -> None:
-        self.head = model.head
+        self.head = IdentityHead(vocabulary=model.card.vocabulary)
         self._weight = torch.ones(model.card.dim, model.card.vocabulary, dtype=torch.float64)
         self.step_bytes = model.step_bytes
 

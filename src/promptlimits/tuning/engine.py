@@ -109,6 +109,7 @@ class _Running:
         self._won: set[ProblemKey] = set()
         # Most memory kept in a step so far, by problem.
         self._activation: dict[ProblemKey, int] = {}
+        self._bytes: dict[ProblemKey, int] = {}
         # Both are None while the composition has changed and no step was done since.
         self._batch: Batch | None = None
         self._state: PackedState | None = None
@@ -156,9 +157,14 @@ class _Running:
             return False
         if slots is not None:
             return len(self.problems) < slots
-        members = (*self.problems, problem)
-        taken = sum(bytes_of(self._model, one, one.pairs) for one in members)
+        taken = sum(self._bytes_of(one) for one in (*self.problems, problem))
         return taken <= self._budget.part_bytes
+
+    def _bytes_of(self, problem: Problem) -> int:
+        """What a pass of a problem takes; asked of the model once, not before each step."""
+        if problem.key not in self._bytes:
+            self._bytes[problem.key] = bytes_of(self._model, problem, problem.pairs)
+        return self._bytes[problem.key]
 
     def _take_out(self, outcomes: Sequence[Outcome | None]) -> list[Fit]:
         """End the problems that have an outcome; the others stay."""

@@ -203,6 +203,8 @@ class ActivationMeter:
 
     def _note(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
+        known = self._seen.get(storage.data_ptr())
+        # An address is used again once what stood there is gone.
+        if known is None or known[0].expired():
             self._seen[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
         return tensor

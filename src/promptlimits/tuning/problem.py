@@ -19,7 +19,7 @@ class Problem:
     """A prompt to be trained, independent of every other one.
 
     Attributes:
-        key: By which the caller knows it again.
+        key: By which the caller knows it again; no two problems of one call share it.
         pairs: The K pairs that the prompt must answer.
         config: Its settings; each problem has its own.
         state: Where it starts: `TrainingState.start`, or the state of an earlier run, which

@@ -193,6 +193,10 @@ class RegressionSystem:
     @torch.no_grad()
     def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
         """(b, K R): read(tau([P, X^i])) - y^i, pair after pair."""
+        return self.residuals_with_graph(unknowns, index)
+
+    def residuals_with_graph(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        """The same, differentiable in the unknowns."""
         parts = zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True)
         read = [self._read(self._network, self._copies(part), at) for part, at in parts]
         return (torch.cat(read) - self._targets[index]).flatten(1)

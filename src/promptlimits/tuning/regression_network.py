@@ -89,8 +89,8 @@ def _attention(layer: _Layer, asking: Tensor, seen: Tensor, bias: Tensor | None)
         return torch.zeros_like(asking)
 
     def by_head(tokens: Tensor, weight: Tensor) -> Tensor:
-        stacked: Tensor = linear(tokens, weight)
-        return stacked.unflatten(-1, (layer.heads, -1)).transpose(-2, -3)
+        heads: Tensor = linear(tokens, weight).unflatten(-1, (layer.heads, -1))
+        return heads.transpose(-2, -3)
 
     logits = by_head(asking, layer.query) @ by_head(seen, layer.key).mT
     shares = torch.softmax(logits if bias is None else logits + bias, dim=-1)

@@ -8,7 +8,8 @@ problem and all query heads of a key head, so a prompt key is never copied. Shap
     query           (H_kv, B, K, G, L_q, width)   prompt query          (H_kv, B, G, P, width)
     key with value  (H_kv, B, K, 2, L, width)     prompt's with value   (H_kv, B, 2, P, width)
 
-Queries come scaled. Weights of the forward pass are kept, scores are not.
+Queries come scaled. Short pairs keep their weights (`scores`), long ones not even these
+(`streamed`).
 """
 
 from __future__ import annotations
@@ -18,22 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from promptlimits.models.huggingface.decoder.scores import Masks, score, score_back, softmax_of
+from promptlimits.models.huggingface.decoder.streamed import is_streamed, stream, stream_back
 from promptlimits.models.huggingface.decoder.tape import Tape
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Masks:
-    """What a group's queries do not see, as numbers added to scores: 0 or -inf.
-
-    Attributes:
-        own: (1 or B K, L_q, L) within a pair.
-        prompt: (B K or 1, L_q, P) pair to prompt, None where all is seen.
-        within: (P, P) prompt to prompt.
-    """
-
-    own: Tensor
-    prompt: Tensor | None
-    within: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,38 +61,30 @@ class HeadGradients:
 
 def attend(heads: Heads, masks: Masks, tape: Tape) -> tuple[Tensor, Tensor | None]:
     """Outputs of the pairs' rows and of the prompt's rows, in the shapes of their queries."""
-    query, shape = heads.query, heads.query.shape
-    kv_heads, problems, every_pair, width = _counts(query)
-    per_problem, per_pair = query.view(problems, -1, width), query.view(every_pair, -1, width)
-    key, value = _keys_and_values(heads.own, every_pair)
-    prompt_key, prompt_value = _keys_and_values(heads.prompt, problems)
-    prompt_tokens, longest = prompt_key.shape[1], key.shape[1]
-    to_prompt = torch.bmm(per_problem, prompt_key.transpose(1, 2))
-    if masks.prompt is not None:
-        to_prompt.view(kv_heads, -1, *shape[3:5], prompt_tokens).add_(masks.prompt[:, None])
-    to_own = torch.bmm(per_pair, key.transpose(1, 2))
-    to_own.view(kv_heads, -1, *shape[3:5], longest).add_(masks.own[:, None])
-    rows = query.numel() // width
-    scores = torch.cat([to_prompt.view(rows, prompt_tokens), to_own.view(rows, longest)], dim=1)
-    weights = _softmax(scores).to(query.dtype)
-    on_prompt, on_own = _parts(weights, problems, every_pair, prompt_tokens)
-    out = torch.bmm(on_prompt, prompt_value)
-    out.view(per_pair.shape).baddbmm_(on_own, value)
-    tape.push(query, heads.own, heads.prompt, weights)
+    query = heads.query
+    _, problems, every_pair, width = _counts(query)
+    own, prompt = _keys_and_values(heads.own, every_pair), _keys_and_values(heads.prompt, problems)
+    tape.push(query, heads.own, heads.prompt)
+    rows = query.view(every_pair, -1, width)
+    if is_streamed(query, heads.own.shape[4], masks.prompt):
+        out = stream(rows, prompt, own, _mask_of_rows(masks.own, query), tape)
+    else:
+        out = score(rows, prompt, own, masks, query.shape, tape)
     prompt_out = None
     if heads.prompt_query is not None:
-        prompt_out = _attend_within(heads.prompt_query, prompt_key, prompt_value, masks, tape)
-    return out.view(shape), prompt_out
+        prompt_out = _attend_within(heads.prompt_query, *prompt, masks, tape)
+    return out.view(query.shape), prompt_out
 
 
 def attend_back(
-    gradient: Tensor, prompt_gradient: Tensor | None, tape: Tape, *, fixed: bool
+    gradient: Tensor, prompt_gradient: Tensor | None, masks: Masks, tape: Tape, *, fixed: bool
 ) -> HeadGradients:
     """Gradients in queries, keys and values.
 
     Args:
         gradient: In the pairs' outputs.
         prompt_gradient: In the prompt's outputs, None where there were none.
+        masks: As `attend` was given them.
         tape: As `attend` left it.
         fixed: Whether no prompt changes the pairs' queries, keys and values.
 
@@ -112,41 +92,44 @@ def attend_back(
         The gradients.
     """
     within = None if prompt_gradient is None else tape.pop(2)
-    query, own, prompt, weights = tape.pop(4)
-    kv_heads, problems, every_pair, width = _counts(query)
-    per_problem, per_pair = query.view(problems, -1, width), query.view(every_pair, -1, width)
-    key, value = _keys_and_values(own, every_pair)
-    prompt_key, prompt_value = _keys_and_values(prompt, problems)
-    prompt_tokens, rows = prompt_key.shape[1], len(weights)
-    back, pair_back = gradient.view(problems, -1, width), gradient.view(every_pair, -1, width)
-    on_prompt, on_own = _parts(weights, problems, every_pair, prompt_tokens)
-    d_prompt_value = torch.bmm(on_prompt.transpose(1, 2), back)
-    d_on_prompt = torch.bmm(back, prompt_value.transpose(1, 2))
-    d_on_own = torch.bmm(pair_back, value.transpose(1, 2))
-    d_weights = torch.cat([d_on_prompt.view(rows, prompt_tokens), d_on_own.view(rows, -1)], dim=1)
-    d_scores = torch._softmax_backward_data(d_weights, weights, 1, weights.dtype)
-    to_prompt, to_own = _parts(d_scores, problems, every_pair, prompt_tokens)
-    d_prompt_key = torch.bmm(to_prompt.transpose(1, 2), per_problem)
-    d_own = None
-    if not fixed:
-        d_query = torch.bmm(to_prompt, prompt_key)
-        d_query.view(per_pair.shape).baddbmm_(to_own, key)
-        d_key = torch.bmm(to_own.transpose(1, 2), per_pair)
-        d_value = torch.bmm(on_own.transpose(1, 2), pair_back)
-        each = (*own.shape[:3], 1, *own.shape[4:])
-        d_own = (d_query.view(query.shape), d_key.view(each), d_value.view(each))
+    # What the pairs' attention kept lies above the heads: two tensors when streamed, else one.
+    streamed = is_streamed(gradient, masks.own.shape[-1], masks.prompt)
+    kept = Tape(tape.pop(2 if streamed else 1))
+    query, both, prompt_both = tape.pop(3)
+    _, problems, every_pair, width = _counts(query)
+    own, prompt = _keys_and_values(both, every_pair), _keys_and_values(prompt_both, problems)
+    rows, back = query.view(every_pair, -1, width), gradient.view(every_pair, -1, width)
+    d_query: Tensor | None
+    d_pair: tuple[Tensor, Tensor] | None
+    if streamed:
+        mask = _mask_of_rows(masks.own, query)
+        d_query, d_prompt, d_pair = stream_back(back, rows, prompt, own, mask, kept)
+    else:
+        d_query, d_prompt, d_pair = score_back(back, rows, prompt, own, kept, fixed=fixed)
+    d_prompt_key, d_prompt_value = d_prompt
     d_prompt_query = None
     if within is not None and prompt_gradient is not None:
         d_prompt_query = _within_back(
-            prompt_gradient, within, prompt_key, prompt_value, d_prompt_key, d_prompt_value
+            prompt_gradient, within, *prompt, d_prompt_key, d_prompt_value
         )
-    each_prompt = (kv_heads, -1, prompt_tokens, width)
+    each = (*both.shape[:3], 1, *both.shape[4:])
+    each_prompt = (*prompt_both.shape[:2], *prompt_both.shape[3:])
+    d_own = None
+    if not fixed and d_query is not None and d_pair is not None:
+        d_own = (d_query.view(query.shape), d_pair[0].view(each), d_pair[1].view(each))
     return HeadGradients(
         own=d_own,
-        prompt_key=d_prompt_key.view(each_prompt) if prompt_tokens else d_prompt_key,
-        prompt_value=d_prompt_value.view(each_prompt) if prompt_tokens else d_prompt_value,
+        prompt_key=d_prompt_key.view(each_prompt),
+        prompt_value=d_prompt_value.view(each_prompt),
         prompt_query=d_prompt_query,
     )
+
+
+def _mask_of_rows(mask: Tensor, query: Tensor) -> Tensor:
+    """(pairs or 1, G L_q, L) from (pairs of one key head or 1, L_q, L)."""
+    kv_heads, group = query.shape[0], query.shape[3]
+    rows = mask.repeat(1, group, 1)
+    return rows if len(rows) == 1 else rows.repeat(kv_heads, 1, 1)
 
 
 def _counts(query: Tensor) -> tuple[int, int, int, int]:
@@ -166,7 +149,7 @@ def _attend_within(query: Tensor, key: Tensor, value: Tensor, masks: Masks, tape
     rows = query.flatten(0, 1).flatten(1, 2)
     scores = torch.bmm(rows, key.transpose(1, 2))
     scores.view(len(rows), -1, *masks.within.shape).add_(masks.within)
-    weights = _softmax(scores).to(query.dtype)
+    weights = softmax_of(scores).to(query.dtype)
     tape.push(query, weights)
     return torch.bmm(weights, value).view(query.shape)
 
@@ -187,15 +170,3 @@ def _within_back(
     d_scores = torch._softmax_backward_data(d_weights, weights, 2, weights.dtype)
     d_key.baddbmm_(d_scores.transpose(1, 2), rows)
     return torch.bmm(d_scores, prompt_key).view(query.shape)
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Over the last axis, in float32 at least."""
-    return torch.softmax(scores, dim=-1, dtype=None if scores.itemsize >= 4 else torch.float32)
-
-
-def _parts(weights: Tensor, problems: int, pairs: int, prompt_tokens: int) -> tuple[Tensor, Tensor]:
-    """Weights (rows, P + L) on the prompt, per problem, and on the own pair, per pair."""
-    on_prompt = weights[:, :prompt_tokens].unflatten(0, (problems, len(weights) // problems))
-    on_own = weights[:, prompt_tokens:].contiguous()
-    return on_prompt, on_own.view(pairs, -1, on_own.shape[1])

@@ -108,7 +108,8 @@ class AttentionLayer:
             prompt_out = None
             if front and group.prompt_tokens:
                 prompt_out = self._heads(gradient, prompt_rectangle(group), _PLAIN)[:, :, 0]
-            found = attend_back(out, prompt_out, tape, fixed=stage.fixed is not None)
+            masks = tables.read_masks if stage.last else tables.token_masks
+            found = attend_back(out, prompt_out, masks, tape, fixed=stage.fixed is not None)
             self._scatter(found, group, tables, stage, d_query, d_key_value)
             prompts.append((found.prompt_key, found.prompt_value))
         self._norms_back(d_query, d_key_value, tape)

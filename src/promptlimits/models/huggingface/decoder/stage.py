@@ -14,9 +14,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from promptlimits.models.huggingface.decoder.attention import Masks
 from promptlimits.models.huggingface.decoder.layout import Group, Layout
 from promptlimits.models.huggingface.decoder.rotary import Turn
+from promptlimits.models.huggingface.decoder.scores import Masks
 
 Kind: TypeAlias = tuple[str | None, float, int | None]
 """Rotary embedding, factor on the scores and window: what decides turns and masks."""

@@ -1,0 +1,116 @@
+"""Attention over short pairs: scores on the prompt and on the own pair side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptlimits.models.huggingface.decoder.tape import Tape
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Masks:
+    """What a group's queries do not see, as numbers added to scores: 0 or -inf.
+
+    Attributes:
+        own: (1 or B K, L_q, L) within a pair.
+        prompt: (B K or 1, L_q, P) pair to prompt, None where all is seen.
+        within: (P, P) prompt to prompt.
+    """
+
+    own: Tensor
+    prompt: Tensor | None
+    within: Tensor
+
+
+def score(
+    query: Tensor,
+    prompt: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    masks: Masks,
+    shape: torch.Size,
+    tape: Tape,
+) -> Tensor:
+    """Outputs (pairs, rows, width) of all queries.
+
+    Args:
+        query: (pairs, rows, width), pairs of all problems and key heads, rows of a group.
+        prompt: Keys and values (problems, P, width).
+        own: Keys and values (pairs, L, width).
+        masks: What is not seen.
+        shape: (H_kv, B, K, G, L_q, width) of the queries.
+        tape: The weights are put here.
+
+    Returns:
+        The outputs.
+    """
+    (prompt_key, prompt_value), (key, value) = prompt, own
+    problems, prompt_tokens, width = prompt_key.shape
+    longest, count = key.shape[1], query.numel() // width
+    to_prompt = torch.bmm(query.view(problems, -1, width), prompt_key.transpose(1, 2))
+    if masks.prompt is not None:
+        to_prompt.view(shape[0], -1, *shape[3:5], prompt_tokens).add_(masks.prompt[:, None])
+    to_own = torch.bmm(query, key.transpose(1, 2))
+    to_own.view(shape[0], -1, *shape[3:5], longest).add_(masks.own[:, None])
+    scores = torch.cat([to_prompt.view(count, prompt_tokens), to_own.view(count, longest)], dim=1)
+    weights = softmax_of(scores).to(query.dtype)
+    on_prompt, on_own = _parts(weights, problems, len(query), prompt_tokens)
+    out = torch.bmm(on_prompt, prompt_value).view(query.shape)
+    tape.push(weights)
+    return out.baddbmm_(on_own, value)
+
+
+def score_back(
+    gradient: Tensor,
+    query: Tensor,
+    prompt: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    tape: Tape,
+    *,
+    fixed: bool,
+) -> tuple[Tensor | None, tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
+    """Gradients in the queries, the prompt's keys and values, and the pairs' own.
+
+    Args:
+        gradient: (pairs, rows, width) in the outputs.
+        query: As in `score`.
+        prompt: As there.
+        own: As there.
+        tape: As `score` left it.
+        fixed: Whether only those in the prompt's keys and values are wanted.
+
+    Returns:
+        The gradients, in the shapes of what they are gradients in.
+    """
+    (prompt_key, prompt_value), (key, value) = prompt, own
+    problems, prompt_tokens, width = prompt_key.shape
+    (weights,) = tape.pop(1)
+    pairs, count = len(query), len(weights)
+    by_problem, back = query.view(problems, -1, width), gradient.view(problems, -1, width)
+    on_prompt, on_own = _parts(weights, problems, pairs, prompt_tokens)
+    d_prompt_value = torch.bmm(on_prompt.transpose(1, 2), back)
+    d_on_prompt = torch.bmm(back, prompt_value.transpose(1, 2)).view(count, prompt_tokens)
+    d_on_own = torch.bmm(gradient, value.transpose(1, 2)).view(count, -1)
+    d_weights = torch.cat([d_on_prompt, d_on_own], dim=1)
+    d_scores = torch._softmax_backward_data(d_weights, weights, 1, weights.dtype)
+    to_prompt, to_own = _parts(d_scores, problems, pairs, prompt_tokens)
+    d_prompt = torch.bmm(to_prompt.transpose(1, 2), by_problem), d_prompt_value
+    if fixed:
+        return None, d_prompt, None
+    d_query = torch.bmm(to_prompt, prompt_key).view(query.shape).baddbmm_(to_own, key)
+    d_key = torch.bmm(to_own.transpose(1, 2), query)
+    return d_query, d_prompt, (d_key, torch.bmm(on_own.transpose(1, 2), gradient))
+
+
+def softmax_of(scores: Tensor) -> Tensor:
+    """Over the last axis, in float32 at least."""
+    return torch.softmax(scores, dim=-1, dtype=None if scores.itemsize >= 4 else torch.float32)
+
+
+def _parts(weights: Tensor, problems: int, pairs: int, prompt_tokens: int) -> tuple[Tensor, Tensor]:
+    """Weights (rows, P + L) on the prompt, per problem, and on the own pair, per pair."""
+    on_prompt = weights[:, :prompt_tokens].unflatten(0, (problems, len(weights) // problems))
+    on_own = weights[:, prompt_tokens:].contiguous()
+    return on_prompt, on_own.view(pairs, -1, on_own.shape[1])

@@ -1,1 +1,1 @@
-"""Training soft prompts on a frozen model."""
+"""Training prompts on a frozen model, many at once."""

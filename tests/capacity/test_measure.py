@@ -36,6 +36,7 @@ from promptlimits.checking.counting import check_counting
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
+from promptlimits.models.protocol import PromptKind
 from promptlimits.report.record import parse_record
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
@@ -280,7 +281,13 @@ def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) 
         number=number_format("float32"), dim=3, prompt_tokens=2, answer_set_size=size
     )
     ceiling = TaskCeiling(
-        counting=counting, answer_set_size=size, answers_random=True, pool=1, certificate_name=""
+        counting=counting,
+        answer_set_size=size,
+        answers_random=True,
+        pool=1,
+        kind=PromptKind.SOFT,
+        stored_bits=192,
+        certificate_name="",
     )
     low, most = Fraction(floor_bits(ceiling, pairs)), counting.pairs or 0
     high = Fraction(ceiling.answer_bits)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.witness_format import prompt_sha256
-from promptlimits.models.protocol import EncodedPair, FrozenModel, pack
+from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind, pack
 from promptlimits.store.records import RunRecord
 from promptlimits.store.sqlite import Store
 from promptlimits.tuning.config import TrainingConfig
@@ -72,6 +72,7 @@ class Workplace:
         task_hash: Hash of the task that the pairs come from.
         provenance: Versions to record with each run.
         on_step: Shown each step; the pairs' number comes with the report.
+        kind: What the prompts are.
     """
 
     model: FrozenModel
@@ -79,6 +80,7 @@ class Workplace:
     task_hash: str
     provenance: JsonObject
     on_step: Callable[[StepReport], None] = lambda _report: None
+    kind: PromptKind = PromptKind.SOFT
 
 
 def attempt(
@@ -191,6 +193,7 @@ def _train(
             config=config,
             state=_state(place, run_id, config, warm, len(pairs)),
             race="starts",
+            kind=place.kind,
         )
         for run_id, config in runs
     ]
@@ -214,7 +217,11 @@ def _state(
         return TrainingState.from_bytes(stored, device=place.model.device)
     generator = torch.Generator().manual_seed(config.seed)
     prompt = from_vocabulary(
-        place.model, count=1, prompt_tokens=config.prompt_tokens, generator=generator
+        place.model,
+        count=1,
+        prompt_tokens=config.prompt_tokens,
+        generator=generator,
+        kind=place.kind,
     )[0]
     if warm is not None:
         prompt = lengthened(warm, start=prompt)
@@ -235,6 +242,8 @@ def _spec(
         "members": hashlib.sha256(members).hexdigest(),
         "training": config.to_json(),
         "warm": None if warm is None else prompt_sha256(warm),
+        # Soft prompts are named as they were before there were prefixes.
+        **({} if place.kind is PromptKind.SOFT else {"prompt_kind": place.kind.value}),
     }
 
 

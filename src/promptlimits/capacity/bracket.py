@@ -71,12 +71,15 @@ class Bracket:
         verified = floor.verification
         attempts: list[JsonValue] = [one.to_json() for one in self.search.attempts]
         return {
+            "kind": self.ceiling.kind.value,
             "prompt_tokens": length,
+            "stored_bits": self.ceiling.stored_bits,
             "floor": {
                 "status": "found",
                 "pairs": pairs,
                 "bits": bits,
                 "bits_per_prompt_token": bits / length,
+                "bits_per_stored_bit": bits / self.ceiling.stored_bits,
                 "witness": floor.witness if pairs else None,
                 "prompt_sha256": None if verified is None else verified.prompt_sha256,
                 "confirmed_by": "" if verified is None else verified.confirmed_by,

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.bound import LogBound
-from promptlimits.models.protocol import ModelCard
+from promptlimits.models.protocol import ModelCard, PromptKind
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.theory.number_formats import number_format
 from promptlimits.theory.token_capacity import CountingCeiling, counting_ceiling
 
 STORED_DTYPE = "float32"
 """What the numbers of a witness are stored as."""
+
+STORED_BITS = 32
+"""Bits that such a number takes on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class TaskCeiling:
         answer_set_size: M, how many answers each one is drawn from.
         answers_random: Whether the task's answers were drawn from that set at random.
         pool: Pairs in the list, among which a prompt may choose.
+        kind: What the prompts are.
+        stored_bits: Bits that the numbers of such a prompt take on disk.
         certificate_name: File in the output folder that holds its certificate.
     """
 
@@ -34,6 +39,8 @@ class TaskCeiling:
     answer_set_size: int
     answers_random: bool
     pool: int
+    kind: PromptKind
+    stored_bits: int
     certificate_name: str
 
     @property
@@ -87,21 +94,34 @@ class TaskCeiling:
         }
 
 
-def task_ceiling(card: ModelCard, task: EncodedTask, *, prompt_tokens: int) -> TaskCeiling:
+def task_ceiling(
+    card: ModelCard,
+    task: EncodedTask,
+    *,
+    prompt_tokens: int,
+    kind: PromptKind = PromptKind.SOFT,
+    width: int | None = None,
+) -> TaskCeiling:
     """Apply the counting theorem.
+
+    It counts the numbers of a prompt, wherever in the model they go: a prefix is a prompt of
+    wider tokens.
 
     Args:
         card: The model.
         task: The pairs; their answer set is what random answers would be drawn from.
         prompt_tokens: P.
+        kind: What the prompts are.
+        width: W, numbers in a row of such a prompt; D if None.
 
     Returns:
         The ceiling. A floor counts whichever pairs of the list a prompt holds, so the theorem
         is applied with every choice among them counted.
     """
+    numbers = card.dim if width is None else width
     counting = counting_ceiling(
         number=number_format(stored=STORED_DTYPE, computed=card.compute_dtype),
-        dim=card.dim,
+        dim=numbers,
         prompt_tokens=prompt_tokens,
         answer_set_size=task.answer_set_size,
         answer_set=task.answer_set_text,
@@ -113,8 +133,16 @@ def task_ceiling(card: ModelCard, task: EncodedTask, *, prompt_tokens: int) -> T
         answer_set_size=task.answer_set_size,
         answers_random=task.answers_random,
         pool=len(task.pairs),
-        certificate_name=f"ceiling-{prompt_tokens}-tokens.json",
+        kind=kind,
+        stored_bits=STORED_BITS * numbers * prompt_tokens,
+        certificate_name=f"ceiling-{sized(kind, prompt_tokens)}.json",
     )
+
+
+def sized(kind: PromptKind, prompt_tokens: int) -> str:
+    """What files about a prompt of one kind and length have in their names."""
+    of_kind = "" if kind is PromptKind.SOFT else f"{kind.value}-"
+    return f"{of_kind}{prompt_tokens}-tokens"
 
 
 def floor_bits(ceiling: TaskCeiling, pairs: int) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt
 from promptlimits.capacity.witness_format import prompt_sha256
-from promptlimits.models.protocol import FrozenModel
+from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tuning.evaluate import evaluate
@@ -31,7 +31,7 @@ class Choice:
     """A prompt and the pairs of the whole list that it answers.
 
     Attributes:
-        prompt: (P, D), on the CPU.
+        prompt: (P, W), on the CPU.
         held: Indices, into the task, of the pairs it answers with the required lead.
     """
 
@@ -48,6 +48,7 @@ def choose(
     work: JsonObject,
     relative_lead: float,
     unprompted: Collection[int] = (),
+    kind: PromptKind = PromptKind.SOFT,
 ) -> Choice | None:
     """Choose the prompt that gets credit for most pairs of the list.
 
@@ -59,6 +60,7 @@ def choose(
         work: What names the work, whatever its budget: its best choice so far is a candidate.
         relative_lead: Lead by which a token must win, so that rounding cannot turn it.
         unprompted: Indices of pairs that no prompt gets credit for.
+        kind: What the prompts are.
 
     Returns:
         The choice, or None if nothing was held.
@@ -69,7 +71,7 @@ def choose(
     if before is not None:
         prompts.append(_from_hex(str(before["prompt"])))
     choices = [
-        Choice(prompt=prompt, held=_held(model, task, prompt, store, relative_lead))
+        Choice(prompt=prompt, held=_held(model, task, prompt, store, relative_lead, kind))
         for prompt in prompts
     ]
     best = max(choices, key=lambda one: len(set(one.held) - set(unprompted)), default=None)
@@ -82,7 +84,12 @@ def choose(
 
 
 def _held(
-    model: FrozenModel, task: EncodedTask, prompt: Tensor, store: Store, relative_lead: float
+    model: FrozenModel,
+    task: EncodedTask,
+    prompt: Tensor,
+    store: Store,
+    relative_lead: float,
+    kind: PromptKind,
 ) -> tuple[int, ...]:
     """The pairs of the list that a prompt answers, from the store if it was asked before."""
     key: JsonObject = {
@@ -95,7 +102,7 @@ def _held(
     known = store.get("evaluation", key)
     if known is None:
         on_device = prompt.to(model.device)
-        found = evaluate(model, on_device, task.pairs, relative_lead=relative_lead)
+        found = evaluate(model, on_device, task.pairs, relative_lead=relative_lead, kind=kind)
         known = {"held": list(found.held)}
         store.put("evaluation", key, known)
     held = known["held"]

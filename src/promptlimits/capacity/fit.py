@@ -8,9 +8,11 @@ from pathlib import Path
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt, Workplace, race
+from promptlimits.capacity.ceiling import sized
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
+from promptlimits.models.protocol import PromptKind
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
 
@@ -74,28 +76,37 @@ def save_fit(
     Returns:
         What was confirmed, and the record of it.
     """
-    length = attempts[-1].prompt.shape[0]
+    length, kind = attempts[-1].prompt.shape[0], place.kind
+    of_kind: JsonObject = {} if kind is PromptKind.SOFT else {"kind": kind.value}
     choice = choose(
         place.model,
         task,
         attempts,
         store=place.store,
-        work={"fit": task.hash, "model": place.model.card.model_hash, "prompt_tokens": length},
+        work={
+            "fit": task.hash,
+            "model": place.model.card.model_hash,
+            "prompt_tokens": length,
+            **of_kind,
+        },
         relative_lead=relative_lead,
+        kind=kind,
     )
     floor = find_floor(
         place.model,
         task,
         choice,
         folder=folder,
-        name=f"fit-{length}-tokens",
+        name=f"fit-{sized(kind, length)}",
         store=place.store,
         extra=extra,
+        kind=kind,
     )
     held, last = floor.held, attempts[-1]
     return floor, {
         "schema": 1,
         "kind": "fit",
+        "prompt_kind": kind.value,
         "pairs": len(held),
         "of": len(task.pairs),
         "outcome": last.outcome.value,

@@ -20,7 +20,8 @@ from promptlimits.capacity.witness_format import (
     save_witness,
 )
 from promptlimits.errors import UserError
-from promptlimits.models.protocol import FrozenModel
+from promptlimits.models.prefix_shape import reader_of_prefixes
+from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 
@@ -57,6 +58,7 @@ def find_floor(
     name: str,
     store: Store,
     extra: JsonObject,
+    kind: PromptKind = PromptKind.SOFT,
 ) -> Floor:
     """Save a prompt with every pair of the task that it answers, and have that confirmed.
 
@@ -68,6 +70,7 @@ def find_floor(
         name: Name of the witness folder in it.
         store: Its store, which keeps every verification.
         extra: Facts for witness.json, such as the seed.
+        kind: What the prompt is.
 
     Returns:
         The floor: what a fresh process with stock tools confirmed, and nothing else.
@@ -91,6 +94,9 @@ def find_floor(
             task_name=task.name,
             task_hash=task.hash,
             pairs=claimed,
+            prefix_shape=(
+                reader_of_prefixes(model).prefix_shape if kind is PromptKind.PREFIX else None
+            ),
             posed_as="ids" if task.answers_random else "text",
             extra=extra,
         )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from promptlimits.capacity.atomic_folder import replace_file
 from promptlimits.capacity.attempt import Workplace
 from promptlimits.capacity.baselines import Baseline, in_context, no_prompt, written_out
 from promptlimits.capacity.bracket import Bracket
-from promptlimits.capacity.ceiling import task_ceiling
+from promptlimits.capacity.ceiling import sized, task_ceiling
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.control import Control, control_size, run_control
@@ -27,7 +28,7 @@ from promptlimits.capacity.ordering import ordered
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
 from promptlimits.capacity.request import Listener, Request, command_key
 from promptlimits.capacity.search import SearchResult, search
-from promptlimits.models.protocol import FrozenModel
+from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.provenance import provenance, spec_hash
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask, require_fits
@@ -108,12 +109,15 @@ def measure(
         The bracket record: what --json prints and the report is drawn from.
 
     Raises:
-        UserError: A pair does not fit into the model's context with the longest prompt.
+        UserError: A pair does not fit into the model's context with the longest prompt, or
+            stock tools cannot replay prompts of a kind asked for.
         RunFailed: A floor came out above its ceiling, or a prompt could not be confirmed.
     """
     require_fits(
         task, context_length=model.card.context_length, prompt_tokens=max(request.prompt_tokens)
     )
+    for kind in request.kinds:
+        model.prompt_width(kind)
     key = command_key(model, task, request)
     done = store.get("bracket", key)
     if done is not None and is_whole(done, folder):
@@ -231,44 +235,78 @@ def _order(job: _Job) -> tuple[int, ...]:
 
 
 def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
-    """One bracket per length, shortest first; each search starts from the last one's prompt."""
-    order, warm = _order(job), None
-    lengths = job.request.prompt_tokens
+    """One bracket per kind and length, shortest first; a search starts from the last prompt."""
+    order = _order(job)
+    if job.request.control and PromptKind.PREFIX in job.request.kinds:
+        job.warnings.append(
+            "no planted control was run for prefixes, so nothing tells whether their floors are "
+            "the model's limit or the optimiser's"
+        )
+    sizes = [_Size(kind, n) for kind in job.request.kinds for n in job.request.prompt_tokens]
+    warm: dict[PromptKind, Tensor] = {}
     found: list[JsonObject] = []
-    for done, length in enumerate(lengths):
+    for done, size in enumerate(sizes):
         began = time.monotonic()
-        before = job.store.seconds(_length_hash(job, length))
-        deadline = _length_deadline(job, lengths_left=len(lengths) - done)
-        result = _search(job, order, length, warm, deadline)
-        warm = result.best.prompt if result.best is not None else warm
-        control = _control(job, order, result, deadline) if job.request.control else None
+        before = job.store.seconds(_size_hash(job, size))
+        deadline = _size_deadline(job, sizes_left=len(sizes) - done)
+        result = _search(job, order, size, warm.get(size.kind), deadline)
+        if result.best is not None:
+            warm[size.kind] = result.best.prompt
+        control = _control(job, order, result, deadline) if _is_controlled(job, size) else None
         seconds = before + time.monotonic() - began
         bracket = replace(
-            _bracket(job, result, seconds, frozenset(baselines[0].exact)), control=control
+            _bracket(job, size, result, seconds, frozenset(baselines[0].exact)), control=control
         )
-        job.store.add_seconds(_length_hash(job, length), time.monotonic() - began)
+        job.store.add_seconds(_size_hash(job, size), time.monotonic() - began)
         found.append(bracket.to_json(job.task, order=order))
         job.listener.found(
-            f"{length} prompt token{'s' if length > 1 else ''}: {len(bracket.credited)} of "
-            f"{len(job.task.pairs)} pairs found and confirmed"
+            f"{size.in_words}: {len(bracket.credited)} of {len(job.task.pairs)} pairs found and "
+            "confirmed"
         )
     return found
 
 
-def _length_hash(job: _Job, length: int) -> str:
-    return spec_hash({"work": job.work_hash, "prompt_tokens": length})
+class _Size(NamedTuple):
+    """What prompts of one bracket are."""
+
+    kind: PromptKind
+    tokens: int
+
+    @property
+    def in_words(self) -> str:
+        plural = "s" if self.tokens > 1 else ""
+        if self.kind is PromptKind.SOFT:
+            return f"{self.tokens} prompt token{plural}"
+        return f"a prefix of {self.tokens} token{plural}"
+
+    @property
+    def key(self) -> JsonObject:
+        """What names it in the store; soft prompts are named as before there were prefixes."""
+        of_kind: JsonObject = {} if self.kind is PromptKind.SOFT else {"kind": self.kind.value}
+        return {"prompt_tokens": self.tokens, **of_kind}
 
 
-def _length_deadline(job: _Job, *, lengths_left: int) -> Deadline:
-    """The time for search and control at one length: verification is set aside."""
+def _is_controlled(job: _Job, size: _Size) -> bool:
+    """Whether a planted control is run: what it plants is a soft prompt."""
+    return job.request.control and size.kind is PromptKind.SOFT
+
+
+def _size_hash(job: _Job, size: _Size) -> str:
+    return spec_hash({"work": job.work_hash, **size.key})
+
+
+def _size_deadline(job: _Job, *, sizes_left: int) -> Deadline:
+    """The time for search and control at one size: verification is set aside."""
     verifying = min(
-        lengths_left * (_VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds),
-        _MOST_VERIFYING * job.deadline.left_seconds * lengths_left,
+        sizes_left * (_VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds),
+        _MOST_VERIFYING * job.deadline.left_seconds * sizes_left,
     )
-    return job.deadline.part(1 / lengths_left, keep_seconds=max(0.0, verifying))
+    return job.deadline.part(1 / sizes_left, keep_seconds=max(0.0, verifying))
 
 
-def _workplace(job: _Job, on_step: Callable[[StepReport], None]) -> Workplace:
+def _workplace(
+    job: _Job, on_step: Callable[[StepReport], None], kind: PromptKind = PromptKind.SOFT
+) -> Workplace:
     def stepped(report: StepReport) -> None:
         job.commit_time()
         on_step(report)
@@ -279,18 +317,19 @@ def _workplace(job: _Job, on_step: Callable[[StepReport], None]) -> Workplace:
         task_hash=job.task.hash,
         provenance=provenance({"device": str(job.model.device)}),
         on_step=stepped,
+        kind=kind,
     )
 
 
 def _search(
-    job: _Job, order: Sequence[int], length: int, warm: Tensor | None, deadline: Deadline
+    job: _Job, order: Sequence[int], size: _Size, warm: Tensor | None, deadline: Deadline
 ) -> SearchResult:
-    request, listener = job.request, job.listener
-    listener.stage(f"searching with {length} prompt token{'s' if length > 1 else ''}")
-    searching = deadline.part(1 - _CONTROL_SHARE if request.control else 1.0)
+    request, listener, length = job.request, job.listener, size.tokens
+    listener.stage(f"searching with {size.in_words}")
+    searching = deadline.part(1 - _CONTROL_SHARE if _is_controlled(job, size) else 1.0)
     training = replace(request.search.training, prompt_tokens=length)
     return search(
-        _workplace(job, lambda report: listener.step(length, report)),
+        _workplace(job, lambda report: listener.step(length, report), size.kind),
         [job.task.pairs[index] for index in order],
         replace(request.search, training=training),
         warm=warm,
@@ -334,29 +373,36 @@ def _control(
 
 
 def _bracket(
-    job: _Job, result: SearchResult, seconds: float, unprompted: frozenset[int]
+    job: _Job, size: _Size, result: SearchResult, seconds: float, unprompted: frozenset[int]
 ) -> Bracket:
     job.listener.stage("decoding the best prompt with stock tools in a fresh process")
-    length = result.prompt_tokens
     choice = choose(
         job.model,
         job.task,
         result.attempts,
         store=job.store,
-        work={"work": job.work_hash, "prompt_tokens": length},
+        work={"work": job.work_hash, **size.key},
         relative_lead=job.request.search.training.relative_lead,
         unprompted=unprompted,
+        kind=size.kind,
     )
     floor = find_floor(
         job.model,
         job.task,
         choice,
         folder=job.folder,
-        name=f"witness-{length}-tokens",
+        name=f"witness-{sized(size.kind, size.tokens)}",
         store=job.store,
         extra={"seed": job.request.seed, "command": job.request.command},
+        kind=size.kind,
     )
-    ceiling = task_ceiling(job.model.card, job.task, prompt_tokens=length)
+    ceiling = task_ceiling(
+        job.model.card,
+        job.task,
+        prompt_tokens=size.tokens,
+        kind=size.kind,
+        width=job.model.prompt_width(size.kind),
+    )
     replace_file(job.folder / ceiling.certificate_name, ceiling.certificate)
     return Bracket(
         floor=floor, ceiling=ceiling, search=result, seconds=seconds, unprompted=unprompted

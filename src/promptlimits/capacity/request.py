@@ -10,11 +10,11 @@ from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.attempt import ENGINE, Attempt
 from promptlimits.capacity.ordering import Order
 from promptlimits.capacity.search import SearchConfig
-from promptlimits.models.protocol import FrozenModel
+from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tuning.loop import StepReport
 
-RECORD = 2
+RECORD = 3
 """Raised when the same runs make another record: a corrected ceiling, another way to count."""
 
 IN_CONTEXT_TOKENS = 2048
@@ -55,7 +55,8 @@ class Request:
         order: In which order the pairs are to be held.
         budget_seconds: Time for the whole command, over all resumptions.
         in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
-        control: Whether a planted control is run beside each floor.
+        control: Whether a planted control is run beside each floor of a soft prompt.
+        kinds: Kinds of prompts, each at every length.
         command: The command line that asks for this, for records.
     """
 
@@ -65,6 +66,7 @@ class Request:
     budget_seconds: float
     in_context_tokens: int = IN_CONTEXT_TOKENS
     control: bool = True
+    kinds: tuple[PromptKind, ...] = (PromptKind.SOFT,)
     command: str = ""
 
     @property
@@ -78,10 +80,12 @@ def command_key(model: FrozenModel, task: EncodedTask, request: Request) -> Json
     settings = asdict(replace(request, command=""))
     settings.pop("command")
     lengths: list[JsonValue] = list(request.prompt_tokens)
+    kinds: list[JsonValue] = [kind.value for kind in request.kinds]
     return {
         **settings,
         "budget_seconds": budget_or_none(request),
         "prompt_tokens": lengths,
+        "kinds": kinds,
         "engine": ENGINE,
         "record": RECORD,
         "model": model.card.model_hash,

@@ -25,6 +25,14 @@ def bracket(
     prompt_tokens: Annotated[
         str, typer.Option("--prompt-tokens", help="Prompt lengths, such as 1,2,4.")
     ] = "1",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            help="What prompts are: soft (input vectors), prefix (keys and values of every "
+            "layer), or soft,prefix for both in one table.",
+        ),
+    ] = "soft",
     out: options.Out = Path("runs/bracket"),
     budget: Annotated[
         float, typer.Option("--budget", help="Seconds for the whole command, over all resumes.")
@@ -70,6 +78,7 @@ def bracket(
     """
     began = time.monotonic()
     lengths = options.prompt_lengths(prompt_tokens)
+    kinds = options.prompt_kinds(kind)
     if order not in _ORDERS:
         raise UserError(
             "--order", f"be one of {', '.join(_ORDERS)}", got=order, remedy="use easiest"
@@ -98,6 +107,7 @@ def bracket(
     from promptlimits.capacity.request import Request
     from promptlimits.capacity.search import SearchConfig
     from promptlimits.cli.live import LiveListener
+    from promptlimits.models.protocol import PromptKind
     from promptlimits.store.sqlite import Store
 
     request = Request(
@@ -107,6 +117,7 @@ def bracket(
         budget_seconds=budget,
         in_context_tokens=in_context_tokens,
         control=control,
+        kinds=tuple(map(PromptKind, kinds)),
         command=session.command_line(),
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:

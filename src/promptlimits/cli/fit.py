@@ -17,6 +17,7 @@ def fit(
     model: options.Model = "smollm2-135m",
     pairs: options.Pairs = "capitals",
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
+    kind: options.Kind = "soft",
     out: options.Out = Path("runs/fit"),
     budget: Annotated[float, typer.Option("--budget", help="Seconds for this call.")] = 600.0,
     template: options.Template = "{key}:",
@@ -39,6 +40,7 @@ def fit(
     """
     began = time.monotonic()
     require_positive_int("--starts", starts)
+    kind = options.prompt_kind(kind)
     session.require_budget(budget)
     options.require_dtype(dtype)
     options.require_threads(threads)
@@ -57,6 +59,7 @@ def fit(
     from promptlimits.capacity.clock import Deadline
     from promptlimits.capacity.fit import fit_all, save_fit
     from promptlimits.cli.live import LiveListener
+    from promptlimits.models.protocol import PromptKind
     from promptlimits.store.provenance import provenance
     from promptlimits.store.sqlite import Store
 
@@ -76,6 +79,7 @@ def fit(
             task_hash=task.hash,
             provenance=provenance({"device": device}),
             on_step=lambda report: listener.step(prompt_tokens, report),
+            kind=PromptKind(kind),
         )
         listener.stage(f"training for {len(task.pairs)} pairs")
         attempts = fit_all(

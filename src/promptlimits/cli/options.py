@@ -26,6 +26,16 @@ Pairs = Annotated[
         ".csv or .jsonl file with `key` and `value`.",
     ),
 ]
+KINDS: Final = ("soft", "prefix")
+"""What a prompt can be, as `--kind` calls it."""
+
+Kind = Annotated[
+    str,
+    typer.Option(
+        "--kind",
+        help="What a prompt is: soft (input vectors), prefix (keys and values of every layer).",
+    ),
+]
 Template = Annotated[
     str,
     typer.Option("--template", help="How a key of a list is put to the model; holds {key}."),
@@ -77,6 +87,47 @@ def named_as_typed() -> Iterator[None]:
         if option is None:
             raise
         raise UserError(option, error.rule, got=error.got, remedy=error.remedy) from error
+
+
+def prompt_kind(text: str) -> str:
+    """One kind of prompt.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        Its name.
+
+    Raises:
+        UserError: There is no such kind.
+    """
+    (kind,) = _kinds(text, most=1)
+    return kind
+
+
+def prompt_kinds(text: str) -> tuple[str, ...]:
+    """Kinds of prompts from "soft", "prefix" or "soft,prefix".
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        Their names, soft prompts first.
+
+    Raises:
+        UserError: There is no such kind, or one stands there twice.
+    """
+    return _kinds(text, most=len(KINDS))
+
+
+def _kinds(text: str, *, most: int) -> tuple[str, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not set(parts) <= set(KINDS) or len(parts) > min(most, len(set(parts))):
+        joined = " or both, separated by a comma" if most > 1 else ""
+        raise UserError(
+            "--kind", f"be {' or '.join(KINDS)}{joined}", got=shown(text), remedy="use soft"
+        )
+    return tuple(kind for kind in KINDS if kind in parts)
 
 
 def prompt_lengths(text: str) -> tuple[int, ...]:

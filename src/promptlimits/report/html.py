@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,12 +49,12 @@ def render(record: JsonObject) -> str:
             baselines=baseline_rows(parsed),
             endings=sections.endings(parsed),
             command=sections.command(parsed.command),
-            figure=Markup(pairs_held.svg(pairs_held.data(parsed))),
+            figures=_figures(parsed),
             notes=(*parsed.warnings, *parsed.model.notes),
             pairs=pairs,
             not_decoded=sections.not_decoded(parsed, len(pairs)),
             pairs_sentence=sections.pairs_sentence(parsed),
-            lengths=[bracket.prompt_tokens for bracket in parsed.brackets if bracket.floor.answers],
+            asked=[bracket for bracket in parsed.brackets if bracket.floor.answers],
             witnesses=sections.witnesses(parsed),
             load_code=sections.load_code(parsed),
             verify_code=sections.verify_code(parsed),
@@ -92,6 +93,24 @@ def write_report(record: JsonObject, directory: Path) -> Path:
     return target
 
 
+def _figures(record: Record) -> list[Markup]:
+    """One drawing for each kind of prompt: a token of one is not a token of the other."""
+    drawn: list[Markup] = []
+    for kind in ("soft", "prefix"):
+        members = tuple(each for each in record.brackets if each.kind == kind)
+        if members:
+            own = record.model_copy(update={"brackets": members})
+            svg = pairs_held.svg(pairs_held.data(own))
+            drawn.append(Markup(_renamed(svg, kind) if drawn else svg))
+    return drawn
+
+
+def _renamed(svg: str, kind: str) -> str:
+    """A second drawing on one page: every name in it is made its own."""
+    own = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{kind}-", svg)
+    return own.replace('"figure-title figure-text"', f'"{kind}-figure-title {kind}-figure-text"')
+
+
 def _wording(record: Record) -> dict[str, Any]:
     """The functions and words that the template speaks with."""
     return {
@@ -99,6 +118,9 @@ def _wording(record: Record) -> dict[str, Any]:
         "answer_set_size": wording.big_number(record.task.answer_set_size),
         "count": wording.count,
         "plural": wording.plural,
+        "prompt_name": wording.prompt_name,
+        "any_prefix": wording.has_prefix(record),
+        "ratio_down": wording.ratio_down,
         "duration": wording.duration,
         "bits_down": wording.bits_down,
         "bits_up": wording.bits_up,

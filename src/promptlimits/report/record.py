@@ -165,8 +165,11 @@ class Control(_Part):
 
 
 class Bracket(_Part):
-    """Floor and ceiling at one prompt length."""
+    """Floor and ceiling of one kind of prompt at one length."""
 
+    # Records from before there were prefixes are about soft prompts, and do not say so.
+    kind: Literal["soft", "prefix"] = "soft"
+    stored_bits: Annotated[int, Field(ge=1, strict=True)] | None = None
     prompt_tokens: Annotated[int, Field(ge=1, strict=True)]
     floor: Floor
     ceiling: Ceiling
@@ -200,7 +203,7 @@ def parse_record(record: object) -> Record:
         record: The record as parsed from JSON.
 
     Returns:
-        The record, brackets in the order of their prompt lengths.
+        The record, soft prompts before prefixes, each in the order of their lengths.
 
     Raises:
         UserError: It is not a bracket record, or of a schema this version does not read.
@@ -213,7 +216,9 @@ def parse_record(record: object) -> Record:
         raise _unreadable(error) from None
     for bracket in parsed.brackets:
         _require_consistent(bracket, parsed.task)
-    ordered = tuple(sorted(parsed.brackets, key=lambda bracket: bracket.prompt_tokens))
+    ordered = tuple(
+        sorted(parsed.brackets, key=lambda each: (each.kind == "prefix", each.prompt_tokens))
+    )
     return parsed.model_copy(update={"brackets": ordered})
 
 

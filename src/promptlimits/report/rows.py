@@ -1,22 +1,27 @@
-"""The rows of every table and figure: one per prompt length, one per baseline."""
+"""The rows of every table and figure: one per kind and length of prompt, one per baseline."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject
-from promptlimits.report.record import Record, parse_record
+from promptlimits.report.record import Bracket, Record, parse_record
+
+_STORED_BITS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class BracketRow:
-    """Floor and ceiling at one prompt length.
+    """Floor and ceiling of one kind of prompt at one length.
 
     Attributes:
+        kind: "soft" or "prefix".
         prompt_tokens: P.
+        stored_bits: Bits that the numbers of such a prompt take on disk.
         floor_pairs: Pairs that a prompt on disk holds (found).
         floor_bits: The same in bits of the answer set: what so many random answers would take.
         bits_per_prompt_token: `floor_bits` over P.
+        bits_per_stored_bit: `floor_bits` over `stored_bits`.
         ceiling_pairs: Lists of more random answers than this cannot be answered in full by any
             prompt of this length, but for a share of the lists (proved). None where the theorem
             gives no ceiling: there is a single answer to give.
@@ -25,10 +30,13 @@ class BracketRow:
         stopped_because: What ended the search.
     """
 
+    kind: str
     prompt_tokens: int
+    stored_bits: int
     floor_pairs: int
     floor_bits: float
     bits_per_prompt_token: float
+    bits_per_stored_bit: float
     ceiling_pairs: int | None
     ceiling_bits: float
     seconds: float
@@ -57,7 +65,7 @@ class BaselineRow:
 
 
 def rows(record: JsonObject | Record) -> tuple[BracketRow, ...]:
-    """One row per prompt length, shortest first.
+    """One row per kind and length of prompt, soft prompts first, shortest first.
 
     Args:
         record: A bracket record, as JSON or parsed.
@@ -65,19 +73,38 @@ def rows(record: JsonObject | Record) -> tuple[BracketRow, ...]:
     Returns:
         The rows.
     """
+    parsed = as_record(record)
     return tuple(
         BracketRow(
+            kind=bracket.kind,
             prompt_tokens=bracket.prompt_tokens,
+            stored_bits=stored_bits(parsed, bracket),
             floor_pairs=bracket.floor.pairs,
             floor_bits=bracket.floor.bits,
             bits_per_prompt_token=bracket.floor.bits_per_prompt_token,
+            bits_per_stored_bit=bracket.floor.bits / stored_bits(parsed, bracket),
             ceiling_pairs=bracket.ceiling.pairs,
             ceiling_bits=bracket.ceiling.bits,
             seconds=bracket.seconds,
             stopped_because=bracket.stopped_because,
         )
-        for bracket in as_record(record).brackets
+        for bracket in parsed.brackets
     )
+
+
+def stored_bits(record: Record, bracket: Bracket) -> int:
+    """Bits that the numbers of a prompt take on disk; old records do not say.
+
+    Args:
+        record: The parsed record.
+        bracket: One of its brackets.
+
+    Returns:
+        The bits: those of P rows of D numbers in float32 where the record is silent.
+    """
+    if bracket.stored_bits is not None:
+        return bracket.stored_bits
+    return _STORED_BITS * bracket.prompt_tokens * max(1, record.model.dim)
 
 
 def baseline_rows(record: JsonObject | Record) -> tuple[BaselineRow, ...]:

@@ -198,16 +198,19 @@ def remedies(bracket: Bracket) -> tuple[tuple[str, str], ...]:
 
 def endings(record: Record) -> list[tuple[str, str]]:
     """What ended the search, each reason once with the prompt lengths it ended."""
-    reasons: dict[str, list[int]] = {}
+    reasons: dict[str, list[Bracket]] = {}
     for bracket in record.brackets:
         if bracket.stopped_because:
-            reasons.setdefault(bracket.stopped_because, []).append(bracket.prompt_tokens)
-    return [(_lengths(tokens), reason.rstrip(".")) for reason, tokens in reasons.items()]
+            reasons.setdefault(bracket.stopped_because, []).append(bracket)
+    return [(_lengths(members), reason.rstrip(".")) for reason, members in reasons.items()]
 
 
-def _lengths(tokens: list[int]) -> str:
-    *first, last = tokens
-    return ", ".join([*map(wording.count, first), wording.plural(last, "prompt token")])
+def _lengths(brackets: list[Bracket]) -> str:
+    """Lengths of soft prompts, then of prefixes: "1, 2 prompt tokens, prefix of 1 token"."""
+    soft = [each.prompt_tokens for each in brackets if each.kind == "soft"]
+    names = [*map(wording.count, soft[:-1]), *(wording.prompt_name("soft", n) for n in soft[-1:])]
+    wide = [each for each in brackets if each.kind == "prefix"]
+    return ", ".join([*names, *(wording.prompt_name("prefix", n.prompt_tokens) for n in wide)])
 
 
 def witnesses(record: Record) -> tuple[str, ...]:
@@ -223,7 +226,7 @@ def pairs_sentence(record: Record) -> str:
         verdicts = [answer.verdict for answer in bracket.floor.answers]
         wrong, idle = verdicts.count(Verdict.WRONG), verdicts.count(Verdict.NOT_COUNTED)
         parts.append(
-            f"{wording.plural(bracket.prompt_tokens, 'prompt token')}: "
+            f"{wording.prompt_name(bracket.kind, bracket.prompt_tokens)}: "
             f"{wording.count(bracket.floor.pairs)} held, {wording.count(wrong)} wrong, "
             f"{wording.count(idle)} not counted"
         )
@@ -250,7 +253,7 @@ def assumption_groups(record: Record) -> list[dict[str, Any]]:
         groups.setdefault(key, []).append(bracket)
     return [
         {
-            "title": _lengths([member.prompt_tokens for member in members]),
+            "title": _lengths(members),
             "brackets": members,
             "assumptions": assumptions,
             "source": source.rstrip("."),

@@ -19,9 +19,11 @@ from promptlimits.report.wording import (
     clean,
     control_sentence,
     count,
+    has_prefix,
     longer_lists,
     noun,
     plural,
+    ratio_down,
     summary_line,
 )
 
@@ -88,15 +90,22 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
         caption_justify="left",
         box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD,
     )
-    table.add_column("prompt", vertical="bottom")
-    for header in _number_headers(record):
+    mixed = has_prefix(record)
+    # Wide enough for "prefix, 16" beside long names of baselines.
+    table.add_column(
+        "prompt,\ntokens" if mixed else "prompt",
+        vertical="bottom",
+        min_width=10 if mixed else None,
+    )
+    for header in _storage_headers(record) if mixed else _number_headers(record):
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for row in rows(record):
-        table.add_row(*(text(cell) for cell in _bracket_cells(row)))
+        cells = _storage_cells(row) if mixed else _bracket_cells(row)
+        table.add_row(*(text(cell) for cell in cells))
     if record.baselines:
         table.add_section()
     for baseline in baseline_rows(record):
-        table.add_row(*(text(cell) for cell in _baseline_cells(baseline)))
+        table.add_row(*(text(cell) for cell in _baseline_cells(baseline, len(table.columns))))
     return table
 
 
@@ -107,6 +116,18 @@ def _number_headers(record: Record) -> tuple[str, ...]:
         "ceiling for\nrandom lists*",
         f"{bits_name(record.task)} per\nprompt token",
         "seconds",
+    )
+
+
+def _storage_headers(record: Record) -> tuple[str, ...]:
+    """Headers where prefixes stand in the table: a token of theirs is wider than a soft one."""
+    name = bits_name(record.task)
+    return (
+        "floor:\npairs held",
+        "ceiling for\nrandom lists*",
+        f"{name}\nheld",
+        "stored\nbits",
+        "per stored\nbit",
     )
 
 
@@ -124,8 +145,19 @@ def _bracket_cells(row: BracketRow) -> tuple[str, ...]:
     )
 
 
-def _baseline_cells(row: BaselineRow) -> tuple[str, ...]:
-    return baseline_label(row), f"{count(row.pairs)} measured", "-", "-", "-"
+def _storage_cells(row: BracketRow) -> tuple[str, ...]:
+    return (
+        f"{row.kind}, {row.prompt_tokens}",
+        f"{count(row.floor_pairs)} found",
+        "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
+        bits_down(row.floor_bits),
+        count(row.stored_bits),
+        ratio_down(row.bits_per_stored_bit),
+    )
+
+
+def _baseline_cells(row: BaselineRow, columns: int) -> tuple[str, ...]:
+    return baseline_label(row), f"{count(row.pairs)} measured", *["-"] * (columns - 2)
 
 
 def baseline_label(row: BaselineRow) -> str:

@@ -32,6 +32,14 @@ def bits_down(bits: float) -> str:
     return f"{Decimal(repr(bits)).quantize(Decimal('0.1'), ROUND_FLOOR):,}"
 
 
+def ratio_down(ratio: float) -> str:
+    """A share of a floor: three significant digits, never rounded up."""
+    exact = Decimal(repr(ratio))
+    if not exact:
+        return "0"
+    return f"{exact.quantize(Decimal((0, (1,), exact.adjusted() - 2)), ROUND_FLOOR):,f}"
+
+
 def bits_up(bits: float) -> str:
     """Bits of a ceiling: one decimal, never rounded down."""
     return f"{Decimal(repr(bits)).quantize(Decimal('0.1'), ROUND_CEILING):,}"
@@ -87,6 +95,18 @@ def clip(text: str, *, most: int = 160) -> str:
     if len(text) <= most:
         return text
     return f"{text[:most]}\u2026 ({count(len(text))} characters)"
+
+
+def prompt_name(kind: str, prompt_tokens: int) -> str:
+    """A prompt by kind and length: "2 prompt tokens", "prefix of 2 tokens"."""
+    if kind == "prefix":
+        return f"prefix of {plural(prompt_tokens, 'token')}"
+    return plural(prompt_tokens, "prompt token")
+
+
+def has_prefix(record: Record) -> bool:
+    """Whether prefixes stand in the record, beside soft prompts or alone."""
+    return any(bracket.kind == "prefix" for bracket in record.brackets)
 
 
 def noun(task: Task) -> str:
@@ -161,8 +181,9 @@ def longer_lists(record: Record) -> str:
     ceilings = [each.ceiling for each in record.brackets if each.ceiling.pairs is not None]
     if not ceilings:
         return ""
+    size = "kind and length" if has_prefix(record) else "length"
     return (
-        "random lists longer than this are out of reach of any prompt of that length "
+        f"random lists longer than this are out of reach of any prompt of that {size} "
         f"(proved, but for at most {share_of_lists(*ceilings)} of them)"
     )
 
@@ -178,7 +199,7 @@ def bits_name(task: Task) -> str:
 def summary_line(record: Record, bracket: Bracket) -> str:
     """Both limits at one prompt length as one line of plain words."""
     return (
-        f"{plural(bracket.prompt_tokens, 'prompt token')}: "
+        f"{prompt_name(bracket.kind, bracket.prompt_tokens)}: "
         f"{floor_sentence(record, bracket)}; {ceiling_sentence(record, bracket)}"
     )
 

@@ -1,0 +1,141 @@
+"""Soft prompts and prefixes in one record, each with its own floor, ceiling and witness."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.capacity.test_measure import Notes, load
+from tests.capacity.witness_cases import edit
+
+from promptlimits._typing import JsonObject
+from promptlimits.capacity import floor as floor_module
+from promptlimits.capacity.ceiling import task_ceiling
+from promptlimits.capacity.fresh_process import write_verification
+from promptlimits.capacity.measure import measure
+from promptlimits.capacity.ordering import Order
+from promptlimits.capacity.request import Request
+from promptlimits.capacity.search import SearchConfig
+from promptlimits.capacity.verification import Verification
+from promptlimits.capacity.witness import verify_witness
+from promptlimits.capacity.witness_format import read_witness
+from promptlimits.checking.counting import check_counting
+from promptlimits.errors import UserError
+from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.protocol import PromptKind
+from promptlimits.report.record import parse_record
+from promptlimits.report.rows import rows
+from promptlimits.store.sqlite import Store
+from promptlimits.testing.tiny_models import tiny_causal_lm
+from promptlimits.tuning.config import TrainingConfig
+
+TRAINING = TrainingConfig(prompt_tokens=1, max_steps=60, patience=30)
+REQUEST = Request(
+    prompt_tokens=(2,),
+    search=SearchConfig(training=TRAINING, first_size=2, starts=1),
+    order=Order.GIVEN,
+    budget_seconds=math.inf,
+    in_context_tokens=0,
+    kinds=(PromptKind.SOFT, PromptKind.PREFIX),
+)
+WIDTH = 64
+"""2 layers of keys and values of 2 heads of width 8."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tiny_causal_lm(tmp_path_factory.mktemp("model") / "tiny", "llama")
+    # No prompt makes a random model say the end marker it comes with.
+    edit(directory, "generation_config.json", lambda config: config.update(eos_token_id=300))
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def _decoded_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own costs five seconds; `test_witness_prefix` starts one."""
+
+    def confirm(directory: Path, *, model_path: str) -> Verification:
+        found = verify_witness(directory, model_path=model_path)
+        write_verification(directory, found.to_json())
+        return found
+
+    monkeypatch.setattr(floor_module, "confirm", confirm)
+
+
+def run(tiny: Path, folder: Path, request: Request = REQUEST) -> tuple[JsonObject, Notes]:
+    model, task = load(tiny)
+    notes = Notes()
+    with Store.open(folder / "store.sqlite") as store:
+        record = measure(model, task, request, folder=folder, store=store, listener=notes)
+    return record, notes
+
+
+def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
+    tiny: Path, tmp_path: Path
+) -> None:
+    record, _ = run(tiny, tmp_path)
+    soft, prefix = rows(record)
+    assert [(row.kind, row.prompt_tokens, row.stored_bits) for row in (soft, prefix)] == [
+        ("soft", 2, 32 * 2 * 32),
+        ("prefix", 2, 32 * 2 * WIDTH),
+    ]
+    assert prefix.floor_pairs > 0
+    assert prefix.bits_per_stored_bit == prefix.floor_bits / prefix.stored_bits
+    for bracket in record["brackets"]:
+        ceiling = bracket["ceiling"]
+        assert ceiling["pairs"] >= bracket["floor"]["pairs"]
+        check_counting(json.loads((tmp_path / ceiling["certificate"]).read_text()))
+        floor = bracket["floor"]
+        assert floor["bits_per_stored_bit"] == floor["bits"] / bracket["stored_bits"]
+    witness = read_witness(tmp_path / "witness-prefix-2-tokens")
+    assert (witness.kind, witness.width, witness.prompt_tokens) == ("prefix", WIDTH, 2)
+    assert any("no planted control was run for prefixes" in each for each in record["warnings"])
+    again, notes = run(tiny, tmp_path)
+    assert again == record
+    assert notes.steps == []
+
+
+def test_a_kind_is_part_of_the_run(tiny: Path, tmp_path: Path) -> None:
+    """The runs of one kind are not taken for those of the other, but found again by their own."""
+    only = replace(REQUEST, kinds=(PromptKind.PREFIX,), control=False)
+    first, notes = run(tiny, tmp_path, only)
+    assert notes.steps
+    both, notes = run(tiny, tmp_path, replace(REQUEST, control=False))
+    assert [bracket["kind"] for bracket in both["brackets"]] == ["soft", "prefix"]
+    assert notes.steps, "the soft prompt is trained"
+    assert both["brackets"][1]["search"] == first["brackets"][0]["search"]
+    assert [bracket.kind for bracket in parse_record(both).brackets] == ["soft", "prefix"]
+
+
+def test_a_model_without_prefixes_is_refused_before_anything_is_done(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_model: HuggingFaceCausalLM) -> None:
+        raise UserError("prompts of the kind prefix", "be possible", got="none", remedy="soft")
+
+    monkeypatch.setattr(HuggingFaceCausalLM, "prefix_shape", property(refuse))
+    with pytest.raises(UserError, match="kind prefix"):
+        run(tiny, tmp_path)
+    assert not (tmp_path / "bracket.json").exists()
+
+
+def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny: Path) -> None:
+    model, task = load(tiny)
+    prefix = task_ceiling(model.card, task, prompt_tokens=3, kind=PromptKind.PREFIX, width=WIDTH)
+    soft = task_ceiling(model.card, task, prompt_tokens=6)
+    assert prefix.stored_bits == soft.stored_bits == 32 * 3 * WIDTH
+    assert prefix.pairs == soft.pairs
+    assert prefix.certificate_name == "ceiling-prefix-3-tokens.json"
+    assert "3 tokens of 64 numbers" in check_counting(json.loads(prefix.certificate))
+    half = task_ceiling(
+        replace(model.card, compute_dtype="bfloat16"),
+        task,
+        prompt_tokens=3,
+        kind=PromptKind.PREFIX,
+        width=WIDTH,
+    )
+    bits = [float(str(one.to_json()["prompt_bits"])) for one in (half, prefix)]
+    assert bits[0] < 16 * 3 * WIDTH < bits[1] < 32 * 3 * WIDTH

@@ -1,0 +1,100 @@
+"""Soft prompts and prefixes stand in one table, in bits per stored bit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from tests.report.test_tables import printed
+
+from promptlimits._typing import JsonObject
+from promptlimits.errors import UserError
+from promptlimits.report import wording
+from promptlimits.report.html import render
+from promptlimits.report.record import parse_record
+from promptlimits.report.rows import rows
+from promptlimits.report.tables import summary_lines
+
+MakeRecord = Callable[..., JsonObject]
+
+
+@pytest.fixture
+def mixed(make_record: MakeRecord) -> JsonObject:
+    """Prefixes of 1 and 2 tokens of 30 rows' width, then soft prompts of the same lengths."""
+    soft, wide = make_record(held={1: 40, 2: 71}), make_record(held={1: 100, 2: 120})
+    for bracket in wide["brackets"]:
+        tokens = bracket["prompt_tokens"]
+        bracket |= {"kind": "prefix", "stored_bits": 32 * 30 * 576 * tokens}
+        bracket["floor"]["witness"] = f"witness-prefix-{tokens}-tokens"
+    return {**soft, "brackets": [*wide["brackets"], *soft["brackets"]]}
+
+
+def test_soft_prompts_come_first_and_old_records_are_about_them(mixed: JsonObject) -> None:
+    found = rows(mixed)
+    assert [(row.kind, row.prompt_tokens) for row in found] == [
+        ("soft", 1),
+        ("soft", 2),
+        ("prefix", 1),
+        ("prefix", 2),
+    ]
+    assert found[1].stored_bits == 32 * 2 * 576
+    assert found[2].stored_bits == 32 * 30 * 576
+    for row in found:
+        assert row.bits_per_stored_bit == row.floor_bits / row.stored_bits
+
+
+def test_the_table_compares_them_and_fits_80_columns(mixed: JsonObject) -> None:
+    text = printed(mixed)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["soft,", "1", "40", "found", "2,329", "proved", "316.9", "18,432", "0.0171"] in lines
+    assert next(line for line in lines if line[:2] == ["prefix,", "2"])[-2:] == [
+        "1,105,920",
+        "0.000859",
+    ]
+    assert "per stored" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "of that kind and length" in " ".join(text.split())
+
+
+def test_a_sentence_names_the_kind(mixed: JsonObject) -> None:
+    said = [line for line in summary_lines(mixed) if "held exactly" in line]
+    assert [line.split(":")[0] for line in said] == [
+        "1 prompt token",
+        "2 prompt tokens",
+        "prefix of 1 token",
+        "prefix of 2 tokens",
+    ]
+
+
+def test_the_page_shows_both_and_no_name_twice(mixed: JsonObject) -> None:
+    page = render(mixed)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert "Prefix of 2 tokens</h3>" in page
+    assert "Stored bits" in page
+    assert page.count("<svg") == 2
+    assert "Above soft prompts, below prefixes" in page
+    assert '<th scope="row">prefix, 1 token</th>' in page
+    assert "<code><bdi>witness-prefix-2-tokens</bdi></code>" in page
+
+
+def test_a_page_without_prefixes_speaks_of_none(make_record: MakeRecord) -> None:
+    page = render(make_record(held={1: 40}))
+    assert "prefix" not in page.split("</style>")[1].split("<script")[0].lower().split("base64")[0]
+    assert page.count("<svg") == 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(0.0, "0"), (0.017199, "0.0171"), (1.0, "1.00"), (0.99999, "0.999"), (5e-7, "0.000000500")],
+)
+def test_a_ratio_has_three_digits_and_is_never_rounded_up(ratio: float, text: str) -> None:
+    assert wording.ratio_down(ratio) == text
+
+
+@pytest.mark.parametrize("change", [{"kind": "lora"}, {"stored_bits": 0}, {"stored_bits": 1.5}])
+def test_a_kind_that_is_none_is_refused(mixed: JsonObject, change: JsonObject) -> None:
+    mixed["brackets"][0] |= change
+    with pytest.raises(UserError, match=next(iter(change))):
+        parse_record(mixed)

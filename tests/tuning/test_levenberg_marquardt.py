@@ -290,3 +290,31 @@ def test_what_does_not_fit_is_refused_in_one_line(wrong: Callable[[], object]) -
     with pytest.raises(UserError) as caught:
         wrong()
     assert "\n" not in str(caught.value)
+
+
+class Bend(Linear):
+    """Arctan of one unknown: Newton's step from 3 overshoots ever further."""
+
+    def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        return unknowns.atan()
+
+    def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        return (1 / (1 + unknowns.square()))[..., None]
+
+
+def test_a_step_that_raises_the_squares_is_not_taken() -> None:
+    start = torch.full((1, 1, 1), 3.0, dtype=torch.float64)
+    blank = torch.zeros(1, 1, 1, dtype=torch.float64)
+    found = solve(Bend(blank, blank[0]), start, LevenbergMarquardt(damping=1e-9))
+    assert found.outcomes == (Outcome.SOLVED,)
+
+
+def test_damping_falls_tenfold_where_the_model_is_exact() -> None:
+    eye = torch.eye(3, dtype=torch.float64)[None]
+    found = solve(
+        Linear(eye, torch.ones(1, 3, dtype=torch.float64)),
+        torch.zeros(1, 1, 3, dtype=torch.float64),
+        LevenbergMarquardt(damping=1.0),
+    )
+    # The residual is halved, then divided by 11, by 101, by 1001, which makes 4.5e-7 of it.
+    assert found.steps.tolist() == [4]

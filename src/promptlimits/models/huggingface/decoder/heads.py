@@ -65,6 +65,6 @@ def prompt_rectangle(group: Group) -> Rectangle:
 
 def _as_heads(rectangle: Tensor, kv_heads: int, width: int) -> Tensor:
     """(B, K, L, C) seen as (H_kv, B, K, G, L, width)."""
-    split = rectangle.unflatten(-1, (kv_heads, rectangle.shape[-1] // (kv_heads * width), width))
-    heads: Tensor = split.permute(3, 0, 1, 4, 2, 5)
-    return heads
+    *shape, numbers = rectangle.shape
+    split = rectangle.view(*shape, kv_heads, numbers // (kv_heads * width), width)
+    return split.permute(3, 0, 1, 4, 2, 5)

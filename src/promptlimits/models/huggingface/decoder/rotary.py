@@ -68,10 +68,10 @@ class Turn:
             if self.scale == 1:
                 return target.copy_(source)
             return torch.mul(source, self.scale, out=target)
-        pairs, turned = source.unflatten(-1, (-1, 2)), target.unflatten(-1, (-1, 2))
         if table.is_complex():
-            torch.mul(torch.view_as_complex(pairs), table, out=torch.view_as_complex(turned))
+            torch.mul(source.view(table.dtype), table, out=target.view(table.dtype))
             return target
+        pairs, turned = source.unflatten(-1, (-1, 2)), target.unflatten(-1, (-1, 2))
         (real, imaginary), (cosine, sine) = pairs.unbind(-1), table.unbind(-1)
         turned[..., 0] = real * cosine - imaginary * sine
         turned[..., 1] = imaginary * cosine + real * sine

@@ -255,6 +255,9 @@ class _Parts:
     def read_states(self, prompts: torch.Tensor) -> torch.Tensor:
         return (prompts.sum(dim=0) @ self._weight).expand(len(self._reads), -1)
 
+    def kept_bytes(self, states: torch.Tensor) -> int:
+        return 0
+
 
 def test_a_step_takes_as_many_kernels_for_many_problems_as_for_one(
     tiny: HuggingFaceCausalLM,

@@ -151,6 +151,10 @@ class PreparedBatch(Protocol):
         """
         ...
 
+    def kept_bytes(self, states: Tensor) -> int:
+        """Memory kept, out of autograd's sight, for the reverse pass of what was just read."""
+        ...
+
 
 class ReadHead(Protocol):
     """From what a model computes at a read position to the logits of its next token.

@@ -92,18 +92,20 @@ class Batch:
         self, micro: _MicroBatch, prompts: Tensor, meter: ActivationMeter | None
     ) -> tuple[RowScores, Tensor]:
         leaf = prompts[micro.first_row : micro.last_row].detach().requires_grad_(True)
+        kept = 0
         with torch.enable_grad():
             if meter is None:
                 states = micro.prepared.read_states(leaf)
             else:
                 with meter.watching():
                     states = micro.prepared.read_states(leaf)
+                kept = micro.prepared.kept_bytes(states)
         scores = score_rows(states, self._head, micro.rows, logit_bytes=self._logit_bytes)
         # Problems do not mix, so the gradient of the sum is each problem's own gradient.
         (gradient,) = torch.autograd.grad(states, leaf, scores.gradient)
         del states
         if meter is not None:
-            self.activation_bytes = max(self.activation_bytes or 0, meter.freed_bytes())
+            self.activation_bytes = max(self.activation_bytes or 0, kept + meter.freed_bytes())
         return scores.without_gradient(), gradient
 
     def _summed_up(self, scored: Sequence[RowScores]) -> BatchScores:

@@ -53,6 +53,10 @@ class PlainBatch:
             ]
         )
 
+    def kept_bytes(self, states: Tensor) -> int:
+        """Nothing: autograd keeps, and sees, all of it."""
+        return 0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IdentityHead:

@@ -1,8 +1,7 @@
 """What the reverse pass needs of the forward pass: a stack of tensors.
 
 Every operation pushes what its derivative needs and, going back, pops it; so memory shrinks
-while the reverse pass runs. The stack is one flat tuple between the two passes, in which form
-autograd keeps it and anyone can count its bytes.
+while the reverse pass runs.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ class Tape:
         self._keep = keep
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All that is kept, first pushed first."""
-        return tuple(self._stack)
+    def kept_bytes(self) -> int:
+        """Memory of all that is kept, storage shared by several tensors counted once."""
+        storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in self._stack}
+        return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
 
     def push(self, *tensors: Tensor) -> None:
         """Keep tensors for the reverse pass."""

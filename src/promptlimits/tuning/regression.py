@@ -198,21 +198,18 @@ class RegressionSystem:
     def residuals_with_graph(self, unknowns: Tensor, index: Tensor) -> Tensor:
         """The same, differentiable in the unknowns."""
         parts = zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True)
-        read = [self._read(self._network, self._copies(part), at) for part, at in parts]
+        read = [self._read(self._network, part, at) for part, at in parts]
         return (torch.cat(read) - self._targets[index]).flatten(1)
 
+    @torch.no_grad()
     def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
-        """(b, K R, d m_p), by R backward passes over the graph of one forward pass."""
+        """(b, K R, d m_p), by one backward pass for all numbers read."""
         rows = []
         for part, at in zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True):
-            copies = self._copies(part.to(self._slope.model.dtype)).requires_grad_(True)
-            read = self._read(self._slope, copies, at)
-            last = read.shape[-1] - 1
-            slopes = [
-                torch.autograd.grad(read[..., place].sum(), copies, retain_graph=place < last)[0]
-                for place in range(last + 1)
-            ]
-            rows.append(torch.stack(slopes, dim=2).flatten(1, 2))
+            free = part.to(self._slope.model.dtype)
+            slopes = self._slope.slopes(self._tokens(free, at), self._columns, self._places)
+            of_prompts = slopes[:, :, : self._prompt_tokens].permute(0, 1, 3, 4, 2)
+            rows.append(self._slopes_of_free(free, of_prompts.flatten(1, 2)).flatten(2))
         return torch.cat(rows)
 
     def errors(self, residuals: Tensor) -> Tensor:
@@ -221,15 +218,25 @@ class RegressionSystem:
         largest: Tensor = torch.linalg.vector_norm(by_pair, dim=-1).amax(dim=-1)
         return largest
 
-    def _copies(self, unknowns: Tensor) -> Tensor:
-        pairs = self._rows.shape[1]
-        return unknowns[:, None].expand(-1, pairs, -1).contiguous()
+    def _tokens(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        """(b, K, m_p + m, d): prompt and query of each pair, tokens as rows."""
+        queries = self._rows[index].to(unknowns.dtype)
+        prompts = self.prompts(unknowns).mT[:, None].expand(-1, queries.shape[1], -1, -1)
+        return torch.cat([prompts, queries], dim=-2)
 
-    def _read(self, network: RowNetwork, copies: Tensor, index: Tensor) -> Tensor:
-        """The numbers read, (b, K, R), from a copy of the unknowns for each pair."""
-        queries = self._rows[index].to(copies.dtype)
-        tokens = torch.cat([self.prompts(copies).mT, queries], dim=-2)
+    def _slopes_of_free(self, unknowns: Tensor, slopes: Tensor) -> Tensor:
+        """From slopes (b, K R, d, m_p) by the prompts to those by the unknowns."""
+        if self._radius is None:
+            return slopes
+        free = unknowns.unflatten(-1, (1, -1, self._prompt_tokens))
+        inverse = torch.rsqrt(1 + free.square().sum(dim=-2, keepdim=True))
+        along: Tensor = free * inverse.square() * (free * slopes).sum(dim=-2, keepdim=True)
+        return self._radius * inverse * (slopes - along)
+
+    def _read(self, network: RowNetwork, unknowns: Tensor, index: Tensor) -> Tensor:
+        """The numbers read, (b, K, R)."""
         column, coordinate = self._places
+        tokens = self._tokens(unknowns, index)
         return network(tokens, self._columns)[..., column, coordinate]
 
 

@@ -27,6 +27,8 @@ from promptlimits.tuning.regression_network import RowNetwork
 
 _CHUNK_NUMBERS: Final = 2**18
 """Numbers of one activation computed at once: what a processor's cache holds."""
+_NEAR: Final = 1e-2
+"""Norm of the residuals, as a share of 1 + that of the targets, below which rounding counts."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,14 +194,24 @@ class RegressionSystem:
 
     @torch.no_grad()
     def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
-        """(b, K R): read(tau([P, X^i])) - y^i, pair after pair."""
-        return self.residuals_with_graph(unknowns, index)
+        """(b, K R): read(tau([P, X^i])) - y^i, pair after pair.
+
+        Where they are large, they are computed in the Jacobian's dtype, whose rounding then
+        changes no decision.
+        """
+        if self._slope is self._network:
+            return self.residuals_with_graph(unknowns, index)
+        coarse = unknowns.to(self._slope.model.dtype)
+        residuals = self._apart(self._slope, coarse, index)
+        size = torch.linalg.vector_norm(self._targets[index].flatten(1), dim=-1)
+        near = (residuals.norm(dim=-1) <= _NEAR * (1 + size)).nonzero()[:, 0]
+        if len(near):
+            residuals[near] = self.residuals_with_graph(unknowns[near], index[near])
+        return residuals
 
     def residuals_with_graph(self, unknowns: Tensor, index: Tensor) -> Tensor:
         """The same, differentiable in the unknowns."""
-        parts = zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True)
-        read = [self._read(self._network, part, at) for part, at in parts]
-        return (torch.cat(read) - self._targets[index]).flatten(1)
+        return self._apart(self._network, unknowns, index)
 
     @torch.no_grad()
     def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
@@ -233,11 +245,14 @@ class RegressionSystem:
         along: Tensor = free * inverse.square() * (free * slopes).sum(dim=-2, keepdim=True)
         return self._radius * inverse * (slopes - along)
 
-    def _read(self, network: RowNetwork, unknowns: Tensor, index: Tensor) -> Tensor:
-        """The numbers read, (b, K, R)."""
+    def _apart(self, network: RowNetwork, unknowns: Tensor, index: Tensor) -> Tensor:
+        """The numbers read less the targets, (b, K R), in the targets' dtype."""
         column, coordinate = self._places
-        tokens = self._tokens(unknowns, index)
-        return network(tokens, self._columns)[..., column, coordinate]
+        read = [
+            network(self._tokens(part, at), self._columns)[..., column, coordinate]
+            for part, at in zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True)
+        ]
+        return (torch.cat(read) - self._targets[index]).flatten(1)
 
 
 def require_matching(model: PaperTransformer, problems: RegressionProblems, starts: Tensor) -> None:

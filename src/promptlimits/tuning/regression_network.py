@@ -140,7 +140,7 @@ class RowNetwork:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Heads:
-    """Of each head: queries (..., h, c, s), keys and values (..., h, n, s), shares (..., h, c, n)."""
+    """Of h heads: queries (.., h, c, s), keys and values (.., h, n, s), shares (.., h, c, n)."""
 
     queries: Tensor
     keys: Tensor

@@ -180,7 +180,8 @@ class RegressionSystem:
         device = problems.queries.device
         self._columns = prompt_tokens + torch.tensor(columns, device=device)
         places = [(columns.index(column), row) for row, column in problems.reads]
-        self._places = torch.tensor(places, device=device).unbind(dim=1)
+        column, coordinate = torch.tensor(places, device=device).unbind(dim=1)
+        self._places = (column, coordinate)
         pairs, length = self._rows.shape[1], self._rows.shape[2] + prompt_tokens
         self._chunk = max(1, _CHUNK_NUMBERS // (pairs * length * self._network.widest))
 

@@ -114,6 +114,27 @@ def test_patience_counts_from_the_step_that_was_better(
     assert fit.steps == first + 40
 
 
+def test_patience_sees_progress_in_tokens_where_pairs_show_none(
+    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
+) -> None:
+    text = [replace(pairs[0], value_ids=(9, 14, 3, 11, 7, 22, 5, 18, 30, 2, 13, 8))]
+    reports: list[StepReport] = []
+    fit = run(
+        tiny,
+        text,
+        replace(CONFIG, prompt_tokens=8, learning_rate=1.0, patience=30, max_steps=400),
+        on_step=lambda report, _: reports.append(report),
+    )
+    right = [report.tokens_right for report in reports]
+    gains = [step for step in range(1, len(right)) if right[step] > max(right[:step])]
+    # No pair in all that time, but more and more tokens.
+    assert fit.outcome is Outcome.STALLED
+    assert len(gains) > 2
+    assert fit.held == ()
+    # Steps count from 1.
+    assert fit.steps == gains[-1] + 1 + 30 > 60
+
+
 def test_many_chunks_say_what_one_says(
     tiny: HuggingFaceCausalLM, pairs: list[EncodedPair], monkeypatch: pytest.MonkeyPatch
 ) -> None:

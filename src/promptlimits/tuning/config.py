@@ -37,7 +37,8 @@ class TrainingConfig:
             far above rounding, so that another implementation decodes the same tokens.
         clip_norm: Largest gradient norm of one prompt.
         max_steps: Steps after which a run ends unsolved.
-        patience: Steps without a better best after which a run counts as stalled.
+        patience: Steps without more exact pairs or right tokens than ever before, after which a
+            run counts as stalled.
         seed: Seed of the starts.
     """
 

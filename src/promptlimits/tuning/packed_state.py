@@ -36,13 +36,14 @@ class PackedState:
 
     Attributes:
         steps: Steps done by each problem.
-        best_steps: Step at which each last became better.
+        best_steps: Step at which each last became better, in pairs or in tokens.
         prompts: (sum of P_b, W).
         first_moment: (sum of P_b, W).
         second_moment: (sum of P_b, W).
         best_prompts: (sum of P_b, W).
         best_exact: (sum of K_b,).
         best_loss: (B,).
+        most_right: (B,) largest share of right tokens so far.
         rows: Which rows of the prompts belong to which problem.
         pairs: Which pairs do.
     """
@@ -55,6 +56,7 @@ class PackedState:
     best_prompts: Tensor
     best_exact: Tensor
     best_loss: Tensor
+    most_right: Tensor
     rows: Segments
     pairs: Segments
 
@@ -71,6 +73,7 @@ class PackedState:
             best_prompts=torch.cat([state.best_prompt for state in states]),
             best_exact=torch.cat([state.best_exact for state in states]),
             best_loss=torch.stack([state.best_loss for state in states]),
+            most_right=torch.stack([state.most_right for state in states]),
             rows=Segments.of([len(state.prompt) for state in states], device=device),
             pairs=Segments.of([len(state.best_exact) for state in states], device=device),
         )
@@ -86,6 +89,7 @@ class PackedState:
             self.rows.split(self.best_prompts),
             self.pairs.split(self.best_exact),
             self.best_loss.unbind(),
+            self.most_right.unbind(),
             strict=True,
         )
         return tuple(
@@ -98,8 +102,9 @@ class PackedState:
                 best_prompt=best,
                 best_exact=exact,
                 best_loss=loss,
+                most_right=right,
             )
-            for step, best_step, prompt, first, second, best, exact, loss in columns
+            for step, best_step, prompt, first, second, best, exact, loss, right in columns
         )
 
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
@@ -110,13 +115,17 @@ class PackedState:
 
         Returns:
             The state, how many pairs each problem's best prompt answers (B,), and whether
-            that is more than before (B,); `best_steps` is the caller's to set.
+            that, or the share of right tokens, is more than before (B,); `best_steps` is the
+            caller's to set.
         """
         before = self.pairs.sum(self.best_exact.to(scores.exact_pairs.dtype))
         more = scores.exact_pairs > before
         as_many = scores.exact_pairs == before
         loss = scores.loss_nats.to(self.best_loss.dtype)
         better = more | (as_many & (loss < self.best_loss))
+        # A long pair shows no progress in pairs until its last token is right.
+        right = torch.maximum(scores.tokens_right, self.most_right)
+        gained = more | (right > self.most_right)
         kept = replace(
             self,
             best_prompts=torch.where(
@@ -124,8 +133,9 @@ class PackedState:
             ),
             best_exact=torch.where(self.pairs.spread(better), scores.exact, self.best_exact),
             best_loss=torch.where(better, loss, self.best_loss),
+            most_right=right,
         )
-        return kept, torch.maximum(scores.exact_pairs, before), more
+        return kept, torch.maximum(scores.exact_pairs, before), gained
 
     def advanced(self, gradient: Tensor, paces: Sequence[Pace]) -> PackedState:
         """Take one step of Adam in every problem."""

@@ -93,7 +93,7 @@ class Standing:
 
     Attributes:
         step: Steps done.
-        best_step: Step at which its best last became better.
+        best_step: Step at which it last became better, in exact pairs or in right tokens.
         solved: Whether its best prompt answers every pair.
         finite: Whether every number of its prompt is finite.
     """

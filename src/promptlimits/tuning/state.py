@@ -14,7 +14,15 @@ from torch import Tensor
 
 from promptlimits.errors import RunFailed
 
-_TENSORS = ("prompt", "first_moment", "second_moment", "best_prompt", "best_exact", "best_loss")
+_TENSORS = (
+    "prompt",
+    "first_moment",
+    "second_moment",
+    "best_prompt",
+    "best_exact",
+    "best_loss",
+    "most_right",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,7 +31,7 @@ class TrainingState:
 
     Attributes:
         step: Steps done.
-        best_step: Step at which the number of exact pairs last became better.
+        best_step: Step at which it last had more exact pairs or right tokens than ever before.
         prompt: (P, W) current prompt, in the dtype that it is trained in.
         first_moment: (P, W) Adam's running mean of the gradient.
         second_moment: (P, W) Adam's running mean of its square.
@@ -31,6 +39,7 @@ class TrainingState:
             step with the score of another.
         best_exact: (K,) the pairs that it answers exactly.
         best_loss: () its loss.
+        most_right: () the largest share of right tokens that any prompt so far had.
     """
 
     step: int
@@ -41,6 +50,7 @@ class TrainingState:
     best_prompt: Tensor
     best_exact: Tensor
     best_loss: Tensor
+    most_right: Tensor
 
     @classmethod
     def start(cls, prompt: Tensor, num_pairs: int) -> TrainingState:
@@ -54,6 +64,7 @@ class TrainingState:
             best_prompt=prompt.detach().clone(),
             best_exact=torch.zeros(num_pairs, dtype=torch.bool, device=prompt.device),
             best_loss=torch.full((), torch.inf, dtype=prompt.dtype, device=prompt.device),
+            most_right=torch.zeros((), dtype=torch.float32, device=prompt.device),
         )
 
     def clone(self) -> TrainingState:

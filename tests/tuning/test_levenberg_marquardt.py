@@ -13,8 +13,9 @@ from torch import Tensor
 
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.weights import random_weights
-from promptlimits.models.paper_layers import NormPlace, PaperNorm
+from promptlimits.models.paper_layers import NormKind, NormPlace, PaperNorm
 from promptlimits.models.transformer import PaperTransformer, from_weights
+from promptlimits.tuning import levenberg_marquardt
 from promptlimits.tuning.levenberg_marquardt import LevenbergMarquardt, damped_step, solve
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.regression import (
@@ -40,9 +41,10 @@ def network(*, masked: bool = False) -> PaperTransformer:
     return from_weights(weights)
 
 
-def normed(place: NormPlace) -> PaperTransformer:
+def normed(place: NormPlace, kind: NormKind = "layer") -> PaperTransformer:
     weight, bias = draw(2, D, seed=9)
-    norm = PaperNorm(kind="layer", weight=weight, bias=bias, epsilon=1e-5)
+    shift = bias if kind == "layer" else None
+    norm = PaperNorm(kind=kind, weight=weight, bias=shift, epsilon=1e-5)
     layers = [replace(x, attention_norm=norm, mlp_norm=norm) for x in network().layers]
     # Heads of different sizes are padded.
     first = layers[0].heads[0]
@@ -58,6 +60,7 @@ MODELS: dict[str, Callable[[], PaperTransformer]] = {
     "masked": lambda: network(masked=True),
     "pre": lambda: normed("pre"),
     "post": lambda: normed("post"),
+    "rms": lambda: normed("pre", "rms"),
 }
 
 
@@ -318,3 +321,110 @@ def test_damping_falls_tenfold_where_the_model_is_exact() -> None:
     )
     # The residual is halved, then divided by 11, by 101, by 1001, which makes 4.5e-7 of it.
     assert found.steps.tolist() == [4]
+
+
+class Parabola(Linear):
+    """u + c u^2 = y, number by number."""
+
+    def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        return unknowns + 0.2 * unknowns.square() - self.right[index]
+
+    def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        return torch.diag_embed(1 + 0.4 * unknowns)
+
+
+def test_a_step_is_newtons_with_the_correction_for_the_second_derivative() -> None:
+    right = torch.tensor([[0.3, -0.2, 0.1]], dtype=torch.float64)
+    settings = LevenbergMarquardt(max_steps=1, damping=1e-12)
+    zero = torch.zeros(1, 1, 3, dtype=torch.float64)
+    found = solve(Parabola(right, right), zero, settings)
+    # From 0 Newton's step is y, and r there is c y^2, which the correction takes off.
+    expected = right - 0.2 * right.square()
+    torch.testing.assert_close(found.unknowns, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_correction_that_raises_the_squares_is_left_out() -> None:
+    """From 3 along arctan, Newton's step and its correction both overshoot; neither is taken."""
+    start = torch.full((1, 1, 1), 3.0, dtype=torch.float64)
+    blank = torch.zeros(1, 1, 1, dtype=torch.float64)
+    found = solve(Bend(blank, blank[0]), start, LevenbergMarquardt(damping=1e-9, max_steps=1))
+    assert float(found.unknowns) == 3.0
+    assert found.outcomes == (Outcome.OUT_OF_STEPS,)
+
+
+class Counted(Bend):
+    """Counts its Jacobians."""
+
+    jacobians = 0
+
+    def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        self.jacobians += 1
+        return super().jacobian(unknowns, index)
+
+
+def test_a_refused_step_costs_no_jacobian() -> None:
+    start = torch.full((1, 1, 1), 3.0, dtype=torch.float64)
+    problem = Counted(torch.zeros(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1))
+    solve(problem, start, LevenbergMarquardt(damping=1e-9, max_steps=3))
+    assert problem.jacobians == 1
+
+
+def test_residuals_are_of_float32_far_from_a_solution_and_of_float64_near_it() -> None:
+    model, queries, planted = network(), draw(B, K, D, M, seed=1), draw(B, D, P, seed=2)
+    given = planted_targets(model, queries, planted, ((0, 1), (2, 1)))
+    mixed = RegressionSystem(model, given, P, jacobian_dtype=torch.float32)
+    exact, at = RegressionSystem(model, given, P), torch.arange(B)
+    near = planted.flatten(1) + 1e-4 * draw(B, D * P, seed=5)
+    both = torch.cat([near[:1], draw(1, D * P, seed=3), near[2:]])
+    one, other = mixed.residuals(both, at), exact.residuals(both, at)
+    assert one.dtype == torch.float64
+    torch.testing.assert_close(one[[0, 2]], other[[0, 2]], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(one[1], other[1], rtol=1e-5, atol=1e-5)
+    assert float((one[1] - other[1]).abs().max()) > 1e-12
+
+
+@pytest.mark.parametrize("radius", [None, 2.0])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_backward_pass_by_hand_is_autograds(name: str, radius: float | None) -> None:
+    given, at = problems(all_reads(D, M)[1:5]), torch.arange(B)
+    system = RegressionSystem(MODELS[name](), given, P, radius=radius)
+    prompts = draw(B, D * P, seed=4).requires_grad_(True)
+    residuals, weights = system.residuals_with_graph(prompts, at), draw(B, 4 * K, seed=6)
+    (slope,) = torch.autograd.grad((residuals * weights).sum(), prompts)
+    by_hand = (weights[:, None] @ system.jacobian(prompts.detach(), at))[:, 0]
+    torch.testing.assert_close(by_hand, slope, rtol=1e-10, atol=1e-10)
+
+
+def test_layers_without_heads_and_three_layers_have_the_same_slopes() -> None:
+    plain = network()
+    bare = replace(plain.layers[0], heads=())
+    for layers in ((bare, *plain.layers), (*plain.layers, bare)):
+        model = replace(plain, layers=layers)
+        system = RegressionSystem(model, problems(all_reads(D, M)[:3]), P)
+        prompts, at = draw(B, D * P, seed=4).requires_grad_(True), torch.arange(B)
+        residuals, weights = system.residuals_with_graph(prompts, at), draw(B, 3 * K, seed=6)
+        (slope,) = torch.autograd.grad((residuals * weights).sum(), prompts)
+        by_hand = (weights[:, None] @ system.jacobian(prompts.detach(), at))[:, 0]
+        torch.testing.assert_close(by_hand, slope, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("gain", "factor"),
+    [(0.1, 2.0), (0.3, 1.0), (0.6, 0.6), (0.8, 0.3), (0.95, 0.1), (float("nan"), 2.0)],
+)
+def test_damping_after_a_step_falls_with_its_gain(gain: float, factor: float) -> None:
+    one, blank = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    work = levenberg_marquardt._Work(
+        place=torch.zeros(1, dtype=torch.long),
+        unknowns=blank,
+        residuals=blank,
+        jacobian=blank[None],
+        normal=blank[None],
+        damping=one,
+        growth=4 * one,
+    )
+    of_gain = torch.tensor([gain], dtype=torch.float64)
+    taken = levenberg_marquardt._damped_anew(work, of_gain, torch.tensor([True]))
+    refused = levenberg_marquardt._damped_anew(work, of_gain, torch.tensor([False]))
+    assert (float(taken.damping), float(taken.growth)) == (factor, 2.0)
+    assert (float(refused.damping), float(refused.growth)) == (4.0, 8.0)

@@ -344,7 +344,7 @@ def test_a_step_is_newtons_with_the_correction_for_the_second_derivative() -> No
 
 
 def test_a_correction_that_raises_the_squares_is_left_out() -> None:
-    """From y = -2.2 = -0.44 / c on, it leaves a residual of 0.44 times 2.44 that of the step."""
+    """For c y = -0.44 it makes the residual 0.44 * 2.44 = 1.07 times that after the step."""
     right = torch.tensor([[-2.2]], dtype=torch.float64)
     settings = LevenbergMarquardt(max_steps=1, damping=1e-12)
     found = solve(Parabola(right, right), torch.zeros(1, 1, 1, dtype=torch.float64), settings)

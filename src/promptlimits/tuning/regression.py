@@ -94,7 +94,8 @@ def solve_regression(
             next. With a radius these are the free variables z, not the prompts.
         settings: Tolerance, steps and damping; the defaults when None.
         jacobian_dtype: Dtype of the Jacobian and of the linear algebra; the model's when None.
-            With float32 a float64 model still gives residuals, errors and prompts of float64.
+            With float32 a float64 model still gives errors and prompts of float64; residuals
+            are computed in float64 once they are small (see `RegressionSystem.residuals`).
         radius: Each prompt token is kept in the ball of this radius, as r z/(1 + |z|^2)^(1/2);
             None for no limit.
 
@@ -147,10 +148,8 @@ def regression_errors(
 class RegressionSystem:
     """Residuals and Jacobians of regression problems, as `levenberg_marquardt.LeastSquares`.
 
-    A pair's residuals depend on its own sequence only. With one copy of the prompt for each
-    pair, one backward pass gives a row of the Jacobian for every pair of every problem at once,
-    so R passes over one graph give all K R rows. For R = 8 this took a quarter to a half of the
-    time of expanding the batch R times.
+    A pair's residuals depend on its own sequence only, so each pair has its own copy of the
+    prompt, and one backward pass (`RowNetwork.slopes`) gives all rows of the Jacobian.
 
     Args:
         model: The transformer.

@@ -13,6 +13,7 @@ from promptlimits.capacity import control as control_module
 from promptlimits.capacity.attempt import Attempt, Workplace
 from promptlimits.capacity.control import (
     Control,
+    NoControl,
     Planted,
     control_size,
     entropy_bits,
@@ -90,10 +91,13 @@ S, F, T = Outcome.SOLVED, Outcome.STALLED, Outcome.OUT_OF_TIME
         ([], None),
         ([(8, S), (16, S)], None),
         ([(8, S), (16, F), (16, F), (12, S), (14, F), (14, F)], 14),
-        ([(8, S), (16, F), (16, S), (32, T)], 32),
+        ([(8, S), (16, F), (16, S), (32, T)], None),
+        # A start that can go on may yet be solved.
+        ([(8, S), (16, F), (16, T)], None),
         # The 16 ended unsolved; the time ran out at a smaller size that may yet be solved.
         ([(8, S), (16, F), (16, F), (12, T)], 16),
-        ([(8, T)], 8),
+        ([(8, T)], None),
+        ([(8, F)], 8),
     ],
 )
 def test_the_control_is_at_the_size_that_failed(
@@ -198,7 +202,7 @@ def test_the_control_recovers_a_small_plant_and_says_no_more_than_that(
         control = run_control(
             here, task.pairs, TRAINING, found(ended(3, F, held=1)), should_stop=never
         )
-    assert control is not None
+    assert isinstance(control, Control)
     assert (control.pairs, control.recovered, control.outcome) == (3, 3, S)
     assert control.steps >= 1
     assert 1 <= control.distinct_answers <= 3
@@ -218,7 +222,7 @@ def test_a_control_that_is_cut_off_goes_on_and_ends_as_if_it_never_was(
         here = place()
         with here.store:
             control = run_control(here, task.pairs, TRAINING, search, should_stop=After(questions))
-        assert control is not None
+        assert isinstance(control, Control)
         assert control.conclusion.startswith("not finished: ")
         seen.append((control.steps, control.outcome))
     assert seen[0] == (0, T)
@@ -229,8 +233,8 @@ def test_a_control_that_is_cut_off_goes_on_and_ends_as_if_it_never_was(
     with Store.open(tmp_path / "other.sqlite") as store:
         other = Workplace(model=here.model, store=store, task_hash="t", provenance={})
         whole = run_control(other, task.pairs, TRAINING, search, should_stop=never)
-    assert resumed is not None
-    assert whole is not None
+    assert isinstance(resumed, Control)
+    assert isinstance(whole, Control)
     assert (resumed.recovered, resumed.steps, resumed.outcome) == (
         whole.recovered,
         whole.steps,
@@ -271,6 +275,40 @@ def test_nothing_to_explain_means_no_control(
         whole = found(ended(24, S, held=24))
         assert run_control(here, task.pairs, TRAINING, whole, should_stop=never) is None
         assert here.store.runs() == []
+
+
+@pytest.mark.parametrize(
+    "attempts", [[], [(8, T)], [(8, S), (16, F), (16, T)], [(24, F), (24, T)], [(8, S)]]
+)
+def test_time_that_was_up_first_means_no_control_and_says_so(
+    place: Callable[[], Workplace], task: EncodedTask, attempts: list[tuple[int, Outcome]]
+) -> None:
+    here = place()
+    search = found(*(ended(*each) for each in attempts))
+    with here.store:
+        none = run_control(here, task.pairs, TRAINING, search, should_stop=never)
+        assert here.store.runs() == []
+    assert none is NoControl.TIME_WAS_UP
+    shown = none.to_json()
+    assert (shown["status"], shown["reason"]) == ("not run", "time was up")
+    assert "limited by time" in str(shown["conclusion"])
+
+
+def test_a_plant_that_answers_nothing_is_no_control(
+    place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    here = place()
+    with here.store:
+        none = run_control(
+            here,
+            task.pairs,
+            TrainingConfig(prompt_tokens=2, relative_lead=1.9),
+            found(ended(8, F)),
+            should_stop=never,
+        )
+    assert none is NoControl.NOTHING_PLANTED
+    assert "answers no key" in none.conclusion
+    assert "limited by time" not in none.conclusion
 
 
 def test_entropy_of_shares() -> None:

@@ -202,6 +202,43 @@ def test_fit_stops_at_the_first_start_that_solves(
     assert all(one.outcome is not Outcome.SOLVED for one in attempts[:-1])
 
 
+def test_fit_races_only_after_the_first_start_failed_alone(
+    open_place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
+) -> None:
+    forever = Deadline(budget_seconds=float("inf"))
+
+    def fitted(pairs: int, config: TrainingConfig) -> tuple[Attempt, ...]:
+        small = replace(task, pairs=task.pairs[:pairs], places=task.places[:pairs])
+        return fit_all(
+            open_place(), small, config, starts=3, deadline=forever, on_attempt=lambda _: None
+        )
+
+    alone = fitted(2, TRAINING)
+    assert [(one.seed, one.outcome) for one in alone] == [(0, Outcome.SOLVED)]
+    assert len(open_place().store.runs()) == 1
+    failed = fitted(8, replace(TRAINING, max_steps=2))
+    assert sorted(one.seed for one in failed) == [0, 1, 2]
+    assert failed[0].seed == 0
+    assert {one.outcome for one in failed} == {Outcome.OUT_OF_STEPS}
+    # Asked again, everything comes out of the store.
+    assert [one.steps for one in fitted(8, replace(TRAINING, max_steps=2))] == [2, 2, 2]
+    assert len(open_place().store.runs()) == 4
+
+
+def test_fit_does_not_race_when_its_time_is_up(
+    open_place: Callable[[], Workplace], task: EncodedTask
+) -> None:
+    done = fit_all(
+        open_place(),
+        task,
+        TRAINING,
+        starts=3,
+        deadline=Deadline(budget_seconds=0.0),
+        on_attempt=lambda _: None,
+    )
+    assert [(one.seed, one.outcome) for one in done] == [(0, Outcome.OUT_OF_TIME)]
+
+
 def starts(count: int) -> list[TrainingConfig]:
     return [replace(TRAINING, max_steps=60, patience=60, seed=seed) for seed in range(count)]
 

@@ -214,6 +214,22 @@ def test_a_control_that_did_not_finish_counts_nothing_as_recovered(record):
     assert wording.control_sentence(shown) == f"planted control (measured): {said}"
 
 
+def test_a_control_that_was_not_run_says_why_in_terminal_and_page(record):
+    record["brackets"][0]["control"] = {
+        "status": "not run",
+        "reason": "time was up",
+        "conclusion": "the time was up <first>",
+    }
+    shown = parse_record(record).brackets[0]
+    assert wording.control_sentence(shown) == "no planted control: the time was up <first>"
+    assert wording.control_detail(shown) == ""
+    assert summary_lines(record)[1] == "no planted control: the time was up <first>"
+    page = render(record)
+    assert "No planted control: the time was up &lt;first&gt;." in page.replace(
+        "<bdi>", ""
+    ).replace("</bdi>", "")
+
+
 def test_a_control_that_recovers_more_than_was_planted_is_refused(record):
     with pytest.raises(RunFailed, match="contradicts itself: 63 of 62 planted"):
         parse_record(with_control(record, recovered=63))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits
-from promptlimits.capacity.control import Control
+from promptlimits.capacity.control import Control, NoControl
 from promptlimits.capacity.floor import Floor, answer_rows
 from promptlimits.capacity.search import SearchResult
 from promptlimits.errors import RunFailed
@@ -25,8 +25,8 @@ class Bracket:
         seconds: Time spent at this length, over all resumptions.
         unprompted: Indices of the pairs that the model answers without a prompt: no prompt
             gets credit for them.
-        control: What the optimiser made of a planted prompt of this size; None where none was
-            run: the search held the whole list, or it was not asked for.
+        control: What the optimiser made of a planted prompt of the size that failed, or why none
+            was run; None where the search held the whole list, or it was not asked for.
     """
 
     floor: Floor
@@ -34,7 +34,7 @@ class Bracket:
     search: SearchResult
     seconds: float
     unprompted: frozenset[int] = frozenset()
-    control: Control | None = None
+    control: Control | NoControl | None = None
 
     @property
     def credited(self) -> tuple[int, ...]:

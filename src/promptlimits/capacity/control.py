@@ -5,7 +5,8 @@ optimiser does not find one. The control takes the size at which the search fail
 keys, and as answers what the model itself says behind a planted prompt. So a prompt that
 answers them all is known to exist. If training from a fresh start finds one, the optimiser can
 reach such a size; if not, the floor may be the optimiser's limit and not the model's. It is one
-measurement of one planted prompt: nothing is proved by it.
+measurement of one planted prompt: nothing is proved by it. Where the time was up before any size
+failed there is no failure to explain, and none is run.
 
 The planted prompt is drawn in random directions, at the norm of the prompt that the search
 found. Measured on SmolLM2-135M with 32 capitals and one prompt token, the answers behind it were:
@@ -23,13 +24,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from promptlimits._typing import JsonObject, JsonValue
-from promptlimits.capacity.attempt import Workplace, attempt
+from promptlimits.capacity.attempt import Attempt, Workplace, attempt
 from promptlimits.capacity.search import SearchResult
 from promptlimits.models.protocol import EncodedPair, FrozenModel, Part, pack
 from promptlimits.tuning.config import TrainingConfig
@@ -125,22 +127,46 @@ class Control:
         }
 
 
+class NoControl(StrEnum):
+    """Why no control was run, though the list is not held."""
+
+    TIME_WAS_UP = "time was up"
+    NOTHING_PLANTED = "nothing planted"
+
+    @property
+    def conclusion(self) -> str:
+        """What the floor is worth without one."""
+        if self is NoControl.TIME_WAS_UP:
+            return (
+                "the time was up before any size had failed, so the floor is limited by time: "
+                "nothing shows that the optimiser or the model is at its limit"
+            )
+        return (
+            "the known prompt answers no key by the lead that training asks for, so nothing "
+            "tells whether the floor is the optimiser's limit or the model's"
+        )
+
+    def to_json(self) -> JsonObject:
+        """The reason as the record shows it."""
+        return {"status": "not run", "reason": self.value, "conclusion": self.conclusion}
+
+
 def control_size(result: SearchResult) -> int | None:
-    """The size at which a search failed, or else the largest that it tried.
+    """The size at which a search failed.
 
     Args:
         result: The search.
 
     Returns:
-        The smallest size above the largest solved one that ended unsolved; if the time ended
-        the search before any did, the size it was at. None if nothing was tried, or if the
-        whole list is held: then there is no failure to explain.
+        The smallest size above the largest solved one at which every start ended unsolved; None
+        if there is none, because the whole list is held or the time was up first.
     """
-    solved = {one.pairs for one in result.attempts if one.outcome is Outcome.SOLVED}
+    solved = {one.pairs for one in result.attempts if _is_solved(one)}
+    # A start that can go on may yet be solved, whatever became of the others.
+    open_sizes = {one.pairs for one in result.attempts if not one.outcome.final}
     low = max(solved, default=0)
-    above = [one for one in result.attempts if one.pairs > low]
-    failed = [one.pairs for one in above if one.outcome.final]
-    return min(failed) if failed else max((one.pairs for one in above), default=None)
+    failed = {one.pairs for one in result.attempts if one.pairs > low}
+    return min(failed - open_sizes, default=None)
 
 
 def run_control(
@@ -150,7 +176,7 @@ def run_control(
     result: SearchResult,
     *,
     should_stop: Stopper,
-) -> Control | None:
+) -> Control | NoControl | None:
     """Plant answers at the size where a search failed, and train for them from a fresh start.
 
     Both the planted pairs and the run are kept in the store, so the same call goes on where it
@@ -164,19 +190,19 @@ def run_control(
         should_stop: Asked before every step.
 
     Returns:
-        The control; None if no size failed (`control_size`), or if the known prompt answers
-        no key by the lead that training asks for.
+        The control, or why there is none; None if the search held the whole list.
     """
     size = control_size(result)
     if size is None:
-        return None
+        held = max((one.pairs for one in result.attempts if _is_solved(one)), default=0)
+        return None if held == len(pairs) else NoControl.TIME_WAS_UP
     best = result.best
     norm = None if best is None else float(best.prompt.norm(dim=1).mean())
     planted = _planted_once(place, pairs, config, size=size, token_norm=norm, stop=should_stop)
     if planted is None:
         return _not_begun(size, config, should_stop() or Outcome.OUT_OF_TIME)
     if not planted.pairs:
-        return None
+        return NoControl.NOTHING_PLANTED
     done = attempt(place, planted.pairs, config, warm=None, should_stop=should_stop)
     answers = Counter(pair.value_ids for pair in planted.pairs)
     return Control(
@@ -192,6 +218,10 @@ def run_control(
         answered_unprompted=planted.unprompted,
         token_norm=planted.token_norm,
     )
+
+
+def _is_solved(one: Attempt) -> bool:
+    return one.outcome is Outcome.SOLVED
 
 
 def entropy_bits(counts: Sequence[int]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptlimits._typing import JsonObject
-from promptlimits.capacity.attempt import Attempt, Workplace, race
+from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
 from promptlimits.capacity.ceiling import sized
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
@@ -15,6 +15,7 @@ from promptlimits.capacity.floor import Floor, answer_rows, find_floor
 from promptlimits.models.protocol import PromptKind
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.outcome import Outcome
 
 
 def fit_all(
@@ -26,13 +27,15 @@ def fit_all(
     deadline: Deadline,
     on_attempt: Callable[[Attempt], None],
 ) -> tuple[Attempt, ...]:
-    """Train a prompt for every pair of a task, from several starts side by side.
+    """Train a prompt for every pair of a task: from one start, then from others side by side.
+
+    The first start runs alone, because on a CPU a race costs as many times the work.
 
     Args:
         place: Model, store and provenance.
         task: The pairs.
         training: Settings; its seed is that of the first start.
-        starts: How many; the first to be solved ends the others.
+        starts: How many in all; the first to be solved ends the others.
         deadline: When to stop; the same call goes on where it stopped.
         on_attempt: Called with how each start ended.
 
@@ -48,10 +51,14 @@ def fit_all(
         prompt_tokens=training.prompt_tokens,
     )
     configs = [replace(training, seed=training.seed + start) for start in range(starts)]
-    done = race(place, task.pairs, configs, warm=None, should_stop=deadline.should_stop)
-    for one in done:
+    first = attempt(place, task.pairs, configs[0], warm=None, should_stop=deadline.should_stop)
+    on_attempt(first)
+    if first.outcome is Outcome.SOLVED or not first.outcome.final or starts == 1:
+        return (first,)
+    others = race(place, task.pairs, configs[1:], warm=None, should_stop=deadline.should_stop)
+    for one in others:
         on_attempt(one)
-    return done
+    return (first, *others)
 
 
 def save_fit(

@@ -22,7 +22,7 @@ from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import sized, task_ceiling
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
-from promptlimits.capacity.control import Control, control_size, run_control
+from promptlimits.capacity.control import Control, NoControl, control_size, run_control
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.ordering import ordered
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
@@ -340,13 +340,13 @@ def _search(
 
 def _control(
     job: _Job, order: Sequence[int], result: SearchResult, deadline: Deadline
-) -> Control | None:
+) -> Control | NoControl | None:
     """What the same optimiser recovers of answers that a known prompt gives."""
     listener, length = job.listener, result.prompt_tokens
     size = control_size(result)
-    if size is None:
-        return None
-    listener.stage(f"planted control with {length} prompt token{'s' if length > 1 else ''}", size)
+    if size is not None:
+        plural = "s" if length > 1 else ""
+        listener.stage(f"planted control with {length} prompt token{plural}", size)
     most = _CONTROL_SHARE * deadline.budget_seconds
     # A search that ended early leaves its time to the next length, not to the control.
     stopping = Deadline(budget_seconds=min(most, deadline.left_seconds))
@@ -364,7 +364,9 @@ def _control(
         should_stop=stopping.should_stop,
     )
     job.commit_time()
-    if control is not None:
+    if isinstance(control, NoControl):
+        listener.found(f"no planted control: {control.conclusion}")
+    elif control is not None:
         listener.found(
             f"planted control: {control.recovered} of {control.pairs} planted answers recovered "
             f"in {control.steps} steps ({control.outcome.value})"

@@ -50,7 +50,13 @@ MaxSteps = Annotated[int, typer.Option("--max-steps", help="Steps of one attempt
 Patience = Annotated[
     int, typer.Option("--patience", help="Steps without gain after which an attempt stalls.")
 ]
-Starts = Annotated[int, typer.Option("--starts", help="Attempts at a size before it is given up.")]
+Starts = Annotated[
+    int,
+    typer.Option(
+        "--starts",
+        help="Attempts at a size before it is given up: one alone, then the others side by side.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="What the model computes with.")]
 Threads = Annotated[

@@ -164,6 +164,14 @@ class Control(_Part):
     conclusion: str
 
 
+class NoControl(_Part):
+    """Why no planted control was run where the list is not held."""
+
+    status: Literal["not run"]
+    reason: str
+    conclusion: str
+
+
 class Bracket(_Part):
     """Floor and ceiling of one kind of prompt at one length."""
 
@@ -174,7 +182,7 @@ class Bracket(_Part):
     floor: Floor
     ceiling: Ceiling
     # Records before this was measured have none; nor has a search that held the whole list.
-    control: Control | None = None
+    control: Annotated[Control | NoControl, Field(discriminator="status")] | None = None
     search: tuple[Attempt, ...] = ()
     stopped_because: str = ""
     seconds: Amount
@@ -294,7 +302,7 @@ def _require_consistent(bracket: Bracket, task: Task) -> None:
             f"the floor at prompt length {length} says {floor.pairs} pairs, its answers hold {held}"
         )
     control = bracket.control
-    if control is not None and control.recovered > control.pairs:
+    if isinstance(control, Control) and control.recovered > control.pairs:
         raise _contradiction(
             f"{control.recovered} of {control.pairs} planted pairs are recovered at prompt length "
             f"{length}"

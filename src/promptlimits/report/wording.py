@@ -11,7 +11,7 @@ import math
 import unicodedata
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from promptlimits.report.record import Bracket, Ceiling, Record, Task
+from promptlimits.report.record import Bracket, Ceiling, Control, NoControl, Record, Task
 from promptlimits.report.rows import BaselineRow
 
 _MOST_DIGITS = 15
@@ -205,10 +205,12 @@ def summary_line(record: Record, bracket: Bracket) -> str:
 
 
 def control_sentence(bracket: Bracket) -> str:
-    """The planted control in plain words; nothing where none was run."""
+    """The planted control, or why there is none, in plain words; nothing where none is due."""
     control = bracket.control
     if control is None:
         return ""
+    if isinstance(control, NoControl):
+        return f"no planted control: {control.conclusion}"
     if not control.finished:
         return f"planted control (measured): {control.conclusion}"
     return (
@@ -220,7 +222,7 @@ def control_sentence(bracket: Bracket) -> str:
 def control_detail(bracket: Bracket) -> str:
     """How diverse the planted answers are; nothing where there are none."""
     control = bracket.control
-    if control is None or not control.distinct_answers:
+    if not isinstance(control, Control) or not control.distinct_answers:
         return ""
     return (
         f"Planted answers: {count(control.distinct_answers)} distinct among "

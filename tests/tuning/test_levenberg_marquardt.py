@@ -16,7 +16,8 @@ from promptlimits.lipschitz.weights import random_weights
 from promptlimits.models.paper_layers import NormKind, NormPlace, PaperNorm
 from promptlimits.models.transformer import PaperTransformer, from_weights
 from promptlimits.tuning import levenberg_marquardt
-from promptlimits.tuning.levenberg_marquardt import LevenbergMarquardt, damped_step, solve
+from promptlimits.tuning.damped_step import damped_step
+from promptlimits.tuning.levenberg_marquardt import LevenbergMarquardt, solve
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.regression import (
     RegressionProblems,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from promptlimits._checks import require_positive, require_positive_int
 from promptlimits.errors import UserError
+from promptlimits.tuning.damped_step import factored, normal_matrix, step_of
 from promptlimits.tuning.outcome import Outcome
 
 LEAST_GAIN: Final = 1e-4
@@ -98,24 +99,6 @@ class Solutions:
     def share_solved(self) -> float:
         """Share of the problems that are solved."""
         return sum(outcome is Outcome.SOLVED for outcome in self.outcomes) / len(self.outcomes)
-
-
-def damped_step(jacobian: Tensor, residuals: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """The damped Gauss-Newton step, from the smaller of the two normal systems.
-
-    Args:
-        jacobian: J, (b, R, U).
-        residuals: r, (b, R).
-        damping: (b,), as a share of the mean diagonal of J J^T or J^T J, whichever is smaller.
-
-    Returns:
-        The step s (b, U), zero where the damped matrix has no Cholesky factor; and whether it
-        has one (b,).
-    """
-    factor, solvable = _factor(_normal_matrix(jacobian), damping)
-    step = _step(factor, jacobian, residuals)
-    solvable &= torch.isfinite(step).all(dim=-1)
-    return torch.where(solvable[:, None], step, 0.0), solvable
 
 
 def solve(problems: LeastSquares, starts: Tensor, settings: LevenbergMarquardt) -> Solutions:
@@ -243,7 +226,7 @@ def _begin(
         unknowns=start,
         residuals=problems.residuals(start, index),
         jacobian=jacobian,
-        normal=_normal_matrix(jacobian),
+        normal=normal_matrix(jacobian),
         damping=settings.damping * ones,
         growth=_REFUSED_GROWTH * ones,
     )
@@ -268,14 +251,14 @@ def _retire(
 
 def _advance(problems: LeastSquares, work: _Work, index: Tensor) -> _Work:
     """Try one step of each problem; take those that lower the sum of squares."""
-    factor, solvable = _factor(work.normal, work.damping)
+    factor, solvable = factored(work.normal, work.damping)
     residuals = work.residuals.to(work.jacobian.dtype)
-    step = _step(factor, work.jacobian, residuals)
+    step = step_of(factor, work.jacobian, residuals)
     forecast = residuals + (work.jacobian @ step[..., None])[..., 0]
     tried = work.unknowns + step.to(work.unknowns)
     after = problems.residuals(tried, index[work.place])
-    bend = _step(factor, work.jacobian, after.to(residuals.dtype) - forecast)
-    # Beyond this length the series of the path is not to be trusted (section 3 of the paper).
+    bend = step_of(factor, work.jacobian, after.to(residuals.dtype) - forecast)
+    # Beyond this length the series of the path is not to be trusted.
     short = (bend.norm(dim=-1) < step.norm(dim=-1)).nonzero()[:, 0]
     _bend(problems, tried, after, bend, short, index[work.place])
     before = _squares(work.residuals)
@@ -325,30 +308,9 @@ def _moved(
         return work
     fresh = problems.jacobian(tried[moved], index[work.place[moved]])
     jacobian, normal = work.jacobian, work.normal
-    jacobian[moved], normal[moved] = fresh, _normal_matrix(fresh)
+    jacobian[moved], normal[moved] = fresh, normal_matrix(fresh)
     return replace(
         work,
         unknowns=torch.where(taken[:, None], tried, work.unknowns),
         residuals=torch.where(taken[:, None], after, work.residuals),
     )
-
-
-def _normal_matrix(jacobian: Tensor) -> Tensor:
-    dual = jacobian.shape[-2] <= jacobian.shape[-1]
-    return jacobian @ jacobian.mT if dual else jacobian.mT @ jacobian
-
-
-def _factor(normal: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """The Cholesky factor of each damped matrix, and whether it has one."""
-    scale = normal.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-    damped = normal.clone()
-    damped.diagonal(dim1=-2, dim2=-1).add_((damping * scale)[:, None])
-    factor, info = torch.linalg.cholesky_ex(damped)
-    return factor, info == 0
-
-
-def _step(factor: Tensor, jacobian: Tensor, residuals: Tensor) -> Tensor:
-    dual = jacobian.shape[-2] <= jacobian.shape[-1]
-    right = residuals[..., None] if dual else jacobian.mT @ residuals[..., None]
-    answer = torch.cholesky_solve(right, factor)
-    return -(jacobian.mT @ answer if dual else answer)[..., 0]

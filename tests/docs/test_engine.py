@@ -22,9 +22,7 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 
 def test_output_belongs_to_the_block_above_it() -> None:
-    text = (
-        "```python\na = 1\n```\n\nwords\n\n```text\nx\n```\n```python\nb\n```\n\n```text\ny\n```\n"
-    )
+    text = "```python\na\n```\n\nwords\n\n```text\nx\n```\n```python\nb\n```\n\n```text\ny\n```\n"
     assert blocks(text) == [("a\n", ""), ("b\n", "y\n")]
 
 

@@ -72,10 +72,10 @@ class Notes:
     def advanced(self, done: int) -> None:
         assert done > 0
 
-    def step(self, prompt_tokens: int, report: StepReport) -> None:
+    def step(self, _kind: PromptKind, prompt_tokens: int, report: StepReport) -> None:
         self.steps.append((prompt_tokens, report.step))
 
-    def attempted(self, prompt_tokens: int, attempt: Attempt) -> None:
+    def attempted(self, _kind: PromptKind, prompt_tokens: int, attempt: Attempt) -> None:
         self.lines.append(f"{prompt_tokens}: {attempt.outcome}")
 
     def found(self, text: str) -> None:

@@ -329,12 +329,12 @@ def _search(
     searching = deadline.part(1 - _CONTROL_SHARE if _is_controlled(job, size) else 1.0)
     training = replace(request.search.training, prompt_tokens=length)
     return search(
-        _workplace(job, lambda report: listener.step(length, report), size.kind),
+        _workplace(job, lambda report: listener.step(size.kind, length, report), size.kind),
         [job.task.pairs[index] for index in order],
         replace(request.search, training=training),
         warm=warm,
         should_stop=searching.should_stop,
-        on_attempt=lambda attempt: listener.attempted(length, attempt),
+        on_attempt=lambda attempt: listener.attempted(size.kind, length, attempt),
     )
 
 

@@ -32,11 +32,11 @@ class Listener(Protocol):
         """So many parts of the stage are done."""
         ...
 
-    def step(self, prompt_tokens: int, report: StepReport) -> None:
-        """A training step is done."""
+    def step(self, kind: PromptKind, prompt_tokens: int, report: StepReport) -> None:
+        """A training step is done for a prompt of a kind and length."""
         ...
 
-    def attempted(self, prompt_tokens: int, attempt: Attempt) -> None:
+    def attempted(self, kind: PromptKind, prompt_tokens: int, attempt: Attempt) -> None:
         """An attempt has ended."""
         ...
 

@@ -78,7 +78,7 @@ def fit(
             store=store,
             task_hash=task.hash,
             provenance=provenance({"device": device}),
-            on_step=lambda report: listener.step(prompt_tokens, report),
+            on_step=lambda report: listener.step(place.kind, prompt_tokens, report),
             kind=PromptKind(kind),
         )
         listener.stage(f"training for {len(task.pairs)} pairs")
@@ -88,7 +88,7 @@ def fit(
             training,
             starts=starts,
             deadline=Deadline(budget_seconds=budget, began=began),
-            on_attempt=lambda attempt: listener.attempted(prompt_tokens, attempt),
+            on_attempt=lambda attempt: listener.attempted(place.kind, prompt_tokens, attempt),
         )
         listener.stage("decoding the prompt with stock tools in a fresh process")
         floor, record = save_fit(

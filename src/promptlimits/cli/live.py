@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from promptlimits.capacity.attempt import Attempt
+    from promptlimits.models.protocol import PromptKind
     from promptlimits.tuning.loop import StepReport
 
 FIRST_WORD_SECONDS: Final = 60.0
@@ -38,7 +39,7 @@ class LiveListener:
         )
         self._bar = self._progress.add_task("starting", total=None)
         self._began = self._last_line = time.monotonic()
-        self._best: dict[int, int] = {}
+        self._best: dict[tuple[PromptKind, int], int] = {}
         self._said_first_word = False
 
     def __enter__(self) -> Self:
@@ -63,13 +64,15 @@ class LiveListener:
         """So many parts of the stage are done."""
         self._progress.update(self._bar, completed=done)
 
-    def step(self, prompt_tokens: int, report: StepReport) -> None:
-        """A training step is done."""
-        best = max(self._best.get(prompt_tokens, 0), report.best_exact)
-        self._best[prompt_tokens] = best
+    def step(self, kind: PromptKind, prompt_tokens: int, report: StepReport) -> None:
+        """A training step is done for a prompt of a kind and length."""
+        best = max(self._best.get((kind, prompt_tokens), 0), report.best_exact)
+        self._best[kind, prompt_tokens] = best
+        # Rounded down: all tokens right are all pairs exact.
         text = (
-            f"P={prompt_tokens} training for {report.pairs} pairs, step {report.step}, "
-            f"loss {report.loss_nats:.3f}, exact"
+            f"{_short(kind, prompt_tokens)} training for {_pairs(report.pairs)}, step "
+            f"{report.step}, loss {report.loss_nats:.3f}, {int(100 * report.tokens_right)}% of "
+            "tokens right, exact"
         )
         self._progress.update(
             self._bar, description=text, total=report.pairs, completed=report.best_exact
@@ -83,11 +86,11 @@ class LiveListener:
         elif self._progress.disable and now - self._last_line >= _PLAIN_LINE_SECONDS:
             self._say(f"    {text} {report.best_exact} of {report.pairs}")
 
-    def attempted(self, prompt_tokens: int, attempt: Attempt) -> None:
+    def attempted(self, kind: PromptKind, prompt_tokens: int, attempt: Attempt) -> None:
         """An attempt has ended."""
         self._say(
-            f"P={prompt_tokens}: {len(attempt.held)} of {attempt.pairs} pairs exact after "
-            f"{attempt.steps} steps, {attempt.seconds:.0f} s ({attempt.outcome.value})"
+            f"{_short(kind, prompt_tokens)}: {len(attempt.held)} of {_pairs(attempt.pairs)} exact "
+            f"after {attempt.steps} steps, {attempt.seconds:.0f} s ({attempt.outcome.value})"
         )
 
     def found(self, text: str) -> None:
@@ -96,10 +99,19 @@ class LiveListener:
 
     def _found_so_far(self) -> str:
         return "; ".join(
-            f"{best} pairs exact with {length} prompt token{'s' if length > 1 else ''}"
-            for length, best in sorted(self._best.items())
+            f"{_pairs(best)} exact with {_short(kind, length)}"
+            for (kind, length), best in self._best.items()
         )
 
     def _say(self, text: str) -> None:
         self._last_line = time.monotonic()
         self._console.print(text, markup=False)
+
+
+def _short(kind: PromptKind, prompt_tokens: int) -> str:
+    """A kind and length in a few characters: "soft P=2"."""
+    return f"{kind.value} P={prompt_tokens}"
+
+
+def _pairs(number: int) -> str:
+    return f"{number} pair{'' if number == 1 else 's'}"

@@ -79,6 +79,27 @@ def test_the_page_shows_both_and_no_name_twice(mixed: JsonObject) -> None:
     assert "<code><bdi>witness-prefix-2-tokens</bdi></code>" in page
 
 
+def test_title_and_heading_name_the_kinds_that_are_there(
+    mixed: JsonObject, make_record: MakeRecord
+) -> None:
+    def heads(record: JsonObject) -> str:
+        page = render(record).replace("<bdi>", "").replace("</bdi>", "")
+        title, heading = (re.search(rf"<{tag}>(.*?)</{tag}>", page) for tag in ("title", "h1"))
+        assert title is not None
+        assert heading is not None
+        lead = page.split('class="lead">')[1][:20]
+        return f"{title[1]} {heading[1]} {lead}"
+
+    assert "what a soft prompt or a prefix holds" in heads(mixed)
+    assert "can a soft prompt or a prefix of" in heads(mixed)
+    only = heads({**mixed, "brackets": [b for b in mixed["brackets"] if b.get("kind") == "prefix"]})
+    assert "what a prefix holds" in only
+    assert "can a prefix of" in only
+    assert only.endswith("A prefix is a kind o")
+    assert "soft" not in only
+    assert "prefix" not in heads(make_record(held={1: 40}))
+
+
 def test_a_page_without_prefixes_speaks_of_none(make_record: MakeRecord) -> None:
     page = render(make_record(held={1: 40}))
     assert "prefix" not in page.split("</style>")[1].split("<script")[0].lower().split("base64")[0]

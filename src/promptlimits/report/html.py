@@ -120,6 +120,8 @@ def _wording(record: Record) -> dict[str, Any]:
         "plural": wording.plural,
         "prompt_name": wording.prompt_name,
         "any_prefix": wording.has_prefix(record),
+        "any_soft": wording.has_soft(record),
+        "subject": wording.subject(record),
         "ratio_down": wording.ratio_down,
         "duration": wording.duration,
         "bits_down": wording.bits_down,

@@ -104,6 +104,17 @@ def prompt_name(kind: str, prompt_tokens: int) -> str:
     return plural(prompt_tokens, "prompt token")
 
 
+def has_soft(record: Record) -> bool:
+    """Whether any of its prompts are soft prompts."""
+    return any(each.kind == "soft" for each in record.brackets)
+
+
+def subject(record: Record) -> str:
+    """What the record is about: "a soft prompt", "a prefix", or either."""
+    kinds = [("a soft prompt", has_soft(record)), ("a prefix", has_prefix(record))]
+    return " or ".join(name for name, is_there in kinds if is_there)
+
+
 def has_prefix(record: Record) -> bool:
     """Whether prefixes stand in the record, beside soft prompts or alone."""
     return any(bracket.kind == "prefix" for bracket in record.brackets)

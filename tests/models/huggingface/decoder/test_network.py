@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,6 +113,34 @@ def test_many_prefixes_equal_stock_caches(family: str, open_model: OpenModel) ->
     (gradient,) = torch.autograd.grad((found * weights).sum(), prefixes)
     (reference,) = torch.autograd.grad((expected * weights).sum(), prefixes)
     assert close(gradient, reference)
+
+
+@pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("read", [(4, 3, 2, 1, 0), (1, 1, 4), (0, 2, 4, 2, 3)])
+def test_positions_may_be_read_in_any_order_and_more_than_once(
+    read: tuple[int, ...], family: str, kind: PromptKind, open_model: OpenModel
+) -> None:
+    own, pairs = decoder(open_model(family)), pack(random_pairs([(1, 2), (1, 3)], seed=0))
+    assert pairs.read.tolist() == [0, 1, 2, 3, 4]
+    index = torch.tensor(read)
+    again = replace(
+        pairs,
+        read=pairs.read[index],
+        targets=pairs.targets[index],
+        pair_of_read=pairs.pair_of_read[index],
+    )
+    width = own.dim if kind is PromptKind.SOFT else own.prefix_width
+    prompt = normal(3, width, seed=17).requires_grad_(True)
+    weights = normal(len(read), own.dim, seed=18)
+    found, straight = (
+        own.prepare([Part(prompt_tokens=3, pairs=some)], kind).read_states(prompt)
+        for some in (again, pairs)
+    )
+    assert close(found, straight[index])
+    (gradient,) = torch.autograd.grad((found * weights).sum(), prompt)
+    (expected,) = torch.autograd.grad((straight[index] * weights).sum(), prompt)
+    assert close(gradient, expected)
 
 
 def test_a_problem_alone_is_the_same_problem(open_model: OpenModel) -> None:

@@ -114,7 +114,7 @@ class AttentionLayer:
             prompts.append((found.prompt_key, found.prompt_value))
         self._norms_back(d_query, d_key_value, tape)
         d_rows = self.key_value.backward(d_key_value)
-        if asked == count:
+        if not stage.last:
             d_rows = self.query.backward(d_query, d_rows)
         elif asked:
             rows = stage.prompt_rows + stage.layout.read_rows

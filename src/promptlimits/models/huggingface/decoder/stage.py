@@ -108,7 +108,8 @@ class Stage:
             return gradient[:rows]
         spread = gradient.new_zeros(rows, gradient.shape[1])
         if self.fixed is None:
-            spread.index_copy_(0, self._read_rows, gradient)
+            # Added, not copied: a position may be read more than once.
+            spread.index_add_(0, self._read_rows, gradient)
         return spread
 
     @property

@@ -68,6 +68,18 @@ def test_every_family_loads_frozen_with_the_stock_logits(family: str, tmp_path: 
     assert parts.codec.end_id == 0
 
 
+def test_a_context_ends_where_the_turn_of_its_positions_would_change(checkpoint: Path) -> None:
+    turn = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": 32,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    }
+    edit(checkpoint / "config.json", rope_parameters=turn)
+    assert load_parts(str(checkpoint)).card.context_length == 32
+
+
 def test_tied_weights_are_counted_once(checkpoint: Path) -> None:
     stored = load_file(checkpoint / "model.safetensors")
     assert "lm_head.weight" not in stored

@@ -10,11 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from promptlimits.errors import PromptLimitsWarning, UserError
-from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.huggingface import causal
+from promptlimits.models.huggingface.causal import HuggingFaceCausalLM, Route
+from promptlimits.models.huggingface.decoder.attention_layer import AttentionLayer
+from promptlimits.models.huggingface.decoder.families import decoder_of
+from promptlimits.models.huggingface.decoder.stage import Stage
+from promptlimits.models.huggingface.decoder.tape import Tape
 from promptlimits.models.huggingface.load import load_parts
-from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
+from promptlimits.models.protocol import EncodedPair, PackedPairs, Part, pack
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 SHARED = ("llama", "gemma3", "gpt2", "gpt_neox")
@@ -135,6 +141,60 @@ def test_a_family_with_its_own_attention_falls_back_and_says_so(tmp_path: Path) 
         expected = by_the_book(model, prompts[index], pairs)
         # Its attention computes in float32 whatever the dtype.
         torch.testing.assert_close(found[index], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No family has own code, as a family that this package has never heard of."""
+    monkeypatch.setattr(causal, "decoder_of", lambda _: None)
+
+
+@pytest.mark.usefixtures("no_tables")
+@pytest.mark.parametrize("family", SHARED)
+def test_a_family_without_own_code_shares_the_prefix_through_stock_code(
+    family: str, tmp_path: Path
+) -> None:
+    model = frozen(tmp_path, family)
+    assert model.route is Route.SHARED_PREFIX
+    pairs = unequal_pairs(model.card.vocabulary)
+    packed = pack(pairs)
+    prompt = torch.randn(3, model.card.dim, dtype=torch.float64, requires_grad=True)
+    parts = [Part(prompt_tokens=1, pairs=packed), Part(prompt_tokens=2, pairs=packed)]
+    found = model.head.logits(model.prepare(parts).read_states(prompt))
+    expected = torch.cat([by_the_book(model, one, pairs) for one in prompt.split([1, 2])])
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
+    slopes = [torch.autograd.grad(logits.square().sum(), prompt)[0] for logits in (found, expected)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-10)
+
+
+def test_own_code_that_is_wrong_for_long_pairs_only_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = AttentionLayer.forward
+
+    def short_sighted(layer: AttentionLayer, rows: Tensor, stage: Stage, tape: Tape) -> Tensor:
+        longest = stage.layout.longest_sequence
+        return original(layer, rows, stage, tape) * (1.0 if longest <= 20 else 0.9)
+
+    monkeypatch.setattr(AttentionLayer, "forward", short_sighted)
+    assert frozen(tmp_path, "gpt_neox").route is Route.SHARED_PREFIX
+
+
+def test_a_model_whose_tokens_see_later_ones_is_refused(tmp_path: Path) -> None:
+    parts = load_parts(str(tiny_causal_lm(tmp_path, "gemma3", layers=3)), dtype=torch.float64)
+    parts.model.config.use_bidirectional_attention = True
+    for layer in parts.model.model.layers:
+        layer.self_attn.is_causal = False
+    with pytest.raises(UserError, match="must be causal"):
+        HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_an_odd_number_of_turned_numbers_is_left_to_stock_code(share: float) -> None:
+    config = GPTNeoXConfig(
+        vocab_size=100, hidden_size=36, num_hidden_layers=2, num_attention_heads=4, rotary_pct=share
+    )
+    assert decoder_of(GPTNeoXForCausalLM(config)) is None
 
 
 def test_no_weight_is_trainable_and_no_call_changes_one(tmp_path: Path) -> None:

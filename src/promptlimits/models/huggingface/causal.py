@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -28,6 +29,10 @@ from promptlimits.models.protocol import (
 )
 
 
+_LONGEST_PROBE: Final = 40
+"""Tokens of a pair that is long enough for blocked attention and for small windows."""
+
+
 class Route(StrEnum):
     """How prompts are run through a model."""
 
@@ -39,8 +44,8 @@ class Route(StrEnum):
 class HuggingFaceCausalLM:
     """A frozen model behind `promptlimits.models.protocol.FrozenModel`.
 
-    Three routes lead from prompts to logits. The first that gives what plain concatenation
-    gives, compared on two short pairs when the model is made, is taken:
+    Three routes lead from prompts to logits. The first that gives what stock code gives for
+    each pair in a sequence of its own, compared on two pairs when the model is made, is taken:
 
     1. decoder: own code, for the families it has a table for; many prompts at once.
     2. shared prefix: transformers' code with its attention replaced; prompts run one after
@@ -53,7 +58,7 @@ class HuggingFaceCausalLM:
         codec: Its text codec.
 
     Raises:
-        UserError: Its embeddings have another dtype than the rest.
+        UserError: Its embeddings have another dtype than the rest, or tokens see later ones.
     """
 
     def __init__(
@@ -168,11 +173,23 @@ class HuggingFaceCausalLM:
 
     @torch.no_grad()
     def _choose_route(self) -> Route:
-        """The fastest route that gives what concatenation gives, on two short pairs."""
-        ids = torch.arange(5, device=self.device) % self._card.vocabulary
-        probe = pack([_probe(ids[:1], ids[1:3]), _probe(ids[:4], ids[4:])], device=self.device)
+        """The fastest route that gives what separate sequences give, on two pairs.
+
+        Raises:
+            UserError: Not even concatenation does: filler behind a pair changes its answer.
+        """
+        longest = max(4, min(_LONGEST_PROBE, self._card.context_length - 3))
+        ids = torch.arange(longest + 1, device=self.device) % self._card.vocabulary
+        single = [_probe(ids[:1], ids[1:3]), _probe(ids[:longest], ids[longest:])]
+        probe = pack(single, device=self.device)
         prompts = self.embed(probe.input_ids[:3])[None]
-        expected = concatenated_logits(self._model, prompts, self.embed(probe.input_ids), probe)
+
+        def concatenated(pairs: PackedPairs) -> Tensor:
+            return concatenated_logits(self._model, prompts, self.embed(pairs.input_ids), pairs)
+
+        expected = torch.cat(
+            [concatenated(pack([pair], device=self.device)) for pair in single], dim=1
+        )
 
         def agrees(found: Tensor) -> bool:
             # Half the digits: far above rounding, far below any real difference. Stock eager
@@ -182,6 +199,13 @@ class HuggingFaceCausalLM:
             same_shape = found.shape == expected.shape
             return same_shape and bool((found - expected).abs().max() <= tolerance)
 
+        if not agrees(concatenated(probe)):
+            raise UserError(
+                f"model {self._card.name}",
+                "be causal: no token may change what stands before it",
+                got="one whose answers change with what follows them",
+                remedy="use another model",
+            )
         if self._decoder is not None:
             if agrees(self.next_token_logits(prompts, probe)):
                 return Route.DECODER

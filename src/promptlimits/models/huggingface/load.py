@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import torch
@@ -138,10 +139,13 @@ def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) 
 
 
 def _context_length(text: PretrainedConfig, *, name: str) -> int:
+    rotary = getattr(text, "rope_parameters", None) or {}
+    # Past this length all positions turn otherwise, those already in a cache as well.
+    most = rotary.get("original_max_position_embeddings", inf)
     for key in _LENGTH_KEYS:
         length = getattr(text, key, None)
         if isinstance(length, int) and length > 0:
-            return length
+            return length if rotary.get("rope_type") != "longrope" else int(min(length, most))
     raise UserError(
         name,
         "say how many tokens it reads",

@@ -134,7 +134,11 @@ def _gpt_neox(model: Any) -> Decoder | None:
     config, body = model.config, model.gpt_neox
     name = _ACTIVATIONS.get(config.hidden_act)
     angles = _angles(body.rotary_emb, config.rope_parameters)
-    if name is None or angles is None:
+    # Turned numbers stand in pairs here (`rotary`), so an odd number of them has no table.
+    odd = any(
+        layer.attention.head_size % 2 or layer.attention.rotary_ndims % 2 for layer in body.layers
+    )
+    if name is None or angles is None or odd:
         return None
     blocks = tuple(
         Block(

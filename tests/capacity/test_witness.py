@@ -85,3 +85,14 @@ def test_every_end_marker_of_the_model_ends_an_answer(case, tmp_path):
     (answer,) = verify_witness(directory, model_path=str(model), any_weights=True).answers
     assert answer.generated_ids == long.value_ids[:1]
     assert not answer.exact
+
+
+@pytest.mark.parametrize(
+    ("dtype", "together"), [("float32", 16), ("float64", 16), ("bfloat16", 1), ("float16", 1)]
+)
+def test_in_16_bits_keys_are_decoded_alone_as_replay_decodes_them(cases, tmp_path, dtype, together):
+    case = cases("llama")
+    card = dataclasses.replace(case.card, compute_dtype=dtype)
+    found = case.verify(case.save(tmp_path / "w", card=card))
+    assert found.versions["batch_size"] == together
+    assert found.confirmed_by.endswith(dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.choice import Choice
-from promptlimits.capacity.fresh_process import confirm
+from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, default_batch_size
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
     prompt_sha256,
@@ -85,6 +85,10 @@ def find_floor(
         "prompt": prompt_sha256(prompt),
         "pairs": [[list(pair.key_ids), list(pair.value_ids)] for pair in claimed],
     }
+    together = default_batch_size(model.card.compute_dtype)
+    if together != BATCH_SIZE:
+        # What was confirmed in batches, before it was known that they matter, is done again.
+        key["batch_size"] = together
     known = store.get("verification", key)
     if known is None or not _on_disk(folder / name, prompt, known):
         save_witness(

@@ -30,7 +30,11 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.answer_check import check_answer, stop_ids
-from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, verify_in_fresh_process
+from promptlimits.capacity.fresh_process import (
+    confirm,
+    default_batch_size,
+    verify_in_fresh_process,
+)
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
     Witness,
@@ -55,7 +59,7 @@ def verify_witness(
     *,
     model_path: str | None = None,
     any_weights: bool = False,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "cpu",
     allow_hub: bool = True,
 ) -> Verification:
@@ -67,7 +71,7 @@ def verify_witness(
             the witness says, which for a local model is no more than its name.
         any_weights: Decode with other weights than the witness was found with, too; whatever
             holds then, holds for those.
-        batch_size: Keys decoded together.
+        batch_size: Keys decoded together; by default `default_batch_size`.
         device: Where to decode.
         allow_hub: Whether the hub may be asked for the model.
 
@@ -94,8 +98,9 @@ def verify_witness(
         )
     _require_room(stock, prompt, witness)
     stops = stop_ids(stock)
+    together = batch_size or default_batch_size(witness.model.compute_dtype)
     with quiet():
-        generated = _generate(stock, directory, witness.pairs, stops, batch_size=batch_size)
+        generated = _generate(stock, directory, witness.pairs, stops, batch_size=together)
         as_text = witness.posed_as == "text"
         answers = tuple(
             check_answer(stock.tokenizer, pair, ids, stops=stops, posed_as_text=as_text)
@@ -109,7 +114,7 @@ def verify_witness(
         same_weights=same_weights,
         created=now(),
         seconds=round(time.monotonic() - started, 3),
-        versions=provenance({"device": device, "batch_size": batch_size}),
+        versions=provenance({"device": device, "batch_size": together}),
     )
 
 
@@ -127,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--model")
     parser.add_argument("--any-weights", action="store_true")
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    parser.add_argument("--batch-size", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="kept for clarity: output is JSON")
     given = parser.parse_args(arguments)

@@ -169,6 +169,20 @@ def control_size(result: SearchResult) -> int | None:
     return min(failed - open_sizes, default=None)
 
 
+def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
+    """What to say of a search in which no size failed (`control_size`).
+
+    Args:
+        result: The search.
+        total: Pairs in the list.
+
+    Returns:
+        That the time was up; None if the whole list is held.
+    """
+    held = max((one.pairs for one in result.attempts if _is_solved(one)), default=0)
+    return None if held == total else NoControl.TIME_WAS_UP
+
+
 def run_control(
     place: Workplace,
     pairs: Sequence[EncodedPair],
@@ -194,8 +208,7 @@ def run_control(
     """
     size = control_size(result)
     if size is None:
-        held = max((one.pairs for one in result.attempts if _is_solved(one)), default=0)
-        return None if held == len(pairs) else NoControl.TIME_WAS_UP
+        return why_no_size_failed(result, len(pairs))
     best = result.best
     norm = None if best is None else float(best.prompt.norm(dim=1).mean())
     planted = _planted_once(place, pairs, config, size=size, token_norm=norm, stop=should_stop)

@@ -22,7 +22,13 @@ from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import sized, task_ceiling
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
-from promptlimits.capacity.control import Control, NoControl, control_size, run_control
+from promptlimits.capacity.control import (
+    Control,
+    NoControl,
+    control_size,
+    run_control,
+    why_no_size_failed,
+)
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.ordering import ordered
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
@@ -237,11 +243,6 @@ def _order(job: _Job) -> tuple[int, ...]:
 def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
     """One bracket per kind and length, shortest first; a search starts from the last prompt."""
     order = _order(job)
-    if job.request.control and PromptKind.PREFIX in job.request.kinds:
-        job.warnings.append(
-            "no planted control was run for prefixes, so nothing tells whether their floors are "
-            "the model's limit or the optimiser's"
-        )
     sizes = [_Size(kind, n) for kind in job.request.kinds for n in job.request.prompt_tokens]
     warm: dict[PromptKind, Tensor] = {}
     found: list[JsonObject] = []
@@ -252,7 +253,7 @@ def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
         result = _search(job, order, size, warm.get(size.kind), deadline)
         if result.best is not None:
             warm[size.kind] = result.best.prompt
-        control = _control(job, order, result, deadline) if _is_controlled(job, size) else None
+        control = _control(job, order, size, result, deadline) if job.request.control else None
         seconds = before + time.monotonic() - began
         bracket = replace(
             _bracket(job, size, result, seconds, frozenset(baselines[0].exact)), control=control
@@ -264,6 +265,16 @@ def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
             "confirmed"
         )
     return found
+
+
+def _warn_of_no_control(job: _Job) -> None:
+    """Say once that a prefix's failure is unexplained: what a control plants is a soft prompt."""
+    warning = (
+        "no planted control was run for prefixes, so nothing tells whether their floors are "
+        "the model's limit or the optimiser's"
+    )
+    if warning not in job.warnings:
+        job.warnings.append(warning)
 
 
 class _Size(NamedTuple):
@@ -339,11 +350,16 @@ def _search(
 
 
 def _control(
-    job: _Job, order: Sequence[int], result: SearchResult, deadline: Deadline
+    job: _Job, order: Sequence[int], prompts: _Size, result: SearchResult, deadline: Deadline
 ) -> Control | NoControl | None:
     """What the same optimiser recovers of answers that a known prompt gives."""
     listener, length = job.listener, result.prompt_tokens
     size = control_size(result)
+    if prompts.kind is PromptKind.PREFIX:
+        if size is None:
+            return why_no_size_failed(result, len(order))
+        _warn_of_no_control(job)
+        return None
     if size is not None:
         plural = "s" if length > 1 else ""
         listener.stage(f"planted control with {length} prompt token{plural}", size)

@@ -10,6 +10,7 @@ import torch
 from tests.tuning.problems import HOPELESS, PAIRS, problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from promptlimits.errors import UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.whole_model import IdentityHead
 from promptlimits.tuning import engine as module
@@ -193,6 +194,12 @@ def test_a_stop_ends_what_runs_and_asks_for_no_more(tiny: HuggingFaceCausalLM) -
         (1, Outcome.OUT_OF_TIME, 2),
     ]
     assert len(asked) <= 3
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_no_room_at_all_is_refused(slots: int, tiny: HuggingFaceCausalLM) -> None:
+    with pytest.raises(UserError, match="slots"):
+        list(train_many(tiny, ragged(tiny), slots=slots))
 
 
 def test_problems_of_another_layout_wait_for_their_turn(tiny: HuggingFaceCausalLM) -> None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from promptlimits._checks import require_positive_int
 from promptlimits.models.protocol import FrozenModel
 from promptlimits.tuning.adam import Pace
 from promptlimits.tuning.batch import Batch
@@ -62,8 +63,10 @@ def train_many(
         Each problem's ending, as soon as it has ended.
 
     Raises:
-        UserError: The budget cannot hold one pair.
+        UserError: The budget cannot hold one pair, or slots is not a whole number above 0.
     """
+    if slots is not None:
+        require_positive_int("slots", slots)
     running = _Running(model, Budget.on(model.device, budget_bytes), on_step)
     waiting = _Waiting(iter(problems))
     while True:

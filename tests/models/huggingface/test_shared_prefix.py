@@ -20,8 +20,10 @@ from promptlimits.models.huggingface.decoder.families import decoder_of
 from promptlimits.models.huggingface.decoder.stage import Stage
 from promptlimits.models.huggingface.decoder.tape import Tape
 from promptlimits.models.huggingface.load import load_parts
-from promptlimits.models.protocol import EncodedPair, PackedPairs, Part, pack
+from promptlimits.models.huggingface.whole_model import WholeModel
+from promptlimits.models.protocol import EncodedPair, PackedPairs, Part, PromptKind, pack
 from promptlimits.testing.tiny_models import tiny_causal_lm
+from promptlimits.tuning.memory import ActivationMeter
 
 SHARED = ("llama", "gemma3", "gpt2", "gpt_neox")
 
@@ -165,6 +167,37 @@ def test_a_family_without_own_code_shares_the_prefix_through_stock_code(
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
     slopes = [torch.autograd.grad(logits.square().sum(), prompt)[0] for logits in (found, expected)]
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.usefixtures("no_tables")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("route", [Route.SHARED_PREFIX, Route.CONCATENATION])
+@pytest.mark.filterwarnings("ignore::promptlimits.errors.PromptLimitsWarning")
+def test_the_memory_of_stock_code_is_estimated_from_above(
+    route: Route,
+    family: str,
+    kind: PromptKind,
+    dtype: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if route is Route.CONCATENATION:
+        monkeypatch.setattr(WholeModel, "share_prefix", lambda *_: "a test says so")
+    model = frozen(tmp_path, family, dtype)
+    assert model.route is route
+    one = unequal_pairs(model.card.vocabulary)
+    for length, pairs in ((5, one * 4), (1, one[:1]), (40, one)):
+        part = Part(prompt_tokens=length, pairs=pack(pairs))
+        prompt = torch.zeros(length, model.prompt_width(kind), requires_grad=True)
+        meter = ActivationMeter()
+        with meter.watching():
+            states = model.prepare([part], kind=kind).read_states(prompt)
+        torch.autograd.grad(states, prompt, torch.ones_like(states))
+        del states
+        kept = meter.freed_bytes()
+        assert kept <= model.step_bytes(part, kind=kind) <= 8 * kept
 
 
 def test_own_code_that_is_wrong_for_long_pairs_only_is_not_taken(

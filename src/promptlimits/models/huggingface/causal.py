@@ -28,7 +28,6 @@ from promptlimits.models.protocol import (
     pack,
 )
 
-
 _LONGEST_PROBE: Final = 40
 """Tokens of a pair that is long enough for blocked attention and for small windows."""
 

@@ -195,17 +195,20 @@ def test_nothing_is_kept_without_a_reverse_pass(open_model: OpenModel) -> None:
     assert batch.kept_bytes(states) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
 def test_the_memory_of_a_step_is_estimated_from_above_and_not_by_much(
-    kind: PromptKind, open_model: OpenModel
+    family: str, kind: PromptKind, dtype: torch.dtype, open_model: OpenModel
 ) -> None:
-    own = decoder(open_model("llama", dtype=torch.float32))
+    own = decoder(open_model(family, dtype=dtype))
     width = own.dim if kind is PromptKind.SOFT else own.prefix_width
-    part = Part(prompt_tokens=5, pairs=pack(random_pairs([(4, 3)] * 30, seed=0)))
-    prompt = torch.zeros(5, width, requires_grad=True)
-    batch = own.prepare([part], kind)
-    kept = batch.kept_bytes(batch.read_states(prompt))
-    assert kept <= own.step_bytes(part, kind) <= 4 * kept
+    for length, sizes in ((5, [(4, 3)] * 30), (1, [(1, 1)]), (0, RAGGED), (20, [(90, 5)] * 2)):
+        part = Part(prompt_tokens=length, pairs=pack(random_pairs(sizes, seed=0)))
+        prompt = torch.zeros(length, width, requires_grad=True)
+        batch = own.prepare([part], kind)
+        kept = batch.kept_bytes(batch.read_states(prompt))
+        assert kept <= own.step_bytes(part, kind) <= 5 * kept
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -66,7 +66,7 @@ def attend(heads: Heads, masks: Masks, tape: Tape) -> tuple[Tensor, Tensor | Non
     own, prompt = _keys_and_values(heads.own, every_pair), _keys_and_values(heads.prompt, problems)
     tape.push(query, heads.own, heads.prompt)
     rows = query.view(every_pair, -1, width)
-    if is_streamed(query, heads.own.shape[4], masks.prompt):
+    if is_streamed(query, heads.own.shape[4], hidden=masks.prompt is not None):
         out = stream(rows, prompt, own, _mask_of_rows(masks.own, query), tape)
     else:
         out = score(rows, prompt, own, masks, query.shape, tape)
@@ -93,7 +93,7 @@ def attend_back(
     """
     within = None if prompt_gradient is None else tape.pop(2)
     # What the pairs' attention kept lies above the heads: two tensors when streamed, else one.
-    streamed = is_streamed(gradient, masks.own.shape[-1], masks.prompt)
+    streamed = is_streamed(gradient, masks.own.shape[-1], hidden=masks.prompt is not None)
     kept = Tape(tape.pop(2 if streamed else 1))
     query, both, prompt_both = tape.pop(3)
     _, problems, every_pair, width = _counts(query)

@@ -15,6 +15,7 @@ from promptlimits.models.huggingface.decoder.linear import Linear
 from promptlimits.models.huggingface.decoder.pointwise import Norm
 from promptlimits.models.huggingface.decoder.rotary import table_angles
 from promptlimits.models.huggingface.decoder.stage import GroupTables, Kind, Stage, group_tables
+from promptlimits.models.huggingface.decoder.streamed import is_streamed
 from promptlimits.models.huggingface.decoder.tape import Tape
 from promptlimits.models.protocol import Part, PromptKind
 
@@ -120,7 +121,8 @@ class Decoder:
         """Memory of a forward and a backward pass of a part, logits aside.
 
         Counted from what `Tape` keeps, with the attention's scores once more for the gradient
-        in them, and half of it again for what comes and goes.
+        in them, and half of it again for what comes and goes. Attention that keeps no scores
+        (`streamed`) has those of one block at a time.
 
         Args:
             part: The part.
@@ -133,16 +135,32 @@ class Decoder:
         tokens, longest = int(lengths.sum()), int(lengths.max())
         own_rows = prompt if kind is PromptKind.SOFT else 0
         slots = part.pairs.num_pairs * longest
-        numbers = 0
+        total = most_passing = 0
         for block in self.blocks:
             attention = block.attention
             heads = attention.output.weight.shape[1] // attention.width
-            hidden = block.feed.up.weight.shape[0] * (1 if block.feed.gate is None else 3)
-            keys = 2 * attention.kv_heads * attention.width
-            wide = 3 * self.dim + heads * attention.width + keys + hidden
-            scores = heads * (slots * (prompt + longest) + own_rows * prompt)
-            numbers += (own_rows + tokens) * wide + 2 * scores
-        return int(1.5 * numbers * self.dtype.itemsize)
+            scores = 2 * heads * slots * (prompt + longest)
+            within = 2 * heads * own_rows * prompt
+            window = attention.window
+            hidden_prompt = window is not None and window < prompt + longest
+            streamed = is_streamed(self.head.linear.weight, longest, hidden=hidden_prompt)
+            most_passing = max(most_passing, scores if streamed else 0)
+            total += (own_rows + tokens) * self._row_bytes(block)
+            total += self.dtype.itemsize * (within + (0 if streamed else scores))
+        return int(1.5 * total) + self.dtype.itemsize * most_passing
+
+    def _row_bytes(self, block: Block) -> int:
+        """What a block keeps of one row, scores aside."""
+        attention = block.attention
+        heads = attention.output.weight.shape[1]
+        keys = attention.kv_heads * attention.width
+        hidden = block.feed.up.weight.shape[0] * (1 if block.feed.gate is None else 3)
+        norms = [block.attention_post, block.feed_post]
+        normed = (2 + sum(norm is not None for norm in norms)) * self.dim
+        normed += 0 if attention.query_norm is None else heads + keys
+        # Norms keep float32 at least.
+        wide = max(self.dtype.itemsize, torch.float32.itemsize)
+        return self.dtype.itemsize * (self.dim + heads + 2 * keys + hidden) + wide * normed
 
     def _tables(self, layout: Layout) -> dict[Kind, tuple[GroupTables, ...]]:
         found: dict[Kind, tuple[GroupTables, ...]] = {}

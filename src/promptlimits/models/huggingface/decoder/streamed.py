@@ -24,18 +24,18 @@ WORTH_IT: Final = 32
 """Tokens of a pair from which on this is used."""
 
 
-def is_streamed(query: Tensor, own_rows: int, prompt_mask: Tensor | None) -> bool:
+def is_streamed(beside: Tensor, own_rows: int, *, hidden: bool) -> bool:
     """Whether a group's attention goes this way.
 
     Args:
-        query: The pairs' queries.
+        beside: A tensor where it is computed.
         own_rows: L.
-        prompt_mask: What hides prompt tokens from them, if anything does.
+        hidden: Whether a window hides a prompt token from a pair.
 
     Returns:
         Whether it does.
     """
-    return query.device.type == "cpu" and own_rows >= WORTH_IT and prompt_mask is None
+    return beside.device.type == "cpu" and own_rows >= WORTH_IT and not hidden
 
 
 def stream(

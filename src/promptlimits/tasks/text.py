@@ -72,8 +72,8 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         stock tools compares with.
 
     Raises:
-        UserError: The text has no tokens or fewer than asked for, holds the end marker, or the
-            start has no token to read an answer from.
+        UserError: The text has no tokens or fewer than asked for, holds the end marker or
+            another special token, or the start has no token to read an answer from.
     """
     from promptlimits.models.protocol import EncodedPair
 
@@ -130,7 +130,24 @@ def _first(spec: TextSpec, every: tuple[int, ...], codec: TextCodec) -> tuple[in
             got=f"it as token {first.index(codec.end_id) + 1:,}",
             remedy="delete the marker: it is added behind the text",
         )
+    silent = _silent(first, codec)
+    if silent is not None:
+        raise UserError(
+            spec.file,
+            "not contain special tokens of the model, which say no text",
+            got=f"one as token {silent + 1:,}",
+            remedy="delete it: no answer with it in it can be confirmed as this text",
+        )
     return first
+
+
+def _silent(ids: tuple[int, ...], codec: TextCodec) -> int | None:
+    """Where the first token stands that leaves nothing in the decoded text; None if none does."""
+    # Between others, for decoding takes away white space at the ends.
+    around = codec.plain_token_ids()[:1]
+    nothing = codec.decode((*around, *around))
+    silent = {one for one in set(ids) if codec.decode((*around, one, *around)) == nothing}
+    return next((place for place, one in enumerate(ids) if one in silent), None)
 
 
 def _notes(spec: TextSpec, value: str, *, held: int, of: int) -> tuple[str, ...]:

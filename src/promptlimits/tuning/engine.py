@@ -3,8 +3,8 @@
 Problems that end leave the batch and waiting ones take their place; what does not depend on
 the prompts is computed again only then. Each problem has its own state, learning rate and
 ending, and comes out as it would alone, to rounding: the order of a sum inside a matrix
-product may depend on its size. The same problems in the same order and micro-batches give
-the same bits. No randomness is drawn here.
+product may depend on its size. The same problems in the same order and micro-batches, on as
+many threads, give the same bits. No randomness is drawn here.
 
 It can be stopped between any two lines: a problem's own state, given to `on_step` after each
 step, is all that is needed to go on.

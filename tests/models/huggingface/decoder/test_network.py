@@ -11,6 +11,7 @@ from tests.reference.separate_sequences import by_the_book, random_pairs
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from promptlimits.models.huggingface.decoder import attention
 from promptlimits.models.huggingface.decoder.families import decoder_of
 from promptlimits.models.huggingface.decoder.network import Decoder
 from promptlimits.models.huggingface.prefix import prefixed_logits
@@ -193,6 +194,24 @@ def test_nothing_is_kept_without_a_reverse_pass(open_model: OpenModel) -> None:
     assert batch.kept_bytes(states) > 0
     torch.autograd.grad(states.sum(), prompt)
     assert batch.kept_bytes(states) == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_are_the_same_without_a_reverse_pass(family: str, open_model: OpenModel) -> None:
+    own, parts = decoder(open_model(family)), parts_of(problems())
+    batch = own.prepare(parts, PromptKind.SOFT)
+    prompts = normal(sum(part.prompt_tokens for part in parts), own.dim, seed=19)
+    bare = batch.read_states(prompts)
+    assert close(bare, batch.read_states(prompts.clone().requires_grad_(True)).detach())
+
+
+def test_a_long_context_is_read_without_its_scores(
+    open_model: OpenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "softmax_of", lambda _: pytest.fail("scores of the prompt"))
+    own = decoder(open_model("llama"))
+    part = Part(prompt_tokens=50, pairs=pack(random_pairs([(2, 1)], seed=0)))
+    own.prepare([part], PromptKind.SOFT).read_states(normal(50, own.dim, seed=20))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

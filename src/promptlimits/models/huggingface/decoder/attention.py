@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from promptlimits.models.huggingface.decoder.scores import Masks, score, score_back, softmax_of
 from promptlimits.models.huggingface.decoder.streamed import is_streamed, stream, stream_back
@@ -145,7 +146,12 @@ def _keys_and_values(both: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _attend_within(query: Tensor, key: Tensor, value: Tensor, masks: Masks, tape: Tape) -> Tensor:
-    """Causal attention of the prompt to itself."""
+    """Causal attention of the prompt to itself; no scores are formed where none are kept."""
+    if not tape.keeps:
+        each = query.flatten(0, 1)
+        several = [one[:, None].expand_as(each) for one in (key, value)]
+        out = scaled_dot_product_attention(each, *several, attn_mask=masks.within, scale=1.0)
+        return out.view(query.shape)
     rows = query.flatten(0, 1).flatten(1, 2)
     scores = torch.bmm(rows, key.transpose(1, 2))
     scores.view(len(rows), -1, *masks.within.shape).add_(masks.within)

@@ -24,6 +24,11 @@ class Tape:
         self._keep = keep
 
     @property
+    def keeps(self) -> bool:
+        """Whether there will be a reverse pass."""
+        return self._keep
+
+    @property
     def kept_bytes(self) -> int:
         """Memory of all that is kept, storage shared by several tensors counted once."""
         storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in self._stack}

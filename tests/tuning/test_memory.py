@@ -190,3 +190,18 @@ def test_the_default_budget_is_a_power_of_two_below_what_is_free() -> None:
     assert (asked.total_bytes, asked.logit_bytes, asked.part_bytes) == (1000, 250, 750)
     assert replace(asked, total_bytes=800).halved(10**6).total_bytes == 400
     assert asked.halved(150).total_bytes == 75
+
+
+def test_no_more_problems_run_at_once_than_the_budget_holds(tiny: HuggingFaceCausalLM) -> None:
+    problems = [problem(tiny, key, max_steps=2) for key in range(4)]
+    each = whole(tiny, problems[:1])
+    together: list[int] = []
+    fits = train_many(
+        tiny,
+        problems,
+        # A quarter is for logits.
+        budget_bytes=4 * (2 * each) // 3 + 4,
+        on_step=lambda _, report, __: together.append(report.problems),
+    )
+    assert len(list(fits)) == 4
+    assert set(together) == {2}

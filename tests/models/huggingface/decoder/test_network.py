@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tests.reference.separate_sequences import by_the_book, random_pairs
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from promptlimits.models.huggingface.decoder import attention
 from promptlimits.models.huggingface.decoder.families import decoder_of
@@ -26,6 +34,18 @@ RAGGED = ((1, 1), (9, 4), (3, 2), (6, 1), (2, 3))
 EQUAL = ((2, 3), (2, 3), (2, 3))
 LONG = ((34, 5), (2, 2))
 """One is long enough for blocked attention."""
+
+NEOX: Any = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+GPT2: Any = {"vocab_size": 100, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32} | {
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 
 OpenModel = Callable[..., PreTrainedModel]
 
@@ -194,6 +214,42 @@ def test_nothing_is_kept_without_a_reverse_pass(open_model: OpenModel) -> None:
     assert batch.kept_bytes(states) > 0
     torch.autograd.grad(states.sum(), prompt)
     assert batch.kept_bytes(states) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "network_class"),
+    [
+        (GPTNeoXConfig(use_parallel_residual=False, rotary_pct=0.5, **NEOX), GPTNeoXForCausalLM),
+        (GPTNeoXConfig(hidden_act="gelu_fast", attention_bias=False, **NEOX), GPTNeoXForCausalLM),
+        (GPT2Config(activation_function="relu", **GPT2), GPT2LMHeadModel),
+        (GPT2Config(scale_attn_by_inverse_layer_idx=True, **GPT2), GPT2LMHeadModel),
+    ],
+)
+def test_settings_of_a_family_are_followed(
+    settings: PreTrainedConfig, network_class: type[PreTrainedModel]
+) -> None:
+    network = network_class(settings).double().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(21)
+    for weight in network.parameters():
+        weight.normal_(generator=generator).mul_(0.3)
+    own, pairs = decoder(network), random_pairs(RAGGED, seed=0)
+    prompt = normal(3, own.dim, seed=22).requires_grad_(True)
+    batch = own.prepare(parts_of([(3, pairs)]), PromptKind.SOFT)
+    found = own.head.logits(batch.read_states(prompt))
+    expected = by_the_book(network, prompt, pairs)
+    assert close(found, expected)
+    slopes = [torch.autograd.grad(each.square().sum(), prompt)[0] for each in (found, expected)]
+    assert close(*slopes)
+
+
+def test_what_long_pairs_keep_grows_with_their_length_not_its_square(open_model: OpenModel) -> None:
+    own = decoder(open_model("llama"))
+    kept = []
+    for length in (60, 120):
+        part = Part(prompt_tokens=1, pairs=pack(random_pairs([(length, 1)], seed=0)))
+        batch = own.prepare([part], PromptKind.SOFT)
+        kept.append(batch.kept_bytes(batch.read_states(torch.zeros(1, own.dim).requires_grad_())))
+    assert kept[1] <= 2 * kept[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

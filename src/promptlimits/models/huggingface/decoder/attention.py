@@ -149,9 +149,9 @@ def _attend_within(query: Tensor, key: Tensor, value: Tensor, masks: Masks, tape
     """Causal attention of the prompt to itself; no scores are formed where none are kept."""
     if not tape.keeps:
         each = query.flatten(0, 1)
-        several = [one[:, None].expand_as(each) for one in (key, value)]
-        out = scaled_dot_product_attention(each, *several, attn_mask=masks.within, scale=1.0)
-        return out.view(query.shape)
+        keys, values = key[:, None].expand_as(each), value[:, None].expand_as(each)
+        seen = masks.within
+        return scaled_dot_product_attention(each, keys, values, seen, scale=1.0).view(query.shape)
     rows = query.flatten(0, 1).flatten(1, 2)
     scores = torch.bmm(rows, key.transpose(1, 2))
     scores.view(len(rows), -1, *masks.within.shape).add_(masks.within)

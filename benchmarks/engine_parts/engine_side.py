@@ -53,7 +53,7 @@ class EngineSteps:
         self.prepare_seconds = time.perf_counter() - began
         self._head = model.head
         scored = [(pairs, self.config, pairs.targets.numel()) for pairs in problems]
-        self._rows = Rows.of(scored, dtype=torch.float32)
+        self._rows = Rows.of(scored, dtype=torch.float32, logit_deviation=model.logit_deviation)
         self.state = PackedState.of(
             [
                 TrainingState.start(prompt, pairs.num_pairs)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from promptlimits.errors import RunFailed, UserError
-from promptlimits.tuning.config import Objective, TrainingConfig
+from promptlimits.tuning.config import SHARPENED_DEVIATION, Objective, TrainingConfig
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.state import TrainingState
 
@@ -61,3 +61,10 @@ def test_settings_go_to_json_and_back() -> None:
     fields = json.loads(json.dumps(config.to_json()))
     assert fields.pop("objective") == "margin"
     assert TrainingConfig(**fields, objective=Objective("margin")) == config
+
+
+def test_logits_are_sharpened_to_one_deviation_unless_told() -> None:
+    by_default = TrainingConfig(prompt_tokens=1)
+    assert by_default.sharpening_for(3.0) * 3.0 == pytest.approx(SHARPENED_DEVIATION)
+    assert by_default.sharpening_for(0.5) * 0.5 == pytest.approx(SHARPENED_DEVIATION)
+    assert TrainingConfig(prompt_tokens=1, sharpening=2.5).sharpening_for(3.0) == 2.5

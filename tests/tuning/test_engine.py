@@ -254,6 +254,7 @@ class _Parts:
         self.head = IdentityHead(vocabulary=model.card.vocabulary)
         self._weight = torch.ones(model.card.dim, model.card.vocabulary, dtype=torch.float64)
         self.step_bytes = model.step_bytes
+        self.logit_deviation = 1.0
 
     def prepare(self, parts: Sequence[object], *, kind: object) -> _Parts:
         self._reads = torch.cat([part.pairs.targets for part in parts])  # type: ignore[attr-defined]

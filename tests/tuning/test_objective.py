@@ -56,6 +56,7 @@ def rows_of(*sharpening: float, objective: Objective = Objective.CROSS_ENTROPY) 
             for one in sharpening
         ],
         dtype=torch.float64,
+        logit_deviation=1.0,
     )
 
 

@@ -271,6 +271,11 @@ class FrozenModel(Protocol):
         """What turns read states into logits."""
         ...
 
+    @property
+    def logit_deviation(self) -> float:
+        """Deviation of a position's logits over the vocabulary: a scale for temperatures."""
+        ...
+
     def prompt_width(self, kind: PromptKind) -> int:
         """W, numbers in one row of a prompt of that kind."""
         ...

@@ -136,6 +136,7 @@ def _prepared(
             for problem, piece in zip(owners, pieces, strict=True)
         ],
         dtype=owners[0].state.prompt.dtype,
+        logit_deviation=model.logit_deviation,
     )
     return _MicroBatch(
         prepared=model.prepare(parts, kind=owners[0].kind),

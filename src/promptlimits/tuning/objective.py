@@ -59,21 +59,28 @@ class Rows:
 
     @classmethod
     def of(
-        cls, parts: Sequence[tuple[PackedPairs, TrainingConfig, int]], *, dtype: torch.dtype
+        cls,
+        parts: Sequence[tuple[PackedPairs, TrainingConfig, int]],
+        *,
+        dtype: torch.dtype,
+        logit_deviation: float,
     ) -> Rows:
         """Rows of parts, each with its settings and the reads of its whole problem."""
+        factors = [config.sharpening_for(logit_deviation) for _, config, _ in parts]
         weights = [
-            torch.full(pairs.targets.shape, config.sharpening / reads, dtype=dtype)
-            for pairs, config, reads in parts
+            torch.full(pairs.targets.shape, factor / reads, dtype=dtype)
+            for (pairs, _, reads), factor in zip(parts, factors, strict=True)
         ]
         targets = torch.cat([pairs.targets for pairs, _, _ in parts])
-        alike = groupby(parts, key=lambda part: (part[1].objective, part[1].sharpening))
+        alike = groupby(
+            zip(parts, factors, strict=True), key=lambda one: (one[0][1].objective, one[1])
+        )
         return cls(
             targets=targets[:, None],
             weights=torch.cat(weights).to(targets.device),
             runs=tuple(
                 Run(
-                    rows=sum(pairs.targets.numel() for pairs, _, _ in group),
+                    rows=sum(pairs.targets.numel() for (pairs, _, _), _ in group),
                     objective=objective,
                     sharpening=sharpening,
                 )

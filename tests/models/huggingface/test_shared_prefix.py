@@ -254,3 +254,13 @@ def test_embeddings_of_another_dtype_are_refused(tmp_path: Path) -> None:
     parts.model.get_input_embeddings().to(torch.float32)
     with pytest.raises(UserError, match=r"embeddings of the dtype .*bfloat16.*got float32"):
         HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+
+
+def test_the_deviation_of_the_logits_is_that_of_single_tokens(tmp_path: Path) -> None:
+    model = frozen(tmp_path, "llama")
+    vocabulary = model.card.vocabulary
+    ids = torch.arange(64) * (vocabulary // 64)
+    logits = model._model(input_ids=ids[:, None]).logits[:, 0]
+    deviation = float(logits.std(dim=-1).mean())
+    assert model.logit_deviation == pytest.approx(deviation, rel=0.05)
+    assert model.logit_deviation == float(f"{model.logit_deviation:.1e}")

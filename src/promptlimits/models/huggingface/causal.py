@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -28,6 +29,8 @@ from promptlimits.models.protocol import (
     pack,
 )
 
+_SAMPLED_TOKENS: Final = 64
+"""Positions whose logits give their deviation."""
 _LONGEST_PROBE: Final = 40
 """Tokens of a pair that is long enough for blocked attention and for small windows."""
 
@@ -113,6 +116,23 @@ class HuggingFaceCausalLM:
         if self._decoder is None:
             return IdentityHead(vocabulary=self._card.vocabulary)
         return self._decoder.head
+
+    @cached_property
+    def logit_deviation(self) -> float:
+        """Deviation of a position's logits over the vocabulary, to two digits.
+
+        Averaged over `_SAMPLED_TOKENS` single tokens, spread evenly over the vocabulary. Two
+        digits, so that a setting derived from it does not depend on rounding.
+        """
+        count = min(_SAMPLED_TOKENS, self._card.vocabulary)
+        ids = torch.arange(count, device=self.device) * (self._card.vocabulary // count)
+        one = [ids[place : place + 1] for place in range(count)]
+        pairs = pack([_probe(token, token) for token in one], device=self.device)
+        with torch.no_grad():
+            nothing = torch.zeros(1, 0, self._card.dim, dtype=self.dtype, device=self.device)
+            logits = self.next_token_logits(nothing, pairs)
+        deviation = float(logits[0].float().std(dim=-1).mean())
+        return float(f"{deviation:.1e}") if deviation > 0 else 1.0
 
     @property
     def prefix_shape(self) -> PrefixShape:

@@ -73,6 +73,7 @@ class Workplace:
         provenance: Versions to record with each run.
         on_step: Shown each step; the pairs' number comes with the report.
         kind: What the prompts are.
+        budget_bytes: Memory for one pass; None for half of what is free.
     """
 
     model: FrozenModel
@@ -81,6 +82,7 @@ class Workplace:
     provenance: JsonObject
     on_step: Callable[[StepReport], None] = lambda _report: None
     kind: PromptKind = PromptKind.SOFT
+    budget_bytes: int | None = None
 
 
 def attempt(
@@ -197,7 +199,13 @@ def _train(
         )
         for run_id, config in runs
     ]
-    for fit in train_many(place.model, problems, on_step=keep, should_stop=should_stop):
+    for fit in train_many(
+        place.model,
+        problems,
+        budget_bytes=place.budget_bytes,
+        on_step=keep,
+        should_stop=should_stop,
+    ):
         if fit.outcome is Outcome.OVERTAKEN:
             continue
         place.store.finish_run(

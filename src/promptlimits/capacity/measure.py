@@ -329,6 +329,7 @@ def _workplace(
         provenance=provenance({"device": str(job.model.device)}),
         on_step=stepped,
         kind=kind,
+        budget_bytes=job.request.budget_bytes,
     )
 
 

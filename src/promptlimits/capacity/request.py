@@ -57,6 +57,7 @@ class Request:
         in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
         control: Whether a planted control is run beside each floor of a soft prompt.
         kinds: Kinds of prompts, each at every length.
+        budget_bytes: Memory for one pass of the model; None for half of what is free.
         command: The command line that asks for this, for records.
     """
 
@@ -67,6 +68,7 @@ class Request:
     in_context_tokens: int = IN_CONTEXT_TOKENS
     control: bool = True
     kinds: tuple[PromptKind, ...] = (PromptKind.SOFT,)
+    budget_bytes: int | None = None
     command: str = ""
 
     @property
@@ -79,6 +81,8 @@ def command_key(model: FrozenModel, task: EncodedTask, request: Request) -> Json
     """What makes two commands the same."""
     settings = asdict(replace(request, command=""))
     settings.pop("command")
+    # How the work is divided is no part of it.
+    settings.pop("budget_bytes")
     lengths: list[JsonValue] = list(request.prompt_tokens)
     kinds: list[JsonValue] = [kind.value for kind in request.kinds]
     return {

@@ -65,6 +65,7 @@ def bracket(
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
     device: options.Device = "cpu",
+    memory: options.Memory = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
     as_json: options.AsJson = False,
@@ -92,6 +93,7 @@ def bracket(
     session.require_budget(budget)
     options.require_dtype(dtype)
     options.require_threads(threads)
+    budget_bytes = options.memory_bytes(memory)
     training = session.training_config(
         prompt_tokens=lengths[0],
         learning_rate=learning_rate,
@@ -118,6 +120,7 @@ def bracket(
         in_context_tokens=in_context_tokens,
         control=control,
         kinds=tuple(map(PromptKind, kinds)),
+        budget_bytes=budget_bytes,
         command=session.command_line(),
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:

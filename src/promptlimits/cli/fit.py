@@ -29,6 +29,7 @@ def fit(
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
     device: options.Device = "cpu",
+    memory: options.Memory = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
     as_json: options.AsJson = False,
@@ -44,6 +45,7 @@ def fit(
     session.require_budget(budget)
     options.require_dtype(dtype)
     options.require_threads(threads)
+    budget_bytes = options.memory_bytes(memory)
     training = session.training_config(
         prompt_tokens=prompt_tokens,
         learning_rate=learning_rate,
@@ -80,6 +82,7 @@ def fit(
             provenance=provenance({"device": device}),
             on_step=lambda report: listener.step(place.kind, prompt_tokens, report),
             kind=PromptKind(kind),
+            budget_bytes=budget_bytes,
         )
         listener.stage(f"training for {len(task.pairs)} pairs")
         attempts = fit_all(

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from promptlimits._checks import require_positive
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
 
@@ -62,6 +63,10 @@ Dtype = Annotated[str, typer.Option("--dtype", help="What the model computes wit
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; PyTorch's choice if not given.")
 ]
+Memory = Annotated[
+    float | None,
+    typer.Option("--memory", help="Gigabytes for one pass of training; half of what is free."),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask a hub for a model.")]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -93,6 +98,23 @@ def named_as_typed() -> Iterator[None]:
         if option is None:
             raise
         raise UserError(option, error.rule, got=error.got, remedy=error.remedy) from error
+
+
+def memory_bytes(gigabytes: float | None) -> int | None:
+    """A budget of memory in bytes.
+
+    Args:
+        gigabytes: What the user typed, or None.
+
+    Returns:
+        The bytes, or None.
+
+    Raises:
+        UserError: It is not a finite number above 0.
+    """
+    if gigabytes is None:
+        return None
+    return int(1e9 * require_positive("--memory", gigabytes))
 
 
 def prompt_kind(text: str) -> str:

@@ -28,7 +28,7 @@ _UNKNOWN_FREE_BYTES = 2**31
 _CPU_LOGIT_BYTES = 24 * 2**20
 _DEVICE_LOGIT_BYTES = 256 * 2**20
 _LOGIT_SHARE = 0.25
-_REMEDY = "free memory, or use shorter pairs or fewer prompt tokens"
+_REMEDY = "allow more (--memory), or use shorter pairs or fewer prompt tokens"
 
 
 def default_budget(device: torch.device) -> int:

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptlimits.capacity import control as control_module
+from promptlimits.capacity import planting
 from promptlimits.capacity.attempt import Attempt, Workplace
 from promptlimits.capacity.control import (
     Control,
     NoControl,
-    Planted,
     control_size,
     entropy_bits,
-    plant,
     run_control,
 )
+from promptlimits.capacity.planting import Planted, plant
 from promptlimits.capacity.search import SearchResult
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
+from promptlimits.models.protocol import PromptKind
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.random_tokens import random_pairs
@@ -322,7 +322,7 @@ def test_the_candidate_whose_answers_begin_most_diversely_is_planted(
     model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[torch.Tensor] = []
-    draw = control_module._random_directions
+    draw = planting._random_prompt
 
     def kept(*given: object) -> torch.Tensor:
         # Long ones: behind a very long token this model says the same to every key.
@@ -330,13 +330,60 @@ def test_the_candidate_whose_answers_begin_most_diversely_is_planted(
         drawn.append(scale * draw(*given))  # type: ignore[arg-type]
         return drawn[-1]
 
-    monkeypatch.setattr(control_module, "_random_directions", kept)
+    monkeypatch.setattr(planting, "_random_prompt", kept)
     made = planted(model, task)
     heads = [pair.key_ids for pair in task.pairs[:12]]
-    begun = [set(control_module._next_tokens(model, prompt, heads)[0]) for prompt in drawn]
+    begun = [
+        set(planting._next_tokens(model, prompt, PromptKind.SOFT, heads)[0]) for prompt in drawn
+    ]
     distinct = [len(tokens) for tokens in begun]
     assert len(distinct) == 3
     assert max(distinct) > min(distinct)
     best = drawn[distinct.index(max(distinct))]
     held = evaluate(model, best, made.pairs, relative_lead=TRAINING.relative_lead).held
     assert len(held) == 12
+
+
+def test_a_planted_prefix_answers_every_planted_pair(
+    model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[torch.Tensor] = []
+    draw = planting._random_prompt
+
+    def kept(*given: object) -> torch.Tensor:
+        drawn.append(draw(*given))  # type: ignore[arg-type]
+        return drawn[-1]
+
+    monkeypatch.setattr(planting, "_random_prompt", kept)
+    kind = PromptKind.PREFIX
+    made = plant(
+        model, task.pairs, TRAINING, size=12, token_norm=None, should_stop=never, kind=kind
+    )
+    assert made is not None
+    assert len(made.pairs) == 12
+    assert all(prefix.shape == (2, model.prompt_width(kind)) for prefix in drawn)
+    held = [
+        len(
+            evaluate(
+                model, prefix, made.pairs, relative_lead=TRAINING.relative_lead, kind=kind
+            ).held
+        )
+        for prefix in drawn
+    ]
+    assert max(held) == 12
+    for prefix in drawn:
+        assert prefix.norm(dim=1).tolist() == pytest.approx([made.token_norm] * 2)
+
+
+def test_a_planted_prefix_has_each_layer_at_its_own_size(model: HuggingFaceCausalLM) -> None:
+    """Keys and values of one layer can be many times as large as those of another."""
+    generator = torch.Generator().manual_seed(0)
+    shape = model.prefix_shape
+    drawn = planting._as_cached(model, torch.ones(1, shape.width), generator)
+    sizes = drawn.view(2 * shape.layers, shape.token_dim)
+    assert torch.equal(sizes, sizes[:, :1].expand_as(sizes))
+    tokens = torch.tensor([model.codec.plain_token_ids()[:8]])
+    cached = model.prefix_from_tokens(tokens)[0].view(8, 2 * shape.layers, shape.token_dim)
+    usual = cached.square().mean(dim=(0, 2)).sqrt()
+    assert ((sizes[:, 0] / usual) > 0.3).all()
+    assert ((sizes[:, 0] / usual) < 3.0).all()

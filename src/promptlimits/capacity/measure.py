@@ -27,7 +27,6 @@ from promptlimits.capacity.control import (
     NoControl,
     control_size,
     run_control,
-    why_no_size_failed,
 )
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.ordering import ordered
@@ -267,16 +266,6 @@ def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
     return found
 
 
-def _warn_of_no_control(job: _Job) -> None:
-    """Say once that a prefix's failure is unexplained: what a control plants is a soft prompt."""
-    warning = (
-        "no planted control was run for prefixes, so nothing tells whether their floors are "
-        "the model's limit or the optimiser's"
-    )
-    if warning not in job.warnings:
-        job.warnings.append(warning)
-
-
 class _Size(NamedTuple):
     """What prompts of one bracket are."""
 
@@ -295,11 +284,6 @@ class _Size(NamedTuple):
         """What names it in the store; soft prompts are named as before there were prefixes."""
         of_kind: JsonObject = {} if self.kind is PromptKind.SOFT else {"kind": self.kind.value}
         return {"prompt_tokens": self.tokens, **of_kind}
-
-
-def _is_controlled(job: _Job, size: _Size) -> bool:
-    """Whether a planted control is run: what it plants is a soft prompt."""
-    return job.request.control and size.kind is PromptKind.SOFT
 
 
 def _size_hash(job: _Job, size: _Size) -> str:
@@ -338,7 +322,7 @@ def _search(
 ) -> SearchResult:
     request, listener, length = job.request, job.listener, size.tokens
     listener.stage(f"searching with {size.in_words}")
-    searching = deadline.part(1 - _CONTROL_SHARE if _is_controlled(job, size) else 1.0)
+    searching = deadline.part(1 - _CONTROL_SHARE if job.request.control else 1.0)
     training = replace(request.search.training, prompt_tokens=length)
     return search(
         _workplace(job, lambda report: listener.step(size.kind, length, report), size.kind),
@@ -356,14 +340,8 @@ def _control(
     """What the same optimiser recovers of answers that a known prompt gives."""
     listener, length = job.listener, result.prompt_tokens
     size = control_size(result)
-    if prompts.kind is PromptKind.PREFIX:
-        if size is None:
-            return why_no_size_failed(result, len(order))
-        _warn_of_no_control(job)
-        return None
     if size is not None:
-        plural = "s" if length > 1 else ""
-        listener.stage(f"planted control with {length} prompt token{plural}", size)
+        listener.stage(f"planted control with {prompts.in_words}", size)
     most = _CONTROL_SHARE * deadline.budget_seconds
     # A search that ended early leaves its time to the next length, not to the control.
     stopping = Deadline(budget_seconds=min(most, deadline.left_seconds))
@@ -374,7 +352,7 @@ def _control(
             listener.advanced(report.best_exact)
 
     control = run_control(
-        _workplace(job, stepped),
+        _workplace(job, stepped, prompts.kind),
         [job.task.pairs[index] for index in order],
         replace(job.request.search.training, prompt_tokens=length),
         result,

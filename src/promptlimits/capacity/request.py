@@ -55,7 +55,7 @@ class Request:
         order: In which order the pairs are to be held.
         budget_seconds: Time for the whole command, over all resumptions.
         in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
-        control: Whether a planted control is run beside each floor of a soft prompt.
+        control: Whether a planted control is run where a search failed.
         kinds: Kinds of prompts, each at every length.
         budget_bytes: Memory for one pass of the model; None for half of what is free.
         command: The command line that asks for this, for records.

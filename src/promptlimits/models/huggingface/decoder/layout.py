@@ -46,13 +46,14 @@ class Rectangle:
         return rows.view(self.parts, self.pairs, self.longest, rows.shape[1])
 
     def collect(self, rectangle: Tensor, rows: Tensor) -> None:
-        """Write (B, K, L, C) into this rectangle's rows of the batch `rows`."""
-        flat = rectangle.flatten(0, 2)
-        target = rows[self.start : self.stop]
+        """Write (B, K, L, C) into this rectangle's rows of the batch `rows`.
+
+        For rectangles with filler: one without is a view of its rows.
+        """
         if self.slots is None:
-            target.copy_(flat)
-        else:
-            torch.index_select(flat, 0, self.slots, out=target)
+            raise AssertionError("a rectangle without filler is written in place")
+        target = rows[self.start : self.stop]
+        torch.index_select(rectangle.flatten(0, 2), 0, self.slots, out=target)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,8 +172,7 @@ def _group(parts: Sequence[Part], prompt_row: int, token_row: int, read_row: int
 
 def _rectangle(lengths: Tensor, start: int, parts: int, pairs: int) -> Rectangle:
     longest, total = int(lengths.max()), int(lengths.sum())
-    owner = torch.repeat_interleave(torch.arange(lengths.numel(), device=lengths.device), lengths)
-    within = torch.arange(total, device=lengths.device) - (lengths.cumsum(0) - lengths)[owner]
+    owner, within = _owners_and_places(lengths)
     full = total == lengths.numel() * longest
     return Rectangle(
         start=start,
@@ -186,10 +186,15 @@ def _rectangle(lengths: Tensor, start: int, parts: int, pairs: int) -> Rectangle
 
 def _slot_in_pair(part: Part) -> Tensor:
     """(T,) place of each token within its pair."""
-    lengths = part.pairs.lengths
-    owner = torch.repeat_interleave(torch.arange(lengths.numel(), device=lengths.device), lengths)
-    place = torch.arange(int(lengths.sum()), device=lengths.device)
-    return place - (lengths.cumsum(0) - lengths)[owner]
+    return _owners_and_places(part.pairs.lengths)[1]
+
+
+def _owners_and_places(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Of items of given lengths, end to end: each row's item, and its place within it."""
+    items = torch.arange(lengths.numel(), device=lengths.device)
+    owner = torch.repeat_interleave(items, lengths)
+    rows = torch.arange(owner.numel(), device=lengths.device)
+    return owner, rows - (lengths.cumsum(0) - lengths)[owner]
 
 
 def _reads(part: Part) -> tuple[Tensor, Tensor]:

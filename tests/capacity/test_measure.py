@@ -388,6 +388,7 @@ def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
 def test_the_control_takes_a_share_of_the_time_of_its_length(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from promptlimits.capacity import control_run
     from promptlimits.capacity import measure as module
 
     seconds: dict[str, float] = {}
@@ -414,7 +415,7 @@ def test_the_control_takes_a_share_of_the_time_of_its_length(
         seconds["control"] = should_stop.__self__.left_seconds
 
     monkeypatch.setattr(module, "search", searched)
-    monkeypatch.setattr(module, "run_control", controlled)
+    monkeypatch.setattr(control_run, "run_control", controlled)
     once = replace(REQUEST, prompt_tokens=(2,), budget_seconds=10_000.0)
     work(tiny, tmp_path, once)
     both = seconds["search"] + seconds["control"]

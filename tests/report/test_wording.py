@@ -196,22 +196,22 @@ def with_control(record, **changes):
 
 def test_a_control_is_measured_and_says_its_conclusion(record):
     first, second = parse_record(with_control(record)).brackets
-    assert wording.control_sentence(first) == (
+    assert wording.control_sentence(first.control) == (
         "planted control (measured): 62 of 62 answers of a known prompt recovered in 41 steps; "
         "the optimiser finds <one>"
     )
-    assert wording.control_detail(first) == (
+    assert wording.control_detail(first.control) == (
         "Planted answers: 50 distinct among 62 keys (61 among as many pairs of the list), "
         "entropy 5.2 bits, 3 of them also said without a prompt"
     )
-    assert wording.control_sentence(second) == wording.control_detail(second) == ""
+    assert wording.control_sentence(second.control) == wording.control_detail(second.control) == ""
 
 
 def test_a_control_that_did_not_finish_counts_nothing_as_recovered(record):
     said = "not finished: 4 of 62 after 2 steps, so nothing follows from it yet"
     changed = with_control(record, finished=False, recovered=4, conclusion=said)
     shown = parse_record(changed).brackets[0]
-    assert wording.control_sentence(shown) == f"planted control (measured): {said}"
+    assert wording.control_sentence(shown.control) == f"planted control (measured): {said}"
 
 
 def test_a_control_that_was_not_run_says_why_in_terminal_and_page(record):
@@ -221,8 +221,8 @@ def test_a_control_that_was_not_run_says_why_in_terminal_and_page(record):
         "conclusion": "the time was up <first>",
     }
     shown = parse_record(record).brackets[0]
-    assert wording.control_sentence(shown) == "no planted control: the time was up <first>"
-    assert wording.control_detail(shown) == ""
+    assert wording.control_sentence(shown.control) == "no planted control: the time was up <first>"
+    assert wording.control_detail(shown.control) == ""
     assert summary_lines(record)[1] == "no planted control: the time was up <first>"
     page = render(record)
     assert "No planted control: the time was up &lt;first&gt;." in page.replace(

@@ -11,7 +11,11 @@ from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
 from promptlimits.capacity.ceiling import sized
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.control import Control, NoControl
+from promptlimits.capacity.control_run import control_within
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
+from promptlimits.capacity.request import Listener
+from promptlimits.capacity.search import SearchResult
 from promptlimits.models.protocol import PromptKind
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
@@ -61,6 +65,45 @@ def fit_all(
     return (first, *others)
 
 
+def control_of_fit(
+    place: Workplace,
+    task: EncodedTask,
+    training: TrainingConfig,
+    attempts: tuple[Attempt, ...],
+    *,
+    deadline: Deadline,
+    listener: Listener,
+) -> Control | NoControl | None:
+    """Run the planted control of a fit that failed: the optimiser's limit, or the model's.
+
+    Args:
+        place: Model, store and provenance.
+        task: The pairs.
+        training: Settings of the first start.
+        attempts: What `fit_all` did.
+        deadline: For the fit and its control together.
+        listener: Who is told how it goes.
+
+    Returns:
+        The control, or why there is none; None if every pair was held in training.
+    """
+    result = SearchResult(
+        prompt_tokens=training.prompt_tokens,
+        attempts=attempts,
+        stopped_because=attempts[-1].outcome.value,
+        complete=all(one.outcome.final for one in attempts),
+    )
+    return control_within(
+        deadline,
+        replace(place, on_step=lambda _report: None),
+        task.pairs,
+        training,
+        result,
+        stage="planted control",
+        listener=listener,
+    )
+
+
 def save_fit(
     place: Workplace,
     task: EncodedTask,
@@ -69,6 +112,7 @@ def save_fit(
     folder: Path,
     relative_lead: float,
     extra: JsonObject,
+    control: Control | NoControl | None = None,
 ) -> tuple[Floor, JsonObject]:
     """Save the best prompt with the pairs it answers, and have stock tools confirm them.
 
@@ -79,6 +123,7 @@ def save_fit(
         folder: The output folder.
         relative_lead: Lead by which a token must win.
         extra: Facts for witness.json.
+        control: What `control_of_fit` made of it.
 
     Returns:
         What was confirmed, and the record of it.
@@ -124,5 +169,6 @@ def save_fit(
         "not_held": [
             task.pairs[index].key for index in range(len(task.pairs)) if index not in set(held)
         ],
+        "control": None if control is None else control.to_json(),
         "search": [one.to_json() for one in attempts],
     }

@@ -22,12 +22,8 @@ from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import sized, task_ceiling
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
-from promptlimits.capacity.control import (
-    Control,
-    NoControl,
-    control_size,
-    run_control,
-)
+from promptlimits.capacity.control import Control, NoControl
+from promptlimits.capacity.control_run import control_within, search_deadline
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.ordering import ordered
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
@@ -46,8 +42,6 @@ _VERIFY_PER_EVALUATION = 4.0
 # Shares of the time left, and of the budget, that these may take on a slow machine.
 _MOST_VERIFYING = 0.15
 _MOST_BASELINE = 0.2
-# Share of a prompt length's time that the planted control may take.
-_CONTROL_SHARE = 0.15
 
 
 @dataclass(kw_only=True)
@@ -322,7 +316,7 @@ def _search(
 ) -> SearchResult:
     request, listener, length = job.request, job.listener, size.tokens
     listener.stage(f"searching with {size.in_words}")
-    searching = deadline.part(1 - _CONTROL_SHARE if job.request.control else 1.0)
+    searching = search_deadline(deadline, control=job.request.control)
     training = replace(request.search.training, prompt_tokens=length)
     return search(
         _workplace(job, lambda report: listener.step(size.kind, length, report), size.kind),
@@ -338,34 +332,16 @@ def _control(
     job: _Job, order: Sequence[int], prompts: _Size, result: SearchResult, deadline: Deadline
 ) -> Control | NoControl | None:
     """What the same optimiser recovers of answers that a known prompt gives."""
-    listener, length = job.listener, result.prompt_tokens
-    size = control_size(result)
-    if size is not None:
-        listener.stage(f"planted control with {prompts.in_words}", size)
-    most = _CONTROL_SHARE * deadline.budget_seconds
-    # A search that ended early leaves its time to the next length, not to the control.
-    stopping = Deadline(budget_seconds=min(most, deadline.left_seconds))
-
-    def stepped(report: StepReport) -> None:
-        # Not listener.step: what is recovered here is not found.
-        if report.best_exact:
-            listener.advanced(report.best_exact)
-
-    control = run_control(
-        _workplace(job, stepped, prompts.kind),
+    control = control_within(
+        deadline,
+        _workplace(job, lambda _report: None, prompts.kind),
         [job.task.pairs[index] for index in order],
-        replace(job.request.search.training, prompt_tokens=length),
+        replace(job.request.search.training, prompt_tokens=result.prompt_tokens),
         result,
-        should_stop=stopping.should_stop,
+        stage=f"planted control with {prompts.in_words}",
+        listener=job.listener,
     )
     job.commit_time()
-    if isinstance(control, NoControl):
-        listener.found(f"no planted control: {control.conclusion}")
-    elif control is not None:
-        listener.found(
-            f"planted control: {control.recovered} of {control.pairs} planted answers recovered "
-            f"in {control.steps} steps ({control.outcome.value})"
-        )
     return control
 
 

@@ -55,13 +55,7 @@ def bracket(
             "--in-context-tokens", help="Most tokens of the in-context baseline; 0 leaves it out."
         ),
     ] = 2048,
-    control: Annotated[
-        bool,
-        typer.Option(
-            "--control/--no-control",
-            help="Train for planted answers, too: tells the optimiser's limit from the model's.",
-        ),
-    ] = True,
+    control: options.Control = True,
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
     device: options.Device = "cpu",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptlimits._checks import require_positive_int
 from promptlimits.cli import options, session
+
+if TYPE_CHECKING:
+    from promptlimits._typing import JsonObject
 
 
 def fit(
@@ -26,6 +29,7 @@ def fit(
     learning_rate: options.LearningRate = 1.0,
     max_steps: options.MaxSteps = 600,
     patience: options.Patience = 150,
+    control: options.Control = True,
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
     device: options.Device = "cpu",
@@ -59,7 +63,8 @@ def fit(
     from promptlimits.capacity.atomic_folder import replace_file
     from promptlimits.capacity.attempt import Workplace
     from promptlimits.capacity.clock import Deadline
-    from promptlimits.capacity.fit import fit_all, save_fit
+    from promptlimits.capacity.control_run import search_deadline
+    from promptlimits.capacity.fit import control_of_fit, fit_all, save_fit
     from promptlimits.cli.live import LiveListener
     from promptlimits.models.protocol import PromptKind
     from promptlimits.store.provenance import provenance
@@ -85,31 +90,50 @@ def fit(
             budget_bytes=budget_bytes,
         )
         listener.stage(f"training for {len(task.pairs)} pairs")
+        # What loading took is shared by neither the search nor the control.
+        deadline = Deadline(budget_seconds=budget, began=began).part(1.0)
         attempts = fit_all(
             place,
             task,
             training,
             starts=starts,
-            deadline=Deadline(budget_seconds=budget, began=began),
+            deadline=search_deadline(deadline, control=control),
             on_attempt=lambda attempt: listener.attempted(place.kind, prompt_tokens, attempt),
         )
+        planted = (
+            control_of_fit(place, task, training, attempts, deadline=deadline, listener=listener)
+            if control
+            else None
+        )
         listener.stage("decoding the prompt with stock tools in a fresh process")
-        floor, record = save_fit(
+        _, record = save_fit(
             place,
             task,
             attempts,
             folder=out,
             relative_lead=training.relative_lead,
             extra={"seed": seed, "command": session.command_line()},
+            control=planted,
         )
     text = json.dumps(record, indent=1, ensure_ascii=False)
     replace_file(out / "fit.json", (text + "\n").encode("utf-8", errors="backslashreplace"))
     if as_json:
         typer.echo(text)
     else:
-        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed")
-        if floor.held:
-            typer.echo(f"Check:  promptlimits verify {out / str(floor.witness)}")
-        if record["pairs"] != record["of"]:
-            typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
+        _show(record, out)
     raise typer.Exit(0 if record["pairs"] == record["of"] else 1)
+
+
+def _show(record: JsonObject, out: Path) -> None:
+    """Print what was confirmed and, where something is missing, what is known of the reason."""
+    from promptlimits.report.record import parse_control
+    from promptlimits.report.wording import clean, control_sentence
+
+    typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed")
+    if record["witness"]:
+        typer.echo(f"Check:  promptlimits verify {out / str(record['witness'])}")
+    if record["pairs"] != record["of"]:
+        typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
+    said = control_sentence(parse_control(record["control"]))
+    if said:
+        typer.echo(clean(said))

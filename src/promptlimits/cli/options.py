@@ -58,6 +58,13 @@ Starts = Annotated[
         help="Attempts at a size before it is given up: one alone, then the others side by side.",
     ),
 ]
+Control = Annotated[
+    bool,
+    typer.Option(
+        "--control/--no-control",
+        help="Train for planted answers, too: tells the optimiser's limit from the model's.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="What the model computes with.")]
 Threads = Annotated[

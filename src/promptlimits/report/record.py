@@ -11,7 +11,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.errors import RunFailed, UserError
@@ -172,6 +172,9 @@ class NoControl(_Part):
     conclusion: str
 
 
+AnyControl = Annotated[Control | NoControl, Field(discriminator="status")]
+
+
 class Bracket(_Part):
     """Floor and ceiling of one kind of prompt at one length."""
 
@@ -182,7 +185,7 @@ class Bracket(_Part):
     floor: Floor
     ceiling: Ceiling
     # Records before this was measured have none; nor has a search that held the whole list.
-    control: Annotated[Control | NoControl, Field(discriminator="status")] | None = None
+    control: AnyControl | None = None
     search: tuple[Attempt, ...] = ()
     stopped_because: str = ""
     seconds: Amount
@@ -228,6 +231,25 @@ def parse_record(record: object) -> Record:
         sorted(parsed.brackets, key=lambda each: (each.kind == "prefix", each.prompt_tokens))
     )
     return parsed.model_copy(update={"brackets": ordered})
+
+
+def parse_control(fields: JsonValue) -> Control | NoControl | None:
+    """Read the planted control of a bracket or a fit.
+
+    Args:
+        fields: The record's "control".
+
+    Returns:
+        The control, or why there is none; None where the record has neither.
+
+    Raises:
+        UserError: It is not readable.
+    """
+    adapter: TypeAdapter[Control | NoControl | None] = TypeAdapter(AnyControl | None)
+    try:
+        return adapter.validate_python(fields)
+    except ValidationError as error:
+        raise _unreadable(error) from None
 
 
 def _require_schema(record: object) -> JsonObject:

@@ -41,7 +41,7 @@ def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
     lines = [
         line
         for bracket in parsed.brackets
-        for line in (summary_line(parsed, bracket), control_sentence(bracket))
+        for line in (summary_line(parsed, bracket), control_sentence(bracket.control))
     ]
     return tuple(clean(line) for line in lines if line)
 

@@ -215,9 +215,8 @@ def summary_line(record: Record, bracket: Bracket) -> str:
     )
 
 
-def control_sentence(bracket: Bracket) -> str:
+def control_sentence(control: Control | NoControl | None) -> str:
     """The planted control, or why there is none, in plain words; nothing where none is due."""
-    control = bracket.control
     if control is None:
         return ""
     if isinstance(control, NoControl):
@@ -230,9 +229,8 @@ def control_sentence(bracket: Bracket) -> str:
     )
 
 
-def control_detail(bracket: Bracket) -> str:
+def control_detail(control: Control | NoControl | None) -> str:
     """How diverse the planted answers are; nothing where there are none."""
-    control = bracket.control
     if not isinstance(control, Control) or not control.distinct_answers:
         return ""
     return (

@@ -1,0 +1,89 @@
+"""The planted control within its share of a command's time, and what one is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from promptlimits.capacity.attempt import Workplace
+from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.control import Control, NoControl, control_size, run_control
+from promptlimits.capacity.request import Listener
+from promptlimits.capacity.search import SearchResult
+from promptlimits.models.protocol import EncodedPair
+from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.loop import StepReport
+
+CONTROL_SHARE: Final = 0.15
+"""Share of the time of a search and its control that the control may take."""
+
+
+def search_deadline(deadline: Deadline, *, control: bool) -> Deadline:
+    """The time of a search that a control may follow.
+
+    Args:
+        deadline: For both.
+        control: Whether a control was asked for.
+
+    Returns:
+        All of it, less the control's share.
+    """
+    return deadline.part(1 - CONTROL_SHARE if control else 1.0)
+
+
+def control_within(
+    deadline: Deadline,
+    place: Workplace,
+    pairs: Sequence[EncodedPair],
+    config: TrainingConfig,
+    result: SearchResult,
+    *,
+    stage: str,
+    listener: Listener,
+) -> Control | NoControl | None:
+    """Run the control of a search in its share of the time, with progress.
+
+    Args:
+        deadline: For search and control together. A search that ended early leaves its time to
+            whatever comes next, not to the control.
+        place: Model, store and provenance; its `on_step` must not call planted pairs found.
+        pairs: The whole list, in the order in which it was to be held.
+        config: Settings of the search, with its prompt length.
+        result: The search.
+        stage: What the control is called while it runs.
+        listener: Who is told how it goes.
+
+    Returns:
+        The control, or why there is none; None if the search held the whole list.
+    """
+    size = control_size(result)
+    if size is not None:
+        listener.stage(stage, size)
+    most = min(CONTROL_SHARE * deadline.budget_seconds, deadline.left_seconds)
+
+    def stepped(report: StepReport) -> None:
+        place.on_step(report)
+        # Not listener.step: what is recovered here is not found.
+        if report.best_exact:
+            listener.advanced(report.best_exact)
+
+    control = run_control(
+        replace(place, on_step=stepped),
+        pairs,
+        config,
+        result,
+        should_stop=Deadline(budget_seconds=most).should_stop,
+    )
+    if control is not None:
+        listener.found(_in_short(control))
+    return control
+
+
+def _in_short(control: Control | NoControl) -> str:
+    if isinstance(control, NoControl):
+        return f"no planted control: {control.conclusion}"
+    return (
+        f"planted control: {control.recovered} of {control.pairs} planted answers recovered "
+        f"in {control.steps} steps ({control.outcome.value})"
+    )

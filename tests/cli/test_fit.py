@@ -1,0 +1,74 @@
+"""`promptlimits fit` says what a prompt held and, where it failed, what the control says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+
+# A learning rate with which nothing is ever found, planted or not: nothing is verified.
+FIT = (
+    *("fit", "--model", "tiny", "--pairs", "pairs.csv", "--out", "out", "--quiet"),
+    *("--learning-rate", "1e-6", "--max-steps", "3", "--starts", "2"),
+)
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def saved(here: Path) -> Any:
+    return json.loads((here / "out" / "fit.json").read_text(encoding="utf-8"))
+
+
+def test_a_fit_that_failed_prints_and_keeps_its_control(call: Call, here: Path) -> None:
+    ended = call(*FIT)
+    assert (ended.code, ended.err) == (1, "")
+    first, why, control = ended.out.splitlines()
+    assert first == "0 of 4 pairs found and confirmed"
+    assert why.startswith("Ended out_of_steps: raise --max-steps")
+    assert control.startswith("planted control (measured): 0 of 4 answers of a known prompt ")
+    assert control.endswith("may be the optimiser's limit, not the model's")
+    kept = saved(here)["control"]
+    assert (kept["status"], kept["pairs"], kept["recovered"]) == ("measured", 4, 0)
+    assert len(saved(here)["search"]) == 2
+
+
+def test_the_json_is_the_record_with_its_control(call: Call, here: Path) -> None:
+    ended = call(*FIT, "--json")
+    assert json.loads(ended.out) == saved(here)
+    assert json.loads(ended.out)["control"]["finished"] is True
+
+
+def test_a_fit_without_time_says_why_it_has_no_control(call: Call, here: Path) -> None:
+    ended = call(*FIT, "--budget", "1e-9")
+    assert ended.code == 1
+    assert ended.out.splitlines()[-1].startswith("no planted control: the time was up before ")
+    assert saved(here)["control"]["reason"] == "time was up"
+
+
+def test_a_control_that_is_not_wanted_is_not_run(call: Call, here: Path) -> None:
+    ended = call(*FIT, "--no-control")
+    assert len(ended.out.splitlines()) == 2
+    assert "control" not in ended.out
+    assert saved(here)["control"] is None
+
+
+@pytest.mark.parametrize(("options", "share"), [((), 0.85), (("--no-control",), 1.0)])
+def test_the_search_leaves_the_control_its_share_of_the_budget(
+    options: tuple[str, ...], share: float, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptlimits.capacity import fit as module
+
+    given: list[float] = []
+    fit_all = module.fit_all
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        given.append(named["deadline"].left_seconds)
+        return fit_all(*arguments, **named)
+
+    monkeypatch.setattr(module, "fit_all", noted)
+    call(*FIT, "--budget", "1e6", *options)
+    assert given == [pytest.approx(share * 1e6, rel=1e-3)]

@@ -19,9 +19,11 @@ from promptlimits.tuning.adam import Pace
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.objective import Rows, RowScores, score_rows
 from promptlimits.tuning.packed_state import PackedState
+from promptlimits.tuning.scratch import Scratch
 from promptlimits.tuning.state import TrainingState
 
 LOGIT_BYTES: Final = 1 << 26
+"""As a budget on a CPU has it by default (`promptlimits.tuning.memory`)."""
 
 
 class EngineSteps:
@@ -51,7 +53,7 @@ class EngineSteps:
         ]
         self._batch = model.prepare(parts)
         self.prepare_seconds = time.perf_counter() - began
-        self._head = model.head
+        self._head, self._memory = model.head, Scratch().matrix
         scored = [(pairs, self.config, pairs.targets.numel()) for pairs in problems]
         self._rows = Rows.of(scored, dtype=torch.float32, logit_deviation=model.logit_deviation)
         self.state = PackedState.of(
@@ -74,7 +76,9 @@ class EngineSteps:
         """Scores of prompts (sum of P_b, D) and the gradient of each problem's own loss."""
         leaf = prompts.detach().requires_grad_(True)
         states = self._batch.read_states(leaf)
-        scores = score_rows(states, self._head, self._rows, logit_bytes=LOGIT_BYTES)
+        scores = score_rows(
+            states, self._head, self._rows, logit_bytes=LOGIT_BYTES, memory=self._memory
+        )
         (gradient,) = torch.autograd.grad(states, leaf, scores.gradient)
         return scores, gradient
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
 from promptlimits.models.huggingface.whole_model import IdentityHead
-from promptlimits.models.protocol import EncodedPair, pack
+from promptlimits.models.protocol import EncodedPair, Memory, pack
 from promptlimits.tuning.config import Objective, TrainingConfig
 from promptlimits.tuning.objective import Rows, RowScores, lead, score_rows
+from promptlimits.tuning.scratch import Scratch
 
 VOCABULARY = 8
 PAIRS = [
@@ -36,8 +37,11 @@ class LinearHead:
     def vocabulary(self) -> int:
         return self.weight.shape[0]
 
-    def logits(self, states: Tensor) -> Tensor:
-        return states @ self.weight.T
+    def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
+        if memory is None:
+            return states @ self.weight.T
+        into = memory(len(states), self.vocabulary, states)
+        return torch.mm(states, self.weight.T, out=into)
 
     def pull_back(self, gradient: Tensor) -> Tensor:
         return gradient @ self.weight
@@ -88,6 +92,18 @@ def test_loss_and_gradient_are_those_of_autograd(rows_at_once: int, scale: float
     (expected,) = torch.autograd.grad(sum(one.mean() for one in nats), states)
     torch.testing.assert_close(found.loss_nats, torch.cat(nats).detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_scores_in_memory_that_is_used_again_are_those_in_new_memory(objective: Objective) -> None:
+    head, scratch = LinearHead(random(VOCABULARY, 3, seed=1)), Scratch()
+    for seed, rows_at_once in ((2, 100), (3, 2), (4, 3)):
+        states, rows = random(15, 3, seed=seed), rows_of(3.0, 1.0, 1.0, objective=objective)
+        room = 4 * VOCABULARY * rows_at_once
+        fresh = score_rows(states, head, rows, logit_bytes=room)
+        again = score_rows(states, head, rows, logit_bytes=room, memory=scratch.matrix)
+        for name, value in vars(fresh).items():
+            assert torch.equal(getattr(again, name), value), name
 
 
 @pytest.mark.parametrize("rows_at_once", [2, 100])

@@ -10,10 +10,10 @@ The model's laws, which every family is tested for:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -156,6 +156,10 @@ class PreparedBatch(Protocol):
         ...
 
 
+Memory: TypeAlias = Callable[[int, int, Tensor], Tensor]
+"""From rows, columns and a tensor of the dtype and device wanted to a matrix to write to."""
+
+
 class ReadHead(Protocol):
     """From what a model computes at a read position to the logits of its next token.
 
@@ -168,8 +172,8 @@ class ReadHead(Protocol):
         """V."""
         ...
 
-    def logits(self, states: Tensor) -> Tensor:
-        """(R, V) from states (R, S); differentiable."""
+    def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
+        """(R, V) from states (R, S); differentiable where they get memory of their own."""
         ...
 
     def pull_back(self, gradient: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from promptlimits.tuning.memory import ActivationMeter, Budget, Piece, divide
 from promptlimits.tuning.objective import Rows, RowScores, score_rows
 from promptlimits.tuning.packed_state import BatchScores
 from promptlimits.tuning.problem import Problem
+from promptlimits.tuning.scratch import Scratch
 from promptlimits.tuning.segments import Segments
 
 
@@ -44,7 +45,7 @@ class Batch:
 
     def __init__(self, model: FrozenModel, problems: Sequence[Problem], budget: Budget) -> None:
         self._head: ReadHead = model.head
-        self._logit_bytes = budget.logit_bytes
+        self._logit_bytes, self._memory = budget.logit_bytes, Scratch().matrix
         division = divide(model, problems, budget)
         self.largest_bytes = max(sum(one.part_bytes for one in pieces) for pieces in division)
         self.activation_bytes: int | None = None
@@ -100,7 +101,13 @@ class Batch:
                 with meter.watching():
                     states = micro.prepared.read_states(leaf)
                 kept = micro.prepared.kept_bytes(states)
-        scores = score_rows(states, self._head, micro.rows, logit_bytes=self._logit_bytes)
+        scores = score_rows(
+            states,
+            self._head,
+            micro.rows,
+            logit_bytes=self._logit_bytes,
+            memory=self._memory,
+        )
         # Problems do not mix, so the gradient of the sum is each problem's own gradient.
         (gradient,) = torch.autograd.grad(states, leaf, scores.gradient)
         del states

@@ -23,9 +23,8 @@ from promptlimits.tuning.problem import Problem, pairs_between
 
 _SHARE_OF_FREE = 0.5
 _UNKNOWN_FREE_BYTES = 2**31
-# Below glibc's limit of 32 MiB, up to which freed memory is kept and handed out again: above
-# it every chunk is mapped and cleared anew.
-_CPU_LOGIT_BYTES = 24 * 2**20
+# Rows enough for a product at the machine's rate, even beside a vocabulary of 50,000 or more.
+_CPU_LOGIT_BYTES = 64 * 2**20
 _DEVICE_LOGIT_BYTES = 256 * 2**20
 _LOGIT_SHARE = 0.25
 _REMEDY = "allow more (--memory), or use shorter pairs or fewer prompt tokens"

@@ -24,7 +24,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from promptlimits.models.protocol import PackedPairs, ReadHead
+from promptlimits.models.protocol import Memory, PackedPairs, ReadHead
 from promptlimits.tuning.config import Objective, TrainingConfig
 
 
@@ -124,7 +124,13 @@ class RowScores:
 
 @torch.no_grad()
 def score_rows(
-    states: Tensor, head: ReadHead, rows: Rows, *, logit_bytes: int, differentiate: bool = True
+    states: Tensor,
+    head: ReadHead,
+    rows: Rows,
+    *,
+    logit_bytes: int,
+    differentiate: bool = True,
+    memory: Memory | None = None,
 ) -> RowScores:
     """Loss, lead and gradient of every row.
 
@@ -134,6 +140,7 @@ def score_rows(
         rows: The targets and how they are scored.
         logit_bytes: Most memory for one chunk of logits.
         differentiate: Whether the gradient is asked for; else it is empty.
+        memory: Where the logits of a chunk are written; None for new memory each time.
 
     Returns:
         The scores.
@@ -143,7 +150,7 @@ def score_rows(
     gradients: list[Tensor] = []
     for start, end, run in _chunks(rows.runs, head.vocabulary, logit_bytes):
         part = states[start:end]
-        logits = _writable(head.logits(part), part)
+        logits = _writable(head.logits(part, memory), part)
         contests.append(_contest(logits, rows.targets[start:end], run))
         if differentiate:
             gradients.append(_pulled_back(head, logits, contests[-1][-1], part.dtype))

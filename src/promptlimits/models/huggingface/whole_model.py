@@ -21,7 +21,7 @@ from promptlimits.models.huggingface.concatenation import concatenated_logits
 from promptlimits.models.huggingface.prefix import prefix_from_tokens, prefixed_logits
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.prefix_shape import PrefixShape
-from promptlimits.models.protocol import PackedPairs, Part, PromptKind
+from promptlimits.models.protocol import Memory, PackedPairs, Part, PromptKind
 
 _KEPT_OF_WIDTH: Final = 14
 _KEPT_OF_HIDDEN: Final = 5
@@ -75,8 +75,8 @@ class IdentityHead:
 
     vocabulary: int
 
-    def logits(self, states: Tensor) -> Tensor:
-        """The states."""
+    def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
+        """The states; no memory is asked for."""
         return states
 
     def pull_back(self, gradient: Tensor) -> Tensor:

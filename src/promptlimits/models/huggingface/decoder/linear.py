@@ -35,6 +35,11 @@ class Linear:
             return found if self.bias is None else found.add_(self.bias)
         return torch.mm(x, turned) if self.bias is None else torch.addmm(self.bias, x, turned)
 
+    def write(self, x: Tensor, into: Tensor) -> Tensor:
+        """(N, out) from (N, in), in memory of the caller's."""
+        found = torch.mm(x, self.weight.t(), out=into)
+        return found if self.bias is None else found.add_(self.bias)
+
     def backward(self, gradient: Tensor, plus: Tensor | None = None) -> Tensor:
         """Gradient in x, added to `plus`, which is overwritten."""
         if plus is None:
@@ -65,9 +70,12 @@ class FeedForward:
             tape.push(up)
             return self.down.forward(self.activation.forward(up), plus)
         gate = self.gate.forward(x)
-        active = self.activation.forward(gate)
-        tape.push(up, gate, active)
-        return self.down.forward(active * up, plus)
+        if tape.keeps:
+            active, slope = self.activation.gate(gate, up)
+            tape.push(active, slope)
+        else:
+            active = self.activation.forward(gate)
+        return self.down.forward(up.mul_(active), plus)
 
     def backward(self, gradient: Tensor, tape: Tape) -> Tensor:
         """Gradient in x from that in the output, without the one of `plus`."""
@@ -75,6 +83,6 @@ class FeedForward:
         if self.gate is None:
             (up,) = tape.pop(1)
             return self.up.backward(self.activation.backward(hidden, up))
-        up, gate, active = tape.pop(3)
+        active, slope = tape.pop(2)
         found = self.up.backward(active.mul_(hidden))
-        return self.gate.backward(self.activation.backward(hidden.mul_(up), gate), found)
+        return self.gate.backward(slope.mul_(hidden), found)

@@ -17,7 +17,7 @@ from promptlimits.models.huggingface.decoder.rotary import table_angles
 from promptlimits.models.huggingface.decoder.stage import GroupTables, Kind, Stage, group_tables
 from promptlimits.models.huggingface.decoder.streamed import is_streamed
 from promptlimits.models.huggingface.decoder.tape import Tape
-from promptlimits.models.protocol import Part, PromptKind
+from promptlimits.models.protocol import Memory, Part, PromptKind
 
 Angles: TypeAlias = Callable[[int], tuple[Tensor, Tensor]]
 """Cosines and sines (positions, rotary / 2) of the first positions."""
@@ -38,9 +38,11 @@ class LinearHead:
         """V."""
         return int(self.linear.weight.shape[0])
 
-    def logits(self, states: Tensor) -> Tensor:
-        """(R, V) from states (R, D); differentiable."""
-        return self.linear.forward(states)
+    def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
+        """(R, V) from states (R, D); differentiable where they get memory of their own."""
+        if memory is None:
+            return self.linear.forward(states)
+        return self.linear.write(states, memory(states.shape[0], self.vocabulary, states))
 
     def pull_back(self, gradient: Tensor) -> Tensor:
         """Gradient (R, D) from that in the logits (R, V)."""
@@ -154,7 +156,7 @@ class Decoder:
         attention = block.attention
         heads = attention.output.weight.shape[1]
         keys = attention.kv_heads * attention.width
-        hidden = block.feed.up.weight.shape[0] * (1 if block.feed.gate is None else 3)
+        hidden = block.feed.up.weight.shape[0] * (1 if block.feed.gate is None else 2)
         norms = [block.attention_post, block.feed_post]
         normed = (2 + sum(norm is not None for norm in norms)) * self.dim
         normed += 0 if attention.query_norm is None else heads + keys

@@ -1,0 +1,34 @@
+"""Memory for one chunk of logits, kept from step to step.
+
+A chunk of a large vocabulary's logits is tens of megabytes. Asked for anew in each step, such a
+block is mapped and cleared by the system each time, which on a CPU costs an eighth of the product
+that fills it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Scratch:
+    """One block of memory, handed out again and again; what was in it is overwritten."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """Memory to write a matrix to, valid until the next call.
+
+        Args:
+            rows: Of the matrix.
+            columns: Of it.
+            like: A tensor of its dtype, on its device.
+
+        Returns:
+            (rows, columns), of any content.
+        """
+        memory, needed = self._memory, rows * columns
+        known = memory is not None and (memory.dtype, memory.device) == (like.dtype, like.device)
+        if memory is None or not known or memory.numel() < needed:
+            self._memory = memory = like.new_empty(needed)
+        return memory[:needed].view(rows, columns)

@@ -265,6 +265,39 @@ def test_pairs_answered_without_a_prompt_are_not_credited_to_it(tiny: Path) -> N
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text_tokens", "unprompted", "tokens"),
+    [(None, False, None), (7, False, 7), (7, True, 0)],
+)
+def test_the_floor_of_a_text_is_in_tokens(
+    text_tokens: int | None, unprompted: bool, tokens: int | None, tiny: Path
+) -> None:
+    model, several = load(tiny)
+    task = replace(
+        several, pairs=several.pairs[:1], places=several.places[:1], text_tokens=text_tokens
+    )
+    pair = task.pairs[0]
+    verification = Verification(
+        answers=(Answer(key=pair.key, value=pair.value, decoded="", generated_ids=(), exact=True),),
+        confirmed_by="",
+        prompt_sha256="",
+        model_hash="",
+        same_weights=True,
+        created="",
+        seconds=0.0,
+        versions={},
+    )
+    bracket = Bracket(
+        floor=Floor(witness="w", verification=verification, claimed=(0,)),
+        ceiling=task_ceiling(model.card, task, prompt_tokens=1),
+        search=SearchResult(prompt_tokens=1, attempts=(), stopped_because="", complete=True),
+        seconds=0.0,
+        unprompted=frozenset({0}) if unprompted else frozenset(),
+    )
+    floor: Any = bracket.to_json(task, order=(0,))["floor"]
+    assert floor["tokens"] == tokens
+
+
 @pytest.mark.parametrize("size", [2, 8, 2**40])
 def test_bits_of_a_power_of_two_are_whole(size: int, tiny: Path) -> None:
     model, task = load(tiny)

@@ -30,6 +30,7 @@ def test_a_text_is_one_pair_behind_its_beginning(codec: Any, story: Path) -> Non
     assert (task.name, task.places) == ("text:story.txt", ("story.txt",))
     assert not task.answers_random
     assert task.answer_set_size == 1
+    assert task.text_tokens == 16
     assert task.notes == ("the first 16 of 16 tokens of the text, and the end marker",)
 
 
@@ -39,6 +40,7 @@ def test_its_first_tokens(codec: Any, story: Path) -> None:
     assert pair.value == "once u"
     assert pair.value_ids == (*map(ord, "once u"), codec.end_id)
     assert task.name == "text:story.txt,6"
+    assert task.text_tokens == 6
     assert task.notes == ("the first 6 of 16 tokens of the text, and the end marker",)
     assert task.hash != load_task(f"text:{story},7", codec).hash
 

@@ -77,6 +77,7 @@ class Bracket:
             "floor": {
                 "status": "found",
                 "pairs": pairs,
+                "tokens": _text_tokens(task, pairs),
                 "bits": bits,
                 "bits_per_prompt_token": bits / length,
                 "bits_per_stored_bit": bits / self.ceiling.stored_bits,
@@ -92,3 +93,8 @@ class Bracket:
             "stopped_because": self.search.stopped_because,
             "seconds": self.seconds,
         }
+
+
+def _text_tokens(task: EncodedTask, pairs: int) -> int | None:
+    """Tokens of a text that are held from the first on: all of them, or none that was confirmed."""
+    return None if task.text_tokens is None else task.text_tokens * pairs

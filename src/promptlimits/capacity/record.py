@@ -61,6 +61,7 @@ def bracket_record(
         "task": {
             "name": task.name,
             "pairs": len(task.pairs),
+            "text_tokens": task.text_tokens,
             "hash": task.hash,
             "answer_set_size": _digits(task.answer_set_size),
             "answer_set": task.answer_set_text,

@@ -115,6 +115,7 @@ def _wording(record: Record) -> dict[str, Any]:
     """The functions and words that the template speaks with."""
     return {
         "noun": wording.noun(record.task),
+        "is_text": record.task.text_tokens is not None,
         "answer_set_size": wording.big_number(record.task.answer_set_size),
         "count": wording.count,
         "plural": wording.plural,

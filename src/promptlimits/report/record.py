@@ -56,6 +56,8 @@ class Task(_Part):
 
     name: str
     pairs: Count
+    # Tokens of the one text that is to be written; None for a list, and in older records.
+    text_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
     hash: str
     # Digits, not int: answer sets of long random answers pass Python's limit on int text.
     answer_set_size: Annotated[str, Field(pattern=r"^[0-9]+$")]
@@ -102,6 +104,8 @@ class Floor(_Part):
 
     status: Literal["found"]
     pairs: Count
+    # Tokens of a text that is held, from the first on; None for a list.
+    tokens: Count | None = None
     bits: Amount
     bits_per_prompt_token: Amount
     witness: str | None = None
@@ -328,6 +332,11 @@ def _require_consistent(bracket: Bracket, task: Task) -> None:
         raise _contradiction(
             f"{control.recovered} of {control.pairs} planted pairs are recovered at prompt length "
             f"{length}"
+        )
+    if task.text_tokens is not None and floor.tokens != task.text_tokens * floor.pairs:
+        raise _contradiction(
+            f"{floor.pairs} texts of {task.text_tokens} tokens are held at prompt length {length}, "
+            f"but {floor.tokens} tokens"
         )
     if floor.pairs > task.pairs:
         raise _contradiction(

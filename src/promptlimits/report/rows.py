@@ -19,6 +19,7 @@ class BracketRow:
         prompt_tokens: P.
         stored_bits: Bits that the numbers of such a prompt take on disk.
         floor_pairs: Pairs that a prompt on disk holds (found).
+        floor_tokens: Tokens of a text that it holds, from the first on (found); None for a list.
         floor_bits: The same in bits of the answer set: what so many random answers would take.
         bits_per_prompt_token: `floor_bits` over P.
         bits_per_stored_bit: `floor_bits` over `stored_bits`.
@@ -34,6 +35,7 @@ class BracketRow:
     prompt_tokens: int
     stored_bits: int
     floor_pairs: int
+    floor_tokens: int | None
     floor_bits: float
     bits_per_prompt_token: float
     bits_per_stored_bit: float
@@ -41,6 +43,11 @@ class BracketRow:
     ceiling_bits: float
     seconds: float
     stopped_because: str
+
+    @property
+    def floor_held(self) -> int:
+        """What is held: tokens of a text, pairs of a list."""
+        return self.floor_pairs if self.floor_tokens is None else self.floor_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,7 @@ def rows(record: JsonObject | Record) -> tuple[BracketRow, ...]:
             prompt_tokens=bracket.prompt_tokens,
             stored_bits=stored_bits(parsed, bracket),
             floor_pairs=bracket.floor.pairs,
+            floor_tokens=bracket.floor.tokens,
             floor_bits=bracket.floor.bits,
             bits_per_prompt_token=bracket.floor.bits_per_prompt_token,
             bits_per_stored_bit=bracket.floor.bits / stored_bits(parsed, bracket),

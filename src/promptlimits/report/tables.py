@@ -13,6 +13,7 @@ from promptlimits._typing import JsonObject
 from promptlimits.report.record import Record
 from promptlimits.report.rows import BaselineRow, BracketRow, as_record, baseline_rows, rows
 from promptlimits.report.wording import (
+    all_of,
     baseline_detail,
     bits_down,
     bits_name,
@@ -21,7 +22,6 @@ from promptlimits.report.wording import (
     count,
     has_prefix,
     longer_lists,
-    noun,
     plural,
     ratio_down,
     summary_line,
@@ -81,7 +81,7 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
             shown = shown.encode("ascii", "backslashreplace").decode("ascii")
         return Text(shown, style=style, overflow="fold")
 
-    title = f"{record.model.name}: {count(record.task.pairs)} {noun(record.task)}"
+    title = f"{record.model.name}: {all_of(record.task)}"
     footnote = longer_lists(record)
     table = Table(
         title=text(title, "bold"),
@@ -90,22 +90,25 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
         caption_justify="left",
         box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD,
     )
-    mixed = has_prefix(record)
+    mixed, is_text = has_prefix(record), record.task.text_tokens is not None
     # Wide enough for "prefix, 16" beside long names of baselines.
     table.add_column(
-        "prompt,\ntokens" if mixed else "prompt",
+        "prompt,\ntokens" if mixed or is_text else "prompt",
         vertical="bottom",
         min_width=10 if mixed else None,
     )
-    for header in _storage_headers(record) if mixed else _number_headers(record):
+    headers = _text_headers if is_text else _storage_headers if mixed else _number_headers
+    cells_of = _text_cells if is_text else _storage_cells if mixed else _bracket_cells
+    for header in headers(record):
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for row in rows(record):
-        cells = _storage_cells(row) if mixed else _bracket_cells(row)
-        table.add_row(*(text(cell) for cell in cells))
+        table.add_row(*(text(cell) for cell in cells_of(row)))
     if record.baselines:
         table.add_section()
     for baseline in baseline_rows(record):
-        table.add_row(*(text(cell) for cell in _baseline_cells(baseline, len(table.columns))))
+        measured = _whole_or_not(baseline) if is_text else f"{count(baseline.pairs)} measured"
+        cells = (baseline_label(baseline), measured)
+        table.add_row(*map(text, cells), *["-"] * (len(table.columns) - len(cells)))
     return table
 
 
@@ -128,6 +131,28 @@ def _storage_headers(record: Record) -> tuple[str, ...]:
         f"{name}\nheld",
         "stored\nbits",
         "per stored\nbit",
+    )
+
+
+def _text_headers(_: Record) -> tuple[str, ...]:
+    """Headers where one text is to be held: its unit is the token, from the first one on."""
+    return (
+        "floor:\ntokens held",
+        "ceiling for\nrandom lists",
+        "tokens per\nprompt token",
+        "stored\nbits",
+        "seconds",
+    )
+
+
+def _text_cells(row: BracketRow) -> tuple[str, ...]:
+    return (
+        f"{row.kind}, {row.prompt_tokens}",
+        f"{count(row.floor_held)} found",
+        "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
+        ratio_down(row.floor_held / row.prompt_tokens),
+        count(row.stored_bits),
+        f"{row.seconds:,.1f}",
     )
 
 
@@ -156,8 +181,9 @@ def _storage_cells(row: BracketRow) -> tuple[str, ...]:
     )
 
 
-def _baseline_cells(row: BaselineRow, columns: int) -> tuple[str, ...]:
-    return baseline_label(row), f"{count(row.pairs)} measured", *["-"] * (columns - 2)
+def _whole_or_not(row: BaselineRow) -> str:
+    """A baseline was asked for a text as a whole; how many of its tokens came is not known."""
+    return "whole" if row.pairs else "not whole"
 
 
 def baseline_label(row: BaselineRow) -> str:

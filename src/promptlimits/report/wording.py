@@ -11,7 +11,15 @@ import math
 import unicodedata
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from promptlimits.report.record import Bracket, Ceiling, Control, NoControl, Record, Task
+from promptlimits.report.record import (
+    Bracket,
+    Ceiling,
+    Control,
+    Floor,
+    NoControl,
+    Record,
+    Task,
+)
 from promptlimits.report.rows import BaselineRow
 
 _MOST_DIGITS = 15
@@ -121,8 +129,22 @@ def has_prefix(record: Record) -> bool:
 
 
 def noun(task: Task) -> str:
-    """What one calls the pairs: "capitals" for the built-in list, else "pairs"."""
+    """What one calls what is held: "capitals" for the built-in list, "tokens" of a text."""
+    if task.text_tokens is not None:
+        return "tokens of the text"
     return "capitals" if task.name == "capitals" else "pairs"
+
+
+def unit(task: Task) -> str:
+    """What a floor counts: tokens of a text, pairs of a list."""
+    return "pairs" if task.text_tokens is None else "tokens"
+
+
+def all_of(task: Task) -> str:
+    """All that is to be held: "246 capitals", "48 tokens of the text"."""
+    if task.text_tokens is None:
+        return f"{count(task.pairs)} {noun(task)}"
+    return f"{plural(task.text_tokens, 'token')} of the text"
 
 
 def baseline_detail(row: BaselineRow) -> str:
@@ -158,15 +180,30 @@ def floor_sentence(record: Record, bracket: Bracket) -> str:
     """What was found at this prompt length, in plain words."""
     held, task = bracket.floor.pairs, record.task
     if not held:
-        return f"no prompt was confirmed to hold any of the {count(task.pairs)} {noun(task)}"
+        return not_held(task)
     stock = "stock PEFT" if "PEFT" in bracket.floor.confirmed_by else bracket.floor.confirmed_by
     how = f"found, confirmed by {stock}" if stock else "found"
-    return f"{count(held)} of {count(task.pairs)} {noun(task)} held exactly ({how})"
+    return f"{held_of(task, bracket.floor)} ({how})"
+
+
+def held_of(task: Task, floor: Floor) -> str:
+    """What a prompt holds of what there is: "40 of 246 capitals held exactly"."""
+    if task.text_tokens is not None:
+        return f"the {all_of(task)} held exactly, from the first one on"
+    return f"{count(floor.pairs)} of {all_of(task)} held exactly"
+
+
+def not_held(task: Task) -> str:
+    """That nothing was confirmed; a text counts as a whole."""
+    any_of = "" if task.text_tokens is not None else "any of "
+    return f"no prompt was confirmed to hold {any_of}the {all_of(task)}"
 
 
 def ceiling_claim(record: Record, bracket: Bracket) -> str:
     """The theorem at this prompt length, without the word for its status."""
     ceiling, pool = bracket.ceiling, chosen_from(record, bracket)
+    if ceiling.pairs is None and record.task.text_tokens is not None:
+        return "the theorem is about lists of random answers and gives no ceiling for one text"
     if ceiling.pairs is None:
         return "the theorem gives no ceiling, for there is a single answer to give"
     most, share = count(ceiling.pairs), share_of_lists(ceiling)

@@ -30,6 +30,7 @@ class EncodedTask:
         answers_random: Whether each answer was drawn independently and uniformly from it.
         source: Where the pairs come from.
         notes: Facts a report must show.
+        text_tokens: Tokens of the one text that is to be written; None for a list of pairs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class EncodedTask:
     answers_random: bool
     source: str
     notes: tuple[str, ...] = ()
+    text_tokens: int | None = None
 
     @property
     def hash(self) -> str:

@@ -103,6 +103,7 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         answers_random=False,
         source=f"file {spec.file}",
         notes=_notes(spec, value, held=len(value_ids), of=len(every)),
+        text_tokens=len(value_ids),
     )
 
 

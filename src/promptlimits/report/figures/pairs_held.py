@@ -27,13 +27,14 @@ from promptlimits.report.figures.labels import short_count, spread, thinned
 from promptlimits.report.record import Record
 from promptlimits.report.rows import BracketRow, as_record, baseline_rows, rows
 from promptlimits.report.wording import (
+    all_of,
     clean,
     clip,
     count,
     longer_lists,
-    noun,
     plural,
     share_of_lists,
+    unit,
 )
 
 # Drawn in the light palette; `svg` turns each into var(--name, fallback).
@@ -56,16 +57,18 @@ class PairsHeldData:
 
     Attributes:
         prompt_tokens: P of each point, rising.
-        floors: Pairs found at each length.
+        unit: What is counted: "pairs" of a list, or "tokens" of a text.
+        floors: How many were found at each length.
         ceilings: The proved ceiling for lists of random answers at each length; empty where
             the theorem gives none.
         share: At most this share of random lists longer than a ceiling is within reach.
-        levels: Horizontal lines: a name and a number of pairs, the list itself last.
+        levels: Horizontal lines: a name and a number, the list or the text itself last.
         title: Name of the drawing, for those who do not see it.
         description: Every number of the drawing in words, for the same readers.
     """
 
     prompt_tokens: tuple[int, ...]
+    unit: str
     floors: tuple[int, ...]
     ceilings: tuple[int, ...]
     share: str
@@ -85,8 +88,7 @@ def data(record: JsonObject | Record) -> PairsHeldData:
     """
     parsed = as_record(record)
     brackets = rows(parsed)
-    levels = [(_plain(row.name), row.pairs) for row in baseline_rows(parsed)]
-    levels.append(("whole list", parsed.task.pairs))
+    levels = _levels(parsed)
     # One answer set serves all lengths: either each has a ceiling or none has.
     ceilings = tuple(row.ceiling_pairs for row in brackets if row.ceiling_pairs is not None)
     points = "; ".join(_point(row) for row in brackets)
@@ -95,17 +97,26 @@ def data(record: JsonObject | Record) -> PairsHeldData:
     ceiling_words = f" Ceilings: {meaning}." if meaning else ""
     return PairsHeldData(
         prompt_tokens=tuple(row.prompt_tokens for row in brackets),
-        floors=tuple(row.floor_pairs for row in brackets),
+        unit=unit(parsed.task),
+        floors=tuple(row.floor_held for row in brackets),
         ceilings=ceilings if len(ceilings) == len(brackets) else (),
         share=share_of_lists(*(bracket.ceiling for bracket in parsed.brackets)),
-        levels=tuple(levels),
-        title=f"Pairs held against prompt length, {count(parsed.task.pairs)} {noun(parsed.task)}",
+        levels=levels,
+        title=f"{unit(parsed.task).capitalize()} held against prompt length, {all_of(parsed.task)}",
         description=f"{points}.{ceiling_words} Horizontal lines, {lines}.",
     )
 
 
+def _levels(record: Record) -> tuple[tuple[str, int], ...]:
+    """Baselines and the list; of a text no baseline says how many tokens it holds."""
+    if record.task.text_tokens is not None:
+        return (("whole text", record.task.text_tokens),)
+    levels = [(_plain(row.name), row.pairs) for row in baseline_rows(record)]
+    return (*levels, ("whole list", record.task.pairs))
+
+
 def _point(row: BracketRow) -> str:
-    floor = f"{plural(row.prompt_tokens, 'prompt token')}: floor {count(row.floor_pairs)} found"
+    floor = f"{plural(row.prompt_tokens, 'prompt token')}: floor {count(row.floor_held)} found"
     if row.ceiling_pairs is None:
         return f"{floor}, no ceiling"
     return f"{floor}, ceiling for random lists {count(row.ceiling_pairs)} proved"
@@ -180,7 +191,7 @@ def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
     names = [count(shown.prompt_tokens[i]) for i in labels]
     axes.xaxis.set_major_formatter(FuncFormatter(lambda _, at: names[at or 0]))
     axes.set_xlabel("prompt tokens", color=_INK)
-    axes.set_title("pairs held", loc="left", x=-0.19, fontsize=11, color=_INK)
+    axes.set_title(f"{shown.unit} held", loc="left", x=-0.19, fontsize=11, color=_INK)
     axes.tick_params(colors=_MUTED, length=0, pad=6)
     axes.patch.set_visible(False)
     axes.figure.patch.set_visible(False)

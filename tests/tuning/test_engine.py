@@ -235,6 +235,25 @@ def test_reports_are_those_of_the_problem_alone(tiny: HuggingFaceCausalLM) -> No
             assert other.loss_nats == pytest.approx(one.loss_nats, rel=1e-9)
 
 
+def test_an_ending_says_the_most_memory_of_its_steps(tiny: HuggingFaceCausalLM) -> None:
+    members = [
+        problem(tiny, "long", pairs=HOPELESS, max_steps=9),
+        problem(tiny, "brief", pairs=HOPELESS, max_steps=2),
+        problem(tiny, "large", pairs=PAIRS * 4, max_steps=3),
+    ]
+    kept: list[int] = []
+
+    def note(key: ProblemKey, report: StepReport, _: TrainingState) -> None:
+        if key == "long":
+            kept.append(report.activation_bytes)
+
+    fits = by_key(train_many(tiny, members, slots=2, on_step=note))
+    # Beside the brief one, beside the large one, alone.
+    assert 0 < kept[-1] < kept[0] < max(kept)
+    assert fits["long"].activation_bytes == max(kept)
+    assert fits["brief"].activation_bytes == kept[0]
+
+
 class _Calls(TorchDispatchMode):
     """Counts the kernels that are called."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -180,6 +181,35 @@ def test_activation_memory_grows_with_the_pairs(tiny: HuggingFaceCausalLM) -> No
 
     small, large = problem(tiny, max_steps=2), problem(tiny, max_steps=2, pairs=PAIRS * 8)
     assert 0 < 3 * kept(small) < kept(large)
+
+
+def test_what_a_step_kept_is_what_its_largest_micro_batch_kept(
+    tiny: HuggingFaceCausalLM,
+) -> None:
+    def kept(problems: list[Problem], budget: Budget) -> int:
+        assert len(divide(tiny, problems, budget)) == len(problems)
+        batch = Batch(tiny, problems, budget)
+        batch.run(PackedState.of([one.state for one in problems]).prompts)
+        assert batch.activation_bytes is not None
+        return batch.activation_bytes
+
+    # The largest in the middle: neither the first nor the last one is taken for it.
+    problems = members(tiny)
+    each = [kept([one], ROOMY) for one in problems]
+    assert each[1] > max(each[0], each[2])
+    assert kept(problems, budget_for(whole(tiny, problems))) == each[1]
+
+
+@pytest.mark.parametrize(("above", "power"), [(0, 32), (-1, 31), (2**32, 32)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_default_budget_is_half_of_what_is_free(
+    above: int, power: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 2**33 + above
+    sizes = {"SC_AVPHYS_PAGES": free, "SC_PAGE_SIZE": 1}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 2**40))
+    assert default_budget(torch.device(device)) == 2**power
 
 
 def test_the_default_budget_is_a_power_of_two_below_what_is_free() -> None:

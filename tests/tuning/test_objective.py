@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -167,6 +168,32 @@ def test_states_that_are_logits_are_left_as_they_were() -> None:
     before = made.clone()
     plain(made, logit_bytes=4 * VOCABULARY * 2)
     assert torch.equal(made, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("logit_bytes", "chunks"),
+    [
+        (4 * VOCABULARY * 3, [3, 2]),
+        (4 * VOCABULARY * 3 - 1, [2, 2, 1]),
+        (4 * VOCABULARY * 5, [5]),
+        # One row at a time is the least there is.
+        (1, [1] * 5),
+    ],
+)
+def test_a_chunk_has_as_many_rows_as_fit_in_single_precision(
+    logit_bytes: int, chunks: list[int], dtype: torch.dtype
+) -> None:
+    asked: list[int] = []
+
+    class Counting(LinearHead):
+        def logits(self, states: Tensor, *memory: Any) -> Tensor:
+            asked.append(len(states))
+            return super().logits(states, *memory)
+
+    head = Counting(random(VOCABULARY, 3, seed=1).to(dtype))
+    score_rows(random(5, 3).to(dtype), head, Rows.plain(PACKED), logit_bytes=logit_bytes)
+    assert asked == chunks
 
 
 def test_half_precision_states_are_scored_in_single_precision() -> None:

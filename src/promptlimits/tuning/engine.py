@@ -23,6 +23,7 @@ from promptlimits._checks import require_positive_int
 from promptlimits.models.protocol import FrozenModel
 from promptlimits.tuning.adam import Pace
 from promptlimits.tuning.batch import Batch
+from promptlimits.tuning.heap import keep_freed_memory
 from promptlimits.tuning.memory import Budget, bytes_of, is_out_of_memory
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.packed_state import BatchScores, PackedState
@@ -67,6 +68,7 @@ def train_many(
     """
     if slots is not None:
         require_positive_int("slots", slots)
+    keep_freed_memory(model.device)
     running = _Running(model, Budget.on(model.device, budget_bytes), on_step)
     waiting = _Waiting(iter(problems))
     while True:

@@ -21,6 +21,7 @@ from torch import Tensor
 from promptlimits._checks import require_positive
 from promptlimits.errors import UserError
 from promptlimits.models.transformer import PaperTransformer
+from promptlimits.tuning.heap import keep_freed_memory
 from promptlimits.tuning.levenberg_marquardt import LevenbergMarquardt, Solutions, solve
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.regression_network import RowNetwork
@@ -109,6 +110,7 @@ def solve_regression(
     """
     chosen = LevenbergMarquardt() if settings is None else settings
     require_matching(model, problems, starts)
+    keep_freed_memory(starts.device)
     system = RegressionSystem(
         model, problems, starts.shape[-1], jacobian_dtype=jacobian_dtype, radius=radius
     )
@@ -220,7 +222,7 @@ class RegressionSystem:
         for part, at in zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True):
             free = part.to(self._slope.model.dtype)
             slopes = self._slope.slopes(self._tokens(free, at), self._columns, self._places)
-            of_prompts = slopes[:, :, : self._prompt_tokens].permute(0, 1, 3, 4, 2)
+            of_prompts = slopes[..., : self._prompt_tokens, :].mT
             rows.append(self._slopes_of_free(free, of_prompts.flatten(1, 2)).flatten(2))
         return torch.cat(rows)
 

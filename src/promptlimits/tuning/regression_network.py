@@ -258,7 +258,8 @@ def _of_heads(tokens: Tensor, heads: int) -> Tensor:
 
 def _blocks_of_ones(blocks: int, size: int, *, like: Tensor) -> Tensor:
     """(blocks size, blocks size), ones within each block."""
-    return torch.block_diag(*[like.new_ones(size, size)] * blocks)
+    ones: Tensor = torch.block_diag(*[like.new_ones(size, size)] * blocks)
+    return ones
 
 
 def _normed(norm: PaperNorm | None, tokens: Tensor, wanted: bool) -> Tensor:

@@ -81,10 +81,11 @@ def test_scores_and_gradients_of_pieces_are_those_of_one_pass(
 ) -> None:
     problems = members(tiny)
     prompts = PackedState.of([one.state for one in problems]).prompts
-    scores, gradient = Batch(tiny, problems, ROOMY).run(prompts)
+    right = torch.tensor([0.0, 0.5, 0.9])
+    scores, gradient = Batch(tiny, problems, ROOMY).run(prompts, right)
     cut = Batch(tiny, problems, budget_for(int(share * whole(tiny, problems))))
     assert cut.micro_batches > 1
-    parts, summed = cut.run(prompts)
+    parts, summed = cut.run(prompts, right)
     torch.testing.assert_close(summed, gradient, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(parts.loss_nats, scores.loss_nats, rtol=1e-12, atol=0)
     assert torch.equal(parts.exact, scores.exact)
@@ -126,11 +127,11 @@ def test_out_of_memory_halves_and_goes_on_with_the_same_step(
     plenty = Batch.run
     tried: list[int] = []
 
-    def scarce(self: Batch, prompts: torch.Tensor) -> object:
+    def scarce(self: Batch, prompts: torch.Tensor, most_right: torch.Tensor) -> object:
         tried.append(self.largest_bytes)
         if self.largest_bytes > 0.5 * whole(tiny, problems):
             raise error
-        return plenty(self, prompts)
+        return plenty(self, prompts, most_right)
 
     monkeypatch.setattr(Batch, "run", scarce)
     steps: list[int] = []
@@ -149,7 +150,7 @@ def test_out_of_memory_halves_and_goes_on_with_the_same_step(
 def test_any_other_error_is_not_taken_for_a_lack_of_memory(
     tiny: HuggingFaceCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(self: Batch, prompts: torch.Tensor) -> object:
+    def faulty(self: Batch, prompts: torch.Tensor, most_right: torch.Tensor) -> object:
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(Batch, "run", faulty)
@@ -189,7 +190,8 @@ def test_what_a_step_kept_is_what_its_largest_micro_batch_kept(
     def kept(problems: list[Problem], budget: Budget) -> int:
         assert len(divide(tiny, problems, budget)) == len(problems)
         batch = Batch(tiny, problems, budget)
-        batch.run(PackedState.of([one.state for one in problems]).prompts)
+        state = PackedState.of([one.state for one in problems])
+        batch.run(state.prompts, state.most_right)
         assert batch.activation_bytes is not None
         return batch.activation_bytes
 

@@ -96,6 +96,18 @@ def test_loss_and_gradient_are_those_of_autograd(rows_at_once: int, scale: float
 
 
 @pytest.mark.parametrize("objective", list(Objective))
+def test_sharpened_rows_are_those_of_settings_with_the_product(objective: Objective) -> None:
+    states, head = random(15, 3), LinearHead(random(VOCABULARY, 3, seed=1))
+    factors = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).repeat_interleave(5)[:, None]
+    rows = rows_of(3.0, 3.0, 1.0, objective=objective).sharpened(factors)
+    found = score_rows(states, head, rows, logit_bytes=ROOMY)
+    told = rows_of(6.0, 1.5, 1.0, objective=objective)
+    expected = score_rows(states, head, told, logit_bytes=ROOMY)
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
 def test_scores_in_memory_that_is_used_again_are_those_in_new_memory(objective: Objective) -> None:
     head, scratch = LinearHead(random(VOCABULARY, 3, seed=1)), Scratch()
     for seed, rows_at_once in ((2, 100), (3, 2), (4, 3)):

@@ -23,13 +23,15 @@ class _MicroBatch:
 
     Attributes:
         prepared: Their parts, laid out by the model.
-        rows: How their read positions are scored.
+        rows: How their read positions are scored, at full sharpening.
+        owners: (R, 1) whose each read position is, by its place in the batch.
         first_row: Where their prompts begin among those of the batch.
         last_row: Where they end.
     """
 
     prepared: PreparedBatch
     rows: Rows
+    owners: Tensor
     first_row: int
     last_row: int
 
@@ -59,26 +61,30 @@ class Batch:
         self._pairs = Segments.of([problem.pairs.num_pairs for problem in problems], device=device)
         leads = torch.tensor([problem.config.relative_lead for problem in problems])
         self._required_lead = self._reads.spread(leads.to(device))
+        shares = torch.tensor([problem.config.first_sharpening_share for problem in problems])
+        self._sharpening_range = shares.to(device), torch.ones_like(shares, device=device)
 
     @property
     def micro_batches(self) -> int:
         """Passes of the model in one step."""
         return len(self._micro)
 
-    def run(self, prompts: Tensor) -> tuple[BatchScores, Tensor]:
+    def run(self, prompts: Tensor, most_right: Tensor) -> tuple[BatchScores, Tensor]:
         """Score prompts, end to end, and differentiate each problem's loss.
 
         Args:
             prompts: (sum of P_b, W).
+            most_right: (B,) largest share of right tokens so far, which sharpens.
 
         Returns:
             The scores, and the gradient (sum of P_b, W).
         """
+        sharpening = torch.lerp(*self._sharpening_range, most_right)
         meter = ActivationMeter() if self.activation_bytes is None else None
         scored: list[RowScores] = []
         gradient: Tensor | None = None
         for micro in self._micro:
-            rows, part = self._differentiate(micro, prompts, meter)
+            rows, part = self._differentiate(micro, prompts, sharpening, meter)
             scored.append(rows)
             if micro.last_row - micro.first_row == len(prompts):
                 gradient = part if gradient is None else gradient + part
@@ -87,10 +93,14 @@ class Batch:
                 gradient[micro.first_row : micro.last_row] += part
         if gradient is None:
             raise AssertionError("a batch has at least one micro-batch")
-        return self._summed_up(scored), gradient
+        return self._summed_up(scored, sharpening), gradient
 
     def _differentiate(
-        self, micro: _MicroBatch, prompts: Tensor, meter: ActivationMeter | None
+        self,
+        micro: _MicroBatch,
+        prompts: Tensor,
+        sharpening: Tensor,
+        meter: ActivationMeter | None,
     ) -> tuple[RowScores, Tensor]:
         leaf = prompts[micro.first_row : micro.last_row].detach().requires_grad_(True)
         kept = 0
@@ -104,7 +114,7 @@ class Batch:
         scores = score_rows(
             states,
             self._head,
-            micro.rows,
+            micro.rows.sharpened(sharpening[micro.owners]),
             logit_bytes=self._logit_bytes,
             memory=self._memory,
         )
@@ -115,13 +125,14 @@ class Batch:
             self.activation_bytes = max(self.activation_bytes or 0, kept + meter.freed_bytes())
         return scores.without_gradient(), gradient
 
-    def _summed_up(self, scored: Sequence[RowScores]) -> BatchScores:
+    def _summed_up(self, scored: Sequence[RowScores], sharpening: Tensor) -> BatchScores:
         nats = torch.cat([one.loss_nats for one in scored])
         right = torch.cat([one.lead for one in scored]) > self._required_lead
         wrong = self._reads_of_pair.sum((~right).to(torch.float32))
         exact = wrong == 0
         return BatchScores(
-            loss_nats=self._reads.mean(nats),
+            # Over the share of the sharpening, so that the losses of two steps compare.
+            loss_nats=self._reads.mean(nats) / sharpening,
             exact=exact,
             exact_pairs=self._pairs.sum(exact.to(torch.float32)),
             tokens_right=self._reads.mean(right.to(torch.float32)),
@@ -145,9 +156,12 @@ def _prepared(
         dtype=owners[0].state.prompt.dtype,
         logit_deviation=model.logit_deviation,
     )
+    places = torch.tensor([piece.index for piece in pieces])
+    counts = torch.tensor([piece.pairs.targets.numel() for piece in pieces])
     return _MicroBatch(
         prepared=model.prepare(parts, kind=owners[0].kind),
         rows=rows,
+        owners=places.repeat_interleave(counts)[:, None].to(rows.targets.device),
         first_row=sum(lengths[: pieces[0].index]),
         last_row=sum(lengths[: pieces[-1].index + 1]),
     )

@@ -40,6 +40,10 @@ class TrainingConfig:
         decay_steps: Steps over which the learning rate falls linearly.
         sharpening: Factor on the logits inside the loss; None for the one that gives them a
             deviation of `SHARPENED_DEVIATION` over the vocabulary, whatever the model's own is.
+        first_sharpening_share: Share of the sharpening that training begins with; it grows in a
+            line with the largest share of right tokens so far. Under all of it a model that is
+            sure of other tokens hardly moves: with one vector, SmolLM2-135M had none of 16
+            random tokens right in 150 steps, and 11 of them under half of it.
         relative_lead: Lead by which a token must win, as a share of the row's largest logit;
             far above rounding, so that another implementation decodes the same tokens.
         clip_norm: Largest gradient norm of one prompt.
@@ -55,6 +59,7 @@ class TrainingConfig:
     final_learning_rate_share: float = 0.1
     decay_steps: int = 200
     sharpening: float | None = None
+    first_sharpening_share: float = 0.5
     relative_lead: float = 1e-3
     clip_norm: float = 1.0
     max_steps: int = 400
@@ -73,6 +78,13 @@ class TrainingConfig:
             require_positive(name, getattr(self, name))
         if self.sharpening is not None:
             require_positive("sharpening", self.sharpening)
+        if not 0 < self.first_sharpening_share <= 1:
+            raise UserError(
+                "first_sharpening_share",
+                "be above 0 and at most 1",
+                got=self.first_sharpening_share,
+                remedy="give 1 for a sharpening that never changes",
+            )
         require_positive("relative_lead", self.relative_lead)
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed <= MAX_SEED:

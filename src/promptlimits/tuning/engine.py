@@ -237,7 +237,7 @@ class _Running:
             try:
                 batch = self._batch or Batch(self._model, self.problems, self._budget)
                 used = batch.largest_bytes
-                scores, gradient = batch.run(state.prompts)
+                scores, gradient = batch.run(state.prompts, state.most_right)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

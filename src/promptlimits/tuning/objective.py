@@ -35,12 +35,10 @@ class Run:
     Attributes:
         rows: How many.
         objective: What is minimised.
-        sharpening: Factor on their logits inside the loss.
     """
 
     rows: int
     objective: Objective
-    sharpening: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,12 +47,14 @@ class Rows:
 
     Attributes:
         targets: (R, 1) the token that must win.
-        weights: (R,) sharpening times the row's share in its problem's mean loss.
+        weights: (R, 1) the row's share in its problem's mean loss.
+        sharpenings: (R, 1) factor on the row's logits inside the loss.
         runs: Rows that are scored alike, in order.
     """
 
     targets: Tensor
     weights: Tensor
+    sharpenings: Tensor
     runs: tuple[Run, ...]
 
     @classmethod
@@ -66,38 +66,39 @@ class Rows:
         logit_deviation: float,
     ) -> Rows:
         """Rows of parts, each with its settings and the reads of its whole problem."""
-        factors = [config.sharpening_for(logit_deviation) for _, config, _ in parts]
-        weights = [
-            torch.full(pairs.targets.shape, factor / reads, dtype=dtype)
-            for (pairs, _, reads), factor in zip(parts, factors, strict=True)
-        ]
-        targets = torch.cat([pairs.targets for pairs, _, _ in parts])
-        alike = groupby(
-            zip(parts, factors, strict=True), key=lambda one: (one[0][1].objective, one[1])
+        numbers = torch.tensor(
+            [(1 / reads, config.sharpening_for(logit_deviation)) for _, config, reads in parts],
+            dtype=dtype,
         )
+        counts = [pairs.targets.numel() for pairs, _, _ in parts]
+        targets = torch.cat([pairs.targets for pairs, _, _ in parts])
+        spread = numbers.repeat_interleave(torch.tensor(counts), dim=0).to(targets.device)
+        alike = groupby(parts, key=lambda one: one[1].objective)
         return cls(
             targets=targets[:, None],
-            weights=torch.cat(weights).to(targets.device),
+            weights=spread[:, :1],
+            sharpenings=spread[:, 1:],
             runs=tuple(
-                Run(
-                    rows=sum(pairs.targets.numel() for (pairs, _, _), _ in group),
-                    objective=objective,
-                    sharpening=sharpening,
-                )
-                for (objective, sharpening), group in alike
+                Run(rows=sum(pairs.targets.numel() for pairs, _, _ in group), objective=objective)
+                for objective, group in alike
             ),
         )
 
     @classmethod
     def plain(cls, pairs: PackedPairs) -> Rows:
         """Rows of pairs whose plain cross-entropy is asked for."""
+        targets = pairs.targets[:, None]
+        ones = torch.ones(targets.shape, device=targets.device)
         return cls(
-            targets=pairs.targets[:, None],
-            weights=torch.ones(pairs.targets.shape, device=pairs.targets.device),
-            runs=(
-                Run(rows=pairs.targets.numel(), objective=Objective.CROSS_ENTROPY, sharpening=1.0),
-            ),
+            targets=targets,
+            weights=ones,
+            sharpenings=ones,
+            runs=(Run(rows=len(targets), objective=Objective.CROSS_ENTROPY),),
         )
+
+    def sharpened(self, factors: Tensor) -> Rows:
+        """The same rows with their sharpenings multiplied by factors (R, 1)."""
+        return replace(self, sharpenings=self.sharpenings * factors)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,7 +152,8 @@ def score_rows(
     for start, end, run in _chunks(rows.runs, head.vocabulary, logit_bytes):
         part = states[start:end]
         logits = _writable(head.logits(part, memory), part)
-        contests.append(_contest(logits, rows.targets[start:end], run))
+        targets, sharpenings = rows.targets[start:end], rows.sharpenings[start:end]
+        contests.append(_contest(logits, targets, sharpenings, run.objective))
         if differentiate:
             gradients.append(_pulled_back(head, logits, contests[-1][-1], part.dtype))
     own, low, others, gap, total = (
@@ -161,7 +163,7 @@ def score_rows(
     largest = torch.maximum(torch.maximum(own.abs(), low.abs()), others.abs())
     gradient = states.new_empty(0)
     if differentiate:
-        factor = rows.weights[:, None].to(gap.dtype) * gap.sigmoid()
+        factor = (rows.weights * rows.sharpenings).to(gap.dtype) * gap.sigmoid()
         factor = factor / total if states.dtype == own.dtype else factor
         gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
         gradient = gradient * factor.to(gradient.dtype)
@@ -197,7 +199,9 @@ def _pulled_back(head: ReadHead, multiple: Tensor, total: Tensor, dtype: torch.d
     return head.pull_back(multiple)
 
 
-def _contest(logits: Tensor, targets: Tensor, run: Run) -> tuple[Tensor, ...]:
+def _contest(
+    logits: Tensor, targets: Tensor, sharpenings: Tensor, objective: Objective
+) -> tuple[Tensor, ...]:
     """Score one chunk and turn its logits (n, V) into a multiple of the gradient of the gap.
 
     Returns:
@@ -210,12 +214,12 @@ def _contest(logits: Tensor, targets: Tensor, run: Run) -> tuple[Tensor, ...]:
     logits.scatter_(1, targets, logits.gather(1, neighbour))
     # Not aminmax: on a CPU it is 17 times as slow as these two.
     low, others = logits.amin(dim=1, keepdim=True), logits.amax(dim=1, keepdim=True)
-    sharpening = run.sharpening
-    if run.objective is Objective.MARGIN:
+    sharpening = sharpenings.to(logits.dtype)
+    if objective is Objective.MARGIN:
         rival = logits.scatter_(1, targets, -torch.inf).argmax(dim=1, keepdim=True)
         logits.zero_().scatter_(1, rival, 1.0).scatter_(1, targets, -1.0)
         return own, low, others, sharpening * (others - own), torch.ones_like(own)
-    torch.add(-sharpening * others, logits, alpha=sharpening, out=logits)
+    torch.addcmul(-sharpening * others, logits, sharpening, out=logits)
     logits.exp_().scatter_(1, targets, 0.0)
     total = logits.sum(dim=1, keepdim=True)
     logits.scatter_(1, targets, -total)

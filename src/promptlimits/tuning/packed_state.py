@@ -18,7 +18,8 @@ class BatchScores:
     """What one pass says about B problems.
 
     Attributes:
-        loss_nats: (B,) each problem's mean loss over its read positions.
+        loss_nats: (B,) each problem's mean loss over its read positions, over the share of the
+            sharpening that is on.
         exact: (sum of K_b,) whether every token of a pair wins with the required lead.
         exact_pairs: (B,) how many do.
         tokens_right: (B,) share of read positions whose token wins with that lead.

@@ -77,7 +77,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="counted steps of each side in `steps`")
     parser.add_argument("--threads", type=int, help="torch's threads, for both sides")
     parser.add_argument(
-        "--minutes", type=float, default=10.0, help="limit for each text of `cramming`"
+        "--minutes",
+        type=float,
+        default=5.0,
+        help="limit for each text of `cramming`, and for its protocol",
     )
     return parser.parse_args(arguments)
 

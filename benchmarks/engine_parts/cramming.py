@@ -1,9 +1,8 @@
 """How long a text one vector holds: exact under greedy decoding, the first token included.
 
 The vector stands first, the beginning-of-text token follows it, and every token of the text is
-read. (Read out of position 0, the first token is out of reach: that position is an attention
-sink which the vector does not control.) The text grows in steps, each trained from the vector
-that held the last one; what is held at the end is decoded by stock `generate`.
+read. How the vector is searched is in `cramming_search`; what is held at the end is decoded by
+stock `generate`.
 
 Beside it the protocol of the cramming papers, on the length that was held and with as many steps:
 a vector drawn from N(0, 1) times the embeddings' deviation, AdamW at 1e-2, betas (0.9, 0.9),
@@ -12,20 +11,21 @@ weight decay 0.01, the plain mean loss, no clipping.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final
 
 import torch
+from benchmarks.engine_parts.cramming_search import Stage, packed, search
 from benchmarks.engine_parts.engine_side import EngineSteps
 from benchmarks.engine_parts.models import Model, small_model, smollm2
 from torch import Tensor
 
-from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
+from promptlimits.models.protocol import EncodedPair
 from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.prompts import from_vocabulary
+from promptlimits.tuning.evaluate import evaluate
 
 PROSE: Final = (
     "Who that cares much to know the history of man, and how the mysterious mixture behaves under "
@@ -38,170 +38,114 @@ PROSE: Final = (
 )
 """George Eliot, Middlemarch (1871), the first sentences of its prelude."""
 
-NATURAL_LENGTHS: Final = (16, 32, 48, 64, 80, 96, 112)
-RANDOM_LENGTHS: Final = (8, 16, 24, 32, 40, 48)
+NATURAL_LENGTHS: Final = (32, 48, 64, 80, 96, 112)
+RANDOM_LENGTHS: Final = (16, 24, 32, 40, 48)
 QUICK_LENGTHS: Final = (2, 4, 6, 8)
-STEPS_EACH: Final = 400
-QUICK_STEPS_EACH: Final = 100
-WARM_SHARE: Final = 0.5
-"""Of the learning rate, where a vector that holds something goes on."""
-
-Step: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
-"""One optimiser step: the vector (1, D) that was scored, and the lead of each token (R,)."""
+MOST_STEPS: Final = 600
+QUICK_MOST_STEPS: Final = 100
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stage:
-    """Training on the first tokens of a text.
-
-    Attributes:
-        tokens: How many.
-        steps: Optimiser steps done.
-        seconds: What they took.
-        held: Most tokens in a row, from the first, that a vector of this stage gave.
-        right: Largest share of tokens that one gave after the right ones before.
-        prompt: (1, D) the vector that gave `held`.
-    """
-
-    tokens: int
-    steps: int
-    seconds: float
-    held: int
-    right: float
-    prompt: Tensor
-
-    def to_json(self) -> dict[str, object]:
-        """All but the vector."""
-        return {
-            "tokens": self.tokens,
-            "tokens_held": self.held,
-            "tokens_right": self.right,
-            "steps": self.steps,
-            "minutes": self.seconds / 60,
-        }
-
-
-def run(quick: bool, *, minutes: float = 10.0) -> dict[str, object]:
+def run(quick: bool, *, minutes: float = 5.0) -> dict[str, object]:
     """Natural text and random tokens; with `quick`, random tokens on the small model.
 
     Args:
         quick: The small model only.
-        minutes: No stage of a text begins a step after this time.
+        minutes: No stage of a text begins a step after this time, nor does the protocol.
 
     Returns:
         The entry `cramming`.
     """
     if quick:
         with small_model() as model:
-            texts = {"random tokens": (_random_tokens(model, max(QUICK_LENGTHS)), QUICK_LENGTHS)}
-            return _all(model, texts, QUICK_STEPS_EACH, minutes)
+            random = (_random_tokens(model, max(QUICK_LENGTHS)), QUICK_LENGTHS)
+            found = [_text(model, "random tokens", *random, QUICK_MOST_STEPS, minutes)]
+            return {"model": model.name, "vectors": 1, "texts": found}
     model = smollm2()
-    prose = model.engine.codec.encode_key(PROSE)
     texts = {
-        "natural text": (prose, NATURAL_LENGTHS),
+        "natural text": (model.engine.codec.encode_key(PROSE), NATURAL_LENGTHS),
         "random tokens": (_random_tokens(model, max(RANDOM_LENGTHS)), RANDOM_LENGTHS),
     }
-    return _all(model, texts, STEPS_EACH, minutes)
-
-
-def _all(
-    model: Model, texts: dict[str, tuple[Sequence[int], Sequence[int]]], steps: int, minutes: float
-) -> dict[str, object]:
-    found = []
-    for name, (ids, lengths) in texts.items():
-        stages = _grow(model, ids, lengths, steps, 60 * minutes)
-        best = max(stages, key=lambda stage: stage.held)
-        total = sum(stage.steps for stage in stages)
-        protocol = _by_protocol(model, ids[: max(best.held, lengths[0])], total, 60 * minutes)
-        found.append(
-            {
-                "text": name,
-                "tokens_held": best.held,
-                "decoded_by_generate": _decoded(model, best.prompt, ids[: best.held]),
-                "steps": total,
-                "minutes": sum(stage.seconds for stage in stages) / 60,
-                "stages": [stage.to_json() for stage in stages],
-                "protocol": protocol.to_json(),
-            }
-        )
+    found = [_text(model, name, *one, MOST_STEPS, minutes) for name, one in texts.items()]
     return {"model": model.name, "vectors": 1, "texts": found}
 
 
-def _grow(
-    model: Model, ids: Sequence[int], lengths: Sequence[int], steps: int, seconds: float
-) -> list[Stage]:
-    """Longer and longer beginnings of a text, until one is not held or the time is up."""
-    generator = torch.Generator().manual_seed(0)
-    prompt = from_vocabulary(model.engine, count=1, prompt_tokens=1, generator=generator)[0]
-    deadline = time.perf_counter() + seconds
-    # With the default sharpening the first token, without which none counts, was not right after
-    # 400 steps on 16 tokens; without sharpening it is among the earliest.
-    config = TrainingConfig(prompt_tokens=1, sharpening=1.0)
-    stages: list[Stage] = []
-    for length in lengths:
-        side = EngineSteps(model.engine, [_packed(model, ids[:length])], [prompt], config=config)
-        if stages:
-            side.slower(WARM_SHARE)
-        stages.append(
-            _told(_train(_engine_step(side), length, steps, deadline, config.relative_lead))
-        )
-        prompt = stages[-1].prompt
-        if stages[-1].held < length:
-            break
-    return stages
+def _text(
+    model: Model,
+    name: str,
+    ids: Sequence[int],
+    lengths: Sequence[int],
+    most_steps: int,
+    minutes: float,
+) -> dict[str, object]:
+    """Everything about one text."""
+    stages = search(model, ids, lengths, most_steps=most_steps, seconds=60 * minutes)
+    prompt, held = _best(model, ids, stages)
+    steps = sum(stage.steps for stage in stages)
+    scored = ids[: max(held, lengths[0])]
+    return {
+        "text": name,
+        "tokens_held": held,
+        "decoded_by_generate": _decoded(model, prompt, ids[:held]),
+        "steps": steps,
+        "minutes": sum(stage.seconds for stage in stages) / 60,
+        "candidates": max(stage.candidates for stage in stages),
+        "bits_held_without_prompt": _bits_without_prompt(model, ids[:held]),
+        "stages": [stage.to_json() for stage in stages],
+        "protocol": _by_protocol(model, scored, steps, 60 * minutes),
+    }
 
 
-def _train(step: Step, length: int, steps: int, deadline: float, lead: float) -> Stage:
-    """Train until every token is right, the steps are done or the time is up."""
-    best, right, done, prompt = -1, 0.0, 0, torch.empty(0)
-    began = time.perf_counter()
-    # One step at least: there is no vector to speak of before it.
-    while not done or (best < length and done < steps and time.perf_counter() < deadline):
-        scored, leads = step()
-        won = leads > lead
-        done, right = done + 1, max(right, float(won.double().mean()))
-        held = int(won.long().cumprod(0).sum())
-        if held > best:
-            best, prompt = held, scored
-    return Stage(
-        tokens=length,
-        steps=done,
-        seconds=time.perf_counter() - began,
-        held=best,
-        right=right,
-        prompt=prompt,
-    )
+def _best(model: Model, ids: Sequence[int], stages: Sequence[Stage]) -> tuple[Tensor, int]:
+    """Of the best vector of each stage, the one that gives most tokens in a row."""
+    vectors = [stage.fits[0].prompt for stage in stages]
+    lead = TrainingConfig(prompt_tokens=1).relative_lead
+    tried = max(stage.tokens for stage in stages)
+    sides = [EngineSteps(model.engine, [packed(model, ids[:tried])], [one]) for one in vectors]
+    held = [
+        _in_a_row(side.evaluate(one)[0].lead > lead)
+        for side, one in zip(sides, vectors, strict=True)
+    ]
+    most = max(range(len(held)), key=held.__getitem__)
+    return vectors[most], held[most]
 
 
-def _engine_step(side: EngineSteps) -> Step:
-    def step() -> tuple[Tensor, Tensor]:
-        scored = side.prompts
-        return scored, side.scored_step()[0].lead
-
-    return step
+def _in_a_row(won: Tensor) -> int:
+    return int(won.long().cumprod(0).sum())
 
 
-def _by_protocol(model: Model, ids: Sequence[int], steps: int, seconds: float) -> Stage:
-    """The papers' protocol on a whole text."""
+def _by_protocol(model: Model, ids: Sequence[int], steps: int, seconds: float) -> dict[str, object]:
+    """The papers' protocol on a whole text, until every token is right or the limits."""
     deviation = model.stock.get_input_embeddings().weight.std()
     generator = torch.Generator().manual_seed(0)
     vector = (torch.randn(1, model.shape.dim, generator=generator) * deviation).requires_grad_(True)
     optimizer = torch.optim.AdamW([vector], lr=1e-2, betas=(0.9, 0.9), weight_decay=0.01)
-    side = EngineSteps(model.engine, [_packed(model, ids)], [vector.detach()])
-
-    def step() -> tuple[Tensor, Tensor]:
-        scored = vector.detach().clone()
-        scores, vector.grad = side.evaluate(scored)
+    side = EngineSteps(model.engine, [packed(model, ids)], [vector.detach()])
+    began, done, right, held = time.perf_counter(), 0, 0.0, 0
+    while done < steps and held < len(ids) and time.perf_counter() - began < seconds:
+        scores, vector.grad = side.evaluate(vector.detach())
         optimizer.step()
-        return scored, scores.lead
+        won = scores.lead > 0
+        done, right = done + 1, max(right, float(won.double().mean()))
+        held = max(held, _in_a_row(won))
+    minutes = (time.perf_counter() - began) / 60
+    print(f"cramming: protocol {held} of {len(ids)}, {minutes:.1f} minutes", file=sys.stderr)
+    return {
+        "tokens": len(ids),
+        "tokens_held": held,
+        "tokens_right": right,
+        "steps": done,
+        "minutes": minutes,
+    }
 
-    return _told(_train(step, len(ids), steps, time.perf_counter() + seconds, 0.0))
 
-
-def _packed(model: Model, ids: Sequence[int]) -> PackedPairs:
-    """The text as the value of one pair, whose key is the beginning-of-text token."""
+def _bits_without_prompt(model: Model, ids: Sequence[int]) -> float:
+    """What the text costs under the model behind the beginning-of-text token alone."""
+    if not ids:
+        return 0.0
     begin = (model.stock.config.bos_token_id,)
-    return pack([EncodedPair(key="", value="", key_ids=begin, value_ids=tuple(ids))])
+    pair = EncodedPair(key="", value="", key_ids=begin, value_ids=tuple(ids))
+    nothing = torch.empty(0, model.shape.dim)
+    return evaluate(model.engine, nothing, [pair]).loss_nats[0] / math.log(2)
 
 
 @torch.no_grad()
@@ -223,12 +167,3 @@ def _random_tokens(model: Model, count: int) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(ordinary), (count,), generator=generator)
     return tuple(ordinary[drawn].tolist())
-
-
-def _told(stage: Stage) -> Stage:
-    print(
-        f"cramming: {stage.held} of {stage.tokens} tokens in {stage.steps} steps, "
-        f"{stage.seconds / 60:.1f} minutes",
-        file=sys.stderr,
-    )
-    return stage

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import torch
@@ -95,10 +94,6 @@ class EngineSteps:
         ]
         self.state = self.state.advanced(gradient, paces)
         return scores, gradient
-
-    def slower(self, share: float) -> None:
-        """Go on at a share of the learning rate."""
-        self.config = replace(self.config, learning_rate=share * self.config.learning_rate)
 
 
 def plain_config(prompt_tokens: int) -> TrainingConfig:

@@ -78,6 +78,11 @@ def decoder(network: PreTrainedModel) -> Decoder:
     return found
 
 
+def prefix_width(network: PreTrainedModel) -> int:
+    with quiet():
+        return PrefixShape.of(network).width
+
+
 def close(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).norm() <= 1e-11 * expected.norm())
 
@@ -113,7 +118,6 @@ def test_many_prefixes_equal_stock_caches(family: str, open_model: OpenModel) ->
     lengths = [length for length, _ in several]
     with quiet():
         shape = PrefixShape.of(network)
-    assert own.prefix_width == shape.width
     prefixes = normal(sum(lengths), shape.width, seed=10).requires_grad_(True)
     batch = own.prepare(parts_of(several), PromptKind.PREFIX)
     found = own.head.logits(batch.read_states(prefixes))
@@ -142,7 +146,8 @@ def test_many_prefixes_equal_stock_caches(family: str, open_model: OpenModel) ->
 def test_positions_may_be_read_in_any_order_and_more_than_once(
     read: tuple[int, ...], family: str, kind: PromptKind, open_model: OpenModel
 ) -> None:
-    own, pairs = decoder(open_model(family)), pack(random_pairs([(1, 2), (1, 3)], seed=0))
+    network, pairs = open_model(family), pack(random_pairs([(1, 2), (1, 3)], seed=0))
+    own = decoder(network)
     assert pairs.read.tolist() == [0, 1, 2, 3, 4]
     index = torch.tensor(read)
     again = replace(
@@ -151,7 +156,7 @@ def test_positions_may_be_read_in_any_order_and_more_than_once(
         targets=pairs.targets[index],
         pair_of_read=pairs.pair_of_read[index],
     )
-    width = own.dim if kind is PromptKind.SOFT else own.prefix_width
+    width = own.dim if kind is PromptKind.SOFT else prefix_width(network)
     prompt = normal(3, width, seed=17).requires_grad_(True)
     weights = normal(len(read), own.dim, seed=18)
     found, straight = (
@@ -276,8 +281,9 @@ def test_a_long_context_is_read_without_its_scores(
 def test_the_memory_of_a_step_is_estimated_from_above_and_not_by_much(
     family: str, kind: PromptKind, dtype: torch.dtype, open_model: OpenModel
 ) -> None:
-    own = decoder(open_model(family, dtype=dtype))
-    width = own.dim if kind is PromptKind.SOFT else own.prefix_width
+    network = open_model(family, dtype=dtype)
+    own = decoder(network)
+    width = own.dim if kind is PromptKind.SOFT else prefix_width(network)
     for length, sizes in ((5, [(4, 3)] * 30), (1, [(1, 1)]), (0, RAGGED), (20, [(90, 5)] * 2)):
         part = Part(prompt_tokens=length, pairs=pack(random_pairs(sizes, seed=0)))
         prompt = torch.zeros(length, width, requires_grad=True)

@@ -76,11 +76,6 @@ class Decoder:
         """What it computes with."""
         return self.head.linear.weight.dtype
 
-    @property
-    def prefix_width(self) -> int:
-        """W of a prefix: keys and values of one token in all blocks."""
-        return sum(2 * block.attention.kv_heads * block.attention.width for block in self.blocks)
-
     def prepare(self, parts: Sequence[Part], kind: PromptKind) -> DecoderBatch:
         """Lay parts out and compute what no prompt changes.
 

@@ -75,7 +75,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part")
     parser.add_argument("--repeats", type=int, help="counted steps of each side in `steps`")
-    parser.add_argument("--threads", type=int, help="torch's threads, for both sides")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="torch's threads, for both sides; by default 1: what one core makes of its rate",
+    )
     parser.add_argument(
         "--minutes",
         type=float,
@@ -91,8 +96,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     import torch
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     began = time.perf_counter()
     about = machine()
     found: dict[str, Any] = {}

@@ -5,9 +5,10 @@
     python benchmarks/optimisers.py --json      JSON on standard output
 
 Every combination of learning rate, sharpening and objective is a problem of its own, from the same
-starts and for the same pairs; all of them train in one call of the engine. The last rows change one
-thing about the best combination: the start (normal numbers instead of tokens), and the learning
-rate held constant. Counts of steps do not depend on how busy the machine is.
+starts and for the same pairs; all of them train in one call of the engine. Learning rates of
+prefixes are those of soft prompts, before `Problem.learning_rate_at` multiplies them. The last rows
+change one thing about the best combination: the start (normal numbers instead of tokens), and the
+learning rate held constant. Counts of steps do not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.engine_parts.cases import Case, random_packed
 from benchmarks.engine_parts.models import small_model, smollm2
 from torch import Tensor
 
-from promptlimits.models.protocol import FrozenModel, PackedPairs
+from promptlimits.models.protocol import FrozenModel, PackedPairs, PromptKind
 from promptlimits.tuning.config import Objective, TrainingConfig
 from promptlimits.tuning.engine import train_many
 from promptlimits.tuning.outcome import Outcome
@@ -51,12 +52,14 @@ class Task:
         learning_rates: Those tried.
         sharpenings: Those tried.
         objectives: Those tried.
+        kind: What the prompts are.
     """
 
     name: str
     case: Case
     seeds: int
     most_steps: int
+    kind: PromptKind = PromptKind.SOFT
     learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     sharpenings: tuple[float, ...] = (1.0, 4.0, 8.0)
     objectives: tuple[Objective, ...] = tuple(Objective)
@@ -95,6 +98,16 @@ SMALL_TASKS = (
         most_steps=300,
     ),
 )
+SMALL_PREFIX_TASK = Task(
+    name="small, 64 pairs of 4 tokens in a prefix of 2",
+    case=Case(pairs=64, prompt_tokens=2, tokens=4, values=2),
+    seeds=2,
+    most_steps=100,
+    kind=PromptKind.PREFIX,
+    learning_rates=(0.1, 0.3, 1.0, 3.0, 10.0),
+    sharpenings=(4.0,),
+    objectives=(Objective.CROSS_ENTROPY,),
+)
 SMOLLM2_TASK = Task(
     name="smollm2, 8 pairs of 4 tokens in 1",
     case=Case(pairs=8, prompt_tokens=1, tokens=4, values=2),
@@ -103,6 +116,14 @@ SMOLLM2_TASK = Task(
     learning_rates=(0.3, 1.0, 3.0),
     sharpenings=(1.0, 2.0, 4.0),
     objectives=(Objective.CROSS_ENTROPY,),
+)
+SMOLLM2_PREFIX_TASK = replace(
+    SMALL_PREFIX_TASK,
+    name="smollm2, 24 pairs of 4 tokens in a prefix of 1",
+    case=Case(pairs=24, prompt_tokens=1, tokens=4, values=2),
+    most_steps=60,
+    learning_rates=(0.3, 1.0, 3.0),
+    sharpenings=(2.0,),
 )
 
 
@@ -157,13 +178,15 @@ def _problem(
         patience=task.most_steps,
     )
     state = TrainingState.start(start, pairs.num_pairs)
-    return Problem(key=key, pairs=pairs, config=config, state=state)
+    return Problem(key=key, pairs=pairs, config=config, state=state, kind=task.kind)
 
 
 def _start(model: FrozenModel, task: Task, settings: Settings, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     tokens = task.case.prompt_tokens
-    start = from_vocabulary(model, count=1, prompt_tokens=tokens, generator=generator)[0]
+    start = from_vocabulary(
+        model, count=1, prompt_tokens=tokens, generator=generator, kind=task.kind
+    )[0]
     if settings.start == "vocabulary":
         return start
     return torch.randn(start.shape, generator=generator)
@@ -215,11 +238,13 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, object]] = []
     with small_model() as model:
-        for task in SMALL_TASKS:
+        for task in (*SMALL_TASKS, SMALL_PREFIX_TASK):
             few = replace(task, seeds=1, most_steps=100) if options.quick else task
             rows += measure(model.engine, few)
     if not options.quick:
-        rows += measure(smollm2().engine, SMOLLM2_TASK)
+        large = smollm2().engine
+        for task in (SMOLLM2_TASK, SMOLLM2_PREFIX_TASK):
+            rows += measure(large, task)
     if options.json:
         print(json.dumps({"threads": torch.get_num_threads(), "rows": rows}, indent=1))
     else:

@@ -24,7 +24,7 @@ import torch
 from benchmarks.engine_parts.models import Model
 
 from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
-from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig
 from promptlimits.tuning.engine import train_many
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.problem import Problem
@@ -121,6 +121,7 @@ def _scouts(model: Model, ids: Sequence[int], deadline: float) -> Stage:
     configs = [
         TrainingConfig(
             prompt_tokens=1,
+            first_sharpening_share=TEXT_SHARPENING_SHARE,
             learning_rate=SCOUT_RATES[index % len(SCOUT_RATES)],
             relative_lead=SCOUT_LEAD,
             max_steps=SCOUT_STEPS,
@@ -143,6 +144,7 @@ def _whole(
     configs = [
         TrainingConfig(
             prompt_tokens=1,
+            first_sharpening_share=TEXT_SHARPENING_SHARE,
             learning_rate=RELATIVE_RATE * float(state.prompt.square().mean().sqrt()),
             decay_steps=state.step + DECAY_STEPS,
             max_steps=state.step + steps,

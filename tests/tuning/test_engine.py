@@ -270,6 +270,7 @@ class _Parts:
     """A model with a body of three kernels, whatever it is given."""
 
     def __init__(self, model: HuggingFaceCausalLM) -> None:
+        self.card = model.card
         self.head = IdentityHead(vocabulary=model.card.vocabulary)
         self._weight = torch.ones(model.card.dim, model.card.vocabulary, dtype=torch.float64)
         self.step_bytes = model.step_bytes

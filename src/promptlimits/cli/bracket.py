@@ -94,8 +94,10 @@ def bracket(
         max_steps=max_steps,
         patience=patience,
         seed=seed,
+        dtype=dtype,
     )
     source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
+    training = session.suited_to(source, training)
     options.require_folder(out)
 
     from promptlimits.capacity.measure import measure

@@ -56,8 +56,10 @@ def fit(
         max_steps=max_steps,
         patience=patience,
         seed=seed,
+        dtype=dtype,
     )
     source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
+    training = session.suited_to(source, training)
     options.require_folder(out)
 
     from promptlimits.capacity.atomic_folder import replace_file

@@ -46,7 +46,13 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Out = Annotated[Path, typer.Option("--out", help="Output folder; run again there to go on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", help="Adam's step.")]
+LearningRate = Annotated[
+    float,
+    typer.Option(
+        "--learning-rate",
+        help="Adam's step for a soft prompt; a prefix takes 1.5 of it over the number of layers.",
+    ),
+]
 MaxSteps = Annotated[int, typer.Option("--max-steps", help="Steps of one attempt.")]
 Patience = Annotated[
     int, typer.Option("--patience", help="Steps without gain after which an attempt stalls.")

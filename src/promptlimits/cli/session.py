@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
 from promptlimits.tasks.resolve import Source, encode_source, read_source
-from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tasks.text import TextSpec
+from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, sure_lead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +143,13 @@ def load_model_and_pairs(
 
 
 def training_config(
-    *, prompt_tokens: int, learning_rate: float, max_steps: int, patience: int, seed: int
+    *,
+    prompt_tokens: int,
+    learning_rate: float,
+    max_steps: int,
+    patience: int,
+    seed: int,
+    dtype: str,
 ) -> TrainingConfig:
     """Settings of training, checked, with errors that name the option.
 
@@ -151,6 +159,7 @@ def training_config(
         max_steps: Steps of one attempt.
         patience: Steps without gain after which an attempt stalls.
         seed: Seed of the first start.
+        dtype: What the model computes with: it decides the lead by which a token must win.
 
     Returns:
         The settings.
@@ -165,7 +174,15 @@ def training_config(
             max_steps=max_steps,
             patience=patience,
             seed=seed,
+            relative_lead=sure_lead(dtype),
         )
+
+
+def suited_to(source: Source, training: TrainingConfig) -> TrainingConfig:
+    """The settings for a source: a text's sharpening begins with a share of itself."""
+    if not isinstance(source.pairs, TextSpec):
+        return training
+    return replace(training, first_sharpening_share=TEXT_SHARPENING_SHARE)
 
 
 def command_line() -> str:

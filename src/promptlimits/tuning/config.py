@@ -20,6 +20,31 @@ best factors gave 4.5 to 9 on a small random model (logits of deviation 1.1) and
 SmolLM2-135M (2.9)."""
 
 
+TEXT_SHARPENING_SHARE: Final = 0.5
+"""Share of the sharpening that training for one long text begins with. Under all of it a model that
+is sure of other tokens hardly moves, and without the first token right none after it counts."""
+
+_LEAST_LEAD: Final = 1e-3
+_ROUNDINGS_IN_A_LEAD: Final = 16
+_ROUNDING: Final = {"bfloat16": 2**-7, "float16": 2**-10}
+"""Distance from 1 to the next number of the format."""
+
+
+def sure_lead(compute_dtype: str) -> float:
+    """A lead that another implementation of the same model does not turn.
+
+    In single precision 1e-3 is far above rounding. In 16 bits it is below: there two
+    implementations differ by up to a dozen roundings of the row's largest logit.
+
+    Args:
+        compute_dtype: What the model computes with.
+
+    Returns:
+        The lead, as a share of the row's largest logit.
+    """
+    return max(_LEAST_LEAD, _ROUNDINGS_IN_A_LEAD * _ROUNDING.get(compute_dtype, 0.0))
+
+
 class Objective(StrEnum):
     """What is minimised at each read position; see `promptlimits.tuning.objective`."""
 
@@ -34,18 +59,19 @@ class TrainingConfig:
     Attributes:
         prompt_tokens: P, tokens of the prompt.
         objective: What is minimised.
-        learning_rate: Adam's step. Large: a prompt vector must grow to many times the norm
-            of a token before it controls what later layers see.
+        learning_rate: Adam's step for a soft prompt. Large: a prompt vector must grow to many
+            times the norm of a token before it controls what later layers see. For a prefix it is
+            multiplied as `Problem.learning_rate_at` says.
         final_learning_rate_share: Share of the learning rate left after `decay_steps`.
         decay_steps: Steps over which the learning rate falls linearly.
         sharpening: Factor on the logits inside the loss; None for the one that gives them a
             deviation of `SHARPENED_DEVIATION` over the vocabulary, whatever the model's own is.
         first_sharpening_share: Share of the sharpening that training begins with; it grows in a
-            line with the largest share of right tokens so far. Under all of it a model that is
-            sure of other tokens hardly moves: with one vector, SmolLM2-135M had none of 16
-            random tokens right in 150 steps, and 11 of them under half of it.
+            line with the largest share of right tokens so far. For short pairs all of it from the
+            first step does best; for texts see `TEXT_SHARPENING_SHARE`.
         relative_lead: Lead by which a token must win, as a share of the row's largest logit;
-            far above rounding, so that another implementation decodes the same tokens.
+            far above rounding, so that another implementation decodes the same tokens. In 16
+            bits that takes more: `sure_lead`.
         clip_norm: Largest gradient norm of one prompt.
         max_steps: Steps after which a run ends unsolved.
         patience: Steps without more exact pairs or right tokens than ever before, after which a
@@ -59,8 +85,8 @@ class TrainingConfig:
     final_learning_rate_share: float = 0.1
     decay_steps: int = 200
     sharpening: float | None = None
-    first_sharpening_share: float = 0.5
-    relative_lead: float = 1e-3
+    first_sharpening_share: float = 1.0
+    relative_lead: float = _LEAST_LEAD
     clip_norm: float = 1.0
     max_steps: int = 400
     patience: int = 120

@@ -207,7 +207,7 @@ class _Running:
         paces = [
             Pace(
                 step=step,
-                learning_rate=problem.config.learning_rate_at(step),
+                learning_rate=problem.learning_rate_at(step, layers=self._model.card.layers),
                 clip_norm=problem.config.clip_norm,
             )
             for problem, step in zip(self.problems, state.steps, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 
@@ -12,6 +12,9 @@ from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.state import TrainingState
 
 ProblemKey: TypeAlias = int | str
+
+PREFIX_RATE: Final = 1.5
+"""A prefix's learning rate, times the number of layers, as a multiple of a soft prompt's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +43,23 @@ class Problem:
     def part(self) -> Part:
         """The whole problem as one part of a batch."""
         return Part(prompt_tokens=self.state.prompt.shape[0], pairs=self.pairs)
+
+    def learning_rate_at(self, step: int, *, layers: int) -> float:
+        """Learning rate of step number `step`, counted from 0.
+
+        A prefix acts in all layers at once, so that the more there are, the smaller its step must
+        be. Of the rates that `benchmarks/optimisers.py` tries, those that are `PREFIX_RATE` over
+        the number of layers are among the best for 4 layers and for 30.
+
+        Args:
+            step: Steps done.
+            layers: L of the model.
+
+        Returns:
+            The rate.
+        """
+        share = 1.0 if self.kind is PromptKind.SOFT else PREFIX_RATE / layers
+        return share * self.config.learning_rate_at(step)
 
     @property
     def layout(self) -> tuple[PromptKind, int, torch.dtype]:

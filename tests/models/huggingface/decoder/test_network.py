@@ -26,6 +26,8 @@ from promptlimits.models.huggingface.prefix import prefixed_logits
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.models.protocol import EncodedPair, Part, PromptKind, pack
+from promptlimits.tuning.config import sure_lead
+from promptlimits.tuning.objective import lead
 
 FAMILIES = ("llama", "qwen2", "gemma3", "gpt2", "gpt_neox")
 
@@ -311,6 +313,23 @@ def test_half_precision_weights_take_prompts_of_float32(family: str, open_model:
     assert (rounded - logits).norm() <= 0.05 * logits.norm()
     direction = torch.cosine_similarity(rounded_gradient.flatten(), gradient.flatten(), dim=0)
     assert direction >= 0.95
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_a_sure_lead_outlasts_stock_code(
+    dtype: torch.dtype, open_model: OpenModel
+) -> None:
+    worst = 0.0
+    for family in FAMILIES:
+        network, pairs = open_model(family, dtype=dtype), random_pairs(RAGGED, seed=0)
+        own, prompt = decoder(network), normal(3, decoder(network).dim, seed=16).to(dtype)
+        batch = own.prepare(parts_of([(3, pairs)]), PromptKind.SOFT)
+        found = own.head.logits(batch.read_states(prompt)).double()
+        stock = by_the_book(network, prompt, pairs).double()
+        winners = stock.argmax(dim=1)
+        worst = max(worst, float((lead(found, winners) - lead(stock, winners)).abs().max()))
+    # More than single precision asks for, and less than 16 bits do.
+    assert sure_lead("float32") < worst < sure_lead(str(dtype).removeprefix("torch."))
 
 
 def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) -> None:

@@ -130,5 +130,5 @@ def _parts(
     """Weights on the prompt, per problem, and on the own pair, per pair."""
     each = len(weights) // problems
     on_prompt = weights[:, :prompt_tokens].unflatten(0, (problems, each))
-    on_own = weights[:, prompt_tokens : prompt_tokens + longest].contiguous()
-    return on_prompt, on_own.view(pairs, -1, longest)
+    on_own = weights[:, prompt_tokens : prompt_tokens + longest].unflatten(0, (pairs, -1))
+    return on_prompt, on_own

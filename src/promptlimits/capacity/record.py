@@ -132,8 +132,12 @@ def _stands(bracket: Any, folder: Path) -> bool:
         return True
     witness = read_witness(folder / floor["witness"])
     read_prompt(folder / floor["witness"], witness)
-    claimed = [(answer["key"], answer["exact"]) for answer in floor["answers"]]
+    claimed = [_said(answer) for answer in floor["answers"]]
     confirmed = (witness.verification or {}).get("answers", [])
     return witness.prompt_sha256 == floor["prompt_sha256"] and sorted(claimed) == sorted(
-        (answer["key"], answer["exact"]) for answer in confirmed
+        map(_said, confirmed)
     )
+
+
+def _said(answer: Any) -> tuple[str, str, bool]:
+    return answer["key"], answer["value"], answer["exact"]

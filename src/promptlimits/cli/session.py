@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
 from promptlimits.tasks.resolve import Source, encode_source, read_source
+from promptlimits.tasks.text import TextSpec
 from promptlimits.tuning.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ def read_pairs(reference: str, *, template: str, seed: int, limit: int | None) -
     """
     with named_as_typed():
         return read_source(reference, template=template, seed=seed, limit=limit)
+
+
+def noun_of(source: Source) -> str:
+    """What a search over a source counts: tokens of a text, or pairs."""
+    return "token" if isinstance(source.pairs, TextSpec) else "pair"
 
 
 def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:

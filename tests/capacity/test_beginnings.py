@@ -295,6 +295,10 @@ def test_the_record_says_how_many_tokens_a_witness_writes(
     assert 2 <= held < len(text)
     assert (floor["status"], floor["pairs"]) == ("found", 0)
     assert bracket["search"][-1].keys() >= {"tokens", "held"}
+    assert (
+        "fewer tokens"
+        in {one["outcome"]: one for one in bracket["search"]}["out_of_steps"]["remedy"]
+    )
     assert bracket["control"]["tokens"] == held + 1
     assert record["task"]["order"] == "from the first token on"
     assert (

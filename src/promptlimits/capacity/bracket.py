@@ -111,4 +111,7 @@ def _in_unit(task: EncodedTask, fields: JsonObject) -> JsonObject:
     """A size tried: for a text the number is one of tokens, and so it is called."""
     if task.text_tokens is None:
         return fields
-    return {"tokens" if name == "pairs" else name: value for name, value in fields.items()}
+    renamed = {"tokens" if name == "pairs" else name: value for name, value in fields.items()}
+    if "remedy" in fields:
+        renamed["remedy"] = str(fields["remedy"]).replace("fewer pairs", "fewer tokens")
+    return renamed

@@ -266,11 +266,24 @@ def test_pairs_answered_without_a_prompt_are_not_credited_to_it(tiny: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text_tokens", "unprompted", "tokens"),
-    [(None, False, None), (7, False, 7), (7, True, 0)],
+    ("text_tokens", "claimed", "unprompted", "tokens", "pairs"),
+    [
+        (None, 0, 0, None, 1),
+        (7, 6, 0, 7, 1),
+        (7, 3, 0, 4, 0),
+        # What the model writes by itself is a shorter beginning, or as long a one.
+        (7, 3, 3, 4, 0),
+        (7, 3, 4, 0, 0),
+        (7, 6, 7, 0, 0),
+    ],
 )
 def test_the_floor_of_a_text_is_in_tokens(
-    text_tokens: int | None, unprompted: bool, tokens: int | None, tiny: Path
+    text_tokens: int | None,
+    claimed: int,
+    unprompted: int,
+    tokens: int | None,
+    pairs: int,
+    tiny: Path,
 ) -> None:
     model, several = load(tiny)
     task = replace(
@@ -288,14 +301,17 @@ def test_the_floor_of_a_text_is_in_tokens(
         versions={},
     )
     bracket = Bracket(
-        floor=Floor(witness="w", verification=verification, claimed=(0,)),
+        floor=Floor(witness="w", verification=verification, claimed=(claimed,)),
         ceiling=task_ceiling(model.card, task, prompt_tokens=1),
         search=SearchResult(prompt_tokens=1, attempts=(), stopped_because="", complete=True),
         seconds=0.0,
-        unprompted=frozenset({0}) if unprompted else frozenset(),
+        unprompted=frozenset(range(unprompted)),
     )
     floor: Any = bracket.to_json(task, order=(0,))["floor"]
-    assert floor["tokens"] == tokens
+    assert (floor["tokens"], floor["pairs"]) == (tokens, pairs)
+    assert floor["witness"] == ("w" if tokens != 0 else None)
+    (answer,) = floor["answers"]
+    assert answer["counted"] == (tokens != 0)
 
 
 @pytest.mark.parametrize("size", [2, 8, 2**40])

@@ -213,6 +213,78 @@ def test_a_token_below_0_is_refused(case, witness):
         case.verify(sign(witness))
 
 
+# --- beginnings of a text -----------------------------------------------------------------
+
+
+def beginning(case, tokens):
+    """The first tokens of the longest answer, without its end marker."""
+    first = case.pairs[0]
+    shorter = answering(case, first, (*first.value_ids[:tokens], 0))
+    return dataclasses.replace(shorter, value_ids=shorter.value_ids[:-1])
+
+
+@pytest.mark.parametrize("kind", ["soft", "prefix"])
+def test_a_beginning_is_as_many_tokens_as_recorded(cases, kind, witness, replay):
+    case = cases("llama", kind)
+    for tokens in range(1, len(case.pairs[0].value_ids)):
+        pair = beginning(case, tokens)
+        (answer,) = case.verify(case.save(witness, pairs=(pair,), beginning=True)).answers
+        assert (answer.exact, answer.generated_ids) == (True, pair.value_ids)
+        code, out, _err = replay(witness, "--model", case.model)
+        assert code == 0
+        assert f"the first {tokens} tokens of the text exact" in out
+
+
+def test_a_longer_beginning_than_is_written_is_not_exact(case, witness, replay):
+    written = case.pairs[0].value_ids[:-1]
+    for last in (0, written[-1]):
+        forged = dataclasses.replace(beginning(case, len(written)), value_ids=(*written, last))
+        forged = dataclasses.replace(
+            forged, value=answering(case, forged, (*written, last, 0)).value
+        )
+        (answer,) = case.verify(case.save(witness, pairs=(forged,), beginning=True)).answers
+        assert (answer.exact, answer.fault) == (False, "another answer")
+        code, out, _err = replay(witness, "--model", case.model)
+        assert code == 1
+        assert f"the first {len(written) + 1} tokens of the text not written" in out
+
+
+def test_a_witness_lengthened_by_hand_is_not_exact(case, witness):
+    case.save(witness, pairs=(beginning(case, 1),), beginning=True)
+    claimed = (*case.pairs[0].value_ids[:1], *case.pairs[0].value_ids[:1])
+    longer = answering(case, case.pairs[0], (*claimed, 0))
+    change = {"value": longer.value, "value_ids": list(claimed)}
+    edit(witness, "witness.json", lambda it: it["pairs"][0].update(change))
+    with pytest.raises(UserError, match="pairs"):
+        case.verify(witness)
+    (answer,) = case.verify(sign(witness)).answers
+    assert not answer.exact
+
+
+def test_an_end_marker_in_a_beginning_is_a_fault_of_the_pair(case, witness, replay):
+    """A whole answer is not a beginning: it is confirmed as a whole, or not at all."""
+    found = case.verify(case.save(witness, pairs=case.pairs[:1], beginning=True))
+    assert found.answers[0].fault == "the recorded value has an end marker of the model inside"
+    assert replay(witness, "--model", case.model)[0] == 1
+
+
+def test_a_beginning_that_does_not_say_so_has_no_end_marker(case, witness, replay):
+    case.save(witness, pairs=(beginning(case, 2),), beginning=True)
+    edit(witness, "witness.json", lambda it: it.pop("beginning"))
+    assert not case.verify(witness).answers[0].exact
+    assert replay(witness, "--model", case.model)[0] == 1
+
+
+def test_the_answers_of_a_list_are_no_beginnings(case, witness, replay):
+    with pytest.raises(UserError, match="be one pair where its value is the beginning"):
+        case.save(witness, pairs=case.pairs, beginning=True)
+    edit(witness, "witness.json", lambda it: it.update(beginning=True))
+    with pytest.raises(UserError, match="be one pair where its value is the beginning"):
+        case.verify(sign(witness))
+    code, _out, err = replay(witness, "--model", case.model)
+    assert (code, err.strip()) == (2, "a list of pairs has no beginning")
+
+
 # --- what a value may be recorded as ------------------------------------------------------
 
 

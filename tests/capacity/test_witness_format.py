@@ -90,7 +90,7 @@ def test_no_folder(tmp_path):
         ("witness.json", b"\xff\xfe\x00", "cannot be read"),
         ("witness.json", b"[]", "list where an object should be"),
         ("witness.json", b"{}", "model: Field required"),
-        ("witness.json", b'{"schema": 3}', "must have schema 2 or older, got schema 3; upgrade"),
+        ("witness.json", b'{"schema": 4}', "must have schema 3 or older, got schema 4; upgrade"),
         ("adapter_config.json", None, "must hold adapter_config.json"),
         ("adapter_config.json", b"{", "cannot be read"),
         ("adapter_config.json", b'{"peft_type": "LORA"}', 'got .*"peft_type":"LORA"'),

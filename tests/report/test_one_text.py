@@ -16,16 +16,21 @@ from promptlimits.report.html import render
 from promptlimits.report.record import parse_record
 from promptlimits.report.tables import summary_lines
 
-TOKENS = 48
+TOKENS, PART = 48, 12
 
 
 @pytest.fixture
 def text(make_record: MakeRecord) -> JsonObject:
-    """A text of 48 tokens that two prompt tokens hold, and one does not."""
-    record = make_record(held={1: 0, 2: 1}, number=1)
+    """A text of 48 tokens: one prompt token holds none of it, two hold a part, four hold all."""
+    record = make_record(held={1: 0, 2: 1, 4: 1}, number=1)
     record["task"] |= {"name": "text:poem.txt,48", "text_tokens": TOKENS}  # type: ignore[operator]
-    for bracket, tokens in zip(record["brackets"], (0, TOKENS), strict=True):  # type: ignore[arg-type]
-        bracket["floor"] |= {"tokens": tokens, "bits": 0.0, "bits_per_prompt_token": 0.0}  # type: ignore[index, operator, call-overload]
+    for bracket, tokens in zip(record["brackets"], (0, PART, TOKENS), strict=True):  # type: ignore[arg-type]
+        bracket["floor"] |= {
+            "tokens": tokens,
+            "pairs": int(tokens == TOKENS),
+            "bits": 0.0,
+            "bits_per_prompt_token": 0.0,
+        }  # type: ignore[index, operator, call-overload]
         bracket["ceiling"] |= {"pairs": None, "every_list_pairs": None}  # type: ignore[index, operator, call-overload]
     return record
 
@@ -34,14 +39,19 @@ def words(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", "", page).split())
 
 
-def test_a_text_is_held_as_a_whole_or_not_at_all(text: JsonObject) -> None:
-    short, long = summary_lines(text)
+def test_a_text_is_held_from_its_first_token_on(text: JsonObject) -> None:
+    short, part, long = summary_lines(text)
     theorem = "the theorem is about lists of random answers and gives no ceiling for one text"
     assert short == (
-        f"1 prompt token: no prompt was confirmed to hold the 48 tokens of the text; {theorem}"
+        f"1 prompt token: no prompt was confirmed to hold the first of the 48 tokens of the "
+        f"text; {theorem}"
+    )
+    assert part == (
+        "2 prompt tokens: 12 of 48 tokens of the text held exactly, from the first one on (found, "
+        f"confirmed by stock PEFT); {theorem}"
     )
     assert long == (
-        "2 prompt tokens: the 48 tokens of the text held exactly, from the first one on (found, "
+        "4 prompt tokens: 48 of 48 tokens of the text held exactly, from the first one on (found, "
         f"confirmed by stock PEFT); {theorem}"
     )
 
@@ -54,31 +64,39 @@ def test_the_table_counts_tokens_and_no_bits(text: JsonObject) -> None:
     rows = [line.split() for line in shown.splitlines() if line.strip().startswith("soft,")]
     assert rows == [
         ["soft,", "1", "0", "found", "none", "0", "18,432", "100.2"],
-        ["soft,", "2", "48", "found", "none", "24.0", "36,864", "200.5"],
+        ["soft,", "2", "12", "found", "none", "6.00", "36,864", "200.5"],
+        ["soft,", "4", "48", "found", "none", "12.0", "73,728", "401.0"],
     ]
-    # One text in one answer: how many of its tokens came out is not known.
+    # Records from before tokens were counted say this of a baseline, and no more.
     assert re.search(r"no prompt +whole ", shown)
     text["baselines"][0]["pairs"] = 0  # type: ignore[index, call-overload]
     assert re.search(r"no prompt +not whole ", printed(text))
+    text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
+    assert re.search(r"no prompt +3 measured ", printed(text))
     assert all(len(line) <= 80 for line in printed(text).splitlines())
 
 
 def test_the_figure_counts_tokens(text: JsonObject) -> None:
     shown = data(text)
-    assert (shown.unit, shown.floors, shown.ceilings) == ("tokens", (0, TOKENS), ())
+    assert (shown.unit, shown.floors, shown.ceilings) == ("tokens", (0, PART, TOKENS), ())
     assert shown.levels == (("whole text", TOKENS),)
     assert shown.title == "Tokens held against prompt length, 48 tokens of the text"
-    assert "2 prompt tokens: floor 48 found, no ceiling" in shown.description
+    assert "2 prompt tokens: floor 12 found, no ceiling" in shown.description
     assert "tokens held" in svg(shown)
     assert "pairs held" not in svg(shown)
+    text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
+    assert data(text).levels == (("no prompt", 3), ("whole text", TOKENS))
 
 
 def test_the_page_counts_tokens_and_claims_no_ceiling(text: JsonObject) -> None:
     page = words(render(text))
     assert "How many tokens of the text can a soft prompt of SyntheticLM-135M hold?" in page
-    assert "48 tokens, the whole text from its first one on, held exactly, confirmed by" in page
-    assert "24.0 tokens per prompt token." in page
-    assert "No prompt of this length was confirmed to hold the whole text of 48 tokens." in page
+    assert "12 of 48 tokens, from the first one on, held exactly, confirmed by" in page
+    assert "48 of 48 tokens, from the first one on, held exactly, confirmed by" in page
+    assert "6.00 tokens per prompt token." in page
+    assert "confirmed to hold the first of the 48 tokens of the text." in page
+    assert "2 prompt tokens: 1 held, 0 wrong, 0 not counted" in page
+    assert 'adapter = "witness-4-tokens"' in page.replace("'", '"').replace("&#39;", '"')
     assert "one text is none: it does not limit how many tokens are held." in page
     assert "ist bits" not in page
     assert "per stored bit" not in page
@@ -91,15 +109,62 @@ def test_a_page_of_a_list_says_nothing_of_a_text(record: JsonObject) -> None:
     assert "List bits per stored bit" in page
 
 
-@pytest.mark.parametrize("tokens", [1, 47, None])
+@pytest.mark.parametrize(
+    ("pairs", "tokens"), [(1, 1), (1, 47), (1, None), (0, 48), (0, 49), (1, 49), (0, None)]
+)
 def test_a_record_whose_tokens_are_not_its_text_is_refused(
-    tokens: int | None, text: JsonObject
+    pairs: int, tokens: int | None, text: JsonObject
 ) -> None:
-    text["brackets"][1]["floor"]["tokens"] = tokens  # type: ignore[index, call-overload]
-    with pytest.raises(RunFailed, match="contradicts itself: 1 texts of 48 tokens"):
+    text["brackets"][2]["floor"] |= {"tokens": tokens, "pairs": pairs}  # type: ignore[index, call-overload, operator]
+    with pytest.raises(RunFailed, match="contradicts itself: "):
+        parse_record(text)
+
+
+@pytest.mark.parametrize("change", [{"witness": None}, {"tokens": 0}])
+def test_tokens_without_a_witness_and_a_witness_without_tokens_are_refused(
+    change: JsonObject, text: JsonObject
+) -> None:
+    text["brackets"][1]["floor"] |= change  # type: ignore[index, call-overload, operator]
+    with pytest.raises(RunFailed, match="contradicts itself: "):
+        parse_record(text)
+
+
+def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
+    control = {
+        "status": "measured",
+        "tokens": 13,
+        "recovered": 5,
+        "outcome": "stalled",
+        "finished": True,
+        "steps": 40,
+        "seconds": 1.0,
+        "seed": 0,
+        "distinct_answers": 7,
+        "list_distinct_answers": 11,
+        "answer_entropy_bits": 2.5,
+        "answered_unprompted": 0,
+        "token_norm": 9.0,
+        "conclusion": "the rest",
+    }
+    bracket = text["brackets"][1]  # type: ignore[index, call-overload]
+    attempt = {"tokens": 13, "held": 12, "outcome": "stalled", "steps": 4, "seconds": 1.0}
+    bracket |= {"control": control, "search": [attempt]}  # type: ignore[operator]
+    assert parse_record(text).brackets[1].search[0].pairs == 13
+    said = (
+        "planted control (measured): 5 of 13 tokens of what a known prompt writes recovered in 40 "
+        "steps; the rest"
+    )
+    assert said in summary_lines(text)
+    page = words(render(text))
+    assert said[1:] in page
+    assert "Planted text: 7 distinct tokens (11 in as much of the real one), entropy 2.5" in page
+    control["recovered"] = 14
+    with pytest.raises(RunFailed, match="14 of 13 planted"):
         parse_record(text)
 
 
 def test_one_token_is_one(text: JsonObject) -> None:
-    text["task"]["text_tokens"] = text["brackets"][1]["floor"]["tokens"] = 1  # type: ignore[index, call-overload]
+    text["task"]["text_tokens"] = 1  # type: ignore[index, call-overload]
+    for bracket, tokens in zip(text["brackets"], (0, 1, 1), strict=True):  # type: ignore[arg-type]
+        bracket["floor"] |= {"tokens": tokens, "pairs": tokens}  # type: ignore[index, call-overload, operator]
     assert wording.all_of(parse_record(text).task) == "1 token of the text"

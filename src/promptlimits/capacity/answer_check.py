@@ -11,6 +11,9 @@ A value stands for its ids if they decode to it, special tokens shown and space 
 out. Some tokenizers write no text back as it was (they lower its case, or have one unknown
 token for much): then the ids must be those that the stock tokenizer gives for the value, read
 behind the joiner that stands between key and value.
+
+A witness may say that its one value is the beginning of a text. Then no end marker ends it: just
+so many tokens are decoded, and all of them must be the recorded ones.
 """
 
 from __future__ import annotations
@@ -68,6 +71,7 @@ def check_answer(
     *,
     stops: Sequence[int],
     posed_as_text: bool,
+    beginning: bool = False,
 ) -> Answer:
     """Compare what was generated for a key with what was recorded.
 
@@ -77,13 +81,18 @@ def check_answer(
         ids: What was generated, up to the first end marker.
         stops: End markers of the model.
         posed_as_text: Whether the key is asked as text.
+        beginning: Whether the value is the beginning of a text, of which exactly its tokens were
+            asked for: then no end marker is due, and none may come.
 
     Returns:
         The answer and, where it is not exact, the first fault.
     """
-    fault = _fault_of_record(tokenizer, pair, stops=stops, posed_as_text=posed_as_text)
+    fault = _fault_of_record(
+        tokenizer, pair, stops=stops, posed_as_text=posed_as_text, beginning=beginning
+    )
     if not fault and ids != pair.value_ids:
-        fault = NO_END if ids[: len(pair.value_ids) - 1] == pair.value_ids[:-1] else WRONG_ANSWER
+        only_end = not beginning and ids[: len(pair.value_ids) - 1] == pair.value_ids[:-1]
+        fault = NO_END if only_end else WRONG_ANSWER
     # The end marker is no text, be it special to the tokenizer or not.
     said = ids[:-1] if ids and ids[-1] in stops else ids
     return Answer(
@@ -97,13 +106,18 @@ def check_answer(
 
 
 def _fault_of_record(
-    tokenizer: Any, pair: WitnessPair, *, stops: Sequence[int], posed_as_text: bool
+    tokenizer: Any,
+    pair: WitnessPair,
+    *,
+    stops: Sequence[int],
+    posed_as_text: bool,
+    beginning: bool,
 ) -> str:
     """What is wrong with a recorded pair, whatever the model answers; empty if nothing is."""
-    *value, end = pair.value_ids
+    value = pair.value_ids if beginning else pair.value_ids[:-1]
     if not (_reads_as(tokenizer, pair) or (not posed_as_text and _is_text_of_key(tokenizer, pair))):
         return WRONG_KEY
-    if end not in stops:
+    if not beginning and pair.value_ids[-1] not in stops:
         return NO_END_MARKER
     if set(value) & set(stops):
         return EARLY_END_MARKER

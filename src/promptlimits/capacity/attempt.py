@@ -15,8 +15,10 @@ from promptlimits.capacity.witness_format import prompt_sha256
 from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind, pack
 from promptlimits.store.records import RunRecord
 from promptlimits.store.sqlite import Store
+from promptlimits.tasks.beginnings import Beginnings, trained_for
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.engine import train_many
+from promptlimits.tuning.evaluate import tokens_in_a_row
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.problem import Problem, ProblemKey
 from promptlimits.tuning.progress import Fit, StepReport, Stopper
@@ -32,9 +34,10 @@ class Attempt:
     """How one attempt to hold a number of pairs ended.
 
     Attributes:
-        pairs: Pairs it was trained for.
+        pairs: Pairs it was trained for; of a text, its tokens.
         outcome: The ending.
-        held: Positions, among those pairs, of the ones its best prompt answers exactly.
+        held: Positions, among those pairs, of the ones its best prompt answers exactly; of a
+            text, among its tokens, of those that it writes in a row from the first one on.
         prompt: (P, D) that prompt, on the CPU in float32.
         steps: Steps done, over all resumptions.
         seconds: Time those took.
@@ -97,7 +100,7 @@ def attempt(
 
     Args:
         place: Model, store and provenance.
-        pairs: The pairs to hold, all of them.
+        pairs: The pairs to hold, all of them, or the beginnings of a text.
         config: Settings; with the pairs, the model and the start they define the run.
         warm: (Q, D) a prompt to start from, Q at most the prompt length; None for a fresh
             start from the vocabulary.
@@ -185,15 +188,17 @@ def _train(
         )
         # What is shown is the best of the race.
         most = max(most, report.best_exact)
-        place.on_step(replace(report, best_exact=most))
+        place.on_step(_shown(report, len(pairs), most))
 
-    packed = pack(pairs, device=place.model.device)
+    posed = trained_for(pairs)
+    leads = {run_id: config.relative_lead for run_id, config in runs}
+    packed = pack(posed, device=place.model.device)
     problems = [
         Problem(
             key=run_id,
             pairs=packed,
             config=config,
-            state=_state(place, run_id, config, warm, len(pairs)),
+            state=_state(place, run_id, config, warm, len(posed)),
             race="starts",
             kind=place.kind,
         )
@@ -208,12 +213,34 @@ def _train(
     ):
         if fit.outcome is Outcome.OVERTAKEN:
             continue
+        held = _held(place, pairs, fit, relative_lead=leads[int(fit.key)])
         place.store.finish_run(
             int(fit.key),
             outcome=fit.outcome.value,
-            result={"held": list(fit.held), "steps": fit.steps, "pairs": len(pairs)},
+            result={"held": list(held), "steps": fit.steps, "pairs": len(pairs)},
             artifact=_to_bytes(fit),
         )
+
+
+def _shown(report: StepReport, size: int, most: int) -> StepReport:
+    """A step in the unit of the search: one answer that is a beginning stands for its tokens."""
+    share = size // report.pairs
+    return replace(report, exact=share * report.exact, best_exact=share * most, pairs=size)
+
+
+def _held(
+    place: Workplace, pairs: Sequence[EncodedPair], fit: Fit, *, relative_lead: float
+) -> tuple[int, ...]:
+    """Positions of what the best prompt holds; of a text that costs one more pass of it."""
+    if not isinstance(pairs, Beginnings):
+        return fit.held
+    if fit.outcome is Outcome.SOLVED:
+        return tuple(range(len(pairs)))
+    return pairs.held_by(
+        tokens_in_a_row(
+            place.model, fit.prompt, pairs.longest, relative_lead=relative_lead, kind=place.kind
+        )
+    )
 
 
 def _state(
@@ -239,19 +266,22 @@ def _state(
 def _spec(
     place: Workplace, pairs: Sequence[EncodedPair], config: TrainingConfig, warm: Tensor | None
 ) -> JsonObject:
-    members = repr([(pair.key_ids, pair.value_ids) for pair in pairs]).encode()
+    posed = trained_for(pairs)
+    members = repr([(pair.key_ids, pair.value_ids) for pair in posed]).encode()
     return {
         "kind": "fit",
         "engine": ENGINE,
         "model": place.model.card.model_hash,
         "dtype": place.model.card.compute_dtype,
         "task": place.task_hash,
-        "pairs": len(pairs),
+        "pairs": len(posed),
         "members": hashlib.sha256(members).hexdigest(),
         "training": config.to_json(),
         "warm": None if warm is None else prompt_sha256(warm),
         # Soft prompts are named as they were before there were prefixes.
         **({} if place.kind is PromptKind.SOFT else {"prompt_kind": place.kind.value}),
+        # And lists as they were before texts were searched by their beginnings.
+        **({"tokens": len(pairs)} if isinstance(pairs, Beginnings) else {}),
     }
 
 

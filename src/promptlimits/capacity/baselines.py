@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.models.protocol import EncodedPair, FrozenModel
-from promptlimits.tuning.evaluate import Evaluation, evaluate
+from promptlimits.tasks.beginnings import Beginnings
+from promptlimits.tuning.evaluate import Evaluation, evaluate, tokens_in_a_row
 
 OnChunk = Callable[[int], None]
 
@@ -26,6 +28,7 @@ class Baseline:
         shots: Pairs written out in front of the key.
         context_tokens: Tokens in front of the key.
         note: What else a reader must know.
+        tokens: Of a text, how many of its tokens come from the first one on; None for a list.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Baseline:
     shots: int = 0
     context_tokens: int = 0
     note: str = ""
+    tokens: int | None = None
 
     def to_json(self) -> JsonObject:
         """The baseline as the record shows it."""
@@ -45,6 +49,7 @@ class Baseline:
             "shots": self.shots,
             "context_tokens": self.context_tokens,
             "note": self.note,
+            "tokens": self.tokens,
         }
 
     @classmethod
@@ -57,24 +62,31 @@ class Baseline:
             shots=fields["shots"],
             context_tokens=fields["context_tokens"],
             note=fields["note"],
+            tokens=fields.get("tokens"),
         )
 
 
 def no_prompt(
-    model: FrozenModel, pairs: Sequence[EncodedPair], *, on_chunk: OnChunk | None = None
+    model: FrozenModel,
+    pairs: Sequence[EncodedPair],
+    *,
+    beginnings: Beginnings | None = None,
+    on_chunk: OnChunk | None = None,
 ) -> Baseline:
     """Ask each key with nothing in front.
 
     Args:
         model: The frozen model.
         pairs: The pairs to ask.
+        beginnings: Those of the text, where the one pair is a text.
         on_chunk: Called with the number of pairs done.
 
     Returns:
         The pairs answered exactly.
     """
     found = answers_behind(model, (), pairs, on_chunk=on_chunk)
-    return Baseline(name="no prompt", of=len(pairs), exact=found.held)
+    tokens = _tokens_behind(model, (), beginnings)
+    return Baseline(name="no prompt", of=len(pairs), exact=found.held, tokens=tokens)
 
 
 def in_context(
@@ -82,6 +94,7 @@ def in_context(
     pairs: Sequence[EncodedPair],
     *,
     most_tokens: int | None = None,
+    beginnings: Beginnings | None = None,
     on_chunk: OnChunk | None = None,
 ) -> Baseline:
     """Write pairs out in front of each key, as many as fit, then ask every pair.
@@ -90,6 +103,7 @@ def in_context(
         model: The frozen model.
         pairs: The pairs, both shown and asked.
         most_tokens: Limit on the tokens in front, for time; None for what the model reads.
+        beginnings: Those of the text, where the one pair is a text.
         on_chunk: Called with the number of pairs done.
 
     Returns:
@@ -111,6 +125,7 @@ def in_context(
         shots=shots,
         context_tokens=len(context),
         note=note,
+        tokens=_tokens_behind(model, context, beginnings),
     )
 
 
@@ -132,10 +147,23 @@ def answers_behind(
     Returns:
         What greedy decoding answers.
     """
+    return evaluate(model, _embedded(model, context), pairs, on_chunk=on_chunk)
+
+
+def _tokens_behind(
+    model: FrozenModel, context: Sequence[int], beginnings: Beginnings | None
+) -> int | None:
+    """Tokens of a text that come behind a context, from the first one on; None for a list."""
+    if beginnings is None:
+        return None
+    in_a_row = tokens_in_a_row(model, _embedded(model, context), beginnings.longest)
+    return len(beginnings.held_by(in_a_row))
+
+
+def _embedded(model: FrozenModel, context: Sequence[int]) -> Tensor:
     ids = torch.tensor(list(context), dtype=torch.long, device=model.device)
     with torch.no_grad():
-        prompt = model.embed(ids)
-    return evaluate(model, prompt, pairs, on_chunk=on_chunk)
+        return model.embed(ids)
 
 
 def written_out(pairs: Sequence[EncodedPair]) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ class Bracket:
         ceiling: Proved: how long lists of random answers can be that prompts of this length hold.
         search: Every attempt behind the floor.
         seconds: Time spent at this length, over all resumptions.
-        unprompted: Indices of the pairs that the model answers without a prompt: no prompt
-            gets credit for them.
+        unprompted: Indices of the pairs that the model answers without a prompt, or of the
+            beginnings of a text that it writes: no prompt gets credit for them.
         control: What the optimiser made of a planted prompt of the size that failed, or why none
             was run; None where the search held the whole list, or it was not asked for.
     """
@@ -38,7 +38,7 @@ class Bracket:
 
     @property
     def credited(self) -> tuple[int, ...]:
-        """Indices of the pairs that were confirmed and that the prompt gets credit for."""
+        """Indices of what was confirmed and what the prompt gets credit for."""
         return tuple(index for index in self.floor.held if index not in self.unprompted)
 
     def __post_init__(self) -> None:
@@ -66,10 +66,13 @@ class Bracket:
             task: The pairs.
             order: Order in which they were to be held.
         """
-        pairs, length, floor = len(self.credited), self.search.prompt_tokens, self.floor
+        length, floor = self.search.prompt_tokens, self.floor
+        tokens = _text_tokens(task, self.credited)
+        pairs = len(self.credited) if tokens is None else int(tokens == task.text_tokens)
         bits = floor_bits(self.ceiling, pairs)
         verified = floor.verification
-        attempts: list[JsonValue] = [one.to_json() for one in self.search.attempts]
+        control = None if self.control is None else self.control.to_json()
+        attempts: list[JsonValue] = [_in_unit(task, one.to_json()) for one in self.search.attempts]
         return {
             "kind": self.ceiling.kind.value,
             "prompt_tokens": length,
@@ -77,24 +80,38 @@ class Bracket:
             "floor": {
                 "status": "found",
                 "pairs": pairs,
-                "tokens": _text_tokens(task, pairs),
+                "tokens": tokens,
                 "bits": bits,
                 "bits_per_prompt_token": bits / length,
                 "bits_per_stored_bit": bits / self.ceiling.stored_bits,
-                "witness": floor.witness if pairs else None,
+                "witness": floor.witness if self.credited else None,
                 "prompt_sha256": None if verified is None else verified.prompt_sha256,
                 "confirmed_by": "" if verified is None else verified.confirmed_by,
-                "also_answered_unprompted": len(floor.held) - pairs,
-                "answers": answer_rows(task, floor, order, self.unprompted),
+                "also_answered_unprompted": len(floor.held) - len(self.credited),
+                "answers": answer_rows(
+                    floor, order if tokens is None else floor.claimed, self.unprompted
+                ),
             },
             "ceiling": self.ceiling.to_json(),
-            "control": None if self.control is None else self.control.to_json(),
+            "control": None if control is None else _in_unit(task, control),
             "search": attempts,
             "stopped_because": self.search.stopped_because,
             "seconds": self.seconds,
         }
 
 
-def _text_tokens(task: EncodedTask, pairs: int) -> int | None:
-    """Tokens of a text that are held from the first on: all of them, or none that was confirmed."""
-    return None if task.text_tokens is None else task.text_tokens * pairs
+def _text_tokens(task: EncodedTask, credited: Sequence[int]) -> int | None:
+    """Tokens of a text that are held from the first on; None for a list."""
+    if task.text_tokens is None:
+        return None
+    return max(credited, default=-1) + 1
+
+
+def _in_unit(task: EncodedTask, fields: JsonObject) -> JsonObject:
+    """A size tried: for a text the number is one of tokens, and so it is called."""
+    if task.text_tokens is None:
+        return fields
+    renamed = {"tokens" if name == "pairs" else name: value for name, value in fields.items()}
+    if "remedy" in fields:
+        renamed["remedy"] = str(fields["remedy"]).replace("fewer pairs", "fewer tokens")
+    return renamed

@@ -17,10 +17,11 @@ from torch import Tensor
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt
 from promptlimits.capacity.witness_format import prompt_sha256
-from promptlimits.models.protocol import FrozenModel, PromptKind
+from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
+from promptlimits.tasks.beginnings import Beginnings
 from promptlimits.tasks.encoded import EncodedTask
-from promptlimits.tuning.evaluate import evaluate
+from promptlimits.tuning.evaluate import evaluate, tokens_in_a_row
 
 CANDIDATES = 2
 """Prompts of a search that are run over the whole list; each costs a forward pass of it."""
@@ -32,7 +33,8 @@ class Choice:
 
     Attributes:
         prompt: (P, W), on the CPU.
-        held: Indices, into the task, of the pairs it answers with the required lead.
+        held: Indices, into the task's pairs or the beginnings of its text, of those that it
+            answers with the required lead.
     """
 
     prompt: Tensor
@@ -49,6 +51,7 @@ def choose(
     relative_lead: float,
     unprompted: Collection[int] = (),
     kind: PromptKind = PromptKind.SOFT,
+    beginnings: Beginnings | None = None,
 ) -> Choice | None:
     """Choose the prompt that gets credit for most pairs of the list.
 
@@ -61,6 +64,7 @@ def choose(
         relative_lead: Lead by which a token must win, so that rounding cannot turn it.
         unprompted: Indices of pairs that no prompt gets credit for.
         kind: What the prompts are.
+        beginnings: Those of the task's text, where they count and not the text as a whole.
 
     Returns:
         The choice, or None if nothing was held.
@@ -70,10 +74,12 @@ def choose(
     before = store.get("choice", work)
     if before is not None:
         prompts.append(_from_hex(str(before["prompt"])))
-    choices = [
-        Choice(prompt=prompt, held=_held(model, task, prompt, store, relative_lead, kind))
-        for prompt in prompts
-    ]
+    pairs = task.pairs if beginnings is None else beginnings
+
+    def held(prompt: Tensor) -> tuple[int, ...]:
+        return _held(model, task.hash, pairs, prompt, store, relative_lead, kind)
+
+    choices = [Choice(prompt=prompt, held=held(prompt)) for prompt in prompts]
     best = max(choices, key=lambda one: len(set(one.held) - set(unprompted)), default=None)
     if best is None or not best.held:
         return None
@@ -85,7 +91,8 @@ def choose(
 
 def _held(
     model: FrozenModel,
-    task: EncodedTask,
+    task_hash: str,
+    pairs: Sequence[EncodedPair],
     prompt: Tensor,
     store: Store,
     relative_lead: float,
@@ -95,18 +102,33 @@ def _held(
     key: JsonObject = {
         "model": model.card.model_hash,
         "dtype": model.card.compute_dtype,
-        "task": task.hash,
+        "task": task_hash,
         "prompt": prompt_sha256(prompt),
         "relative_lead": relative_lead,
+        # Lists are named as they were before texts were searched by their beginnings.
+        **({"tokens": len(pairs)} if isinstance(pairs, Beginnings) else {}),
     }
     known = store.get("evaluation", key)
     if known is None:
         on_device = prompt.to(model.device)
-        found = evaluate(model, on_device, task.pairs, relative_lead=relative_lead, kind=kind)
-        known = {"held": list(found.held)}
+        known = {"held": list(_answered(model, pairs, on_device, relative_lead, kind))}
         store.put("evaluation", key, known)
     held = known["held"]
     return tuple(int(str(index)) for index in held) if isinstance(held, list) else ()
+
+
+def _answered(
+    model: FrozenModel,
+    pairs: Sequence[EncodedPair],
+    prompt: Tensor,
+    relative_lead: float,
+    kind: PromptKind,
+) -> tuple[int, ...]:
+    if not isinstance(pairs, Beginnings):
+        return evaluate(model, prompt, pairs, relative_lead=relative_lead, kind=kind).held
+    return pairs.held_by(
+        tokens_in_a_row(model, prompt, pairs.longest, relative_lead=relative_lead, kind=kind)
+    )
 
 
 def _to_hex(prompt: Tensor) -> str:

@@ -7,6 +7,8 @@ answers them all is known to exist. If training from a fresh start finds one, th
 reach such a size; if not, the floor may be the optimiser's limit and not the model's. It is one
 measurement of one planted prompt: nothing is proved by it. Where the time was up before any size
 failed there is no failure to explain, and none is run.
+
+Of a text, the planted answer is as long as the beginning that failed, behind the same key.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from promptlimits._typing import JsonObject, JsonValue
@@ -22,6 +24,7 @@ from promptlimits.capacity.attempt import Attempt, Workplace, attempt
 from promptlimits.capacity.planting import Planted, plant
 from promptlimits.capacity.search import SearchResult
 from promptlimits.models.protocol import EncodedPair, PromptKind
+from promptlimits.tasks.beginnings import Beginnings
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.loop import Stopper
 from promptlimits.tuning.outcome import Outcome
@@ -32,8 +35,9 @@ class Control:
     """What training recovered of planted pairs.
 
     Attributes:
-        pairs: Planted pairs, of which a known prompt answers every one.
-        recovered: How many of them the best trained prompt answers exactly.
+        pairs: Planted pairs, of which a known prompt answers every one; of a text, tokens.
+        recovered: How many of them the best trained prompt answers exactly; of a text, in a row
+            from the first one on.
         outcome: How the training ended.
         steps: Its steps, over all resumptions.
         seconds: Time those took.
@@ -41,7 +45,8 @@ class Control:
         distinct_answers: Different answers among the planted pairs.
         list_distinct_answers: Different answers among as many pairs of the list.
         answer_entropy_bits: Entropy of the planted answers over the keys, of at most
-            log2(pairs): that of the list at hand, an estimate of what any keys would give.
+            log2(pairs): that of the list at hand, an estimate of what any keys would give. Of a
+            text, this and both numbers of distinct answers are about its single tokens.
         answered_unprompted: Planted pairs that the model also answers without a prompt.
         token_norm: Mean L2 norm of the planted prompt's tokens.
     """
@@ -155,7 +160,7 @@ def run_control(
 
     Args:
         place: Model, store and provenance.
-        pairs: The whole list, in the order in which it was to be held.
+        pairs: The whole list, in the order in which it was to be held, or a text's beginnings.
         config: Settings of the search; its prompt length is the search's.
         result: The search.
         should_stop: Asked before every step.
@@ -168,26 +173,49 @@ def run_control(
         return why_no_size_failed(result, len(pairs))
     best = result.best
     norm = None if best is None else float(best.prompt.norm(dim=1).mean())
-    planted = _planted_once(place, pairs, config, size=size, token_norm=norm, stop=should_stop)
+    keys, wanted = _keys_for(pairs, size)
+    planted = _planted_once(place, keys, config, size=wanted, token_norm=norm, stop=should_stop)
     if planted is None:
         return _not_begun(size, config, should_stop() or Outcome.OUT_OF_TIME)
     if not planted.pairs:
         return NoControl.NOTHING_PLANTED
-    done = attempt(place, planted.pairs, config, warm=None, should_stop=should_stop)
-    answers = Counter(pair.value_ids for pair in planted.pairs)
+    targets = _targets(planted, pairs, size)
+    done = attempt(place, targets, config, warm=None, should_stop=should_stop)
+    answers = Counter(_answers(targets))
     return Control(
-        pairs=len(planted.pairs),
+        pairs=len(targets),
         recovered=len(done.held),
         outcome=done.outcome,
         steps=done.steps,
         seconds=done.seconds,
         seed=config.seed,
         distinct_answers=len(answers),
-        list_distinct_answers=len({pair.value_ids for pair in pairs[: len(planted.pairs)]}),
+        list_distinct_answers=len(set(_answers(pairs[: len(targets)]))),
         answer_entropy_bits=entropy_bits(tuple(answers.values())),
-        answered_unprompted=planted.unprompted,
+        # A planted text is written without a prompt as a whole, or it is not.
+        answered_unprompted=planted.unprompted * (len(targets) // len(planted.pairs)),
         token_norm=planted.token_norm,
     )
+
+
+def _keys_for(pairs: Sequence[EncodedPair], size: int) -> tuple[Sequence[EncodedPair], int]:
+    """What a planted prompt is asked for, and how many answers of it are wanted."""
+    # A list has other keys in reserve, for answers that win by too little; a text has one.
+    return ((pairs[size - 1],), 1) if isinstance(pairs, Beginnings) else (pairs, size)
+
+
+def _targets(planted: Planted, pairs: Sequence[EncodedPair], size: int) -> Sequence[EncodedPair]:
+    """What training is asked to recover: a planted text is trained for as the real one was."""
+    if not isinstance(pairs, Beginnings):
+        return planted.pairs
+    return replace(pairs, longest=planted.pairs[0], tokens=size)
+
+
+def _answers(pairs: Sequence[EncodedPair]) -> list[tuple[int, ...]]:
+    """The answers whose diversity is told: values of a list, single tokens of a text."""
+    if isinstance(pairs, Beginnings):
+        return [(token,) for token in pairs.longest.value_ids]
+    return [pair.value_ids for pair in pairs]
 
 
 def _is_solved(one: Attempt) -> bool:

@@ -12,6 +12,7 @@ from promptlimits.capacity.control import Control, NoControl, control_size, run_
 from promptlimits.capacity.request import Listener
 from promptlimits.capacity.search import SearchResult
 from promptlimits.models.protocol import EncodedPair
+from promptlimits.tasks.beginnings import unit_of
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.loop import StepReport
 
@@ -48,7 +49,7 @@ def control_within(
         deadline: For search and control together. A search that ended early leaves its time to
             whatever comes next, not to the control.
         place: Model, store and provenance; its `on_step` must not call planted pairs found.
-        pairs: The whole list, in the order in which it was to be held.
+        pairs: The whole list, in the order in which it was to be held, or a text's beginnings.
         config: Settings of the search, with its prompt length.
         result: The search.
         stage: What the control is called while it runs.
@@ -76,14 +77,15 @@ def control_within(
         should_stop=Deadline(budget_seconds=most).should_stop,
     )
     if control is not None:
-        listener.found(_in_short(control))
+        unit = "answers" if unit_of(pairs) == "pairs" else "tokens"
+        listener.found(_in_short(control, unit))
     return control
 
 
-def _in_short(control: Control | NoControl) -> str:
+def _in_short(control: Control | NoControl, unit: str) -> str:
     if isinstance(control, NoControl):
         return f"no planted control: {control.conclusion}"
     return (
-        f"planted control: {control.recovered} of {control.pairs} planted answers recovered "
+        f"planted control: {control.recovered} of {control.pairs} planted {unit} recovered "
         f"in {control.steps} steps ({control.outcome.value})"
     )

@@ -165,7 +165,7 @@ def save_fit(
         "remedy": last.outcome.remedy,
         "witness": floor.witness if held else None,
         "confirmed_by": "" if floor.verification is None else floor.verification.confirmed_by,
-        "answers": answer_rows(task, floor, range(len(task.pairs)), ()),
+        "answers": answer_rows(floor, range(len(task.pairs)), ()),
         "not_held": [
             task.pairs[index].key for index in range(len(task.pairs)) if index not in set(held)
         ],

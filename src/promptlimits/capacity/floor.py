@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -21,8 +22,9 @@ from promptlimits.capacity.witness_format import (
 )
 from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import reader_of_prefixes
-from promptlimits.models.protocol import FrozenModel, PromptKind
+from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
+from promptlimits.tasks.beginnings import Beginnings
 from promptlimits.tasks.encoded import EncodedTask
 
 
@@ -33,7 +35,8 @@ class Floor:
     Attributes:
         witness: Name of the witness folder in the output folder; None if nothing was held.
         verification: What stock tools confirmed; None if nothing was held.
-        claimed: Indices, into the task, of the pairs that were put to the test.
+        claimed: Indices, into the task, of the pairs that were put to the test; of a text, of the
+            one beginning that was.
     """
 
     witness: str | None
@@ -42,7 +45,7 @@ class Floor:
 
     @property
     def held(self) -> tuple[int, ...]:
-        """Indices, into the task, of the pairs that were confirmed."""
+        """Indices, into the task or the beginnings of its text, of what was confirmed."""
         if self.verification is None:
             return ()
         answers = zip(self.claimed, self.verification.answers, strict=True)
@@ -59,8 +62,12 @@ def find_floor(
     store: Store,
     extra: JsonObject,
     kind: PromptKind = PromptKind.SOFT,
+    beginnings: Beginnings | None = None,
 ) -> Floor:
     """Save a prompt with every pair of the task that it answers, and have that confirmed.
+
+    Of a text it is the longest beginning. Where stock tools write less of it, that much is saved
+    and put to the test in its place.
 
     Args:
         model: The frozen model.
@@ -71,14 +78,60 @@ def find_floor(
         store: Its store, which keeps every verification.
         extra: Facts for witness.json, such as the seed.
         kind: What the prompt is.
+        beginnings: Those of the task's text, where they count and not the text as a whole.
 
     Returns:
         The floor: what a fresh process with stock tools confirmed, and nothing else.
     """
     if choice is None:
         return Floor(witness=None, verification=None, claimed=())
-    prompt, held = choice.prompt, choice.held
-    claimed = [task.pairs[index] for index in held]
+
+    def confirmed(tried: tuple[int, ...]) -> Floor:
+        pairs = task.pairs if beginnings is None else beginnings
+        verification = _confirmed(
+            model,
+            task,
+            choice.prompt,
+            [pairs[index] for index in tried],
+            folder=folder / name,
+            store=store,
+            extra=extra,
+            kind=kind,
+            beginning=beginnings is not None and tried[0] + 1 < len(beginnings),
+        )
+        return Floor(witness=name, verification=verification, claimed=tried)
+
+    if beginnings is None:
+        return confirmed(choice.held)
+    floor = confirmed(choice.held[-1:])
+    while written := _tokens_written_short(floor, beginnings):
+        floor = confirmed((written - 1,))
+    return floor
+
+
+def _tokens_written_short(floor: Floor, beginnings: Beginnings) -> int:
+    """Tokens of the claimed beginning that stock tools wrote, where those are not all of them."""
+    (index,) = floor.claimed
+    wanted = beginnings[index].value_ids
+    (answer,) = () if floor.verification is None else floor.verification.answers
+    same = (one == other for one, other in zip(answer.generated_ids, wanted, strict=False))
+    alike = sum(takewhile(bool, same))
+    return min(alike, index) if alike < len(wanted) else 0
+
+
+def _confirmed(
+    model: FrozenModel,
+    task: EncodedTask,
+    prompt: Tensor,
+    claimed: Sequence[EncodedPair],
+    *,
+    folder: Path,
+    store: Store,
+    extra: JsonObject,
+    kind: PromptKind,
+    beginning: bool,
+) -> Verification:
+    """What stock tools say of these pairs, from the store if the witness is still on disk."""
     key: JsonObject = {
         "weights": model.card.model_hash,
         "dtype": model.card.compute_dtype,
@@ -90,9 +143,9 @@ def find_floor(
         # What was confirmed in batches, before it was known that they matter, is done again.
         key["batch_size"] = together
     known = store.get("verification", key)
-    if known is None or not _on_disk(folder / name, prompt, known):
+    if known is None or not _on_disk(folder, prompt, known):
         save_witness(
-            folder / name,
+            folder,
             prompt=prompt,
             card=model.card,
             task_name=task.name,
@@ -102,12 +155,12 @@ def find_floor(
                 reader_of_prefixes(model).prefix_shape if kind is PromptKind.PREFIX else None
             ),
             posed_as="ids" if task.answers_random else "text",
+            beginning=beginning,
             extra=extra,
         )
-        known = confirm(folder / name, model_path=model.card.path).to_json()
+        known = confirm(folder, model_path=model.card.path).to_json()
         store.put("verification", key, known)
-    verification = Verification.from_json(known)
-    return Floor(witness=name, verification=verification, claimed=held)
+    return Verification.from_json(known)
 
 
 def _on_disk(folder: Path, prompt: Tensor, verification: JsonObject) -> bool:
@@ -122,15 +175,12 @@ def _on_disk(folder: Path, prompt: Tensor, verification: JsonObject) -> bool:
     return witness.verification == verification and torch.equal(saved, prompt)
 
 
-def answer_rows(
-    task: EncodedTask, floor: Floor, order: Sequence[int], unprompted: Collection[int]
-) -> list[JsonValue]:
-    """Every pair of the task with what was decoded for it, in the order of the search.
+def answer_rows(floor: Floor, order: Sequence[int], unprompted: Collection[int]) -> list[JsonValue]:
+    """Every pair put to the test with what was decoded for it, in the order of the search.
 
     Args:
-        task: All pairs.
         floor: What was confirmed.
-        order: Indices in the order in which pairs were to be held.
+        order: Indices in the order in which pairs, or beginnings, were to be held.
         unprompted: Indices of pairs that the model answers without a prompt.
 
     Returns:
@@ -141,8 +191,8 @@ def answer_rows(
     decoded = dict(zip(floor.claimed, floor.verification.answers, strict=True))
     return [
         {
-            "key": task.pairs[index].key,
-            "value": task.pairs[index].value,
+            "key": decoded[index].key,
+            "value": decoded[index].value,
             "decoded": decoded[index].decoded,
             "exact": decoded[index].exact,
             "unprompted": index in unprompted,

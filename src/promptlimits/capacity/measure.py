@@ -29,9 +29,10 @@ from promptlimits.capacity.ordering import ordered
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
 from promptlimits.capacity.request import Listener, Request, command_key
 from promptlimits.capacity.search import SearchResult, search
-from promptlimits.models.protocol import FrozenModel, PromptKind
+from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
 from promptlimits.store.provenance import provenance, spec_hash
 from promptlimits.store.sqlite import Store
+from promptlimits.tasks.beginnings import Beginnings, beginnings
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.loop import StepReport
 
@@ -60,6 +61,15 @@ class _Job:
     committed: float = 0.0
     evaluation_seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def beginnings(self) -> Beginnings | None:
+        """Those of the task's text; None for a list."""
+        return beginnings(self.task, self.model.codec)
+
+    def listed(self, order: Sequence[int]) -> Sequence[EncodedPair]:
+        """What is to be held, first things first: pairs in this order, or a text's beginnings."""
+        return self.beginnings or [self.task.pairs[index] for index in order]
 
     def commit_time(self) -> None:
         """Count the time used since the last call."""
@@ -171,11 +181,15 @@ def _open_job(
 
 def _baselines(job: _Job) -> list[Baseline]:
     pairs, model, listener = job.task.pairs, job.model, job.listener
+    text = job.beginnings
+    unit: JsonObject = {} if text is None else {"tokens": len(text)}
     listener.stage("asking every key without a prompt", len(pairs))
     without, job.evaluation_seconds = _baseline_once(
-        job, {"name": "no prompt"}, lambda: no_prompt(model, pairs, on_chunk=listener.advanced)
+        job,
+        {"name": "no prompt", **unit},
+        lambda: no_prompt(model, pairs, beginnings=text, on_chunk=listener.advanced),
     )
-    listener.found(f"without a prompt: {len(without.exact)} of {len(pairs)} exact")
+    listener.found(f"without a prompt: {_came_out(without, text)}")
     limit = job.request.in_context_tokens
     asked = sum(len(pair.input_ids) for pair in pairs)
     seconds = job.evaluation_seconds * (1 + min(limit, len(written_out(pairs))) / asked)
@@ -190,14 +204,22 @@ def _baselines(job: _Job) -> list[Baseline]:
     listener.stage("asking every key with the pairs in context", len(pairs))
     within, _ = _baseline_once(
         job,
-        {"name": "in context", "most_tokens": limit},
-        lambda: in_context(model, pairs, most_tokens=limit, on_chunk=listener.advanced),
+        {"name": "in context", "most_tokens": limit, **unit},
+        lambda: in_context(
+            model, pairs, most_tokens=limit, beginnings=text, on_chunk=listener.advanced
+        ),
     )
     listener.found(
         f"with {within.shots} pairs in context ({within.context_tokens} tokens): "
-        f"{len(within.exact)} of {len(pairs)} exact"
+        f"{_came_out(within, text)}"
     )
     return [without, within]
+
+
+def _came_out(baseline: Baseline, text: Beginnings | None) -> str:
+    if text is None:
+        return f"{len(baseline.exact)} of {baseline.of} exact"
+    return f"{baseline.tokens} of {len(text)} tokens exact, from the first on"
 
 
 def _baseline_once(
@@ -219,6 +241,8 @@ def _baseline_once(
 
 def _order(job: _Job) -> tuple[int, ...]:
     request, pairs = job.request, job.task.pairs
+    if job.beginnings is not None:
+        return tuple(range(len(pairs)))
 
     def make() -> JsonObject:
         job.listener.stage("ordering the pairs", len(pairs))
@@ -237,6 +261,7 @@ def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
     """One bracket per kind and length, shortest first; a search starts from the last prompt."""
     order = _order(job)
     sizes = [_Size(kind, n) for kind in job.request.kinds for n in job.request.prompt_tokens]
+    unprompted = _unprompted(baselines[0])
     warm: dict[PromptKind, Tensor] = {}
     found: list[JsonObject] = []
     for done, size in enumerate(sizes):
@@ -248,16 +273,23 @@ def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
             warm[size.kind] = result.best.prompt
         control = _control(job, order, size, result, deadline) if job.request.control else None
         seconds = before + time.monotonic() - began
-        bracket = replace(
-            _bracket(job, size, result, seconds, frozenset(baselines[0].exact)), control=control
-        )
+        bracket = replace(_bracket(job, size, result, seconds, unprompted), control=control)
         job.store.add_seconds(_size_hash(job, size), time.monotonic() - began)
         found.append(bracket.to_json(job.task, order=order))
-        job.listener.found(
-            f"{size.in_words}: {len(bracket.credited)} of {len(job.task.pairs)} pairs found and "
-            "confirmed"
-        )
+        job.listener.found(f"{size.in_words}: {_confirmed(job, bracket)} found and confirmed")
     return found
+
+
+def _unprompted(without: Baseline) -> frozenset[int]:
+    """Indices of the pairs, or of the beginnings of a text, that need no prompt."""
+    return frozenset(without.exact if without.tokens is None else range(without.tokens))
+
+
+def _confirmed(job: _Job, bracket: Bracket) -> str:
+    if job.beginnings is None:
+        return f"{len(bracket.credited)} of {len(job.task.pairs)} pairs"
+    held = max(bracket.credited, default=-1) + 1
+    return f"{held} of {len(job.beginnings)} tokens, from the first on,"
 
 
 class _Size(NamedTuple):
@@ -320,7 +352,7 @@ def _search(
     training = replace(request.search.training, prompt_tokens=length)
     return search(
         _workplace(job, lambda report: listener.step(size.kind, length, report), size.kind),
-        [job.task.pairs[index] for index in order],
+        job.listed(order),
         replace(request.search, training=training),
         warm=warm,
         should_stop=searching.should_stop,
@@ -335,7 +367,7 @@ def _control(
     control = control_within(
         deadline,
         _workplace(job, lambda _report: None, prompts.kind),
-        [job.task.pairs[index] for index in order],
+        job.listed(order),
         replace(job.request.search.training, prompt_tokens=result.prompt_tokens),
         result,
         stage=f"planted control with {prompts.in_words}",
@@ -358,6 +390,7 @@ def _bracket(
         relative_lead=job.request.search.training.relative_lead,
         unprompted=unprompted,
         kind=size.kind,
+        beginnings=job.beginnings,
     )
     floor = find_floor(
         job.model,
@@ -368,6 +401,7 @@ def _bracket(
         store=job.store,
         extra={"seed": job.request.seed, "command": job.request.command},
         kind=size.kind,
+        beginnings=job.beginnings,
     )
     ceiling = task_ceiling(
         job.model.card,

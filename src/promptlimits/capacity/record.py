@@ -11,6 +11,7 @@ from typing import Any
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.atomic_folder import replace_file
 from promptlimits.capacity.baselines import Baseline
+from promptlimits.capacity.ordering import FROM_THE_FIRST
 from promptlimits.capacity.request import Request, budget_or_none
 from promptlimits.capacity.witness_format import read_prompt, read_witness
 from promptlimits.errors import UserError
@@ -66,7 +67,7 @@ def bracket_record(
             "answer_set_size": _digits(task.answer_set_size),
             "answer_set": task.answer_set_text,
             "answers_random": task.answers_random,
-            "order": request.order.in_words,
+            "order": FROM_THE_FIRST if task.text_tokens else request.order.in_words,
             "source": task.source,
             "notes": list(task.notes),
         },
@@ -132,8 +133,12 @@ def _stands(bracket: Any, folder: Path) -> bool:
         return True
     witness = read_witness(folder / floor["witness"])
     read_prompt(folder / floor["witness"], witness)
-    claimed = [(answer["key"], answer["exact"]) for answer in floor["answers"]]
+    claimed = [_said(answer) for answer in floor["answers"]]
     confirmed = (witness.verification or {}).get("answers", [])
     return witness.prompt_sha256 == floor["prompt_sha256"] and sorted(claimed) == sorted(
-        (answer["key"], answer["exact"]) for answer in confirmed
+        map(_said, confirmed)
     )
+
+
+def _said(answer: Any) -> tuple[str, str, bool]:
+    return answer["key"], answer["value"], answer["exact"]

@@ -7,7 +7,8 @@ REPLAY = '''\
 
 The prompt is a soft prompt or a KV prefix; adapter_config.json says which. Poses every recorded
 key to the model behind it, decodes greedily, and compares what comes with the recorded answer,
-token by token, end marker included. Needs peft, transformers, safetensors and torch; nothing
+token by token, end marker included. Of the beginning of a text exactly the recorded tokens are
+decoded, and no end marker is asked for. Needs peft, transformers, safetensors and torch; nothing
 else. Exit code 0 if every pair that witness.json counts is exact.
 """
 
@@ -41,6 +42,9 @@ with safe_open(folder / "adapter_model.safetensors", framework="pt") as adapter:
         parser.exit(2, f"more than a prompt: the adapter holds {list(adapter.keys())[:4]}\\n")
 if len({tuple(pair["key_ids"]) for pair in witness["pairs"]}) < len(witness["pairs"]):
     parser.exit(2, "a pair is listed twice\\n")
+beginning = witness.get("beginning", False)
+if beginning and len(witness["pairs"]) != 1:
+    parser.exit(2, "a list of pairs has no beginning\\n")
 print("weights not checked; `promptlimits verify` does", flush=True)
 
 dtype = getattr(torch, witness["model"]["compute_dtype"])
@@ -79,6 +83,10 @@ exact = 0
 broken = 0
 for index, pair in enumerate(witness["pairs"]):
     *value, end = pair["value_ids"]
+    ended = end in stops
+    if beginning:
+        value = pair["value_ids"]
+        ended = not set(value) & set(stops)
     ids = pair["key_ids"]
     if witness["posed_as"] == "text":
         # As the stock tokenizer reads the key, less a closing marker if it adds one.
@@ -91,7 +99,7 @@ for index, pair in enumerate(witness["pairs"]):
             input_ids=key, attention_mask=torch.ones_like(key), max_new_tokens=longest
         )
     answer = output[0, key.shape[1]:].tolist()
-    recorded = ids == pair["key_ids"] and end in stops and says(value, pair["value"])
+    recorded = ids == pair["key_ids"] and ended and says(value, pair["value"])
     right = recorded and answer == pair["value_ids"]
     exact += right
     broken += not right and (counted is None or counted[index])
@@ -99,7 +107,10 @@ for index, pair in enumerate(witness["pairs"]):
     text = tokenizer.decode(said, skip_special_tokens=True).strip()
     print("exact" if right else "WRONG", pair["key"], "->", text, flush=True)
 
-print(f"{exact} of {len(witness['pairs'])} pairs exact")
+if beginning:
+    print(f"the first {longest} tokens of the text {'exact' if exact else 'not written'}")
+else:
+    print(f"{exact} of {len(witness['pairs'])} pairs exact")
 raise SystemExit(1 if broken else 0)
 '''
 """Text of replay.py; it reads everything it needs from witness.json beside it."""

@@ -3,8 +3,9 @@
 Sizes follow `promptlimits.capacity.plan`. Each attempt starts warm from the best prompt so
 far, of this length or of a shorter one; where it fails, fresh starts follow, side by side. Every
 prompt counts for what it holds: a failed attempt at 64 pairs that holds 60 beats a solved one
-at 32. All of it can be stopped at any step: run again, every finished attempt comes out of
-the store and the unfinished one goes on.
+at 32. A text is searched like a list of its beginnings (`promptlimits.tasks.beginnings`), so that
+a size is a number of tokens. All of it can be stopped at any step: run again, every finished
+attempt comes out of the store and the unfinished one goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from promptlimits._checks import require_positive, require_positive_int
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
 from promptlimits.capacity.plan import next_size
 from promptlimits.models.protocol import EncodedPair
+from promptlimits.tasks.beginnings import unit_of
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.outcome import Outcome
 from promptlimits.tuning.progress import Stopper
@@ -102,7 +104,7 @@ def search(
 
     Args:
         place: Model, store and provenance.
-        pairs: The whole list, in the order in which it is to be held.
+        pairs: The whole list, in the order in which it is to be held, or the beginnings of a text.
         config: Settings.
         warm: (Q, D) best prompt of a shorter length, or None.
         should_stop: Asked before every training step.
@@ -115,10 +117,10 @@ def search(
     while True:
         size = next_size(known.solved, known.failed, total=len(pairs), first=config.first_size)
         if size is None:
-            return _result(config, known, _end_of_plan(known, len(pairs)), complete=True)
+            return _result(config, known, _end_of_plan(known, pairs), complete=True)
         last = _try_size(place, pairs[:size], config, known, should_stop, on_attempt)
         if not last.outcome.final:
-            reason = f"the time was up while it trained for {size} pairs"
+            reason = f"the time was up while it trained for {size} {unit_of(pairs)}"
             return _result(config, known, reason, complete=False)
         (known.solved if last.outcome is Outcome.SOLVED else known.failed).add(size)
 
@@ -159,11 +161,11 @@ def _note(
             on_attempt(one)
 
 
-def _end_of_plan(known: _Progress, total: int) -> str:
-    held = max(known.solved, default=0)
-    if held == total:
-        return "the whole list is held"
-    return f"{held} pairs were solved and {held + 1} were not, in every start"
+def _end_of_plan(known: _Progress, pairs: Sequence[EncodedPair]) -> str:
+    held, unit = max(known.solved, default=0), unit_of(pairs)
+    if held == len(pairs):
+        return f"the whole {'list' if unit == 'pairs' else 'text'} is held"
+    return f"{held} {unit} were solved and {held + 1} were not, in every start"
 
 
 def _result(config: SearchConfig, known: _Progress, reason: str, *, complete: bool) -> SearchResult:

@@ -2,10 +2,10 @@
 
 Stock transformers loads the model, stock PEFT loads the prompt, stock `generate` decodes
 greedily, running free: its own tokens are its input, so one wrong token is a wrong answer.
-The tokens are compared with the recorded ones exactly, end marker included, and those with
-the texts they are said to stand for (`answer_check`). Nothing that
-training used (shared prefix, packing, its attention) is on this path, and
-`verify_in_fresh_process` leaves not even its memory behind.
+The tokens are compared with the recorded ones exactly, end marker included (but for the
+beginning of a text, of which so many tokens are decoded and no more), and those with the texts
+they are said to stand for (`answer_check`). Nothing that training used (shared prefix, packing,
+its attention) is on this path, and `verify_in_fresh_process` leaves not even its memory behind.
 
 Keys of one length are decoded together, so no row is padded (a prompt in front of left
 padding is a known fault of this format).
@@ -103,7 +103,14 @@ def verify_witness(
         generated = _generate(stock, directory, witness.pairs, stops, batch_size=together)
         as_text = witness.posed_as == "text"
         answers = tuple(
-            check_answer(stock.tokenizer, pair, ids, stops=stops, posed_as_text=as_text)
+            check_answer(
+                stock.tokenizer,
+                pair,
+                ids,
+                stops=stops,
+                posed_as_text=as_text,
+                beginning=witness.beginning,
+            )
             for pair, ids in zip(witness.pairs, generated, strict=True)
         )
     return Verification(

@@ -59,7 +59,9 @@ __all__ = [
     "write_verification",
 ]
 
-WITNESS_SCHEMA: Final = 2
+WITNESS_SCHEMA: Final = 3
+"""That of the beginning of a text, behind a prompt of either kind."""
+PREFIX_SCHEMA: Final = 2
 SOFT_SCHEMA: Final = 1
 """What a soft prompt is written as: programs that know no prefixes read it, and refuse those."""
 DECODING: Final = "greedy, max_new_tokens = longest answer"
@@ -75,7 +77,7 @@ class _Frozen(BaseModel):
 
 
 class WitnessPair(_Frozen):
-    """One recorded pair; `value_ids` should end with the end marker."""
+    """One recorded pair; `value_ids` should end with the end marker, but for a beginning's."""
 
     key: str
     value: str
@@ -111,6 +113,7 @@ class Witness(_Frozen):
         prompt_tokens: P.
         pairs: The recorded pairs, counted or not.
         posed_as: Whether keys are posed as text, which the stock tokenizer reads, or as ids.
+        beginning: Whether the one value is the beginning of a text, without an end marker.
         prompt_sha256: Of the prompt's float32 numbers, little-endian, row by row.
         adapter_sha256: Of the whole adapter file.
         pairs_sha256: Of the canonical JSON of the pairs.
@@ -123,6 +126,7 @@ class Witness(_Frozen):
     prompt_tokens: int
     pairs: Annotated[tuple[WitnessPair, ...], Field(min_length=1)]
     posed_as: PosedAs
+    beginning: bool = False
     prompt_sha256: _Sha256
     adapter_sha256: _Sha256
     pairs_sha256: _Sha256
@@ -198,6 +202,7 @@ def save_witness(
     pairs: Sequence[EncodedPair],
     prefix_shape: PrefixShape | None = None,
     posed_as: PosedAs = "text",
+    beginning: bool = False,
     extra: Mapping[str, JsonValue] | None = None,
 ) -> None:
     """Write a witness, in place of an older one if there is one.
@@ -214,11 +219,13 @@ def save_witness(
         prefix_shape: How the prompt is laid out if it is a KV prefix; None for a soft prompt.
         posed_as: "text" if keys are asked as text; "ids" for random tokens, which no text may
             give.
+        beginning: Whether the one value is the beginning of a text: no end marker ends it, and
+            what the model would write behind it is not asked.
         extra: Further facts for witness.json, such as the seed.
 
     Raises:
         UserError: The prompt is not finite or of another shape, there are no pairs or two with
-            one key, or the folder holds something else.
+            one key, a beginning is not alone, or the folder holds something else.
         RunFailed: It could not be written; an older witness is unchanged.
     """
     width = card.dim if prefix_shape is None else prefix_shape.width
@@ -226,6 +233,7 @@ def save_witness(
     if not pairs:
         raise UserError("pairs", "not be empty", got="none", remedy="save what the prompt answers")
     _require_distinct("pairs", [(pair.key, pair.key_ids) for pair in pairs])
+    _require_alone("pairs", pairs, beginning=beginning)
     _require_replaceable(directory)
     numbers = prompt.detach().to("cpu").contiguous()
     recorded: list[JsonValue] = [_pair_json(pair) for pair in pairs]
@@ -239,6 +247,7 @@ def save_witness(
     )
     document: JsonObject = {
         **_kind_json(prefix_shape),
+        **({"schema": WITNESS_SCHEMA, "beginning": True} if beginning else {}),
         "model": {**asdict(card), "reference": reference, "path": reference},
         "task": {"name": Path(task_name).name, "hash": task_hash},
         "prompt_tokens": numbers.shape[0],
@@ -296,6 +305,7 @@ def read_witness(directory: Path) -> Witness:
     _require_distinct(
         str(directory / WITNESS_FILE), [(pair.key, pair.key_ids) for pair in witness.pairs]
     )
+    _require_alone(str(directory / WITNESS_FILE), witness.pairs, beginning=witness.beginning)
     if contradiction:
         raise broken(directory, WITNESS_FILE, contradiction)
     return witness
@@ -351,7 +361,7 @@ def _kind_json(prefix_shape: PrefixShape | None) -> JsonObject:
     if prefix_shape is None:
         return {"schema": SOFT_SCHEMA, "kind": PromptKind.SOFT.value}
     return {
-        "schema": WITNESS_SCHEMA,
+        "schema": PREFIX_SCHEMA,
         "kind": PromptKind.PREFIX.value,
         "prefix_shape": asdict(prefix_shape),
     }
@@ -379,6 +389,17 @@ def _require_distinct(name: str, keys: Sequence[tuple[str, Sequence[int]]]) -> N
                 remedy="leave the repetitions out",
             )
         seen.add(tuple(ids))
+
+
+def _require_alone(name: str, pairs: Sequence[object], *, beginning: bool) -> None:
+    """Refuse a list whose answers are said to be beginnings: answers of a list end."""
+    if beginning and len(pairs) != 1:
+        raise UserError(
+            name,
+            "be one pair where its value is the beginning of a text",
+            got=f"{len(pairs)} pairs",
+            remedy="record the values of a list with their end markers",
+        )
 
 
 def _require_prompt(prompt: Tensor, width: int) -> None:

@@ -43,7 +43,10 @@ def bracket(
     template: options.Template = "{key}:",
     limit: options.Limit = None,
     first_size: Annotated[
-        int, typer.Option("--first-size", help="Pairs that the search begins with.")
+        int,
+        typer.Option(
+            "--first-size", help="Pairs, or tokens of a text, that the search begins with."
+        ),
     ] = 8,
     starts: options.Starts = 2,
     learning_rate: options.LearningRate = 1.0,
@@ -119,7 +122,10 @@ def bracket(
         budget_bytes=budget_bytes,
         command=session.command_line(),
     )
-    with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
+    with (
+        LiveListener(quiet=quiet, noun=session.noun_of(source)) as listener,
+        Store.open(session.store_path(out)) as store,
+    ):
         frozen, task = session.load_model_and_pairs(
             model,
             source,

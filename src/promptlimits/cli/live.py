@@ -24,9 +24,11 @@ class LiveListener:
 
     Args:
         quiet: Show nothing at all.
+        noun: What sizes count.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, noun: str = "pair") -> None:
+        self._noun = noun
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -70,7 +72,7 @@ class LiveListener:
         self._best[kind, prompt_tokens] = best
         # Rounded down: all tokens right are all pairs exact.
         text = (
-            f"{_short(kind, prompt_tokens)} training for {_pairs(report.pairs)}, step "
+            f"{_short(kind, prompt_tokens)} training for {self._sized(report.pairs)}, step "
             f"{report.step}, loss {report.loss_nats:.3f}, {int(100 * report.tokens_right)}% of "
             "tokens right, exact"
         )
@@ -89,8 +91,8 @@ class LiveListener:
     def attempted(self, kind: PromptKind, prompt_tokens: int, attempt: Attempt) -> None:
         """An attempt has ended."""
         self._say(
-            f"{_short(kind, prompt_tokens)}: {len(attempt.held)} of {_pairs(attempt.pairs)} exact "
-            f"after {attempt.steps} steps, {attempt.seconds:.0f} s ({attempt.outcome.value})"
+            f"{_short(kind, prompt_tokens)}: {len(attempt.held)} of {self._sized(attempt.pairs)} "
+            f"exact after {attempt.steps} steps, {attempt.seconds:.0f} s ({attempt.outcome.value})"
         )
 
     def found(self, text: str) -> None:
@@ -99,9 +101,12 @@ class LiveListener:
 
     def _found_so_far(self) -> str:
         return "; ".join(
-            f"{_pairs(best)} exact with {_short(kind, length)}"
+            f"{self._sized(best)} exact with {_short(kind, length)}"
             for (kind, length), best in self._best.items()
         )
+
+    def _sized(self, number: int) -> str:
+        return f"{number} {self._noun}{'' if number == 1 else 's'}"
 
     def _say(self, text: str) -> None:
         self._last_line = time.monotonic()
@@ -111,7 +116,3 @@ class LiveListener:
 def _short(kind: PromptKind, prompt_tokens: int) -> str:
     """A kind and length in a few characters: "soft P=2"."""
     return f"{kind.value} P={prompt_tokens}"
-
-
-def _pairs(number: int) -> str:
-    return f"{number} pair{'' if number == 1 else 's'}"

@@ -86,6 +86,11 @@ def read_pairs(reference: str, *, template: str, seed: int, limit: int | None) -
         return read_source(reference, template=template, seed=seed, limit=limit)
 
 
+def noun_of(source: Source) -> str:
+    """What a search over a source counts: tokens of a text, or pairs."""
+    return "token" if isinstance(source.pairs, TextSpec) else "pair"
+
+
 def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:
     """Encode pairs for a model.
 

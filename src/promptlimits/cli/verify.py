@@ -43,9 +43,19 @@ def verify(
         if claimed and not answer.exact
     ]
     if as_json:
-        typer.echo(json.dumps({**found.to_json(), "lost": len(lost)}, indent=1, ensure_ascii=False))
+        shown = {**found.to_json(), "beginning": witness.beginning, "lost": len(lost)}
+        typer.echo(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         for answer in lost:
             typer.echo(f"NOT CONFIRMED {answer.key!r}: {answer.decoded!r} ({answer.fault})")
-        typer.echo(f"{found.pairs_exact} of {found.of} pairs exact: {found.confirmed_by}")
+        held = f"{found.pairs_exact} of {found.of} pairs exact"
+        if witness.beginning:
+            held = _beginning(len(witness.pairs[0].value_ids), exact=bool(found.pairs_exact))
+        typer.echo(f"{held}: {found.confirmed_by}")
     raise typer.Exit(1 if lost else 0)
+
+
+def _beginning(tokens: int, *, exact: bool) -> str:
+    """What came of the beginning of a text."""
+    first = "first token" if tokens == 1 else f"first {tokens} tokens"
+    return f"the {first} of the text {'exact' if exact else 'not written'}, no end marker asked for"

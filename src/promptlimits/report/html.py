@@ -113,9 +113,10 @@ def _renamed(svg: str, kind: str) -> str:
 
 def _wording(record: Record) -> dict[str, Any]:
     """The functions and words that the template speaks with."""
+    of_text = record.task.text_tokens is not None
     return {
         "noun": wording.noun(record.task),
-        "is_text": record.task.text_tokens is not None,
+        "is_text": of_text,
         "answer_set_size": wording.big_number(record.task.answer_set_size),
         "count": wording.count,
         "plural": wording.plural,
@@ -136,8 +137,8 @@ def _wording(record: Record) -> dict[str, Any]:
         "any_uncounted": any(map(sections.uncounted, record.brackets)),
         "uncounted": sections.uncounted,
         "held_unprompted": sections.held_unprompted,
-        "control_sentence": wording.control_sentence,
-        "control_detail": wording.control_detail,
+        "control_sentence": functools.partial(wording.control_sentence, of_text=of_text),
+        "control_detail": functools.partial(wording.control_detail, of_text=of_text),
         "any_control": any(each.control is not None for each in record.brackets),
         "between": functools.partial(sections.between, record),
         "remedies": sections.remedies,

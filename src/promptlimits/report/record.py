@@ -11,7 +11,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.errors import RunFailed, UserError
@@ -29,6 +29,10 @@ class Verdict(StrEnum):
     HELD = "held"
     NOT_COUNTED = "not counted"
     WRONG = "wrong"
+
+
+# A size tried, by what it is called: for a text it is a number of tokens.
+_SIZE = AliasChoices("pairs", "tokens")
 
 
 class _Part(BaseModel):
@@ -76,6 +80,8 @@ class Baseline(_Part):
     pairs: Count
     of: Count
     shots: Count | None = None
+    # Of a text, those that come out from the first one on; None for a list, and in older records.
+    tokens: Count | None = None
     context_tokens: Count | None = None
     note: str = ""
 
@@ -104,7 +110,7 @@ class Floor(_Part):
 
     status: Literal["found"]
     pairs: Count
-    # Tokens of a text that is held, from the first on; None for a list.
+    # Tokens of a text that are held, from the first on; None for a list.
     tokens: Count | None = None
     bits: Amount
     bits_per_prompt_token: Amount
@@ -112,6 +118,11 @@ class Floor(_Part):
     confirmed_by: str = ""
     also_answered_unprompted: Count = 0
     answers: tuple[Answer, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """What is held: tokens of a text, pairs of a list."""
+        return self.pairs if self.tokens is None else self.tokens
 
 
 class Ceiling(_Part):
@@ -138,9 +149,9 @@ class Ceiling(_Part):
 
 
 class Attempt(_Part):
-    """One size that the search tried."""
+    """One size that the search tried: pairs, or tokens of a text."""
 
-    pairs: Count
+    pairs: Count = Field(validation_alias=_SIZE)
     held: Count
     outcome: str
     remedy: str = ""
@@ -153,7 +164,7 @@ class Control(_Part):
     """What training recovered of answers that a known prompt gives."""
 
     status: Literal["measured"]
-    pairs: Count
+    pairs: Count = Field(validation_alias=_SIZE)
     recovered: Count
     outcome: str
     finished: bool
@@ -318,14 +329,17 @@ def _require_consistent(bracket: Bracket, task: Task) -> None:
             f"({ceiling.pairs} random pairs proved) at prompt length {length}",
             remedy="trust neither number and report this as a bug, with the record",
         )
-    if floor.pairs and not floor.witness:
+    if floor.held and not floor.witness:
+        unit = "pairs" if floor.tokens is None else "tokens"
         raise _contradiction(
-            f"{floor.pairs} pairs are called found at prompt length {length} without a witness"
+            f"{floor.held} {unit} are called found at prompt length {length} without a witness"
         )
+    # Of a text one answer is decoded: its longest beginning.
+    said = floor.pairs if floor.tokens is None else min(floor.tokens, 1)
     held = sum(answer.verdict is Verdict.HELD for answer in floor.answers)
-    if floor.answers and held != floor.pairs:
+    if floor.answers and held != said:
         raise _contradiction(
-            f"the floor at prompt length {length} says {floor.pairs} pairs, its answers hold {held}"
+            f"the floor at prompt length {length} says {said} pairs, its answers hold {held}"
         )
     control = bracket.control
     if isinstance(control, Control) and control.recovered > control.pairs:
@@ -333,7 +347,7 @@ def _require_consistent(bracket: Bracket, task: Task) -> None:
             f"{control.recovered} of {control.pairs} planted pairs are recovered at prompt length "
             f"{length}"
         )
-    if task.text_tokens is not None and floor.tokens != task.text_tokens * floor.pairs:
+    if task.text_tokens is not None and not _counts_tokens(floor, task.text_tokens):
         raise _contradiction(
             f"{floor.pairs} texts of {task.text_tokens} tokens are held at prompt length {length}, "
             f"but {floor.tokens} tokens"
@@ -342,6 +356,11 @@ def _require_consistent(bracket: Bracket, task: Task) -> None:
         raise _contradiction(
             f"{floor.pairs} pairs are held at prompt length {length} of a list of {task.pairs}"
         )
+
+
+def _counts_tokens(floor: Floor, of: int) -> bool:
+    """Whether a text of so many tokens is called held where they all are, and only there."""
+    return floor.tokens is not None and floor.tokens <= of and floor.pairs == (floor.tokens == of)
 
 
 def _contradiction(what: str) -> RunFailed:

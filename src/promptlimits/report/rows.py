@@ -58,6 +58,7 @@ class BaselineRow:
         name: What was done instead, such as "in context".
         pairs: Pairs answered exactly.
         of: Pairs asked.
+        tokens: Tokens of a text that come out, from the first one on; None where nobody says.
         shots: Pairs written in front of the question, if any.
         context_tokens: Tokens in front of the question, if any.
         note: What else a reader must know.
@@ -66,6 +67,7 @@ class BaselineRow:
     name: str
     pairs: int
     of: int
+    tokens: int | None
     shots: int | None
     context_tokens: int | None
     note: str
@@ -129,6 +131,7 @@ def baseline_rows(record: JsonObject | Record) -> tuple[BaselineRow, ...]:
             name=baseline.name,
             pairs=baseline.pairs,
             of=baseline.of,
+            tokens=baseline.tokens,
             shots=baseline.shots,
             context_tokens=baseline.context_tokens,
             note=baseline.note,

@@ -150,7 +150,7 @@ def _shell_path(path: str) -> str:
 def _best(record: Record) -> Bracket | None:
     """The bracket whose prompt holds the most."""
     confirmed = [bracket for bracket in record.brackets if bracket.floor.witness]
-    return max(confirmed, key=lambda bracket: bracket.floor.pairs, default=None)
+    return max(confirmed, key=lambda bracket: bracket.floor.held, default=None)
 
 
 def _dtype(name: str) -> str:
@@ -227,7 +227,7 @@ def pairs_sentence(record: Record) -> str:
         wrong, idle = verdicts.count(Verdict.WRONG), verdicts.count(Verdict.NOT_COUNTED)
         parts.append(
             f"{wording.prompt_name(bracket.kind, bracket.prompt_tokens)}: "
-            f"{wording.count(bracket.floor.pairs)} held, {wording.count(wrong)} wrong, "
+            f"{wording.count(verdicts.count(Verdict.HELD))} held, {wording.count(wrong)} wrong, "
             f"{wording.count(idle)} not counted"
         )
     return "; ".join(parts) + "."

@@ -38,10 +38,14 @@ def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
         The lines, free of control characters.
     """
     parsed = as_record(record)
+    of_text = parsed.task.text_tokens is not None
     lines = [
         line
         for bracket in parsed.brackets
-        for line in (summary_line(parsed, bracket), control_sentence(bracket.control))
+        for line in (
+            summary_line(parsed, bracket),
+            control_sentence(bracket.control, of_text=of_text),
+        )
     ]
     return tuple(clean(line) for line in lines if line)
 
@@ -106,7 +110,7 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
     if record.baselines:
         table.add_section()
     for baseline in baseline_rows(record):
-        measured = _whole_or_not(baseline) if is_text else f"{count(baseline.pairs)} measured"
+        measured = _tokens_measured(baseline) if is_text else f"{count(baseline.pairs)} measured"
         cells = (baseline_label(baseline), measured)
         table.add_row(*map(text, cells), *["-"] * (len(table.columns) - len(cells)))
     return table
@@ -181,8 +185,10 @@ def _storage_cells(row: BracketRow) -> tuple[str, ...]:
     )
 
 
-def _whole_or_not(row: BaselineRow) -> str:
-    """A baseline was asked for a text as a whole; how many of its tokens came is not known."""
+def _tokens_measured(row: BaselineRow) -> str:
+    """Tokens of a text that came; older records say only whether it came as a whole."""
+    if row.tokens is not None:
+        return f"{count(row.tokens)} measured"
     return "whole" if row.pairs else "not whole"
 
 

@@ -178,8 +178,8 @@ def chosen_from(record: Record, bracket: Bracket) -> int | None:
 
 def floor_sentence(record: Record, bracket: Bracket) -> str:
     """What was found at this prompt length, in plain words."""
-    held, task = bracket.floor.pairs, record.task
-    if not held:
+    task = record.task
+    if not bracket.floor.held:
         return not_held(task)
     stock = "stock PEFT" if "PEFT" in bracket.floor.confirmed_by else bracket.floor.confirmed_by
     how = f"found, confirmed by {stock}" if stock else "found"
@@ -189,14 +189,14 @@ def floor_sentence(record: Record, bracket: Bracket) -> str:
 def held_of(task: Task, floor: Floor) -> str:
     """What a prompt holds of what there is: "40 of 246 capitals held exactly"."""
     if task.text_tokens is not None:
-        return f"the {all_of(task)} held exactly, from the first one on"
+        return f"{count(floor.held)} of {all_of(task)} held exactly, from the first one on"
     return f"{count(floor.pairs)} of {all_of(task)} held exactly"
 
 
 def not_held(task: Task) -> str:
-    """That nothing was confirmed; a text counts as a whole."""
-    any_of = "" if task.text_tokens is not None else "any of "
-    return f"no prompt was confirmed to hold {any_of}the {all_of(task)}"
+    """That nothing was confirmed; of a text, not even its first token."""
+    some_of = "any of" if task.text_tokens is None else "the first of"
+    return f"no prompt was confirmed to hold {some_of} the {all_of(task)}"
 
 
 def ceiling_claim(record: Record, bracket: Bracket) -> str:
@@ -252,8 +252,9 @@ def summary_line(record: Record, bracket: Bracket) -> str:
     )
 
 
-def control_sentence(control: Control | NoControl | None) -> str:
+def control_sentence(control: Control | NoControl | None, *, of_text: bool = False) -> str:
     """The planted control, or why there is none, in plain words; nothing where none is due."""
+    what = "tokens of what a known prompt writes" if of_text else "answers of a known prompt"
     if control is None:
         return ""
     if isinstance(control, NoControl):
@@ -261,15 +262,22 @@ def control_sentence(control: Control | NoControl | None) -> str:
     if not control.finished:
         return f"planted control (measured): {control.conclusion}"
     return (
-        f"planted control (measured): {count(control.recovered)} of {count(control.pairs)} answers "
-        f"of a known prompt recovered in {plural(control.steps, 'step')}; {control.conclusion}"
+        f"planted control (measured): {count(control.recovered)} of {count(control.pairs)} {what} "
+        f"recovered in {plural(control.steps, 'step')}; {control.conclusion}"
     )
 
 
-def control_detail(control: Control | NoControl | None) -> str:
+def control_detail(control: Control | NoControl | None, *, of_text: bool = False) -> str:
     """How diverse the planted answers are; nothing where there are none."""
     if not isinstance(control, Control) or not control.distinct_answers:
         return ""
+    if of_text:
+        return (
+            f"Planted text: {plural(control.distinct_answers, 'distinct token')} "
+            f"({count(control.list_distinct_answers)} in as much of the real one), entropy "
+            f"{bits_down(control.answer_entropy_bits)} bits, {count(control.answered_unprompted)} "
+            "of them also written without a prompt"
+        )
     return (
         f"Planted answers: {count(control.distinct_answers)} distinct among "
         f"{plural(control.pairs, 'key')} ({count(control.list_distinct_answers)} among as many "

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptlimits.models.protocol import EncodedPair, FrozenModel, Part, PromptKind, pack
-from promptlimits.tuning.objective import Rows, score_rows
+from promptlimits.models.protocol import (
+    EncodedPair,
+    FrozenModel,
+    PackedPairs,
+    Part,
+    PromptKind,
+    pack,
+)
+from promptlimits.tuning.objective import Rows, RowScores, score_rows
 
 _LOGIT_BYTES = 256 * 2**20
 _SCORE_ENTRIES = 2**22
@@ -63,11 +70,7 @@ def evaluate(
     losses: list[float] = []
     for chunk in _chunks(pairs, model.card.vocabulary, prompt.shape[0]):
         packed = pack(chunk, device=model.device)
-        part = Part(prompt_tokens=prompt.shape[0], pairs=packed)
-        states = model.prepare([part], kind=kind).read_states(prompt)
-        rows = score_rows(
-            states, model.head, Rows.plain(packed), logit_bytes=_LOGIT_BYTES, differentiate=False
-        )
+        rows = _scores(model, prompt, packed, kind)
         wrong = ~(rows.lead > relative_lead)
         count = torch.zeros(len(chunk), device=model.device)
         exact += (count.index_add(0, packed.pair_of_read, wrong.to(count.dtype)) == 0).tolist()
@@ -75,6 +78,41 @@ def evaluate(
         if on_chunk is not None:
             on_chunk(len(exact))
     return Evaluation(exact=tuple(exact), loss_nats=tuple(losses))
+
+
+@torch.no_grad()
+def tokens_in_a_row(
+    model: FrozenModel,
+    prompt: Tensor,
+    pair: EncodedPair,
+    *,
+    relative_lead: float = 0.0,
+    kind: PromptKind = PromptKind.SOFT,
+) -> int:
+    """How much of an answer a prompt makes the model write, from its first token on.
+
+    Args:
+        model: The frozen model.
+        prompt: As for `evaluate`.
+        pair: The pair.
+        relative_lead: As for `evaluate`.
+        kind: What the prompt is.
+
+    Returns:
+        Tokens before the first one that does not win; an end marker counts like any other.
+    """
+    rows = _scores(model, prompt, pack([pair], device=model.device), kind)
+    wrong = (~(rows.lead > relative_lead)).nonzero().flatten()
+    return int(wrong[0]) if len(wrong) else len(pair.value_ids)
+
+
+def _scores(model: FrozenModel, prompt: Tensor, packed: PackedPairs, kind: PromptKind) -> RowScores:
+    """Every token of the answers, scored behind the right ones before it."""
+    part = Part(prompt_tokens=prompt.shape[0], pairs=packed)
+    states = model.prepare([part], kind=kind).read_states(prompt)
+    return score_rows(
+        states, model.head, Rows.plain(packed), logit_bytes=_LOGIT_BYTES, differentiate=False
+    )
 
 
 def _chunks(

@@ -108,9 +108,11 @@ def data(record: JsonObject | Record) -> PairsHeldData:
 
 
 def _levels(record: Record) -> tuple[tuple[str, int], ...]:
-    """Baselines and the list; of a text no baseline says how many tokens it holds."""
+    """Baselines and the list, or the text; older records do not say how much a baseline writes."""
     if record.task.text_tokens is not None:
-        return (("whole text", record.task.text_tokens),)
+        written = [(_plain(row.name), row.tokens) for row in baseline_rows(record)]
+        known = [(name, tokens) for name, tokens in written if tokens is not None]
+        return (*known, ("whole text", record.task.text_tokens))
     levels = [(_plain(row.name), row.pairs) for row in baseline_rows(record)]
     return (*levels, ("whole list", record.task.pairs))
 

@@ -1,0 +1,69 @@
+"""`promptlimits bracket --pairs text:FILE` says how many tokens are held, and `verify` agrees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.capacity.test_witness_forged import sign
+from tests.capacity.witness_cases import edit
+
+Call = Callable[..., Any]
+
+TEXT = "the dog and the cat: one two three of the big red house and then\n"
+BRACKET = (
+    *("bracket", "--model", "tiny", "--pairs", "text:story.txt", "--out", "out"),
+    *("--prompt-tokens", "2", "--learning-rate", "0.3", "--max-steps", "30"),
+    *("--first-size", "2", "--budget", "1e6"),
+)
+# With it nothing is ever found: nothing is verified.
+HOPELESS = ("--learning-rate", "1e-6", "--max-steps", "2", "--no-control")
+
+
+@pytest.fixture(autouse=True)
+def story(here: Path, model: Path) -> None:
+    (here / "story.txt").write_text(TEXT, encoding="utf-8")
+
+
+@pytest.mark.slow  # three fresh processes that decode with stock tools
+def test_the_record_the_terminal_and_the_witness_say_the_same(call: Call, here: Path) -> None:
+    ended = call(*BRACKET, "--json")
+    assert ended.code == 0
+    record = json.loads(ended.out)
+    (bracket,) = record["brackets"]
+    held, of = bracket["floor"]["tokens"], record["task"]["text_tokens"]
+    assert 2 <= held < of
+    assert "2 of 2 tokens exact after" in ended.err
+    assert f"2 prompt tokens: {held} of {of} tokens, from the first on, found and" in ended.err
+    said = " ".join(call(*BRACKET).out.split())
+    assert f"{held} of {of} tokens of the text held exactly, from the first one on (found" in said
+    assert "nothing left to do" in call(*BRACKET).err
+    assert f"of {of} tokens, from the first one on," in (here / "out" / "report.html").read_text()
+
+    witness = bracket["floor"]["witness"]
+    checked = call("verify", f"out/{witness}", "--model", "tiny")
+    assert checked.code == 0
+    assert checked.out.startswith(f"the first {held} tokens of the text exact, no end marker asked")
+
+    def lengthen(document: Any) -> None:
+        (pair,), (answer,) = document["pairs"], document["verification"]["answers"]
+        pair["value_ids"] += pair["value_ids"][:1]
+        answer["generated_ids"] = pair["value_ids"]
+
+    edit(here / "out" / witness, "witness.json", lengthen)
+    sign(here / "out" / witness)
+    forged = call("verify", f"out/{witness}", "--model", "tiny", "--json")
+    assert forged.code == 1
+    assert json.loads(forged.out)["beginning"] is True
+    assert json.loads(forged.out)["lost"] == 1
+
+
+def test_a_text_of_which_nothing_is_held_says_so(call: Call) -> None:
+    ended = call(*BRACKET, *HOPELESS)
+    said = " ".join(ended.out.split())
+    assert ended.code == 0
+    assert "no prompt was confirmed to hold the first of the" in said
+    assert "soft P=2: 0 of 1 token exact after 2 steps" in ended.err

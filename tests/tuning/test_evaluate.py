@@ -1,0 +1,50 @@
+"""How much of an answer comes in a row, against asking for each beginning of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.huggingface.load import load_parts
+from promptlimits.models.protocol import EncodedPair, PromptKind
+from promptlimits.testing.tiny_models import tiny_causal_lm
+from promptlimits.tuning.evaluate import evaluate, tokens_in_a_row
+
+LENGTH = 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
+    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("tiny"), "gpt2")))
+    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+
+
+def said(model: HuggingFaceCausalLM, prompt: torch.Tensor, kind: PromptKind) -> EncodedPair:
+    """What the model answers, token by token, each the one that is asked for and exact."""
+    pair = EncodedPair(key="", value="", key_ids=(1,), value_ids=(0,))
+    for place in range(LENGTH):
+        tries = [
+            replace(pair, value_ids=(*pair.value_ids[:place], token))
+            for token in range(model.card.vocabulary)
+        ]
+        (right,) = evaluate(model, prompt, tries, kind=kind).held
+        pair = tries[right]
+    return pair
+
+
+@pytest.mark.parametrize("kind", list(PromptKind))
+def test_it_ends_before_the_first_wrong_token(model: HuggingFaceCausalLM, kind: PromptKind) -> None:
+    generator = torch.Generator().manual_seed(3)
+    prompt = torch.randn(2, model.prompt_width(kind), generator=generator)
+    right = said(model, prompt, kind)
+    assert tokens_in_a_row(model, prompt, right, kind=kind) == LENGTH
+    for wrong in range(LENGTH):
+        # Every token behind the wrong one is that of the right answer: it counts for nothing.
+        ids = list(right.value_ids)
+        ids[wrong] = (ids[wrong] + 1) % model.card.vocabulary
+        pair = replace(right, value_ids=tuple(ids))
+        assert tokens_in_a_row(model, prompt, pair, kind=kind) == wrong
+    assert tokens_in_a_row(model, prompt, right, kind=kind, relative_lead=1e9) == 0

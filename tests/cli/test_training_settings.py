@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from promptlimits.cli import session
-from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, sure_lead
+from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 
 
 def settings(dtype: str = "float32") -> TrainingConfig:
@@ -16,8 +16,8 @@ def settings(dtype: str = "float32") -> TrainingConfig:
 
 def test_in_16_bits_a_token_must_lead_by_more() -> None:
     leads = [settings(dtype).relative_lead for dtype in ("float64", "float32", "float16")]
-    assert leads == [1e-3, 1e-3, 2**-6]
-    assert settings("bfloat16").relative_lead == sure_lead("bfloat16") == 2**-3
+    assert leads == [1e-3, 1e-3, 2**-9]
+    assert settings("bfloat16").relative_lead == lead_in("bfloat16") == 2**-6
 
 
 def test_a_text_begins_with_a_share_of_the_sharpening_and_a_list_with_all_of_it(

@@ -12,7 +12,7 @@ from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
 from promptlimits.tasks.resolve import Source, encode_source, read_source
 from promptlimits.tasks.text import TextSpec
-from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, sure_lead
+from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,7 +179,7 @@ def training_config(
             max_steps=max_steps,
             patience=patience,
             seed=seed,
-            relative_lead=sure_lead(dtype),
+            relative_lead=lead_in(dtype),
         )
 
 

@@ -25,16 +25,18 @@ TEXT_SHARPENING_SHARE: Final = 0.5
 is sure of other tokens hardly moves, and without the first token right none after it counts."""
 
 _LEAST_LEAD: Final = 1e-3
-_ROUNDINGS_IN_A_LEAD: Final = 16
+_ROUNDINGS_IN_A_LEAD: Final = 2
 _ROUNDING: Final = {"bfloat16": 2**-7, "float16": 2**-10}
 """Distance from 1 to the next number of the format."""
 
 
-def sure_lead(compute_dtype: str) -> float:
-    """A lead that another implementation of the same model does not turn.
+def lead_in(compute_dtype: str) -> float:
+    """The lead that a token must win by, above what its own logit is rounded by.
 
-    In single precision 1e-3 is far above rounding. In 16 bits it is below: there two
-    implementations differ by up to a dozen roundings of the row's largest logit.
+    In single precision 1e-3 is far above everything that another implementation does otherwise.
+    In 16 bits no lead is that large that training still reaches it: the roundings of all layers
+    add up, the more of them behind a large prompt. There it is two roundings of one logit, and
+    what turns all the same is not counted, for stock tools decode every pair of a floor.
 
     Args:
         compute_dtype: What the model computes with.
@@ -70,8 +72,8 @@ class TrainingConfig:
             line with the largest share of right tokens so far. For short pairs all of it from the
             first step does best; for texts see `TEXT_SHARPENING_SHARE`.
         relative_lead: Lead by which a token must win, as a share of the row's largest logit;
-            far above rounding, so that another implementation decodes the same tokens. In 16
-            bits that takes more: `sure_lead`.
+            far above rounding, so that another implementation decodes the same tokens. For 16
+            bits see `lead_in`.
         clip_norm: Largest gradient norm of one prompt.
         max_steps: Steps after which a run ends unsolved.
         patience: Steps without more exact pairs or right tokens than ever before, after which a

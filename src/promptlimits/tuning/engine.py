@@ -232,20 +232,18 @@ class _Running:
 
     def _scored(self, state: PackedState) -> tuple[Batch, BatchScores, Tensor]:
         """Run the problems, again on half the memory for as long as it runs out."""
-        used = self._budget.part_bytes
         while True:
             try:
-                batch = self._batch or Batch(self._model, self.problems, self._budget)
-                used = batch.largest_bytes
-                scores, gradient = batch.run(state.prompts, state.most_right)
+                if self._batch is None:
+                    self._batch = Batch(self._model, self.problems, self._budget)
+                return self._batch, *self._batch.run(state.prompts, state.most_right)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            else:
-                self._batch = batch
-                return batch, scores, gradient
             # Outside the handler: the error keeps alive the frames that hold its tensors.
-            self._batch = None
+            batch, self._batch = self._batch, None
+            used = self._budget.part_bytes if batch is None else batch.largest_bytes
+            del batch
             self._budget = self._budget.halved(used)
 
     def _settle(

@@ -222,7 +222,7 @@ class RegressionSystem:
         for part, at in zip(unknowns.split(self._chunk), index.split(self._chunk), strict=True):
             free = part.to(self._slope.model.dtype)
             slopes = self._slope.slopes(self._tokens(free, at), self._columns, self._places)
-            of_prompts = slopes[..., : self._prompt_tokens, :].mT
+            of_prompts = slopes[:, :, : self._prompt_tokens].permute(0, 1, 3, 4, 2)
             rows.append(self._slopes_of_free(free, of_prompts.flatten(1, 2)).flatten(2))
         return torch.cat(rows)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,16 +20,7 @@ from promptlimits.models.transformer import PaperTransformer
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Layer:
-    """A layer whose heads are stacked; smaller heads are padded with zeros, which is exact.
-
-    Attributes:
-        heads: h.
-        query: (h s, d).
-        key: (h s, d).
-        value: (h s', d).
-        output: (d, h s').
-        source: The layer.
-    """
+    """A layer whose heads are stacked; smaller heads are padded with zeros, which is exact."""
 
     heads: int
     query: Tensor
@@ -38,31 +28,6 @@ class _Layer:
     value: Tensor
     output: Tensor
     source: PaperLayer
-
-    @cached_property
-    def query_to_key(self) -> Tensor:
-        """(d, h d): from an asking token x to W_k^T W_q x of each head."""
-        return _joined(self._split(self.key), self._split(self.query))
-
-    @cached_property
-    def key_to_query(self) -> Tensor:
-        """(d, h d): from a seen token y to W_q^T W_k y of each head."""
-        return _joined(self._split(self.query), self._split(self.key))
-
-    @cached_property
-    def value_to_output(self) -> Tensor:
-        """(d, h d): from a seen token y to W_o W_v y of each head."""
-        return _joined(self._split(self.output.mT), self._split(self.value))
-
-    @cached_property
-    def output_to_value(self) -> Tensor:
-        """(d, h d): from a slope z at the output to W_v^T W_o^T z of each head."""
-        return _joined(self._split(self.value), self._split(self.output.mT))
-
-    def _split(self, weight: Tensor) -> Tensor:
-        """(h, s, d) of (h s, d)."""
-        split: Tensor = weight.unflatten(0, (self.heads, -1))
-        return split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,8 +68,8 @@ class RowNetwork:
     def slopes(self, tokens: Tensor, columns: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
         """Slopes of single numbers of tau(X) with respect to X, by a backward pass by hand.
 
-        The R numbers go back together, as R copies of the tokens' slopes, so that a product
-        serves all of them. In the solver, R = 8 passes of autograd took over twice as long.
+        The R numbers go back together as R rows beside each token, so that a head's products are
+        four for all of them. In the solver, R = 8 passes of autograd took twice as long.
 
         Args:
             tokens: X, of shape (..., n, d).
@@ -112,15 +77,15 @@ class RowNetwork:
             places: (R,) which of the c tokens and (R,) which coordinate, of each number.
 
         Returns:
-            Of shape (..., R, n, d).
+            Of shape (..., n, R, d).
         """
         read, traces = self._forward(tokens, columns)
         numbers = torch.arange(len(places[0]), device=tokens.device)
-        back = tokens.new_zeros(len(numbers), len(columns), tokens.shape[-1])
-        back[numbers, places[0], places[1]] = 1.0
+        back = tokens.new_zeros(len(columns), len(numbers), tokens.shape[-1])
+        back[places[0], numbers, places[1]] = 1.0
         back = back.expand(*read.shape[:-2], -1, -1, -1)
         back, into = self._back(self.layers[-1], traces[-1], back)
-        back = into.index_add_(-2, columns, back)
+        back = into.index_add_(-3, columns, back)
         for layer, trace in zip(self.layers[-2::-1], traces[-2::-1], strict=True):
             back, into = self._back(layer, trace, back)
             back = into.add_(back)
@@ -159,16 +124,15 @@ class RowNetwork:
         return _normed(second, out, after), trace
 
     def _back(self, layer: _Layer, trace: _Trace, back: Tensor) -> tuple[Tensor, Tensor]:
-        """From slopes (..., R, c, d) at a layer's result to those at `read` and at the context."""
+        """From slopes (..., c, R, d) at a layer's result to those at `read` and at the context."""
         before, after = self.model.norm_place == "pre", self.model.norm_place == "post"
         first, second = layer.source.attention_norm, layer.source.mlp_norm
         back = _norm_back(second, trace.out, back, after)
-        open_gates = (trace.inner > 0).to(back.dtype).unsqueeze(-3)
-        inner = (back @ layer.source.w2).mul_(open_gates)
+        inner = (back @ layer.source.w2).mul_((trace.inner > 0).to(back.dtype)[..., None, :])
         back = back + _norm_back(second, trace.middle, inner @ layer.source.w1, before)
         back = _norm_back(first, trace.summed, back, after)
         if trace.heads is None:
-            return back, back.new_zeros(*back.shape[:-2], *trace.context.shape[-2:])
+            return back, back.new_zeros(*trace.context.shape[:-1], *back.shape[-2:])
         asking, seen = _attention_back(layer, trace.heads, back)
         asking = _norm_back(first, trace.read, asking, before)
         return back + asking, _norm_back(first, trace.context, seen, before)
@@ -176,10 +140,11 @@ class RowNetwork:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Heads:
-    """Tokens that ask (..., c, d), those seen (..., n, d), shares of h heads (..., h, c, n)."""
+    """Of h heads: queries (.., h, c, s), keys and values (.., h, n, s), shares (.., h, c, n)."""
 
-    asking: Tensor
-    seen: Tensor
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
     shares: Tensor
 
 
@@ -210,7 +175,7 @@ def _attention(
     values, logits = by_head(seen, layer.value), queries @ keys.mT
     shares = _softmax(logits if bias is None else logits + bias)
     output: Tensor = linear((shares @ values).transpose(-2, -3).flatten(-2), layer.output)
-    return output, _Heads(asking=asking, seen=seen, shares=shares)
+    return output, _Heads(queries=queries, keys=keys, values=values, shares=shares)
 
 
 def _softmax(logits: Tensor) -> Tensor:
@@ -220,46 +185,22 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def _attention_back(layer: _Layer, heads: _Heads, back: Tensor) -> tuple[Tensor, Tensor]:
-    """From slopes (..., R, c, d) at the output to those at the asking and the seen tokens.
+    """From slopes (..., c, R, d) at the output to those at the asking and the seen tokens."""
+    count = back.shape[-2]
+    mixed = (back @ layer.output).unflatten(-1, (layer.heads, -1)).movedim(-2, -4).contiguous()
+    shares = heads.shares[..., None, :]
+    steep = (mixed.flatten(-3, -2) @ heads.values.mT).unflatten(-2, (-1, count))
+    steep = steep.sub_((steep * shares).sum(dim=-1, keepdim=True)).mul_(shares)
+    queries = (steep.flatten(-3, -2) @ heads.keys).unflatten(-2, (-1, count))
+    keys = (heads.queries.mT @ steep.flatten(-2)).unflatten(-1, (count, -1)).movedim(-3, -1)
+    values = (heads.shares.mT @ mixed.flatten(-2)).unflatten(-1, (count, -1))
 
-    A head's numbers are few (s = 4 in the memory paper's experiments), and products over so few
-    are slow. So each weight is joined with the one on the other side of the product: all is then
-    between tokens of d numbers, and all heads are one product.
-    """
-    numbers, asking, _ = back.shape[-3:]
-    shares = heads.shares.transpose(-3, -2).contiguous()
-    of_heads = shares.flatten(-2).unsqueeze(-3)
-    values = _by_head(heads.seen @ layer.value_to_output, layer.heads)
-    weighed = (back.flatten(-3, -2) @ values.mT).unflatten(-2, (numbers, asking)).mul_(of_heads)
-    # The slope of a softmax: less each head's sum, which a product with blocks of ones gives.
-    sums = weighed @ _blocks_of_ones(layer.heads, shares.shape[-1], like=back)
-    steep = weighed.addcmul_(of_heads, sums, value=-1)
-    keys = _by_head(heads.seen @ layer.key_to_query, layer.heads)
-    at_asking = (steep.flatten(-3, -2) @ keys).unflatten(-2, (numbers, asking))
-    # Of every number, from all that ask, head by head, (c h, d), to every token that is seen.
-    queries = _of_heads(heads.asking @ layer.query_to_key, layer.heads).unsqueeze(-3)
-    outputs = _of_heads(back @ layer.output_to_value, layer.heads)
-    by_query = steep.unflatten(-1, (layer.heads, -1)).flatten(-3, -2)
-    by_output = shares.flatten(-3, -2).unsqueeze(-3).expand_as(by_query).contiguous()
-    return at_asking, (by_query.mT @ queries).add_(by_output.mT @ outputs)
+    def by_token(slopes: Tensor, weight: Tensor) -> Tensor:
+        joined: Tensor = slopes.movedim(-4, -2).flatten(-2) @ weight
+        return joined
 
-
-def _by_head(tokens: Tensor, heads: int) -> Tensor:
-    """(..., h n, d) from (..., n, h d)."""
-    split: Tensor = tokens.unflatten(-1, (heads, -1))
-    return split.transpose(-3, -2).flatten(-3, -2)
-
-
-def _of_heads(tokens: Tensor, heads: int) -> Tensor:
-    """(..., c h, d) from (..., c, h d)."""
-    split: Tensor = tokens.unflatten(-1, (heads, -1))
-    return split.flatten(-3, -2)
-
-
-def _blocks_of_ones(blocks: int, size: int, *, like: Tensor) -> Tensor:
-    """(blocks size, blocks size), ones within each block."""
-    ones: Tensor = torch.block_diag(*[like.new_ones(size, size)] * blocks)
-    return ones
+    seen = by_token(keys.transpose(-2, -3), layer.key).add_(by_token(values, layer.value))
+    return by_token(queries, layer.query), seen
 
 
 def _normed(norm: PaperNorm | None, tokens: Tensor, wanted: bool) -> Tensor:
@@ -267,19 +208,14 @@ def _normed(norm: PaperNorm | None, tokens: Tensor, wanted: bool) -> Tensor:
 
 
 def _norm_back(norm: PaperNorm | None, tokens: Tensor, back: Tensor, wanted: bool) -> Tensor:
-    """From slopes (..., R, n, d) at the normalised tokens to those at the tokens (..., n, d)."""
+    """From slopes (..., R, d) at the normalised tokens to those at the tokens (..., d)."""
     if not wanted or norm is None:
         return back
     centred = tokens - tokens.mean(dim=-1, keepdim=True) if norm.kind == "layer" else tokens
     inverse = torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + norm.epsilon)
-    unit, back = (centred * inverse).unsqueeze(-3), back * norm.weight
-    back = (back - unit * (back * unit).mean(dim=-1, keepdim=True)) * inverse.unsqueeze(-3)
+    unit, back = (centred * inverse)[..., None, :], back * norm.weight
+    back = (back - unit * (back * unit).mean(dim=-1, keepdim=True)) * inverse[..., None, :]
     return back - back.mean(dim=-1, keepdim=True) if norm.kind == "layer" else back
-
-
-def _joined(after: Tensor, before: Tensor) -> Tensor:
-    """(d, h d): what takes a row x to x B^T A of each head, of A and B (h, s, d)."""
-    return (before.mT @ after).transpose(0, 1).flatten(1)
 
 
 def _stacked(layer: PaperLayer) -> _Layer:

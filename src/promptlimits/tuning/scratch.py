@@ -27,8 +27,10 @@ class Scratch:
         Returns:
             (rows, columns), of any content.
         """
-        memory, needed = self._memory, rows * columns
+        needed, memory = rows * columns, self._memory
         known = memory is not None and (memory.dtype, memory.device) == (like.dtype, like.device)
         if memory is None or not known or memory.numel() < needed:
-            self._memory = memory = like.new_empty(needed)
+            # Let go of first: the two need never be there together.
+            memory = self._memory = None
+            memory = self._memory = like.new_empty(needed)
         return memory[:needed].view(rows, columns)

@@ -26,7 +26,7 @@ from promptlimits.models.huggingface.prefix import prefixed_logits
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.models.protocol import EncodedPair, Part, PromptKind, pack
-from promptlimits.tuning.config import sure_lead
+from promptlimits.tuning.config import lead_in
 from promptlimits.tuning.objective import lead
 
 FAMILIES = ("llama", "qwen2", "gemma3", "gpt2", "gpt_neox")
@@ -316,20 +316,24 @@ def test_half_precision_weights_take_prompts_of_float32(family: str, open_model:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_16_bits_a_sure_lead_outlasts_stock_code(
+def test_in_16_bits_stock_code_turns_less_where_a_token_leads(
     dtype: torch.dtype, open_model: OpenModel
 ) -> None:
-    worst = 0.0
+    differences, turned = [], []
     for family in FAMILIES:
-        network, pairs = open_model(family, dtype=dtype), random_pairs(RAGGED, seed=0)
+        network, pairs = open_model(family, dtype=dtype), random_pairs(RAGGED * 8, seed=0)
         own, prompt = decoder(network), normal(3, decoder(network).dim, seed=16).to(dtype)
         batch = own.prepare(parts_of([(3, pairs)]), PromptKind.SOFT)
         found = own.head.logits(batch.read_states(prompt)).double()
         stock = by_the_book(network, prompt, pairs).double()
-        winners = stock.argmax(dim=1)
-        worst = max(worst, float((lead(found, winners) - lead(stock, winners)).abs().max()))
-    # More than single precision asks for, and less than 16 bits do.
-    assert sure_lead("float32") < worst < sure_lead(str(dtype).removeprefix("torch."))
+        winners = found.argmax(dim=1)
+        leads = lead(found, winners)
+        differences.append((leads - lead(stock, winners)).abs().max())
+        sure = leads > lead_in(str(dtype).removeprefix("torch."))
+        turned.append((stock.argmax(dim=1) != winners)[sure].double().mean())
+    # What single precision asks for is below the rounding of 16 bits; two roundings help.
+    assert max(differences) > lead_in("float32")
+    assert max(turned) <= 0.02
 
 
 def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) -> None:

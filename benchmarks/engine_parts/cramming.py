@@ -79,13 +79,18 @@ def _text(
 ) -> dict[str, object]:
     """Everything about one text."""
     stages = search(model, ids, lengths, most_steps=most_steps, seconds=60 * minutes)
-    prompt, held = _best(model, ids, stages)
+    prompt, scored_right = _best(model, ids, stages)
+    held = _decoded(model, prompt, ids[:scored_right])
     steps = sum(stage.steps for stage in stages)
     scored = ids[: max(held, lengths[0])]
+    enough = (at for at, stage in enumerate(stages, 1) if stage.solved and stage.tokens >= held)
+    until = next(enough, len(stages))
     return {
         "text": name,
         "tokens_held": held,
-        "decoded_by_generate": _decoded(model, prompt, ids[:held]),
+        "tokens_in_a_row_teacher_forced": scored_right,
+        "steps_to_held": sum(stage.steps for stage in stages[:until]),
+        "minutes_to_held": sum(stage.seconds for stage in stages[:until]) / 60,
         "steps": steps,
         "minutes": sum(stage.seconds for stage in stages) / 60,
         "candidates": max(stage.candidates for stage in stages),
@@ -135,6 +140,7 @@ def _by_protocol(model: Model, ids: Sequence[int], steps: int, seconds: float) -
         "tokens_right": right,
         "steps": done,
         "minutes": minutes,
+        "ended_by": "all held" if held == len(ids) else "steps" if done == steps else "time",
     }
 
 
@@ -149,17 +155,18 @@ def _bits_without_prompt(model: Model, ids: Sequence[int]) -> float:
 
 
 @torch.no_grad()
-def _decoded(model: Model, prompt: Tensor, ids: Sequence[int]) -> bool:
-    """Whether stock greedy `generate` gives the text from the vector alone."""
+def _decoded(model: Model, prompt: Tensor, ids: Sequence[int]) -> int:
+    """Tokens of the text, from the first on, that stock greedy `generate` gives."""
     if not ids:
-        return False
+        return 0
     begin = model.engine.embed(torch.tensor([model.stock.config.bos_token_id]))
     inputs = torch.cat([prompt, begin])[None]
     mask = torch.ones(inputs.shape[:2], dtype=torch.long)
     found = model.stock.generate(
         inputs_embeds=inputs, attention_mask=mask, max_new_tokens=len(ids), do_sample=False
     )
-    return bool(found[0].tolist() == list(ids))
+    same = [one == other for one, other in zip(found[0].tolist(), ids, strict=False)]
+    return _in_a_row(torch.tensor(same))
 
 
 def _random_tokens(model: Model, count: int) -> tuple[int, ...]:

@@ -19,9 +19,9 @@ def test_a_text_is_held_and_stock_generate_says_so() -> None:
         assert [stage.tokens for stage in stages] == [1, 1, *LENGTHS]
         assert stages[-1].solved
         assert held == len(IDS)
-        assert _decoded(model, prompt, IDS)
-        assert not _decoded(model, prompt, (*IDS[:-1], IDS[-1] + 1))
-        assert not _decoded(model, torch.zeros_like(prompt), IDS)
+        assert _decoded(model, prompt, IDS) == len(IDS)
+        assert _decoded(model, prompt, (*IDS[:-1], IDS[-1] + 1)) == len(IDS) - 1
+        assert _decoded(model, torch.zeros_like(prompt), IDS) < len(IDS)
 
 
 def test_no_stage_goes_on_after_the_time_is_up() -> None:

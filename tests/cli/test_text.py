@@ -67,3 +67,14 @@ def test_a_text_of_which_nothing_is_held_says_so(call: Call) -> None:
     assert ended.code == 0
     assert "no prompt was confirmed to hold the first of the" in said
     assert "soft P=2: 0 of 1 token exact after 2 steps" in ended.err
+
+
+def test_a_fit_of_a_text_is_about_the_whole_of_it(call: Call, here: Path) -> None:
+    fit = ("fit", "--model", "tiny", "--pairs", "text:story.txt", "--out", "fitted", *HOPELESS)
+    ended = call(*fit, "--json")
+    record = json.loads(ended.out)
+    assert (ended.code, record["pairs"]) == (1, 0)
+    assert record["text_tokens"] > 10
+    said = call(*fit).out
+    assert f"the {record['text_tokens']} tokens of the text: not held as a whole" in said
+    assert "of 1 pairs" not in said

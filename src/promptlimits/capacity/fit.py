@@ -161,6 +161,7 @@ def save_fit(
         "prompt_kind": kind.value,
         "pairs": len(held),
         "of": len(task.pairs),
+        "text_tokens": task.text_tokens,
         "outcome": last.outcome.value,
         "remedy": last.outcome.remedy,
         "witness": floor.witness if held else None,

@@ -131,7 +131,11 @@ def _show(record: JsonObject, out: Path) -> None:
     from promptlimits.report.record import parse_control
     from promptlimits.report.wording import clean, control_sentence
 
-    typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed")
+    if record["text_tokens"] is None:
+        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed")
+    else:
+        whole = "found and confirmed" if record["pairs"] else "not held as a whole"
+        typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
     if record["witness"]:
         typer.echo(f"Check:  promptlimits verify {out / str(record['witness'])}")
     if record["pairs"] != record["of"]:

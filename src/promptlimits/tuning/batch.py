@@ -131,7 +131,7 @@ class Batch:
         wrong = self._reads_of_pair.sum((~right).to(torch.float32))
         exact = wrong == 0
         return BatchScores(
-            # Over the share of the sharpening, so that the losses of two steps compare.
+            # Over the share of the sharpening: about what all of it would give, a little more.
             loss_nats=self._reads.mean(nats) / sharpening,
             exact=exact,
             exact_pairs=self._pairs.sum(exact.to(torch.float32)),

@@ -1,11 +1,35 @@
-"""A witness of a tiny model, made once for the tests of this folder."""
+"""Tiny models and a witness of one, made once for the tests of this folder."""
 
 import functools
 
 import pytest
 from tests.capacity.witness_cases import case_of
 
+from promptlimits.capacity import floor as floor_module
+from promptlimits.capacity.witness import verify_witness
+from promptlimits.capacity.witness_format import write_verification
+from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.huggingface.load import load_parts
 from promptlimits.testing.tiny_models import tiny_causal_lm
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A tiny GPT-2."""
+    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("model"), "gpt2")))
+    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Decode in this process what is decoded in a fresh one, which costs seconds."""
+
+    def confirm(directory, *, model_path):
+        verification = verify_witness(directory, model_path=model_path)
+        write_verification(directory, verification.to_json())
+        return verification
+
+    monkeypatch.setattr(floor_module, "confirm", confirm)
 
 
 @pytest.fixture(scope="session")

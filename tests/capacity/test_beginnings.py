@@ -14,7 +14,6 @@ from tests.capacity.test_measure import Notes, without_times
 from tests.capacity.test_witness_forged import sign
 from tests.capacity.witness_cases import edit
 
-from promptlimits.capacity import floor as floor_module
 from promptlimits.capacity.attempt import Workplace
 from promptlimits.capacity.choice import Choice, choose
 from promptlimits.capacity.control import Control, NoControl, run_control
@@ -24,9 +23,7 @@ from promptlimits.capacity.ordering import Order
 from promptlimits.capacity.record import is_whole
 from promptlimits.capacity.request import Request
 from promptlimits.capacity.search import SearchConfig, SearchResult, search
-from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness import verify_witness
-from promptlimits.capacity.witness_format import write_verification
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
 from promptlimits.report.record import parse_record
@@ -177,18 +174,6 @@ def test_the_control_is_as_long_as_the_beginning_that_failed(
 
 
 # --- the witness ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decode in this process what is decoded in a fresh one, which costs ten seconds."""
-
-    def confirm(directory: Path, *, model_path: str) -> Verification:
-        verification = verify_witness(directory, model_path=model_path)
-        write_verification(directory, verification.to_json())
-        return verification
-
-    monkeypatch.setattr(floor_module, "confirm", confirm)
 
 
 def chosen(

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from promptlimits.capacity.attempt import Attempt
 from promptlimits.capacity.choice import choose
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.huggingface.load import load_parts
 from promptlimits.models.protocol import EncodedPair
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
-from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.tuning.evaluate import evaluate
 from promptlimits.tuning.outcome import Outcome
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
-    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("tiny"), "gpt2")))
-    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
 def prompts(model: HuggingFaceCausalLM) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,12 +21,10 @@ from promptlimits.capacity.control import (
 from promptlimits.capacity.planting import Planted, plant
 from promptlimits.capacity.search import SearchResult
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.huggingface.load import load_parts
 from promptlimits.models.protocol import PromptKind
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.random_tokens import random_pairs
-from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.evaluate import evaluate
 from promptlimits.tuning.outcome import Outcome
@@ -47,12 +45,6 @@ class After:
     def __call__(self) -> Outcome | None:
         self.left -= 1
         return Outcome.OUT_OF_TIME if self.left < 0 else None
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
-    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("model"), "gpt2")))
-    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,10 @@ from promptlimits.capacity.control import Control, NoControl
 from promptlimits.capacity.control_run import search_deadline
 from promptlimits.capacity.fit import control_of_fit, fit_all, save_fit
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.huggingface.load import load_parts
 from promptlimits.models.protocol import EncodedPair
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.random_tokens import random_pairs
-from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.outcome import Outcome
 
@@ -51,12 +49,6 @@ class Told:
 
     def found(self, text: str) -> None:
         self.lines.append(text)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
-    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("model"), "gpt2")))
-    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,11 @@ from tests.capacity.test_measure import Notes, load
 from tests.capacity.witness_cases import edit
 
 from promptlimits._typing import JsonObject
-from promptlimits.capacity import floor as floor_module
 from promptlimits.capacity.ceiling import task_ceiling
-from promptlimits.capacity.fresh_process import write_verification
 from promptlimits.capacity.measure import measure
 from promptlimits.capacity.ordering import Order
 from promptlimits.capacity.request import Request
 from promptlimits.capacity.search import SearchConfig
-from promptlimits.capacity.verification import Verification
-from promptlimits.capacity.witness import verify_witness
 from promptlimits.capacity.witness_format import read_witness
 from promptlimits.checking.counting import check_counting
 from promptlimits.errors import UserError
@@ -54,15 +50,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _decoded_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of its own costs five seconds; `test_witness_prefix` starts one."""
-
-    def confirm(directory: Path, *, model_path: str) -> Verification:
-        found = verify_witness(directory, model_path=model_path)
-        write_verification(directory, found.to_json())
-        return found
-
-    monkeypatch.setattr(floor_module, "confirm", confirm)
+def _decoded_in_this_process(in_this_process: None) -> None:
+    """`test_witness_prefix` starts a process of its own."""
 
 
 def run(tiny: Path, folder: Path, request: Request = REQUEST) -> tuple[JsonObject, Notes]:

@@ -24,7 +24,6 @@ from promptlimits.models.protocol import EncodedPair
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.random_tokens import random_pairs
-from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.evaluate import Evaluation, evaluate
 from promptlimits.tuning.outcome import Outcome
@@ -42,12 +41,6 @@ def after(steps: int) -> Callable[[], Outcome | None]:
     """A stopper that lets so many steps through."""
     left = iter(range(steps))
     return lambda: Outcome.OUT_OF_TIME if next(left, None) is None else None
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
-    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("tiny"), "gpt2")))
-    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
 @pytest.fixture

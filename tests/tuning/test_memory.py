@@ -83,8 +83,9 @@ def test_scores_and_gradients_of_pieces_are_those_of_one_pass(
     prompts = PackedState.of([one.state for one in problems]).prompts
     right = torch.tensor([0.0, 0.5, 0.9])
     scores, gradient = Batch(tiny, problems, ROOMY).run(prompts, right)
-    cut = Batch(tiny, problems, budget_for(int(share * whole(tiny, problems))))
-    assert cut.micro_batches > 1
+    budget = budget_for(int(share * whole(tiny, problems)))
+    assert len(divide(tiny, problems, budget)) > 1
+    cut = Batch(tiny, problems, budget)
     parts, summed = cut.run(prompts, right)
     torch.testing.assert_close(summed, gradient, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(parts.loss_nats, scores.loss_nats, rtol=1e-12, atol=0)

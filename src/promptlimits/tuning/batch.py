@@ -64,11 +64,6 @@ class Batch:
         shares = torch.tensor([problem.config.first_sharpening_share for problem in problems])
         self._sharpening_range = shares.to(device), torch.ones_like(shares, device=device)
 
-    @property
-    def micro_batches(self) -> int:
-        """Passes of the model in one step."""
-        return len(self._micro)
-
     def run(self, prompts: Tensor, most_right: Tensor) -> tuple[BatchScores, Tensor]:
         """Score prompts, end to end, and differentiate each problem's loss.
 

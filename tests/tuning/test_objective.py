@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
+from promptlimits.models.huggingface.decoder.linear import Linear
+from promptlimits.models.huggingface.decoder.network import LinearHead
 from promptlimits.models.huggingface.whole_model import IdentityHead
-from promptlimits.models.protocol import EncodedPair, Memory, pack
+from promptlimits.models.protocol import EncodedPair, pack
 from promptlimits.tuning.config import Objective, TrainingConfig
 from promptlimits.tuning.objective import Rows, RowScores, lead, score_rows
 from promptlimits.tuning.scratch import Scratch
@@ -28,29 +29,13 @@ HEAD = IdentityHead(vocabulary=VOCABULARY)
 ROOMY = 2**20
 
 
-@dataclass(frozen=True)
-class LinearHead:
-    """Logits as a linear map of the states."""
-
-    weight: Tensor
-
-    @property
-    def vocabulary(self) -> int:
-        return self.weight.shape[0]
-
-    def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
-        if memory is None:
-            return states @ self.weight.T
-        into = memory(len(states), self.vocabulary, states)
-        return torch.mm(states, self.weight.T, out=into)
-
-    def pull_back(self, gradient: Tensor) -> Tensor:
-        return gradient @ self.weight
-
-
 def random(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def linear_head(weight: Tensor) -> LinearHead:
+    return LinearHead(linear=Linear(weight=weight))
 
 
 def rows_of(*sharpening: float, objective: Objective = Objective.CROSS_ENTROPY) -> Rows:
@@ -84,7 +69,7 @@ def test_loss_and_gradient_are_those_of_autograd(rows_at_once: int, scale: float
     states = random(15, 3).requires_grad_(True)
     sharpening = (3.0, 1.0, 1.0)
     found = score_rows(
-        states, LinearHead(weight), rows_of(*sharpening), logit_bytes=4 * VOCABULARY * rows_at_once
+        states, linear_head(weight), rows_of(*sharpening), logit_bytes=4 * VOCABULARY * rows_at_once
     )
     nats = [
         cross_entropy(factor * (part @ weight.T), PACKED.targets, reduction="none")
@@ -97,7 +82,7 @@ def test_loss_and_gradient_are_those_of_autograd(rows_at_once: int, scale: float
 
 @pytest.mark.parametrize("objective", list(Objective))
 def test_sharpened_rows_are_those_of_settings_with_the_product(objective: Objective) -> None:
-    states, head = random(15, 3), LinearHead(random(VOCABULARY, 3, seed=1))
+    states, head = random(15, 3), linear_head(random(VOCABULARY, 3, seed=1))
     factors = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).repeat_interleave(5)[:, None]
     rows = rows_of(3.0, 3.0, 1.0, objective=objective).sharpened(factors)
     found = score_rows(states, head, rows, logit_bytes=ROOMY)
@@ -109,7 +94,7 @@ def test_sharpened_rows_are_those_of_settings_with_the_product(objective: Object
 
 @pytest.mark.parametrize("objective", list(Objective))
 def test_scores_in_memory_that_is_used_again_are_those_in_new_memory(objective: Objective) -> None:
-    head, scratch = LinearHead(random(VOCABULARY, 3, seed=1)), Scratch()
+    head, scratch = linear_head(random(VOCABULARY, 3, seed=1)), Scratch()
     for seed, rows_at_once in ((2, 100), (3, 2), (4, 3)):
         states, rows = random(15, 3, seed=seed), rows_of(3.0, 1.0, 1.0, objective=objective)
         room = 4 * VOCABULARY * rows_at_once
@@ -203,17 +188,46 @@ def test_a_chunk_has_as_many_rows_as_fit_in_single_precision(
             asked.append(len(states))
             return super().logits(states, *memory)
 
-    head = Counting(random(VOCABULARY, 3, seed=1).to(dtype))
+    head = Counting(linear=Linear(weight=random(VOCABULARY, 3, seed=1).to(dtype)))
     score_rows(random(5, 3).to(dtype), head, Rows.plain(PACKED), logit_bytes=logit_bytes)
     assert asked == chunks
+
+
+@pytest.mark.parametrize(
+    ("rows", "logit_bytes", "expected"),
+    [
+        # A CPU's cache is the limit for few rows.
+        (2, 2**30, [(2, 6667), (2, 6667), (2, 6666)]),
+        # As many tokens as let all rows be in a block, ...
+        (5, 4 * 5 * 5000, [(5, 5000)] * 4),
+        # ... but not below 4,096: rather rows apart.
+        (5, 4 * 3 * 4096, [(3, 4000)] * 5 + [(2, 4000)] * 5),
+    ],
+)
+def test_blocks_have_all_rows_where_that_leaves_tokens_enough(
+    rows: int, logit_bytes: int, expected: list[tuple[int, int]]
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def memory(height: int, width: int, like: Tensor) -> Tensor:
+        asked.append((height, width))
+        return like.new_empty(height, width)
+
+    head = linear_head(random(20_000, 3, seed=1))
+    pairs = pack([EncodedPair(key="", value="", key_ids=(1,), value_ids=(19_000,))] * rows)
+    states = random(rows, 3)
+    found = score_rows(states, head, Rows.plain(pairs), logit_bytes=logit_bytes, memory=memory)
+    assert asked == expected
+    nats = cross_entropy(head.logits(states), pairs.targets, reduction="none")
+    torch.testing.assert_close(found.loss_nats, nats, rtol=1e-12, atol=1e-12)
 
 
 def test_half_precision_states_are_scored_in_single_precision() -> None:
     weight = random(VOCABULARY, 3, seed=1).to(torch.bfloat16)
     states = random(5, 3).to(torch.bfloat16)
-    found = score_rows(states, LinearHead(weight), rows_of(4.0), logit_bytes=ROOMY)
+    found = score_rows(states, linear_head(weight), rows_of(4.0), logit_bytes=ROOMY)
     exact = score_rows(
-        LinearHead(weight).logits(states).double(), HEAD, rows_of(4.0), logit_bytes=ROOMY
+        linear_head(weight).logits(states).double(), HEAD, rows_of(4.0), logit_bytes=ROOMY
     )
     assert found.gradient.dtype == torch.bfloat16
     torch.testing.assert_close(found.loss_nats.double(), exact.loss_nats, rtol=1e-5, atol=1e-6)

@@ -180,6 +180,24 @@ class ReadHead(Protocol):
         """Gradient (R, S) of a function of the logits from its gradient (R, V) in them."""
         ...
 
+    def pull_back_tokens(self, tokens: Tensor, factor: float, into: Tensor) -> Tensor:
+        """Add to `into` (R, S) a multiple of the gradient of each row's logit of one token.
+
+        Args:
+            tokens: (R, 1).
+            factor: The multiple.
+            into: Changed in place, and returned; it may be wider than the weights.
+        """
+        ...
+
+    def blocks(self, most: int) -> Sequence[ReadHead]:
+        """Heads of stretches of the vocabulary, end to end, whose pull-backs add up to this one's.
+
+        Args:
+            most: Most tokens of each; a head that cannot be divided gives itself.
+        """
+        ...
+
 
 class TextCodec(Protocol):
     """Text to token ids and back, as stock tools will do it when the prompt is used."""

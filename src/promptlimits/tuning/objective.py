@@ -11,8 +11,8 @@ losses are softplus(g) of a gap g:
     margin          g = s (max_j l_j - l_t)              (that of a contest of two tokens)
 
 so their gradient is sigmoid(g) times that of g. Neither loses digits where the target wins
-by far, as `1 - p_t` would. Rows are worked through in chunks, and the gradient is formed in
-the memory of the chunk's own logits: one chunk of logits is alive at a time.
+by far, as `1 - p_t` would. The gap and its gradient are found in `contest`, where one block of
+logits, some rows of some tokens, is alive at a time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from promptlimits.models.protocol import Memory, PackedPairs, ReadHead
 from promptlimits.tuning.config import Objective, TrainingConfig
+from promptlimits.tuning.contest import Contest, hold_contest
+
+_CACHED_TOKENS: Final = 2**13
+"""Most tokens of a block on a CPU: with a few hundred rows it stays in the last-level cache."""
+_FEWEST_TOKENS: Final = 2**12
+"""Below this many, and rather for fewer rows at a time, a product leaves the machine's rate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,37 +146,39 @@ def score_rows(
         states: (R, S) read states; their own graph is left alone.
         head: From states to logits.
         rows: The targets and how they are scored.
-        logit_bytes: Most memory for one chunk of logits.
+        logit_bytes: Most memory for one block of logits.
         differentiate: Whether the gradient is asked for; else it is empty.
-        memory: Where the logits of a chunk are written; None for new memory each time.
+        memory: Where the logits of a block are written; None for new memory each time.
 
     Returns:
         The scores.
     """
     states = states.detach()
-    contests: list[tuple[Tensor, ...]] = []
-    gradients: list[Tensor] = []
-    for start, end, run in _chunks(rows.runs, head.vocabulary, logit_bytes):
-        part = states[start:end]
-        logits = _writable(head.logits(part, memory), part)
-        targets, sharpenings = rows.targets[start:end], rows.sharpenings[start:end]
-        contests.append(_contest(logits, targets, sharpenings, run.objective))
-        if differentiate:
-            gradients.append(_pulled_back(head, logits, contests[-1][-1], part.dtype))
-    own, low, others, gap, total = (
-        column[0] if len(column) == 1 else torch.cat(column)
-        for column in zip(*contests, strict=True)
-    )
-    largest = torch.maximum(torch.maximum(own.abs(), low.abs()), others.abs())
-    gradient = states.new_empty(0)
+    most_tokens = _tokens_of_a_block(states, logit_bytes)
+    widest = max(block.vocabulary for block in head.blocks(most_tokens))
+    contests = [
+        hold_contest(
+            states[start:end],
+            head,
+            rows.targets[start:end],
+            rows.sharpenings[start:end],
+            run.objective,
+            most_tokens=most_tokens,
+            differentiate=differentiate,
+            memory=memory,
+        )
+        for start, end, run in _chunks(rows.runs, widest, logit_bytes)
+    ]
+    found = contests[0] if len(contests) == 1 else Contest.joined(contests)
+    largest = torch.maximum(torch.maximum(found.own.abs(), found.low.abs()), found.others.abs())
+    largest = largest.clamp_min(torch.finfo(largest.dtype).tiny)
+    gap, gradient = found.gap, states.new_empty(0)
     if differentiate:
         factor = (rows.weights * rows.sharpenings).to(gap.dtype) * gap.sigmoid()
-        factor = factor / total if states.dtype == own.dtype else factor
-        gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
-        gradient = gradient * factor.to(gradient.dtype)
+        gradient = (found.gradient * factor).to(states.dtype)
     return RowScores(
         loss_nats=torch.logaddexp(gap, torch.zeros_like(gap)).squeeze(1),
-        lead=((own - others) / largest.clamp_min(torch.finfo(own.dtype).tiny)).squeeze(1),
+        lead=((found.own - found.others) / largest).squeeze(1),
         gradient=gradient,
     )
 
@@ -191,55 +200,17 @@ def lead(logits: Tensor, targets: Tensor) -> Tensor:
     return (own - others) / scale
 
 
-def _pulled_back(head: ReadHead, multiple: Tensor, total: Tensor, dtype: torch.dtype) -> Tensor:
-    """Gradient of the gap in the states, times `total` unless the states are narrower."""
-    if dtype != multiple.dtype:
-        # Scaled before it is narrowed: half precision has no room for unscaled sums.
-        multiple = multiple.div_(total).to(dtype)
-    return head.pull_back(multiple)
+def _tokens_of_a_block(states: Tensor, logit_bytes: int) -> int:
+    """Most tokens of a block of logits: as many as let all rows be in it, within limits."""
+    fitting = logit_bytes // (torch.float32.itemsize * len(states))
+    if states.device.type == "cpu":
+        fitting = min(fitting, _CACHED_TOKENS)
+    return max(fitting, _FEWEST_TOKENS)
 
 
-def _contest(
-    logits: Tensor, targets: Tensor, sharpenings: Tensor, objective: Objective
-) -> tuple[Tensor, ...]:
-    """Score one chunk and turn its logits (n, V) into a multiple of the gradient of the gap.
-
-    Returns:
-        Columns (n, 1): the target's logit, the smallest and the largest other one, the gap,
-        and the number that the gradient left in `logits` is to be divided by.
-    """
-    own = logits.gather(1, targets)
-    # A neighbour's logit stands in for the target's: extremes of the others, without a copy.
-    neighbour = (targets == 0).to(targets.dtype)
-    logits.scatter_(1, targets, logits.gather(1, neighbour))
-    # Not aminmax: on a CPU it is 17 times as slow as these two.
-    low, others = logits.amin(dim=1, keepdim=True), logits.amax(dim=1, keepdim=True)
-    sharpening = sharpenings.to(logits.dtype)
-    if objective is Objective.MARGIN:
-        rival = logits.scatter_(1, targets, -torch.inf).argmax(dim=1, keepdim=True)
-        logits.zero_().scatter_(1, rival, 1.0).scatter_(1, targets, -1.0)
-        return own, low, others, sharpening * (others - own), torch.ones_like(own)
-    torch.addcmul(-sharpening * others, logits, sharpening, out=logits)
-    logits.exp_().scatter_(1, targets, 0.0)
-    total = logits.sum(dim=1, keepdim=True)
-    logits.scatter_(1, targets, -total)
-    return own, low, others, total.log() + sharpening * (others - own), total
-
-
-def _writable(logits: Tensor, states: Tensor) -> Tensor:
-    """Logits in at least single precision and in memory that nobody else reads."""
-    if logits.dtype.itemsize < torch.float32.itemsize:
-        return logits.float()
-    # Compared by storage: a head may hand its states back as they are.
-    shared = logits.untyped_storage().data_ptr() == states.untyped_storage().data_ptr()
-    return logits.clone() if shared else logits
-
-
-def _chunks(
-    runs: Sequence[Run], vocabulary: int, logit_bytes: int
-) -> Iterator[tuple[int, int, Run]]:
-    """Bounds of chunks of rows that are scored alike."""
-    most = max(1, logit_bytes // (torch.float32.itemsize * vocabulary))
+def _chunks(runs: Sequence[Run], tokens: int, logit_bytes: int) -> Iterator[tuple[int, int, Run]]:
+    """Bounds of chunks of rows that are scored alike, blocks of `tokens` logits each."""
+    most = max(1, logit_bytes // (torch.float32.itemsize * tokens))
     start = 0
     for run in runs:
         stop = start + run.rows

@@ -6,7 +6,7 @@ identity. Slower than `decoder`, exact all the same, and open to every causal mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,6 +82,14 @@ class IdentityHead:
     def pull_back(self, gradient: Tensor) -> Tensor:
         """The gradient."""
         return gradient
+
+    def pull_back_tokens(self, tokens: Tensor, factor: float, into: Tensor) -> Tensor:
+        """Add `factor` at the tokens (R, 1)."""
+        return into.scatter_add_(1, tokens, into.new_full(tokens.shape, factor))
+
+    def blocks(self, most: int) -> Sequence[IdentityHead]:
+        """Itself: its states are not divided."""
+        return [self]
 
 
 class WholeModel:

@@ -40,7 +40,7 @@ class Block:
         """The block's output at the rows that the stage asks for.
 
         Args:
-            x: (N, D), prompt rows first.
+            x: (N, D), prompt rows first; it may be overwritten.
             stage: What is fixed and what is asked for.
             tape: What the reverse pass needs is put here.
 
@@ -51,7 +51,8 @@ class Block:
         mixed = self.attention.forward(rows, stage, tape)
         kept = stage.asked(x)
         if self.attention_post is None:
-            middle = self.attention.output.forward(mixed, kept)
+            keeps = self.parallel or self.attention_norm.keeps_input
+            middle = self.attention.output.forward(mixed, kept.clone() if keeps else kept)
         else:
             out = self.attention.output.forward(mixed)
             middle = self.attention_post.forward(out, tape).add_(kept)
@@ -59,7 +60,8 @@ class Block:
             return self._feed_beside(kept, middle, stage, tape)
         normed = self.feed_norm.forward(middle, tape)
         if self.feed_post is None:
-            return self.feed.forward(normed, tape, middle)
+            keeps = self.feed_norm.keeps_input
+            return self.feed.forward(normed, tape, middle.clone() if keeps else middle)
         return self.feed_post.forward(self.feed.forward(normed, tape, None), tape).add_(middle)
 
     def backward(
@@ -68,7 +70,7 @@ class Block:
         """Gradient in the rows of x that vary, from that in the output.
 
         Args:
-            gradient: Of the output's shape.
+            gradient: Of the output's shape; it may be overwritten.
             stage: As in the forward pass.
             tape: As the forward pass left it.
 
@@ -77,14 +79,16 @@ class Block:
             each group's prefix keys and values.
         """
         if self.parallel:
-            through, middle = self._feed_beside_back(gradient, stage, tape), gradient
+            # First, for the gradient is overwritten on its way through the feed-forward layer.
+            mixed = self.attention.output.backward(gradient)
+            through = self._feed_beside_back(gradient, stage, tape)
         else:
             out = gradient if self.feed_post is None else self.feed_post.backward(gradient, tape)
-            through = middle = self.feed_norm.backward(
-                self.feed.backward(out, tape), tape, gradient
+            through = self.feed_norm.backward(self.feed.backward(out, tape), tape, gradient)
+            post = self.attention_post
+            mixed = self.attention.output.backward(
+                through if post is None else post.backward(through, tape)
             )
-        back = middle if self.attention_post is None else self.attention_post.backward(middle, tape)
-        mixed = self.attention.output.backward(back)
         rows, prefixes = self.attention.backward(mixed, stage, tape)
         beside = stage.unasked(through, len(rows))
         return self.attention_norm.backward(rows, tape, beside), prefixes

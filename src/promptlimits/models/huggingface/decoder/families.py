@@ -8,6 +8,7 @@ dropped in or capped. The model then runs through transformers' own code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -30,6 +31,8 @@ _ACTIVATIONS: Final[dict[str, ActivationName]] = {
     "relu": "relu",
 }
 _STATIC_ROTARY: Final = ("default", "linear", "llama3", "yarn")
+_COPIED_BYTES: Final = 2**28
+"""Most memory of copied feed-forward weights."""
 
 
 def decoder_of(model: Any) -> Decoder | None:
@@ -39,8 +42,9 @@ def decoder_of(model: Any) -> Decoder | None:
         model: A causal language model of transformers.
 
     Returns:
-        The decoder (its weights are the model's own, but for copies of queries', keys' and
-        values'), or None for a family or a setting that has no table here.
+        The decoder, or None for a family or a setting that has no table here. Its weights are
+        the model's own, but for copies of queries', keys' and values', and of feed-forward
+        weights that carry a norm's gain.
     """
     build = _FAMILIES.get(model.config.model_type)
     return None if build is None else build(model)
@@ -53,21 +57,25 @@ def _llama(model: Any) -> Decoder | None:
     angles = _angles(body.rotary_emb, config.rope_parameters)
     if name is None or angles is None:
         return None
-    blocks = tuple(
-        Block(
-            attention_norm=_rms(layer.input_layernorm, layer.input_layernorm.variance_epsilon),
-            attention=_attention(layer.self_attn, config, rotary="rotary"),
-            attention_post=None,
-            feed_norm=_rms(
-                layer.post_attention_layernorm, layer.post_attention_layernorm.variance_epsilon
-            ),
-            feed=_gated(layer.mlp, name),
-            feed_post=None,
-            parallel=False,
-        )
-        for layer in body.layers
+    # Two copied matrices to each layer: only where they are few bytes.
+    copied = 2 * config.num_hidden_layers * config.hidden_size * config.intermediate_size
+    moves = copied * model.dtype.itemsize <= _COPIED_BYTES
+    blocks = tuple(_llama_block(layer, config, name, moves=moves) for layer in body.layers)
+    return _decoder(model, blocks, _rms(body.norm), {"rotary": angles})
+
+
+def _llama_block(layer: Any, config: Any, name: ActivationName, *, moves: bool) -> Block:
+    attention_norm, feed_norm = _rms(layer.input_layernorm), _rms(layer.post_attention_layernorm)
+    gain, feed_gain = _movable_gain(attention_norm), _movable_gain(feed_norm) if moves else None
+    return Block(
+        attention_norm=_without(attention_norm, gain),
+        attention=_attention(layer.self_attn, config, rotary="rotary", gain=gain),
+        attention_post=None,
+        feed_norm=_without(feed_norm, feed_gain),
+        feed=_gated(layer.mlp, name, feed_gain),
+        feed_post=None,
+        parallel=False,
     )
-    return _decoder(model, blocks, _rms(body.norm, body.norm.variance_epsilon), {"rotary": angles})
 
 
 def _gemma3(model: Any) -> Decoder | None:
@@ -190,12 +198,17 @@ def _decoder(
 
 
 def _attention(
-    layer: Any, config: Any, *, rotary: str, norm: Callable[[Any], Norm] | None = None
+    layer: Any,
+    config: Any,
+    *,
+    rotary: str,
+    norm: Callable[[Any], Norm] | None = None,
+    gain: Tensor | None = None,
 ) -> AttentionLayer:
     return _joined(
-        query=_linear(layer.q_proj),
-        key=_linear(layer.k_proj),
-        value=_linear(layer.v_proj),
+        query=_times(_linear(layer.q_proj), gain),
+        key=_times(_linear(layer.k_proj), gain),
+        value=_times(_linear(layer.v_proj), gain),
         output=_linear(layer.o_proj),
         query_norm=None if norm is None else norm(layer.q_norm),
         key_norm=None if norm is None else norm(layer.k_norm),
@@ -302,16 +315,16 @@ def _by_head(linear: Linear, width: int, order: Tensor | None) -> tuple[Tensor, 
 
 
 def _reordered(norm: Norm | None, order: Tensor) -> Norm | None:
-    if norm is None:
-        return None
-    return Norm(weight=norm.weight[order], bias=None, epsilon=norm.epsilon)
+    if norm is None or norm.weight is None:
+        return norm
+    return replace(norm, weight=norm.weight[order])
 
 
-def _gated(layer: Any, name: ActivationName) -> FeedForward:
+def _gated(layer: Any, name: ActivationName, gain: Tensor | None = None) -> FeedForward:
     return FeedForward(
-        up=_linear(layer.up_proj),
+        up=_times(_linear(layer.up_proj), gain),
         down=_linear(layer.down_proj),
-        gate=_linear(layer.gate_proj),
+        gate=_times(_linear(layer.gate_proj), gain),
         activation=Activation(name),
     )
 
@@ -328,8 +341,23 @@ def _bias(layer: Any) -> Tensor | None:
     return None if layer.bias is None else layer.bias.detach()
 
 
-def _rms(layer: Any, epsilon: float) -> Norm:
-    return Norm(weight=layer.weight.detach(), bias=None, epsilon=float(epsilon))
+def _rms(layer: Any) -> Norm:
+    return Norm(weight=layer.weight.detach(), bias=None, epsilon=float(layer.variance_epsilon))
+
+
+def _movable_gain(norm: Norm) -> Tensor | None:
+    """The gain, where the products behind may carry it: 16 bits would round their weights."""
+    gain = norm.weight
+    return None if gain is None or gain.dtype.itemsize < torch.float32.itemsize else gain
+
+
+def _without(norm: Norm, gain: Tensor | None) -> Norm:
+    return norm if gain is None else replace(norm, weight=None)
+
+
+def _times(linear: Linear, gain: Tensor | None) -> Linear:
+    """X -> (gain x) W^T + b."""
+    return linear if gain is None else replace(linear, weight=linear.weight * gain)
 
 
 def _shifted(layer: Any) -> Norm:

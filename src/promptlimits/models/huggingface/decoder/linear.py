@@ -28,10 +28,10 @@ class Linear:
     bias: Tensor | None = None
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """(N, out) from (N, in), added to `plus`."""
+        """(N, out) from (N, in), added to `plus`, which is overwritten."""
         turned = self.weight.t()
         if plus is not None:
-            found = torch.addmm(plus, x, turned)
+            found = plus.addmm_(x, turned)
             return found if self.bias is None else found.add_(self.bias)
         return torch.mm(x, turned) if self.bias is None else torch.addmm(self.bias, x, turned)
 
@@ -66,7 +66,7 @@ class FeedForward:
     activation: Activation
 
     def forward(self, x: Tensor, tape: Tape, plus: Tensor | None) -> Tensor:
-        """(N, D), added to `plus`."""
+        """(N, D), added to `plus`, which is overwritten."""
         up = self.up.forward(x)
         if self.gate is None:
             tape.push(up)

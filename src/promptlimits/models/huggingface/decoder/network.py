@@ -48,6 +48,22 @@ class LinearHead:
         """Gradient (R, D) from that in the logits (R, V)."""
         return self.linear.backward(gradient)
 
+    def pull_back_tokens(self, tokens: Tensor, factor: float, into: Tensor) -> Tensor:
+        """Add multiples of the weights' rows `tokens` (R, 1) to `into` (R, D)."""
+        return into.add_(self.linear.weight.index_select(0, tokens.squeeze(1)), alpha=factor)
+
+    def blocks(self, most: int) -> Sequence[LinearHead]:
+        """Heads of at most `most` tokens each, about equally many, on views of the weights."""
+        count = -(-self.vocabulary // most)
+        if count == 1:
+            return [self]
+        weight, bias = self.linear.weight, self.linear.bias
+        biases = [None] * count if bias is None else bias.tensor_split(count)
+        return [
+            LinearHead(linear=Linear(weight=rows, bias=shift))
+            for rows, shift in zip(weight.tensor_split(count), biases, strict=True)
+        ]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoder:
@@ -228,11 +244,12 @@ class DecoderBatch:
         layout, source = self.layout, self.layout.prompt_source
         rows = prompts.to(self.decoder.dtype)
         rows = rows if source is None else rows.index_select(0, source)
-        stages, x = self.stages, self.fixed_rows
+        stages = self.stages
+        # Rows of this pass's own either way: the blocks overwrite them.
         if self.kind is PromptKind.PREFIX:
-            stages = self._with_prefixes(rows)
+            stages, x = self._with_prefixes(rows), self.fixed_rows.clone()
         else:
-            x = torch.cat([self._placed(rows), x])
+            x = torch.cat([self._placed(rows), self.fixed_rows])
         for block, stage in zip(self.decoder.blocks, stages, strict=True):
             x = block.forward(x, stage, tape)
         states = self.decoder.final_norm.forward(x, tape)

@@ -21,14 +21,19 @@ class Norm:
     Sums run in float32 at least, as in transformers; unlike there, float64 stays float64.
 
     Attributes:
-        weight: (D,) gain.
+        weight: (D,) gain, None for an RMSNorm whose gain the products behind it carry.
         bias: (D,) shift of a LayerNorm, None for RMSNorm.
         epsilon: Added to the mean square.
     """
 
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None
     epsilon: float
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether the way back needs what was normalised, so that nobody may overwrite it."""
+        return self.bias is not None
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
         """(N, D) normalised."""
@@ -39,21 +44,23 @@ class Norm:
         scale = length.square_().div_(x.shape[-1]).add_(self.epsilon).rsqrt_()
         unit = wide * scale
         tape.push(unit, scale)
-        out: Tensor = (unit * self.weight).to(x.dtype)
-        return out
+        out: Tensor = unit if self.weight is None else unit * self.weight
+        return out.to(x.dtype)
 
     def backward(self, gradient: Tensor, tape: Tape, plus: Tensor | None = None) -> Tensor:
-        """Gradient in x from that in the output, added to `plus`."""
+        """Gradient in x from that in the output, added to `plus`, which may be overwritten."""
         if self.bias is not None:
             return self._layer_backward(gradient, tape, plus)
         unit, scale = tape.pop(2)
-        weighted = gradient.to(unit.dtype) * self.weight
+        weighted = gradient.to(unit.dtype)
+        if self.weight is not None:
+            weighted = weighted * self.weight
         along = (weighted * unit).sum(dim=-1, keepdim=True).mul_(scale)
         share = -1 / unit.shape[-1]
         if plus is None or plus.dtype != weighted.dtype:
-            found = weighted.mul_(scale).addcmul_(unit, along, value=share).to(gradient.dtype)
-            return found if plus is None else found + plus
-        return torch.addcmul(plus, weighted, scale).addcmul_(unit, along, value=share)
+            found = (weighted * scale).addcmul_(unit, along, value=share).to(gradient.dtype)
+            return found if plus is None else plus.add_(found)
+        return plus.addcmul_(weighted, scale).addcmul_(unit, along, value=share)
 
     def _layer_forward(self, x: Tensor, tape: Tape) -> Tensor:
         out, mean, scale = torch.native_layer_norm(

@@ -1,0 +1,220 @@
+"""The contest of each row's target with all other tokens, the vocabulary block by block.
+
+With l the logits of a row, s its sharpening and m the largest logit of the others so far, a block
+adds its exp(s l_j - s m) to a sum, and what they pull back to another. A block that raises m
+shrinks both sums first (the streaming softmax, arXiv 1805.02867). So one block is alive at a time:
+it is written, read and pulled back while it is in the processor's cache, and the head's weights
+are passed once for all rows, however large the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptlimits.models.protocol import Memory, ReadHead
+from promptlimits.tuning.config import Objective
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contest:
+    """How targets stand against the other tokens, n rows of it.
+
+    Attributes:
+        own: (n, 1) the target's logit.
+        low: (n, 1) the smallest logit of another token.
+        others: (n, 1) the largest.
+        gap: (n, 1) g, of which softplus(g) is the loss (`objective`).
+        gradient: (n, S) of g over the sharpening, in the states, in float32 at least; empty
+            where none was asked for.
+    """
+
+    own: Tensor
+    low: Tensor
+    others: Tensor
+    gap: Tensor
+    gradient: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Contest]) -> Contest:
+        """The rows of several, one after the other."""
+        columns = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])
+        }
+        return cls(**columns)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Block:
+    """A block of logits whose targets are taken out: a neighbour's logit stands in for each.
+
+    Attributes:
+        head: The block's head.
+        logits: (n, tokens).
+        place: (n, 1) the target's column, or any column.
+        inside: (n, 1) whether it is the target's; None for a block that has all targets.
+        own: (n, 1) the target's logit, 0 outside.
+        low: (n, 1) the smallest logit that is left.
+        high: (n, 1) the largest.
+    """
+
+    head: ReadHead
+    logits: Tensor
+    place: Tensor
+    inside: Tensor | None
+    own: Tensor
+    low: Tensor
+    high: Tensor
+
+    def put(self, number: float) -> Tensor:
+        """The logits, a number in place of each target's stand-in."""
+        if self.inside is None:
+            return self.logits.scatter_(1, self.place, number)
+        stands_in = self.logits.gather(1, self.place)
+        return self.logits.scatter_(1, self.place, stands_in.masked_fill_(self.inside, number))
+
+
+def hold_contest(
+    states: Tensor,
+    head: ReadHead,
+    targets: Tensor,
+    sharpenings: Tensor,
+    objective: Objective,
+    *,
+    most_tokens: int,
+    differentiate: bool = True,
+    memory: Memory | None = None,
+) -> Contest:
+    """Let every row's target stand against all other tokens.
+
+    Args:
+        states: (n, S), without a graph.
+        head: From states to logits, of two tokens at least.
+        targets: (n, 1) tokens.
+        sharpenings: (n, 1), positive.
+        objective: Which gap is asked for.
+        most_tokens: Most tokens of a block where the head can be divided; from three on none
+            has a single token.
+        differentiate: Whether the gradient is asked for.
+        memory: Where a block's logits are written; None for new memory each time.
+
+    Returns:
+        The contest.
+    """
+    sharpening = sharpenings.to(torch.promote_types(states.dtype, torch.float32))
+    blocks = _blocks(states, head.blocks(most_tokens), targets, memory)
+    compete = _best_rival if objective is Objective.MARGIN else _all_rivals
+    return compete(states, head, targets, sharpening, blocks, differentiate=differentiate)
+
+
+def _all_rivals(
+    states: Tensor,
+    head: ReadHead,
+    targets: Tensor,
+    sharpening: Tensor,
+    blocks: Iterator[_Block],
+    *,
+    differentiate: bool,
+) -> Contest:
+    """The gap is log sum_j exp(s l_j) - s l_t over the other tokens j."""
+
+    def weigh(block: _Block, largest: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the exponentials, below that of `largest`, and what they pull back to."""
+        torch.addcmul(-sharpening * largest, block.logits, sharpening, out=block.logits).exp_()
+        weights = block.put(0.0)
+        total = weights.sum(dim=1, keepdim=True)
+        if not differentiate:
+            return total, total[:0]
+        return total, _pulled_back(block.head, weights, total, states.dtype)
+
+    first = next(blocks)
+    own, low, others = first.own, first.low, first.high
+    total, gradient = weigh(first, others)
+    for block in blocks:
+        own, low, before = own + block.own, torch.minimum(low, block.low), others
+        others = torch.maximum(before, block.high)
+        shrink = (sharpening * (before - others)).exp_()
+        fresh, pulled = weigh(block, others)
+        total = fresh.addcmul_(total, shrink)
+        gradient = pulled.addcmul_(gradient, shrink) if differentiate else gradient
+    if differentiate:
+        gradient = head.pull_back_tokens(targets, -1.0, gradient.div_(total))
+    gap = total.log() + sharpening * (others - own)
+    return Contest(own=own, low=low, others=others, gap=gap, gradient=gradient)
+
+
+def _best_rival(
+    states: Tensor,
+    head: ReadHead,
+    targets: Tensor,
+    sharpening: Tensor,
+    blocks: Iterator[_Block],
+    *,
+    differentiate: bool,
+) -> Contest:
+    """The gap is s (max_j l_j - l_t) over the other tokens j."""
+    first = next(blocks)
+    own, low, others = first.own, first.low, first.high
+    rivals, start = first.put(-torch.inf).argmax(dim=1, keepdim=True), first.head.vocabulary
+    for block in blocks:
+        best = start + block.put(-torch.inf).argmax(dim=1, keepdim=True)
+        rivals = torch.where(block.high > others, best, rivals)
+        own, low = own + block.own, torch.minimum(low, block.low)
+        others, start = torch.maximum(others, block.high), start + block.head.vocabulary
+    gradient = own[:0]
+    if differentiate:
+        nothing = torch.zeros_like(states, dtype=own.dtype)
+        gradient = head.pull_back_tokens(rivals, 1.0, nothing)
+        gradient = head.pull_back_tokens(targets, -1.0, gradient)
+    gap = sharpening * (others - own)
+    return Contest(own=own, low=low, others=others, gap=gap, gradient=gradient)
+
+
+def _blocks(
+    states: Tensor, heads: Sequence[ReadHead], targets: Tensor, memory: Memory | None
+) -> Iterator[_Block]:
+    """The blocks of the vocabulary, each good until the next is asked for."""
+    start = 0
+    for head in heads:
+        logits = _writable(head.logits(states, memory), states)
+        place, inside = targets, None
+        if len(heads) > 1:
+            place = (targets - start).clamp_(0, head.vocabulary - 1)
+            inside = place + start == targets
+        own = logits.gather(1, place)
+        # A neighbour's logit in place of the target's: extremes of the others, without a copy.
+        neighbour = logits.gather(1, (place == 0).to(place.dtype))
+        stand_in = neighbour if inside is None else torch.where(inside, neighbour, own)
+        logits.scatter_(1, place, stand_in)
+        yield _Block(
+            head=head,
+            logits=logits,
+            place=place,
+            inside=inside,
+            own=own if inside is None else own.masked_fill_(~inside, 0.0),
+            # Not aminmax: on a CPU it is 17 times as slow as these two.
+            low=logits.amin(dim=1, keepdim=True),
+            high=logits.amax(dim=1, keepdim=True),
+        )
+        start += head.vocabulary
+
+
+def _pulled_back(head: ReadHead, weights: Tensor, total: Tensor, dtype: torch.dtype) -> Tensor:
+    """What weights (n, tokens) of the logits pull back to."""
+    if dtype == weights.dtype:
+        return head.pull_back(weights)
+    # Scaled before they are narrowed: half precision has no room for unscaled sums.
+    share = weights.div_(total.clamp_min(torch.finfo(total.dtype).tiny))
+    return head.pull_back(share.to(dtype)).to(total.dtype).mul_(total)
+
+
+def _writable(logits: Tensor, states: Tensor) -> Tensor:
+    """Logits in at least single precision and in memory that nobody else reads."""
+    if logits.dtype.itemsize < torch.float32.itemsize:
+        return logits.float()
+    # Compared by storage: a head may hand its states back as they are.
+    shared = logits.untyped_storage().data_ptr() == states.untyped_storage().data_ptr()
+    return logits.clone() if shared else logits

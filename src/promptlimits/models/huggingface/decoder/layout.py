@@ -46,14 +46,14 @@ class Rectangle:
         return rows.view(self.parts, self.pairs, self.longest, rows.shape[1])
 
     def collect(self, rectangle: Tensor, rows: Tensor) -> None:
-        """Write (B, K, L, C) into this rectangle's rows of the batch `rows`.
+        """Write (B K L, C) into this rectangle's rows of the batch `rows`.
 
         For rectangles with filler: one without is a view of its rows.
         """
         if self.slots is None:
             raise AssertionError("a rectangle without filler is written in place")
         target = rows[self.start : self.stop]
-        torch.index_select(rectangle.flatten(0, 2), 0, self.slots, out=target)
+        torch.index_select(rectangle, 0, self.slots, out=target)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

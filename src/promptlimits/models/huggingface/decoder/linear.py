@@ -7,6 +7,7 @@ weight is ever formed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,20 +28,26 @@ class Linear:
     weight: Tensor
     bias: Tensor | None = None
 
+    @cached_property
+    def turned(self) -> Tensor:
+        """W^T, a view."""
+        return self.weight.t()
+
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """(N, out) from (N, in), added to `plus`, which is overwritten."""
-        turned = self.weight.t()
         if plus is not None:
-            found = plus.addmm_(x, turned)
+            found = plus.addmm_(x, self.turned)
             return found if self.bias is None else found.add_(self.bias)
-        return torch.mm(x, turned) if self.bias is None else torch.addmm(self.bias, x, turned)
+        if self.bias is None:
+            return torch.mm(x, self.turned)
+        return torch.addmm(self.bias, x, self.turned)
 
     def write(self, x: Tensor, into: Tensor) -> Tensor:
         """(N, out) from (N, in), in memory of the caller's."""
         if self.bias is None:
-            return torch.mm(x, self.weight.t(), out=into)
+            return torch.mm(x, self.turned, out=into)
         # Not added afterwards: in 16 bits that would round twice, where `forward` rounds once.
-        return torch.addmm(self.bias, x, self.weight.t(), out=into)
+        return torch.addmm(self.bias, x, self.turned, out=into)
 
     def backward(self, gradient: Tensor, plus: Tensor | None = None) -> Tensor:
         """Gradient in x, added to `plus`, which is overwritten."""

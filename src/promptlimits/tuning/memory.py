@@ -1,6 +1,6 @@
 """A budget in bytes: which problems run in one pass, and what a pass really kept.
 
-What a pass takes is the model's own estimate (`FrozenModel.step_bytes`) and one chunk of
+What a pass takes is the model's own estimate (`FrozenModel.step_bytes`) and one block of
 logits. Problems that do not fit together run one micro-batch after the other; one that does
 not fit alone is cut between pairs, its prompt runs once for each piece, and the gradients
 add up to those of one pass.
@@ -23,7 +23,7 @@ from promptlimits.tuning.problem import Problem, pairs_between
 
 _SHARE_OF_FREE = 0.5
 _UNKNOWN_FREE_BYTES = 2**31
-# Rows enough for a product at the machine's rate, even beside a vocabulary of 50,000 or more.
+# Of 8,192 tokens at a time, 2,048 rows.
 _CPU_LOGIT_BYTES = 64 * 2**20
 _DEVICE_LOGIT_BYTES = 256 * 2**20
 _LOGIT_SHARE = 0.25
@@ -59,7 +59,7 @@ class Budget:
 
     Attributes:
         total_bytes: All of it.
-        chunk_bytes: Most of it for one chunk of logits.
+        chunk_bytes: Most of it for one block of logits.
     """
 
     total_bytes: int
@@ -74,7 +74,7 @@ class Budget:
 
     @property
     def logit_bytes(self) -> int:
-        """For one chunk of logits."""
+        """For one block of logits."""
         return min(self.chunk_bytes, int(_LOGIT_SHARE * self.total_bytes))
 
     @property

@@ -1,6 +1,6 @@
-"""Memory for one chunk of logits, kept from step to step.
+"""Memory for one block of logits, kept from step to step.
 
-A chunk of a large vocabulary's logits is tens of megabytes. Asked for anew in each step, such a
+A block of many rows' logits is tens of megabytes. Asked for anew in each step, such a
 block is mapped and cleared by the system each time, which on a CPU costs an eighth of the product
 that fills it.
 """

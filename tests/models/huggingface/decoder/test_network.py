@@ -212,6 +212,34 @@ def test_a_second_reverse_pass_is_refused_not_wrong(
         torch.autograd.grad(loss, prompt)
 
 
+@pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_gives_the_same_again_and_again(
+    family: str, kind: PromptKind, open_model: OpenModel
+) -> None:
+    network = open_model(family)
+    own = decoder(network)
+    width = own.dim if kind is PromptKind.SOFT else prefix_width(network)
+    batch = own.prepare(parts_of([(3, random_pairs(RAGGED, seed=0))]), kind)
+    fixed = batch.fixed_rows.clone()
+    prompt = normal(3, width, seed=1).requires_grad_(True)
+
+    def once() -> tuple[Tensor, Tensor]:
+        states = batch.read_states(prompt)
+        kept = states.detach().clone()
+        gradient = states.detach().clone()
+        (found,) = torch.autograd.grad(states, prompt, gradient)
+        # What is given in and given out is nobody's to overwrite.
+        assert torch.equal(states, kept)
+        assert torch.equal(gradient, kept)
+        return kept, found
+
+    first, second = once(), once()
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert torch.equal(batch.fixed_rows, fixed)
+
+
 def test_nothing_is_kept_without_a_reverse_pass(open_model: OpenModel) -> None:
     own = decoder(open_model("llama"))
     batch = own.prepare(parts_of([(3, random_pairs(RAGGED, seed=0))]), PromptKind.SOFT)

@@ -79,12 +79,11 @@ class FeedForward:
             tape.push(up)
             return self.down.forward(self.activation.forward(up), plus)
         gate = self.gate.forward(x)
-        if tape.keeps:
-            active, slope = self.activation.gate(gate, up)
-            tape.push(active, slope)
-        else:
-            active = self.activation.forward(gate)
-        return self.down.forward(up.mul_(active), plus)
+        if not tape.keeps:
+            return self.down.forward(up.mul_(self.activation.forward(gate)), plus)
+        product, active, slope = self.activation.gate(gate, up)
+        tape.push(active, slope)
+        return self.down.forward(product, plus)
 
     def backward(self, gradient: Tensor, tape: Tape) -> Tensor:
         """Gradient in x from that in the output, without the one of `plus`."""

@@ -96,24 +96,25 @@ class Activation:
             return torch.relu(x)
         return gelu(x, approximate=self._approximation)
 
-    def gate(self, x: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        """Value f(x), and f'(x) up, which is all that the way back through f(x) up needs.
+    def gate(self, x: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f(x) up, with the two factors that are all its way back needs: f(x) and f'(x) up.
 
         Args:
-            x: The gate, overwritten.
-            up: What it is multiplied with.
+            x: The gate, which may be overwritten.
+            up: What it is multiplied with, likewise.
 
         Returns:
-            Both, of the shape of x.
+            f(x) up, f(x), f'(x) up, of the shape of x.
         """
         if self.name != "silu" or x.dtype.itemsize < torch.float32.itemsize:
-            return self.forward(x), self.backward(up, x)
-        # With s = sigmoid(x): f = x s and f' = f + s (1 - f). One exponential, where the value
-        # and then the derivative would take one each.
-        slope = torch.sigmoid(x)
-        value = x.mul_(slope)
-        one = value.new_ones(())
-        return value, torch.lerp(value, one, slope, out=slope).mul_(up)
+            value = self.forward(x)
+            return up * value, value, self.backward(up, x)
+        # With s = sigmoid(x) and f = x s, f' = s + f (1 - s): so f' up = s up + (1 - s) f up,
+        # one exponential and one pass, where the derivative alone would take more of both.
+        sigmoid = torch.sigmoid(x)
+        value = x.mul_(sigmoid)
+        product = up * value
+        return product, value, torch.lerp(product, up, sigmoid, out=up)
 
     def backward(self, gradient: Tensor, x: Tensor) -> Tensor:
         """Gradient in x from that in the value."""

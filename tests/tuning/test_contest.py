@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from promptlimits.models.huggingface.decoder.linear import Linear
 from promptlimits.models.huggingface.decoder.network import LinearHead
 from promptlimits.models.huggingface.whole_model import IdentityHead
+from promptlimits.models.protocol import Memory
 from promptlimits.tuning.config import Objective
 from promptlimits.tuning.contest import Contest, hold_contest
 from promptlimits.tuning.scratch import Scratch
@@ -109,6 +111,79 @@ def test_without_a_gradient_the_rest_is_the_same(objective: Objective, most_toke
     assert bare.gradient.numel() == 0
     for name in ("own", "low", "others", "gap"):
         assert torch.equal(getattr(bare, name), getattr(full, name)), name
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_block_in_which_nothing_can_win_counts_for_nothing(first: bool) -> None:
+    whole = head_of()
+    bias = torch.zeros(VOCABULARY, dtype=torch.float64)
+    bias[slice(12) if first else slice(12, None)] = -torch.inf
+    head = LinearHead(linear=Linear(weight=whole.linear.weight, bias=bias))
+    states = random(ROWS, WIDTH)
+    found = held(head, states, Objective.CROSS_ENTROPY, 12)
+    expected = held(head, states, Objective.CROSS_ENTROPY, WHOLE)
+    torch.testing.assert_close(found.gap, expected.gap, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-12, atol=1e-12)
+    assert found.gradient.isfinite().all()
+
+
+def test_rivals_of_different_blocks_are_weighed_as_in_one() -> None:
+    # Products of 1e7, whose rounding is half: it must be the same in both blocks.
+    logits = torch.zeros(1, VOCABULARY)
+    logits[0, 2], logits[0, 20] = 1e3 + 2**-13, 1e3
+    head = LinearHead(linear=Linear(weight=logits.T.contiguous()))
+    target, sharpening = torch.tensor([[11]]), torch.tensor([[1e4]])
+    gradients = [
+        hold_contest(
+            torch.ones(1, 1),
+            head,
+            target,
+            sharpening,
+            Objective.CROSS_ENTROPY,
+            most_tokens=most_tokens,
+        ).gradient
+        for most_tokens in (12, WHOLE)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_block_is_alive_at_a_time(objective: Objective, dtype: torch.dtype) -> None:
+    made: list[weakref.ref[Tensor]] = []
+
+    class Watched(LinearHead):
+        def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
+            assert all(earlier() is None for earlier in made)
+            found = super().logits(states, memory)
+            # What is written to in single precision is a copy of these.
+            made.append(weakref.ref(found))
+            return found
+
+        def blocks(self, most: int) -> list[LinearHead]:
+            return [Watched(linear=block.linear) for block in super().blocks(most)]
+
+    head = Watched(linear=head_of(dtype=dtype).linear)
+    copies: list[weakref.ref[Tensor]] = []
+    floated = Tensor.float
+
+    def watched_float(logits: Tensor) -> Tensor:
+        assert all(earlier() is None for earlier in copies)
+        copies.append(weakref.ref(found := floated(logits)))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "float", watched_float)
+        hold_contest(
+            random(ROWS, WIDTH).to(dtype),
+            head,
+            TARGETS,
+            sharpenings(),
+            objective,
+            most_tokens=5,
+        )
+    assert len(made) == 5
+    assert len(copies) == (5 if dtype is torch.bfloat16 else 0)
 
 
 @pytest.mark.parametrize("most_tokens", [6, WHOLE])

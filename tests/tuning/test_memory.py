@@ -108,7 +108,7 @@ def test_a_budget_that_cannot_hold_one_pair_is_one_line(tiny: HuggingFaceCausalL
             list(train_many(tiny, members(tiny), budget_bytes=budget))
     # Enough for the pass, not for a row of logits.
     budget = Budget(total_bytes=2**30, chunk_bytes=8)
-    with pytest.raises(UserError, match="one row of logits"):
+    with pytest.raises(UserError, match="one row of a block of logits"):
         divide(tiny, members(tiny), budget)
 
 

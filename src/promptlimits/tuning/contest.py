@@ -2,21 +2,25 @@
 
 With l the logits of a row, s its sharpening and m the largest logit of the others so far, a block
 adds its exp(s l_j - s m) to a sum, and what they pull back to another. A block that raises m
-shrinks both sums first (the streaming softmax, arXiv 1805.02867). So one block is alive at a time:
-it is written, read and pulled back while it is in the processor's cache, and the head's weights
-are passed once for all rows, however large the vocabulary.
+shrinks both sums first (the streaming softmax, `milakov2018`). So one block is alive at a time: it
+is written, read and pulled back while it is in the processor's cache, and the head's weights are
+passed once for all rows of the contest, however large the vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from promptlimits.models.protocol import Memory, ReadHead
 from promptlimits.tuning.config import Objective
+
+_LOWEST: Final = -1e30
+"""Far below any logit, and finite even when sharpened."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,14 +41,6 @@ class Contest:
     others: Tensor
     gap: Tensor
     gradient: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence[Contest]) -> Contest:
-        """The rows of several, one after the other."""
-        columns = {
-            name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])
-        }
-        return cls(**columns)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,15 +127,19 @@ def _all_rivals(
         return total, _pulled_back(block.head, weights, total, states.dtype)
 
     first = next(blocks)
-    own, low, others = first.own, first.low, first.high
+    # Finite, so that where all are -inf none is subtracted from itself.
+    own, low, others = first.own, first.low, first.high.clamp_min(_LOWEST)
     total, gradient = weigh(first, others)
+    del first
     for block in blocks:
         own, low, before = own + block.own, torch.minimum(low, block.low), others
         others = torch.maximum(before, block.high)
-        shrink = (sharpening * (before - others)).exp_()
+        # The very products that `weigh` subtracts: their rounding cancels.
+        shrink = (sharpening * before - sharpening * others).exp_()
         fresh, pulled = weigh(block, others)
         total = fresh.addcmul_(total, shrink)
         gradient = pulled.addcmul_(gradient, shrink) if differentiate else gradient
+        del block
     if differentiate:
         gradient = head.pull_back_tokens(targets, -1.0, gradient.div_(total))
     gap = total.log() + sharpening * (others - own)
@@ -159,11 +159,13 @@ def _best_rival(
     first = next(blocks)
     own, low, others = first.own, first.low, first.high
     rivals, start = first.put(-torch.inf).argmax(dim=1, keepdim=True), first.head.vocabulary
+    del first
     for block in blocks:
         best = start + block.put(-torch.inf).argmax(dim=1, keepdim=True)
         rivals = torch.where(block.high > others, best, rivals)
         own, low = own + block.own, torch.minimum(low, block.low)
         others, start = torch.maximum(others, block.high), start + block.head.vocabulary
+        del block
     gradient = own[:0]
     if differentiate:
         nothing = torch.zeros_like(states, dtype=own.dtype)
@@ -189,7 +191,7 @@ def _blocks(
         neighbour = logits.gather(1, (place == 0).to(place.dtype))
         stand_in = neighbour if inside is None else torch.where(inside, neighbour, own)
         logits.scatter_(1, place, stand_in)
-        yield _Block(
+        block = _Block(
             head=head,
             logits=logits,
             place=place,
@@ -199,6 +201,10 @@ def _blocks(
             low=logits.amin(dim=1, keepdim=True),
             high=logits.amax(dim=1, keepdim=True),
         )
+        # Nobody holds on to a block while the next one is made.
+        del logits
+        yield block
+        del block
         start += head.vocabulary
 
 

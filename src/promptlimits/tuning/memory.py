@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from promptlimits.errors import UserError
 from promptlimits.models.protocol import FrozenModel, PackedPairs, Part
+from promptlimits.tuning.objective import fewest_logits
 from promptlimits.tuning.problem import Problem, pairs_between
 
 _SHARE_OF_FREE = 0.5
@@ -156,12 +157,12 @@ def _last_that_fits(model: FrozenModel, problem: Problem, first: int, budget: Bu
     def needed(last: int) -> int:
         return bytes_of(model, problem, pairs_between(problem.pairs, first, last))
 
-    row_bytes = torch.float32.itemsize * model.head.vocabulary
+    row_bytes = torch.float32.itemsize * fewest_logits(model.head)
     if needed(first + 1) > budget.part_bytes or row_bytes > budget.logit_bytes:
         raise UserError(
             "memory budget",
-            f"hold one pair with its prompt (about {needed(first + 1)} bytes) and one row of "
-            f"logits ({row_bytes} bytes)",
+            f"hold one pair with its prompt (about {needed(first + 1)} bytes) and one row of a "
+            f"block of logits ({row_bytes} bytes)",
             got=f"{budget.total_bytes} bytes",
             remedy=_REMEDY,
         )

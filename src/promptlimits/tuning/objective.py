@@ -125,6 +125,15 @@ class RowScores:
     lead: Tensor
     gradient: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[RowScores]) -> RowScores:
+        """The rows of several, one after the other."""
+        return cls(
+            loss_nats=torch.cat([part.loss_nats for part in parts]),
+            lead=torch.cat([part.lead for part in parts]),
+            gradient=torch.cat([part.gradient for part in parts]),
+        )
+
     def without_gradient(self) -> RowScores:
         """The same without what is as large as the states."""
         return replace(self, gradient=self.gradient.new_empty(0))
@@ -156,31 +165,44 @@ def score_rows(
     states = states.detach()
     most_tokens = _tokens_of_a_block(states, logit_bytes)
     widest = max(block.vocabulary for block in head.blocks(most_tokens))
-    contests = [
-        hold_contest(
+    parts = []
+    for start, end, run in _chunks(rows.runs, widest, logit_bytes):
+        targets, sharpenings = rows.targets[start:end], rows.sharpenings[start:end]
+        contest = hold_contest(
             states[start:end],
             head,
-            rows.targets[start:end],
-            rows.sharpenings[start:end],
+            targets,
+            sharpenings,
             run.objective,
             most_tokens=most_tokens,
             differentiate=differentiate,
             memory=memory,
         )
-        for start, end, run in _chunks(rows.runs, widest, logit_bytes)
-    ]
-    found = contests[0] if len(contests) == 1 else Contest.joined(contests)
-    largest = torch.maximum(torch.maximum(found.own.abs(), found.low.abs()), found.others.abs())
+        factor = rows.weights[start:end] * sharpenings if differentiate else None
+        parts.append(_row_scores(contest, factor, states.dtype))
+        del contest
+    return parts[0] if len(parts) == 1 else RowScores.joined(parts)
+
+
+def _row_scores(contest: Contest, factor: Tensor | None, dtype: torch.dtype) -> RowScores:
+    """Scores of a contest's rows, whose gradient is overwritten; factor (n, 1) or None for none."""
+    gap, gradient = contest.gap, contest.gradient
+    if factor is not None:
+        gradient = gradient.mul_(factor.to(gap.dtype) * gap.sigmoid())
+    largest = torch.maximum(
+        torch.maximum(contest.own.abs(), contest.low.abs()), contest.others.abs()
+    )
     largest = largest.clamp_min(torch.finfo(largest.dtype).tiny)
-    gap, gradient = found.gap, states.new_empty(0)
-    if differentiate:
-        factor = (rows.weights * rows.sharpenings).to(gap.dtype) * gap.sigmoid()
-        gradient = (found.gradient * factor).to(states.dtype)
     return RowScores(
         loss_nats=torch.logaddexp(gap, torch.zeros_like(gap)).squeeze(1),
-        lead=((found.own - found.others) / largest).squeeze(1),
-        gradient=gradient,
+        lead=((contest.own - contest.others) / largest).squeeze(1),
+        gradient=gradient.to(dtype),
     )
+
+
+def fewest_logits(head: ReadHead) -> int:
+    """Logits that a row takes at least: those of the smallest blocks that `score_rows` makes."""
+    return max(block.vocabulary for block in head.blocks(_FEWEST_TOKENS))
 
 
 def lead(logits: Tensor, targets: Tensor) -> Tensor:

@@ -356,7 +356,7 @@ def _without(norm: Norm, gain: Tensor | None) -> Norm:
 
 
 def _times(linear: Linear, gain: Tensor | None) -> Linear:
-    """X -> (gain x) W^T + b."""
+    """The product of gain x, from that of x."""
     return linear if gain is None else replace(linear, weight=linear.weight * gain)
 
 

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from promptlimits.models.huggingface.decoder import attention
+from promptlimits.models.huggingface.decoder import attention, scores
 from promptlimits.models.huggingface.decoder.families import decoder_of
 from promptlimits.models.huggingface.decoder.network import Decoder
 from promptlimits.models.huggingface.prefix import prefixed_logits
@@ -377,3 +377,14 @@ def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) 
     assert decoder_of(network) is None
     network.config.model_type = "unheard-of"
     assert decoder_of(network) is None
+
+
+@pytest.mark.parametrize(("prompt", "longest"), [(1, 3), (12, 4), (13, 4), (64, 7), (70, 3)])
+def test_softmax_rows_are_whole_lanes_on_a_processor(prompt: int, longest: int) -> None:
+    parts = [torch.zeros(6, prompt), torch.zeros(6, longest)]
+    joined = scores._side_by_side(parts, float("-inf"))
+    columns = joined.shape[1]
+    assert columns % scores.LANES == 0
+    assert scores.NARROW <= columns < max(scores.NARROW + 1, prompt + longest + scores.LANES)
+    assert bool((joined[:, prompt + longest :] == float("-inf")).all())
+    assert not joined[:, : prompt + longest].any()

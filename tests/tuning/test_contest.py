@@ -129,13 +129,13 @@ def test_a_block_in_which_nothing_can_win_counts_for_nothing(first: bool) -> Non
 
 def test_rivals_of_different_blocks_are_weighed_as_in_one() -> None:
     # Products of 1e7, whose rounding is half: it must be the same in both blocks.
-    logits = torch.zeros(1, VOCABULARY)
-    logits[0, 2], logits[0, 20] = 1e3, 1e3 + 2**-13
-    head = LinearHead(linear=Linear(weight=logits.T.contiguous()))
+    weight = torch.zeros(VOCABULARY, 2)
+    weight[2, 0], weight[20, 0], weight[20, 1] = 1e3, 1e3 + 2**-13, 1.0
+    head = LinearHead(linear=Linear(weight=weight))
     target, sharpening = torch.tensor([[11]]), torch.tensor([[1e4]])
     gradients = [
         hold_contest(
-            torch.ones(1, 1),
+            torch.tensor([[1.0, 0.0]]),
             head,
             target,
             sharpening,

@@ -7,6 +7,7 @@ The best of a few shapes: large squares, and the products that the measured step
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,17 +52,23 @@ def _flops(sizes: tuple[int, int, int]) -> int:
     return 2 * sizes[0] * sizes[1] * sizes[2]
 
 
-def _rate(sizes: tuple[int, int, int]) -> Rate:
-    """The fastest of several runs of one product into a buffer that is reused."""
+def product(sizes: tuple[int, int, int]) -> Callable[[], object]:
+    """One product (a, b) with (b, c) into a buffer that is reused."""
     rows, inner, columns = sizes
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(rows, inner, generator=generator)
     right = torch.randn(inner, columns, generator=generator)
     into = torch.empty(rows, columns)
-    torch.mm(left, right, out=into)
+    return lambda: torch.mm(left, right, out=into)
+
+
+def _rate(sizes: tuple[int, int, int]) -> Rate:
+    """The fastest of several runs of one product."""
+    multiply = product(sizes)
+    multiply()
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < SECONDS_EACH:
         start = time.perf_counter()
-        torch.mm(left, right, out=into)
+        multiply()
         best = min(best, time.perf_counter() - start)
     return Rate(gflops=_flops(sizes) / best / 1e9, shape=sizes)

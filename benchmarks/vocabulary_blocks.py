@@ -1,0 +1,113 @@
+"""Logits in blocks of the vocabulary against whole rows of them, as many as 64 MiB hold.
+
+    python benchmarks/vocabulary_blocks.py            half a minute on one thread
+    python benchmarks/vocabulary_blocks.py --json     JSON on standard output
+
+Loss, lead and gradient of every row of a head with random weights. Whole rows pass the head's
+weights once for each 64 MiB of logits; blocks pass them once. Both sides write to memory that they
+keep, and run in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from promptlimits.models.huggingface.decoder.linear import Linear
+from promptlimits.models.huggingface.decoder.network import LinearHead
+from promptlimits.models.protocol import EncodedPair, pack
+from promptlimits.tuning.config import Objective
+from promptlimits.tuning.contest import hold_contest
+from promptlimits.tuning.objective import Rows, score_rows
+from promptlimits.tuning.scratch import Scratch
+
+SIZES = ((256, 576, 49_152), (1024, 576, 49_152), (256, 640, 262_144))
+"""Rows, width and vocabulary: SmolLM2's, twice, and Gemma 3's."""
+LOGIT_BYTES = 1 << 26
+ROUNDS = 5
+
+
+def sides(rows: int, width: int, vocabulary: int) -> dict[str, Callable[[], Tensor]]:
+    """The gradient of every row, by both ways."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(rows, width, generator=generator) / width**0.5
+    head = LinearHead(linear=Linear(weight=torch.randn(vocabulary, width, generator=generator)))
+    targets = torch.randint(vocabulary, (rows,), generator=generator).tolist()
+    scored = Rows.plain(
+        pack([EncodedPair(key="", value="", key_ids=(0,), value_ids=(one,)) for one in targets])
+    )
+    kept, kept_whole = Scratch().matrix, Scratch().matrix
+    most = max(1, LOGIT_BYTES // (states.itemsize * vocabulary))
+
+    def blocks() -> Tensor:
+        return score_rows(states, head, scored, logit_bytes=LOGIT_BYTES, memory=kept).gradient
+
+    def whole_rows() -> Tensor:
+        found = []
+        for start in range(0, rows, most):
+            part = slice(start, start + most)
+            contest = hold_contest(
+                states[part],
+                head,
+                scored.targets[part],
+                scored.sharpenings[part],
+                Objective.CROSS_ENTROPY,
+                most_tokens=vocabulary,
+                memory=kept_whole,
+            )
+            found.append(contest.gradient * contest.gap.sigmoid())
+        return torch.cat(found)
+
+    return {"blocks": blocks, "whole rows": whole_rows}
+
+
+def measure(size: tuple[int, int, int], rounds: int = ROUNDS) -> dict[str, object]:
+    """Seconds of both ways and how far apart their gradients are."""
+    ways = sides(*size)
+    blocks, whole = (way() for way in ways.values())
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - began)
+    usual = {name: statistics.median(taken) for name, taken in seconds.items()}
+    return {
+        "rows": size[0],
+        "width": size[1],
+        "vocabulary": size[2],
+        "seconds": usual["blocks"],
+        "whole_rows_seconds": usual["whole rows"],
+        "ratio": usual["whole rows"] / usual["blocks"],
+        "relative_gradient_gap": float((blocks - whole).norm() / whole.norm()),
+    }
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found = [measure(size) for size in SIZES]
+    if options.json:
+        print(json.dumps({"threads": options.threads, "cases": found}, indent=1))
+        return
+    for case in found:
+        print(
+            f"{case['rows']} rows, {case['width']} wide, {case['vocabulary']} tokens: "
+            f"{case['seconds']:.2f} s, whole rows {case['whole_rows_seconds']:.2f} s, "
+            f"{case['ratio']:.2f} times as fast"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -15,15 +15,14 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from promptlimits.models.huggingface.decoder.linear import Linear
 from promptlimits.models.huggingface.decoder.network import LinearHead
-from promptlimits.models.protocol import EncodedPair, pack
-from promptlimits.tuning.config import Objective
-from promptlimits.tuning.contest import hold_contest
+from promptlimits.models.protocol import EncodedPair, Memory, pack
 from promptlimits.tuning.objective import Rows, score_rows
 from promptlimits.tuning.scratch import Scratch
 
@@ -33,38 +32,29 @@ LOGIT_BYTES = 1 << 26
 ROUNDS = 5
 
 
+class WholeRows(LinearHead):
+    """A head that gives all logits of a row at once."""
+
+    def blocks(self, most: int) -> list[LinearHead]:
+        """Itself, whatever is asked for."""
+        return [self]
+
+
 def sides(rows: int, width: int, vocabulary: int) -> dict[str, Callable[[], Tensor]]:
     """The gradient of every row, by both ways."""
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(rows, width, generator=generator) / width**0.5
-    head = LinearHead(linear=Linear(weight=torch.randn(vocabulary, width, generator=generator)))
+    linear = Linear(weight=torch.randn(vocabulary, width, generator=generator))
     targets = torch.randint(vocabulary, (rows,), generator=generator).tolist()
     scored = Rows.plain(
         pack([EncodedPair(key="", value="", key_ids=(0,), value_ids=(one,)) for one in targets])
     )
-    kept, kept_whole = Scratch().matrix, Scratch().matrix
-    most = max(1, LOGIT_BYTES // (states.itemsize * vocabulary))
 
-    def blocks() -> Tensor:
-        return score_rows(states, head, scored, logit_bytes=LOGIT_BYTES, memory=kept).gradient
+    def gradient_of(head: LinearHead, memory: Memory) -> Tensor:
+        return score_rows(states, head, scored, logit_bytes=LOGIT_BYTES, memory=memory).gradient
 
-    def whole_rows() -> Tensor:
-        found = []
-        for start in range(0, rows, most):
-            part = slice(start, start + most)
-            contest = hold_contest(
-                states[part],
-                head,
-                scored.targets[part],
-                scored.sharpenings[part],
-                Objective.CROSS_ENTROPY,
-                most_tokens=vocabulary,
-                memory=kept_whole,
-            )
-            found.append(contest.gradient * contest.gap.sigmoid())
-        return torch.cat(found)
-
-    return {"blocks": blocks, "whole rows": whole_rows}
+    heads = {"blocks": LinearHead(linear=linear), "whole rows": WholeRows(linear=linear)}
+    return {name: partial(gradient_of, head, Scratch().matrix) for name, head in heads.items()}
 
 
 def measure(size: tuple[int, int, int], rounds: int = ROUNDS) -> dict[str, object]:

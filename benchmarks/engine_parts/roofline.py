@@ -44,11 +44,12 @@ def matmul_rate(shape: LlamaShape, case: Case) -> Rate:
         (case.reads, shape.dim, shape.vocabulary),
     )
     tried = [(side, side, side) for side in SQUARES]
-    tried += [sizes for sizes in own if _flops(sizes) <= LARGEST]
+    tried += [sizes for sizes in own if product_flops(sizes) <= LARGEST]
     return max((_rate(sizes) for sizes in tried), key=lambda rate: rate.gflops)
 
 
-def _flops(sizes: tuple[int, int, int]) -> int:
+def product_flops(sizes: tuple[int, int, int]) -> int:
+    """Operations of a product (a, b) with (b, c)."""
     return 2 * sizes[0] * sizes[1] * sizes[2]
 
 
@@ -71,4 +72,4 @@ def _rate(sizes: tuple[int, int, int]) -> Rate:
         start = time.perf_counter()
         multiply()
         best = min(best, time.perf_counter() - start)
-    return Rate(gflops=_flops(sizes) / best / 1e9, shape=sizes)
+    return Rate(gflops=product_flops(sizes) / best / 1e9, shape=sizes)

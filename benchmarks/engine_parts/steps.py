@@ -26,7 +26,7 @@ from benchmarks.engine_parts.engine_side import EngineSteps
 from benchmarks.engine_parts.flops import exact_flops, executed_flops
 from benchmarks.engine_parts.models import Model, small_model, smollm2
 from benchmarks.engine_parts.peft_loop import PeftLoop
-from benchmarks.engine_parts.roofline import matmul_rate, product
+from benchmarks.engine_parts.roofline import matmul_rate, product, product_flops
 from torch import Tensor
 
 SMALL_REPEATS = 9
@@ -88,7 +88,7 @@ def measure(model: Model, case: Case, *, repeats: int) -> dict[str, object]:
     multiply = product(before.shape)
     ours_all, multiply_all, peft_all = _in_turn((ours.step, multiply, peft.step), repeats)
     ours_seconds, peft_seconds = _usual(ours_all), _usual(peft_all)
-    in_turn = 2 * math.prod(before.shape) / _usual(multiply_all)
+    in_turn = product_flops(before.shape) / _usual(multiply_all)
     rate = max(before, matmul_rate(model.shape, case), key=lambda found: found.gflops)
     exact = exact_flops(model.shape, case)
     return {

@@ -36,15 +36,24 @@ def sharpenings() -> Tensor:
     return 0.5 + random(ROWS, 1, seed=3).abs()
 
 
-def held(head: LinearHead, states: Tensor, objective: Objective, most_tokens: int) -> Contest:
+def held(
+    head: LinearHead,
+    states: Tensor,
+    objective: Objective,
+    most_tokens: int,
+    *,
+    differentiate: bool = True,
+    new_memory: bool = False,
+) -> Contest:
     return hold_contest(
         states,
         head,
         TARGETS,
         sharpenings(),
         objective,
-        most_tokens=most_tokens,
-        memory=Scratch().matrix,
+        blocks=head.blocks(most_tokens),
+        differentiate=differentiate,
+        memory=None if new_memory else Scratch().matrix,
     )
 
 
@@ -99,15 +108,7 @@ def test_a_row_with_what_is_not_a_number_spoils_no_other(
 def test_without_a_gradient_the_rest_is_the_same(objective: Objective, most_tokens: int) -> None:
     states, head = random(ROWS, WIDTH), head_of()
     full = held(head, states, objective, most_tokens)
-    bare = hold_contest(
-        states,
-        head,
-        TARGETS,
-        sharpenings(),
-        objective,
-        most_tokens=most_tokens,
-        differentiate=False,
-    )
+    bare = held(head, states, objective, most_tokens, differentiate=False, new_memory=True)
     assert bare.gradient.numel() == 0
     for name in ("own", "low", "others", "gap"):
         assert torch.equal(getattr(bare, name), getattr(full, name)), name
@@ -140,7 +141,7 @@ def test_rivals_of_different_blocks_are_weighed_as_in_one() -> None:
             target,
             sharpening,
             Objective.CROSS_ENTROPY,
-            most_tokens=most_tokens,
+            blocks=head.blocks(most_tokens),
         ).gradient
         for most_tokens in (12, WHOLE)
     ]
@@ -174,14 +175,7 @@ def test_one_block_is_alive_at_a_time(objective: Objective, dtype: torch.dtype) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tensor, "float", watched_float)
-        hold_contest(
-            random(ROWS, WIDTH).to(dtype),
-            head,
-            TARGETS,
-            sharpenings(),
-            objective,
-            most_tokens=5,
-        )
+        held(head, random(ROWS, WIDTH).to(dtype), objective, 5, new_memory=True)
     assert len(made) == 5
     assert len(copies) == (5 if dtype is torch.bfloat16 else 0)
 

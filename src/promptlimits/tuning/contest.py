@@ -80,7 +80,7 @@ def hold_contest(
     sharpenings: Tensor,
     objective: Objective,
     *,
-    most_tokens: int,
+    blocks: Sequence[ReadHead],
     differentiate: bool = True,
     memory: Memory | None = None,
 ) -> Contest:
@@ -92,8 +92,7 @@ def hold_contest(
         targets: (n, 1) tokens.
         sharpenings: (n, 1), positive.
         objective: Which gap is asked for.
-        most_tokens: Most tokens of a block where the head can be divided; from three on none
-            has a single token.
+        blocks: The head's blocks, each of two tokens at least.
         differentiate: Whether the gradient is asked for.
         memory: Where a block's logits are written; None for new memory each time.
 
@@ -101,9 +100,9 @@ def hold_contest(
         The contest.
     """
     sharpening = sharpenings.to(torch.promote_types(states.dtype, torch.float32))
-    blocks = _blocks(states, head.blocks(most_tokens), targets, memory)
     compete = _best_rival if objective is Objective.MARGIN else _all_rivals
-    return compete(states, head, targets, sharpening, blocks, differentiate=differentiate)
+    written = _blocks(states, blocks, targets, memory)
+    return compete(states, head, targets, sharpening, written, differentiate=differentiate)
 
 
 def _all_rivals(

@@ -163,10 +163,9 @@ def score_rows(
         The scores.
     """
     states = states.detach()
-    most_tokens = _tokens_of_a_block(states, logit_bytes)
-    widest = max(block.vocabulary for block in head.blocks(most_tokens))
+    blocks = head.blocks(_tokens_of_a_block(states, logit_bytes))
     parts = []
-    for start, end, run in _chunks(rows.runs, widest, logit_bytes):
+    for start, end, run in _chunks(rows.runs, _widest(blocks), logit_bytes):
         targets, sharpenings = rows.targets[start:end], rows.sharpenings[start:end]
         contest = hold_contest(
             states[start:end],
@@ -174,7 +173,7 @@ def score_rows(
             targets,
             sharpenings,
             run.objective,
-            most_tokens=most_tokens,
+            blocks=blocks,
             differentiate=differentiate,
             memory=memory,
         )
@@ -202,7 +201,7 @@ def _row_scores(contest: Contest, factor: Tensor | None, dtype: torch.dtype) -> 
 
 def fewest_logits(head: ReadHead) -> int:
     """Logits that a row takes at least: those of the smallest blocks that `score_rows` makes."""
-    return max(block.vocabulary for block in head.blocks(_FEWEST_TOKENS))
+    return _widest(head.blocks(_FEWEST_TOKENS))
 
 
 def lead(logits: Tensor, targets: Tensor) -> Tensor:
@@ -228,6 +227,10 @@ def _tokens_of_a_block(states: Tensor, logit_bytes: int) -> int:
     if states.device.type == "cpu":
         fitting = min(fitting, _CACHED_TOKENS)
     return max(fitting, _FEWEST_TOKENS)
+
+
+def _widest(blocks: Sequence[ReadHead]) -> int:
+    return max(block.vocabulary for block in blocks)
 
 
 def _chunks(runs: Sequence[Run], tokens: int, logit_bytes: int) -> Iterator[tuple[int, int, Run]]:

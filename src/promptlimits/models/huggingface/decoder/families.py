@@ -65,13 +65,13 @@ def _llama(model: Any) -> Decoder | None:
 
 
 def _llama_block(layer: Any, config: Any, name: ActivationName, *, moves: bool) -> Block:
-    attention_norm, feed_norm = _rms(layer.input_layernorm), _rms(layer.post_attention_layernorm)
-    gain, feed_gain = _movable_gain(attention_norm), _movable_gain(feed_norm) if moves else None
+    attention_norm, gain = _parted(_rms(layer.input_layernorm), moves=True)
+    feed_norm, feed_gain = _parted(_rms(layer.post_attention_layernorm), moves=moves)
     return Block(
-        attention_norm=_without(attention_norm, gain),
+        attention_norm=attention_norm,
         attention=_attention(layer.self_attn, config, rotary="rotary", gain=gain),
         attention_post=None,
-        feed_norm=_without(feed_norm, feed_gain),
+        feed_norm=feed_norm,
         feed=_gated(layer.mlp, name, feed_gain),
         feed_post=None,
         parallel=False,
@@ -345,14 +345,12 @@ def _rms(layer: Any) -> Norm:
     return Norm(weight=layer.weight.detach(), bias=None, epsilon=float(layer.variance_epsilon))
 
 
-def _movable_gain(norm: Norm) -> Tensor | None:
-    """The gain, where the products behind may carry it: 16 bits would round their weights."""
-    gain = norm.weight
-    return None if gain is None or gain.dtype.itemsize < torch.float32.itemsize else gain
-
-
-def _without(norm: Norm, gain: Tensor | None) -> Norm:
-    return norm if gain is None else replace(norm, weight=None)
+def _parted(norm: Norm, *, moves: bool) -> tuple[Norm, Tensor | None]:
+    """A norm and the gain that the products behind it carry, None where it stays in the norm."""
+    # In 16 bits the product of a gain and a weight would be rounded.
+    if not moves or norm.weight is None or norm.weight.dtype.itemsize < torch.float32.itemsize:
+        return norm, None
+    return replace(norm, weight=None), norm.weight
 
 
 def _times(linear: Linear, gain: Tensor | None) -> Linear:

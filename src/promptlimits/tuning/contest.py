@@ -1,10 +1,11 @@
 """The contest of each row's target with all other tokens, the vocabulary block by block.
 
 With l the logits of a row, s its sharpening and m the largest logit of the others so far, a block
-adds its exp(s l_j - s m) to a sum, and what they pull back to another. A block that raises m
-shrinks both sums first (the streaming softmax, `milakov2018`). So one block is alive at a time: it
-is written, read and pulled back while it is in the processor's cache, and the head's weights are
-passed once for all rows of the contest, however large the vocabulary.
+adds its exp(s l_j - s m) to a sum, and what its softmax pulls back to enters a mean with their
+share of it. A block that raises m shrinks the sum first (the streaming softmax, `milakov2018`). So
+one block is alive at a time: it is written, read and pulled back while it is in the processor's
+cache, and the head's weights are passed once for all rows of the contest, however large the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -66,11 +67,14 @@ class _Block:
     high: Tensor
 
     def put(self, number: float) -> Tensor:
-        """The logits, a number in place of each target's stand-in."""
+        """The logits, a number in place of each target's stand-in.
+
+        In a row whose target is elsewhere, the column that stands for it is not left below that.
+        """
         if self.inside is None:
             return self.logits.scatter_(1, self.place, number)
-        stands_in = self.logits.gather(1, self.place)
-        return self.logits.scatter_(1, self.place, stands_in.masked_fill_(self.inside, number))
+        stands_in = self.logits.gather(1, self.place).masked_fill_(self.inside, number)
+        return self.logits.scatter_(1, self.place, stands_in.clamp_min_(number))
 
 
 def hold_contest(
@@ -116,30 +120,33 @@ def _all_rivals(
 ) -> Contest:
     """The gap is log sum_j exp(s l_j) - s l_t over the other tokens j."""
 
-    def weigh(block: _Block, largest: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the exponentials, below that of `largest`, and what they pull back to."""
-        torch.addcmul(-sharpening * largest, block.logits, sharpening, out=block.logits).exp_()
-        weights = block.put(0.0)
-        total = weights.sum(dim=1, keepdim=True)
+    def weigh(block: _Block) -> tuple[Tensor, Tensor]:
+        """Sum of the exponentials, below the largest, and what their shares pull back to."""
+        block.logits.mul_(sharpening)
+        # In place: a row's softmax reads each logit before it writes there. The largest share is
+        # one over the sum.
+        shares = torch.softmax(block.put(_LOWEST), dim=1, out=block.logits)
+        total = shares.amax(dim=1, keepdim=True).reciprocal_()
         if not differentiate:
             return total, total[:0]
-        return total, _pulled_back(block.head, weights, total, states.dtype)
+        return total, block.head.pull_back(shares.to(states.dtype)).to(total.dtype)
 
     first = next(blocks)
     own, low, others = first.own, first.low, first.high
-    total, gradient = weigh(first, others)
+    total, gradient = weigh(first)
     del first
     for block in blocks:
         own, low, before = own + block.own, torch.minimum(low, block.low), others
         others = torch.maximum(before, block.high)
-        # The very products that `weigh` subtracts: their rounding cancels.
-        shrink = (sharpening * before - sharpening * others).exp_()
-        fresh, pulled = weigh(block, others)
-        total = fresh.addcmul_(total, shrink)
-        gradient = pulled.addcmul_(gradient, shrink) if differentiate else gradient
+        fresh, pulled = weigh(block)
+        # The very products that the softmax subtracts: their rounding cancels.
+        highest = sharpening * others
+        fresh.mul_((sharpening * block.high).sub_(highest).exp_())
+        total = fresh.addcmul(total, (sharpening * before).sub_(highest).exp_())
+        gradient = torch.lerp(gradient, pulled, fresh / total) if differentiate else gradient
         del block
     if differentiate:
-        gradient = head.pull_back_tokens(targets, -1.0, gradient.div_(total))
+        gradient = head.pull_back_tokens(targets, -1.0, gradient)
     gap = total.log() + sharpening * (others - own)
     return Contest(own=own, low=low, others=others, gap=gap, gradient=gradient)
 
@@ -206,15 +213,6 @@ def _blocks(
         yield block
         del block
         start += head.vocabulary
-
-
-def _pulled_back(head: ReadHead, weights: Tensor, total: Tensor, dtype: torch.dtype) -> Tensor:
-    """What weights (n, tokens) of the logits pull back to."""
-    if dtype == weights.dtype:
-        return head.pull_back(weights)
-    # Scaled before they are narrowed: half precision has no room for unscaled sums.
-    share = weights.div_(total.clamp_min(torch.finfo(total.dtype).tiny))
-    return head.pull_back(share.to(dtype)).to(total.dtype).mul_(total)
 
 
 def _writable(logits: Tensor, states: Tensor) -> Tensor:

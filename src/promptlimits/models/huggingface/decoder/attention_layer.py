@@ -12,7 +12,7 @@ from promptlimits.models.huggingface.decoder.attention import (
     attend,
     attend_back,
 )
-from promptlimits.models.huggingface.decoder.heads import from_heads, prompt_rectangle, to_heads
+from promptlimits.models.huggingface.decoder.heads import from_heads, to_heads
 from promptlimits.models.huggingface.decoder.layout import Group, Rectangle
 from promptlimits.models.huggingface.decoder.linear import Linear
 from promptlimits.models.huggingface.decoder.pointwise import Norm
@@ -77,9 +77,9 @@ class AttentionLayer:
             heads = self._assemble(index, query, key_value, stage)
             masks = tables.read_masks if stage.last else tables.token_masks
             out, prompt_out = attend(heads, masks, tape)
-            from_heads([(out, _PLAIN)], _asked(group, stage), mixed[front:])
+            from_heads([(out, _PLAIN)], _asked(group, stage), mixed, behind=front)
             if prompt_out is not None:
-                from_heads([(prompt_out.unsqueeze(2), _PLAIN)], prompt_rectangle(group), mixed)
+                from_heads([(prompt_out, _PLAIN)], group.prompts, mixed)
         return mixed
 
     def backward(
@@ -93,8 +93,8 @@ class AttentionLayer:
             tape: As the forward pass left it.
 
         Returns:
-            The gradient, and those in each group's prompt keys and values, (H_kv, B, P, width)
-            each.
+            The gradient, and those in each group's prompt keys and values, (H_kv, B, 1, 1, P,
+            width) each.
         """
         front = stage.prompt_rows_asked
         pairs = 0 if stage.fixed is not None else stage.layout.token_ids.numel()
@@ -104,10 +104,10 @@ class AttentionLayer:
         d_key_value = gradient.new_empty(count, self.key_value.weight.shape[0])
         prompts: list[tuple[Tensor, Tensor]] = []
         for group, tables in reversed(self._groups(stage)):
-            out = self._heads(gradient[front:], _asked(group, stage), _PLAIN)
+            out = self._heads(gradient, _asked(group, stage), _PLAIN, behind=front)
             prompt_out = None
             if front and group.prompt_tokens:
-                prompt_out = self._heads(gradient, prompt_rectangle(group), _PLAIN)[:, :, 0]
+                prompt_out = self._heads(gradient, group.prompts, _PLAIN)
             masks = tables.read_masks if stage.last else tables.token_masks
             found = attend_back(out, prompt_out, masks, tape, fixed=stage.fixed is not None)
             self._scatter(found, group, tables, stage, d_query, d_key_value)
@@ -165,8 +165,9 @@ class AttentionLayer:
     def _groups(self, stage: Stage) -> list[tuple[Group, GroupTables]]:
         return list(zip(stage.layout.groups, stage.tables[self.kind], strict=True))
 
-    def _heads(self, rows: Tensor, where: Rectangle, turn: Turn) -> Tensor:
-        return to_heads(rows, where, turn, kv_heads=self.kv_heads, width=self.width)
+    def _heads(self, rows: Tensor, where: Rectangle, turn: Turn, behind: int = 0) -> Tensor:
+        heads, width = self.kv_heads, self.width
+        return to_heads(rows, where, turn, kv_heads=heads, width=width, behind=behind)
 
     def _asking(self, rows: Tensor, stage: Stage) -> Tensor:
         """The rows whose queries are computed here; fixed ones are already there."""
@@ -181,14 +182,14 @@ class AttentionLayer:
             own_query, own = stage.fixed.heads[index]
         else:
             turn = _query_turn(tables, stage)
-            own_query = self._heads(query[front:], _asked(group, stage), turn)
-            own = self._heads(key_value[split:], group.tokens, tables.token)
+            own_query = self._heads(query, _asked(group, stage), turn, behind=front)
+            own = self._heads(key_value, group.tokens, tables.token, behind=split)
         if stage.prefix is not None:
             return Heads(query=own_query, own=own, prompt=stage.prefix[index], prompt_query=None)
-        where, prompt_query = prompt_rectangle(group), None
+        prompt_query = None
         if front and group.prompt_tokens:
-            prompt_query = self._heads(query, where, tables.prompt_query)[:, :, 0]
-        prompt = self._heads(key_value, where, tables.prompt)[:, :, 0]
+            prompt_query = self._heads(query, group.prompts, tables.prompt_query)
+        prompt = self._heads(key_value, group.prompts, tables.prompt)
         return Heads(query=own_query, own=own, prompt=prompt, prompt_query=prompt_query)
 
     def _scatter(
@@ -204,17 +205,16 @@ class AttentionLayer:
         split, front = stage.prompt_rows, stage.prompt_rows_asked
         if found.own is not None:
             query, key, value = found.own
-            from_heads([(query, _query_turn(tables, stage))], _asked(group, stage), d_query[front:])
+            asked, turn = _asked(group, stage), _query_turn(tables, stage)
+            from_heads([(query, turn)], asked, d_query, behind=front)
             both = [(key, tables.token_key), (value, _PLAIN)]
-            from_heads(both, group.tokens, d_key_value[split:])
+            from_heads(both, group.tokens, d_key_value, behind=split)
         if stage.prefix is not None or not group.prompt_tokens:
             return
-        where = prompt_rectangle(group)
-        prompt_key = found.prompt_key[:, :, None, None]
-        prompt_value = found.prompt_value[:, :, None, None]
-        from_heads([(prompt_key, tables.prompt_key), (prompt_value, _PLAIN)], where, d_key_value)
+        both = [(found.prompt_key, tables.prompt_key), (found.prompt_value, _PLAIN)]
+        from_heads(both, group.prompts, d_key_value)
         if found.prompt_query is not None:
-            from_heads([(found.prompt_query.unsqueeze(2), tables.prompt_query)], where, d_query)
+            from_heads([(found.prompt_query, tables.prompt_query)], group.prompts, d_query)
 
 
 def _asked(group: Group, stage: Stage) -> Rectangle:

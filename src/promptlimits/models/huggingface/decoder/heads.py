@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from promptlimits.models.huggingface.decoder.layout import Group, Rectangle
+from promptlimits.models.huggingface.decoder.layout import Rectangle
 from promptlimits.models.huggingface.decoder.rotary import Turn
 
 
-def to_heads(rows: Tensor, where: Rectangle, turn: Turn, *, kv_heads: int, width: int) -> Tensor:
+def to_heads(
+    rows: Tensor, where: Rectangle, turn: Turn, *, kv_heads: int, width: int, behind: int = 0
+) -> Tensor:
     """Rows of a product to heads, turned by their positions.
 
     Args:
@@ -19,19 +21,22 @@ def to_heads(rows: Tensor, where: Rectangle, turn: Turn, *, kv_heads: int, width
         turn: Of their positions; its table broadcasts to (H_kv, B, K, G, L, width / 2).
         kv_heads: H_kv.
         width: Of a head.
+        behind: Rows in front of those that the rectangle counts from.
 
     Returns:
         (H_kv, B, K, G, L, width), contiguous.
     """
     if where.slots is None:
-        source = _as_heads(rows, where.start, where, kv_heads, width)
+        source = _as_heads(rows, behind + where.start, where, kv_heads, width)
     else:
-        spread = where.spread(rows[where.start : where.stop]).flatten(0, 2)
+        spread = where.spread(rows[behind + where.start : behind + where.stop]).flatten(0, 2)
         source = _as_heads(spread, 0, where, kv_heads, width)
     return turn.forward(source, source.new_empty(source.shape))
 
 
-def from_heads(parts: Sequence[tuple[Tensor, Turn]], where: Rectangle, rows: Tensor) -> None:
+def from_heads(
+    parts: Sequence[tuple[Tensor, Turn]], where: Rectangle, rows: Tensor, *, behind: int = 0
+) -> None:
     """Write gradients in what `to_heads` gave into its rows.
 
     Args:
@@ -39,9 +44,10 @@ def from_heads(parts: Sequence[tuple[Tensor, Turn]], where: Rectangle, rows: Ten
             with the turn that was given to `to_heads` for it.
         where: The rows.
         rows: (N, H_kv G width), G the sum of the G_i; written in place at `where`.
+        behind: Rows in front of those that the rectangle counts from.
     """
     kv_heads, width = parts[0][0].shape[0], parts[0][0].shape[-1]
-    full, target, first = where.slots is None, rows, where.start
+    full, target, first = where.slots is None, rows, behind + where.start
     if not full:
         target = rows.new_empty(where.parts * where.pairs * where.longest, rows.shape[1])
         first = 0
@@ -51,19 +57,7 @@ def from_heads(parts: Sequence[tuple[Tensor, Turn]], where: Rectangle, rows: Ten
         turn.backward(heads, seen if len(parts) == 1 else seen[:, :, :, start:stop])
         start = stop
     if not full:
-        where.collect(target, rows)
-
-
-def prompt_rectangle(group: Group) -> Rectangle:
-    """The rows of a group's prompts as a rectangle (B, 1, P)."""
-    return Rectangle(
-        start=group.prompt_start,
-        stop=group.prompt_stop,
-        parts=group.tokens.parts,
-        pairs=1,
-        longest=group.prompt_tokens,
-        slots=None,
-    )
+        where.collect(target, rows[behind:])
 
 
 def _as_heads(rows: Tensor, start: int, where: Rectangle, kv_heads: int, width: int) -> Tensor:

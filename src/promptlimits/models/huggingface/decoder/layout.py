@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -78,6 +79,18 @@ class Group:
     def prompt_stop(self) -> int:
         """The row behind the last prompt token."""
         return self.prompt_start + self.tokens.parts * self.prompt_tokens
+
+    @cached_property
+    def prompts(self) -> Rectangle:
+        """The rows of the prompts as a rectangle (B, 1, P)."""
+        return Rectangle(
+            start=self.prompt_start,
+            stop=self.prompt_stop,
+            parts=self.tokens.parts,
+            pairs=1,
+            longest=self.prompt_tokens,
+            slots=None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -307,7 +307,7 @@ class DecoderBatch:
             for group in self.layout.groups:
                 few = own[:, group.prompt_start : group.prompt_stop]
                 several = few.unflatten(1, (group.tokens.parts, group.prompt_tokens))
-                prefix.append(several.permute(3, 1, 0, 2, 4).contiguous())
+                prefix.append(several.permute(3, 1, 0, 2, 4).contiguous().unsqueeze(2))
             found.append(replace(stage, prefix=tuple(prefix)))
             start = stop
         return tuple(found)
@@ -319,7 +319,10 @@ class DecoderBatch:
             stock = block.attention.order.argsort()
             groups = [
                 # (B, P, 2, H_kv, width) to rows.
-                torch.stack([key[..., stock], value]).permute(2, 3, 0, 1, 4).flatten(0, 1)
+                torch.stack([key[..., stock], value])
+                .flatten(2, 4)
+                .permute(2, 3, 0, 1, 4)
+                .flatten(0, 1)
                 for key, value in per_group
             ]
             blocks.append(torch.cat(groups).flatten(1))

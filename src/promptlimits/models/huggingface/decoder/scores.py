@@ -21,8 +21,8 @@ class Masks:
     """What a group's queries do not see, as numbers added to scores: 0 or -inf.
 
     Attributes:
-        own: (1 or B K, L_q, L) within a pair.
-        prompt: (B K or 1, L_q, P) pair to prompt, None where all is seen.
+        own: (1 or B K, 1, L_q, L) within a pair, for every query head.
+        prompt: (B K or 1, 1, L_q, P) pair to prompt, None where all is seen.
         within: (P, P) prompt to prompt.
     """
 
@@ -54,15 +54,15 @@ def score(
     """
     (prompt_key, prompt_value), (key, value) = prompt, own
     problems, prompt_tokens, width = prompt_key.shape
-    longest, count = key.shape[1], query.numel() // width
+    pairs, rows, _ = query.shape
     to_prompt = torch.bmm(query.view(problems, -1, width), prompt_key.transpose(1, 2))
     if masks.prompt is not None:
-        to_prompt.view(shape[0], -1, *shape[3:5], prompt_tokens).add_(masks.prompt[:, None])
+        to_prompt.view(shape[0], -1, *shape[3:5], prompt_tokens).add_(masks.prompt)
     to_own = torch.bmm(query, key.transpose(1, 2))
-    to_own.view(shape[0], -1, *shape[3:5], longest).add_(masks.own[:, None])
-    both = [to_prompt.view(count, prompt_tokens), to_own.view(count, longest)]
-    weights = softmax_of(_side_by_side(both, float("-inf"))).to(query.dtype)
-    on_prompt, on_own = _parts(weights, problems, len(query), prompt_tokens, longest)
+    to_own.view(shape[0], -1, *shape[3:5], key.shape[1]).add_(masks.own)
+    both = [to_prompt.view(pairs, rows, prompt_tokens), to_own]
+    weights = softmax_of(_side_by_side(both, float("-inf")))
+    on_prompt, on_own = _parts(weights, problems, prompt_tokens, key.shape[1])
     out = torch.bmm(on_prompt, prompt_value).view(query.shape)
     tape.push(weights)
     return out.baddbmm_(on_own, value)
@@ -93,15 +93,16 @@ def score_back(
     (prompt_key, prompt_value), (key, value) = prompt, own
     problems, prompt_tokens, width = prompt_key.shape
     (weights,) = tape.pop(1)
-    pairs, count, longest = len(query), len(weights), key.shape[1]
+    longest = key.shape[1]
     by_problem, back = query.view(problems, -1, width), gradient.view(problems, -1, width)
-    on_prompt, on_own = _parts(weights, problems, pairs, prompt_tokens, longest)
+    on_prompt, on_own = _parts(weights, problems, prompt_tokens, longest)
     d_prompt_value = torch.bmm(on_prompt.transpose(1, 2), back)
-    d_on_prompt = torch.bmm(back, prompt_value.transpose(1, 2)).view(count, prompt_tokens)
-    d_on_own = torch.bmm(gradient, value.transpose(1, 2)).view(count, longest)
-    d_weights = _side_by_side([d_on_prompt, d_on_own], 0.0)
-    d_scores = torch._softmax_backward_data(d_weights, weights, 1, weights.dtype)
-    to_prompt, to_own = _parts(d_scores, problems, pairs, prompt_tokens, longest)
+    d_on_prompt = torch.bmm(back, prompt_value.transpose(1, 2))
+    d_on_own = torch.bmm(gradient, value.transpose(1, 2))
+    d_both = [d_on_prompt.view(*d_on_own.shape[:2], prompt_tokens), d_on_own]
+    d_weights = _side_by_side(d_both, 0.0)
+    d_scores = softmax_back(d_weights, weights)
+    to_prompt, to_own = _parts(d_scores, problems, prompt_tokens, longest)
     d_prompt = torch.bmm(to_prompt.transpose(1, 2), by_problem), d_prompt_value
     if fixed:
         return None, d_prompt, None
@@ -111,8 +112,19 @@ def score_back(
 
 
 def softmax_of(scores: Tensor) -> Tensor:
-    """Over the last axis, in float32 at least."""
-    return torch.softmax(scores, dim=-1, dtype=None if scores.itemsize >= 4 else torch.float32)
+    """Over the last axis of scores, which are overwritten; in float32 at least."""
+    if scores.itemsize >= torch.float32.itemsize:
+        # In place: a row's numbers are read before any of them is written.
+        return torch.softmax(scores, dim=-1, out=scores)
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+
+
+def softmax_back(gradient: Tensor, weights: Tensor) -> Tensor:
+    """Gradient in scores from that in their softmax over the last axis, which is overwritten."""
+    found: Tensor = torch._softmax_backward_data(
+        gradient, weights, weights.dim() - 1, weights.dtype, grad_input=gradient
+    )
+    return found
 
 
 def _side_by_side(parts: list[Tensor], filler: float) -> Tensor:
@@ -121,17 +133,18 @@ def _side_by_side(parts: list[Tensor], filler: float) -> Tensor:
     Rows of 15 took 8 times as long as rows of 16, forward and back, and rows of 71 a sixth more
     than rows of 72.
     """
-    rows, columns = parts[0].shape[0], sum(part.shape[1] for part in parts)
+    columns = sum(part.shape[-1] for part in parts)
     missing = max(NARROW, -(-columns // LANES) * LANES) - columns
     if missing > 0 and parts[0].device.type == "cpu":
-        parts = [*parts, parts[0].new_full((rows, missing), filler)]
-    return torch.cat(parts, dim=1)
+        parts = [*parts, parts[0].new_full((*parts[0].shape[:-1], missing), filler)]
+    return torch.cat(parts, dim=-1)
 
 
 def _parts(
-    weights: Tensor, problems: int, pairs: int, prompt_tokens: int, longest: int
+    weights: Tensor, problems: int, prompt_tokens: int, longest: int
 ) -> tuple[Tensor, Tensor]:
     """Weights on the prompt, per problem, and on the own pair, per pair."""
-    rows, end = weights.shape[0], prompt_tokens + longest
-    on_prompt = weights[:, :prompt_tokens].view(problems, rows // problems, prompt_tokens)
-    return on_prompt, weights[:, prompt_tokens:end].view(pairs, rows // pairs, longest)
+    pairs, rows, columns = weights.shape
+    filler = columns - prompt_tokens - longest
+    on_prompt, on_own, _ = weights.split([prompt_tokens, longest, filler], dim=2)
+    return on_prompt.view(problems, pairs // problems * rows, prompt_tokens), on_own

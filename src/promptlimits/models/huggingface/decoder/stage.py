@@ -74,7 +74,7 @@ class Stage:
         prompt_rows: Rows of the prompts in front of the pairs' rows; 0 behind prefixes.
         fixed: At the first block, what no prompt changes.
         last: Whether only read rows are asked for.
-        prefix: Keys with values (H_kv, B, 2, P, width) of each group's prefixes, or None.
+        prefix: Keys with values (H_kv, B, 1, 2, P, width) of each group's prefixes, or None.
     """
 
     layout: Layout
@@ -167,8 +167,10 @@ def group_tables(
         prompt_seen = _seen(split + slots[..., None] - prompt, window)
         within = _seen(prompt[:, None] - prompt, window)
         return Masks(
-            own=_added(_shared(own_seen), dtype),
-            prompt=None if bool(prompt_seen.all()) else _added(_shared(prompt_seen), dtype),
+            own=_added(_shared(own_seen)[:, None], dtype),
+            prompt=None
+            if bool(prompt_seen.all())
+            else _added(_shared(prompt_seen)[:, None], dtype),
             within=_added(within, dtype),
         )
 

@@ -146,5 +146,5 @@ def _parts(
     """Weights on the prompt, per problem, and on the own pair, per pair."""
     pairs, rows, columns = weights.shape
     filler = columns - prompt_tokens - longest
-    on_prompt, on_own, _ = weights.split([prompt_tokens, longest, filler], dim=2)
+    on_prompt, on_own, _ = weights.split_with_sizes([prompt_tokens, longest, filler], dim=2)
     return on_prompt.view(problems, pairs // problems * rows, prompt_tokens), on_own

@@ -31,6 +31,7 @@ from torch import Tensor
 
 SMALL_REPEATS = 8
 SMOLLM2_REPEATS = 3
+SMOLLM2_SECONDS = 90.0
 BURST_SECONDS = 0.8
 MULTIPLY_SECONDS = 0.2
 MOST_IN_BURST = 24
@@ -79,13 +80,14 @@ def executed_over_exact(model: Model, case: Case) -> float:
     return executed_flops(ours.step) / exact_flops(model.shape, case)
 
 
-def measure(model: Model, case: Case, *, repeats: int) -> dict[str, object]:
+def measure(model: Model, case: Case, *, repeats: int, seconds: float = 0.0) -> dict[str, object]:
     """Seconds of a step on both sides, in turn, with operation counts and the matmul rate.
 
     Args:
         model: The weights.
         case: Sizes.
-        repeats: Rounds; in each, steps of both sides for about as long.
+        repeats: Rounds at least; in each, steps of both sides for about as long.
+        seconds: More rounds follow until these are over.
 
     Returns:
         One entry of `cases`.
@@ -96,7 +98,7 @@ def measure(model: Model, case: Case, *, repeats: int) -> dict[str, object]:
     before = matmul_rate(model.shape, case)
     counted = _first_round(ours, peft)
     multiply = product(before.shape)
-    taken = _in_turn(ours.step, multiply, peft.step, repeats)
+    taken = _in_turn(ours.step, multiply, peft.step, repeats, seconds)
     ours_seconds, peft_seconds = _usual(taken.ours), _usual(taken.peft)
     in_turn = product_flops(before.shape) / _usual(taken.multiply)
     rate = max(before, matmul_rate(model.shape, case), key=lambda found: found.gflops)
@@ -126,6 +128,8 @@ def measure(model: Model, case: Case, *, repeats: int) -> dict[str, object]:
         "matmul_gflops": rate.gflops,
         "matmul_shape": rate.shape,
         "repeats": repeats,
+        "steps_timed": len(taken.ours),
+        "peft_steps_timed": len(taken.peft),
     }
 
 
@@ -146,7 +150,10 @@ def run(quick: bool, *, repeats: int | None = None) -> list[dict[str, object]]:
     if quick:
         return found
     large, rounds = smollm2(), repeats or SMOLLM2_REPEATS
-    return found + [_told(measure(large, case, repeats=rounds)) for case in SMOLLM2_CASES]
+    return found + [
+        _told(measure(large, case, repeats=rounds, seconds=SMOLLM2_SECONDS))
+        for case in SMOLLM2_CASES
+    ]
 
 
 def _first_round(ours: EngineSteps, peft: PeftLoop) -> Counted:
@@ -162,15 +169,16 @@ def _in_turn(
     multiply: Callable[[], object],
     peft: Callable[[], object],
     repeats: int,
+    seconds: float,
 ) -> _Taken:
     """Rounds of all three; in each, this package's side takes about as long as the other.
 
     A busy machine has quiet moments, and one of many short steps finds them more easily than one
     of few long ones: so neither side is given more time than the other to find its own.
     """
-    taken = _Taken(ours=[], multiply=[], peft=[])
-    for _ in range(repeats):
-        began = time.perf_counter()
+    taken, started, rounds = _Taken(ours=[], multiply=[], peft=[]), time.perf_counter(), 0
+    while rounds < repeats or time.perf_counter() - started < seconds:
+        began, rounds = time.perf_counter(), rounds + 1
         taken.peft.extend(_burst(peft, BURST_SECONDS))
         middle = time.perf_counter()
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from promptlimits.capacity import planting
 from promptlimits.capacity.attempt import Attempt, Workplace
+from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.control import (
     Control,
     NoControl,
@@ -18,6 +20,7 @@ from promptlimits.capacity.control import (
     entropy_bits,
     run_control,
 )
+from promptlimits.capacity.control_run import SearchTime
 from promptlimits.capacity.planting import Planted, plant
 from promptlimits.capacity.search import SearchResult
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
@@ -96,6 +99,34 @@ def test_the_control_is_at_the_size_that_failed(
     attempts: list[tuple[int, Outcome]], size: int | None
 ) -> None:
     assert control_size(found(*(ended(*each) for each in attempts))) == size
+
+
+@pytest.mark.parametrize(
+    ("attempts", "kept"),
+    [
+        ([], False),
+        ([(8, S), (16, S)], False),
+        ([(8, S), (16, F)], False),
+        ([(8, S), (16, F), (16, S)], False),
+        ([(8, S), (16, F), (16, T)], False),
+        ([(8, S), (16, F), (16, F)], True),
+        ([(8, S), (16, F), (16, F), (12, F), (12, S)], True),
+        ([(16, F), (16, F), (16, S)], False),
+    ],
+)
+def test_a_search_keeps_time_for_its_control_once_there_is_something_to_control(
+    attempts: list[tuple[int, Outcome]], kept: bool
+) -> None:
+    began = time.monotonic()
+    deadline = Deadline(budget_seconds=1_000.0, began=began)
+    for control in (True, False):
+        searching = SearchTime(deadline, control=control, starts=2)
+        for each in attempts:
+            searching.note(ended(*each))
+        for seconds, over in ((800, False), (900, control and kept), (1_001, True)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(time, "monotonic", lambda now=began + seconds: now)
+                assert searching.should_stop() is (Outcome.OUT_OF_TIME if over else None)
 
 
 def test_the_planted_prompt_answers_every_planted_pair_by_the_lead(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from promptlimits.capacity.attempt import Workplace
+from promptlimits.capacity.attempt import Attempt, Workplace
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.control import Control, NoControl, control_size, run_control
 from promptlimits.capacity.request import Listener
@@ -15,22 +16,44 @@ from promptlimits.models.protocol import EncodedPair
 from promptlimits.tasks.beginnings import unit_of
 from promptlimits.tuning.config import TrainingConfig
 from promptlimits.tuning.loop import StepReport
+from promptlimits.tuning.outcome import Outcome
 
 CONTROL_SHARE: Final = 0.15
 """Share of the time of a search and its control that the control may take."""
 
 
-def search_deadline(deadline: Deadline, *, control: bool) -> Deadline:
-    """The time of a search that a control may follow.
+class SearchTime:
+    """The time of a search: all there is, less the control's share once a control can run.
+
+    A search in which no size failed has nothing to control (`control_size`), so it takes the
+    control's share as well. From the moment that one has failed, the share is kept for the control.
 
     Args:
-        deadline: For both.
+        deadline: For search and control together.
         control: Whether a control was asked for.
-
-    Returns:
-        All of it, less the control's share.
+        starts: Attempts after which a size has failed.
     """
-    return deadline.part(1 - CONTROL_SHARE if control else 1.0)
+
+    def __init__(self, deadline: Deadline, *, control: bool, starts: int) -> None:
+        self._until = self._whole = deadline
+        self._less = deadline.part(1 - CONTROL_SHARE) if control else deadline
+        self._starts = starts
+        self._solved = 0
+        self._unsolved: Counter[int] = Counter()
+
+    def note(self, ended: Attempt) -> None:
+        """Take account of an attempt."""
+        if ended.outcome is Outcome.SOLVED:
+            self._solved = max(self._solved, ended.pairs)
+        elif ended.outcome.final:
+            self._unsolved[ended.pairs] += 1
+        failed = [size for size, count in self._unsolved.items() if count >= self._starts]
+        controllable = max(failed, default=0) > self._solved
+        self._until = self._less if controllable else self._whole
+
+    def should_stop(self) -> Outcome | None:
+        """`OUT_OF_TIME` once it is over."""
+        return self._until.should_stop()
 
 
 def control_within(

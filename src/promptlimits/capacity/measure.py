@@ -16,14 +16,14 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.atomic_folder import replace_file
-from promptlimits.capacity.attempt import Workplace
+from promptlimits.capacity.attempt import Attempt, Workplace
 from promptlimits.capacity.baselines import Baseline, in_context, no_prompt, written_out
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import sized, task_ceiling
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.control import Control, NoControl
-from promptlimits.capacity.control_run import control_within, search_deadline
+from promptlimits.capacity.control_run import SearchTime, control_within
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.ordering import ordered
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
@@ -348,15 +348,21 @@ def _search(
 ) -> SearchResult:
     request, listener, length = job.request, job.listener, size.tokens
     listener.stage(f"searching with {size.in_words}")
-    searching = search_deadline(deadline, control=job.request.control)
+    starts = request.search.starts
+    searching = SearchTime(deadline, control=request.control, starts=starts)
     training = replace(request.search.training, prompt_tokens=length)
+
+    def ended(attempt: Attempt) -> None:
+        searching.note(attempt)
+        listener.attempted(size.kind, length, attempt)
+
     return search(
         _workplace(job, lambda report: listener.step(size.kind, length, report), size.kind),
         job.listed(order),
         replace(request.search, training=training),
         warm=warm,
         should_stop=searching.should_stop,
-        on_attempt=lambda attempt: listener.attempted(size.kind, length, attempt),
+        on_attempt=ended,
     )
 
 

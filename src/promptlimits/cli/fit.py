@@ -65,7 +65,6 @@ def fit(
     from promptlimits.capacity.atomic_folder import replace_file
     from promptlimits.capacity.attempt import Workplace
     from promptlimits.capacity.clock import Deadline
-    from promptlimits.capacity.control_run import search_deadline
     from promptlimits.capacity.fit import control_of_fit, fit_all, save_fit
     from promptlimits.cli.live import LiveListener
     from promptlimits.models.protocol import PromptKind
@@ -99,7 +98,8 @@ def fit(
             task,
             training,
             starts=starts,
-            deadline=search_deadline(deadline, control=control),
+            # All of it: until every start has ended there is nothing to control.
+            deadline=deadline,
             on_attempt=lambda attempt: listener.attempted(place.kind, prompt_tokens, attempt),
         )
         planted = (

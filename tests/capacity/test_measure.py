@@ -434,7 +434,7 @@ def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
     assert not (tmp_path / "bracket.json").exists()
 
 
-def test_the_control_takes_a_share_of_the_time_of_its_length(
+def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_failed(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from promptlimits.capacity import control_run
@@ -443,7 +443,8 @@ def test_the_control_takes_a_share_of_the_time_of_its_length(
     seconds: dict[str, float] = {}
 
     def searched(_place: Any, _pairs: Any, config: SearchConfig, **given: Any) -> SearchResult:
-        seconds["search"] = given["should_stop"].__self__.left_seconds
+        searching = given["should_stop"].__self__
+        seconds["before"] = searching.left_seconds
         failed = Attempt(
             pairs=2,
             outcome=Outcome.STALLED,
@@ -453,6 +454,9 @@ def test_the_control_takes_a_share_of_the_time_of_its_length(
             seconds=0.0,
             seed=0,
         )
+        for _ in range(config.starts):
+            given["on_attempt"](failed)
+        seconds["search"] = searching.left_seconds
         return SearchResult(
             prompt_tokens=config.training.prompt_tokens,
             attempts=(failed,),
@@ -469,7 +473,9 @@ def test_the_control_takes_a_share_of_the_time_of_its_length(
     work(tiny, tmp_path, once)
     both = seconds["search"] + seconds["control"]
     assert seconds["control"] / both == pytest.approx(0.15, rel=0.01)
+    assert seconds["before"] == pytest.approx(both, rel=0.02)
     assert both < 10_000
     seconds.clear()
     work(tiny, tmp_path, replace(once, control=False))
-    assert seconds == {"search": pytest.approx(both, rel=0.02)}
+    for moment in ("before", "search"):
+        assert seconds[moment] == pytest.approx(both, rel=0.02)

@@ -56,9 +56,9 @@ def test_a_control_that_is_not_wanted_is_not_run(call: Call, here: Path) -> None
     assert saved(here)["control"] is None
 
 
-@pytest.mark.parametrize(("options", "share"), [((), 0.85), (("--no-control",), 1.0)])
-def test_the_search_leaves_the_control_its_share_of_the_budget(
-    options: tuple[str, ...], share: float, call: Call, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [(), ("--no-control",)])
+def test_the_starts_may_take_all_of_the_budget(
+    options: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from promptlimits.capacity import fit as module
 
@@ -71,4 +71,4 @@ def test_the_search_leaves_the_control_its_share_of_the_budget(
 
     monkeypatch.setattr(module, "fit_all", noted)
     call(*FIT, "--budget", "1e6", *options)
-    assert given == [pytest.approx(share * 1e6, rel=1e-3)]
+    assert given == [pytest.approx(1e6, rel=1e-3)]

@@ -51,6 +51,11 @@ class SearchTime:
         controllable = max(failed, default=0) > self._solved
         self._until = self._less if controllable else self._whole
 
+    @property
+    def left_seconds(self) -> float:
+        """What is left of it; negative once it has passed."""
+        return self._until.left_seconds
+
     def should_stop(self) -> Outcome | None:
         """`OUT_OF_TIME` once it is over."""
         return self._until.should_stop()

@@ -27,8 +27,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def head_of(scale: float = 1.0, dtype: torch.dtype = torch.float64) -> LinearHead:
-    weight, bias = scale * random(VOCABULARY, WIDTH, seed=1), random(VOCABULARY, seed=2)
+def head_of(
+    scale: float = 1.0, dtype: torch.dtype = torch.float64, *, shift: float = 0.0
+) -> LinearHead:
+    weight, bias = scale * random(VOCABULARY, WIDTH, seed=1), shift + random(VOCABULARY, seed=2)
     return LinearHead(linear=Linear(weight=weight.to(dtype), bias=bias.to(dtype)))
 
 
@@ -68,17 +70,18 @@ def slow_gap(logits: Tensor, objective: Objective) -> Tensor:
 
 @pytest.mark.parametrize("most_tokens", [3, 4, 5, 11, 12, 22, WHOLE])
 @pytest.mark.parametrize("objective", list(Objective))
-@pytest.mark.parametrize("scale", [1.0, 300.0])
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (300.0, 0.0), (1.0, -1e6)])
 def test_gap_and_gradient_are_those_of_autograd_for_blocks_of_any_size(
-    most_tokens: int, objective: Objective, scale: float
+    most_tokens: int, objective: Objective, scale: float, shift: float
 ) -> None:
-    head, states = head_of(scale), random(ROWS, WIDTH).requires_grad_(True)
+    head, states = head_of(scale, shift=shift), random(ROWS, WIDTH).requires_grad_(True)
     found = held(head, states.detach(), objective, most_tokens)
     logits = head.logits(states)
     gap = slow_gap(logits, objective)
     (expected,) = torch.autograd.grad((gap / sharpenings()).sum(), states)
-    torch.testing.assert_close(found.gap, gap.detach(), rtol=1e-12, atol=1e-11)
-    torch.testing.assert_close(found.gradient, expected, rtol=1e-11, atol=1e-11)
+    atol = 1e-11 if shift == 0 else 1e-8
+    torch.testing.assert_close(found.gap, gap.detach(), rtol=1e-12, atol=atol)
+    torch.testing.assert_close(found.gradient, expected, rtol=1e-11, atol=atol)
     rivals = logits.detach().clone()
     own = rivals.gather(1, TARGETS)
     torch.testing.assert_close(found.own, own, rtol=1e-12, atol=1e-12)
@@ -115,23 +118,25 @@ def test_without_a_gradient_the_rest_is_the_same(objective: Objective, most_toke
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_block_in_which_nothing_can_win_counts_for_nothing(first: bool) -> None:
+@pytest.mark.parametrize("most_tokens", [4, 12])
+def test_blocks_in_which_nothing_can_win_count_for_nothing(first: bool, most_tokens: int) -> None:
     whole = head_of()
     bias = torch.zeros(VOCABULARY, dtype=torch.float64)
     bias[slice(12) if first else slice(12, None)] = -torch.inf
     head = LinearHead(linear=Linear(weight=whole.linear.weight, bias=bias))
     states = random(ROWS, WIDTH)
-    found = held(head, states, Objective.CROSS_ENTROPY, 12)
+    found = held(head, states, Objective.CROSS_ENTROPY, most_tokens)
     expected = held(head, states, Objective.CROSS_ENTROPY, WHOLE)
     torch.testing.assert_close(found.gap, expected.gap, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-12, atol=1e-12)
     assert found.gradient.isfinite().all()
 
 
-def test_rivals_of_different_blocks_are_weighed_as_in_one() -> None:
+@pytest.mark.parametrize(("lower", "higher"), [(2, 20), (20, 2)])
+def test_rivals_of_different_blocks_are_weighed_as_in_one(lower: int, higher: int) -> None:
     # Products of 1e7, whose rounding is half: it must be the same in both blocks.
     weight = torch.zeros(VOCABULARY, 2)
-    weight[2, 0], weight[20, 0], weight[20, 1] = 1e3, 1e3 + 2**-13, 1.0
+    weight[lower, 0], weight[higher, 0], weight[higher, 1] = 1e3, 1e3 + 2**-13, 1.0
     head = LinearHead(linear=Linear(weight=weight))
     target, sharpening = torch.tensor([[11]]), torch.tensor([[1e4]])
     gradients = [

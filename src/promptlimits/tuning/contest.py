@@ -21,7 +21,7 @@ from promptlimits.models.protocol import Memory, ReadHead
 from promptlimits.tuning.config import Objective
 
 _LOWEST: Final = -1e30
-"""Far below any logit, and finite even when sharpened."""
+"""Far below any logit, sharpened or not, and finite when it is sharpened up to 1e8 times."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

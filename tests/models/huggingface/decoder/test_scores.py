@@ -35,7 +35,7 @@ def test_softmax_in_place_gives_the_bits_of_one_into_new_memory(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_sixteen_bits_take_their_softmax_in_32(dtype: torch.dtype) -> None:
+def test_sixteen_bits_give_the_bits_of_a_softmax_in_32(dtype: torch.dtype) -> None:
     scores = normal(3, 5, 16, seed=0, dtype=dtype)
     expected = torch.softmax(scores.float(), dim=-1).to(dtype)
     assert torch.equal(softmax_of(scores), expected)

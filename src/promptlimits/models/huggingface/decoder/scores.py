@@ -112,11 +112,9 @@ def score_back(
 
 
 def softmax_of(scores: Tensor) -> Tensor:
-    """Over the last axis of scores, which are overwritten; in float32 at least."""
-    if scores.itemsize >= torch.float32.itemsize:
-        # In place: a row's numbers are read before any of them is written.
-        return torch.softmax(scores, dim=-1, out=scores)
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+    """Over the last axis of scores, which are overwritten; torch works in float32 at least."""
+    # In place: a row's numbers are read before any of them is written.
+    return torch.softmax(scores, dim=-1, out=scores)
 
 
 def softmax_back(gradient: Tensor, weights: Tensor) -> Tensor:

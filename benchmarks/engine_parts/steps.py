@@ -26,7 +26,7 @@ from benchmarks.engine_parts.engine_side import EngineSteps
 from benchmarks.engine_parts.flops import exact_flops, executed_flops
 from benchmarks.engine_parts.models import Model, small_model, smollm2
 from benchmarks.engine_parts.peft_loop import PeftLoop
-from benchmarks.engine_parts.roofline import matmul_rate, product, product_flops
+from benchmarks.engine_parts.roofline import Rate, matmul_rate, product, product_flops
 from torch import Tensor
 
 SMALL_REPEATS = 8
@@ -101,7 +101,9 @@ def measure(model: Model, case: Case, *, repeats: int, seconds: float = 0.0) -> 
     taken = _in_turn(ours.step, multiply, peft.step, repeats, seconds)
     ours_seconds, peft_seconds = _usual(taken.ours), _usual(taken.peft)
     in_turn = product_flops(before.shape) / _usual(taken.multiply)
-    rate = max(before, matmul_rate(model.shape, case), key=lambda found: found.gflops)
+    between = Rate.of(before.shape, min(taken.multiply))
+    after = matmul_rate(model.shape, case)
+    rate = max(before, between, after, key=lambda found: found.gflops)
     exact = exact_flops(model.shape, case)
     return {
         "model": model.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,13 @@ def torch_state() -> TorchState | None:
         mha_fast_path=torch.backends.mha.get_fastpath_enabled(),
         threads=torch.get_num_threads(),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_are_heeded() -> None:
+    """A shell starts what runs in the background deaf to Ctrl-C, and every process below it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -348,8 +348,7 @@ def _search(
 ) -> SearchResult:
     request, listener, length = job.request, job.listener, size.tokens
     listener.stage(f"searching with {size.in_words}")
-    starts = request.search.starts
-    searching = SearchTime(deadline, control=request.control, starts=starts)
+    searching = SearchTime(deadline, control=request.control, starts=request.search.starts)
     training = replace(request.search.training, prompt_tokens=length)
 
     def ended(attempt: Attempt) -> None:

@@ -32,7 +32,7 @@ def measured(part: str, options: argparse.Namespace) -> Any:
     module = importlib.import_module(f"benchmarks.engine_parts.{part.replace('-', '_')}")
     print(f"--- {part}", file=sys.stderr)
     if part == "steps":
-        return module.run(options.quick, repeats=options.repeats)
+        return module.run(options.quick, rounds=options.rounds)
     if part == "cramming":
         return module.run(options.quick, minutes=options.minutes)
     return module.run(options.quick)
@@ -74,7 +74,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the small model only")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part")
-    parser.add_argument("--repeats", type=int, help="counted steps of each side in `steps`")
+    parser.add_argument("--rounds", type=int, help="rounds of each case in `steps`")
     parser.add_argument(
         "--threads",
         type=int,

@@ -7,7 +7,6 @@ timed apart. The first round warms up, compares the gradients and counts the ope
 
 from __future__ import annotations
 
-import math
 import statistics
 import sys
 import time
@@ -29,13 +28,13 @@ from benchmarks.engine_parts.peft_loop import PeftLoop
 from benchmarks.engine_parts.roofline import Rate, matmul_rate, product, product_flops
 from torch import Tensor
 
-SMALL_REPEATS = 8
-SMOLLM2_REPEATS = 3
-SMOLLM2_SECONDS = 90.0
-BURST_SECONDS = 0.8
-MULTIPLY_SECONDS = 0.2
-MOST_IN_BURST = 24
-LONG_SECONDS = 1.0
+SMALL_ROUNDS = 3
+SMALL_SECONDS = 15.0
+SMOLLM2_ROUNDS = 3
+SMOLLM2_SECONDS = 200.0
+SHORTEST_SECONDS = 0.8
+LONGEST_SECONDS = 12.0
+LONG_STEP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +54,36 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True)
 class _Taken:
-    """Seconds of every step that counts, and of every product in between."""
+    """Seconds of every step that counts, and of every group of products."""
 
     ours: list[float]
-    multiply: list[float]
+    products: list[float]
     peft: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Products:
+    """Products one after the other, as many as take about as long as a step.
+
+    A product of milliseconds finds quiet moments in which no step fits: alone, it would show a
+    rate that the machine does not keep for as long as a step.
+    """
+
+    multiply: Callable[[], object]
+    count: int
+    flops: int
+
+    @classmethod
+    def as_long_as(cls, step: Callable[[], object], rate: Rate) -> _Products:
+        """Of the shape of a rate that was found."""
+        flops = product_flops(rate.shape)
+        count = max(1, round(min(_stretch(step, 0.0)) * rate.gflops * 1e9 / flops))
+        return cls(multiply=product(rate.shape), count=count, flops=count * flops)
+
+    def run(self) -> None:
+        """All of them."""
+        for _ in range(self.count):
+            self.multiply()
 
 
 def start(model: Model, case: Case) -> Tensor:
@@ -80,13 +104,13 @@ def executed_over_exact(model: Model, case: Case) -> float:
     return executed_flops(ours.step) / exact_flops(model.shape, case)
 
 
-def measure(model: Model, case: Case, *, repeats: int, seconds: float = 0.0) -> dict[str, object]:
+def measure(model: Model, case: Case, *, rounds: int, seconds: float = 0.0) -> dict[str, object]:
     """Seconds of a step on both sides, in turn, with operation counts and the matmul rate.
 
     Args:
         model: The weights.
         case: Sizes.
-        repeats: Rounds at least; in each, steps of both sides for about as long.
+        rounds: Rounds at least; in each, a stretch of PEFT's steps, of ours and of products.
         seconds: More rounds follow until these are over.
 
     Returns:
@@ -95,15 +119,13 @@ def measure(model: Model, case: Case, *, repeats: int, seconds: float = 0.0) -> 
     pairs = random_pairs(case, vocabulary=model.shape.vocabulary)
     ours = engine_steps(model, case)
     peft = PeftLoop(model.stock, pairs, start(model, case))
-    before = matmul_rate(model.shape, case)
+    fastest = matmul_rate(model.shape, case)
     counted = _first_round(ours, peft)
-    multiply = product(before.shape)
-    taken = _in_turn(ours.step, multiply, peft.step, repeats, seconds)
+    products = _Products.as_long_as(ours.step, fastest)
+    taken = _in_turn(ours.step, products.run, peft.step, rounds, seconds)
     ours_seconds, peft_seconds = _usual(taken.ours), _usual(taken.peft)
-    in_turn = product_flops(before.shape) / _usual(taken.multiply)
-    between = Rate.of(before.shape, min(taken.multiply))
-    after = matmul_rate(model.shape, case)
-    rate = max(before, between, after, key=lambda found: found.gflops)
+    sustained, usual = products.flops / min(taken.products), products.flops / _usual(taken.products)
+    peak = max(fastest.gflops, matmul_rate(model.shape, case).gflops)
     exact = exact_flops(model.shape, case)
     return {
         "model": model.name,
@@ -111,12 +133,11 @@ def measure(model: Model, case: Case, *, repeats: int, seconds: float = 0.0) -> 
         "prompt_tokens": case.prompt_tokens,
         "tokens": case.tokens,
         "ratio_to_peft": peft_seconds / ours_seconds,
-        # Best against best: the matmul rate is the fastest product's, and what else runs on
-        # the machine only ever adds time.
-        "roofline_share": exact / min(taken.ours) / rate.gflops / 1e9,
-        # Usual against usual, in turn: what else runs slows both.
-        "roofline_share_in_turn": exact / ours_seconds / in_turn,
-        "roofline_share_of_usual": exact / ours_seconds / rate.gflops / 1e9,
+        # The best step against the best of about as many groups of products, as long as a step.
+        "roofline_share": exact / min(taken.ours) / sustained,
+        "roofline_share_of_usual": exact / ours_seconds / usual,
+        # Against the one fastest product, which a moment is enough for.
+        "roofline_share_of_peak": exact / min(taken.ours) / peak / 1e9,
         "flop_ratio": counted.peft / exact,
         "value_tokens": case.values,
         "seconds": ours_seconds,
@@ -127,36 +148,38 @@ def measure(model: Model, case: Case, *, repeats: int, seconds: float = 0.0) -> 
         "executed_flops": counted.ours,
         "executed_over_exact": counted.ours / exact,
         "peft_flops": counted.peft,
-        "matmul_gflops": rate.gflops,
-        "matmul_shape": rate.shape,
-        "repeats": repeats,
+        "matmul_gflops": sustained / 1e9,
+        "matmul_usual_gflops": usual / 1e9,
+        "matmul_peak_gflops": peak,
+        "matmul_shape": fastest.shape,
         "steps_timed": len(taken.ours),
         "peft_steps_timed": len(taken.peft),
     }
 
 
-def run(quick: bool, *, repeats: int | None = None) -> list[dict[str, object]]:
+def run(quick: bool, *, rounds: int | None = None) -> list[dict[str, object]]:
     """Every case.
 
     Args:
         quick: The small model only.
-        repeats: Rounds of each case; None for 8 on the small model, 3 on SmolLM2, where more
-            follow until 90 seconds are over.
+        rounds: Rounds of each case; None for 3 and 15 seconds at least on the small model, 3 and
+            200 seconds at least on SmolLM2.
 
     Returns:
         One entry for each case.
     """
+    found = []
     with small_model() as small:
-        found = [
-            _told(measure(small, case, repeats=repeats or SMALL_REPEATS)) for case in SMALL_CASES
-        ]
+        for case in SMALL_CASES:
+            least, seconds = (SMALL_ROUNDS, SMALL_SECONDS) if rounds is None else (rounds, 0.0)
+            found.append(_told(measure(small, case, rounds=least, seconds=seconds)))
     if quick:
         return found
-    large, rounds = smollm2(), repeats or SMOLLM2_REPEATS
-    return found + [
-        _told(measure(large, case, repeats=rounds, seconds=SMOLLM2_SECONDS))
-        for case in SMOLLM2_CASES
-    ]
+    large = smollm2()
+    for case in SMOLLM2_CASES:
+        least, seconds = (SMOLLM2_ROUNDS, SMOLLM2_SECONDS) if rounds is None else (rounds, 0.0)
+        found.append(_told(measure(large, case, rounds=least, seconds=seconds)))
+    return found
 
 
 def _first_round(ours: EngineSteps, peft: PeftLoop) -> Counted:
@@ -169,26 +192,25 @@ def _first_round(ours: EngineSteps, peft: PeftLoop) -> Counted:
 
 def _in_turn(
     ours: Callable[[], object],
-    multiply: Callable[[], object],
+    products: Callable[[], object],
     peft: Callable[[], object],
-    repeats: int,
+    rounds: int,
     seconds: float,
 ) -> _Taken:
-    """Rounds of all three; in each, this package's side takes about as long as the other.
+    """Rounds of all three; in each, a stretch of one is as long as of the others.
 
-    A busy machine has quiet moments, and one of many short steps finds them more easily than one
-    of few long ones: so neither side is given more time than the other to find its own.
+    A busy machine has quiet moments, and many short trials find them more easily than few: so no
+    side has more time than another to find its own. Only where a PEFT step takes longer than a
+    stretch may, it has more.
     """
-    taken, started, rounds = _Taken(ours=[], multiply=[], peft=[]), time.perf_counter(), 0
-    while rounds < repeats or time.perf_counter() - started < seconds:
-        began, rounds = time.perf_counter(), rounds + 1
-        taken.peft.extend(_burst(peft, BURST_SECONDS))
-        middle = time.perf_counter()
-        while True:
-            taken.ours.extend(_burst(ours, BURST_SECONDS))
-            taken.multiply.extend(_burst(multiply, MULTIPLY_SECONDS))
-            if time.perf_counter() - middle >= middle - began:
-                break
+    taken, started = _Taken(ours=[], products=[], peft=[]), time.perf_counter()
+    done = 0
+    while done < rounds or time.perf_counter() - started < seconds:
+        began, done = time.perf_counter(), done + 1
+        taken.peft.extend(_stretch(peft, SHORTEST_SECONDS))
+        length = min(time.perf_counter() - began, LONGEST_SECONDS)
+        taken.ours.extend(_stretch(ours, length))
+        taken.products.extend(_stretch(products, length))
     return taken
 
 
@@ -197,20 +219,18 @@ def _usual(taken: list[float]) -> float:
     return min(taken) if len(taken) < 4 else statistics.quantiles(taken, n=4)[0]
 
 
-def _burst(side: Callable[[], object], seconds: float) -> list[float]:
+def _stretch(side: Callable[[], object], seconds: float) -> list[float]:
     """Seconds of steps one after the other, as in training.
 
-    The first quarter pays for the memory that the other side has used in between: it does not
-    count, but for a step so long that it stays the only one.
+    The first quarter pays for the memory that another side has used in between: it does not
+    count, but where steps are so long that a stretch has few of them.
     """
     taken: list[float] = []
-    while len(taken) < 2 or (sum(taken) < seconds and len(taken) < MOST_IN_BURST):
+    while not taken or sum(taken) < seconds:
         began = time.perf_counter()
         side()
         taken.append(time.perf_counter() - began)
-        if taken[0] > LONG_SECONDS:
-            return taken
-    return taken[math.ceil(len(taken) / 4) :]
+    return taken if taken[0] > LONG_STEP_SECONDS else taken[len(taken) // 4 :]
 
 
 def _told(entry: dict[str, object]) -> dict[str, object]:

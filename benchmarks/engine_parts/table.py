@@ -29,7 +29,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 def _cases(cases: list[dict[str, Any]]) -> Iterator[str]:
     yield (
         "model    (pairs, prompt tokens, tokens)    PEFT ms     ms   times as fast"
-        "   PEFT FLOPs   share of matmul rate   in turn   done/exact   gradient gap"
+        "   PEFT FLOPs   share of matmul rate     usual   of peak   done/exact   gradient gap"
     )
     for case in cases:
         sizes = f"({case['pairs']}, {case['prompt_tokens']}, {case['tokens']})"
@@ -37,8 +37,8 @@ def _cases(cases: list[dict[str, Any]]) -> Iterator[str]:
             f"{case['model']:<9}{sizes:<33}{1e3 * case['peft_seconds']:8.0f}"
             f"{1e3 * case['seconds']:8.1f}{case['ratio_to_peft']:14.1f}"
             f"{case['flop_ratio']:13.1f}{case['roofline_share']:21.2f}"
-            f"{case['roofline_share_in_turn']:13.2f}"
-            f"{case['executed_over_exact']:15.2f}{case['relative_gradient_gap']:15.1e}"
+            f"{case['roofline_share_of_usual']:10.2f}{case['roofline_share_of_peak']:10.2f}"
+            f"{case['executed_over_exact']:13.2f}{case['relative_gradient_gap']:15.1e}"
         )
 
 

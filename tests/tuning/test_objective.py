@@ -16,7 +16,7 @@ from promptlimits.models.huggingface.decoder.network import LinearHead
 from promptlimits.models.huggingface.whole_model import IdentityHead
 from promptlimits.models.protocol import EncodedPair, pack
 from promptlimits.tuning.config import Objective, TrainingConfig
-from promptlimits.tuning.objective import Rows, RowScores, lead, score_rows
+from promptlimits.tuning.objective import Rows, RowScores, Run, lead, score_rows
 from promptlimits.tuning.scratch import Scratch
 
 VOCABULARY = 8
@@ -196,15 +196,13 @@ def test_a_chunk_has_as_many_rows_as_fit_in_single_precision(
 @pytest.mark.parametrize(
     ("rows", "logit_bytes", "expected"),
     [
-        # A CPU's cache is the limit for few rows.
-        (2, 2**30, [(2, 6667), (2, 6667), (2, 6666)]),
-        # As many tokens as let all rows be in a block, ...
-        (5, 4 * 5 * 5000, [(5, 5000)] * 4),
-        # ... but not below 4,096: rather rows apart.
-        (5, 4 * 3 * 4096, [(3, 4000)] * 5 + [(2, 4000)] * 5),
+        # A CPU's cache is the limit, ...
+        (2, 2**30, [(2, 2000)] * 10),
+        # ... also where fewer tokens would let all rows be in a block: rather rows apart.
+        (5, 4 * 3 * 2048, [(3, 2000)] * 10 + [(2, 2000)] * 10),
     ],
 )
-def test_blocks_have_all_rows_where_that_leaves_tokens_enough(
+def test_a_block_on_a_cpu_is_as_wide_as_its_cache_likes(
     rows: int, logit_bytes: int, expected: list[tuple[int, int]]
 ) -> None:
     asked: list[tuple[int, int]] = []
@@ -220,6 +218,37 @@ def test_blocks_have_all_rows_where_that_leaves_tokens_enough(
     assert asked == expected
     nats = cross_entropy(head.logits(states), pairs.targets, reduction="none")
     torch.testing.assert_close(found.loss_nats, nats, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "logit_bytes", "expected"),
+    [
+        # As many tokens as let all rows be in a block, ...
+        (5, 4 * 5 * 5000, [(5, 5000)] * 4),
+        # ... but not below 2,048: rather rows apart.
+        (5, 4 * 3 * 2048, [(3, 2000)] * 10 + [(2, 2000)] * 10),
+    ],
+)
+def test_a_block_off_a_cpu_has_all_rows_where_that_leaves_tokens_enough(
+    rows: int, logit_bytes: int, expected: list[tuple[int, int]]
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def memory(height: int, width: int, like: Tensor) -> Tensor:
+        asked.append((height, width))
+        return like.new_empty(height, width)
+
+    # Tensors without numbers, on a device that is no CPU.
+    head = linear_head(torch.empty(20_000, 3, device="meta"))
+    scored = Rows(
+        targets=torch.empty(rows, 1, dtype=torch.long, device="meta"),
+        weights=torch.empty(rows, 1, device="meta"),
+        sharpenings=torch.empty(rows, 1, device="meta"),
+        runs=(Run(rows=rows, objective=Objective.CROSS_ENTROPY),),
+    )
+    states = torch.empty(rows, 3, device="meta")
+    score_rows(states, head, scored, logit_bytes=logit_bytes, memory=memory)
+    assert asked == expected
 
 
 def test_half_precision_states_are_scored_in_single_precision() -> None:

@@ -25,7 +25,7 @@ from promptlimits.tuning.progress import Fit, StepReport, Stopper
 from promptlimits.tuning.prompts import from_vocabulary, lengthened
 from promptlimits.tuning.state import TrainingState
 
-ENGINE = 5
+ENGINE = 6
 """Raised when training changes so that an old run would come out differently."""
 
 

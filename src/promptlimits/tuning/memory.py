@@ -24,7 +24,7 @@ from promptlimits.tuning.problem import Problem, pairs_between
 
 _SHARE_OF_FREE = 0.5
 _UNKNOWN_FREE_BYTES = 2**31
-# Of 8,192 tokens at a time, 2,048 rows.
+# Of 2,048 tokens at a time, 8,192 rows.
 _CPU_LOGIT_BYTES = 64 * 2**20
 _DEVICE_LOGIT_BYTES = 256 * 2**20
 _LOGIT_SHARE = 0.25

@@ -29,10 +29,9 @@ from promptlimits.models.protocol import Memory, PackedPairs, ReadHead
 from promptlimits.tuning.config import Objective, TrainingConfig
 from promptlimits.tuning.contest import Contest, hold_contest
 
-_CACHED_TOKENS: Final = 2**13
-"""Most tokens of a block on a CPU: with a few hundred rows it stays in the last-level cache."""
-_FEWEST_TOKENS: Final = 2**12
-"""Below this many, and rather for fewer rows at a time, a product leaves the machine's rate."""
+_FEWEST_TOKENS: Final = 2**11
+"""Tokens of a block on a CPU, where it stays in the cache until it is pulled back, and the fewest
+elsewhere, rather for fewer rows at a time: with fewer yet, a product leaves the machine's rate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -222,11 +221,10 @@ def lead(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _tokens_of_a_block(states: Tensor, logit_bytes: int) -> int:
-    """Most tokens of a block of logits: as many as let all rows be in it, within limits."""
-    fitting = logit_bytes // (torch.float32.itemsize * len(states))
+    """Most tokens of a block of logits: off a CPU, as many as let all rows be in it."""
     if states.device.type == "cpu":
-        fitting = min(fitting, _CACHED_TOKENS)
-    return max(fitting, _FEWEST_TOKENS)
+        return _FEWEST_TOKENS
+    return max(logit_bytes // (torch.float32.itemsize * len(states)), _FEWEST_TOKENS)
 
 
 def _widest(blocks: Sequence[ReadHead]) -> int:

@@ -68,13 +68,22 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the small model only")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part")
-    parser.add_argument("--rounds", type=int, help="rounds of each case in `steps`")
+    parser.add_argument(
+        "--rounds", type=_positive, help="just so many rounds of each case in `steps`"
+    )
     parser.add_argument(
         "--threads",
         type=int,

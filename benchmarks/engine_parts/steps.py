@@ -10,8 +10,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
 import torch
 from benchmarks.engine_parts.cases import (
@@ -25,16 +27,31 @@ from benchmarks.engine_parts.engine_side import EngineSteps
 from benchmarks.engine_parts.flops import exact_flops, executed_flops
 from benchmarks.engine_parts.models import Model, small_model, smollm2
 from benchmarks.engine_parts.peft_loop import PeftLoop
-from benchmarks.engine_parts.roofline import Rate, matmul_rate, product, product_flops
+from benchmarks.engine_parts.roofline import matmul_rate, product, product_flops
 from torch import Tensor
 
-SMALL_ROUNDS = 3
-SMALL_SECONDS = 15.0
-SMOLLM2_ROUNDS = 3
-SMOLLM2_SECONDS = 200.0
 SHORTEST_SECONDS = 0.8
-LONGEST_SECONDS = 12.0
 LONG_STEP_SECONDS = 1.0
+FEWEST_STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a case is timed.
+
+    Attributes:
+        rounds: At least.
+        seconds: At least.
+        stretch_seconds: Most that our steps, and the products, take of a round.
+    """
+
+    rounds: int
+    seconds: float
+    stretch_seconds: float
+
+
+SMALL: Final = Patience(rounds=5, seconds=15.0, stretch_seconds=2.0)
+SMOLLM2: Final = Patience(rounds=4, seconds=200.0, stretch_seconds=12.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,37 +70,20 @@ class Counted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Taken:
-    """Seconds of every step that counts, and of every group of products."""
+class Taken:
+    """What every step took.
+
+    Attributes:
+        ours: Seconds of each of our steps that counts.
+        products: Seconds of a product, the mean of each group of them.
+        peft: As `ours`, of PEFT's steps.
+        in_group: Products in the last group.
+    """
 
     ours: list[float]
     products: list[float]
     peft: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Products:
-    """Products one after the other, as many as take about as long as a step.
-
-    A product of milliseconds finds quiet moments in which no step fits: alone, it would show a
-    rate that the machine does not keep for as long as a step.
-    """
-
-    multiply: Callable[[], object]
-    count: int
-    flops: int
-
-    @classmethod
-    def as_long_as(cls, step: Callable[[], object], rate: Rate) -> _Products:
-        """Of the shape of a rate that was found."""
-        flops = product_flops(rate.shape)
-        count = max(1, round(min(_stretch(step, 0.0)) * rate.gflops * 1e9 / flops))
-        return cls(multiply=product(rate.shape), count=count, flops=count * flops)
-
-    def run(self) -> None:
-        """All of them."""
-        for _ in range(self.count):
-            self.multiply()
+    in_group: int
 
 
 def start(model: Model, case: Case) -> Tensor:
@@ -104,14 +104,13 @@ def executed_over_exact(model: Model, case: Case) -> float:
     return executed_flops(ours.step) / exact_flops(model.shape, case)
 
 
-def measure(model: Model, case: Case, *, rounds: int, seconds: float = 0.0) -> dict[str, object]:
+def measure(model: Model, case: Case, patience: Patience) -> dict[str, object]:
     """Seconds of a step on both sides, in turn, with operation counts and the matmul rate.
 
     Args:
         model: The weights.
         case: Sizes.
-        rounds: Rounds at least; in each, a stretch of PEFT's steps, of ours and of products.
-        seconds: More rounds follow until these are over.
+        patience: How long.
 
     Returns:
         One entry of `cases`.
@@ -121,10 +120,10 @@ def measure(model: Model, case: Case, *, rounds: int, seconds: float = 0.0) -> d
     peft = PeftLoop(model.stock, pairs, start(model, case))
     fastest = matmul_rate(model.shape, case)
     counted = _first_round(ours, peft)
-    products = _Products.as_long_as(ours.step, fastest)
-    taken = _in_turn(ours.step, products.run, peft.step, rounds, seconds)
-    ours_seconds, peft_seconds = _usual(taken.ours), _usual(taken.peft)
-    sustained, usual = products.flops / min(taken.products), products.flops / _usual(taken.products)
+    flops = product_flops(fastest.shape)
+    taken = in_turn(ours.step, product(fastest.shape), peft.step, patience)
+    ours_seconds, peft_seconds = usual(taken.ours), usual(taken.peft)
+    sustained, usually = flops / min(taken.products), flops / usual(taken.products)
     peak = max(fastest.gflops, matmul_rate(model.shape, case).gflops)
     exact = exact_flops(model.shape, case)
     return {
@@ -133,9 +132,10 @@ def measure(model: Model, case: Case, *, rounds: int, seconds: float = 0.0) -> d
         "prompt_tokens": case.prompt_tokens,
         "tokens": case.tokens,
         "ratio_to_peft": peft_seconds / ours_seconds,
+        "ratio_to_peft_of_means": statistics.mean(taken.peft) / statistics.mean(taken.ours),
         # The best step against the best of about as many groups of products, as long as a step.
         "roofline_share": exact / min(taken.ours) / sustained,
-        "roofline_share_of_usual": exact / ours_seconds / usual,
+        "roofline_share_of_usual": exact / ours_seconds / usually,
         # Against the one fastest product, which a moment is enough for.
         "roofline_share_of_peak": exact / min(taken.ours) / peak / 1e9,
         "flop_ratio": counted.peft / exact,
@@ -149,11 +149,13 @@ def measure(model: Model, case: Case, *, rounds: int, seconds: float = 0.0) -> d
         "executed_over_exact": counted.ours / exact,
         "peft_flops": counted.peft,
         "matmul_gflops": sustained / 1e9,
-        "matmul_usual_gflops": usual / 1e9,
+        "matmul_usual_gflops": usually / 1e9,
         "matmul_peak_gflops": peak,
         "matmul_shape": fastest.shape,
         "steps_timed": len(taken.ours),
         "peft_steps_timed": len(taken.peft),
+        "product_groups_timed": len(taken.products),
+        "products_in_group": taken.in_group,
     }
 
 
@@ -162,24 +164,23 @@ def run(quick: bool, *, rounds: int | None = None) -> list[dict[str, object]]:
 
     Args:
         quick: The small model only.
-        rounds: Rounds of each case; None for 3 and 15 seconds at least on the small model, 3 and
-            200 seconds at least on SmolLM2.
+        rounds: So many of each case, however long they take; None for `SMALL` and `SMOLLM2`.
 
     Returns:
         One entry for each case.
     """
-    found = []
     with small_model() as small:
-        for case in SMALL_CASES:
-            least, seconds = (SMALL_ROUNDS, SMALL_SECONDS) if rounds is None else (rounds, 0.0)
-            found.append(_told(measure(small, case, rounds=least, seconds=seconds)))
-    if quick:
-        return found
-    large = smollm2()
-    for case in SMOLLM2_CASES:
-        least, seconds = (SMOLLM2_ROUNDS, SMOLLM2_SECONDS) if rounds is None else (rounds, 0.0)
-        found.append(_told(measure(large, case, rounds=least, seconds=seconds)))
-    return found
+        found = list(_cases(small, SMALL_CASES, SMALL, rounds))
+    return found if quick else found + list(_cases(smollm2(), SMOLLM2_CASES, SMOLLM2, rounds))
+
+
+def _cases(
+    model: Model, cases: Sequence[Case], patience: Patience, rounds: int | None
+) -> Iterator[dict[str, object]]:
+    if rounds is not None:
+        patience = replace(patience, rounds=rounds, seconds=0.0)
+    for case in cases:
+        yield _told(measure(model, case, patience))
 
 
 def _first_round(ours: EngineSteps, peft: PeftLoop) -> Counted:
@@ -190,47 +191,62 @@ def _first_round(ours: EngineSteps, peft: PeftLoop) -> Counted:
     return Counted(ours=ours_flops, peft=peft_flops, gradient_gap=float(gap))
 
 
-def _in_turn(
+def in_turn(
     ours: Callable[[], object],
-    products: Callable[[], object],
+    multiply: Callable[[], object],
     peft: Callable[[], object],
-    rounds: int,
-    seconds: float,
-) -> _Taken:
+    patience: Patience,
+) -> Taken:
     """Rounds of all three; in each, a stretch of one is as long as of the others.
 
     A busy machine has quiet moments, and many short trials find them more easily than few: so no
-    side has more time than another to find its own. Only where a PEFT step takes longer than a
+    side has more time than another to find its own. Only where PEFT's steps take longer than a
     stretch may, it has more.
     """
-    taken, started = _Taken(ours=[], products=[], peft=[]), time.perf_counter()
-    done = 0
-    while done < rounds or time.perf_counter() - started < seconds:
+    taken, started = Taken(ours=[], products=[], peft=[], in_group=1), time.perf_counter()
+    alone, done = min(stretch(multiply, 0.0)), 0
+    while done < patience.rounds or time.perf_counter() - started < patience.seconds:
         began, done = time.perf_counter(), done + 1
-        taken.peft.extend(_stretch(peft, SHORTEST_SECONDS))
-        length = min(time.perf_counter() - began, LONGEST_SECONDS)
-        taken.ours.extend(_stretch(ours, length))
-        taken.products.extend(_stretch(products, length))
+        taken.peft.extend(stretch(peft, SHORTEST_SECONDS))
+        length = min(time.perf_counter() - began, patience.stretch_seconds)
+        taken.ours.extend(stretch(ours, length))
+        count = max(1, round(min(taken.ours) / min(taken.products, default=alone)))
+        groups = stretch(partial(_group, multiply, count), length)
+        taken = replace(taken, in_group=count)
+        taken.products.extend(seconds / count for seconds in groups)
     return taken
 
 
-def _usual(taken: list[float]) -> float:
+def _group(multiply: Callable[[], object], count: int) -> None:
+    """Products one after the other, as many as take about as long as our fastest step so far.
+
+    A product of milliseconds finds quiet moments in which no step fits: alone, it would show a
+    rate that the machine does not keep for as long as a step.
+    """
+    for _ in range(count):
+        multiply()
+
+
+def usual(taken: Sequence[float]) -> float:
     """The lower quartile: what else runs on a shared machine only ever adds time."""
     return min(taken) if len(taken) < 4 else statistics.quantiles(taken, n=4)[0]
 
 
-def _stretch(side: Callable[[], object], seconds: float) -> list[float]:
+def stretch(side: Callable[[], object], seconds: float) -> list[float]:
     """Seconds of steps one after the other, as in training.
 
-    The first quarter pays for the memory that another side has used in between: it does not
-    count, but where steps are so long that a stretch has few of them.
+    The first quarter pays for the memory that another side has used in between, so it does not
+    count; long steps all do.
     """
     taken: list[float] = []
-    while not taken or sum(taken) < seconds:
+    fewest = FEWEST_STEPS
+    while len(taken) < fewest or sum(taken) < seconds:
         began = time.perf_counter()
         side()
         taken.append(time.perf_counter() - began)
-    return taken if taken[0] > LONG_STEP_SECONDS else taken[len(taken) // 4 :]
+        if taken[0] > LONG_STEP_SECONDS:
+            fewest = 1
+    return taken[len(taken) // 4 :] if fewest > 1 else taken
 
 
 def _told(entry: dict[str, object]) -> dict[str, object]:

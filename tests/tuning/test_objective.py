@@ -16,7 +16,14 @@ from promptlimits.models.huggingface.decoder.network import LinearHead
 from promptlimits.models.huggingface.whole_model import IdentityHead
 from promptlimits.models.protocol import EncodedPair, pack
 from promptlimits.tuning.config import Objective, TrainingConfig
-from promptlimits.tuning.objective import Rows, RowScores, Run, lead, score_rows
+from promptlimits.tuning.objective import (
+    Rows,
+    RowScores,
+    Run,
+    fewest_logits,
+    lead,
+    score_rows,
+)
 from promptlimits.tuning.scratch import Scratch
 
 VOCABULARY = 8
@@ -249,6 +256,21 @@ def test_a_block_off_a_cpu_has_all_rows_where_that_leaves_tokens_enough(
     states = torch.empty(rows, 3, device="meta")
     score_rows(states, head, scored, logit_bytes=logit_bytes, memory=memory)
     assert asked == expected
+
+
+@pytest.mark.parametrize("vocabulary", [20_000, 2049, 2048, 10])
+def test_the_fewest_logits_of_a_row_are_what_it_takes_at_the_least_budget(vocabulary: int) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def memory(height: int, width: int, like: Tensor) -> Tensor:
+        asked.append((height, width))
+        return like.new_empty(height, width)
+
+    head = linear_head(random(vocabulary, 3, seed=1))
+    pairs = pack([EncodedPair(key="", value="", key_ids=(1,), value_ids=(2,))] * 2)
+    score_rows(random(2, 3), head, Rows.plain(pairs), logit_bytes=1, memory=memory)
+    assert max(width for _, width in asked) == fewest_logits(head)
+    assert {height for height, _ in asked} == {1}
 
 
 def test_half_precision_states_are_scored_in_single_precision() -> None:

@@ -29,9 +29,9 @@ from promptlimits.models.protocol import Memory, PackedPairs, ReadHead
 from promptlimits.tuning.config import Objective, TrainingConfig
 from promptlimits.tuning.contest import Contest, hold_contest
 
-_FEWEST_TOKENS: Final = 2**11
-"""Tokens of a block on a CPU, where it stays in the cache until it is pulled back, and the fewest
-elsewhere, rather for fewer rows at a time: with fewer yet, a product leaves the machine's rate."""
+_TOKENS: Final = 2**11
+"""Tokens of a block on a CPU, where one of some hundred rows stays in the cache until it is pulled
+back. Elsewhere the fewest: below, a product leaves the machine's rate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,7 +200,7 @@ def _row_scores(contest: Contest, factor: Tensor | None, dtype: torch.dtype) -> 
 
 def fewest_logits(head: ReadHead) -> int:
     """Logits that a row takes at least: those of the smallest blocks that `score_rows` makes."""
-    return _widest(head.blocks(_FEWEST_TOKENS))
+    return _widest(head.blocks(_TOKENS))
 
 
 def lead(logits: Tensor, targets: Tensor) -> Tensor:
@@ -221,10 +221,10 @@ def lead(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _tokens_of_a_block(states: Tensor, logit_bytes: int) -> int:
-    """Most tokens of a block of logits: off a CPU, as many as let all rows be in it."""
+    """Most tokens of a block of logits: off a CPU as many as let all rows be in it."""
     if states.device.type == "cpu":
-        return _FEWEST_TOKENS
-    return max(logit_bytes // (torch.float32.itemsize * len(states)), _FEWEST_TOKENS)
+        return _TOKENS
+    return max(logit_bytes // (torch.float32.itemsize * len(states)), _TOKENS)
 
 
 def _widest(blocks: Sequence[ReadHead]) -> int:

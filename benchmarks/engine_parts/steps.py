@@ -50,7 +50,7 @@ class Patience:
     stretch_seconds: float
 
 
-SMALL: Final = Patience(rounds=5, seconds=15.0, stretch_seconds=2.0)
+SMALL: Final = Patience(rounds=3, seconds=8.0, stretch_seconds=2.0)
 SMOLLM2: Final = Patience(rounds=4, seconds=200.0, stretch_seconds=12.0)
 
 

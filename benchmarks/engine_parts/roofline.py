@@ -33,11 +33,6 @@ class Rate:
     gflops: float
     shape: tuple[int, int, int]
 
-    @classmethod
-    def of(cls, shape: tuple[int, int, int], seconds: float) -> Rate:
-        """That of one product of this shape which took so long."""
-        return cls(gflops=product_flops(shape) / seconds / 1e9, shape=shape)
-
 
 def matmul_rate(shape: LlamaShape, case: Case) -> Rate:
     """The best rate among the squares and the step's own products."""
@@ -77,4 +72,4 @@ def _rate(sizes: tuple[int, int, int]) -> Rate:
         start = time.perf_counter()
         multiply()
         best = min(best, time.perf_counter() - start)
-    return Rate.of(sizes, best)
+    return Rate(gflops=product_flops(sizes) / best / 1e9, shape=sizes)

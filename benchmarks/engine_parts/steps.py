@@ -77,13 +77,18 @@ class Taken:
         ours: Seconds of each of our steps that counts.
         products: Seconds of a product, the mean of each group of them.
         peft: As `ours`, of PEFT's steps.
-        in_group: Products in the last group.
+        alone: Seconds of a product before the first group.
     """
 
     ours: list[float]
     products: list[float]
     peft: list[float]
-    in_group: int
+    alone: float
+
+    @property
+    def in_group(self) -> int:
+        """Products that take about as long as our fastest step."""
+        return max(1, round(min(self.ours) / min(self.products, default=self.alone)))
 
 
 def start(model: Model, case: Case) -> Tensor:
@@ -203,16 +208,15 @@ def in_turn(
     side has more time than another to find its own. Only where PEFT's steps take longer than a
     stretch may, it has more.
     """
-    taken, started = Taken(ours=[], products=[], peft=[], in_group=1), time.perf_counter()
-    alone, done = min(stretch(multiply, 0.0)), 0
+    started, done = time.perf_counter(), 0
+    taken = Taken(ours=[], products=[], peft=[], alone=min(stretch(multiply, 0.0)))
     while done < patience.rounds or time.perf_counter() - started < patience.seconds:
         began, done = time.perf_counter(), done + 1
         taken.peft.extend(stretch(peft, SHORTEST_SECONDS))
         length = min(time.perf_counter() - began, patience.stretch_seconds)
         taken.ours.extend(stretch(ours, length))
-        count = max(1, round(min(taken.ours) / min(taken.products, default=alone)))
+        count = taken.in_group
         groups = stretch(partial(_group, multiply, count), length)
-        taken = replace(taken, in_group=count)
         taken.products.extend(seconds / count for seconds in groups)
     return taken
 
@@ -238,15 +242,18 @@ def stretch(side: Callable[[], object], seconds: float) -> list[float]:
     The first quarter pays for the memory that another side has used in between, so it does not
     count; long steps all do.
     """
-    taken: list[float] = []
-    fewest = FEWEST_STEPS
+    taken = [_seconds_of(side)]
+    long = taken[0] > LONG_STEP_SECONDS
+    fewest = 1 if long else FEWEST_STEPS
     while len(taken) < fewest or sum(taken) < seconds:
-        began = time.perf_counter()
-        side()
-        taken.append(time.perf_counter() - began)
-        if taken[0] > LONG_STEP_SECONDS:
-            fewest = 1
-    return taken[len(taken) // 4 :] if fewest > 1 else taken
+        taken.append(_seconds_of(side))
+    return taken if long else taken[len(taken) // 4 :]
+
+
+def _seconds_of(side: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    side()
+    return time.perf_counter() - began
 
 
 def _told(entry: dict[str, object]) -> dict[str, object]:

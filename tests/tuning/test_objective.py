@@ -41,6 +41,17 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+class Asked:
+    """New memory each time, and which sizes were asked for."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def __call__(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        self.sizes.append((rows, columns))
+        return like.new_empty(rows, columns)
+
+
 def linear_head(weight: Tensor) -> LinearHead:
     return LinearHead(linear=Linear(weight=weight))
 
@@ -212,17 +223,12 @@ def test_a_chunk_has_as_many_rows_as_fit_in_single_precision(
 def test_a_block_on_a_cpu_is_as_wide_as_its_cache_likes(
     rows: int, logit_bytes: int, expected: list[tuple[int, int]]
 ) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def memory(height: int, width: int, like: Tensor) -> Tensor:
-        asked.append((height, width))
-        return like.new_empty(height, width)
-
+    memory = Asked()
     head = linear_head(random(20_000, 3, seed=1))
     pairs = pack([EncodedPair(key="", value="", key_ids=(1,), value_ids=(19_000,))] * rows)
     states = random(rows, 3)
     found = score_rows(states, head, Rows.plain(pairs), logit_bytes=logit_bytes, memory=memory)
-    assert asked == expected
+    assert memory.sizes == expected
     nats = cross_entropy(head.logits(states), pairs.targets, reduction="none")
     torch.testing.assert_close(found.loss_nats, nats, rtol=1e-12, atol=1e-12)
 
@@ -239,12 +245,7 @@ def test_a_block_on_a_cpu_is_as_wide_as_its_cache_likes(
 def test_a_block_off_a_cpu_has_all_rows_where_that_leaves_tokens_enough(
     rows: int, logit_bytes: int, expected: list[tuple[int, int]]
 ) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def memory(height: int, width: int, like: Tensor) -> Tensor:
-        asked.append((height, width))
-        return like.new_empty(height, width)
-
+    memory = Asked()
     # Tensors without numbers, on a device that is no CPU.
     head = linear_head(torch.empty(20_000, 3, device="meta"))
     scored = Rows(
@@ -255,22 +256,17 @@ def test_a_block_off_a_cpu_has_all_rows_where_that_leaves_tokens_enough(
     )
     states = torch.empty(rows, 3, device="meta")
     score_rows(states, head, scored, logit_bytes=logit_bytes, memory=memory)
-    assert asked == expected
+    assert memory.sizes == expected
 
 
 @pytest.mark.parametrize("vocabulary", [20_000, 2049, 2048, 10])
 def test_the_fewest_logits_of_a_row_are_what_it_takes_at_the_least_budget(vocabulary: int) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def memory(height: int, width: int, like: Tensor) -> Tensor:
-        asked.append((height, width))
-        return like.new_empty(height, width)
-
+    memory = Asked()
     head = linear_head(random(vocabulary, 3, seed=1))
     pairs = pack([EncodedPair(key="", value="", key_ids=(1,), value_ids=(2,))] * 2)
     score_rows(random(2, 3), head, Rows.plain(pairs), logit_bytes=1, memory=memory)
-    assert max(width for _, width in asked) == fewest_logits(head)
-    assert {height for height, _ in asked} == {1}
+    assert max(width for _, width in memory.sizes) == fewest_logits(head)
+    assert {height for height, _ in memory.sizes} == {1}
 
 
 def test_half_precision_states_are_scored_in_single_precision() -> None:

@@ -28,12 +28,14 @@ class EncodedPair:
         value: The value as text, without the end marker.
         key_ids: Token ids of the key, as the tokenizer gives them for the bare text.
         value_ids: Token ids of the answer, the end marker last. Never empty.
+        also: Text and token ids of other answers that count as well; nothing is trained for them.
     """
 
     key: str
     value: str
     key_ids: tuple[int, ...]
     value_ids: tuple[int, ...]
+    also: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def input_ids(self) -> tuple[int, ...]:

@@ -32,11 +32,16 @@ class Pair:
         key: Text of the key; not empty.
         value: Text of the value; not empty.
         where: Where it comes from, such as "pairs.csv line 3".
+        also: Other answers that count as well; the value is the one that is trained for.
+        turns: (role, content) of each message of a conversation that the key is the end of; empty
+            where the key is plain text.
     """
 
     key: str
     value: str
     where: str
+    also: tuple[str, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

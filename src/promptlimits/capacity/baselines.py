@@ -19,7 +19,7 @@ OnChunk = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Pairs answered exactly without a trained prompt.
+    """Pairs answered exactly without a trained prompt, in any of the answers that count.
 
     Attributes:
         name: What stood in front of the key instead.
@@ -84,9 +84,9 @@ def no_prompt(
     Returns:
         The pairs answered exactly.
     """
-    found = answers_behind(model, (), pairs, on_chunk=on_chunk)
+    exact = _answered(model, (), pairs, on_chunk=on_chunk)
     tokens = _tokens_behind(model, (), beginnings)
-    return Baseline(name="no prompt", of=len(pairs), exact=found.held, tokens=tokens)
+    return Baseline(name="no prompt", of=len(pairs), exact=exact, tokens=tokens)
 
 
 def in_context(
@@ -109,11 +109,11 @@ def in_context(
     Returns:
         The pairs answered exactly.
     """
-    longest = max(len(pair.input_ids) for pair in pairs)
+    longest = max(pair.longest for pair in pairs)
     room = model.card.context_length - longest
     limit = room if most_tokens is None else min(room, most_tokens)
     context, shots = written_out_within(pairs, limit)
-    found = answers_behind(model, context, pairs, on_chunk=on_chunk)
+    exact = _answered(model, context, pairs, on_chunk=on_chunk)
     note = ""
     if shots < len(pairs):
         bound = "the context window" if limit == room else "the time given to this baseline"
@@ -121,12 +121,31 @@ def in_context(
     return Baseline(
         name="in context",
         of=len(pairs),
-        exact=found.held,
+        exact=exact,
         shots=shots,
         context_tokens=len(context),
         note=note,
         tokens=_tokens_behind(model, context, beginnings),
     )
+
+
+def _answered(
+    model: FrozenModel,
+    context: Sequence[int],
+    pairs: Sequence[EncodedPair],
+    *,
+    on_chunk: OnChunk | None,
+) -> tuple[int, ...]:
+    """Indices of the pairs to which one of the answers that count comes, behind a context."""
+    forms = [(index, form) for index, pair in enumerate(pairs) for form in pair.answers]
+
+    def pairs_done(asked: int) -> None:
+        if on_chunk is not None:
+            # A pair is done when the next form is another's.
+            on_chunk(forms[asked][0] if asked < len(forms) else len(pairs))
+
+    found = answers_behind(model, context, [form for _, form in forms], on_chunk=pairs_done)
+    return tuple(sorted({forms[place][0] for place in found.held}))
 
 
 def answers_behind(

@@ -40,7 +40,9 @@ def bracket(
     order: Annotated[
         str, typer.Option("--order", help="Order in which pairs are tried: " + ", ".join(_ORDERS))
     ] = "easiest",
-    template: options.Template = "{key}:",
+    template: options.Template = None,
+    chat: options.Chat = False,
+    joiner: options.Joiner = "auto",
     limit: options.Limit = None,
     first_size: Annotated[
         int,
@@ -99,7 +101,9 @@ def bracket(
         seed=seed,
         dtype=dtype,
     )
-    source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
+    source = session.read_pairs(
+        pairs, template=template, seed=seed, limit=limit, chat=chat, joiner=joiner
+    )
     training = session.suited_to(source, training)
     options.require_folder(out)
 

@@ -23,7 +23,9 @@ def fit(
     kind: options.Kind = "soft",
     out: options.Out = Path("runs/fit"),
     budget: Annotated[float, typer.Option("--budget", help="Seconds for this call.")] = 600.0,
-    template: options.Template = "{key}:",
+    template: options.Template = None,
+    chat: options.Chat = False,
+    joiner: options.Joiner = "auto",
     limit: options.Limit = None,
     starts: options.Starts = 3,
     learning_rate: options.LearningRate = 1.0,
@@ -58,7 +60,9 @@ def fit(
         seed=seed,
         dtype=dtype,
     )
-    source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
+    source = session.read_pairs(
+        pairs, template=template, seed=seed, limit=limit, chat=chat, joiner=joiner
+    )
     training = session.suited_to(source, training)
     options.require_folder(out)
 

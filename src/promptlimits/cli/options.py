@@ -38,8 +38,27 @@ Kind = Annotated[
     ),
 ]
 Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        help="How a key of a list is put to the model; holds {key}. By default `{key}:`, and with "
+        "--chat `{key}`.",
+    ),
+]
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat", help="Write a key as a user's message, by the tokenizer's chat template."
+    ),
+]
+Joiner = Annotated[
     str,
-    typer.Option("--template", help="How a key of a list is put to the model; holds {key}."),
+    typer.Option(
+        "--joiner",
+        help="What stands between key and value: auto, none, or a text such as ' ' or '\\n'. "
+        "auto: a space where words of a spaced script meet; nothing behind or before white space, "
+        "special tokens, Chinese, Japanese, Thai and the like.",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Keep so many of the pairs.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
@@ -93,7 +112,8 @@ _OPTION_OF: Final = {
     "learning_rate": "--learning-rate",
     "max_steps": "--max-steps",
     "first_size": "--first-size",
-    **{name: f"--{name}" for name in ("device", "limit", "model", "patience", "seed", "starts")},
+    **{name: f"--{name}" for name in ("chat", "device", "joiner", "limit", "model", "patience")},
+    **{name: f"--{name}" for name in ("seed", "starts")},
 }
 
 

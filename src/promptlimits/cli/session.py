@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
+from promptlimits.tasks.form import AUTO, asking_of
 from promptlimits.tasks.resolve import Source, encode_source, read_source
 from promptlimits.tasks.text import TextSpec
 from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
@@ -67,14 +68,24 @@ def load_model(
     return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
-def read_pairs(reference: str, *, template: str, seed: int, limit: int | None) -> Source:
+def read_pairs(
+    reference: str,
+    *,
+    template: str | None,
+    seed: int,
+    limit: int | None,
+    chat: bool = False,
+    joiner: str = AUTO,
+) -> Source:
     """Read the pairs that a command names: all that can be done before a model is loaded.
 
     Args:
         reference: Built-in name, random spec or file.
-        template: How a key is put.
+        template: How a key is put; None for the default.
         seed: Seed of random pairs and of a limited draw.
         limit: Pairs to keep, or None.
+        chat: Whether keys are written by the tokenizer's chat template.
+        joiner: What stands between key and value, as typed.
 
     Returns:
         The pairs as text, or how many are to be drawn.
@@ -83,7 +94,8 @@ def read_pairs(reference: str, *, template: str, seed: int, limit: int | None) -
         UserError: There is no such list, or it is faulty.
     """
     with named_as_typed():
-        return read_source(reference, template=template, seed=seed, limit=limit)
+        asking = asking_of(template, chat=chat, joiner=joiner)
+        return read_source(reference, asking=asking, seed=seed, limit=limit)
 
 
 def noun_of(source: Source) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from promptlimits._checks import require_positive_int
 from promptlimits.errors import UserError
 from promptlimits.tasks.builtin import capitals
-from promptlimits.tasks.encoded import KEY, EncodedTask, encode, require_template
+from promptlimits.tasks.encoded import EncodedTask, encode, require_template
 from promptlimits.tasks.files import shown
+from promptlimits.tasks.form import Asking
 from promptlimits.tasks.pairs import PairTask, read_pairs
 from promptlimits.tasks.random_tokens import (
     MAX_TOKENS,
@@ -54,12 +55,12 @@ class Source:
 
     Attributes:
         pairs: Pairs as text, how many are to be drawn, or one text.
-        template: How the keys of a list are put to the model.
+        asking: How the pairs of a list are put to the model.
         seed: Seed of random pairs.
     """
 
     pairs: PairTask | RandomSpec | TextSpec
-    template: str
+    asking: Asking
     seed: int
 
 
@@ -67,7 +68,7 @@ def load_task(
     reference: str,
     codec: TextCodec,
     *,
-    template: str = KEY,
+    asking: Asking | None = None,
     seed: int = 0,
     limit: int | None = None,
 ) -> EncodedTask:
@@ -77,8 +78,8 @@ def load_task(
         reference: A built-in name, "random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]",
             "text:FILE[,TOKENS]", or the path of a .csv or .jsonl file.
         codec: The model's codec.
-        template: How the keys of a list are put to the model, such as "{key}:"; random keys
-            and the beginning of a text are put as they are.
+        asking: How the pairs of a list are put to the model, by default as the bare keys;
+            random keys and the beginning of a text are put as they are.
         seed: Seed of random pairs, and of which pairs a limit keeps.
         limit: Keep so many pairs, drawn with the seed; a smaller limit keeps a part of what a
             larger one keeps, in the same order. None keeps all, in the order of the source.
@@ -90,17 +91,17 @@ def load_task(
         UserError: The reference names no task, the task is faulty, or it has fewer pairs than
             the limit.
     """
-    return encode_source(read_source(reference, template=template, seed=seed, limit=limit), codec)
+    return encode_source(read_source(reference, asking=asking, seed=seed, limit=limit), codec)
 
 
 def read_source(
-    reference: str, *, template: str = KEY, seed: int = 0, limit: int | None = None
+    reference: str, *, asking: Asking | None = None, seed: int = 0, limit: int | None = None
 ) -> Source:
     """Read a task as far as it goes without a model, and find every mistake that shows by then.
 
     Args:
         reference: As for `load_task`.
-        template: As for `load_task`.
+        asking: As for `load_task`.
         seed: As for `load_task`.
         limit: As for `load_task`.
 
@@ -109,22 +110,38 @@ def read_source(
 
     Raises:
         UserError: The reference names no task, its file is faulty, it has fewer pairs than the
-            limit, or the template does not hold the key exactly once.
+            limit, the template does not hold the key exactly once, or chats or a joiner are
+            asked for where there is no list.
     """
     require_seed(seed)
-    require_template(template)
+    asking = asking or Asking()
+    require_template(asking.template)
     if limit is not None:
         require_positive_int("limit", limit)
     reference = reference.strip()
     name, _, sizes = reference.partition(":")
     if name == _RANDOM:
+        _require_plain(reference, asking)
         spec = _random_spec(reference, sizes, limit=limit)
-        return Source(pairs=spec, template=template, seed=seed)
+        return Source(pairs=spec, asking=asking, seed=seed)
     if name == _TEXT and sizes:
-        return Source(pairs=_text_spec(sizes, limit=limit), template=template, seed=seed)
+        _require_plain(reference, asking)
+        return Source(pairs=_text_spec(sizes, limit=limit), asking=asking, seed=seed)
     task = BUILT_IN[reference]() if reference in BUILT_IN else _from_file(reference)
     kept = task if limit is None else _draw(task, limit, seed)
-    return Source(pairs=kept, template=template, seed=seed)
+    return Source(pairs=kept, asking=asking, seed=seed)
+
+
+def _require_plain(reference: str, asking: Asking) -> None:
+    """Refuse a chat or a joiner for what is put to the model as it is."""
+    for name, given in (("chat", asking.chat), ("joiner", asking.joiner is not None)):
+        if given:
+            raise UserError(
+                name,
+                "stand with a list of pairs",
+                got=shown(reference),
+                remedy="leave it out, or name a file of pairs",
+            )
 
 
 def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
@@ -141,7 +158,7 @@ def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
         UserError: The pairs cannot be told apart, or drawn, in the model's tokens.
     """
     if isinstance(source.pairs, PairTask):
-        return encode(source.pairs, codec, template=source.template)
+        return encode(source.pairs, codec, source.asking)
     if isinstance(source.pairs, TextSpec):
         return text_task(source.pairs, codec)
     spec = source.pairs

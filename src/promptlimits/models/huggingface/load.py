@@ -18,7 +18,7 @@ from promptlimits.models.huggingface.checkpoint import (
     read_tokenizer,
     read_weight_files,
 )
-from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
+from promptlimits.models.huggingface.codec import HuggingFaceCodec
 from promptlimits.models.huggingface.locate import Located, locate
 from promptlimits.models.huggingface.network import read_network, require_device
 from promptlimits.models.huggingface.quiet import quiet
@@ -89,7 +89,6 @@ def load_parts(
     codec = HuggingFaceCodec(
         tokenizer,
         _end_id(model, tokenizer, vocabulary=vocabulary, name=name),
-        joiner_of(tokenizer),
         vocabulary=vocabulary,
     )
     card = _card(model, config, found, reference=reference, model_hash=digest, dtype=dtype)

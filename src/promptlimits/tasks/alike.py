@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
 _JOINERS: Final = "\u200c\u200d"
 """Zero-width characters that several scripts and emoji need."""
 
-_HIDDEN: Final = (
-    "\u00ad\u180e\u200b\u200e\u200f\u2060\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_HIDDEN: Final = re.compile(
+    "[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
 )
-_UNSEEN: Final = dict.fromkeys(map(ord, _HIDDEN + _JOINERS))
+_UNSEEN: Final = re.compile(f"{_HIDDEN.pattern}|[{_JOINERS}]")
 _SHOWN: Final = 40
 
 
@@ -36,12 +37,12 @@ def notes_on_texts(pairs: Sequence[Pair]) -> tuple[str, ...]:
         *_counted(
             texts,
             lambda text: text != text.strip(),
-            "keys and values begin or end in white space, which is kept",
+            "keys and values that begin or end in white space",
         ),
         *_counted(
             texts,
-            lambda text: any(one in _HIDDEN for one in text),
-            "keys and values hold characters that do not show, which are kept",
+            lambda text: _HIDDEN.search(text) is not None,
+            "keys and values with characters that do not show",
         ),
         *_alike("keys", keys),
         *_alike("values", values),
@@ -55,7 +56,7 @@ def _counted(
     if not found:
         return ()
     where, text = found[0]
-    return (f"{len(found)} {what}: the first is {_ascii(text)}, {where}",)
+    return (f"{what}, kept as they are: {len(found)}, the first is {_ascii(text)}, {where}",)
 
 
 def _alike(called: str, texts: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -64,13 +65,13 @@ def _alike(called: str, texts: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     notes = []
     if same_first:
         notes.append(
-            f"{same} {called} look like an earlier one, in another Unicode form or with "
-            f"characters that do not show: {same_first}"
+            f"{called} that look like an earlier one, in another Unicode form or with characters "
+            f"that do not show: {same}, the first are {same_first}"
         )
     if loose > same:
         notes.append(
-            f"{loose - same} {called} differ from an earlier one only in case, white space or "
-            f"the form of a character: {loose_first}"
+            f"{called} that differ from an earlier one only in case, white space or the form of "
+            f"a character: {loose - same}, the first are {loose_first}"
         )
     return tuple(notes)
 
@@ -95,7 +96,7 @@ def _repeats(
 
 
 def _look(text: str) -> str:
-    return unicodedata.normalize("NFC", text.translate(_UNSEEN))
+    return unicodedata.normalize("NFC", _UNSEEN.sub("", text))
 
 
 def _loosely(text: str) -> str:

@@ -136,6 +136,6 @@ def _faulty(where: str, separator: str, reason: str) -> UserError:
         where,
         "close each double quote" if unclosed else f"be {called}",
         got="a quote that is never closed" if unclosed else reason,
-        remedy='put a cell that begins with a quote in quotes, and write each quote in it twice, '
+        remedy="put a cell that begins with a quote in quotes, and write each quote in it twice, "
         'as in "say ""hi"""',
     )

@@ -142,9 +142,7 @@ def _folder(path: Path) -> UserError:
             return UserError(
                 file_name(path), "be a file of pairs", got=f"a directory, {what}", remedy=remedy
             )
-    return UserError(
-        file_name(path), "be a file", got="a directory", remedy="name a file in it"
-    )
+    return UserError(file_name(path), "be a file", got="a directory", remedy="name a file in it")
 
 
 def _decode(path: Path, data: bytes) -> str:

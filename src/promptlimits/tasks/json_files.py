@@ -102,9 +102,7 @@ def _of_wrapper(path: Path, text: str) -> Table:
 
 
 def _holds_objects(value: object) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
-    )
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
 def _is_one_document(text: str) -> bool:

@@ -90,7 +90,9 @@ _REMEDIES: Final = {
 }
 
 
-def read_pairs(path: Path | str, *, reading: Reading | None = None, template: str = "{key}") -> PairTask:
+def read_pairs(
+    path: Path | str, *, reading: Reading | None = None, template: str = "{key}"
+) -> PairTask:
     """Read a file of pairs.
 
     The ending says the format: .csv and .tsv with a header, .json with an array of objects,
@@ -176,8 +178,6 @@ def _of_columns(
         notes += said
         answers |= {row.at: [name] for row, name in zip(rows, right, strict=True)}
         shows = {row.at: one.shown() for row, one in zip(rows, choices, strict=True)}
-    elif more := sum(len(texts) > 1 for texts in answers.values()):
-        notes += (f"{more} pairs have several answers: the first is trained for, any counts",)
     drafts = []
     for row in rows:
         first, *others = answers[row.at]
@@ -239,7 +239,8 @@ def _left_out(table: Table, roles: Roles, rows: list[Row]) -> tuple[str, ...]:
 
 def _unused(table: Table, used: Iterable[str], template: Template | None) -> tuple[str, ...]:
     """A note on columns that are not read, and on how to ask with one of them."""
-    ignored = [name for name in table.columns if name not in set(used)]
+    read = set(used)
+    ignored = [name for name in table.columns if name not in read]
     if not ignored:
         return ()
     note = f"{table.called}s not used: {', '.join(map(shown, ignored))}"
@@ -250,9 +251,7 @@ def _unused(table: Table, used: Iterable[str], template: Template | None) -> tup
     return (f"{note}; to ask with one of them: --template {example}",)
 
 
-def _unique(
-    table: Table, drafts: list[tuple[Row, Pair]], used: Iterable[str]
-) -> tuple[Pair, ...]:
+def _unique(table: Table, drafts: list[tuple[Row, Pair]], used: Iterable[str]) -> tuple[Pair, ...]:
     """The pairs, if no two ask the same."""
     seen: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Row, Pair]] = {}
     for row, pair in drafts:

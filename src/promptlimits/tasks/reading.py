@@ -41,6 +41,31 @@ class Reading:
         return tuple((name, text) for name, text in said if text is not None)
 
 
+def parse_choices(text: str | None) -> tuple[str, ...]:
+    """The columns of "A,B,C,D".
+
+    Args:
+        text: What the user typed, or None.
+
+    Returns:
+        The names; none for None.
+
+    Raises:
+        UserError: A name is empty or stands there twice.
+    """
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise UserError(
+            "choices",
+            "be different names of columns, separated by commas",
+            got=shown(text),
+            remedy="write A,B,C,D, or the name of the one column that holds a list of choices",
+        )
+    return names
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roles:
     """What the columns of a table are.
@@ -87,10 +112,11 @@ def roles_of(table: Table, reading: Reading, template: Template) -> Roles:
     for name in reading.choices:
         _require(table, name, "choices")
     if reading.columns is not None:
+        key: str | None
         key, value = _two(table, reading.columns)
     else:
         value = _value(table, reading)
-        key = _key(table, value, reading) if KEY_FIELD in template.fields else None
+        key = _key(table, value, reading, template)
     if value in reading.choices:
         raise UserError(
             "choices", "not name the answer's column", got=shown(value), remedy="leave it out there"
@@ -145,7 +171,10 @@ def _value(table: Table, reading: Reading) -> str:
     return "value"
 
 
-def _key(table: Table, value: str, reading: Reading) -> str:
+def _key(table: Table, value: str, reading: Reading, template: Template) -> str | None:
+    """The column that `{key}` stands for, where the template asks for it."""
+    if KEY_FIELD not in template.fields:
+        return None
     if KEY_FIELD in table.columns:
         return KEY_FIELD
     rest = [name for name in table.columns if name not in {value, *reading.choices}]

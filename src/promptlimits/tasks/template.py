@@ -1,4 +1,4 @@
-"""How the cells of a row are written into what is asked: "{instruction}\\n{input}".
+"""How the cells of a row are written into what is asked: "{question} in {country}:".
 
 A field in braces is the name of a column; `{key}` is the key. `{{` and `}}` are braces.
 """
@@ -14,9 +14,8 @@ from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
 
 KEY_FIELD: Final = "key"
+_BRACES: Final = {"{{": "{", "}}": "}"}
 _PIECE: Final = re.compile(r"(\{\{|\}\}|[^{}]+)|\{([^{}]+)\}|([{}])")
-_ESCAPE: Final = re.compile(r"\\([nt\\])")
-_ESCAPED: Final = {"n": "\n", "t": "\t", "\\": "\\"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,8 @@ def parse_template(text: str) -> Template:
                 got=shown(text),
                 remedy="write {{ and }} for braces of your own",
             )
-        pieces.append(("", field) if field else ({"{{": "{", "}}": "}"}.get(literal, literal), None))
+        plain = _BRACES.get(literal, literal)
+        pieces.append(("", field) if field else (plain, None))
     if not any(field for _, field in pieces):
         raise UserError(
             "the template",
@@ -84,16 +84,3 @@ def parse_template(text: str) -> Template:
             remedy="write {key} where the key belongs, or the name of a column in braces",
         )
     return Template(text=text, pieces=tuple(pieces))
-
-
-def from_shell(text: str) -> str:
-    """Read the escapes of a template that was typed in a shell.
-
-    Args:
-        text: What the user typed.
-
-    Returns:
-        The text, with \\n, \\t and \\\\ as a newline, a tab and a backslash; any other backslash
-        stands for itself.
-    """
-    return _ESCAPE.sub(lambda found: _ESCAPED[found[1]], text)

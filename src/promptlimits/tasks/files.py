@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from promptlimits._files import read_regular
+from promptlimits._files import UnfitFile, read_regular
 from promptlimits.errors import UserError
 
 MOST_BYTES: Final = 256_000_000
@@ -120,6 +120,13 @@ def read_bytes(path: Path) -> bytes:
         if path.is_dir():
             raise _folder(path)
         return read_regular(path, at_most=MOST_BYTES)
+    except UnfitFile as error:
+        raise UserError(
+            name,
+            f"be a regular file of at most {MOST_BYTES:,} bytes",
+            got=error.strerror or str(error),
+            remedy="save what is meant to a file of its own",
+        ) from error
     except OSError as error:
         raise UserError(
             name,

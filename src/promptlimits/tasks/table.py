@@ -116,6 +116,10 @@ def text_of(where: str, cell: Cell) -> str | None:
             got=f"{kind}, {shown(json.dumps(cell, ensure_ascii=False, default=str))}",
             remedy="name another column, or write the one text that is meant",
         )
+    if "\0" in cell:
+        raise UserError(
+            where, "be text", got=f"{shown(cell)} with a NUL character", remedy="delete that"
+        )
     if any("\ud800" <= character <= "\udfff" for character in cell):
         raise UserError(
             where,

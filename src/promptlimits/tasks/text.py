@@ -143,7 +143,7 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         answer_set_text="this one text",
         answers_random=False,
         source=f"file {spec.file}",
-        notes=_notes(read, value, held=len(value_ids)),
+        notes=_notes(read, value, behind, held=len(value_ids)),
         text_tokens=len(value_ids),
     )
 
@@ -168,21 +168,21 @@ def _read(spec: TextSpec, codec: TextCodec) -> _Read:
 
     Where a text is cut, the tokens before the cut are others than in the whole text: as far back
     as the tokenizer joins what stands side by side, which is a word in most, and a line or more
-    in those that know no words. So the first tokens of two beginnings are compared, one twice as
-    long as the other. If they agree although the cuts are so far apart, neither cut reaches them;
-    if they do not, more is read, up to the whole text.
+    in those that know no words. So the first tokens of beginnings of three lengths are compared:
+    one, the half of it, and one character less, which tells a tokenizer that counts from the end.
+    If they agree although the cuts are so far apart, no cut reaches them; if they do not, more is
+    read, up to the whole text.
     """
     wanted = spec.tokens or MAX_TOKENS + 1
     text, more = spec.text, spec.more
     while more is not None:
-        ids = tuple(codec.encode_text(text))
-        half = tuple(codec.encode_text(text[: len(text) // 2]))
-        # A token cut in two is two or more, so that the last of the half may be wrong.
-        if len(half) > wanted and half[:wanted] == ids[:wanted]:
+        ids = codec.encode_text(text)
+        shorter = [codec.encode_text(text[:end]) for end in (len(text) // 2, len(text) - 1)]
+        if all(len(cut) > wanted and cut[:wanted] == ids[:wanted] for cut in shorter):
             return _Read(text=text, ids=ids, whole=False)
         longer = _beginning(more, _GROWTH * len(text.encode()))
         text, more = (_whole(more), None) if longer is None else (longer, more)
-    return _Read(text=text, ids=tuple(codec.encode_text(text)), whole=True)
+    return _Read(text=text, ids=codec.encode_text(text), whole=True)
 
 
 def _first(spec: TextSpec, read: _Read, codec: TextCodec) -> tuple[int, ...]:
@@ -237,11 +237,11 @@ def _silent(ids: tuple[int, ...], codec: TextCodec) -> int | None:
     return next((place for place, one in enumerate(ids) if one in silent), None)
 
 
-def _notes(read: _Read, value: str, *, held: int) -> tuple[str, ...]:
+def _notes(read: _Read, value: str, behind: str, *, held: int) -> tuple[str, ...]:
     """How much of the text is held, and where its tokens say something else."""
     of = f" of {len(read.ids):,}" if read.whole else ""
     notes = [f"the first {held:,}{of} tokens of the text, and the end marker"]
-    if not read.text.startswith(value):
+    if not read.text.startswith((value, behind)):
         cut = value.rstrip(_REPLACEMENT)
         notes.append(
             "the last token ends inside a character"

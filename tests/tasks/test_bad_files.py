@@ -47,7 +47,12 @@ BAD_FILES = {
     "too few cells": ("a.csv", HEAD + b"x,y\n\nz\n", 4, ["2 cells", "got 1"]),
     "unclosed quote": ("a.csv", HEAD + b'x,y\n"z,w\nu,v\n', 3, ["never closed"]),
     "text behind a quote": ("a.csv", HEAD + b'"x"y,z\n', 2, ["comma-separated"]),
-    "huge cell": ("a.csv", HEAD + b"x," + b"y" * 200_000 + b"\n", 2, ["at most 131,072 characters", "save the list as .jsonl"]),
+    "huge cell": (
+        "a.csv",
+        HEAD + b"x," + b"y" * 200_000 + b"\n",
+        2,
+        ["at most 131,072 characters", "save the list as .jsonl"],
+    ),
     "empty key": ("a.csv", HEAD + b"x,y\n,z\n", 3, ["have a key"]),
     "blank key": ("a.csv", HEAD + b"  ,z\n", 2, ["have a key", "white space alone, '  '"]),
     "empty value": ("a.csv", HEAD + b"x,\n", 2, ["have a value"]),
@@ -64,7 +69,7 @@ BAD_FILES = {
         1,
         ["; give --columns key=val"],
     ),
-    "jsonl: no field": ("a.jsonl", b"{}\n", 1, ["fields key and value", "got none"]),
+    "jsonl: no field": ("a.jsonl", b"{}\n", 1, ["fields 'key' and 'value'", "got none"]),
     "jsonl: null": ("a.jsonl", b'{"key": null, "value": "y"}\n', 1, ["have a key", "got null"]),
     "jsonl: no answer at all": (
         "a.jsonl",
@@ -107,8 +112,8 @@ BAD_FILES = {
     "sep line alone": ("a.csv", b"sep=,\nkey,value\n", 3, ["at least one pair"]),
     "json: empty list": ("a.json", b"[]", None, ["an empty list"]),
     "json: text": ("a.json", b'"x"', 1, ["JSON object"]),
-    "json: texts": ("a.json", b'["x",\n"y"]', None, ["a.json entry 1 (line 1)", "JSON object"]),
-    "json: cut off": ("a.json", b'[\n{"key": "x", "value": "y"},\n', None, ["entry 2 (line 3)"]),
+    "json: texts": ("a.json", b'["x",\n"y"]', None, ["a.json line 1, entry 1", "JSON object"]),
+    "json: cut off": ("a.json", b'[\n{"key": "x", "value": "y"},\n', None, ["line 3, entry 2"]),
     "json: not closed": ("a.json", b'[\n{"key": "x", "value": "y"}\n', 3, ["the end of the file"]),
     "json: no comma": (
         "a.json",
@@ -117,18 +122,18 @@ BAD_FILES = {
         ["no comma between two entries"],
     ),
     "json: more behind it": ("a.json", b'[{"key": "x", "value": "y"}]\n]', 2, ["behind the end"]),
-    "json: NaN": ("a.json", b'[\n{"key": "x", "value": NaN}]', None, ["entry 1 (line 2)", "NaN"]),
+    "json: NaN": ("a.json", b'[\n{"key": "x", "value": NaN}]', None, ["line 2, entry 1", "NaN"]),
     "json: field twice": (
         "a.json",
         b'[{"key": "x", "key": "z", "value": "y"}]',
         None,
-        ["entry 1 (line 1)", "once", "'key' twice"],
+        ["line 1, entry 1", "once", "'key' twice"],
     ),
     "json: contradiction": (
         "a.json",
         b'[{"key": "x", "value": "y"},\n{"key": "x", "value": "z"}]',
         None,
-        ["entry 2 (line 2)", "'y' on entry 1 (line 1)"],
+        ["line 2, entry 2", "'y' on line 1, entry 1"],
     ),
     "json: two lists": (
         "a.json",
@@ -141,7 +146,7 @@ BAD_FILES = {
         "a.json",
         b'[{"key": "\\ud800", "value": "y"}]',
         None,
-        ["entry 1 (line 1): key", "surrogate"],
+        ["line 1, entry 1: key", "surrogate"],
     ),
     "parquet: another file": ("a.parquet", b"key,value\n", None, ["be a Parquet file"]),
     "parquet: empty": ("a.parquet", b"", None, ["be a Parquet file"]),
@@ -218,15 +223,49 @@ def test_pipe_does_not_hang(tmp_path: Path) -> None:
 
 def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Permissions do not stop the superuser, under whom tests often run: so refuse by hand.
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path: Path, *, at_most: int) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
 
     path = tmp_path / "a.csv"
     path.write_bytes(HEAD + b"x,y\n")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("promptlimits.tasks.files.read_regular", refuse)
     with pytest.raises(UserError) as caught:
         read_pairs(path)
     assert_one_line(caught.value, "a.csv", None, ["permission denied", "permissions"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet", "txt"])
+def test_only_regular_files_of_a_sensible_size_are_opened(ending: str, tmp_path: Path) -> None:
+    device, sparse = tmp_path / f"zero.{ending}", tmp_path / f"sparse.{ending}"
+    device.symlink_to("/dev/zero")
+    sparse.touch()
+    os.truncate(sparse, 1 << 40)
+    for path, got in ((device, "a device"), (sparse, "a file of 1,099,511,627,776 bytes")):
+        with pytest.raises(UserError) as caught:
+            read_pairs(path)
+        assert_one_line(caught.value, path.name, None, [f"got {got}", "to a file of its own"])
+
+
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [
+        ("adapter_config.json", ["a PEFT adapter", "promptlimits score"]),
+        ("witness.json", ["a witness", "promptlimits verify"]),
+        ("config.json", ["the folder of a model", "--model"]),
+        ("dataset_info.json", ["`datasets`", "to_json('pairs.jsonl')"]),
+        ("bracket.json", ["the output of `promptlimits bracket`"]),
+    ],
+)
+def test_a_folder_is_named_for_what_it_is(inside: str, words: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / inside).write_text("{}")
+    # A witness is a PEFT adapter, too, and so are adapters saved beside their model.
+    if inside == "witness.json":
+        (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError) as caught:
+        read_pairs(folder)
+    assert_one_line(caught.value, "folder", None, words)
 
 
 @pytest.mark.parametrize("name", ["a\nb.csv", "a\0b.csv", "x" * 5000 + ".csv"])

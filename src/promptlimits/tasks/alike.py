@@ -32,7 +32,9 @@ def notes_on_texts(pairs: Sequence[Pair]) -> tuple[str, ...]:
     """
     texts = [(pair.where, text) for pair in pairs for text in (pair.key, pair.value)]
     keys = [(pair.where, pair.key) for pair in pairs]
-    values = list({pair.value: (pair.where, pair.value) for pair in reversed(pairs)}.values())[::-1]
+    values: dict[str, str] = {}
+    for pair in pairs:
+        values.setdefault(pair.value, pair.where)
     return (
         *_counted(
             texts,
@@ -45,7 +47,7 @@ def notes_on_texts(pairs: Sequence[Pair]) -> tuple[str, ...]:
             "keys and values with characters that do not show",
         ),
         *_alike("keys", keys),
-        *_alike("values", values),
+        *_alike("values", [(where, text) for text, where in values.items()]),
     )
 
 

@@ -27,6 +27,7 @@ def conversation_column(table: Table) -> str | None:
             name
             for name in CONVERSATIONS
             if name in table.columns
+            and table.rows
             and all(isinstance(row.cells.get(name), list) for row in table.rows)
         ),
         None,

@@ -37,7 +37,7 @@ def csv_table(path: Path) -> Table:
 
     Raises:
         UserError: It cannot be read, a row has too few or too many cells, a quote is not closed,
-            or there is no row.
+            or the file is blank.
     """
     text = read_text(path)
     if found := _SEPARATOR_LINE.match(text):
@@ -82,19 +82,13 @@ def _table(
                 remedy=_cells_remedy(separator),
             )
         rows.append(Row(at=f"line {line}", cells=dict(zip(columns, cells, strict=True))))
-    if not rows:
-        raise UserError(
-            place(path, skipped + text.count("\n") + 1),
-            "come after at least one pair",
-            got="a header and nothing below it",
-            remedy="put one pair on each line, below a header that names the columns",
-        )
     return Table(
         path=path,
         header=place(path, top),
         columns=tuple(dict.fromkeys(columns)),
         repeated=frozenset(name for name, times in Counter(columns).items() if times > 1),
         rows=tuple(rows),
+        end=place(path, skipped + text.count("\n") + 1),
         called="column",
         notes=notes,
     )

@@ -71,7 +71,8 @@ def _of_lines(path: Path, text: str) -> Table:
 def _of_array(path: Path, text: str) -> Table:
     start = len(text) - len(text.lstrip(_BLANK))
     rows, end = _elements(path, text, start)
-    if text[end:].strip(_BLANK):
+    end = _past_blanks(text, end)
+    if text[end:]:
         raise _not_json(path, text, end, "something behind the end of the list")
     return _table(path, rows)
 
@@ -131,7 +132,7 @@ def _elements(path: Path, text: str, start: int) -> tuple[list[Row], int]:
                 raise _not_json(path, text, at, "no comma between two entries")
             at = _past_blanks(text, at + 1)
         line, counted = line + text.count("\n", counted, at), at
-        numbered = f"entry {len(rows) + 1} (line {line})"
+        numbered = f"line {line}, entry {len(rows) + 1}"
         where = place(path, numbered)
         entry, at = _decoded(where, text, at)
         rows.append(Row(at=numbered, cells=_object(where, entry)))
@@ -258,5 +259,6 @@ def _table(path: Path, rows: Iterable[Row]) -> Table:
         header=place(path, rows[0].at),
         columns=tuple(dict.fromkeys(name for row in rows for name in row.cells)),
         rows=rows,
+        end=place(path, rows[-1].at),
         called="field",
     )

@@ -165,29 +165,44 @@ def _of_columns(
     table: Table, reading: Reading, template: Template
 ) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
     roles = roles_of(table, reading, template)
-    answers = {
-        row.at: texts_of(f"{table.where(row)}: {roles.value}", table.cell(row, roles.value))
-        for row in table.rows
-    }
-    rows = [row for row in table.rows if answers[row.at]]
-    notes = _left_out(table, roles, [row for row in table.rows if not answers[row.at]])
-    shows: dict[str, str] = {}
+    if not table.rows:
+        raise UserError(
+            table.end,
+            "come after at least one pair",
+            got="the end of the file",
+            remedy=f"put one pair on each line, below the names of the {table.called}s",
+        )
+    answered, left_out = _answered(table, roles.value)
+    notes = _left_out(table, roles, left_out)
+    shown_choices = [""] * len(answered)
     if roles.choices:
-        choices = [choices_of(table, row, roles.choices) for row in rows]
-        right, said = right_choices(table, roles.value, list(zip(rows, choices, strict=True)))
+        choices = [choices_of(table, row, roles.choices) for row, _ in answered]
+        asked = [(row, one) for (row, _), one in zip(answered, choices, strict=True)]
+        right, said = right_choices(table, roles.value, asked)
         notes += said
-        answers |= {row.at: [name] for row, name in zip(rows, right, strict=True)}
-        shows = {row.at: one.shown() for row, one in zip(rows, choices, strict=True)}
+        answered = [(row, [name]) for (row, _), name in zip(answered, right, strict=True)]
+        shown_choices = [one.shown() for one in choices]
     drafts = []
-    for row in rows:
-        first, *others = answers[row.at]
-        key = _key(table, row, roles, template, shows.get(row.at, ""))
+    for (row, (first, *others)), below in zip(answered, shown_choices, strict=True):
+        key = _key(table, row, roles, template, below)
         pair = Pair(key=key, value=first, also=tuple(others), where=table.where(row))
         drafts.append((row, _filled(pair)))
     if not template.of_the_key_alone:
         notes += (f"keys are made of the columns by the template {shown(template.text)}",)
     notes += _unused(table, roles.used, template)
     return _unique(table, drafts, roles.used), notes
+
+
+def _answered(table: Table, column: str) -> tuple[list[tuple[Row, list[str]]], list[Row]]:
+    """The rows that have answers, with them; and those that have none."""
+    answered, left_out = [], []
+    for row in table.rows:
+        texts = texts_of(f"{table.where(row)}: {column}", table.cell(row, column))
+        if texts:
+            answered.append((row, texts))
+        else:
+            left_out.append(row)
+    return answered, left_out
 
 
 def _key(table: Table, row: Row, roles: Roles, template: Template, choices: str) -> str:

@@ -28,7 +28,7 @@ def parquet_table(path: Path) -> Table:
         Its rows.
 
     Raises:
-        UserError: It cannot be read, it is too large, it holds no row, or pyarrow is missing.
+        UserError: It cannot be read, it is too large, or pyarrow is missing.
     """
     data = read_bytes(path)
     try:
@@ -52,19 +52,13 @@ def parquet_table(path: Path) -> Table:
             got=f"a fault in it ({reason})",
             remedy="write it again, or save it as .jsonl",
         ) from error
-    if not rows:
-        raise UserError(
-            file_name(path),
-            "hold at least one pair",
-            got="no rows",
-            remedy="write the pairs to it, one in each row",
-        )
     return Table(
         path=path,
         header=place(path, "schema"),
         columns=tuple(dict.fromkeys(columns)),
         repeated=frozenset(name for name in columns if columns.count(name) > 1),
         rows=tuple(rows),
+        end=place(path, f"row {len(rows) + 1}"),
         called="column",
     )
 
@@ -79,10 +73,11 @@ def _read(path: Path, file: Any) -> tuple[list[str], list[Row]]:
         # What the metadata declare need not be true.
         size += batch.nbytes
         _require_size(path, size)
+        before = len(rows)
         columns = [_cells(batch.column(n)) for n in range(len(names))]
         rows.extend(
             Row(
-                at=f"row {len(rows) + number}",
+                at=f"row {before + number}",
                 cells=dict(zip(names, cells, strict=True)),
             )
             for number, cells in enumerate(zip(*columns, strict=True), start=1)

@@ -186,7 +186,7 @@ def _key(table: Table, value: str, reading: Reading, template: Template) -> str 
 def _unnamed(table: Table) -> UserError:
     kind = "be a header with the columns" if table.called == "column" else "have the fields"
     return UserError(
-        table.header, f"{kind} key and value", got=listed(table.columns), remedy=advice(table)
+        table.header, f"{kind} 'key' and 'value'", got=listed(table.columns), remedy=advice(table)
     )
 
 

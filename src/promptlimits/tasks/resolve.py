@@ -225,7 +225,7 @@ def _from_file(reference: str, reading: Reading, template: str) -> PairTask:
     if not reference or not (path.suffix or _exists(path)):
         raise UserError(
             "the task",
-            f"be {', '.join(BUILT_IN)}, random:COUNT, text:FILE, or a file that ends in {ENDINGS}",
+            f"be {', '.join(BUILT_IN)}, random:COUNT, text:FILE, or a {ENDINGS} file",
             got=shown(reference),
             remedy="check the name, or give the path of a file of pairs",
         )

@@ -37,7 +37,8 @@ class Table:
         header: Place where the names of the columns stand, for messages.
         columns: Their names, in the order of the file.
         repeated: Those that name more than one column.
-        rows: The entries; at least one.
+        rows: The entries.
+        end: Place where the entries end.
         called: What the format calls a column: "column" or "field".
         notes: Facts on how the file was read.
     """
@@ -46,6 +47,7 @@ class Table:
     header: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    end: str
     called: str
     repeated: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()

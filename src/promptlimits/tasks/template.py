@@ -63,7 +63,7 @@ def parse_template(text: str) -> Template:
         The template.
 
     Raises:
-        UserError: It holds no field, or a brace that belongs to none.
+        UserError: It holds no field, one twice, or a brace that belongs to none.
     """
     pieces: list[tuple[str, str | None]] = []
     for literal, field, stray in _PIECE.findall(text):
@@ -83,4 +83,12 @@ def parse_template(text: str) -> Template:
             got=shown(text),
             remedy="write {key} where the key belongs, or the name of a column in braces",
         )
-    return Template(text=text, pieces=tuple(pieces))
+    template = Template(text=text, pieces=tuple(pieces))
+    if len(template.fields) < sum(field is not None for _, field in pieces):
+        raise UserError(
+            "the template",
+            "hold each field once",
+            got=shown(text),
+            remedy="write {key} alone, or each column once",
+        )
+    return template

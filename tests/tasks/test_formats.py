@@ -59,8 +59,20 @@ def test_each_format_gives_the_same_pairs(
     assert tuple(where for _, _, where in found) == places
 
 
-def test_one_object_alone_is_one_pair(tmp_path: Path) -> None:
-    assert read(tmp_path / "a.json", '{\n"key": "a",\n"value": "b"}') == [("a", "b", "line 1")]
+def test_one_object_alone_is_no_list_of_pairs(tmp_path: Path) -> None:
+    # It could be one pair, or a mapping with as many pairs as fields.
+    for text in ('{"France": "Paris", "Peru": "Lima"}', '{\n"key": "a",\n"value": "b"}', "{}"):
+        with pytest.raises(UserError, match="must hold a list of objects, got one object"):
+            read(tmp_path / "a.json", text)
+    assert read(tmp_path / "a.json", f"[{text}]".replace("{}", ONE))[0][:2] == FACTS[0]
+
+
+def test_a_large_mapping_is_refused_at_once(tmp_path: Path) -> None:
+    # 2 MB in one second: counting lines from the top for every field would take an hour.
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({f"k{n}": f"v{n}\n" for n in range(100_000)}, indent=0))
+    with pytest.raises(UserError, match="and 99988 more"):
+        read_pairs(path)
 
 
 def test_other_separators_are_noted_and_commas_in_cells_kept(tmp_path: Path) -> None:

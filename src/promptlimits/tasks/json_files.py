@@ -96,10 +96,15 @@ def _of_wrapper(path: Path, text: str) -> Table:
             got=f"{len(lists)}: {listed(lists)}",
             remedy="save the one that holds the pairs to a file of its own",
         )
-    if lists:
-        return _table(path, _elements(path, text, fields[lists[0]][0])[0])
-    cells = _object(place(path, 1), {name: value for name, (_, value) in fields.items()})
-    return _table(path, [Row(at="line 1", cells=cells)])
+    if not lists:
+        raise UserError(
+            file_name(path),
+            "hold a list of objects",
+            got=f"one object, with the fields {listed(fields)}",
+            remedy='write [{"key": "...", "value": "..."}, ...], or call it .jsonl if each line '
+            "is an object",
+        )
+    return _table(path, _elements(path, text, fields[lists[0]][0])[0])
 
 
 def _holds_objects(value: object) -> bool:
@@ -143,13 +148,15 @@ def _elements(path: Path, text: str, start: int) -> tuple[list[Row], int]:
 def _fields(path: Path, text: str) -> Iterator[tuple[str, int, Any]]:
     """Name, beginning and value of each field of the object that a text is."""
     at = _past_blanks(text, _past_blanks(text, 0) + 1)
+    line, counted = _line_at(text, at), at
     while text[at : at + 1] != "}":
-        name, at = _decoded(place(path, _line_at(text, at)), text, at)
+        line, counted = line + text.count("\n", counted, at), at
+        name, at = _decoded(place(path, line), text, at)
         at = _past_blanks(text, at)
         if not isinstance(name, str) or text[at : at + 1] != ":":
             raise _not_json(path, text, at, "no name and colon before a value")
         at = _past_blanks(text, at + 1)
-        value, end = _decoded(place(path, _line_at(text, at)), text, at)
+        value, end = _decoded(place(path, line), text, at)
         yield name, at, value
         at = _past_blanks(text, end)
         if text[at : at + 1] == ",":
@@ -204,12 +211,12 @@ def _decoded(where: str, text: str, at: int) -> tuple[Any, int]:
     )
     try:
         value, end = decoder.raw_decode(text, at)
+        return _plain(value), end
     except RecursionError as error:
         raise _bad(where, "brackets too deep") from error
     except json.JSONDecodeError as error:
         line = text[text.rfind("\n", 0, error.pos) + 1 :].split("\n", 1)[0]
         raise _bad(where, f"{shown(line)}: {error.msg.lower()} at column {error.colno}") from error
-    return _plain(value), end
 
 
 def _plain(value: Any) -> Any:

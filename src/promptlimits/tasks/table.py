@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import place, shown
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Cell = Any
 """Text, None, or a list or a mapping of such; numbers and truth values are text already."""
@@ -122,7 +125,7 @@ def text_of(where: str, cell: Cell) -> str | None:
         raise UserError(
             where, "be text", got=f"{shown(cell)} with a NUL character", remedy="delete that"
         )
-    if any("\ud800" <= character <= "\udfff" for character in cell):
+    if _SURROGATE.search(cell):
         raise UserError(
             where,
             "be Unicode text",

@@ -5,7 +5,7 @@ Equal ids alone prove little, since the maker of a witness writes down both side
 only an end marker of the model itself ends an answer.
 
 A key stands for its ids if the stock tokenizer reads it so, less a closing marker that it may
-add. Where keys are posed as ids it may also be the text of those ids.
+add. Where keys are posed as ids it may also be the text of those ids, special tokens shown.
 
 A value stands for its ids if they decode to joiner and value, to the last blank, behind other
 text and with special tokens shown. Some tokenizers write no text back as it was (they lower its
@@ -119,7 +119,7 @@ def _fault_of_key(spelling: Spelling, pair: WitnessPair, *, posed_as_text: bool)
     """What is wrong with a recorded key; empty if nothing is."""
     if spelling.asked(pair.key) == pair.key_ids:
         return ""
-    as_ids = not posed_as_text and spelling.alone(pair.key_ids, special=False) == pair.key
+    as_ids = not posed_as_text and spelling.alone(pair.key_ids) == pair.key
     return "" if as_ids else WRONG_KEY
 
 

@@ -107,7 +107,7 @@ for index, pair in enumerate(witness["pairs"]):
     ids = pair["key_ids"]
     sound = list(spelling.asked(pair["key"])) == ids
     if witness["posed_as"] == "ids":
-        sound = sound or spelling.alone(ids, special=False) == pair["key"]
+        sound = sound or spelling.alone(ids) == pair["key"]
     sound = sound and all(is_sound(answer, pair["joiner"]) for answer in answers(pair))
     key = torch.tensor([ids])
     with torch.inference_mode():

@@ -28,6 +28,7 @@ from promptlimits.cli import (
     invert,
     models,
     oracle,
+    pairs,
     plan,
     report,
     unmemorizable,
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 app.command(name="bracket")(bracket.bracket)
 app.command(name="fit")(fit.fit)
+app.command(name="pairs")(pairs.pairs)
 app.command(name="verify")(verify.verify)
 app.command(name="ceiling")(ceiling.ceiling)
 app.command(name="certify")(certify.certify)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from promptlimits.cli.live import LiveListener
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+    from promptlimits.models.protocol import TextCodec
     from promptlimits.tasks.encoded import EncodedTask
 
 STORE_FILE = "store.sqlite"
@@ -111,12 +112,12 @@ def noun_of(source: Source) -> str:
     return "token" if isinstance(source.pairs, TextSpec) else "pair"
 
 
-def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:
+def encode_pairs(source: Source, codec: TextCodec) -> EncodedTask:
     """Encode pairs for a model.
 
     Args:
         source: What `read_pairs` read.
-        model: The model.
+        codec: The model's codec.
 
     Returns:
         The task.
@@ -125,7 +126,7 @@ def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:
         UserError: Two keys are one to the model, or it has too few tokens.
     """
     with named_as_typed():
-        return encode_source(source, model.codec)
+        return encode_source(source, codec)
 
 
 def load_model_and_pairs(
@@ -164,7 +165,7 @@ def load_model_and_pairs(
         offline=offline,
         on_progress=listener.found,
     )
-    task = encode_pairs(source, model)
+    task = encode_pairs(source, model.codec)
     for note in task.notes:
         listener.found(f"note: {note}")
     return model, task

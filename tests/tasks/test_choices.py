@@ -103,6 +103,7 @@ def test_rows_without_an_answer_are_left_out(tmp_path: Path) -> None:
         ([1], {"choices": ["1", "2"]}, ("choices",), "stands for B and is the text of A"),
         ([0], {"choices": ["one"]}, ("choices",), "hold 2 to 26 choices"),
         ([0], {"choices": ["x"] * 27}, ("choices",), "hold 2 to 26 choices"),
+        (["A"], {f"c{n}": "x" for n in range(27)}, tuple(f"c{n}" for n in range(27)), "at most 26"),
         ([0], {"choices": "A, B"}, ("choices",), "hold a list of choices"),
     ],
 )

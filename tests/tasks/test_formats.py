@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def test_parquet(tmp_path: Path) -> None:
             "key": pyarrow.array([" a ", "b", "c"]).dictionary_encode(),
             "value": ["x\n", None, "z"],
             "image": [b"\x00", b"\x01", b"\x02"],
+            "took": [timedelta(seconds=1)] * 3,
         },
         row_group_size=2,
     )
@@ -151,7 +153,7 @@ def test_parquet(tmp_path: Path) -> None:
         ("c", "z", "a.parquet row 3"),
     ]
     assert task.notes[0] == "1 entry without an answer left out, the first on row 2"
-    assert task.notes[1].startswith("columns not used: 'image'")
+    assert task.notes[1].startswith("columns not used: 'image', 'took'")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,7 @@ def test_parquet_types(answers: list[Any], value: str, also: Any, tmp_path: Path
     ("columns", "words"),
     [
         ({"key": ["a"], "value": [b"x"]}, ["a.parquet row 1: value must be one text"]),
+        ({"key": ["a"], "value": [timedelta(1)]}, ["row 1: value must be one text", "duration"]),
         ({"question": ["a"], "answer": ["x"]}, ["schema", "; give --columns question=answer"]),
         ({"key": ["a", "a"], "value": ["x", "y"]}, ["row 2", "'x' on row 1"]),
         ({"key": ["a\0"], "value": ["x"]}, ["row 1: key", "a NUL character"]),

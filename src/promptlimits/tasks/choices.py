@@ -55,7 +55,14 @@ def choices_of(table: Table, row: Row, columns: Sequence[str]) -> Choices:
     if len(columns) > 1:
         texts = [table.text(row, column) for column in columns]
         letters = columns if all(len(name) == 1 for name in columns) else ascii_uppercase
-        there = [n for n, text in enumerate(texts) if text and n < len(letters)]
+        if len(columns) > len(letters):
+            raise UserError(
+                "choices",
+                f"be at most {len(letters)} columns",
+                got=len(columns),
+                remedy="name fewer, or the one column that holds a list of choices",
+            )
+        there = [n for n, text in enumerate(texts) if text]
         found = Choices(
             names=tuple(letters[n] for n in there),
             texts=tuple(texts[n] or "" for n in there),

@@ -134,9 +134,9 @@ def read_pairs(
     else:
         pairs, notes = _of_columns(table, reading, parsed)
     return PairTask(
-        name=path.stem,
+        name=file_name(Path(path.stem)),
         pairs=pairs,
-        source=f"file {path.name}",
+        source=f"file {file_name(Path(path.name))}",
         notes=(*table.notes, *notes, *notes_on_texts(pairs)),
     )
 

@@ -96,7 +96,10 @@ def _require_size(path: Path, size: int) -> None:
 
 
 def _cells(array: Any) -> list[Cell]:
-    """The cells of a column: text, and what other types have as their text."""
+    """The cells of a column: text, and what other types have as their text.
+
+    What has none is an object that names the type: it is refused where the column is asked for.
+    """
     import pyarrow
     from pyarrow import types
 
@@ -106,8 +109,11 @@ def _cells(array: Any) -> list[Cell]:
     if types.is_nested(kind):
         return [_plain(value) for value in array.to_pylist()]
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return [{"bytes": str(kind)}] * len(array)
-    cells: list[Cell] = array.cast(pyarrow.string()).to_pylist()
+        return [{"type": str(kind)}] * len(array)
+    try:
+        cells: list[Cell] = array.cast(pyarrow.string()).to_pylist()
+    except pyarrow.ArrowNotImplementedError:
+        return [{"type": str(kind)}] * len(array)
     return cells
 
 
@@ -123,5 +129,5 @@ def _plain(value: Any) -> Cell:
         case dict():
             return {name: _plain(one) for name, one in value.items()}
         case bytes():
-            return {"bytes": str(len(value))}
+            return {"type": "binary"}
     return str(value)

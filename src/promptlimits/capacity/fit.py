@@ -162,6 +162,7 @@ def save_fit(
         "pairs": len(held),
         "of": len(task.pairs),
         "text_tokens": task.text_tokens,
+        "notes": list(task.notes),
         "outcome": last.outcome.value,
         "remedy": last.outcome.remedy,
         "witness": floor.witness if held else None,

@@ -22,6 +22,9 @@ _ORDERS = ("easiest", "given", "shuffled")
 def bracket(
     model: options.Model = "smollm2-135m",
     pairs: options.Pairs = "capitals",
+    columns: options.Columns = None,
+    answer: options.Answer = None,
+    choices: options.Choices = None,
     prompt_tokens: Annotated[
         str, typer.Option("--prompt-tokens", help="Prompt lengths, such as 1,2,4.")
     ] = "1",
@@ -102,7 +105,15 @@ def bracket(
         dtype=dtype,
     )
     source = session.read_pairs(
-        pairs, template=template, seed=seed, limit=limit, chat=chat, joiner=joiner
+        pairs,
+        columns=columns,
+        answer=answer,
+        choices=choices,
+        template=template,
+        chat=chat,
+        joiner=joiner,
+        seed=seed,
+        limit=limit,
     )
     training = session.suited_to(source, training)
     options.require_folder(out)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 def fit(
     model: options.Model = "smollm2-135m",
     pairs: options.Pairs = "capitals",
+    columns: options.Columns = None,
+    answer: options.Answer = None,
+    choices: options.Choices = None,
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
     kind: options.Kind = "soft",
     out: options.Out = Path("runs/fit"),
@@ -61,7 +64,15 @@ def fit(
         dtype=dtype,
     )
     source = session.read_pairs(
-        pairs, template=template, seed=seed, limit=limit, chat=chat, joiner=joiner
+        pairs,
+        columns=columns,
+        answer=answer,
+        choices=choices,
+        template=template,
+        chat=chat,
+        joiner=joiner,
+        seed=seed,
+        limit=limit,
     )
     training = session.suited_to(source, training)
     options.require_folder(out)

@@ -12,6 +12,7 @@ import typer
 from promptlimits._checks import require_positive
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
+from promptlimits.tasks.pairs import ENDINGS
 
 Model = Annotated[
     str,
@@ -24,7 +25,29 @@ Pairs = Annotated[
     typer.Option(
         "--pairs",
         help="`capitals`, `random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]`, `text:FILE[,TOKENS]`, or a "
-        ".csv or .jsonl file with `key` and `value`.",
+        f"file: {ENDINGS}.",
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Columns of a file: KEY=VALUE, such as question=answer. By default key=value.",
+    ),
+]
+Answer = Annotated[
+    str | None,
+    typer.Option(
+        "--answer",
+        help="The value's column alone, with --choices, or where the template names the others.",
+    ),
+]
+Choices = Annotated[
+    str | None,
+    typer.Option(
+        "--choices",
+        help="Columns of the choices, such as A,B,C,D, or one that holds a list. The key shows "
+        "them, the value is the letter of the right one.",
     ),
 ]
 KINDS: Final = ("soft", "prefix")
@@ -41,8 +64,8 @@ Template = Annotated[
     str | None,
     typer.Option(
         "--template",
-        help="How a key of a list is put to the model; holds {key}. By default `{key}:`, and with "
-        "--chat `{key}`.",
+        help="How a pair of a list is asked: {key}, or columns, such as '{instruction}\\n{input}'. "
+        "By default `{key}:`, and with --chat `{key}`.",
     ),
 ]
 Chat = Annotated[
@@ -107,6 +130,7 @@ MOST_THREADS: Final = 1024
 _OPTION_OF: Final = {
     "the task": "--pairs",
     "the template": "--template",
+    **{name: f"--{name}" for name in ("columns", "answer", "choices")},
     "least_deviation": "--least-deviation",
     "prompt_tokens": "--prompt-tokens",
     "learning_rate": "--learning-rate",

@@ -20,6 +20,9 @@ _MOST_SHOWN = 20
 def pairs(
     model: options.Model = "smollm2-135m",
     pairs: options.Pairs = "capitals",
+    columns: options.Columns = None,
+    answer: options.Answer = None,
+    choices: options.Choices = None,
     template: options.Template = None,
     chat: options.Chat = False,
     joiner: options.Joiner = "auto",
@@ -34,7 +37,15 @@ def pairs(
     value, and of the end marker.
     """
     source = session.read_pairs(
-        pairs, template=template, seed=seed, limit=limit, chat=chat, joiner=joiner
+        pairs,
+        columns=columns,
+        answer=answer,
+        choices=choices,
+        template=template,
+        chat=chat,
+        joiner=joiner,
+        seed=seed,
+        limit=limit,
     )
 
     from promptlimits.models.huggingface.load import load_codec

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
 from promptlimits.tasks.form import AUTO, asking_of
+from promptlimits.tasks.reading import Reading, parse_choices
 from promptlimits.tasks.resolve import Source, encode_source, read_source
 from promptlimits.tasks.text import TextSpec
 from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
@@ -77,6 +78,9 @@ def read_pairs(
     limit: int | None,
     chat: bool = False,
     joiner: str = AUTO,
+    columns: str | None = None,
+    answer: str | None = None,
+    choices: str | None = None,
 ) -> Source:
     """Read the pairs that a command names: all that can be done before a model is loaded.
 
@@ -87,6 +91,9 @@ def read_pairs(
         limit: Pairs to keep, or None.
         chat: Whether keys are written by the tokenizer's chat template.
         joiner: What stands between key and value, as typed.
+        columns: Columns of key and value, as typed, or None.
+        answer: Column of the value alone, or None.
+        choices: Columns of the choices, as typed, or None.
 
     Returns:
         The pairs as text, or how many are to be drawn.
@@ -95,8 +102,9 @@ def read_pairs(
         UserError: There is no such list, or it is faulty.
     """
     with named_as_typed():
-        asking = asking_of(template, chat=chat, joiner=joiner)
-        return read_source(reference, asking=asking, seed=seed, limit=limit)
+        reading = Reading(columns=columns, answer=answer, choices=parse_choices(choices))
+        asking = asking_of(template, chat=chat, joiner=joiner, choices=bool(reading.choices))
+        return read_source(reference, asking=asking, reading=reading, seed=seed, limit=limit)
 
 
 def noun_of(source: Source) -> str:
@@ -157,7 +165,10 @@ def load_model_and_pairs(
         offline=offline,
         on_progress=listener.found,
     )
-    return model, encode_pairs(source, model.codec)
+    task = encode_pairs(source, model.codec)
+    for note in task.notes:
+        listener.found(f"note: {note}")
+    return model, task
 
 
 def training_config(

@@ -37,18 +37,26 @@ class Asking:
     joiner: str | None = None
 
 
-def asking_of(template: str | None, *, chat: bool = False, joiner: str = AUTO) -> Asking:
+def asking_of(
+    template: str | None, *, chat: bool = False, joiner: str = AUTO, choices: bool = False
+) -> Asking:
     """How a user has pairs asked.
 
     Args:
-        template: The template; None for "{key}:", or in a chat for the key alone.
+        template: The template as typed; None for "{key}:", or in a chat for the key alone; with
+            choices for the key, below it the choices and, unless in a chat, "Answer:".
         chat: Whether the tokenizer's chat template is used.
         joiner: As for `parse_joiner`.
+        choices: Whether the keys are questions with choices.
 
     Returns:
         The form.
     """
-    if template is None:
+    if template is not None:
+        template = unescaped(template)
+    elif choices:
+        template = f"{KEY}\n{{choices}}" + ("" if chat else "\nAnswer:")
+    else:
         template = KEY if chat else f"{KEY}:"
     return Asking(template=template, chat=chat, joiner=parse_joiner(joiner))
 

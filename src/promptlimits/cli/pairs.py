@@ -82,7 +82,7 @@ def _show(task: EncodedTask, codec: TextCodec) -> None:
     for pair, where in zip(task.pairs[:_MOST_SHOWN], task.places, strict=False):
         typer.echo(f"{where}:")
         for name, text, ids in _lines(pair):
-            typer.echo(f"  {name:<6} {text!r}  {_numbers(ids)}")
+            typer.echo(f"  {name:<5} {text}  {' '.join(map(str, ids))}")
     left_out = len(task.pairs) - _MOST_SHOWN
     if left_out > 0:
         typer.echo(f"and {left_out:,} more; --json prints all of them")
@@ -92,13 +92,10 @@ def _show(task: EncodedTask, codec: TextCodec) -> None:
 
 
 def _lines(pair: EncodedPair) -> list[tuple[str, str, tuple[int, ...]]]:
-    """What is shown of a pair: name, text and token ids."""
+    """What is shown of a pair: name, text and token ids; a joiner stands before a plus."""
+    joined = f"{pair.joiner!r} + " if pair.joiner else ""
     return [
-        ("key", pair.key, pair.key_ids),
-        ("answer", pair.joiner + pair.value, pair.value_ids),
-        *(("or", pair.joiner + value, ids) for value, ids in pair.also),
+        ("key", repr(pair.key), pair.key_ids),
+        ("value", f"{joined}{pair.value!r}", pair.value_ids),
+        *(("or", f"{joined}{value!r}", ids) for value, ids in pair.also),
     ]
-
-
-def _numbers(ids: tuple[int, ...]) -> str:
-    return " ".join(map(str, ids))

@@ -231,7 +231,7 @@ def _first(spec: TextSpec, read: _Read, codec: TextCodec) -> tuple[int, ...]:
 def _silent(ids: tuple[int, ...], codec: TextCodec) -> int | None:
     """Where the first token stands that leaves nothing in the decoded text; None if none does."""
     # Between others, for some decoders take away a space at the beginning.
-    around = codec.plain_token_ids()[:1]
+    around = codec.encode_text("a")
     nothing = codec.decode((*around, *around))
     silent = {one for one in set(ids) if codec.decode((*around, one, *around)) == nothing}
     return next((place for place, one in enumerate(ids) if one in silent), None)

@@ -63,6 +63,11 @@ def test_messages_in_parts_and_in_the_form_of_sharegpt(tmp_path: Path) -> None:
     assert (pair.turns, pair.value) == ((("user", "x"),), "y")
 
 
+def test_an_entry_without_messages_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 2: messages must be a list of messages, got null"):
+        read(tmp_path / "a.jsonl", [QUESTION, ANSWER], None)
+
+
 def test_one_question_behind_different_beginnings_is_two_pairs(tmp_path: Path) -> None:
     other = SYSTEM | {"content": "Be long."}
     source = read(tmp_path / "a.jsonl", [SYSTEM, QUESTION, ANSWER], [other, QUESTION, ANSWER])

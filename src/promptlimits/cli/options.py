@@ -12,7 +12,7 @@ import typer
 from promptlimits._checks import require_positive
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
-from promptlimits.tasks.pairs import ENDINGS
+from promptlimits.tasks.formats import ENDINGS
 
 Model = Annotated[
     str,

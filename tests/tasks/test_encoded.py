@@ -93,7 +93,7 @@ def test_other_accepted_answers_are_encoded_once_each(codec_class: Any) -> None:
         ("w", (32, 119, codec.end_id)),
     )
     assert second.also == ()
-    assert "1 pairs have further answers that count as well; the first is trained for" in (
+    assert "1 pair has further answers that count as well; the first is trained for" in (
         encoded.notes
     )
     assert encoded.answer_set_size == 1

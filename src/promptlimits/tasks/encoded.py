@@ -228,7 +228,8 @@ def _also_note(pairs: Iterable[EncodedPair]) -> tuple[str, ...]:
     several = sum(bool(pair.also) for pair in pairs)
     if not several:
         return ()
-    return (f"{several} pairs have further answers that count as well; the first is trained for",)
+    have = "1 pair has" if several == 1 else f"{several} pairs have"
+    return (f"{have} further answers that count as well; the first is trained for",)
 
 
 def _lossy(pairs: Iterable[EncodedPair], codec: TextCodec) -> tuple[str, ...]:

@@ -54,21 +54,3 @@ def test_a_control_that_is_not_wanted_is_not_run(call: Call, here: Path) -> None
     assert len(ended.out.splitlines()) == 2
     assert "control" not in ended.out
     assert saved(here)["control"] is None
-
-
-@pytest.mark.parametrize("options", [(), ("--no-control",)])
-def test_the_starts_may_take_all_of_the_budget(
-    options: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from promptlimits.capacity import fit as module
-
-    given: list[float] = []
-    fit_all = module.fit_all
-
-    def noted(*arguments: Any, **named: Any) -> Any:
-        given.append(named["deadline"].left_seconds)
-        return fit_all(*arguments, **named)
-
-    monkeypatch.setattr(module, "fit_all", noted)
-    call(*FIT, "--budget", "1e6", *options)
-    assert given == [pytest.approx(1e6, rel=1e-3)]

@@ -50,7 +50,7 @@ def never() -> None:
 def after(steps: int) -> Callable[[], Outcome | None]:
     """A stopper that lets so many steps through."""
     left = iter(range(steps))
-    return lambda: Outcome.OUT_OF_TIME if next(left, None) is None else None
+    return lambda: Outcome.OUT_OF_BUDGET if next(left, None) is None else None
 
 
 @pytest.fixture(scope="module")

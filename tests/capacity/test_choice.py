@@ -77,7 +77,7 @@ def test_the_whole_list_decides_and_a_better_prompt_is_remembered(
                 store=store,
                 work=work,
                 relative_lead=1e-9,
-                unprompted=unprompted,
+                uncredited=lambda held: set(held) & set(unprompted),
             )
             assert choice is not None
             assert choice.held == evaluate(model, choice.prompt, pairs, relative_lead=1e-9).held

@@ -12,7 +12,7 @@ import torch
 
 from promptlimits.capacity import planting
 from promptlimits.capacity.attempt import Attempt, Workplace
-from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.budget import Budget
 from promptlimits.capacity.control import (
     Control,
     NoControl,
@@ -20,7 +20,7 @@ from promptlimits.capacity.control import (
     entropy_bits,
     run_control,
 )
-from promptlimits.capacity.control_run import SearchTime
+from promptlimits.capacity.control_run import SearchBudget
 from promptlimits.capacity.planting import Planted, plant
 from promptlimits.capacity.search import SearchResult
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
@@ -47,7 +47,7 @@ class After:
 
     def __call__(self) -> Outcome | None:
         self.left -= 1
-        return Outcome.OUT_OF_TIME if self.left < 0 else None
+        return Outcome.OUT_OF_BUDGET if self.left < 0 else None
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def planted(model: HuggingFaceCausalLM, task: EncodedTask, size: int = 12) -> Pl
     return made
 
 
-S, F, T = Outcome.SOLVED, Outcome.STALLED, Outcome.OUT_OF_TIME
+S, F, T = Outcome.SOLVED, Outcome.STALLED, Outcome.OUT_OF_BUDGET
 
 
 @pytest.mark.parametrize(
@@ -118,15 +118,15 @@ def test_a_search_keeps_time_for_its_control_once_there_is_something_to_control(
     attempts: list[tuple[int, Outcome]], kept: bool
 ) -> None:
     began = time.monotonic()
-    deadline = Deadline(budget_seconds=1_000.0, began=began)
+    budget = Budget(seconds=1_000.0, began=began)
     for control in (True, False):
-        searching = SearchTime(deadline, control=control, starts=2)
+        searching = SearchBudget(budget, control=control, starts=2)
         for each in attempts:
             searching.note(ended(*each))
         for seconds, over in ((800, False), (900, control and kept), (1_001, True)):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(time, "monotonic", lambda now=began + seconds: now)
-                assert searching.should_stop() is (Outcome.OUT_OF_TIME if over else None)
+                assert searching.should_stop() is (Outcome.OUT_OF_BUDGET if over else None)
 
 
 def test_the_planted_prompt_answers_every_planted_pair_by_the_lead(
@@ -311,10 +311,10 @@ def test_time_that_was_up_first_means_no_control_and_says_so(
     with here.store:
         none = run_control(here, task.pairs, TRAINING, search, should_stop=never)
         assert here.store.runs() == []
-    assert none is NoControl.TIME_WAS_UP
+    assert none is NoControl.BUDGET_USED_UP
     shown = none.to_json()
-    assert (shown["status"], shown["reason"]) == ("not run", "time was up")
-    assert "limited by time" in str(shown["conclusion"])
+    assert (shown["status"], shown["reason"]) == ("not run", "budget used up")
+    assert "it limits the floor" in str(shown["conclusion"])
 
 
 def test_a_plant_that_answers_nothing_is_no_control(

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from promptlimits.capacity import control_run
-from promptlimits.capacity.attempt import Attempt, Workplace
-from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.attempt import Workplace
+from promptlimits.capacity.budget import Budget
 from promptlimits.capacity.control import Control, NoControl
-from promptlimits.capacity.fit import control_of_fit, fit_all, save_fit
+from promptlimits.capacity.fit import FitRequest, control_of_fit, fit_all, train_all
+from promptlimits.capacity.search import SearchResult
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.protocol import EncodedPair
 from promptlimits.store.sqlite import Store
@@ -24,7 +25,8 @@ from promptlimits.tuning.outcome import Outcome
 
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=60, patience=30)
 FAILED = (Outcome.STALLED, Outcome.OUT_OF_STEPS)
-FOREVER = Deadline(budget_seconds=float("inf"))
+FOREVER = Budget()
+USED_UP = Budget(seconds=0.0)
 
 
 class Told:
@@ -48,6 +50,14 @@ class Told:
 
     def found(self, text: str) -> None:
         self.lines.append(text)
+
+
+class Quiet(Told):
+    """A listener for whole fits."""
+
+    def step(self, *_: Any) -> None: ...
+
+    def attempted(self, *_: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -75,27 +85,24 @@ def fitted(
     task: EncodedTask,
     training: TrainingConfig = TRAINING,
     *,
-    deadline: Deadline = FOREVER,
+    budget: Budget = FOREVER,
     starts: int = 1,
-) -> tuple[Attempt, ...]:
-    return fit_all(
-        place, task, training, starts=starts, deadline=deadline, on_attempt=lambda _: None
-    )
+) -> SearchResult:
+    request = FitRequest(training=training, starts=starts)
+    return train_all(place, task, request, budget, Quiet())
 
 
 def controlled(
     place: Workplace,
     task: EncodedTask,
-    attempts: tuple[Attempt, ...],
+    result: SearchResult,
     training: TrainingConfig = TRAINING,
     *,
-    deadline: Deadline = FOREVER,
+    budget: Budget = FOREVER,
 ) -> tuple[Control | NoControl | None, Told]:
     told = Told()
-    # What shows the steps of a search is not told of a control's.
-    shown = replace(place, on_step=told.step)
-    control = control_of_fit(shown, task, training, attempts, deadline=deadline, listener=told)
-    return control, told
+    request = FitRequest(training=training, starts=1)
+    return control_of_fit(place, task, request, result, budget, told), told
 
 
 def test_where_no_prompt_exists_the_optimiser_still_finds_one_that_does(
@@ -103,7 +110,7 @@ def test_where_no_prompt_exists_the_optimiser_still_finds_one_that_does(
 ) -> None:
     hopeless = contradicting(task)
     failed = fitted(place, hopeless)
-    assert failed[-1].outcome in FAILED
+    assert failed.attempts[-1].outcome in FAILED
     control, told = controlled(place, hopeless, failed)
     assert isinstance(control, Control)
     assert (control.pairs, control.recovered, control.outcome) == (2, 2, Outcome.SOLVED)
@@ -126,16 +133,15 @@ def test_an_optimiser_that_misses_a_known_prompt_is_told_from_the_model(
 
 
 @pytest.mark.parametrize("starts", [1, 3])
-def test_a_fit_whose_time_was_up_has_no_control_and_says_so(
+def test_a_fit_whose_budget_was_used_up_has_no_control_and_says_so(
     starts: int, place: Workplace, task: EncodedTask
 ) -> None:
-    ended = Deadline(budget_seconds=0.0)
-    cut = fitted(place, contradicting(task), deadline=ended, starts=starts)
-    assert cut[-1].outcome is Outcome.OUT_OF_TIME
+    cut = fitted(place, contradicting(task), budget=USED_UP, starts=starts)
+    assert cut.attempts[-1].outcome is Outcome.OUT_OF_BUDGET
     control, told = controlled(place, contradicting(task), cut)
-    assert control is NoControl.TIME_WAS_UP
+    assert control is NoControl.BUDGET_USED_UP
     assert told.stages == []
-    assert "limited by time" in told.lines[0]
+    assert "it limits the floor" in told.lines[0]
 
 
 def test_a_start_that_failed_is_no_failure_while_another_can_go_on(
@@ -143,17 +149,20 @@ def test_a_start_that_failed_is_no_failure_while_another_can_go_on(
 ) -> None:
     hopeless = contradicting(task)
     alone = fitted(place, hopeless)
-    assert alone[-1].outcome in FAILED
-    more = fitted(place, hopeless, deadline=Deadline(budget_seconds=0.0), starts=3)
-    assert {one.outcome for one in more} == {alone[-1].outcome, Outcome.OUT_OF_TIME}
-    assert controlled(place, hopeless, more)[0] is NoControl.TIME_WAS_UP
+    assert alone.attempts[-1].outcome in FAILED
+    more = fitted(place, hopeless, budget=USED_UP, starts=3)
+    assert {one.outcome for one in more.attempts} == {
+        alone.attempts[-1].outcome,
+        Outcome.OUT_OF_BUDGET,
+    }
+    assert controlled(place, hopeless, more)[0] is NoControl.BUDGET_USED_UP
 
 
 def test_a_fit_that_held_every_pair_has_nothing_to_control(
     place: Workplace, task: EncodedTask
 ) -> None:
     solved = fitted(place, task)
-    assert solved[-1].outcome is Outcome.SOLVED
+    assert solved.attempts[-1].outcome is Outcome.SOLVED
     control, told = controlled(place, task, solved)
     assert control is None
     assert (told.stages, told.lines) == ([], [])
@@ -165,7 +174,7 @@ def test_a_control_without_time_goes_on_with_the_same_command(
 ) -> None:
     hopeless = contradicting(task)
     failed = fitted(place, hopeless)
-    cut, _ = controlled(place, hopeless, failed, deadline=Deadline(budget_seconds=0.0))
+    cut, _ = controlled(place, hopeless, failed, budget=USED_UP)
     assert isinstance(cut, Control)
     assert cut.conclusion.startswith("not finished")
     whole, _ = controlled(place, hopeless, fitted(place, hopeless))
@@ -173,19 +182,48 @@ def test_a_control_without_time_goes_on_with_the_same_command(
     assert whole.outcome is Outcome.SOLVED
 
 
+@pytest.mark.parametrize("wanted", [True, False])
 def test_the_record_holds_the_control_or_null(
-    place: Workplace, task: EncodedTask, tmp_path: Path
+    wanted: bool, place: Workplace, task: EncodedTask, tmp_path: Path
 ) -> None:
     lame = replace(TRAINING, learning_rate=1e-6, max_steps=1)
-    failed = fitted(place, task, lame)
-    assert not failed[-1].held
-    control, _ = controlled(place, task, failed, lame)
-    for given in (control, None):
-        floor, record = save_fit(
-            place, task, failed, folder=tmp_path, relative_lead=0.1, extra={}, control=given
-        )
-        assert record["control"] == (None if given is None else given.to_json())
-        assert (floor.held, record["pairs"], record["of"]) == ((), 0, 2)
+    request = FitRequest(training=lame, starts=1, control=wanted, go_on="again")
+    record = fit_all(place, task, request, folder=tmp_path, listener=Quiet())
+    assert (record["control"] is not None) is wanted
+    assert (record["pairs"], record["of"]) == (0, 2)
+    assert (record["state"], record["complete"], record["go_on"]) == ("none_found", True, None)
+
+
+def test_a_budget_of_steps_is_counted_over_all_calls_and_ends_the_same_everywhere(
+    place: Workplace, task: EncodedTask, tmp_path: Path
+) -> None:
+    hopeless = contradicting(task)
+
+    def steps_after(budget: int, folder: Path) -> list[tuple[int, str]]:
+        with Store.open(folder / "other.sqlite") as store:
+            here = Workplace(model=place.model, store=store, task_hash="t", provenance={})
+            request = FitRequest(training=TRAINING, starts=3, budget_steps=budget, control=False)
+            record: Any = fit_all(here, hopeless, request, folder=folder, listener=Quiet())
+            assert record["complete"] is False
+            return [(one["steps"], one["outcome"]) for one in record["search"]]
+
+    first = steps_after(10, tmp_path / "twice")
+    assert first == [(10, "out_of_budget")]
+    assert steps_after(10, tmp_path / "twice") == first
+    alone, *race = steps_after(100, tmp_path / "twice")
+    assert alone[1] != "out_of_budget"
+    # The race began where the first start ended, and both of its starts were cut.
+    assert sum(steps for steps, _ in (alone, *race)) in (100, 101)
+    assert steps_after(100, tmp_path / "once") == [alone, *race]
+
+
+def test_a_fit_after_a_few_steps_was_no_search(
+    place: Workplace, task: EncodedTask, tmp_path: Path
+) -> None:
+    request = FitRequest(training=TRAINING, starts=1, budget_steps=1, go_on="twice of it")
+    record = fit_all(place, contradicting(task), request, folder=tmp_path, listener=Quiet())
+    assert record["pairs"] == 0
+    assert (record["state"], record["go_on"]) == ("not_searched", "twice of it")
 
 
 def test_the_control_takes_a_share_of_the_time_and_no_more_than_is_left(
@@ -197,9 +235,9 @@ def test_the_control_takes_a_share_of_the_time_and_no_more_than_is_left(
         left.append(should_stop.__self__.left_seconds)
 
     monkeypatch.setattr(control_run, "run_control", kept)
-    both = Deadline(budget_seconds=10_000.0)
+    both = Budget(seconds=10_000.0)
     nearly_over = replace(both, began=both.began - 9_900)
     failed = fitted(place, task, replace(TRAINING, max_steps=1))
-    for deadline in (both, nearly_over):
-        controlled(place, task, failed, deadline=deadline)
+    for budget in (both, nearly_over):
+        controlled(place, task, failed, budget=budget)
     assert left == [pytest.approx(1_500, rel=1e-3), pytest.approx(100, rel=1e-2)]

@@ -29,6 +29,7 @@ from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
 from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.measure import measure
 from promptlimits.capacity.ordering import Order
+from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.request import Request
 from promptlimits.capacity.search import SearchConfig, SearchResult
 from promptlimits.capacity.verification import Answer, Verification
@@ -49,6 +50,7 @@ from promptlimits.tuning.loop import StepReport
 from promptlimits.tuning.outcome import Outcome
 
 KILLS = 20
+SIZE = PromptSize(PromptKind.SOFT, 1)
 TRAINING = TrainingConfig(prompt_tokens=1, learning_rate=0.3, max_steps=60, patience=30)
 REQUEST = Request(
     prompt_tokens=(2, 4),
@@ -252,7 +254,7 @@ def test_pairs_answered_without_a_prompt_are_not_credited_to_it(tiny: Path) -> N
     model, _ = load(tiny)
     bracket = Bracket(
         floor=Floor(witness="w", verification=verification, claimed=(0, 1, 2, 3, 4, 5)),
-        ceiling=task_ceiling(model.card, task, prompt_tokens=1),
+        ceiling=task_ceiling(model.card, task, size=SIZE),
         search=SearchResult(prompt_tokens=1, attempts=(), stopped_because="", complete=True),
         seconds=0.0,
         unprompted=frozenset({0, 5}),
@@ -302,7 +304,7 @@ def test_the_floor_of_a_text_is_in_tokens(
     )
     bracket = Bracket(
         floor=Floor(witness="w", verification=verification, claimed=(claimed,)),
-        ceiling=task_ceiling(model.card, task, prompt_tokens=1),
+        ceiling=task_ceiling(model.card, task, size=SIZE),
         search=SearchResult(prompt_tokens=1, attempts=(), stopped_because="", complete=True),
         seconds=0.0,
         unprompted=frozenset(range(unprompted)),
@@ -317,7 +319,7 @@ def test_the_floor_of_a_text_is_in_tokens(
 @pytest.mark.parametrize("size", [2, 8, 2**40])
 def test_bits_of_a_power_of_two_are_whole(size: int, tiny: Path) -> None:
     model, task = load(tiny)
-    ceiling = task_ceiling(model.card, replace(task, answer_set_size=size), prompt_tokens=1)
+    ceiling = task_ceiling(model.card, replace(task, answer_set_size=size), size=SIZE)
     each = size.bit_length() - 1
     assert floor_bits(ceiling, 3) == 3 * each
     assert ceiling.answer_bits == each * (ceiling.pairs or 0)
@@ -355,7 +357,7 @@ def test_every_choice_among_the_list_is_counted(tiny: Path) -> None:
     # Two answers and a list far longer than the ceiling: there the choice costs most.
     pairs, places = task.pairs[:1] * 20_000, task.places[:1] * 20_000
     coins = replace(task, pairs=pairs, places=places, answer_set_size=2)
-    found = task_ceiling(model.card, coins, prompt_tokens=1)
+    found = task_ceiling(model.card, coins, size=SIZE)
     all_of_a_list = counting_ceiling(
         number=number_format("float32"), dim=model.card.dim, prompt_tokens=1, answer_set_size=2
     )
@@ -396,7 +398,7 @@ def stored_record(folder: Path) -> JsonObject:
 
 
 @pytest.mark.slow  # decodes a prompt in a fresh process
-def test_out_of_time_is_no_loss_and_a_larger_budget_goes_on(
+def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(
     tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
 ) -> None:
     short = replace(REQUEST, budget_seconds=1e-3)

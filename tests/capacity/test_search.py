@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from promptlimits.capacity import ordering
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
 from promptlimits.capacity.baselines import in_context, no_prompt
-from promptlimits.capacity.clock import Deadline
-from promptlimits.capacity.fit import fit_all
+from promptlimits.capacity.budget import Budget, StepCount
+from promptlimits.capacity.fit import FitRequest, fit_all, train_all
 from promptlimits.capacity.ordering import Order, ordered
 from promptlimits.capacity.search import SearchConfig, SearchResult, best_of, search
 from promptlimits.errors import UserError
@@ -40,7 +40,7 @@ def never() -> None:
 def after(steps: int) -> Callable[[], Outcome | None]:
     """A stopper that lets so many steps through."""
     left = iter(range(steps))
-    return lambda: Outcome.OUT_OF_TIME if next(left, None) is None else None
+    return lambda: Outcome.OUT_OF_BUDGET if next(left, None) is None else None
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_search_stopped_at_every_tenth_step_ends_like_one_that_was_not(
         part = run(open_place(), task, after(10))
         if part.complete:
             break
-        assert part.attempts[-1].outcome is Outcome.OUT_OF_TIME
+        assert part.attempts[-1].outcome is Outcome.OUT_OF_BUDGET
     assert facts(part) == facts(whole)
     # No run twice, and a finished search asks the store alone.
     place = open_place()
@@ -181,16 +181,43 @@ def test_best_is_the_one_that_holds_most(open_place: Callable[[], Workplace]) ->
     assert best_of([made(0, 0)]) is None
 
 
+class Told:
+    """A listener that keeps the attempts it is told of."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+
+    def attempted(self, _kind: object, _prompt_tokens: int, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+
+    def stage(self, text: str, total: int | None = None) -> None: ...
+
+    def advanced(self, done: int) -> None: ...
+
+    def step(self, *_: object) -> None: ...
+
+    def found(self, text: str) -> None: ...
+
+
+def fitted(
+    place: Workplace,
+    task: EncodedTask,
+    config: TrainingConfig = TRAINING,
+    *,
+    budget: Budget | None = None,
+) -> Told:
+    told = Told()
+    request = FitRequest(training=config, starts=3)
+    result = train_all(place, task, request, budget or Budget(), told)
+    assert list(result.attempts) == told.attempts
+    return told
+
+
 def test_fit_stops_at_the_first_start_that_solves(
     open_place: Callable[[], Workplace], task: EncodedTask
 ) -> None:
     small = replace(task, pairs=task.pairs[:2], places=task.places[:2])
-    deadline = Deadline(budget_seconds=float("inf"))
-    told: list[Attempt] = []
-    attempts = fit_all(
-        open_place(), small, TRAINING, starts=3, deadline=deadline, on_attempt=told.append
-    )
-    assert list(attempts) == told
+    attempts = fitted(open_place(), small).attempts
     assert attempts[-1].outcome is Outcome.SOLVED
     assert all(one.outcome is not Outcome.SOLVED for one in attempts[:-1])
 
@@ -198,38 +225,28 @@ def test_fit_stops_at_the_first_start_that_solves(
 def test_fit_races_only_after_the_first_start_failed_alone(
     open_place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
 ) -> None:
-    forever = Deadline(budget_seconds=float("inf"))
-
-    def fitted(pairs: int, config: TrainingConfig) -> tuple[Attempt, ...]:
+    def first(pairs: int, config: TrainingConfig) -> list[Attempt]:
         small = replace(task, pairs=task.pairs[:pairs], places=task.places[:pairs])
-        return fit_all(
-            open_place(), small, config, starts=3, deadline=forever, on_attempt=lambda _: None
-        )
+        return fitted(open_place(), small, config).attempts
 
-    alone = fitted(2, TRAINING)
+    alone = first(2, TRAINING)
     assert [(one.seed, one.outcome) for one in alone] == [(0, Outcome.SOLVED)]
     assert len(open_place().store.runs()) == 1
-    failed = fitted(8, replace(TRAINING, max_steps=2))
+    failed = first(8, replace(TRAINING, max_steps=2))
     assert sorted(one.seed for one in failed) == [0, 1, 2]
     assert failed[0].seed == 0
     assert {one.outcome for one in failed} == {Outcome.OUT_OF_STEPS}
     # Asked again, everything comes out of the store.
-    assert [one.steps for one in fitted(8, replace(TRAINING, max_steps=2))] == [2, 2, 2]
+    assert [one.steps for one in first(8, replace(TRAINING, max_steps=2))] == [2, 2, 2]
     assert len(open_place().store.runs()) == 4
 
 
-def test_fit_does_not_race_when_its_time_is_up(
-    open_place: Callable[[], Workplace], task: EncodedTask
+@pytest.mark.parametrize("budget", [Budget(seconds=0.0), Budget(steps=0)])
+def test_fit_does_not_race_when_its_budget_is_used_up(
+    budget: Budget, open_place: Callable[[], Workplace], task: EncodedTask
 ) -> None:
-    done = fit_all(
-        open_place(),
-        task,
-        TRAINING,
-        starts=3,
-        deadline=Deadline(budget_seconds=0.0),
-        on_attempt=lambda _: None,
-    )
-    assert [(one.seed, one.outcome) for one in done] == [(0, Outcome.OUT_OF_TIME)]
+    done = fitted(open_place(), task, budget=budget).attempts
+    assert [(one.seed, one.outcome) for one in done] == [(0, Outcome.OUT_OF_BUDGET)]
 
 
 def starts(count: int) -> list[TrainingConfig]:
@@ -298,21 +315,20 @@ def test_a_race_without_time_says_so(
     open_place: Callable[[], Workplace], task: EncodedTask
 ) -> None:
     done = race(open_place(), task.pairs[:2], starts(2), warm=None, should_stop=after(2))
-    assert [(one.outcome, one.steps) for one in done] == [(Outcome.OUT_OF_TIME, 2)] * 2
+    assert [(one.outcome, one.steps) for one in done] == [(Outcome.OUT_OF_BUDGET, 2)] * 2
 
 
 def test_a_pair_longer_than_the_context_is_refused_before_training(
-    open_place: Callable[[], Workplace], task: EncodedTask
+    open_place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
 ) -> None:
     long = replace(TRAINING, prompt_tokens=128)
     with pytest.raises(UserError, match="fit into the model's context"):
         fit_all(
             open_place(),
             task,
-            long,
-            starts=1,
-            deadline=Deadline(budget_seconds=1.0),
-            on_attempt=lambda _: None,
+            FitRequest(training=long, starts=1),
+            folder=tmp_path,
+            listener=Told(),
         )
 
 
@@ -367,6 +383,7 @@ def test_no_pair_is_judged_behind_itself(
         context: tuple[int, ...],
         pairs: list[EncodedPair],
         on_chunk: object,
+        should_stop: object,
     ) -> Evaluation:
         asked.append((context, pairs))
         return Evaluation(exact=(False,) * len(pairs), loss_nats=(0.0,) * len(pairs))
@@ -382,10 +399,30 @@ def test_no_pair_is_judged_behind_itself(
         assert shown.isdisjoint({pair.key_ids + pair.value_ids for pair in pairs})
 
 
-def test_a_deadline_in_parts() -> None:
-    whole = Deadline(budget_seconds=100.0)
+def test_a_budget_of_seconds_in_parts() -> None:
+    whole = Budget(seconds=100.0)
     half = whole.part(0.5, keep_seconds=20.0)
     assert half.left_seconds == pytest.approx(40.0, abs=0.5)
     assert half.should_stop() is None
-    assert whole.part(1.0, keep_seconds=500.0).should_stop() is Outcome.OUT_OF_TIME
-    assert Deadline(budget_seconds=float("inf")).part(0.5).should_stop() is None
+    assert whole.part(1.0, keep_seconds=500.0).should_stop() is Outcome.OUT_OF_BUDGET
+    assert Budget().part(0.5).should_stop() is None
+    late = replace(whole, began=whole.began - 99.0)
+    assert late.at_most(0.25).left_seconds == pytest.approx(1.0, abs=0.5)
+
+
+def test_a_budget_of_steps_is_used_by_all_its_parts() -> None:
+    count = StepCount(total=7)
+    whole = Budget(steps=10, count=count, steps_before=7)
+    half = whole.part(0.5)
+    count.add(4)
+    assert (half.left_steps, whole.left_steps) == (1, 6)
+    assert half.should_stop() is None
+    count.add(2)  # two prompts side by side take two
+    assert half.should_stop() is Outcome.OUT_OF_BUDGET
+    # What takes no training steps goes on.
+    assert half.time_is_up() is None
+    assert (whole.at_most(0.3).steps, whole.at_most(0.9).steps) == (3, 4)
+    # A part is whole steps, at least one while any are left.
+    assert whole.part(0.1).steps == 1
+    count.add(4)
+    assert whole.part(0.1).should_stop() is Outcome.OUT_OF_BUDGET

@@ -55,6 +55,10 @@ def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
     bits = math.log2(DISTINCT)
     ceiling = math.ceil((32 * DIM * prompt_tokens + 20) / bits)
     return {
+        "state": "found" if held else "none_found",
+        "kind": "soft",
+        "stored_bits": 32 * DIM * prompt_tokens,
+        "complete": True,
         "prompt_tokens": prompt_tokens,
         "floor": {
             "status": "found",
@@ -121,6 +125,10 @@ def sample_record(
         "--prompt-tokens 1,2 --budget 10m --out runs/capitals",
         "created": "2001-02-03T04:05:06+00:00",
         "seconds": 300.75,
+        "budget_seconds": 600.0,
+        "budget_steps": None,
+        "complete": True,
+        "go_on": None,
         "model": {
             "name": "SyntheticLM-135M",
             "reference": "synthetic",
@@ -146,9 +154,17 @@ def sample_record(
             "notes": [],
         },
         "baselines": [
-            {"name": "no prompt", "pairs": 3, "of": number, "keys_exact": ["Japan"]},
+            {
+                "name": "no prompt",
+                "status": "measured",
+                "pairs": 3,
+                "of": number,
+                "asked": number,
+            },
             {
                 "name": "in context",
+                "status": "measured",
+                "asked": number,
                 "pairs": min(200, number),
                 "of": number,
                 "shots": number,

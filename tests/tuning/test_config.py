@@ -51,7 +51,7 @@ def test_the_learning_rate_falls_in_a_line_and_stays() -> None:
 @pytest.mark.parametrize("outcome", Outcome)
 def test_every_outcome_has_a_remedy(outcome: Outcome) -> None:
     assert len(outcome.remedy) > 10
-    assert outcome.final == (outcome not in (Outcome.OUT_OF_TIME, Outcome.INTERRUPTED))
+    assert outcome.final == (outcome not in (Outcome.OUT_OF_BUDGET, Outcome.INTERRUPTED))
 
 
 def test_a_damaged_state_is_one_line() -> None:

@@ -187,11 +187,11 @@ def test_a_stop_ends_what_runs_and_asks_for_no_more(tiny: HuggingFaceCausalLM) -
             asked.append(seed)
             yield problem(tiny, seed, seed=seed, pairs=HOPELESS)
 
-    answers = iter([None, None, Outcome.OUT_OF_TIME])
+    answers = iter([None, None, Outcome.OUT_OF_BUDGET])
     fits = list(train_many(tiny, endless(), slots=2, should_stop=lambda: next(answers)))
     assert [(fit.key, fit.outcome, fit.steps) for fit in fits] == [
-        (0, Outcome.OUT_OF_TIME, 2),
-        (1, Outcome.OUT_OF_TIME, 2),
+        (0, Outcome.OUT_OF_BUDGET, 2),
+        (1, Outcome.OUT_OF_BUDGET, 2),
     ]
     assert len(asked) <= 3
 

@@ -11,7 +11,9 @@ from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
 from promptlimits.models.protocol import EncodedPair, PromptKind
 from promptlimits.testing.tiny_models import tiny_causal_lm
+from promptlimits.tuning import evaluate as evaluate_module
 from promptlimits.tuning.evaluate import evaluate, tokens_in_a_row
+from promptlimits.tuning.outcome import Outcome
 
 LENGTH = 6
 
@@ -48,3 +50,20 @@ def test_it_ends_before_the_first_wrong_token(model: HuggingFaceCausalLM, kind: 
         pair = replace(right, value_ids=tuple(ids))
         assert tokens_in_a_row(model, prompt, pair, kind=kind) == wrong
     assert tokens_in_a_row(model, prompt, right, kind=kind, relative_lead=1e9) == 0
+
+
+def test_what_is_left_when_it_is_stopped_is_not_run(
+    model: HuggingFaceCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = torch.zeros(0, model.card.dim)
+    pairs = [EncodedPair(key="", value="", key_ids=(i,), value_ids=(0, 1)) for i in range(1, 8)]
+    whole = evaluate(model, prompt, pairs)
+    # Chunks of two pairs.
+    monkeypatch.setattr(evaluate_module, "_LOGIT_BYTES", 4 * model.card.vocabulary * 4)
+    asked = iter([None, Outcome.OUT_OF_BUDGET])
+    cut = evaluate(model, prompt, pairs, should_stop=lambda: next(asked))
+    assert cut.exact == whole.exact[:4]
+    assert cut.loss_nats == pytest.approx(whole.loss_nats[:4], rel=1e-5)
+    # A first chunk is always run.
+    once = evaluate(model, prompt, pairs, should_stop=lambda: Outcome.OUT_OF_BUDGET)
+    assert len(once.exact) == 2

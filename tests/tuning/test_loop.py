@@ -65,7 +65,7 @@ def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(
     saved: list[bytes] = []
 
     def stop() -> Outcome | None:
-        return Outcome.OUT_OF_TIME if len(saved) >= cut else None
+        return Outcome.OUT_OF_BUDGET if len(saved) >= cut else None
 
     part = run(
         tiny,
@@ -74,7 +74,7 @@ def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(
         should_stop=stop,
         on_step=lambda _, state: saved.append(state.to_bytes()),
     )
-    assert part.outcome is Outcome.OUT_OF_TIME
+    assert part.outcome is Outcome.OUT_OF_BUDGET
     assert part.steps == cut
     resumed = TrainingState.from_bytes(saved[-1], device=tiny.device)
     rest = run(tiny, pairs, config, state=resumed)

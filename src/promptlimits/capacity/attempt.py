@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from promptlimits._typing import JsonObject
+from promptlimits.capacity.budget import StepCount
 from promptlimits.capacity.witness_format import prompt_sha256
 from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind, pack
 from promptlimits.store.records import RunRecord
@@ -77,6 +78,8 @@ class Workplace:
         on_step: Shown each step; the pairs' number comes with the report.
         kind: What the prompts are.
         budget_bytes: Memory for one pass; None for half of what is free.
+        count: Steps of the command, to which each step of an attempt is added, those that the
+            store has already included.
     """
 
     model: FrozenModel
@@ -86,6 +89,7 @@ class Workplace:
     on_step: Callable[[StepReport], None] = lambda _report: None
     kind: PromptKind = PromptKind.SOFT
     budget_bytes: int | None = None
+    count: StepCount = field(default_factory=StepCount)
 
 
 def attempt(
@@ -107,7 +111,7 @@ def attempt(
         should_stop: Asked before every step.
 
     Returns:
-        How it ended. A run that was out of time goes on when it is asked for again.
+        How it ended. A run that was cut off goes on when it is asked for again.
     """
     (done,) = race(place, pairs, [config], warm=warm, should_stop=should_stop)
     return done
@@ -143,6 +147,7 @@ def race(
         )
         for config in configs
     ]
+    place.count.add(sum(run.steps for run in runs))
     if not any(_solved(run) for run in runs):
         open_runs = [
             (run.id, config) for run, config in zip(runs, configs, strict=True) if not run.finished
@@ -186,6 +191,7 @@ def _train(
         place.store.record_step(
             int(run_id), step=state.step, metrics=metrics, state=state.to_bytes()
         )
+        place.count.add(1)
         # What is shown is the best of the race.
         most = max(most, report.best_exact)
         place.on_step(_shown(report, len(pairs), most))

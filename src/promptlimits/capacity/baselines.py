@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -13,8 +13,12 @@ from promptlimits._typing import JsonObject
 from promptlimits.models.protocol import EncodedPair, FrozenModel
 from promptlimits.tasks.beginnings import Beginnings
 from promptlimits.tuning.evaluate import Evaluation, evaluate, tokens_in_a_row
+from promptlimits.tuning.progress import Stopper
 
 OnChunk = Callable[[int], None]
+
+NO_PROMPT: Final = "no prompt"
+IN_CONTEXT: Final = "in context"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +33,32 @@ class Baseline:
         context_tokens: Tokens in front of the key.
         note: What else a reader must know.
         tokens: Of a text, how many of its tokens come from the first one on; None for a list.
+        asked: How many of the pairs were asked, the first ones: fewer than `of` where the budget
+            was used up, and then nothing was measured of the list.
     """
 
     name: str
     of: int
+    asked: int
     exact: tuple[int, ...]
     shots: int = 0
     context_tokens: int = 0
     note: str = ""
     tokens: int | None = None
 
+    @property
+    def measured(self) -> bool:
+        """Whether every pair was asked."""
+        return self.asked == self.of
+
     def to_json(self) -> JsonObject:
         """The baseline as the record shows it."""
         return {
             "name": self.name,
-            "pairs": len(self.exact),
+            "status": "measured" if self.measured else "not measured",
+            "pairs": len(self.exact) if self.measured else None,
             "of": self.of,
+            "asked": self.asked,
             "exact": list(self.exact),
             "shots": self.shots,
             "context_tokens": self.context_tokens,
@@ -58,11 +72,12 @@ class Baseline:
         return cls(
             name=fields["name"],
             of=fields["of"],
+            asked=fields["asked"],
             exact=tuple(fields["exact"]),
             shots=fields["shots"],
             context_tokens=fields["context_tokens"],
             note=fields["note"],
-            tokens=fields.get("tokens"),
+            tokens=fields["tokens"],
         )
 
 
@@ -72,6 +87,7 @@ def no_prompt(
     *,
     beginnings: Beginnings | None = None,
     on_chunk: OnChunk | None = None,
+    should_stop: Stopper | None = None,
 ) -> Baseline:
     """Ask each key with nothing in front.
 
@@ -80,13 +96,19 @@ def no_prompt(
         pairs: The pairs to ask.
         beginnings: Those of the text, where the one pair is a text.
         on_chunk: Called with the number of pairs done.
+        should_stop: Asked before every chunk of pairs but the first.
 
     Returns:
-        The pairs answered exactly.
+        The pairs answered exactly, among those that were asked.
     """
-    exact = _answered(model, (), pairs, on_chunk=on_chunk)
-    tokens = _tokens_behind(model, (), beginnings)
-    return Baseline(name="no prompt", of=len(pairs), exact=exact, tokens=tokens)
+    exact, asked = _answered(model, (), pairs, on_chunk=on_chunk, should_stop=should_stop)
+    return Baseline(
+        name=NO_PROMPT,
+        of=len(pairs),
+        asked=asked,
+        exact=exact,
+        tokens=_tokens_behind(model, (), beginnings),
+    )
 
 
 def in_context(
@@ -96,6 +118,7 @@ def in_context(
     most_tokens: int | None = None,
     beginnings: Beginnings | None = None,
     on_chunk: OnChunk | None = None,
+    should_stop: Stopper | None = None,
 ) -> Baseline:
     """Write pairs out in front of each key, as many as fit, then ask every pair.
 
@@ -105,22 +128,24 @@ def in_context(
         most_tokens: Limit on the tokens in front, for time; None for what the model reads.
         beginnings: Those of the text, where the one pair is a text.
         on_chunk: Called with the number of pairs done.
+        should_stop: Asked before every chunk of pairs but the first.
 
     Returns:
-        The pairs answered exactly.
+        The pairs answered exactly, among those that were asked.
     """
     longest = max(pair.longest for pair in pairs)
     room = model.card.context_length - longest
     limit = room if most_tokens is None else min(room, most_tokens)
     context, shots = written_out_within(pairs, limit)
-    exact = _answered(model, context, pairs, on_chunk=on_chunk)
+    exact, asked = _answered(model, context, pairs, on_chunk=on_chunk, should_stop=should_stop)
     note = ""
     if shots < len(pairs):
         bound = "the context window" if limit == room else "the time given to this baseline"
         note = f"{len(pairs) - shots} pairs did not fit into {bound} and were asked all the same"
     return Baseline(
-        name="in context",
+        name=IN_CONTEXT,
         of=len(pairs),
+        asked=asked,
         exact=exact,
         shots=shots,
         context_tokens=len(context),
@@ -135,17 +160,25 @@ def _answered(
     pairs: Sequence[EncodedPair],
     *,
     on_chunk: OnChunk | None,
-) -> tuple[int, ...]:
-    """Indices of the pairs to which one of the answers that count comes, behind a context."""
+    should_stop: Stopper | None,
+) -> tuple[tuple[int, ...], int]:
+    """The pairs to which an answer that counts comes behind a context, and how many were asked."""
     forms = [(index, form) for index, pair in enumerate(pairs) for form in pair.answers]
 
-    def pairs_done(asked: int) -> None:
-        if on_chunk is not None:
-            # A pair is done when the next form is another's.
-            on_chunk(forms[asked][0] if asked < len(forms) else len(pairs))
+    def done(asked: int) -> int:
+        # A pair is done when the next form is another's.
+        return forms[asked][0] if asked < len(forms) else len(pairs)
 
-    found = answers_behind(model, context, [form for _, form in forms], on_chunk=pairs_done)
-    return tuple(sorted({forms[place][0] for place in found.held}))
+    found = answers_behind(
+        model,
+        context,
+        [form for _, form in forms],
+        on_chunk=None if on_chunk is None else lambda asked: on_chunk(done(asked)),
+        should_stop=should_stop,
+    )
+    held = {forms[place][0] for place in found.held}
+    asked = done(len(found.exact))
+    return tuple(sorted(index for index in held if index < asked)), asked
 
 
 def answers_behind(
@@ -154,6 +187,7 @@ def answers_behind(
     pairs: Sequence[EncodedPair],
     *,
     on_chunk: OnChunk | None = None,
+    should_stop: Stopper | None = None,
 ) -> Evaluation:
     """Ask pairs behind the tokens of a context.
 
@@ -162,11 +196,13 @@ def answers_behind(
         context: Token ids in front of each key; may be empty.
         pairs: The pairs to ask.
         on_chunk: Called with the number of pairs done.
+        should_stop: Asked before every chunk of pairs but the first.
 
     Returns:
-        What greedy decoding answers.
+        What greedy decoding answers, to the pairs that were asked.
     """
-    return evaluate(model, _embedded(model, context), pairs, on_chunk=on_chunk)
+    context_embedded = _embedded(model, context)
+    return evaluate(model, context_embedded, pairs, on_chunk=on_chunk, should_stop=should_stop)
 
 
 def _tokens_behind(

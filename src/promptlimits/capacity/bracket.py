@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits
-from promptlimits.capacity.control import Control, NoControl
+from promptlimits.capacity.control import Control, NoControl, is_complete
 from promptlimits.capacity.floor import Floor, answer_rows
-from promptlimits.capacity.search import SearchResult
+from promptlimits.capacity.search import SearchResult, State, state_of
 from promptlimits.errors import RunFailed
 from promptlimits.tasks.encoded import EncodedTask
 
@@ -32,9 +32,19 @@ class Bracket:
     floor: Floor
     ceiling: TaskCeiling
     search: SearchResult
-    seconds: float
+    seconds: float = 0.0
     unprompted: frozenset[int] = frozenset()
     control: Control | NoControl | None = None
+
+    @property
+    def state(self) -> State:
+        """What became of this length."""
+        return state_of(self.search, claimed=self.floor.claimed, credited=self.credited)
+
+    @property
+    def complete(self) -> bool:
+        """Whether a larger budget would change nothing: neither search nor control goes on."""
+        return is_complete(self.search, self.control)
 
     @property
     def credited(self) -> tuple[int, ...]:
@@ -74,11 +84,12 @@ class Bracket:
         control = None if self.control is None else self.control.to_json()
         attempts: list[JsonValue] = [_in_unit(task, one.to_json()) for one in self.search.attempts]
         return {
+            "state": self.state.value,
             "kind": self.ceiling.kind.value,
             "prompt_tokens": length,
             "stored_bits": self.ceiling.stored_bits,
             "floor": {
-                "status": "found",
+                "status": "not measured" if self.state is State.NOT_SEARCHED else "found",
                 "pairs": pairs,
                 "tokens": tokens,
                 "bits": bits,
@@ -95,6 +106,7 @@ class Bracket:
             "ceiling": self.ceiling.to_json(),
             "control": None if control is None else _in_unit(task, control),
             "search": attempts,
+            "complete": self.complete,
             "stopped_because": self.search.stopped_because,
             "seconds": self.seconds,
         }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.bound import LogBound
+from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.models.protocol import ModelCard, PromptKind
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.theory.number_formats import number_format
@@ -98,8 +99,7 @@ def task_ceiling(
     card: ModelCard,
     task: EncodedTask,
     *,
-    prompt_tokens: int,
-    kind: PromptKind = PromptKind.SOFT,
+    size: PromptSize,
     width: int | None = None,
 ) -> TaskCeiling:
     """Apply the counting theorem.
@@ -110,8 +110,7 @@ def task_ceiling(
     Args:
         card: The model.
         task: The pairs; their answer set is what random answers would be drawn from.
-        prompt_tokens: P.
-        kind: What the prompts are.
+        size: What the prompts are.
         width: W, numbers in a row of such a prompt; D if None.
 
     Returns:
@@ -122,7 +121,7 @@ def task_ceiling(
     counting = counting_ceiling(
         number=number_format(stored=STORED_DTYPE, computed=card.compute_dtype),
         dim=numbers,
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=size.tokens,
         answer_set_size=task.answer_set_size,
         answer_set=task.answer_set_text,
         answers_random=task.answers_random,
@@ -133,16 +132,10 @@ def task_ceiling(
         answer_set_size=task.answer_set_size,
         answers_random=task.answers_random,
         pool=len(task.pairs),
-        kind=kind,
-        stored_bits=STORED_BITS * numbers * prompt_tokens,
-        certificate_name=f"ceiling-{sized(kind, prompt_tokens)}.json",
+        kind=size.kind,
+        stored_bits=STORED_BITS * numbers * size.tokens,
+        certificate_name=f"ceiling-{size.file_name}.json",
     )
-
-
-def sized(kind: PromptKind, prompt_tokens: int) -> str:
-    """What files about a prompt of one kind and length have in their names."""
-    of_kind = "" if kind is PromptKind.SOFT else f"{kind.value}-"
-    return f"{of_kind}{prompt_tokens}-tokens"
 
 
 def floor_bits(ceiling: TaskCeiling, pairs: int) -> float:

@@ -8,7 +8,7 @@ work with a larger budget never ends with less.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -17,11 +17,12 @@ from torch import Tensor
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt
 from promptlimits.capacity.witness_format import prompt_sha256
-from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
+from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.beginnings import Beginnings
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tuning.evaluate import evaluate, tokens_in_a_row
+from promptlimits.tuning.progress import Stopper
 
 CANDIDATES = 2
 """Prompts of a search that are run over the whole list; each costs a forward pass of it."""
@@ -49,9 +50,11 @@ def choose(
     store: Store,
     work: JsonObject,
     relative_lead: float,
-    unprompted: Collection[int] = (),
+    order: Sequence[int] | None = None,
+    uncredited: Callable[[Collection[int]], Collection[int]] = lambda _held: (),
     kind: PromptKind = PromptKind.SOFT,
     beginnings: Beginnings | None = None,
+    should_stop: Stopper | None = None,
 ) -> Choice | None:
     """Choose the prompt that gets credit for most pairs of the list.
 
@@ -62,25 +65,40 @@ def choose(
         store: Where evaluations, and the best choice of the work so far, are kept.
         work: What names the work, whatever its budget: its best choice so far is a candidate.
         relative_lead: Lead by which a token must win, so that rounding cannot turn it.
-        unprompted: Indices of pairs that no prompt gets credit for.
+        order: Indices of the pairs in the order of the search; None for that of the list.
+        uncredited: Which of some pairs no prompt gets credit for.
         kind: What the prompts are.
         beginnings: Those of the task's text, where they count and not the text as a whole.
+        should_stop: Asked before every chunk of pairs but the first: where it stops, pairs late in
+            the order, and prompts that held fewer in training, are not run.
 
     Returns:
         The choice, or None if nothing was held.
     """
     found = sorted((one for one in attempts if one.held), key=lambda one: -len(one.held))
-    prompts = [one.prompt for one in found[:CANDIDATES]]
     before = store.get("choice", work)
-    if before is not None:
-        prompts.append(_from_hex(str(before["prompt"])))
-    pairs = task.pairs if beginnings is None else beginnings
+    prompts = [] if before is None else [_from_hex(str(before["prompt"]))]
+    at_least = len(prompts) + 1
+    prompts += [one.prompt for one in found[:CANDIDATES]]
+    asking = _Asking(
+        model=model,
+        task=task,
+        beginnings=beginnings,
+        order=tuple(range(len(task.pairs)) if order is None else order),
+        store=store,
+        relative_lead=relative_lead,
+        kind=kind,
+    )
+    choices: list[Choice] = []
+    for prompt in prompts:
+        if len(choices) >= at_least and should_stop is not None and should_stop() is not None:
+            break
+        choices.append(Choice(prompt=prompt, held=asking.held(prompt, should_stop)))
 
-    def held(prompt: Tensor) -> tuple[int, ...]:
-        return _held(model, task.hash, pairs, prompt, store, relative_lead, kind)
+    def credit(one: Choice) -> int:
+        return len(set(one.held) - set(uncredited(one.held)))
 
-    choices = [Choice(prompt=prompt, held=held(prompt)) for prompt in prompts]
-    best = max(choices, key=lambda one: len(set(one.held) - set(unprompted)), default=None)
+    best = max(choices, key=credit, default=None)
     if best is None or not best.held:
         return None
     remembered: JsonObject = {"prompt": _to_hex(best.prompt)}
@@ -89,46 +107,61 @@ def choose(
     return best
 
 
-def _held(
-    model: FrozenModel,
-    task_hash: str,
-    pairs: Sequence[EncodedPair],
-    prompt: Tensor,
-    store: Store,
-    relative_lead: float,
-    kind: PromptKind,
-) -> tuple[int, ...]:
-    """The pairs of the list that a prompt answers, from the store if it was asked before."""
-    key: JsonObject = {
-        "model": model.card.model_hash,
-        "dtype": model.card.compute_dtype,
-        "task": task_hash,
-        "prompt": prompt_sha256(prompt),
-        "relative_lead": relative_lead,
-        # Lists are named as they were before texts were searched by their beginnings.
-        **({"tokens": len(pairs)} if isinstance(pairs, Beginnings) else {}),
-    }
-    known = store.get("evaluation", key)
-    if known is None:
-        on_device = prompt.to(model.device)
-        known = {"held": list(_answered(model, pairs, on_device, relative_lead, kind))}
-        store.put("evaluation", key, known)
-    held = known["held"]
-    return tuple(int(str(index)) for index in held) if isinstance(held, list) else ()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Asking:
+    """How prompts are run over the whole list."""
+
+    model: FrozenModel
+    task: EncodedTask
+    beginnings: Beginnings | None
+    order: tuple[int, ...]
+    store: Store
+    relative_lead: float
+    kind: PromptKind
+
+    def held(self, prompt: Tensor, should_stop: Stopper | None) -> tuple[int, ...]:
+        """Indices of what a prompt holds, those of earlier calls from the store."""
+        key: JsonObject = {
+            "model": self.model.card.model_hash,
+            "dtype": self.model.card.compute_dtype,
+            "task": self.task.hash,
+            "order": list(self.order),
+            "prompt": prompt_sha256(prompt),
+            "relative_lead": self.relative_lead,
+            "of_text": self.beginnings is not None,
+        }
+        known = self.store.get("evaluation", key) or {"held": [], "asked": 0}
+        held, asked = _indices(known["held"]), int(str(known["asked"]))
+        if asked < len(self.order):
+            more, done = self._ask(prompt.to(self.model.device), asked, should_stop)
+            held, asked = (*held, *more), asked + done
+            self.store.put("evaluation", key, {"held": list(held), "asked": asked})
+        return tuple(sorted(held))
+
+    def _ask(
+        self, prompt: Tensor, asked: int, should_stop: Stopper | None
+    ) -> tuple[tuple[int, ...], int]:
+        """What it holds of the pairs behind the first `asked`, and how many were run."""
+        if self.beginnings is not None:
+            longest, lead = self.beginnings.longest, self.relative_lead
+            in_a_row = tokens_in_a_row(
+                self.model, prompt, longest, relative_lead=lead, kind=self.kind
+            )
+            return self.beginnings.held_by(in_a_row), len(self.order)
+        left = self.order[asked:]
+        found = evaluate(
+            self.model,
+            prompt,
+            [self.task.pairs[index] for index in left],
+            relative_lead=self.relative_lead,
+            kind=self.kind,
+            should_stop=should_stop,
+        )
+        return tuple(left[position] for position in found.held), len(found.exact)
 
 
-def _answered(
-    model: FrozenModel,
-    pairs: Sequence[EncodedPair],
-    prompt: Tensor,
-    relative_lead: float,
-    kind: PromptKind,
-) -> tuple[int, ...]:
-    if not isinstance(pairs, Beginnings):
-        return evaluate(model, prompt, pairs, relative_lead=relative_lead, kind=kind).held
-    return pairs.held_by(
-        tokens_in_a_row(model, prompt, pairs.longest, relative_lead=relative_lead, kind=kind)
-    )
+def _indices(stored: object) -> tuple[int, ...]:
+    return tuple(int(str(index)) for index in stored) if isinstance(stored, list) else ()
 
 
 def _to_hex(prompt: Tensor) -> str:

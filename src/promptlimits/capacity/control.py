@@ -5,8 +5,8 @@ optimiser does not find one. The control takes the size at which the search fail
 keys, and as answers what the model itself says behind a planted prompt. So a prompt that
 answers them all is known to exist. If training from a fresh start finds one, the optimiser can
 reach such a size; if not, the floor may be the optimiser's limit and not the model's. It is one
-measurement of one planted prompt: nothing is proved by it. Where the time was up before any size
-failed there is no failure to explain, and none is run.
+measurement of one planted prompt: nothing is proved by it. Where the budget was used up before any
+size failed there is no failure to explain, and none is run.
 
 Of a text, the planted answer is as long as the beginning that failed, behind the same key.
 """
@@ -92,15 +92,15 @@ class Control:
 class NoControl(StrEnum):
     """Why no control was run, though the list is not held."""
 
-    TIME_WAS_UP = "time was up"
+    BUDGET_USED_UP = "budget used up"
     NOTHING_PLANTED = "nothing planted"
 
     @property
     def conclusion(self) -> str:
         """What the floor is worth without one."""
-        if self is NoControl.TIME_WAS_UP:
+        if self is NoControl.BUDGET_USED_UP:
             return (
-                "the time was up before any size had failed, so the floor is limited by time: "
+                "the budget was used up before any size had failed, so it limits the floor: "
                 "nothing shows that the optimiser or the model is at its limit"
             )
         return (
@@ -131,6 +131,12 @@ def control_size(result: SearchResult) -> int | None:
     return min(failed - open_sizes, default=None)
 
 
+def is_complete(result: SearchResult, control: Control | NoControl | None) -> bool:
+    """Whether a larger budget would change nothing: neither search nor control goes on."""
+    controlled = not isinstance(control, Control) or control.outcome.final
+    return result.complete and controlled
+
+
 def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
     """What to say of a search in which no size failed (`control_size`).
 
@@ -142,7 +148,7 @@ def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
         That the time was up; None if the whole list is held.
     """
     held = max((one.pairs for one in result.attempts if _is_solved(one)), default=0)
-    return None if held == total else NoControl.TIME_WAS_UP
+    return None if held == total else NoControl.BUDGET_USED_UP
 
 
 def run_control(
@@ -176,7 +182,7 @@ def run_control(
     keys, wanted = _keys_for(pairs, size)
     planted = _planted_once(place, keys, config, size=wanted, token_norm=norm, stop=should_stop)
     if planted is None:
-        return _not_begun(size, config, should_stop() or Outcome.OUT_OF_TIME)
+        return _not_begun(size, config, should_stop() or Outcome.OUT_OF_BUDGET)
     if not planted.pairs:
         return NoControl.NOTHING_PLANTED
     targets = _targets(planted, pairs, size)

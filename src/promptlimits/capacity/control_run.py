@@ -1,4 +1,4 @@
-"""The planted control within its share of a command's time, and what one is told of it."""
+"""The planted control within its share of a command's budget, and what one is told of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from promptlimits.capacity.attempt import Attempt, Workplace
-from promptlimits.capacity.clock import Deadline
+from promptlimits.capacity.budget import Budget
 from promptlimits.capacity.control import Control, NoControl, control_size, run_control
 from promptlimits.capacity.request import Listener
 from promptlimits.capacity.search import SearchResult
@@ -19,24 +19,24 @@ from promptlimits.tuning.loop import StepReport
 from promptlimits.tuning.outcome import Outcome
 
 CONTROL_SHARE: Final = 0.15
-"""Share of the time of a search and its control that the control may take."""
+"""Share of the budget of a search and its control that the control may take."""
 
 
-class SearchTime:
-    """The time of a search: all there is, less the control's share once a control can run.
+class SearchBudget:
+    """The budget of a search: all there is, less the control's share once a control can run.
 
     A search in which no size failed has nothing to control (`control_size`), so it takes the
     control's share as well. From the moment that one has failed, the share is kept for the control.
 
     Args:
-        deadline: For search and control together.
+        budget: For search and control together.
         control: Whether a control was asked for.
         starts: Attempts after which a size has failed.
     """
 
-    def __init__(self, deadline: Deadline, *, control: bool, starts: int) -> None:
-        self._until = self._whole = deadline
-        self._less = deadline.part(1 - CONTROL_SHARE) if control else deadline
+    def __init__(self, budget: Budget, *, control: bool, starts: int) -> None:
+        self._until = self._whole = budget
+        self._less = budget.part(1 - CONTROL_SHARE) if control else budget
         self._starts = starts
         self._solved = 0
         self._unsolved: Counter[int] = Counter()
@@ -51,18 +51,13 @@ class SearchTime:
         controllable = max(failed, default=0) > self._solved
         self._until = self._less if controllable else self._whole
 
-    @property
-    def left_seconds(self) -> float:
-        """What is left of it; negative once it has passed."""
-        return self._until.left_seconds
-
     def should_stop(self) -> Outcome | None:
-        """`OUT_OF_TIME` once it is over."""
+        """`OUT_OF_BUDGET` once it is used up."""
         return self._until.should_stop()
 
 
 def control_within(
-    deadline: Deadline,
+    budget: Budget,
     place: Workplace,
     pairs: Sequence[EncodedPair],
     config: TrainingConfig,
@@ -71,10 +66,10 @@ def control_within(
     stage: str,
     listener: Listener,
 ) -> Control | NoControl | None:
-    """Run the control of a search in its share of the time, with progress.
+    """Run the control of a search in its share of the budget, with progress.
 
     Args:
-        deadline: For search and control together. A search that ended early leaves its time to
+        budget: For search and control together. A search that ended early leaves its rest to
             whatever comes next, not to the control.
         place: Model, store and provenance; its `on_step` must not call planted pairs found.
         pairs: The whole list, in the order in which it was to be held, or a text's beginnings.
@@ -89,7 +84,6 @@ def control_within(
     size = control_size(result)
     if size is not None:
         listener.stage(stage, size)
-    most = min(CONTROL_SHARE * deadline.budget_seconds, deadline.left_seconds)
 
     def stepped(report: StepReport) -> None:
         place.on_step(report)
@@ -102,7 +96,7 @@ def control_within(
         pairs,
         config,
         result,
-        should_stop=Deadline(budget_seconds=most).should_stop,
+        should_stop=budget.at_most(CONTROL_SHARE).should_stop,
     )
     if control is not None:
         unit = "answers" if unit_of(pairs) == "pairs" else "tokens"

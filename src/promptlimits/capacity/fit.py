@@ -2,76 +2,169 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
-from promptlimits.capacity.ceiling import sized
+from promptlimits.capacity.budget import Budget, UsedTime
 from promptlimits.capacity.choice import choose
-from promptlimits.capacity.clock import Deadline
-from promptlimits.capacity.control import Control, NoControl
+from promptlimits.capacity.control import Control, NoControl, is_complete
 from promptlimits.capacity.control_run import control_within
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
+from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.request import Listener
-from promptlimits.capacity.search import SearchResult
-from promptlimits.models.protocol import PromptKind
+from promptlimits.capacity.search import SearchResult, state_of
+from promptlimits.store.provenance import spec_hash
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
+from promptlimits.tuning.loop import StepReport
 from promptlimits.tuning.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRequest:
+    """What a fit command asks for.
+
+    Attributes:
+        training: Settings; the seed is that of the first start.
+        starts: How many in all; the first to be solved ends the others.
+        budget_seconds: Time for the whole command, over all resumptions, from when the model is
+            loaded; infinite for no limit.
+        budget_steps: Training steps for the whole command, over all resumptions; infinite for no
+            limit.
+        control: Whether a planted control is run where the fit failed.
+        command: The command line that asks for this, for records.
+        go_on: The command line that goes on where the budget ends.
+    """
+
+    training: TrainingConfig
+    starts: int
+    budget_seconds: float = math.inf
+    budget_steps: float = math.inf
+    control: bool = True
+    command: str = ""
+    go_on: str = ""
 
 
 def fit_all(
     place: Workplace,
     task: EncodedTask,
-    training: TrainingConfig,
+    request: FitRequest,
     *,
-    starts: int,
-    deadline: Deadline,
-    on_attempt: Callable[[Attempt], None],
-) -> tuple[Attempt, ...]:
-    """Train a prompt for every pair of a task: from one start, then from others side by side.
+    folder: Path,
+    listener: Listener,
+) -> JsonObject:
+    """Train one prompt for every pair of a task, save the best one, and have it confirmed.
 
-    The first start runs alone, because on a CPU a race costs as many times the work.
+    Args:
+        place: Model, store and provenance; its observer is not asked.
+        task: The pairs.
+        request: What is asked for; its budget counts from this call on, and over all of them.
+        folder: The output folder.
+        listener: Who is told how it goes.
+
+    Returns:
+        The record of it.
+
+    Raises:
+        UserError: A pair does not fit into the model's context with the prompt.
+        RunFailed: The prompt could not be confirmed.
+    """
+    size = PromptSize(place.kind, request.training.prompt_tokens)
+    require_fits(task, context_length=place.model.card.context_length, prompt_tokens=size.tokens)
+    work: JsonObject = {"fit": task.hash, "model": place.model.card.model_hash, **size.key}
+    settings: JsonObject = {"training": request.training.to_json(), "starts": request.starts}
+    used = UsedTime(place.store, spec_hash({**work, **settings, "control": request.control}))
+    budget = Budget(
+        seconds=request.budget_seconds - used.before_seconds,
+        steps=request.budget_steps,
+        count=place.count,
+    )
+
+    def stepped(report: StepReport) -> None:
+        used.commit()
+        listener.step(size.kind, size.tokens, report)
+
+    listener.stage(f"training for {len(task.pairs)} pairs")
+    result = train_all(replace(place, on_step=stepped), task, request, budget, listener)
+    # What the control recovers of planted pairs is not found.
+    quiet = replace(place, on_step=used.commit)
+    control = control_of_fit(quiet, task, request, result, budget, listener)
+    choice = choose(
+        place.model,
+        task,
+        result.attempts,
+        store=place.store,
+        work=work,
+        relative_lead=request.training.relative_lead,
+        kind=place.kind,
+    )
+    if choice is not None:
+        listener.stage("decoding the prompt with stock tools in a fresh process")
+    floor = find_floor(
+        place.model,
+        task,
+        choice,
+        folder=folder,
+        name=f"fit-{size.file_name}",
+        store=place.store,
+        extra={"seed": request.training.seed, "command": request.command},
+        kind=place.kind,
+    )
+    used.commit()
+    return _record(task, request, size, result, floor, control)
+
+
+def train_all(
+    place: Workplace, task: EncodedTask, request: FitRequest, budget: Budget, listener: Listener
+) -> SearchResult:
+    """Train from one start, then from others side by side.
+
+    On a CPU a race costs as many times the work, so the first start runs alone. Until every start
+    has ended there is nothing to control, so training may take all of the budget.
 
     Args:
         place: Model, store and provenance.
         task: The pairs.
-        training: Settings; its seed is that of the first start.
-        starts: How many in all; the first to be solved ends the others.
-        deadline: When to stop; the same call goes on where it stopped.
-        on_attempt: Called with how each start ended.
+        request: What is asked for.
+        budget: What is left of its budget.
+        listener: Told how each start ended.
 
     Returns:
         The attempts, the last one solved unless none was.
-
-    Raises:
-        UserError: A pair does not fit into the model's context with the prompt.
     """
-    require_fits(
-        task,
-        context_length=place.model.card.context_length,
-        prompt_tokens=training.prompt_tokens,
+    training = request.training
+    configs = [replace(training, seed=training.seed + start) for start in range(request.starts)]
+    stop = budget.should_stop
+    attempts: tuple[Attempt, ...] = (
+        attempt(place, task.pairs, configs[0], warm=None, should_stop=stop),
     )
-    configs = [replace(training, seed=training.seed + start) for start in range(starts)]
-    first = attempt(place, task.pairs, configs[0], warm=None, should_stop=deadline.should_stop)
-    on_attempt(first)
-    if first.outcome is Outcome.SOLVED or not first.outcome.final or starts == 1:
-        return (first,)
-    others = race(place, task.pairs, configs[1:], warm=None, should_stop=deadline.should_stop)
-    for one in others:
-        on_attempt(one)
-    return (first, *others)
+    _tell(listener, place, attempts)
+    if attempts[0].outcome is not Outcome.SOLVED and attempts[0].outcome.final and configs[1:]:
+        others = race(place, task.pairs, configs[1:], warm=None, should_stop=stop)
+        _tell(listener, place, others)
+        attempts += others
+    return SearchResult(
+        prompt_tokens=training.prompt_tokens,
+        attempts=attempts,
+        stopped_because=attempts[-1].outcome.value,
+        complete=all(one.outcome.final for one in attempts),
+    )
+
+
+def _tell(listener: Listener, place: Workplace, attempts: tuple[Attempt, ...]) -> None:
+    for one in attempts:
+        listener.attempted(place.kind, one.prompt.shape[0], one)
 
 
 def control_of_fit(
     place: Workplace,
     task: EncodedTask,
-    training: TrainingConfig,
-    attempts: tuple[Attempt, ...],
-    *,
-    deadline: Deadline,
+    request: FitRequest,
+    result: SearchResult,
+    budget: Budget,
     listener: Listener,
 ) -> Control | NoControl | None:
     """Run the planted control of a fit that failed: the optimiser's limit, or the model's.
@@ -79,86 +172,45 @@ def control_of_fit(
     Args:
         place: Model, store and provenance.
         task: The pairs.
-        training: Settings of the first start.
-        attempts: What `fit_all` did.
-        deadline: For the fit and its control together.
-        listener: Who is told how it goes.
+        request: What is asked for.
+        result: What `train_all` did.
+        budget: For the fit and its control together.
+        listener: Told how it goes.
 
     Returns:
-        The control, or why there is none; None if every pair was held in training.
+        The control, or why there is none; None if every pair was held in training, or none was
+        asked for.
     """
-    result = SearchResult(
-        prompt_tokens=training.prompt_tokens,
-        attempts=attempts,
-        stopped_because=attempts[-1].outcome.value,
-        complete=all(one.outcome.final for one in attempts),
-    )
+    if not request.control:
+        return None
     return control_within(
-        deadline,
-        replace(place, on_step=lambda _report: None),
+        budget,
+        place,
         task.pairs,
-        training,
+        request.training,
         result,
         stage="planted control",
         listener=listener,
     )
 
 
-def save_fit(
-    place: Workplace,
+def _record(
     task: EncodedTask,
-    attempts: tuple[Attempt, ...],
-    *,
-    folder: Path,
-    relative_lead: float,
-    extra: JsonObject,
-    control: Control | NoControl | None = None,
-) -> tuple[Floor, JsonObject]:
-    """Save the best prompt with the pairs it answers, and have stock tools confirm them.
-
-    Args:
-        place: Model and store.
-        task: The pairs.
-        attempts: What `fit_all` did.
-        folder: The output folder.
-        relative_lead: Lead by which a token must win.
-        extra: Facts for witness.json.
-        control: What `control_of_fit` made of it.
-
-    Returns:
-        What was confirmed, and the record of it.
-    """
-    length, kind = attempts[-1].prompt.shape[0], place.kind
-    of_kind: JsonObject = {} if kind is PromptKind.SOFT else {"kind": kind.value}
-    choice = choose(
-        place.model,
-        task,
-        attempts,
-        store=place.store,
-        work={
-            "fit": task.hash,
-            "model": place.model.card.model_hash,
-            "prompt_tokens": length,
-            **of_kind,
-        },
-        relative_lead=relative_lead,
-        kind=kind,
-    )
-    floor = find_floor(
-        place.model,
-        task,
-        choice,
-        folder=folder,
-        name=f"fit-{sized(kind, length)}",
-        store=place.store,
-        extra=extra,
-        kind=kind,
-    )
-    held, last = floor.held, attempts[-1]
-    return floor, {
+    request: FitRequest,
+    size: PromptSize,
+    result: SearchResult,
+    floor: Floor,
+    control: Control | NoControl | None,
+) -> JsonObject:
+    held, last = floor.held, result.attempts[-1]
+    complete = is_complete(result, control)
+    return {
         "schema": 1,
         "kind": "fit",
-        "prompt_kind": kind.value,
+        "prompt_kind": size.kind.value,
+        "state": state_of(result, claimed=floor.claimed, credited=held).value,
+        "complete": complete,
+        "go_on": None if complete else request.go_on,
         "pairs": len(held),
         "of": len(task.pairs),
         "text_tokens": task.text_tokens,
@@ -172,5 +224,5 @@ def save_fit(
             task.pairs[index].key for index in range(len(task.pairs)) if index not in set(held)
         ],
         "control": None if control is None else control.to_json(),
-        "search": [one.to_json() for one in attempts],
+        "search": [one.to_json() for one in result.attempts],
     }

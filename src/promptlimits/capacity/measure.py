@@ -1,96 +1,59 @@
 """The main job: the bracket of a model and a list of pairs, at each prompt length.
 
 Everything expensive is a record in the store, so the same command again goes on where the
-last one stopped, or returns at once. Time is counted over all resumptions.
+last one stopped, or returns at once. The budget is counted over all resumptions, and most of it
+goes to training: what is asked of the model beside that is bounded to a share of the seconds, and
+what is not needed for a floor comes last.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.atomic_folder import replace_file
-from promptlimits.capacity.attempt import Attempt, Workplace
-from promptlimits.capacity.baselines import Baseline, in_context, no_prompt, written_out
+from promptlimits.capacity.attempt import Attempt
+from promptlimits.capacity.baselines import IN_CONTEXT, Baseline, in_context, written_out
 from promptlimits.capacity.bracket import Bracket
-from promptlimits.capacity.ceiling import sized, task_ceiling
+from promptlimits.capacity.budget import Budget
+from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.choice import choose
-from promptlimits.capacity.clock import Deadline
 from promptlimits.capacity.control import Control, NoControl
-from promptlimits.capacity.control_run import SearchTime, control_within
+from promptlimits.capacity.control_run import SearchBudget, control_within
 from promptlimits.capacity.floor import find_floor
-from promptlimits.capacity.ordering import ordered
+from promptlimits.capacity.job import Job
+from promptlimits.capacity.ordering import Order, ordered
+from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
 from promptlimits.capacity.request import Listener, Request, command_key
-from promptlimits.capacity.search import SearchResult, search
-from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
-from promptlimits.store.provenance import provenance, spec_hash
+from promptlimits.capacity.search import SearchResult, State, search
+from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
-from promptlimits.tasks.beginnings import Beginnings, beginnings
 from promptlimits.tasks.encoded import EncodedTask, require_fits
-from promptlimits.tuning.loop import StepReport
 
-# What is set aside for verification, so that it ends within the budget: seconds in which a fresh
-# process imports and loads, and the decoding of a list in units of one evaluation of it.
+# What is set aside for the best prompt of a size, so that the command ends within its budget:
+# seconds in which a fresh process imports and loads, and runs of the list in units of one of them.
 _VERIFY_START_SECONDS = 12.0
 _VERIFY_PER_EVALUATION = 4.0
-# Shares of the time left, and of the budget, that these may take on a slow machine.
+# Shares that these may take on a slow machine: of the seconds left, and of all of them.
 _MOST_VERIFYING = 0.15
-_MOST_BASELINE = 0.2
+_MOST_ORDERING = 0.15
+_MOST_WITHOUT_PROMPT = 0.1
+_MOST_IN_CONTEXT = 0.2
 
 
-@dataclass(kw_only=True)
-class _Job:
-    """One running command: what its stages share."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shorter:
+    """What a shorter prompt of the same kind was confirmed to hold."""
 
-    model: FrozenModel
-    task: EncodedTask
-    request: Request
-    store: Store
-    folder: Path
-    listener: Listener
-    deadline: Deadline
-    work_hash: str
-    spent_before: float
-    committed: float = 0.0
-    evaluation_seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def beginnings(self) -> Beginnings | None:
-        """Those of the task's text; None for a list."""
-        return beginnings(self.task, self.model.codec)
-
-    def listed(self, order: Sequence[int]) -> Sequence[EncodedPair]:
-        """What is to be held, first things first: pairs in this order, or a text's beginnings."""
-        return self.beginnings or [self.task.pairs[index] for index in order]
-
-    def commit_time(self) -> None:
-        """Count the time used since the last call."""
-        elapsed = self.deadline.elapsed_seconds
-        self.store.add_seconds(self.work_hash, max(0.0, elapsed - self.committed))
-        self.committed = elapsed
-
-    def once(self, kind: str, key: JsonObject, make: Callable[[], JsonObject]) -> JsonObject:
-        """A record of the store, made now if it is not there."""
-        full: JsonObject = {
-            "model": self.model.card.model_hash,
-            "dtype": self.model.card.compute_dtype,
-            "task": self.task.hash,
-            **key,
-        }
-        record = self.store.get(kind, full)
-        if record is None:
-            record = make()
-            self.store.put(kind, full, record)
-        self.commit_time()
-        return record
+    prompt: Tensor
+    held: tuple[int, ...]
 
 
 def measure(
@@ -101,18 +64,16 @@ def measure(
     folder: Path,
     store: Store,
     listener: Listener,
-    began: float | None = None,
 ) -> JsonObject:
     """Measure the bracket at every prompt length asked for.
 
     Args:
         model: The frozen model.
         task: The pairs.
-        request: What is asked for.
+        request: What is asked for; its budget counts from this call on, and over all of them.
         folder: The output folder; witnesses, certificates and bracket.json are written there.
         store: The store of that folder, open for writing.
         listener: Who is told how it goes.
-        began: Moment of the monotonic clock from which the budget counts; now if None.
 
     Returns:
         The bracket record: what --json prints and the report is drawn from.
@@ -130,292 +91,269 @@ def measure(
     key = command_key(model, task, request)
     done = store.get("bracket", key)
     if done is not None and is_whole(done, folder):
-        listener.found("nothing left to do: this command has ended before; its result follows")
+        again = "this command has ended before" if done["complete"] else "this budget is used up"
+        listener.found(f"{again}: its result follows")
         return done
-    job = _open_job(model, task, request, store, folder, listener, began)
+    job = Job.of(model, task, request, folder=folder, store=store, listener=listener)
+    order = _order(job)
+    brackets = _brackets(job, order)
     baselines = _baselines(job)
-    brackets = _brackets(job, baselines)
     record = bracket_record(
         model,
         task,
         request,
         folder=folder,
         baselines=baselines,
-        brackets=brackets,
+        brackets=[one.to_json(task, order=order) for one in brackets],
+        complete=all(one.complete for one in brackets) and all(one.measured for one in baselines),
         warnings=job.warnings,
-        seconds=job.spent_before + job.deadline.elapsed_seconds,
+        seconds=job.used.before_seconds + job.budget.elapsed_seconds,
     )
     write_record(folder, record)
-    job.commit_time()
+    job.used.commit()
     store.put("bracket", key, record)
     return record
 
 
-def _open_job(
-    model: FrozenModel,
-    task: EncodedTask,
-    request: Request,
-    store: Store,
-    folder: Path,
-    listener: Listener,
-    began: float | None,
-) -> _Job:
-    # The budget is no part of the work: with a larger one, the same work goes on.
-    work = spec_hash({**command_key(model, task, request), "budget_seconds": None})
-    spent = store.seconds(work)
-    return _Job(
-        model=model,
-        task=task,
-        request=request,
-        store=store,
-        folder=folder,
-        listener=listener,
-        deadline=Deadline(
-            budget_seconds=request.budget_seconds - spent,
-            began=time.monotonic() if began is None else began,
-        ),
-        work_hash=work,
-        spent_before=spent,
-    )
-
-
-def _baselines(job: _Job) -> list[Baseline]:
-    pairs, model, listener = job.task.pairs, job.model, job.listener
-    text = job.beginnings
-    unit: JsonObject = {} if text is None else {"tokens": len(text)}
-    listener.stage("asking every key without a prompt", len(pairs))
-    without, job.evaluation_seconds = _baseline_once(
-        job,
-        {"name": "no prompt", **unit},
-        lambda: no_prompt(model, pairs, beginnings=text, on_chunk=listener.advanced),
-    )
-    listener.found(f"without a prompt: {_came_out(without, text)}")
-    limit = job.request.in_context_tokens
-    asked = sum(len(pair.input_ids) for pair in pairs)
-    seconds = job.evaluation_seconds * (1 + min(limit, len(written_out(pairs))) / asked)
-    if limit == 0 or seconds > _MOST_BASELINE * job.request.budget_seconds:
-        if limit:
-            job.warnings.append(
-                f"the in-context baseline was left out: it would have taken about {seconds:.0f} s "
-                f"of {job.request.budget_seconds:.0f} s; raise --budget, or lower "
-                "--in-context-tokens"
-            )
-        return [without]
-    listener.stage("asking every key with the pairs in context", len(pairs))
-    within, _ = _baseline_once(
-        job,
-        {"name": "in context", "most_tokens": limit, **unit},
-        lambda: in_context(
-            model, pairs, most_tokens=limit, beginnings=text, on_chunk=listener.advanced
-        ),
-    )
-    listener.found(
-        f"with {within.shots} pairs in context ({within.context_tokens} tokens): "
-        f"{_came_out(within, text)}"
-    )
-    return [without, within]
-
-
-def _came_out(baseline: Baseline, text: Beginnings | None) -> str:
-    if text is None:
-        return f"{len(baseline.exact)} of {baseline.of} exact"
-    return f"{baseline.tokens} of {len(text)} tokens exact, from the first on"
-
-
-def _baseline_once(
-    job: _Job, key: JsonObject, make: Callable[[], Baseline]
-) -> tuple[Baseline, float]:
-    """A baseline and the seconds it took, now or when it was made."""
-
-    def timed() -> JsonObject:
-        began = time.monotonic()
-        made = make().to_json()
-        return {"baseline": made, "seconds": time.monotonic() - began}
-
-    record = job.once("baseline", key, timed)
-    fields = record["baseline"]
-    if not isinstance(fields, dict):
-        raise AssertionError("a stored baseline is an object")
-    return Baseline.from_json(fields), float(str(record["seconds"]))
-
-
-def _order(job: _Job) -> tuple[int, ...]:
+def _order(job: Job) -> tuple[int, ...]:
+    """The order of the search; that it was found also tells what one pass of the list takes."""
     request, pairs = job.request, job.task.pairs
     if job.beginnings is not None:
         return tuple(range(len(pairs)))
 
     def make() -> JsonObject:
         job.listener.stage("ordering the pairs", len(pairs))
+        began = time.monotonic()
         found = ordered(
-            job.model, pairs, request.order, seed=request.seed, on_chunk=job.listener.advanced
+            job.model,
+            pairs,
+            request.order,
+            seed=request.seed,
+            on_chunk=job.listener.advanced,
+            should_stop=job.budget.at_most(_MOST_ORDERING).time_is_up,
         )
-        return {"indices": list(found)}
+        return {"indices": list(found), "seconds": time.monotonic() - began}
 
-    indices = job.once("order", {"order": request.order.value, "seed": request.seed}, make)[
-        "indices"
-    ]
+    known = job.once("order", {"order": request.order.value, "seed": request.seed}, make)
+    if request.order is Order.EASIEST:
+        job.evaluation_seconds = float(str(known["seconds"]))
+    indices = known["indices"]
     return tuple(int(str(index)) for index in indices) if isinstance(indices, list) else ()
 
 
-def _brackets(job: _Job, baselines: Sequence[Baseline]) -> list[JsonObject]:
-    """One bracket per kind and length, shortest first; a search starts from the last prompt."""
-    order = _order(job)
-    sizes = [_Size(kind, n) for kind in job.request.kinds for n in job.request.prompt_tokens]
-    unprompted = _unprompted(baselines[0])
-    warm: dict[PromptKind, Tensor] = {}
-    found: list[JsonObject] = []
-    for done, size in enumerate(sizes):
-        began = time.monotonic()
-        before = job.store.seconds(_size_hash(job, size))
-        deadline = _size_deadline(job, sizes_left=len(sizes) - done)
-        result = _search(job, order, size, warm.get(size.kind), deadline)
-        if result.best is not None:
-            warm[size.kind] = result.best.prompt
-        control = _control(job, order, size, result, deadline) if job.request.control else None
-        seconds = before + time.monotonic() - began
-        bracket = replace(_bracket(job, size, result, seconds, unprompted), control=control)
-        job.store.add_seconds(_size_hash(job, size), time.monotonic() - began)
-        found.append(bracket.to_json(job.task, order=order))
-        job.listener.found(f"{size.in_words}: {_confirmed(job, bracket)} found and confirmed")
+# --- without a trained prompt ---------------------------------------------------------------
+
+
+def _baselines(job: Job) -> list[Baseline]:
+    """What the model does without a trained prompt, as far as there is time for it."""
+    without = job.unprompted.baseline(
+        on_chunk=job.listener.advanced, should_stop=job.budget.time_is_up
+    )
+    if not job.request.in_context_tokens or _in_context_seconds(job) is None:
+        return [without]
+    return [without, _in_context(job)]
+
+
+def _without_prompt(job: Job) -> None:
+    """Ask every key without a prompt, in a share of the time: what this misses is asked later."""
+    job.listener.stage("asking every key without a prompt", len(job.task.pairs))
+    found = job.unprompted.baseline(
+        on_chunk=job.listener.advanced,
+        should_stop=job.budget.at_most(_MOST_WITHOUT_PROMPT).time_is_up,
+    )
+    if found.measured:
+        job.listener.found(f"without a prompt: {_came_out(job, found)}")
+
+
+def _in_context_seconds(job: Job) -> float | None:
+    """About what the in-context baseline takes; None where that is more than its share."""
+    pairs, limit = job.task.pairs, job.request.in_context_tokens
+    asked = sum(len(pair.input_ids) for pair in pairs)
+    seconds = job.evaluation_seconds * (1 + min(limit, len(written_out(pairs))) / asked)
+    return seconds if seconds <= _MOST_IN_CONTEXT * job.request.budget_seconds else None
+
+
+def _in_context(job: Job) -> Baseline:
+    pairs, limit = job.task.pairs, job.request.in_context_tokens
+    text = job.beginnings
+    key: JsonObject = {"name": IN_CONTEXT, "most_tokens": limit, "of_text": text is not None}
+    known = job.store.get("baseline", {**job.about, **key})
+    if known is not None:
+        return Baseline.from_json(known)
+    if job.budget.time_is_up() is not None:
+        return Baseline(name=IN_CONTEXT, of=len(pairs), asked=0, exact=())
+    job.listener.stage("asking every key with the pairs in context", len(pairs))
+    found = in_context(
+        job.model,
+        pairs,
+        most_tokens=limit,
+        beginnings=text,
+        on_chunk=job.listener.advanced,
+        should_stop=job.budget.time_is_up,
+    )
+    if found.measured:
+        job.store.put("baseline", {**job.about, **key}, found.to_json())
+        job.listener.found(
+            f"with {found.shots} pairs in context ({found.context_tokens} tokens): "
+            f"{_came_out(job, found)}"
+        )
+    job.used.commit()
     return found
 
 
-def _unprompted(without: Baseline) -> frozenset[int]:
-    """Indices of the pairs, or of the beginnings of a text, that need no prompt."""
-    return frozenset(without.exact if without.tokens is None else range(without.tokens))
-
-
-def _confirmed(job: _Job, bracket: Bracket) -> str:
+def _came_out(job: Job, baseline: Baseline) -> str:
     if job.beginnings is None:
-        return f"{len(bracket.credited)} of {len(job.task.pairs)} pairs"
-    held = max(bracket.credited, default=-1) + 1
-    return f"{held} of {len(job.beginnings)} tokens, from the first on,"
+        return f"{len(baseline.exact)} of {baseline.of} exact"
+    return f"{baseline.tokens} of {len(job.beginnings)} tokens exact, from the first on"
 
 
-class _Size(NamedTuple):
-    """What prompts of one bracket are."""
-
-    kind: PromptKind
-    tokens: int
-
-    @property
-    def in_words(self) -> str:
-        plural = "s" if self.tokens > 1 else ""
-        if self.kind is PromptKind.SOFT:
-            return f"{self.tokens} prompt token{plural}"
-        return f"a prefix of {self.tokens} token{plural}"
-
-    @property
-    def key(self) -> JsonObject:
-        """What names it in the store; soft prompts are named as before there were prefixes."""
-        of_kind: JsonObject = {} if self.kind is PromptKind.SOFT else {"kind": self.kind.value}
-        return {"prompt_tokens": self.tokens, **of_kind}
+# --- one kind and length of prompt after the other ------------------------------------------
 
 
-def _size_hash(job: _Job, size: _Size) -> str:
-    return spec_hash({"work": job.work_hash, **size.key})
+def _brackets(job: Job, order: Sequence[int]) -> list[Bracket]:
+    """One bracket per kind and length, shortest first; a search starts from the last prompt."""
+    request = job.request
+    sizes = [PromptSize(kind, n) for kind in request.kinds for n in request.prompt_tokens]
+    shorter: dict[PromptKind, _Shorter] = {}
+    found: list[Bracket] = []
+    for done, size in enumerate(sizes):
+        began, before = time.monotonic(), job.store.seconds(job.hash_of(size))
+        budget = _budget_of_size(job, sizes_left=len(sizes) - done)
+        first = shorter.get(size.kind)
+        own_order = order if first is None else _held_first(job, order, first)
+        result = _search(job, own_order, size, first, budget)
+        control = _control(job, own_order, size, result, budget) if request.control else None
+        if not done:
+            _without_prompt(job)
+        bracket, held = _bracket(job, own_order, size, result)
+        seconds = time.monotonic() - began
+        job.store.add_seconds(job.hash_of(size), seconds)
+        found.append(replace(bracket, control=control, seconds=before + seconds))
+        if held is not None:
+            shorter[size.kind] = held
+        job.listener.found(f"{size.in_words}: {_confirmed(job, found[-1])}")
+    return found
 
 
-def _size_deadline(job: _Job, *, sizes_left: int) -> Deadline:
-    """The time for search and control at one size: verification is set aside."""
+def _held_first(job: Job, order: Sequence[int], first: _Shorter) -> tuple[int, ...]:
+    """The order of a longer prompt: what the shorter one holds must not be lost."""
+    if job.beginnings is not None:
+        return tuple(order)
+    return tuple(sorted(order, key=lambda index: index not in first.held))
+
+
+def _budget_of_size(job: Job, *, sizes_left: int) -> Budget:
+    """The budget of search and control at one size: what comes after them is set aside."""
     verifying = min(
         sizes_left * (_VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds),
-        _MOST_VERIFYING * job.deadline.left_seconds * sizes_left,
+        _MOST_VERIFYING * job.budget.left_seconds * sizes_left,
     )
-    return job.deadline.part(1 / sizes_left, keep_seconds=max(0.0, verifying))
-
-
-def _workplace(
-    job: _Job, on_step: Callable[[StepReport], None], kind: PromptKind = PromptKind.SOFT
-) -> Workplace:
-    def stepped(report: StepReport) -> None:
-        job.commit_time()
-        on_step(report)
-
-    return Workplace(
-        model=job.model,
-        store=job.store,
-        task_hash=job.task.hash,
-        provenance=provenance({"device": str(job.model.device)}),
-        on_step=stepped,
-        kind=kind,
-        budget_bytes=job.request.budget_bytes,
-    )
+    in_context = _in_context_seconds(job) if job.request.in_context_tokens else None
+    kept = max(0.0, verifying) + (in_context or 0.0)
+    # Without a limit there is nothing to set aside.
+    return job.budget.part(1 / sizes_left, keep_seconds=kept if math.isfinite(kept) else 0.0)
 
 
 def _search(
-    job: _Job, order: Sequence[int], size: _Size, warm: Tensor | None, deadline: Deadline
+    job: Job, order: Sequence[int], size: PromptSize, first: _Shorter | None, budget: Budget
 ) -> SearchResult:
-    request, listener, length = job.request, job.listener, size.tokens
+    config, listener = job.request.search, job.listener
     listener.stage(f"searching with {size.in_words}")
-    searching = SearchTime(deadline, control=request.control, starts=request.search.starts)
-    training = replace(request.search.training, prompt_tokens=length)
+    searching = SearchBudget(budget, control=job.request.control, starts=config.starts)
 
     def ended(attempt: Attempt) -> None:
         searching.note(attempt)
-        listener.attempted(size.kind, length, attempt)
+        listener.attempted(size.kind, size.tokens, attempt)
 
+    already = 0 if first is None else _number_held(job, first.held)
     return search(
-        _workplace(job, lambda report: listener.step(size.kind, length, report), size.kind),
+        job.workplace(lambda report: listener.step(size.kind, size.tokens, report), size.kind),
         job.listed(order),
-        replace(request.search, training=training),
-        warm=warm,
+        replace(
+            config,
+            training=replace(config.training, prompt_tokens=size.tokens),
+            first_size=max(config.first_size, already),
+        ),
+        warm=None if first is None else first.prompt,
         should_stop=searching.should_stop,
         on_attempt=ended,
     )
 
 
 def _control(
-    job: _Job, order: Sequence[int], prompts: _Size, result: SearchResult, deadline: Deadline
+    job: Job, order: Sequence[int], size: PromptSize, result: SearchResult, budget: Budget
 ) -> Control | NoControl | None:
     """What the same optimiser recovers of answers that a known prompt gives."""
     control = control_within(
-        deadline,
-        _workplace(job, lambda _report: None, prompts.kind),
+        budget,
+        job.workplace(lambda _report: None, size.kind),
         job.listed(order),
-        replace(job.request.search.training, prompt_tokens=result.prompt_tokens),
+        replace(job.request.search.training, prompt_tokens=size.tokens),
         result,
-        stage=f"planted control with {prompts.in_words}",
+        stage=f"planted control with {size.in_words}",
         listener=job.listener,
     )
-    job.commit_time()
+    job.used.commit()
     return control
 
 
 def _bracket(
-    job: _Job, size: _Size, result: SearchResult, seconds: float, unprompted: frozenset[int]
-) -> Bracket:
-    job.listener.stage("decoding the best prompt with stock tools in a fresh process")
+    job: Job, order: Sequence[int], size: PromptSize, result: SearchResult
+) -> tuple[Bracket, _Shorter | None]:
+    """The bracket of a search, and what the next longer prompt starts from."""
+    request = job.request
+    job.listener.stage("choosing the best prompt")
     choice = choose(
         job.model,
         job.task,
         result.attempts,
         store=job.store,
         work={"work": job.work_hash, **size.key},
-        relative_lead=job.request.search.training.relative_lead,
-        unprompted=unprompted,
+        relative_lead=request.search.training.relative_lead,
+        order=order,
+        uncredited=job.unprompted.among,
         kind=size.kind,
         beginnings=job.beginnings,
+        should_stop=job.budget.at_most(_MOST_VERIFYING / 2).time_is_up,
     )
+    if choice is not None:
+        job.listener.stage("decoding the best prompt with stock tools in a fresh process")
     floor = find_floor(
         job.model,
         job.task,
         choice,
         folder=job.folder,
-        name=f"witness-{sized(size.kind, size.tokens)}",
+        name=f"witness-{size.file_name}",
         store=job.store,
-        extra={"seed": job.request.seed, "command": job.request.command},
+        extra={"seed": request.seed, "command": request.command},
         kind=size.kind,
         beginnings=job.beginnings,
     )
     ceiling = task_ceiling(
-        job.model.card,
-        job.task,
-        prompt_tokens=size.tokens,
-        kind=size.kind,
-        width=job.model.prompt_width(size.kind),
+        job.model.card, job.task, size=size, width=job.model.prompt_width(size.kind)
     )
     replace_file(job.folder / ceiling.certificate_name, ceiling.certificate)
-    return Bracket(
-        floor=floor, ceiling=ceiling, search=result, seconds=seconds, unprompted=unprompted
+    bracket = Bracket(
+        floor=floor,
+        ceiling=ceiling,
+        search=result,
+        unprompted=job.unprompted.among(floor.held),
     )
+    if choice is None or not floor.held:
+        return bracket, None
+    return bracket, _Shorter(prompt=choice.prompt, held=floor.held)
+
+
+def _number_held(job: Job, held: Sequence[int]) -> int:
+    """How many first members of the list are held: of a text, beginnings up to the longest."""
+    return len(held) if job.beginnings is None else max(held) + 1
+
+
+def _confirmed(job: Job, bracket: Bracket) -> str:
+    """What became of a size, for a line of its own."""
+    if bracket.state is State.NOT_SEARCHED:
+        return f"not searched: the budget was used up after {bracket.search.steps} steps"
+    held = _number_held(job, bracket.credited) if bracket.credited else 0
+    if job.beginnings is None:
+        return f"{held} of {len(job.task.pairs)} pairs found and confirmed"
+    return f"{held} of {len(job.beginnings)} tokens, from the first on, found and confirmed"

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from promptlimits.capacity.baselines import OnChunk, answers_behind, written_out_within
 from promptlimits.models.protocol import EncodedPair, FrozenModel
+from promptlimits.tuning.progress import Stopper
 
 SHOTS = 8
 
@@ -50,6 +51,7 @@ def ordered(
     *,
     seed: int,
     on_chunk: OnChunk | None = None,
+    should_stop: Stopper | None = None,
 ) -> tuple[int, ...]:
     """Indices of the pairs in the order in which they are to be held.
 
@@ -59,6 +61,8 @@ def ordered(
         order: Which order.
         seed: Seed of the shuffle, or of which pairs are shown in context.
         on_chunk: Called with the number of pairs done.
+        should_stop: Asked before every chunk of pairs but the first; pairs that were not asked
+            come last, as in the list.
 
     Returns:
         A permutation.
@@ -69,11 +73,9 @@ def ordered(
         return tuple(indices)
     if order is Order.SHUFFLED:
         return tuple(shuffled)
-    losses = _losses_in_context(model, pairs, shuffled, on_chunk)
-    # Ties, and losses that are not numbers, keep the order of the list.
-    return tuple(
-        sorted(indices, key=lambda index: (not losses[index] < float("inf"), losses[index], index))
-    )
+    losses = _losses_in_context(model, pairs, shuffled, on_chunk, should_stop)
+    # Ties, losses that are not numbers, and pairs that were not asked keep the order of the list.
+    return tuple(sorted(indices, key=lambda index: (_finite(losses.get(index)), index)))
 
 
 def _losses_in_context(
@@ -81,8 +83,9 @@ def _losses_in_context(
     pairs: Sequence[EncodedPair],
     shuffled: Sequence[int],
     on_chunk: OnChunk | None,
+    should_stop: Stopper | None,
 ) -> dict[int, float]:
-    """Loss of each pair behind shots that do not contain it."""
+    """Loss of each pair that was asked, behind shots that do not contain it."""
     shown = min(SHOTS, len(pairs) // 2)
     # Pairs that are long for the model's context leave room for fewer of them, or for none.
     room = model.card.context_length - max(len(pair.input_ids) for pair in pairs)
@@ -92,7 +95,16 @@ def _losses_in_context(
         if asked:
             context, _ = written_out_within([pairs[index] for index in shots], room)
             found = answers_behind(
-                model, context, [pairs[index] for index in asked], on_chunk=on_chunk
+                model,
+                context,
+                [pairs[index] for index in asked],
+                on_chunk=on_chunk,
+                should_stop=should_stop,
             )
-            losses.update(zip(asked, found.loss_nats, strict=True))
+            losses.update(zip(asked, found.loss_nats, strict=False))
     return losses
+
+
+def _finite(loss: float | None) -> float:
+    """A loss to sort by; infinite where it is unknown or no number."""
+    return loss if loss is not None and loss < float("inf") else float("inf")

@@ -12,7 +12,7 @@ from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.atomic_folder import replace_file
 from promptlimits.capacity.baselines import Baseline
 from promptlimits.capacity.ordering import FROM_THE_FIRST
-from promptlimits.capacity.request import Request, budget_or_none
+from promptlimits.capacity.request import Request, budget_json
 from promptlimits.capacity.witness_format import read_prompt, read_witness
 from promptlimits.errors import UserError
 from promptlimits.models.hashing import sha256_of
@@ -30,6 +30,7 @@ def bracket_record(
     folder: Path,
     baselines: Sequence[Baseline],
     brackets: Sequence[JsonObject],
+    complete: bool,
     warnings: Sequence[str],
     seconds: float,
 ) -> JsonObject:
@@ -42,6 +43,7 @@ def bracket_record(
         folder: The output folder.
         baselines: What the model does without a trained prompt.
         brackets: One object for each prompt length.
+        complete: Whether a larger budget would change nothing.
         warnings: What a reader must know.
         seconds: Time spent, over all resumptions.
 
@@ -57,7 +59,9 @@ def bracket_record(
         "out": _without_home(str(folder)),
         "created": now(),
         "seconds": seconds,
-        "budget_seconds": budget_or_none(request),
+        **budget_json(request),
+        "complete": complete,
+        "go_on": None if complete else request.go_on,
         "model": {**card, "notes": list(card["notes"])},
         "task": {
             "name": task.name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Final, Protocol
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.attempt import ENGINE, Attempt
@@ -53,23 +53,29 @@ class Request:
         prompt_tokens: Prompt lengths, each at least 1, ascending.
         search: Settings of the search; the prompt length is set for each.
         order: In which order the pairs are to be held.
-        budget_seconds: Time for the whole command, over all resumptions.
+        budget_seconds: Time for the whole command, over all resumptions, from when the model is
+            loaded; infinite for no limit.
+        budget_steps: Training steps for the whole command, over all resumptions; infinite for no
+            limit.
         in_context_tokens: Limit on the in-context baseline's tokens; 0 leaves it out.
         control: Whether a planted control is run where a search failed.
         kinds: Kinds of prompts, each at every length.
         budget_bytes: Memory for one pass of the model; None for half of what is free.
         command: The command line that asks for this, for records.
+        go_on: The command line that goes on where the budget ends.
     """
 
     prompt_tokens: tuple[int, ...]
     search: SearchConfig
     order: Order
-    budget_seconds: float
+    budget_seconds: float = math.inf
+    budget_steps: float = math.inf
     in_context_tokens: int = IN_CONTEXT_TOKENS
     control: bool = True
     kinds: tuple[PromptKind, ...] = (PromptKind.SOFT,)
     budget_bytes: int | None = None
     command: str = ""
+    go_on: str = ""
 
     @property
     def seed(self) -> int:
@@ -77,17 +83,22 @@ class Request:
         return self.search.training.seed
 
 
-def command_key(model: FrozenModel, task: EncodedTask, request: Request) -> JsonObject:
-    """What makes two commands the same."""
-    settings = asdict(replace(request, command=""))
-    settings.pop("command")
-    # How the work is divided is no part of it.
-    settings.pop("budget_bytes")
+_NO_PART_OF_THE_WORK: Final = ("command", "go_on", "budget_bytes", "budget_seconds", "budget_steps")
+
+
+def command_key(
+    model: FrozenModel, task: EncodedTask, request: Request, *, budget: bool = True
+) -> JsonObject:
+    """What makes two commands the same; without the budget, what makes their work the same."""
+    settings = {
+        name: value for name, value in asdict(request).items() if name not in _NO_PART_OF_THE_WORK
+    }
+    if budget:
+        settings["budget"] = budget_json(request)
     lengths: list[JsonValue] = list(request.prompt_tokens)
     kinds: list[JsonValue] = [kind.value for kind in request.kinds]
     return {
         **settings,
-        "budget_seconds": budget_or_none(request),
         "prompt_tokens": lengths,
         "kinds": kinds,
         "engine": ENGINE,
@@ -101,6 +112,9 @@ def command_key(model: FrozenModel, task: EncodedTask, request: Request) -> Json
     }
 
 
-def budget_or_none(request: Request) -> float | None:
+def budget_json(request: Request) -> JsonObject:
     """The budget for JSON, which has no infinity."""
-    return request.budget_seconds if math.isfinite(request.budget_seconds) else None
+    return {
+        f"budget_{name}": amount if math.isfinite(amount) else None
+        for name, amount in (("seconds", request.budget_seconds), ("steps", request.budget_steps))
+    }

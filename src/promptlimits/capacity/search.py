@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
 
 from torch import Tensor
 
@@ -54,6 +56,18 @@ class SearchConfig:
         require_positive("warm_learning_rate_share", self.warm_learning_rate_share)
 
 
+LEAST_STEPS: Final = 40
+"""Training steps from which on a search that held nothing counts as one."""
+
+
+class State(StrEnum):
+    """What became of a prompt of some kind and length."""
+
+    FOUND = "found"
+    NONE_FOUND = "none_found"
+    NOT_SEARCHED = "not_searched"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SearchResult:
     """What a search found at one prompt length.
@@ -71,9 +85,31 @@ class SearchResult:
     complete: bool
 
     @property
+    def steps(self) -> int:
+        """Training steps of all its attempts."""
+        return sum(one.steps for one in self.attempts)
+
+    @property
     def best(self) -> Attempt | None:
         """The attempt whose prompt holds most pairs; the first of equals."""
         return best_of(self.attempts)
+
+
+def state_of(result: SearchResult, *, claimed: Sequence[int], credited: Sequence[int]) -> State:
+    """What became of a search.
+
+    Args:
+        result: The search.
+        claimed: Indices of what was put to the test.
+        credited: Indices of what was confirmed and counts.
+
+    Returns:
+        The state: that nothing was held after a few steps says nothing, so it is no search.
+    """
+    if credited:
+        return State.FOUND
+    tried = claimed or result.complete or result.steps >= LEAST_STEPS
+    return State.NONE_FOUND if tried else State.NOT_SEARCHED
 
 
 @dataclass(kw_only=True)
@@ -120,7 +156,7 @@ def search(
             return _result(config, known, _end_of_plan(known, pairs), complete=True)
         last = _try_size(place, pairs[:size], config, known, should_stop, on_attempt)
         if not last.outcome.final:
-            reason = f"the time was up while it trained for {size} {unit_of(pairs)}"
+            reason = f"the budget was used up while it trained for {size} {unit_of(pairs)}"
             return _result(config, known, reason, complete=False)
         (known.solved if last.outcome is Outcome.SOLVED else known.failed).add(size)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from promptlimits._typing import JsonObject
 
 _ORDERS = ("easiest", "given", "shuffled")
+_DEFAULT_SECONDS = 240.0
 
 
 def bracket(
@@ -37,9 +37,8 @@ def bracket(
         ),
     ] = "soft",
     out: options.Out = Path("runs/bracket"),
-    budget: Annotated[
-        float, typer.Option("--budget", help="Seconds for the whole command, over all resumes.")
-    ] = 240.0,
+    budget: options.Budget = None,
+    steps: options.Steps = None,
     order: Annotated[
         str, typer.Option("--order", help="Order in which pairs are tried: " + ", ".join(_ORDERS))
     ] = "easiest",
@@ -78,8 +77,9 @@ def bracket(
     For each prompt length: the floor, a prompt that was found, saved, and confirmed by stock
     PEFT; and the ceiling, a theorem about random answers. Stop it whenever you like: the same
     command goes on where it stopped.
+
+    Exit code 0 if every prompt length was searched, 3 if the budget was used up before.
     """
-    began = time.monotonic()
     lengths = options.prompt_lengths(prompt_tokens)
     kinds = options.prompt_kinds(kind)
     if order not in _ORDERS:
@@ -92,7 +92,7 @@ def bracket(
         )
     require_positive_int("--first-size", first_size)
     require_positive_int("--starts", starts)
-    session.require_budget(budget)
+    budgets = session.budgets_of(budget, steps, default_seconds=_DEFAULT_SECONDS)
     options.require_dtype(dtype)
     options.require_threads(threads)
     budget_bytes = options.memory_bytes(memory)
@@ -130,12 +130,14 @@ def bracket(
         prompt_tokens=lengths,
         search=SearchConfig(training=training, first_size=first_size, starts=starts),
         order=Order(order),
-        budget_seconds=budget,
+        budget_seconds=budgets.seconds,
+        budget_steps=budgets.steps,
         in_context_tokens=in_context_tokens,
         control=control,
         kinds=tuple(map(PromptKind, kinds)),
         budget_bytes=budget_bytes,
         command=session.command_line(),
+        go_on=budgets.go_on,
     )
     with (
         LiveListener(quiet=quiet, noun=session.noun_of(source)) as listener,
@@ -150,10 +152,12 @@ def bracket(
             offline=offline,
             listener=listener,
         )
-        record = measure(
-            frozen, task, request, folder=out, store=store, listener=listener, began=began
-        )
+        record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     _show(record, out, as_json=as_json)
+    from promptlimits.report.rows import as_record
+
+    searched = all(bracket.searched for bracket in as_record(record).brackets)
+    raise typer.Exit(0 if searched else session.NOT_SEARCHED)
 
 
 def _show(record: JsonObject, out: Path, *, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,9 @@ if TYPE_CHECKING:
     from promptlimits._typing import JsonObject
 
 
+_DEFAULT_SECONDS = 600.0
+
+
 def fit(
     model: options.Model = "smollm2-135m",
     pairs: options.Pairs = "capitals",
@@ -25,7 +27,8 @@ def fit(
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
     kind: options.Kind = "soft",
     out: options.Out = Path("runs/fit"),
-    budget: Annotated[float, typer.Option("--budget", help="Seconds for this call.")] = 600.0,
+    budget: options.Budget = None,
+    steps: options.Steps = None,
     template: options.Template = None,
     chat: options.Chat = False,
     joiner: options.Joiner = "auto",
@@ -46,12 +49,13 @@ def fit(
 ) -> None:
     """Train one prompt for all the pairs, save it as a PEFT adapter, and confirm it.
 
-    Exit code 0 if every pair is confirmed, 1 if some are not; what was held is saved anyway.
+    Exit code 0 if every pair is confirmed, 1 if some are not, 3 if the budget was used up before
+    anything could be held; what was held is saved anyway. The same command goes on where it
+    stopped.
     """
-    began = time.monotonic()
     require_positive_int("--starts", starts)
     kind = options.prompt_kind(kind)
-    session.require_budget(budget)
+    budgets = session.budgets_of(budget, steps, default_seconds=_DEFAULT_SECONDS)
     options.require_dtype(dtype)
     options.require_threads(threads)
     budget_bytes = options.memory_bytes(memory)
@@ -79,13 +83,21 @@ def fit(
 
     from promptlimits.capacity.atomic_folder import replace_file
     from promptlimits.capacity.attempt import Workplace
-    from promptlimits.capacity.clock import Deadline
-    from promptlimits.capacity.fit import control_of_fit, fit_all, save_fit
+    from promptlimits.capacity.fit import FitRequest, fit_all
     from promptlimits.cli.live import LiveListener
     from promptlimits.models.protocol import PromptKind
     from promptlimits.store.provenance import provenance
     from promptlimits.store.sqlite import Store
 
+    request = FitRequest(
+        training=training,
+        starts=starts,
+        budget_seconds=budgets.seconds,
+        budget_steps=budgets.steps,
+        control=control,
+        command=session.command_line(),
+        go_on=budgets.go_on,
+    )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         frozen, task = session.load_model_and_pairs(
             model,
@@ -101,43 +113,18 @@ def fit(
             store=store,
             task_hash=task.hash,
             provenance=provenance({"device": device}),
-            on_step=lambda report: listener.step(place.kind, prompt_tokens, report),
             kind=PromptKind(kind),
             budget_bytes=budget_bytes,
         )
-        listener.stage(f"training for {len(task.pairs)} pairs")
-        # What loading took is shared by neither the search nor the control.
-        deadline = Deadline(budget_seconds=budget, began=began).part(1.0)
-        attempts = fit_all(
-            place,
-            task,
-            training,
-            starts=starts,
-            # All of it: until every start has ended there is nothing to control.
-            deadline=deadline,
-            on_attempt=lambda attempt: listener.attempted(place.kind, prompt_tokens, attempt),
-        )
-        planted = (
-            control_of_fit(place, task, training, attempts, deadline=deadline, listener=listener)
-            if control
-            else None
-        )
-        listener.stage("decoding the prompt with stock tools in a fresh process")
-        _, record = save_fit(
-            place,
-            task,
-            attempts,
-            folder=out,
-            relative_lead=training.relative_lead,
-            extra={"seed": seed, "command": session.command_line()},
-            control=planted,
-        )
+        record = fit_all(place, task, request, folder=out, listener=listener)
     text = json.dumps(record, indent=1, ensure_ascii=False)
     replace_file(out / "fit.json", (text + "\n").encode("utf-8", errors="backslashreplace"))
     if as_json:
         typer.echo(text)
     else:
         _show(record, out)
+    if record["state"] == "not_searched":
+        raise typer.Exit(session.NOT_SEARCHED)
     raise typer.Exit(0 if record["pairs"] == record["of"] else 1)
 
 
@@ -155,6 +142,8 @@ def _show(record: JsonObject, out: Path) -> None:
         typer.echo(f"Check:  promptlimits verify {out / str(record['witness'])}")
     if record["pairs"] != record["of"]:
         typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
+    if record["go_on"]:
+        typer.echo(f"Go on:  {record['go_on']}")
     said = control_sentence(parse_control(record["control"]))
     if said:
         typer.echo(clean(said))

@@ -106,6 +106,23 @@ Starts = Annotated[
         help="Attempts at a size before it is given up: one alone, then the others side by side.",
     ),
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="SECONDS",
+        help="Seconds for the whole command once the model is loaded, over all resumes; 240 "
+        "(fit: 600) if --steps is not given either.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        help="Training steps for the whole command, over all resumes: the same result on every "
+        "machine.",
+    ),
+]
 Control = Annotated[
     bool,
     typer.Option(

@@ -24,7 +24,10 @@ def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
     for line in summary_lines(record):
         console.print(line, markup=False)
     console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
-    for bracket in as_record(record).brackets:
+    parsed = as_record(record)
+    if parsed.go_on:
+        console.print(f"Go on:  {parsed.go_on}", markup=False, soft_wrap=True)
+    for bracket in parsed.brackets:
         if bracket.floor.witness:
             witness = folder / bracket.floor.witness
             console.print(f"Check:  promptlimits verify {witness}", markup=False, soft_wrap=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from promptlimits._checks import require_positive_int
 from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
 from promptlimits.tasks.form import AUTO, asking_of
@@ -17,7 +19,7 @@ from promptlimits.tasks.text import TextSpec
 from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from promptlimits.cli.live import LiveListener
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from promptlimits.tasks.encoded import EncodedTask
 
 STORE_FILE = "store.sqlite"
+NOT_SEARCHED: Final = 3
+"""Exit code: the budget was used up before a prompt was searched for."""
 
 
 def load_model(
@@ -219,21 +223,66 @@ def command_line() -> str:
     return shlex.join(["promptlimits", *sys.argv[1:]])
 
 
-def require_budget(seconds: float) -> float:
-    """Return a budget of seconds above 0; infinity stands for no limit.
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """What a command may use over all its resumptions; infinite for no limit.
+
+    Attributes:
+        seconds: Time, from when the model is loaded.
+        steps: Training steps.
+    """
+
+    seconds: float
+    steps: float
+
+    @property
+    def go_on(self) -> str:
+        """The command line that goes on where this budget ends: with twice of it."""
+        words = list(sys.argv[1:])
+        for option, amount in (("--budget", self.seconds), ("--steps", self.steps)):
+            if not math.isfinite(amount):
+                continue
+            words = _without(words, option)
+            words += [option, f"{2 * amount:.15g}"]
+        return shlex.join(["promptlimits", *words])
+
+
+def budgets_of(seconds: float | None, steps: int | None, *, default_seconds: float) -> Budgets:
+    """The budget of a command.
 
     Args:
-        seconds: What the user typed.
+        seconds: --budget; infinity stands for no limit.
+        steps: --steps.
+        default_seconds: Time where neither is given: a budget of steps alone is to end with the
+            same result on every machine.
 
     Returns:
-        The budget.
+        The budgets.
 
     Raises:
-        UserError: It is not above 0.
+        UserError: One is not above 0.
     """
-    if not seconds > 0:
+    if seconds is not None and not seconds > 0:
         raise UserError("--budget", "be above 0 seconds", got=seconds, remedy="leave it out")
-    return seconds
+    if steps is not None:
+        require_positive_int("--steps", steps)
+    if seconds is None:
+        seconds = default_seconds if steps is None else math.inf
+    return Budgets(seconds=seconds, steps=math.inf if steps is None else steps)
+
+
+def _without(words: Sequence[str], option: str) -> list[str]:
+    """The words of a command line without an option and its value."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == option:
+            skip = True
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
 
 
 def store_path(folder: Path) -> Path:

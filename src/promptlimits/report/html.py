@@ -134,6 +134,8 @@ def _wording(record: Record) -> dict[str, Any]:
         "choice": any(wording.chosen_from(record, each) for each in record.brackets),
         "bits_name": wording.bits_name(record.task),
         "baseline_detail": wording.baseline_detail,
+        "baseline_note": wording.baseline_note,
+        "below_shorter": functools.partial(wording.below_shorter, record),
         "any_uncounted": any(map(sections.uncounted, record.brackets)),
         "uncounted": sections.uncounted,
         "held_unprompted": sections.held_unprompted,

@@ -60,7 +60,7 @@ class Task(_Part):
 
     name: str
     pairs: Count
-    # Tokens of the one text that is to be written; None for a list, and in older records.
+    # Tokens of the one text that is to be written; None for a list.
     text_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
     hash: str
     # Digits, not int: answer sets of long random answers pass Python's limit on int text.
@@ -77,10 +77,13 @@ class Baseline(_Part):
     """How many of the same pairs are exact without a trained prompt."""
 
     name: str
-    pairs: Count
+    status: Literal["measured", "not measured"]
+    # None where it was not measured: the budget was used up after `asked` of them.
+    pairs: Count | None
     of: Count
+    asked: Count
     shots: Count | None = None
-    # Of a text, those that come out from the first one on; None for a list, and in older records.
+    # Of a text, those that come out from the first one on; None for a list.
     tokens: Count | None = None
     context_tokens: Count | None = None
     note: str = ""
@@ -108,7 +111,7 @@ class Answer(_Part):
 class Floor(_Part):
     """Pairs that a prompt on disk holds."""
 
-    status: Literal["found"]
+    status: Literal["found", "not measured"]
     pairs: Count
     # Tokens of a text that are held, from the first on; None for a list.
     tokens: Count | None = None
@@ -193,17 +196,23 @@ AnyControl = Annotated[Control | NoControl, Field(discriminator="status")]
 class Bracket(_Part):
     """Floor and ceiling of one kind of prompt at one length."""
 
-    # Records from before there were prefixes are about soft prompts, and do not say so.
-    kind: Literal["soft", "prefix"] = "soft"
-    stored_bits: Annotated[int, Field(ge=1, strict=True)] | None = None
+    state: Literal["found", "none_found", "not_searched"]
+    kind: Literal["soft", "prefix"]
+    stored_bits: Annotated[int, Field(ge=1, strict=True)]
     prompt_tokens: Annotated[int, Field(ge=1, strict=True)]
     floor: Floor
     ceiling: Ceiling
-    # Records before this was measured have none; nor has a search that held the whole list.
+    # None where the search held the whole list, or none was asked for.
     control: AnyControl | None = None
     search: tuple[Attempt, ...] = ()
+    complete: bool
     stopped_because: str = ""
     seconds: Amount
+
+    @property
+    def searched(self) -> bool:
+        """Whether prompts of this length were searched for at all."""
+        return self.state != "not_searched"
 
 
 class Record(_Part):
@@ -212,6 +221,10 @@ class Record(_Part):
     command: str
     created: str
     seconds: Amount
+    budget_seconds: Amount | None
+    budget_steps: Amount | None
+    complete: bool
+    go_on: str | None
     model: Model
     task: Task
     baselines: tuple[Baseline, ...] = ()
@@ -322,6 +335,12 @@ def _unreadable(error: ValidationError) -> UserError:
 
 def _require_consistent(bracket: Bracket, task: Task) -> None:
     floor, ceiling, length = bracket.floor, bracket.ceiling, bracket.prompt_tokens
+    measured = floor.status == "found"
+    if bool(floor.held) is not (bracket.state == "found") or measured is not bracket.searched:
+        raise _contradiction(
+            f"{floor.held} are called {floor.status} at prompt length {length}, and the search "
+            f"{bracket.state}"
+        )
     # Facts above the ceiling are facts that the model predicts: it is about random answers.
     if task.answers_random and ceiling.pairs is not None and floor.pairs > ceiling.pairs:
         raise RunFailed(

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from promptlimits._typing import JsonObject
-from promptlimits.report.record import Bracket, Record, parse_record
-
-_STORED_BITS = 32
+from promptlimits.report.record import Record, parse_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +14,7 @@ class BracketRow:
 
     Attributes:
         kind: "soft" or "prefix".
+        searched: Whether prompts of this length were searched for at all; the floor is 0 if not.
         prompt_tokens: P.
         stored_bits: Bits that the numbers of such a prompt take on disk.
         floor_pairs: Pairs that a prompt on disk holds (found).
@@ -32,6 +31,7 @@ class BracketRow:
     """
 
     kind: str
+    searched: bool
     prompt_tokens: int
     stored_bits: int
     floor_pairs: int
@@ -56,17 +56,19 @@ class BaselineRow:
 
     Attributes:
         name: What was done instead, such as "in context".
-        pairs: Pairs answered exactly.
-        of: Pairs asked.
-        tokens: Tokens of a text that come out, from the first one on; None where nobody says.
+        pairs: Pairs answered exactly; None where the list was not asked in full.
+        of: Pairs of the list.
+        asked: How many of them were asked.
+        tokens: Tokens of a text that come out, from the first one on; None for a list.
         shots: Pairs written in front of the question, if any.
         context_tokens: Tokens in front of the question, if any.
         note: What else a reader must know.
     """
 
     name: str
-    pairs: int
+    pairs: int | None
     of: int
+    asked: int
     tokens: int | None
     shots: int | None
     context_tokens: int | None
@@ -86,13 +88,14 @@ def rows(record: JsonObject | Record) -> tuple[BracketRow, ...]:
     return tuple(
         BracketRow(
             kind=bracket.kind,
+            searched=bracket.searched,
             prompt_tokens=bracket.prompt_tokens,
-            stored_bits=stored_bits(parsed, bracket),
+            stored_bits=bracket.stored_bits,
             floor_pairs=bracket.floor.pairs,
             floor_tokens=bracket.floor.tokens,
             floor_bits=bracket.floor.bits,
             bits_per_prompt_token=bracket.floor.bits_per_prompt_token,
-            bits_per_stored_bit=bracket.floor.bits / stored_bits(parsed, bracket),
+            bits_per_stored_bit=bracket.floor.bits / bracket.stored_bits,
             ceiling_pairs=bracket.ceiling.pairs,
             ceiling_bits=bracket.ceiling.bits,
             seconds=bracket.seconds,
@@ -100,21 +103,6 @@ def rows(record: JsonObject | Record) -> tuple[BracketRow, ...]:
         )
         for bracket in parsed.brackets
     )
-
-
-def stored_bits(record: Record, bracket: Bracket) -> int:
-    """Bits that the numbers of a prompt take on disk; old records do not say.
-
-    Args:
-        record: The parsed record.
-        bracket: One of its brackets.
-
-    Returns:
-        The bits: those of P rows of D numbers in float32 where the record is silent.
-    """
-    if bracket.stored_bits is not None:
-        return bracket.stored_bits
-    return _STORED_BITS * bracket.prompt_tokens * max(1, record.model.dim)
 
 
 def baseline_rows(record: JsonObject | Record) -> tuple[BaselineRow, ...]:
@@ -131,6 +119,7 @@ def baseline_rows(record: JsonObject | Record) -> tuple[BaselineRow, ...]:
             name=baseline.name,
             pairs=baseline.pairs,
             of=baseline.of,
+            asked=baseline.asked,
             tokens=baseline.tokens,
             shots=baseline.shots,
             context_tokens=baseline.context_tokens,

@@ -173,6 +173,8 @@ def held_unprompted(bracket: Bracket) -> int:
 def between(record: Record, bracket: Bracket) -> str:
     """What is known of the gap between the two limits, as a sentence."""
     floor, ceiling = bracket.floor.pairs, bracket.ceiling.pairs
+    if not bracket.searched:
+        return "Nothing was searched for, so there is no floor."
     if ceiling is None:
         return "There is no ceiling to set beside the floor."
     # A record of random answers with such a floor does not parse.

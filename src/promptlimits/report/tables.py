@@ -110,8 +110,7 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
     if record.baselines:
         table.add_section()
     for baseline in baseline_rows(record):
-        measured = _tokens_measured(baseline) if is_text else f"{count(baseline.pairs)} measured"
-        cells = (baseline_label(baseline), measured)
+        cells = (baseline_label(baseline), _measured(baseline, is_text=is_text))
         table.add_row(*map(text, cells), *["-"] * (len(table.columns) - len(cells)))
     return table
 
@@ -152,9 +151,9 @@ def _text_headers(_: Record) -> tuple[str, ...]:
 def _text_cells(row: BracketRow) -> tuple[str, ...]:
     return (
         f"{row.kind}, {row.prompt_tokens}",
-        f"{count(row.floor_held)} found",
+        floor_cell(row),
         "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
-        ratio_down(row.floor_held / row.prompt_tokens),
+        ratio_down(row.floor_held / row.prompt_tokens) if row.searched else "-",
         count(row.stored_bits),
         f"{row.seconds:,.1f}",
     )
@@ -167,9 +166,9 @@ def _never(record: Record) -> str:
 def _bracket_cells(row: BracketRow) -> tuple[str, ...]:
     return (
         plural(row.prompt_tokens, "token"),
-        f"{count(row.floor_pairs)} found",
+        floor_cell(row),
         "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
-        bits_down(row.bits_per_prompt_token),
+        bits_down(row.bits_per_prompt_token) if row.searched else "-",
         f"{row.seconds:,.1f}",
     )
 
@@ -177,19 +176,23 @@ def _bracket_cells(row: BracketRow) -> tuple[str, ...]:
 def _storage_cells(row: BracketRow) -> tuple[str, ...]:
     return (
         f"{row.kind}, {row.prompt_tokens}",
-        f"{count(row.floor_pairs)} found",
+        floor_cell(row),
         "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
-        bits_down(row.floor_bits),
+        bits_down(row.floor_bits) if row.searched else "-",
         count(row.stored_bits),
-        ratio_down(row.bits_per_stored_bit),
+        ratio_down(row.bits_per_stored_bit) if row.searched else "-",
     )
 
 
-def _tokens_measured(row: BaselineRow) -> str:
-    """Tokens of a text that came; older records say only whether it came as a whole."""
-    if row.tokens is not None:
-        return f"{count(row.tokens)} measured"
-    return "whole" if row.pairs else "not whole"
+def floor_cell(row: BracketRow) -> str:
+    """What was found, with its status word: what was not searched is no zero."""
+    return f"{count(row.floor_held)} found" if row.searched else "not searched"
+
+
+def _measured(row: BaselineRow, *, is_text: bool) -> str:
+    """Pairs of a list, or tokens of a text, that came without a trained prompt."""
+    came = row.tokens if is_text else row.pairs
+    return "not measured" if came is None else f"{count(came)} measured"
 
 
 def baseline_label(row: BaselineRow) -> str:

@@ -179,11 +179,13 @@ def chosen_from(record: Record, bracket: Bracket) -> int | None:
 def floor_sentence(record: Record, bracket: Bracket) -> str:
     """What was found at this prompt length, in plain words."""
     task = record.task
+    if not bracket.searched:
+        return not_searched(bracket)
     if not bracket.floor.held:
-        return not_held(task)
+        return not_held(task) + below_shorter(record, bracket)
     stock = "stock PEFT" if "PEFT" in bracket.floor.confirmed_by else bracket.floor.confirmed_by
     how = f"found, confirmed by {stock}" if stock else "found"
-    return f"{held_of(task, bracket.floor)} ({how})"
+    return f"{held_of(task, bracket.floor)} ({how}){below_shorter(record, bracket)}"
 
 
 def held_of(task: Task, floor: Floor) -> str:
@@ -191,6 +193,37 @@ def held_of(task: Task, floor: Floor) -> str:
     if task.text_tokens is not None:
         return f"{count(floor.held)} of {all_of(task)} held exactly, from the first one on"
     return f"{count(floor.pairs)} of {all_of(task)} held exactly"
+
+
+def not_searched(bracket: Bracket) -> str:
+    """That there was no search to speak of, which says nothing about the prompt."""
+    steps = sum(attempt.steps for attempt in bracket.search)
+    return f"NOT SEARCHED: the budget was used up after {plural(steps, 'training step')}"
+
+
+def below_shorter(record: Record, bracket: Bracket) -> str:
+    """A clause where a shorter prompt of the same kind holds more: then the search is the limit."""
+    shorter = [
+        each
+        for each in record.brackets
+        if each.kind == bracket.kind and each.prompt_tokens < bracket.prompt_tokens
+    ]
+    best = max(shorter, key=lambda each: each.floor.held, default=None)
+    if best is None or best.floor.held <= bracket.floor.held:
+        return ""
+    return (
+        f", fewer than the {count(best.floor.held)} of "
+        f"{prompt_name(best.kind, best.prompt_tokens)}: the search found no prompt of this "
+        "length that keeps them"
+    )
+
+
+def baseline_note(row: BaselineRow) -> str:
+    """What else a reader must know of a baseline; nothing where there is nothing."""
+    if row.pairs is None:
+        asked = f" after {count(row.asked)} of {plural(row.of, 'pair')}" if row.asked else ""
+        return f"not measured, the budget was used up{asked}"
+    return row.note
 
 
 def not_held(task: Task) -> str:

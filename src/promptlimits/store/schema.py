@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 APPLICATION_ID = 0x504C494D  # "PLIM": tells a store from another program's database.
 VERSION = 1
 
-RESUMABLE = ("interrupted", "out_of_time")
+RESUMABLE = ("interrupted", "out_of_budget")
 """Outcomes after which a run may go on; every other outcome is final."""
 
 _APPEND_ONLY = ("runs", "steps", "endings", "records", "used_time")

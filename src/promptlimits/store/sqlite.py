@@ -170,7 +170,7 @@ class Store:
     def finish_run(
         self, run_id: int, *, outcome: str, result: JsonObject, artifact: bytes | None
     ) -> None:
-        """Record how a run ended. Only "interrupted" and "out_of_time" can be followed.
+        """Record how a run ended. Only "interrupted" and "out_of_budget" can be followed.
 
         Args:
             run_id: The run.

@@ -133,10 +133,10 @@ def a_final_ending_is_final(open_store: OpenStore, folder: Path) -> None:
 
 
 def an_interrupted_run_goes_on(open_store: OpenStore, folder: Path) -> None:
-    """Steps and a further ending may follow "interrupted" and "out_of_time"."""
+    """Steps and a further ending may follow "interrupted" and "out_of_budget"."""
     with open_store(folder / "s.sqlite") as store:
         run = _start(store)
-        for step, outcome in enumerate(("interrupted", "out_of_time", "interrupted")):
+        for step, outcome in enumerate(("interrupted", "out_of_budget", "interrupted")):
             store.record_step(run.id, step=step, metrics={}, state=b"%d" % step)
             store.finish_run(run.id, outcome=outcome, result={"at": step}, artifact=b"old")
             now = store.run(run.id)

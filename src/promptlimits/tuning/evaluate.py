@@ -17,6 +17,7 @@ from promptlimits.models.protocol import (
     pack,
 )
 from promptlimits.tuning.objective import Rows, RowScores, score_rows
+from promptlimits.tuning.progress import Stopper
 
 _LOGIT_BYTES = 256 * 2**20
 _SCORE_ENTRIES = 2**22
@@ -25,6 +26,8 @@ _SCORE_ENTRIES = 2**22
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Answers of one prompt to K pairs, as greedy decoding would give them.
+
+    Where it was stopped, those of the first pairs alone.
 
     Attributes:
         exact: For each pair, whether every token of its answer wins.
@@ -49,6 +52,7 @@ def evaluate(
     relative_lead: float = 0.0,
     kind: PromptKind = PromptKind.SOFT,
     on_chunk: Callable[[int], None] | None = None,
+    should_stop: Stopper | None = None,
 ) -> Evaluation:
     """Run pairs behind one prompt and compare every answer.
 
@@ -62,6 +66,7 @@ def evaluate(
         relative_lead: Lead that a token must win by (see `promptlimits.tuning.objective`).
         kind: What the prompt is.
         on_chunk: Called with the number of pairs done after each chunk.
+        should_stop: Asked before every chunk but the first; what is left is not run.
 
     Returns:
         What was found, in the order of the pairs.
@@ -69,6 +74,8 @@ def evaluate(
     exact: list[bool] = []
     losses: list[float] = []
     for chunk in _chunks(pairs, model.card.vocabulary, prompt.shape[0]):
+        if exact and should_stop is not None and should_stop() is not None:
+            break
         packed = pack(chunk, device=model.device)
         rows = _scores(model, prompt, packed, kind)
         wrong = ~(rows.lead > relative_lead)

@@ -14,7 +14,7 @@ class Outcome(StrEnum):
     SOLVED = "solved"
     STALLED = "stalled"
     OUT_OF_STEPS = "out_of_steps"
-    OUT_OF_TIME = "out_of_time"
+    OUT_OF_BUDGET = "out_of_budget"
     DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
     OVERTAKEN = "overtaken"
@@ -27,14 +27,14 @@ class Outcome(StrEnum):
     @property
     def final(self) -> bool:
         """Whether a later command would find nothing left to do in this run."""
-        return self not in (Outcome.INTERRUPTED, Outcome.OUT_OF_TIME)
+        return self not in (Outcome.INTERRUPTED, Outcome.OUT_OF_BUDGET)
 
 
 _REMEDIES = {
     Outcome.SOLVED: "nothing to do: every answer is exact",
     Outcome.STALLED: "use fewer pairs, more prompt tokens, or more starts",
     Outcome.OUT_OF_STEPS: "raise --max-steps, or use fewer pairs or more prompt tokens",
-    Outcome.OUT_OF_TIME: "raise --budget; the same command goes on where this one stopped",
+    Outcome.OUT_OF_BUDGET: "raise --budget or --steps: the command goes on where it stopped",
     Outcome.DIVERGED: "lower --learning-rate",
     Outcome.OVERTAKEN: "nothing to do: another start was solved first",
     Outcome.INTERRUPTED: "run the same command again: it goes on where it stopped",

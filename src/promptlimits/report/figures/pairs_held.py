@@ -58,7 +58,8 @@ class PairsHeldData:
     Attributes:
         prompt_tokens: P of each point, rising.
         unit: What is counted: "pairs" of a list, or "tokens" of a text.
-        floors: How many were found at each length.
+        floors: How many were found at each length; None where nothing was searched for, and then
+            there is no point.
         ceilings: The proved ceiling for lists of random answers at each length; empty where
             the theorem gives none.
         share: At most this share of random lists longer than a ceiling is within reach.
@@ -69,7 +70,7 @@ class PairsHeldData:
 
     prompt_tokens: tuple[int, ...]
     unit: str
-    floors: tuple[int, ...]
+    floors: tuple[int | None, ...]
     ceilings: tuple[int, ...]
     share: str
     levels: tuple[tuple[str, int], ...]
@@ -98,7 +99,7 @@ def data(record: JsonObject | Record) -> PairsHeldData:
     return PairsHeldData(
         prompt_tokens=tuple(row.prompt_tokens for row in brackets),
         unit=unit(parsed.task),
-        floors=tuple(row.floor_held for row in brackets),
+        floors=tuple(row.floor_held if row.searched else None for row in brackets),
         ceilings=ceilings if len(ceilings) == len(brackets) else (),
         share=share_of_lists(*(bracket.ceiling for bracket in parsed.brackets)),
         levels=levels,
@@ -108,17 +109,21 @@ def data(record: JsonObject | Record) -> PairsHeldData:
 
 
 def _levels(record: Record) -> tuple[tuple[str, int], ...]:
-    """Baselines and the list, or the text; older records do not say how much a baseline writes."""
+    """Baselines that were measured, and the list or the text."""
+    of_text = record.task.text_tokens is not None
+    levels = [
+        (_plain(row.name), height)
+        for row in baseline_rows(record)
+        if (height := row.tokens if of_text else row.pairs) is not None
+    ]
     if record.task.text_tokens is not None:
-        written = [(_plain(row.name), row.tokens) for row in baseline_rows(record)]
-        known = [(name, tokens) for name, tokens in written if tokens is not None]
-        return (*known, ("whole text", record.task.text_tokens))
-    levels = [(_plain(row.name), row.pairs) for row in baseline_rows(record)]
+        return (*levels, ("whole text", record.task.text_tokens))
     return (*levels, ("whole list", record.task.pairs))
 
 
 def _point(row: BracketRow) -> str:
-    floor = f"{plural(row.prompt_tokens, 'prompt token')}: floor {count(row.floor_held)} found"
+    found = f"floor {count(row.floor_held)} found" if row.searched else "not searched"
+    floor = f"{plural(row.prompt_tokens, 'prompt token')}: {found}"
     if row.ceiling_pairs is None:
         return f"{floor}, no ceiling"
     return f"{floor}, ceiling for random lists {count(row.ceiling_pairs)} proved"
@@ -233,7 +238,8 @@ def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
         # A column of its own for each length: between two lengths nothing was computed.
         sides = (place - half, place + half)
         axes.fill_between(sides, pairs, top, color=_WASH, linewidth=0, zorder=0)
-        axes.plot([place, place], [floor, pairs], color=_RULE, linewidth=1.2, zorder=2)
+        if floor is not None:
+            axes.plot([place, place], [floor, pairs], color=_RULE, linewidth=1.2, zorder=2)
         axes.plot(sides, [pairs, pairs], color=_PROVED, linewidth=2.4, zorder=3)
     _label(shown, axes, shown.ceilings, colour=_PROVED, above=True)
     axes.annotate(
@@ -255,23 +261,43 @@ def _half_width(shown: PairsHeldData, axes: Axes) -> float:
 
 
 def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
-    places = _positions(shown)
-    for place, floor in zip(places, shown.floors, strict=True):
+    for place, floor in zip(_positions(shown), shown.floors, strict=True):
+        if floor is None:
+            _say_not_searched(axes, place)
+            continue
         axes.plot([place, place], [0, floor], color=_FOUND, linewidth=2.4, zorder=2)
-    axes.plot(places, shown.floors, "o", markersize=8, color=_FOUND, zorder=4)
+        axes.plot([place], [floor], "o", markersize=8, color=_FOUND, zorder=4)
     _label(shown, axes, shown.floors, colour=_FOUND, above=False)
 
 
+def _say_not_searched(axes: Axes, place: float) -> None:
+    """Words where a point would stand: what was not searched is no measured zero."""
+    axes.annotate(
+        "not searched",
+        xy=(place, 0),
+        xytext=(0, 6),
+        textcoords="offset points",
+        rotation=90,
+        horizontalalignment="center",
+        verticalalignment="bottom",
+        fontsize=9.5,
+        color=_MUTED,
+    )
+
+
 def _label(
-    shown: PairsHeldData, axes: Axes, values: Sequence[int], *, colour: str, above: bool
+    shown: PairsHeldData, axes: Axes, values: Sequence[int | None], *, colour: str, above: bool
 ) -> None:
     """Write the numbers next to their marks, as many as fit side by side."""
     places = _positions(shown)
     left, right = axes.get_xlim()
     for i in thinned(places, gap=(right - left) / 5.6):
+        value = values[i]
+        if value is None:
+            continue
         axes.annotate(
-            count(values[i]),
-            xy=(places[i], values[i]),
+            count(value),
+            xy=(places[i], value),
             xytext=(0, 6) if above else (9, 0),
             textcoords="offset points",
             horizontalalignment="center" if above else "left",

@@ -84,13 +84,13 @@ def fit_all(
     )
 
     def stepped(report: StepReport) -> None:
-        used.commit()
+        used.stepped()
         listener.step(size.kind, size.tokens, report)
 
     listener.stage(f"training for {len(task.pairs)} pairs")
     result = train_all(replace(place, on_step=stepped), task, request, budget, listener)
     # What the control recovers of planted pairs is not found.
-    quiet = replace(place, on_step=used.commit)
+    quiet = replace(place, on_step=used.stepped)
     control = control_of_fit(quiet, task, request, result, budget, listener)
     choice = choose(
         place.model,

@@ -30,6 +30,7 @@ from promptlimits.cli import (
     oracle,
     plan,
     report,
+    score,
     unmemorizable,
     verify,
 )
@@ -51,6 +52,7 @@ app = typer.Typer(
 app.command(name="bracket")(bracket.bracket)
 app.command(name="fit")(fit.fit)
 app.command(name="verify")(verify.verify)
+app.command(name="score")(score.score)
 app.command(name="ceiling")(ceiling.ceiling)
 app.command(name="certify")(certify.certify)
 app.command(name="plan")(plan.plan)

@@ -177,13 +177,12 @@ def _behind_adapter(stock: StockModel, directory: Path, *, trained_for: str) -> 
     _require_layout(stock, config, held, trained_for)
     try:
         model = get_peft_model(stock.model, config)
-        expected = {
-            name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()
-        }
+        saved = get_peft_model_state_dict(model, save_embedding_layers=False)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise _unfit(f"one that PEFT cannot put into it ({_first_line(error)})", trained_for) from (
             error
         )
+    expected = {name: tuple(tensor.shape) for name, tensor in saved.items()}
     _require_same(held, expected, trained_for)
     model.load_adapter(
         os.fspath(directory), model.active_adapter, torch_device=str(stock.model.device)

@@ -141,8 +141,7 @@ def _show(record: dict[str, Any]) -> None:
     size = f", {adapter['virtual_tokens']} tokens" if adapter["virtual_tokens"] else ""
     typer.echo(f"Adapter:  {adapter['kind']}{size}, {adapter['numbers']:,} numbers")
     if adapter["replaces"]:
-        several = len(adapter["replaces"])
-        typer.echo(f"          {several} of its tensors replace the model's own weights")
+        typer.echo(f"          tensors in place of the model's own: {len(adapter['replaces'])}")
     typer.echo(f"Model:    {model['name']} ({model['model_hash'][:12]}...)")
     if record["witness"]:
         typer.echo(f"Witness:  {record['witness']} ({record['witness_exact']} pairs exact)")

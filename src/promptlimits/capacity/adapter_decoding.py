@@ -202,7 +202,12 @@ def _require_layout(
             raise _unfit(f"numbers for {absent[0]}{more}, which it has not", trained_for)
     elif config.peft_type in ("PREFIX_TUNING", "CARTRIDGE"):
         wanted = (config.num_layers, config.num_attention_heads, config.token_dim)
-        shape = PrefixShape.of(stock.model)
+        try:
+            shape = PrefixShape.of(stock.model)
+        except UserError as error:
+            raise _unfit(
+                f"a prefix, which PEFT cannot put into {error.got}", trained_for
+            ) from error
         if wanted != (shape.layers, shape.kv_heads, shape.token_dim):
             got = "keys and values for {} layers of {} heads, {} numbers together"
             raise _unfit(

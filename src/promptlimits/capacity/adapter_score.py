@@ -91,9 +91,9 @@ class AdapterScore:
         )
         notes = []
         if on:
-            notes.append(f"{on} answers begin as they should, but go on where they should end")
+            notes.append(f"answers that begin as they should, but go on where they end: {on}")
         if alike:
-            notes.append(f"{alike} answers read as they should, but in other tokens")
+            notes.append(f"answers that read as they should, but in other tokens: {alike}")
         return tuple(notes)
 
     def to_json(self) -> JsonObject:

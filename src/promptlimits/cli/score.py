@@ -138,7 +138,8 @@ def _show(record: dict[str, Any]) -> None:
     without = f" ({both} of them also without the adapter)" if both else ""
     typer.echo(f"{record['exact']} of {record['of']} pairs exact{without}: {record['tools']}")
     adapter, model = record["adapter"], record["model"]
-    size = f", {adapter['virtual_tokens']} tokens" if adapter["virtual_tokens"] else ""
+    tokens = adapter["virtual_tokens"]
+    size = f", {tokens} token{'' if tokens == 1 else 's'}" if tokens else ""
     typer.echo(f"Adapter:  {adapter['kind']}{size}, {adapter['numbers']:,} numbers")
     if adapter["replaces"]:
         typer.echo(f"          tensors in place of the model's own: {len(adapter['replaces'])}")

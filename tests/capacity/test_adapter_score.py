@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.capacity.adapter_cases import MODULES, PROMPTS, save_adapter
 
 from promptlimits.capacity import adapter_score
@@ -15,6 +17,7 @@ from promptlimits.capacity.adapter_score import save_scored_witness, score_adapt
 from promptlimits.capacity.witness import verify_witness
 from promptlimits.capacity.witness_format import read_witness, write_verification
 from promptlimits.errors import RunFailed, UserError
+from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 
@@ -162,3 +165,57 @@ def test_an_adapter_of_another_model_is_refused(adapters, tmp_path, name, size, 
     with pytest.raises(UserError, match=f"^the adapter must fit the model, got .*{words}") as told:
         score_adapter(foreign, case.task, case.card)
     assert "give the model that it was trained for (its settings name" in str(told.value)
+
+
+def rewritten(adapter, directory, settings, tensors):
+    """The adapter with other settings, and with more tensors or (as None) fewer."""
+    directory.mkdir()
+    config = json.loads((adapter / "adapter_config.json").read_text()) | settings
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    held = load_file(adapter / "adapter_model.safetensors") | tensors
+    kept = {name: tensor for name, tensor in held.items() if tensor is not None}
+    save_file(kept, directory / "adapter_model.safetensors")
+    return directory
+
+
+ATTENTION = "base_model.model.model.layers.0.self_attn"
+MLP = "base_model.model.model.layers.0.mlp.up_proj"
+SPOILED = [
+    # Declared in the settings, but nothing that PEFT would save in this model.
+    ({"bias": "lora_only"}, {f"{MLP}.bias": torch.ones(64)}, "bias of shape (64,), where PEFT has"),
+    ({"bias": "all"}, {f"{MLP}.bias": torch.ones(64)}, "where PEFT has no such tensor"),
+    (
+        {"modules_to_save": ["up"]},
+        {"base_model.model.up.weight": torch.ones(2)},
+        "where PEFT has no such tensor",
+    ),
+    ({}, {f"{ATTENTION}.q_proj.lora_B.weight": None}, "no base_model.model.model.layers.0"),
+    ({}, {f"{ATTENTION}.q_proj.lora_magnitude_vector": torch.ones(32)}, "no such tensor"),
+    (
+        {"target_modules": "a pattern"},
+        {
+            f"{ATTENTION}.lora_A.weight": torch.ones(4, 32),
+            f"{ATTENTION}.lora_B.weight": torch.ones(32, 4),
+        },
+        "one that PEFT cannot put into it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "tensors", "words"), SPOILED)
+def test_nothing_is_loaded_that_peft_would_not_save(adapters, tmp_path, settings, tensors, words):
+    case = adapters("LoRA")
+    foreign = read_foreign_adapter(rewritten(case.folder, tmp_path / "spoiled", settings, tensors))
+    with pytest.raises(UserError, match=f"^the adapter must fit the model, .*{re.escape(words)}"):
+        score_adapter(foreign, case.task, case.card)
+
+
+def test_a_prefix_for_a_model_whose_cache_takes_none_is_refused(adapters, monkeypatch):
+    case = adapters("CARTRIDGE")
+
+    def none(network):
+        raise UserError("prompts", "be asked of another", got="such a family", remedy="choose soft")
+
+    monkeypatch.setattr(PrefixShape, "of", none)
+    with pytest.raises(UserError, match="got a prefix, which PEFT cannot put into such a family"):
+        score_of(case)

@@ -71,14 +71,18 @@ def _is_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
 
 
-# A dotted name, at most anchored: no regular expression of this form takes long to match.
+# A dotted name, at most anchored: no regular expression of this form takes long to match, and so
+# many do not, either.
 _PLAIN: Final = re.compile(r"\^?[\w.]+\$?", re.ASCII)
+_MOST_PATTERNS: Final = 10_000
 
 
 def _is_pattern(check: _Check) -> _Check:
     def by_name(value: object) -> bool:
-        return isinstance(value, dict) and all(
-            _PLAIN.fullmatch(name) and check(one) for name, one in value.items()
+        return (
+            isinstance(value, dict)
+            and len(value) <= _MOST_PATTERNS
+            and all(_PLAIN.fullmatch(name) and check(one) for name, one in value.items())
         )
 
     return by_name

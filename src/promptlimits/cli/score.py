@@ -43,8 +43,8 @@ def score(
 ) -> None:
     """Count the pairs that stock PEFT decodes exactly behind an adapter trained elsewhere.
 
-    The folder is not trusted: only the adapter's own numbers are loaded, and the model is the one
-    of --model. Exit code 0 whenever it was scored.
+    The folder is not trusted: nothing is loaded but the tensors that PEFT would save for such an
+    adapter, and the model is the one of --model. Exit code 0 whenever it was scored.
     """
     options.require_dtype(dtype)
     options.require_threads(threads)

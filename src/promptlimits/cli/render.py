@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from promptlimits._shell import quoted
 from promptlimits._typing import JsonObject
 from promptlimits.report.rows import as_record
 from promptlimits.report.tables import bracket_table, summary_lines
@@ -27,4 +28,6 @@ def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
     for bracket in as_record(record).brackets:
         if bracket.floor.witness:
             witness = folder / bracket.floor.witness
-            console.print(f"Check:  promptlimits verify {witness}", markup=False, soft_wrap=True)
+            console.print(
+                f"Check:  promptlimits verify {quoted(witness)}", markup=False, soft_wrap=True
+            )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
 
 
-def quoted(path: Path) -> str:
+def quoted(path: str | os.PathLike[str]) -> str:
     r"""A path as a word of a command: quoted where need be, and never read as an option.
 
     Args:

@@ -76,7 +76,8 @@ def warnings_as_notes() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", PromptLimitsWarning)
         warnings.showwarning = _as_note
-        logging.lastResort = None  # what shows the logs of libraries that set up no handler
+        # What would show the logs of libraries that set up no handler of their own.
+        logging.lastResort = logging.NullHandler()  # type: ignore[assignment]
         try:
             yield
         finally:

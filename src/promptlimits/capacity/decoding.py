@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ def decode(
     stops: Sequence[int],
     most_tokens: int,
     batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[int, ...]]:
     """What stock `generate` answers to each key, up to the first end marker.
 
@@ -30,11 +31,14 @@ def decode(
         stops: The end markers.
         most_tokens: Most tokens of an answer, end marker included.
         batch_size: Keys decoded together.
+        on_progress: Told how many keys are decoded, and of how many.
 
     Returns:
         Token ids of each answer, the end marker last if it came.
     """
     answers: dict[int, tuple[int, ...]] = {}
+    tell = on_progress or (lambda done, of: None)
+    tell(0, len(keys))
     for indices in _batches(keys, batch_size):
         ids = torch.tensor([list(keys[index]) for index in indices], device=model.device)
         with torch.inference_mode():
@@ -43,6 +47,7 @@ def decode(
             )
         for index, row in zip(indices, rows[:, ids.shape[1] :].tolist(), strict=True):
             answers[index] = _up_to_stop(row, stops)
+        tell(len(answers), len(keys))
     return [answers[index] for index in range(len(keys))]
 
 

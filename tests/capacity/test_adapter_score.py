@@ -27,9 +27,11 @@ def _in_this_process(monkeypatch):
 
     def decoded(module, arguments, **_):
         asked = Request(**json.loads(Path(arguments[0]).read_text()))
-        return json.loads(json.dumps(dataclasses.asdict(decode_with_and_without(asked))))
+        return json.loads(
+            json.dumps({"decoded": dataclasses.asdict(decode_with_and_without(asked))})
+        )
 
-    def confirm(directory, *, model_path, device):
+    def confirm(directory, *, model_path, device, **_):
         found = verify_witness(directory, model_path=model_path, device=device)
         write_verification(directory, found.to_json())
         return found

@@ -49,9 +49,11 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def decoded(module: str, arguments: list[str], **_: object) -> Any:
         asked = Request(**json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
-        return json.loads(json.dumps(dataclasses.asdict(decode_with_and_without(asked))))
+        return json.loads(
+            json.dumps({"decoded": dataclasses.asdict(decode_with_and_without(asked))})
+        )
 
-    def confirm(directory: Path, *, model_path: str, device: str) -> Any:
+    def confirm(directory: Path, *, model_path: str, device: str, **_: object) -> Any:
         found = verify_witness(directory, model_path=model_path, device=device)
         write_verification(directory, found.to_json())
         return found
@@ -123,7 +125,7 @@ def test_the_record_of_a_prefix_and_its_witness(
         "score", str(adapter), "--model", str(tiny), "--pairs", "pairs.csv", "--out", "a b"
     )
     assert again.code == 0
-    assert f"Check:    promptlimits verify 'a b/witness' --model {tiny}" in again.out.splitlines()
+    assert f"Check:  promptlimits verify 'a b/witness' --model {tiny}" in again.out.splitlines()
 
 
 def test_a_lora_that_has_learned_nothing_has_no_credit_and_no_witness(

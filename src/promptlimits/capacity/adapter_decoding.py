@@ -25,7 +25,13 @@ from safetensors.torch import load_file
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.answer_check import stop_ids
 from promptlimits.capacity.decoding import decode, stock_tools
-from promptlimits.capacity.fresh_process import default_batch_size, report_to_parent
+from promptlimits.capacity.fresh_process import (
+    OnProgress,
+    default_batch_size,
+    nobody,
+    report_to_parent,
+    tell_progress,
+)
 from promptlimits.capacity.witness_files import ADAPTER_FILE
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.models.prefix_shape import PrefixShape
@@ -114,11 +120,12 @@ class Decoded:
         )
 
 
-def decode_with_and_without(request: Request) -> Decoded:
+def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobody) -> Decoded:
     """Decode every key behind the adapter and without it, with stock tools in this process.
 
     Args:
         request: What is to be decoded.
+        on_progress: Told how many of both answers are decoded, and of how many.
 
     Returns:
         Both answers to each key.
@@ -150,9 +157,17 @@ def decode_with_and_without(request: Request) -> Decoded:
     }
     decode_greedily(stock.model, stop_ids=stops)
     with quiet():
-        bare = decode(stock.model, request.keys, **how)
+        both = 2 * len(request.keys)
+        bare = decode(
+            stock.model, request.keys, **how, on_progress=lambda done, _: on_progress(done, both)
+        )
         model = _behind_adapter(stock, Path(request.adapter), trained_for=request.trained_for)
-        answers = decode(model, request.keys, **how)
+        answers = decode(
+            model,
+            request.keys,
+            **how,
+            on_progress=lambda done, _: on_progress(len(request.keys) + done, both),
+        )
         texts, bare_texts = (_texts(stock, several, stops) for several in (answers, bare))
     return Decoded(
         answers=tuple(answers),
@@ -273,7 +288,12 @@ def main(arguments: Sequence[str]) -> int:
     """
     (path,) = arguments
     request = Request(**json.loads(Path(path).read_text(encoding="utf-8")))
-    return report_to_parent(lambda: {"decoded": asdict(decode_with_and_without(request))})
+
+    def decoded() -> JsonObject:
+        tell = tell_progress(sys.stderr)
+        return {"decoded": asdict(decode_with_and_without(request, on_progress=tell))}
+
+    return report_to_parent(decoded)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from promptlimits._typing import JsonObject
 from promptlimits.capacity.adapter_decoding import Decoded, Request
 from promptlimits.capacity.adapter_folder import ForeignAdapter
 from promptlimits.capacity.answer_check import NO_END, WRONG_ANSWER
-from promptlimits.capacity.fresh_process import confirm, run_fresh
+from promptlimits.capacity.fresh_process import OnProgress, confirm, run_fresh
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import save_witness
 from promptlimits.errors import UserError
@@ -120,6 +120,7 @@ def score_adapter(
     *,
     device: str = "cpu",
     allow_hub: bool = True,
+    on_progress: OnProgress | None = None,
 ) -> AdapterScore:
     """Decode a list of pairs behind an adapter and without it, in a fresh process.
 
@@ -129,6 +130,7 @@ def score_adapter(
         card: The model that they were encoded for.
         device: Where to decode.
         allow_hub: Whether the hub may be asked for the model.
+        on_progress: Told how many answers are decoded, of two for each pair.
 
     Returns:
         What was counted.
@@ -162,7 +164,8 @@ def score_adapter(
                 result="decoded",
                 doing="decoding behind the adapter",
                 late="ask for fewer pairs with --limit",
-            )
+                on_progress=on_progress,
+            )["decoded"]
         )
     return AdapterScore(
         answers=tuple(_judged(pair, decoded, index) for index, pair in enumerate(task.pairs)),
@@ -181,6 +184,7 @@ def save_scored_witness(
     *,
     device: str = "cpu",
     extra: JsonObject,
+    on_progress: OnProgress | None = None,
 ) -> Verification:
     """Save what a prompt answers as a witness, and have it confirmed in a fresh process.
 
@@ -192,6 +196,7 @@ def save_scored_witness(
         card: The model.
         device: Where to decode.
         extra: Further facts for witness.json.
+        on_progress: Told how many pairs are decoded, and of how many.
 
     Returns:
         What was confirmed.
@@ -222,7 +227,7 @@ def save_scored_witness(
         posed_as="ids" if task.answers_random else "text",
         extra={"adapter": adapter.to_json(), **extra},
     )
-    return confirm(folder, model_path=card.path, device=device)
+    return confirm(folder, model_path=card.path, device=device, on_progress=on_progress)
 
 
 def accepted(pair: EncodedPair) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -78,11 +77,17 @@ def score(
         )
         card = frozen.card
         del frozen  # the fresh process loads its own
-        listener.stage("decoding with stock tools in a fresh process")
-        found = score_adapter(foreign, task, card, device=device, allow_hub=not offline)
+
+        def advanced(done: int, _of: int) -> None:
+            listener.advanced(done)
+
+        listener.stage("decoding with and without it in a fresh process", 2 * len(task.pairs))
+        found = score_adapter(
+            foreign, task, card, device=device, allow_hub=not offline, on_progress=advanced
+        )
         witness: JsonObject = {"witness": None, "reason": _no_witness(foreign.kind.value, out)}
         if out is not None and foreign.kind.is_prompt:
-            listener.stage("decoding the witness")
+            listener.stage("decoding the witness in a fresh process", len(task.pairs))
             folder = out / WITNESS_FOLDER
             verified = save_scored_witness(
                 folder,
@@ -92,6 +97,7 @@ def score(
                 card,
                 device=device,
                 extra={"seed": seed, "command": session.command_line()},
+                on_progress=advanced,
             )
             witness = {
                 "witness": str(folder),
@@ -129,6 +135,8 @@ def _no_witness(kind: str, out: Path | None) -> str:
 
 def _show(record: dict[str, Any]) -> None:
     """Print the count, what was decoded with what, and how to check it."""
+    from promptlimits.cli.render import check_line
+
     wrong = [answer for answer in record["answers"] if not answer["exact"]]
     for answer in wrong[:_MOST_SHOWN]:
         typer.echo(f"NOT EXACT {answer['key']!r}: {answer['decoded']!r} ({answer['fault']})")
@@ -142,13 +150,12 @@ def _show(record: dict[str, Any]) -> None:
     size = f", {tokens} token{'' if tokens == 1 else 's'}" if tokens else ""
     typer.echo(f"Adapter:  {adapter['kind']}{size}, {adapter['numbers']:,} numbers")
     if adapter["replaces"]:
-        typer.echo(f"          tensors in place of the model's own: {len(adapter['replaces'])}")
-    typer.echo(f"Model:    {model['name']} ({model['model_hash'][:12]}...)")
+        typer.echo(f"  tensors in place of the model's own: {len(adapter['replaces'])}")
+    typer.echo(f"Model:  {model['name']} ({model['model_hash'][:12]}...)")
     if record["witness"]:
         typer.echo(f"Witness:  {record['witness']} ({record['witness_exact']} pairs exact)")
-        command = ["promptlimits", "verify", record["witness"], "--model", model["reference"]]
-        typer.echo(f"Check:    {shlex.join(command)}")
+        typer.echo(check_line(Path(record["witness"]), model["reference"]))
     else:
         typer.echo(f"Witness:  none ({record['reason']})")
     for note in record["notes"]:
-        typer.echo(f"Note:     {note}")
+        typer.echo(f"Note:  {note}")

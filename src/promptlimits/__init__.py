@@ -64,8 +64,10 @@ if TYPE_CHECKING:
     from promptlimits.store import RunRecord, Store
     from promptlimits.tasks.builtin import capitals
     from promptlimits.tasks.encoded import EncodedTask, encode
+    from promptlimits.tasks.form import Asking
     from promptlimits.tasks.pairs import Pair, PairTask, read_pairs
     from promptlimits.tasks.random_tokens import random_pairs
+    from promptlimits.tasks.reading import Reading
     from promptlimits.tasks.resolve import load_task
     from promptlimits.theory.last_tokens_capacity import LastTokensCapacity, last_tokens_capacity
     from promptlimits.theory.layer_constants import LayerConstants
@@ -106,6 +108,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _DEFINED_IN = {
+    "Asking": "promptlimits.tasks.form",
     "Assumption": "promptlimits.bound",
     "CapacityThreshold": "promptlimits.theory.prompt_capacity",
     "Certificate": "promptlimits.bound",
@@ -149,6 +152,7 @@ _DEFINED_IN = {
     "PromptLimitsWarning": "promptlimits.errors",
     "PromptSetting": "promptlimits.theory.prompt_setting",
     "Reach": "promptlimits.single_layer.reachable",
+    "Reading": "promptlimits.tasks.reading",
     "RealMap": "promptlimits.constructions.universal",
     "RegressionProblems": "promptlimits.tuning.regression",
     "Request": "promptlimits.capacity.request",
@@ -223,6 +227,7 @@ _DEFINED_IN = {
 }
 
 __all__ = [
+    "Asking",
     "Assumption",
     "CapacityThreshold",
     "Certificate",
@@ -266,6 +271,7 @@ __all__ = [
     "PromptLimitsWarning",
     "PromptSetting",
     "Reach",
+    "Reading",
     "RealMap",
     "RegressionProblems",
     "Request",

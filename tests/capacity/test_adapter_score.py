@@ -109,19 +109,23 @@ def test_what_is_answered_without_the_adapter_gets_no_credit(adapters):
     assert score_of(case).credited > 0
 
 
-def test_any_accepted_answer_counts_and_is_what_the_witness_says(adapters, tmp_path):
+def test_any_accepted_answer_counts_and_its_witness_says_which_came(adapters, tmp_path):
+    from transformers import AutoTokenizer
+
     case = adapters("CARTRIDGE")
     first, *rest = case.task.pairs
     other = (first.value_ids[0] ^ 1, *first.value_ids[1:])
+    text = AutoTokenizer.from_pretrained(case.model).decode(other[:-1])
     either = dataclasses.replace(
-        first, value="not this", value_ids=other, also=((first.value, first.value_ids),)
+        first, value=text, value_ids=other, also=((first.value, first.value_ids),)
     )
     task = dataclasses.replace(case.task, pairs=(either, *rest))
     found = score_adapter(case.adapter, task, case.card)
     assert found.exact == len(task.pairs)
     verified = save_scored_witness(tmp_path / "w", case.adapter, found, task, case.card, extra={})
     assert verified.pairs_exact == len(task.pairs)
-    assert read_witness(tmp_path / "w").pairs[0].value == first.value
+    assert verified.answers[0].came == first.value
+    assert [a.came for a in verified.answers[1:]] == [pair.value for pair in rest]
 
 
 def test_an_answer_that_goes_on_is_not_exact_and_a_note_says_so(adapters):

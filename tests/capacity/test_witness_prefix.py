@@ -106,7 +106,7 @@ def test_a_trained_prefix_holds_in_stock_peft_what_it_was_trained_for(tmp_path):
 
 def test_it_says_what_it_is(case, witness):
     said = json.loads((witness / "witness.json").read_text())
-    assert (said["schema"], said["kind"]) == (2, "prefix")
+    assert (said["schema"], said["kind"]) == (4, "prefix")
     assert said["prefix_shape"] == {"layers": 2, "kv_heads": 2, "head_dim": 8}
     config = json.loads((witness / "adapter_config.json").read_text())
     assert config == {
@@ -128,15 +128,15 @@ def test_it_says_what_it_is(case, witness):
     assert torch.equal(read_prompt(witness, read), case.prompt)
 
 
-def test_a_witness_from_before_there_were_prefixes_is_one_of_a_soft_prompt(cases, tmp_path):
+def test_a_soft_prompt_has_no_layout(cases, tmp_path):
     case = cases("llama")
     directory = case.save(tmp_path / "w")
-    said = json.loads((directory / "witness.json").read_text())
-    assert (said["schema"], said["kind"]) == (1, "soft")
-    edit(directory, "witness.json", lambda document: document.pop("kind"))
     read = read_witness(directory)
     assert (read.kind, read.width, read.prefix_shape) == ("soft", 32, None)
     assert case.verify(directory).pairs_exact == len(case.pairs)
+    edit(directory, "witness.json", lambda document: document.pop("kind"))
+    with pytest.raises(UserError, match="kind: Field required"):
+        read_witness(directory)
 
 
 # --- what it refuses ----------------------------------------------------------------------

@@ -137,7 +137,8 @@ def _witness(tiny_parts: LoadedParts, tmp_path_factory: pytest.TempPathFactory) 
             key=key,
             value=value,
             key_ids=codec.encode_key(key),
-            value_ids=(*codec.encode_value(value), codec.end_id),
+            value_ids=(*codec.encode_value(f" {value}"), codec.end_id),
+            joiner=" ",
         )
         for key, value in (("France:", "Paris"), ("Italy:", "Rome"))
     ]

@@ -38,6 +38,15 @@ class CharCodec:
     def encode_value(self, text: str) -> tuple[int, ...]:
         return self._ids(text)
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return self._ids(text)
+
+    def decode_value(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)
+
+    def chat(self, turns: Sequence[tuple[str, str]]) -> str:
+        return "".join(f"<{role}>{content}\n" for role, content in turns) + "<assistant>\n"
+
     def decode(self, ids: Sequence[int]) -> str:
         back = {number: pair for pair, number in self.merges.items()}
         return "".join(back.get(i, chr(i)) for i in ids if i != self.end_id)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from promptlimits.errors import UserError
 from promptlimits.tasks.encoded import encode, require_fits
+from promptlimits.tasks.form import Asking
 from promptlimits.tasks.pairs import Pair, PairTask
 
 
@@ -39,13 +40,13 @@ def test_encode(codec: Any) -> None:
     encoded = encode(task(("ab", "x"), ("c", "yz"), ("d", "x")), codec)
     first = encoded.pairs[0]
     assert first.key_ids == (97, 98)
-    assert first.value_ids == (120, codec.end_id)
-    assert first.input_ids == (97, 98, 120)
+    assert (first.joiner, first.value_ids) == (" ", (32, 120, codec.end_id))
+    assert first.input_ids == (97, 98, 32, 120)
     assert encoded.answer_set_size == 2
     assert encoded.answer_set_text == "the 2 distinct values of the list"
     assert encoded.answers_random is False
     assert encoded.places == ("t.csv line 2", "t.csv line 3", "t.csv line 4")
-    assert encoded.notes == ("a note",)
+    assert encoded.notes == ("a note", "a space stands between key and value")
     assert encoded.source == "file t.csv"
 
 
@@ -56,7 +57,7 @@ def test_values_alike_as_tokens_count_once(codec_class: Any) -> None:
     assert encoded.notes[-1].startswith("1 values change")
 
 
-def test_hash_is_over_ids_in_order(codec: Any) -> None:
+def test_the_hash_tells_apart_all_that_decides_a_result(codec: Any) -> None:
     one = encode(task(("ab", "x"), ("c", "y")), codec)
     assert one.hash == encode(task(("ab", "x"), ("c", "y")), codec).hash
     others = [
@@ -64,10 +65,133 @@ def test_hash_is_over_ids_in_order(codec: Any) -> None:
         task(("a", "bx"), ("c", "y")),  # the same characters, cut elsewhere
         task(("ab", "x"), ("c", "z")),
         task(("ab", "x")),
+        accepting(("ab", "x", ["z"]), ("c", "y", [])),
+        accepting(("ab", "x", ["w"]), ("c", "y", [])),
+        accepting(("ab", "x", ["z", "w"]), ("c", "y", [])),
+        task(("ab", " x"), ("c", " y")),  # the same tokens, the space being the value's own
     ]
-    assert len({one.hash, *(encode(other, codec).hash for other in others)}) == 5
-    ids = b"[[[97,98],[120,124]],[[99],[121,124]]]"
-    assert one.hash == hashlib.sha256(ids).hexdigest()
+    hashes = {one.hash, *(encode(other, codec).hash for other in others)}
+    hashes.add(encode(task(("ab", "x"), ("c", "y")), codec, Asking(joiner="")).hash)
+    assert len(hashes) == len(others) + 2
+
+
+def accepting(*pairs: tuple[str, str, list[str]]) -> PairTask:
+    plain = task(*((key, value) for key, value, _ in pairs))
+    found = zip(plain.pairs, pairs, strict=True)
+    return replace(
+        plain, pairs=tuple(replace(pair, also=tuple(also)) for pair, (_, _, also) in found)
+    )
+
+
+def test_other_accepted_answers_are_encoded_once_each(codec_class: Any) -> None:
+    codec = codec_class(silent="~")
+    encoded = encode(accepting(("k", "x", ["yz", "x", "x~", "yz", "w"]), ("l", "x", [])), codec)
+    first, second = encoded.pairs
+    assert first.value_ids == (32, 120, codec.end_id)
+    assert first.also == (
+        ("yz", (32, 121, 122, codec.end_id)),
+        ("w", (32, 119, codec.end_id)),
+    )
+    assert second.also == ()
+    assert "1 pairs have further answers that count as well; the first is trained for" in (
+        encoded.notes
+    )
+    assert encoded.answer_set_size == 1
+    assert [pair.value for pair in first.answers] == ["x", "yz", "w"]
+    assert [pair.value_ids for pair in first.answers[1:]] == [ids for _, ids in first.also]
+    # The longest answer that counts has to fit, whichever is trained for.
+    assert first.longest == 1 + 3
+    require_fits(encoded, context_length=8, prompt_tokens=4)
+    refused(lambda: require_fits(encoded, context_length=7, prompt_tokens=4), "t.csv line 2")
+    refused(lambda: encode(accepting(("k", "x", ["a|"])), codec), "end marker", "'a|'")
+    refused(lambda: encode(accepting(("k", "x", ["~"])), codec), "at least one token", "'~'")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("def f():\n", "    return 1\n"),
+        ("a ", "b"),
+        ("a", "\tb "),
+        ("a\u00a0", "b"),
+        ("日本", "東京"),
+        ("Japan:", "東京"),
+        ("日本", "Tokyo"),
+        ("首都：", "Paris"),
+        ("ไทย", "กรุงเทพฯ"),
+        ("k:", "ﾄｳｷｮｳ"),
+        ("k", "ភ្នំពេញ"),
+        ("k", "རྒྱལ་ས"),
+        ("k", "「東京」"),
+    ],
+)
+def test_no_space_is_put_where_none_belongs(codec: Any, key: str, value: str) -> None:
+    encoded = encode(task((key, value)), codec)
+    (pair,) = encoded.pairs
+    assert (pair.key, pair.joiner, pair.value) == (key, "", value)
+    assert pair.input_ids == tuple(map(ord, key + value))
+    assert encoded.notes == ("a note", "nothing stands between key and value")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("France:", "Paris"),
+        ("مصر", "القاهرة"),
+        ("भारत", "नई दिल्ली"),
+        ("한국", "서울"),
+        ("Ελλάδα", "Αθήνα"),
+        ("🇫🇷", "🗼 Paris"),
+        ("7 times 6 is", "42"),
+        ("日本:", "Tokyo"),
+        ("한국", "ﾡ"),
+    ],
+)
+def test_words_of_a_spaced_script_are_joined_by_one(codec: Any, key: str, value: str) -> None:
+    (pair,) = encode(task((key, value)), codec).pairs
+    assert pair.joiner == " "
+    assert pair.input_ids == tuple(map(ord, f"{key} {value}"))
+
+
+def test_a_joiner_of_ones_own_stands_in_every_pair(codec: Any) -> None:
+    for joiner in ("", " ", "\n", " => "):
+        encoded = encode(task(("a", "b"), ("日本", " 東京")), codec, Asking(joiner=joiner))
+        assert [pair.joiner for pair in encoded.pairs] == [joiner, joiner]
+        assert encoded.pairs[1].input_ids == tuple(map(ord, f"日本{joiner} 東京"))
+    assert encoded.notes[-1] == "' => ' stands between key and value"
+
+
+def test_joiners_that_differ_are_counted(codec: Any) -> None:
+    encoded = encode(task(("a", "b"), ("日本", "東京"), ("c", "d")), codec)
+    assert encoded.notes[-1] == "a space stands between key and value in 2 of 3 pairs"
+
+
+def test_nothing_follows_a_special_token(codec: Any) -> None:
+    """Behind a marker the answer begins: the end marker of this codec says no text."""
+    (pair,) = encode(task(("a|", "b")), codec).pairs
+    assert pair.joiner == ""
+
+
+def test_a_chat_asks_the_key_as_a_message(codec: Any) -> None:
+    encoded = encode(task(("a", "b")), codec, Asking(template="{key}?", chat=True))
+    (pair,) = encoded.pairs
+    assert (pair.key, pair.joiner) == ("<user>a?\n<assistant>\n", "")
+    assert pair.key_ids == codec.encode_key(pair.key)
+    assert encoded.notes[1:3] == (
+        "keys are put to the model as '{key}?'",
+        "keys are written by the tokenizer's chat template, up to the answer",
+    )
+
+
+def test_a_conversation_is_asked_as_it_is(codec: Any) -> None:
+    turns = (("system", "s"), ("user", "u"), ("assistant", "v"), ("user", "w"))
+    plain = task(("w", "b"))
+    talk = replace(plain, pairs=(replace(plain.pairs[0], turns=turns),))
+    for asking in (Asking(), Asking(chat=True), Asking(template="{key}:")):
+        encoded = encode(talk, codec, asking)
+        assert encoded.pairs[0].key == "<system>s\n<user>u\n<assistant>v\n<user>w\n<assistant>\n"
+        assert not any("are put to the model as" in note for note in encoded.notes)
+        assert any(note.startswith("conversations are written") for note in encoded.notes)
 
 
 def test_value_without_tokens(codec_class: Any) -> None:
@@ -95,21 +219,25 @@ def test_keys_alike_as_tokens(codec_class: Any) -> None:
 
 @pytest.mark.parametrize("template", ["", "key:", "{key}{key}", "a\nb"])
 def test_bad_template(codec: Any, template: str) -> None:
-    refused(lambda: encode(task(("a", "b")), codec, template=template), "template", "exactly once")
+    refused(
+        lambda: encode(task(("a", "b")), codec, Asking(template=template)),
+        "template",
+        "exactly once",
+    )
 
 
 def test_braces_in_a_key_are_text(codec: Any) -> None:
-    encoded = encode(task(("{key}", "b"), ("{0}", "c")), codec, template="<{key}>")
+    encoded = encode(task(("{key}", "b"), ("{0}", "c")), codec, Asking(template="<{key}>"))
     assert [pair.key for pair in encoded.pairs] == ["<{key}>", "<{0}>"]
 
 
 def test_fits(codec: Any) -> None:
     encoded = encode(task(("a", "b"), ("abc", "xy")), codec)
-    # The longest pair reads 3 + 2 tokens; the end marker is never an input.
-    require_fits(encoded, context_length=9, prompt_tokens=4)
+    # The longest pair reads 3 + 1 + 2 tokens; the end marker is never an input.
+    require_fits(encoded, context_length=10, prompt_tokens=4)
     refused(
-        lambda: require_fits(encoded, context_length=8, prompt_tokens=4),
+        lambda: require_fits(encoded, context_length=9, prompt_tokens=4),
         "t.csv line 3",
-        "context of 8 tokens",
-        "5 tokens behind 4 prompt tokens, 9 together",
+        "context of 9 tokens",
+        "6 tokens behind 4 prompt tokens, 10 together",
     )

@@ -47,20 +47,38 @@ def test_jsonl(tmp_path: Path) -> None:
         ("a", "b", "a.jsonl line 1"),
         ("c", "d", "a.jsonl line 3"),
     ]
-    assert task.notes == ("fields not used: 'n'",)
+    assert task.notes == (
+        r"fields not used: 'n'; to ask with one of them: --template '{key}\n{n}'",
+    )
 
 
 def test_byte_order_mark_crlf_and_column_order(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", b"\xef\xbb\xbfvalue, key ,iso\r\nParis,France,FR\r\n")
     task = read_pairs(path)
     assert [(p.key, p.value, p.where) for p in task.pairs] == [("France", "Paris", "a.csv line 2")]
-    assert task.notes == ("columns not used: 'iso'",)
+    assert task.notes == (
+        r"columns not used: 'iso'; to ask with one of them: --template '{key}\n{iso}'",
+    )
 
 
-def test_white_space_is_removed_with_a_note(tmp_path: Path) -> None:
-    task = read_pairs(write(tmp_path / "a.csv", b"key,value\n a ,b\nc,\td\n"))
-    assert [(p.key, p.value) for p in task.pairs] == [("a", "b"), ("c", "d")]
-    assert task.notes == ("white space removed at the ends of 2 keys or values",)
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", b'key,value\n a ,b\nc,\td\n"e\n","    f"\n'),
+        ("a.tsv", b'key\tvalue\n a \tb\nc\t"\td"\n"e\n"\t    f\n'),
+        (
+            "a.jsonl",
+            b"""{"key": " a ", "value": "b"}
+            {"key": "c", "value": "\\td"}\n{"key": "e\\n", "value": "    f"}""",
+        ),
+    ],
+)
+def test_white_space_is_kept_with_a_note(name: str, data: bytes, tmp_path: Path) -> None:
+    task = read_pairs(write(tmp_path / name, data))
+    assert [(p.key, p.value) for p in task.pairs] == [(" a ", "b"), ("c", "\td"), ("e\n", "    f")]
+    (note,) = task.notes
+    assert note.startswith("keys and values that begin or end in white space, kept as they are: 4,")
+    assert note.endswith(f" the first is ' a ', {task.pairs[0].where}")
 
 
 def test_line_separators_inside_json_text_are_kept(tmp_path: Path) -> None:
@@ -76,7 +94,7 @@ def test_line_numbers_count_lines_inside_cells(tmp_path: Path) -> None:
 # UTF-8 text without NUL; csv's own line ends inside a cell survive only as \n.
 TEXT = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=12
-).filter(lambda text: text.strip() == text)
+).filter(lambda text: text.strip() != "")
 TABLE = st.dictionaries(TEXT, TEXT, min_size=1, max_size=8)
 
 
@@ -109,7 +127,7 @@ def test_any_bytes_give_pairs_or_one_line(
     from promptlimits.errors import UserError
 
     folder = tmp_path_factory.mktemp("fuzz")
-    for name in ("t.csv", "t.jsonl"):
+    for name in ("t.csv", "t.tsv", "t.json", "t.jsonl", "t.parquet"):
         try:
             pairs = read_pairs(write(folder / name, head + data)).pairs
         except UserError as error:

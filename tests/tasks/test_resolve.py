@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from promptlimits.errors import UserError
+from promptlimits.tasks.form import Asking
 from promptlimits.tasks.resolve import load_task
 
 
@@ -32,14 +33,23 @@ def test_file(codec: Any, tmp_path: Path) -> None:
 
 
 def test_template(codec: Any) -> None:
-    task = load_task("capitals", codec, template="{key}:")
+    task = load_task("capitals", codec, asking=Asking(template="{key}:"))
     assert task.pairs[0].key == "Afghanistan:"
     assert task.pairs[0].key_ids == codec.encode_key("Afghanistan:")
     assert task.answer_set_size == 243
     assert task.hash != load_task("capitals", codec).hash
-    assert (
-        load_task("random:5", codec, template="{key}:").pairs == load_task("random:5", codec).pairs
-    )
+    assert task.pairs[0].joiner == " "
+    asking = Asking(template="{key}:")
+    assert load_task("random:5", codec, asking=asking).pairs == load_task("random:5", codec).pairs
+
+
+@pytest.mark.parametrize("asking", [Asking(chat=True), Asking(joiner="")])
+@pytest.mark.parametrize("reference", ["random:5", "text:story.txt"])
+def test_what_is_put_as_it_is_takes_no_chat_and_no_joiner(
+    codec: Any, asking: Asking, reference: str
+) -> None:
+    with pytest.raises(UserError, match=r"(chat|joiner) must stand with a list of pairs"):
+        load_task(reference, codec, asking=asking)
 
 
 def test_limits_are_nested_and_seeded(codec: Any) -> None:
@@ -47,7 +57,7 @@ def test_limits_are_nested_and_seeded(codec: Any) -> None:
     large = load_task("capitals", codec, seed=1, limit=20)
     assert large.pairs[:8] == small.pairs
     assert len({pair.key for pair in large.pairs}) == 20
-    assert small.notes[-1] == "8 of 246 pairs, drawn with seed 1"
+    assert small.notes[-2] == "8 of 246 pairs, drawn with seed 1"
     assert small.answer_set_size == 8
     assert small.pairs != load_task("capitals", codec, seed=2, limit=8).pairs
     everything = load_task("capitals", codec, limit=246)

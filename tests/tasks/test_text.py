@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,35 +14,37 @@ from promptlimits.tasks.encoded import require_fits
 from promptlimits.tasks.resolve import load_task
 from promptlimits.tasks.text import TextSpec, text_task
 
+STORY = "\n once upon\na time \n"
+
 
 @pytest.fixture
 def story(tmp_path: Path) -> Path:
     path = tmp_path / "story.txt"
-    path.write_text("\n once upon\na time \n", encoding="utf-8")
+    path.write_text(STORY, encoding="utf-8")
     return path
 
 
 def test_a_text_is_one_pair_behind_its_beginning(codec: Any, story: Path) -> None:
-    task = load_task(f"text:{story}", codec, template="{key}:")
+    task = load_task(f"text:{story}", codec)
     (pair,) = task.pairs
     assert (pair.key, pair.key_ids) == ("^", (ord("^"),))
-    assert pair.value == "once upon\na time"
-    assert pair.value_ids == (*map(ord, "once upon\na time"), codec.end_id)
+    assert (pair.joiner, pair.value) == ("", STORY)
+    assert pair.value_ids == (*map(ord, STORY), codec.end_id)
     assert (task.name, task.places) == ("text:story.txt", ("story.txt",))
     assert not task.answers_random
     assert task.answer_set_size == 1
-    assert task.text_tokens == 16
-    assert task.notes == ("the first 16 of 16 tokens of the text, and the end marker",)
+    assert task.text_tokens == 20
+    assert task.notes == ("the first 20 of 20 tokens of the text, and the end marker",)
 
 
 def test_its_first_tokens(codec: Any, story: Path) -> None:
     task = load_task(f" text:{story}, 6 ", codec)
     (pair,) = task.pairs
-    assert pair.value == "once u"
-    assert pair.value_ids == (*map(ord, "once u"), codec.end_id)
+    assert pair.value == "\n once"
+    assert pair.value_ids == (*map(ord, "\n once"), codec.end_id)
     assert task.name == "text:story.txt,6"
     assert task.text_tokens == 6
-    assert task.notes == ("the first 6 of 16 tokens of the text, and the end marker",)
+    assert task.notes == ("the first 6 of 20 tokens of the text, and the end marker",)
     assert task.hash != load_task(f"text:{story},7", codec).hash
 
 
@@ -85,6 +88,79 @@ def test_bad_texts(codec: Any, tmp_path: Path, content: bytes, suffix: str, word
     assert len(message) < 300
 
 
+@pytest.fixture
+def counting(codec_class: Any) -> Any:
+    """A codec that notes how many characters it was given."""
+
+    class Counting(codec_class):  # type: ignore[misc]
+        encoded = 0
+
+        def encode_text(self, text: str) -> tuple[int, ...]:
+            self.encoded += len(text)
+            ids: tuple[int, ...] = super().encode_text(text)
+            return ids
+
+    return Counting()
+
+
+@pytest.mark.parametrize("more", [0, 1, 5_000_000])
+def test_no_more_of_a_file_is_read_than_its_first_tokens_take(
+    counting: Any, tmp_path: Path, more: int
+) -> None:
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "  é\r\n".encode() * 800 + b"x" * more)
+    task = load_task(f"text:{path},40", counting)
+    assert task.pairs[0].value == ("  é\r\n" * 8)
+    assert counting.encoded < 12_000
+    assert task.notes == ("the first 40 tokens of the text, and the end marker",)
+
+
+def test_more_is_read_where_the_first_tokens_depend_on_it(codec_class: Any, tmp_path: Path) -> None:
+    class FromTheEnd(codec_class):  # type: ignore[misc]
+        """Reads two characters as a token, from the end on, as some read the digits of numbers."""
+
+        def encode_text(self, text: str) -> tuple[int, ...]:
+            starts = range(-(len(text) % 2), len(text), 2)
+            return tuple(1000 * len(text[max(0, i) : i + 2]) for i in starts)
+
+        def decode(self, ids: Any) -> str:
+            return "".join("a" * (one // 1000) for one in ids)
+
+    codec = FromTheEnd()
+    path = tmp_path / "long.txt"
+    for length in (40_000, 40_001):
+        path.write_bytes(b"a" * length)
+        (pair,) = load_task(f"text:{path},3", codec).pairs
+        assert pair.value_ids[:-1] == codec.encode_text("a" * length)[:3]
+        assert pair.value_ids[0] == (2000 if length % 2 == 0 else 1000)
+
+
+def test_a_text_of_more_tokens_than_are_ever_asked_for(codec: Any, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    for size in (10_001, 2_000_000):
+        path.write_bytes(b"x" * size)
+        with pytest.raises(
+            UserError, match=r"at most 10,000 tokens, got more; .* text:long.txt,48"
+        ):
+            load_task(f"text:{path}", codec)
+    path.write_bytes(b"x" * 10_000)
+    assert load_task(f"text:{path}", codec).text_tokens == 10_000
+
+
+@pytest.mark.parametrize("bad", [b"\0", b"\xff"])
+def test_what_is_no_text_is_found_in_what_is_read(codec: Any, tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"x\n" + bad + b"x" * 100_000)
+    with pytest.raises(UserError, match=r"long\.txt line 2 must be"):
+        load_task(f"text:{path},3", codec)
+
+
+def test_a_pipe_is_no_text(codec: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe must be a"):
+        load_task(f"text:{tmp_path / 'pipe'},3", codec)
+
+
 def test_an_end_marker_behind_the_tokens_that_are_held_does_no_harm(
     codec: Any, tmp_path: Path
 ) -> None:
@@ -111,10 +187,10 @@ def test_a_text_is_one_pair_to_a_limit(codec: Any, story: Path) -> None:
 
 def test_a_text_longer_than_the_context(codec: Any, story: Path) -> None:
     task = load_task(f"text:{story}", codec)
-    # One token to begin with, 16 of text, of which the model reads all; the marker is not read.
-    require_fits(task, context_length=18, prompt_tokens=1)
-    with pytest.raises(UserError, match=r"story\.txt must fit into the model's context of 17"):
-        require_fits(task, context_length=17, prompt_tokens=1)
+    # One token to begin with, 20 of text, of which the model reads all; the marker is not read.
+    require_fits(task, context_length=22, prompt_tokens=1)
+    with pytest.raises(UserError, match=r"story\.txt must fit into the model's context of 21"):
+        require_fits(task, context_length=21, prompt_tokens=1)
 
 
 def test_a_text_that_its_tokens_change_is_owned_up_to(codec_class: Any) -> None:

@@ -78,7 +78,7 @@ class Decoded:
 
     Attributes:
         answers: Token ids behind the adapter, for each key.
-        texts: Those as text, the end marker left out.
+        texts: Those as text behind a key, the end marker left out.
         bare: Token ids without the adapter.
         bare_texts: Those as text.
         stops: The end markers.
@@ -264,13 +264,11 @@ def _unfit(got: str, trained_for: str) -> UserError:
 def _texts(
     stock: StockModel, answers: Iterable[tuple[int, ...]], stops: Sequence[int]
 ) -> tuple[str, ...]:
+    from promptlimits.models.huggingface.spelling import Spelling
+
+    spelling = Spelling(stock.tokenizer)
     said = (ids[:-1] if ids and ids[-1] in stops else ids for ids in answers)
-    return tuple(
-        stock.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        for ids in said
-    )
+    return tuple(spelling.behind(ids, special=False) for ids in said)
 
 
 def _first_line(error: BaseException) -> str:

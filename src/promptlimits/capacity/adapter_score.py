@@ -139,7 +139,7 @@ def score_adapter(
         UserError: The adapter does not fit the model, or adapter and pairs not into its context.
         RunFailed: The fresh process failed.
     """
-    most_tokens = max(len(ids) for pair in task.pairs for _, ids in accepted(pair))
+    most_tokens = max(len(form.value_ids) for pair in task.pairs for form in pair.answers)
     _require_room(adapter, task, card, most_tokens=most_tokens)
     with tempfile.TemporaryDirectory(prefix="promptlimits-") as scratch:
         folder = Path(scratch) / "adapter"
@@ -230,56 +230,43 @@ def save_scored_witness(
     return confirm(folder, model_path=card.path, device=device, on_progress=on_progress)
 
 
-def accepted(pair: EncodedPair) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Text and token ids of every answer that counts for a pair, the value first.
-
-    Args:
-        pair: The pair.
-
-    Returns:
-        The answers, each with an end marker last.
-    """
-    return ((pair.value, pair.value_ids), *pair.also)
-
-
 def _judged(pair: EncodedPair, decoded: Decoded, index: int) -> ScoredAnswer:
-    ids, text = decoded.answers[index], decoded.texts[index].strip()
-    match = _match(pair, ids, decoded.stops)
-    fault = "" if match is not None else _fault(pair, ids, text)
+    ids, text = decoded.answers[index], decoded.texts[index].removeprefix(pair.joiner)
+    exact = _is_accepted(pair, ids, decoded.stops)
     return ScoredAnswer(
         key=pair.key,
         value=pair.value,
         decoded=text,
-        exact=match is not None,
-        unprompted=_match(pair, decoded.bare[index], decoded.stops) is not None,
-        decoded_unprompted=decoded.bare_texts[index].strip(),
-        fault=fault,
+        exact=exact,
+        unprompted=_is_accepted(pair, decoded.bare[index], decoded.stops),
+        decoded_unprompted=decoded.bare_texts[index].removeprefix(pair.joiner),
+        fault="" if exact else _fault(pair, ids, text),
         generated_ids=ids,
     )
 
 
-def _match(pair: EncodedPair, ids: Sequence[int], stops: Sequence[int]) -> str | None:
-    """Text of the accepted answer that these tokens are, with any end marker of the model."""
-    if not ids or ids[-1] not in stops:
-        return None
+def _is_accepted(pair: EncodedPair, ids: Sequence[int], stops: Sequence[int]) -> bool:
+    """Whether these tokens are an answer that counts, and then any end marker of the model."""
     said = tuple(ids[:-1])
-    return next((text for text, wanted in accepted(pair) if wanted[:-1] == said), None)
+    return bool(ids) and ids[-1] in stops and any(f.value_ids[:-1] == said for f in pair.answers)
 
 
 def _fault(pair: EncodedPair, ids: Sequence[int], text: str) -> str:
-    answers = accepted(pair)
-    if any(tuple(ids[: len(wanted) - 1]) == wanted[:-1] for _, wanted in answers):
-        return NO_END
-    return SAME_TEXT if any(text == value.strip() for value, _ in answers) else WRONG_ANSWER
+    for form in pair.answers:
+        if tuple(ids[: len(form.value_ids) - 1]) == form.value_ids[:-1]:
+            return NO_END
+    return SAME_TEXT if any(text == form.value for form in pair.answers) else WRONG_ANSWER
 
 
 def _as_answered(pair: EncodedPair, answer: ScoredAnswer) -> EncodedPair:
-    """The pair with the accepted answer that was given, and the end marker that ended it."""
-    if not answer.exact:
-        return pair
+    """The pair with the end marker that came: a model may have several."""
     ids = answer.generated_ids
-    text = next(text for text, wanted in accepted(pair) if wanted[:-1] == ids[:-1])
-    return replace(pair, value=text, value_ids=ids)
+
+    def ended(value_ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids if answer.exact and value_ids[:-1] == ids[:-1] else value_ids
+
+    also = tuple((text, ended(value_ids)) for text, value_ids in pair.also)
+    return replace(pair, value_ids=ended(pair.value_ids), also=also)
 
 
 def _require_room(

@@ -5,12 +5,14 @@ Equal ids alone prove little, since the maker of a witness writes down both side
 only an end marker of the model itself ends an answer.
 
 A key stands for its ids if the stock tokenizer reads it so, less a closing marker that it may
-add. Where keys are posed as ids it may also be the text of those ids.
+add. Where keys are posed as ids it may also be the text of those ids, special tokens shown.
 
-A value stands for its ids if they decode to it, special tokens shown and space around it left
-out. Some tokenizers write no text back as it was (they lower its case, or have one unknown
-token for much): then the ids must be those that the stock tokenizer gives for the value, read
-behind the joiner that stands between key and value.
+A value stands for its ids if they decode to joiner and value, to the last blank, behind other
+text and with special tokens shown. Some tokenizers write no text back as it was (they lower its
+case, or have one unknown token for much): then the ids must be those that the stock tokenizer
+gives for joiner and value (`Spelling.ids_behind`).
+
+Other accepted answers are checked as the value is, each on its own.
 
 A witness may say that its one value is the beginning of a text. Then no end marker ends it: just
 so many tokens are decoded, and all of them must be the recorded ones.
@@ -22,8 +24,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from promptlimits.capacity.verification import Answer
-from promptlimits.capacity.witness_format import WitnessPair
+from promptlimits.capacity.witness_format import WitnessAnswer, WitnessPair
 from promptlimits.errors import UserError
+from promptlimits.models.huggingface.spelling import Spelling
 
 if TYPE_CHECKING:
     from promptlimits.models.huggingface.stock import StockModel
@@ -87,66 +90,53 @@ def check_answer(
     Returns:
         The answer and, where it is not exact, the first fault.
     """
-    fault = _fault_of_record(
-        tokenizer, pair, stops=stops, posed_as_text=posed_as_text, beginning=beginning
-    )
-    if not fault and ids != pair.value_ids:
+    spelling = Spelling(tokenizer)
+    recorded = WitnessAnswer(value=pair.value, value_ids=pair.value_ids)
+    answers = (recorded,) if beginning else (recorded, *pair.also)
+    fault = _fault_of_key(spelling, pair, posed_as_text=posed_as_text)
+    for answer in answers:
+        fault = fault or _fault_of_answer(
+            spelling, pair.joiner, answer, stops=stops, beginning=beginning
+        )
+    came = next((answer.value for answer in answers if answer.value_ids == ids), None)
+    if not fault and came is None:
         only_end = not beginning and ids[: len(pair.value_ids) - 1] == pair.value_ids[:-1]
         fault = NO_END if only_end else WRONG_ANSWER
     # The end marker is no text, be it special to the tokenizer or not.
-    said = ids[:-1] if ids and ids[-1] in stops else ids
+    said = spelling.behind(ids[:-1] if ids and ids[-1] in stops else ids, special=False)
     return Answer(
         key=pair.key,
         value=pair.value,
-        decoded=_text(tokenizer, said, skip_special_tokens=True),
+        decoded=said.removeprefix(pair.joiner),
         generated_ids=ids,
         exact=not fault,
+        came=None if fault else came,
         fault=fault,
     )
 
 
-def _fault_of_record(
-    tokenizer: Any,
-    pair: WitnessPair,
+def _fault_of_key(spelling: Spelling, pair: WitnessPair, *, posed_as_text: bool) -> str:
+    """What is wrong with a recorded key; empty if nothing is."""
+    if spelling.asked(pair.key) == pair.key_ids:
+        return ""
+    as_ids = not posed_as_text and spelling.alone(pair.key_ids) == pair.key
+    return "" if as_ids else WRONG_KEY
+
+
+def _fault_of_answer(
+    spelling: Spelling,
+    joiner: str,
+    answer: WitnessAnswer,
     *,
     stops: Sequence[int],
-    posed_as_text: bool,
     beginning: bool,
 ) -> str:
-    """What is wrong with a recorded pair, whatever the model answers; empty if nothing is."""
-    value = pair.value_ids if beginning else pair.value_ids[:-1]
-    if not (_reads_as(tokenizer, pair) or (not posed_as_text and _is_text_of_key(tokenizer, pair))):
-        return WRONG_KEY
-    if not beginning and pair.value_ids[-1] not in stops:
+    """What is wrong with a recorded answer, whatever the model says; empty if nothing is."""
+    ids = answer.value_ids if beginning else answer.value_ids[:-1]
+    if not beginning and answer.value_ids[-1] not in stops:
         return NO_END_MARKER
-    if set(value) & set(stops):
+    if set(ids) & set(stops):
         return EARLY_END_MARKER
-    return "" if _says(tokenizer, value, pair.value) else WRONG_VALUE
-
-
-def _reads_as(tokenizer: Any, pair: WitnessPair) -> bool:
-    """Whether the stock tokenizer gives the key's ids, less a closing marker it may add."""
-    ids = tuple(tokenizer(pair.key).input_ids)
-    rest = ids[len(pair.key_ids) :]
-    return ids[: len(pair.key_ids)] == pair.key_ids and set(rest) <= set(tokenizer.all_special_ids)
-
-
-def _is_text_of_key(tokenizer: Any, pair: WitnessPair) -> bool:
-    return _text(tokenizer, pair.key_ids, skip_special_tokens=True) == pair.key.strip()
-
-
-def _says(tokenizer: Any, ids: Sequence[int], value: str) -> bool:
-    from promptlimits.models.huggingface.codec import joiner_of
-
+    text = joiner + answer.value
     # Special tokens are shown: hidden ones could tell apart answers that read the same.
-    if _text(tokenizer, ids, skip_special_tokens=False) == value.strip():
-        return True
-    read = tokenizer(joiner_of(tokenizer) + value, add_special_tokens=False).input_ids
-    return list(read) == list(ids)
-
-
-def _text(tokenizer: Any, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-    text: str = tokenizer.decode(
-        list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-    )
-    return text.strip()
+    return "" if spelling.behind(ids) == text or spelling.ids_behind(text) == ids else WRONG_VALUE

@@ -23,7 +23,7 @@ IN_CONTEXT: Final = "in context"
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Pairs answered exactly without a trained prompt.
+    """Pairs answered exactly without a trained prompt, in any of the answers that count.
 
     Attributes:
         name: What stood in front of the key instead.
@@ -101,12 +101,12 @@ def no_prompt(
     Returns:
         The pairs answered exactly, among those that were asked.
     """
-    found = answers_behind(model, (), pairs, on_chunk=on_chunk, should_stop=should_stop)
+    asked, exact = _answered(model, (), pairs, on_chunk=on_chunk, should_stop=should_stop)
     return Baseline(
         name=NO_PROMPT,
         of=len(pairs),
-        asked=len(found.exact),
-        exact=found.held,
+        asked=asked,
+        exact=exact,
         tokens=_tokens_behind(model, (), beginnings),
     )
 
@@ -133,11 +133,11 @@ def in_context(
     Returns:
         The pairs answered exactly, among those that were asked.
     """
-    longest = max(len(pair.input_ids) for pair in pairs)
+    longest = max(pair.longest for pair in pairs)
     room = model.card.context_length - longest
     limit = room if most_tokens is None else min(room, most_tokens)
     context, shots = written_out_within(pairs, limit)
-    found = answers_behind(model, context, pairs, on_chunk=on_chunk, should_stop=should_stop)
+    asked, exact = _answered(model, context, pairs, on_chunk=on_chunk, should_stop=should_stop)
     note = ""
     if shots < len(pairs):
         bound = "the context window" if limit == room else "the time given to this baseline"
@@ -145,13 +145,44 @@ def in_context(
     return Baseline(
         name=IN_CONTEXT,
         of=len(pairs),
-        asked=len(found.exact),
-        exact=found.held,
+        asked=asked,
+        exact=exact,
         shots=shots,
         context_tokens=len(context),
         note=note,
         tokens=_tokens_behind(model, context, beginnings),
     )
+
+
+def _answered(
+    model: FrozenModel,
+    context: Sequence[int],
+    pairs: Sequence[EncodedPair],
+    *,
+    on_chunk: OnChunk | None,
+    should_stop: Stopper | None,
+) -> tuple[int, tuple[int, ...]]:
+    """How many pairs were asked behind a context, and to which an answer that counts came."""
+    forms = [(index, form) for index, pair in enumerate(pairs) for form in pair.answers]
+
+    def pairs_done(asked: int) -> int:
+        # A pair is done when the next form is another's.
+        return forms[asked][0] if asked < len(forms) else len(pairs)
+
+    def chunk_done(asked: int) -> None:
+        if on_chunk is not None:
+            on_chunk(pairs_done(asked))
+
+    found = answers_behind(
+        model,
+        context,
+        [form for _, form in forms],
+        on_chunk=chunk_done,
+        should_stop=should_stop,
+    )
+    asked = pairs_done(len(found.exact))
+    exact = sorted({forms[place][0] for place in found.held})
+    return asked, tuple(index for index in exact if index < asked)
 
 
 def answers_behind(

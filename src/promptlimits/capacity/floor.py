@@ -15,6 +15,7 @@ from promptlimits.capacity.choice import Choice
 from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, default_batch_size
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
+    pair_json,
     prompt_sha256,
     read_prompt,
     read_witness,
@@ -136,7 +137,7 @@ def _confirmed(
         "weights": model.card.model_hash,
         "dtype": model.card.compute_dtype,
         "prompt": prompt_sha256(prompt),
-        "pairs": [[list(pair.key_ids), list(pair.value_ids)] for pair in claimed],
+        "pairs": [pair_json(pair) for pair in claimed],
     }
     together = default_batch_size(model.card.compute_dtype)
     if together != BATCH_SIZE:

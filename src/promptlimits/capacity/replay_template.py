@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-REPLAY = '''\
+import inspect
+
+from promptlimits.models.huggingface.spelling import Spelling
+
+_TEMPLATE = '''\
 """Replay a prompt with stock tools: python replay.py --model PATH_OR_HUB_ID
 
 The prompt is a soft prompt or a KV prefix; adapter_config.json says which. Poses every recorded
-key to the model behind it, decodes greedily, and compares what comes with the recorded answer,
-token by token, end marker included. Of the beginning of a text exactly the recorded tokens are
-decoded, and no end marker is asked for. Needs peft, transformers, safetensors and torch; nothing
-else. Exit code 0 if every pair that witness.json counts is exact.
+key to the model behind it, decodes greedily, and compares what comes with the recorded answers,
+token by token, end marker included: the value, or another that counts. Of the beginning of a text
+exactly the recorded tokens are decoded, and no end marker is asked for. Needs peft, transformers,
+safetensors and torch; nothing else. Exit code 0 if every pair that witness.json counts is exact.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import warnings
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -23,6 +32,11 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 warnings.simplefilter("ignore")
+
+
+# {spelling}
+
+
 folder = Path(__file__).resolve().parent
 witness = json.loads((folder / "witness.json").read_text(encoding="utf-8"))
 
@@ -67,45 +81,45 @@ base.generation_config = GenerationConfig(
     do_sample=False, num_beams=1, eos_token_id=stops, pad_token_id=stops[0]
 )
 model = PeftModel.from_pretrained(base, folder)
-longest = max(len(pair["value_ids"]) for pair in witness["pairs"])
+spelling = Spelling(tokenizer)
 verified = witness["verification"]
 counted = [answer["counted"] for answer in verified["answers"]] if verified else None
 
 
-def says(ids, value):
-    """Whether ids stand for a text: decoded, or as the tokenizer reads it behind a key."""
-    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
-    forms = (tokenizer(form, add_special_tokens=False).input_ids for form in (" " + value, value))
-    return text == value.strip() or ids in [list(form) for form in forms]
+def answers(pair):
+    """The value and the other answers that count; the beginning of a text is the only one."""
+    return [pair] if beginning else [pair, *pair["also"]]
 
 
+def is_sound(answer, joiner):
+    """Whether recorded ids say their text, and end where they should."""
+    ids = answer["value_ids"] if beginning else answer["value_ids"][:-1]
+    ended = beginning or answer["value_ids"][-1] in stops
+    text = joiner + answer["value"]
+    says = spelling.behind(ids) == text or list(spelling.ids_behind(text)) == ids
+    return ended and says and not set(ids) & set(stops)
+
+
+longest = max(len(one["value_ids"]) for pair in witness["pairs"] for one in answers(pair))
 exact = 0
 broken = 0
 for index, pair in enumerate(witness["pairs"]):
-    *value, end = pair["value_ids"]
-    ended = end in stops
-    if beginning:
-        value = pair["value_ids"]
-        ended = not set(value) & set(stops)
     ids = pair["key_ids"]
-    if witness["posed_as"] == "text":
-        # As the stock tokenizer reads the key, less a closing marker if it adds one.
-        read = tokenizer(pair["key"]).input_ids
-        closing = read[len(ids):]
-        ids = read[:len(ids)] if set(closing) <= set(tokenizer.all_special_ids) else read
+    sound = list(spelling.asked(pair["key"])) == ids
+    if witness["posed_as"] == "ids":
+        sound = sound or spelling.alone(ids) == pair["key"]
+    sound = sound and all(is_sound(answer, pair["joiner"]) for answer in answers(pair))
     key = torch.tensor([ids])
     with torch.inference_mode():
         output = model.generate(
             input_ids=key, attention_mask=torch.ones_like(key), max_new_tokens=longest
         )
-    answer = output[0, key.shape[1]:].tolist()
-    recorded = ids == pair["key_ids"] and ended and says(value, pair["value"])
-    right = recorded and answer == pair["value_ids"]
+    said = output[0, key.shape[1]:].tolist()
+    right = sound and said in [answer["value_ids"] for answer in answers(pair)]
     exact += right
     broken += not right and (counted is None or counted[index])
-    said = answer[:-1] if answer and answer[-1] in stops else answer
-    text = tokenizer.decode(said, skip_special_tokens=True).strip()
-    print("exact" if right else "WRONG", pair["key"], "->", text, flush=True)
+    text = spelling.behind(said[:-1] if said and said[-1] in stops else said)
+    print("exact" if right else "WRONG", repr(pair["key"]), "->", repr(text), flush=True)
 
 if beginning:
     print(f"the first {longest} tokens of the text {'exact' if exact else 'not written'}")
@@ -113,4 +127,5 @@ else:
     print(f"{exact} of {len(witness['pairs'])} pairs exact")
 raise SystemExit(1 if broken else 0)
 '''
+REPLAY = _TEMPLATE.replace("# {spelling}\n", inspect.getsource(Spelling))
 """Text of replay.py; it reads everything it needs from witness.json beside it."""

@@ -16,10 +16,11 @@ class Answer:
     Attributes:
         key: The key.
         value: The value it should answer.
-        decoded: Text of what it did answer.
+        decoded: Text of what it did answer, behind the joiner.
         generated_ids: Ids of what it answered, the end marker last if it came.
-        exact: Whether the ids are the recorded ones, end marker included, and those stand for
-            the recorded key and value.
+        exact: Whether the ids are those of an answer that counts, end marker included, and
+            stand for its text, as the key's do for the key.
+        came: Which answer that was, the value or another accepted one; None where it is not exact.
         fault: Why it is not exact; empty where it is.
     """
 
@@ -28,6 +29,7 @@ class Answer:
     decoded: str
     generated_ids: tuple[int, ...]
     exact: bool
+    came: str | None = None
     fault: str = ""
 
 
@@ -122,6 +124,7 @@ class Verification:
                 decoded=answer["decoded"],
                 generated_ids=tuple(answer["generated_ids"]),
                 exact=answer["exact"],
+                came=answer["came"],
                 fault=answer["fault"],
             )
             for answer in document["answers"]

@@ -162,7 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
     """Refuse a model that is too narrow or reads too few tokens, before it fails obscurely."""
     _require_width(stock, prompt, witness)
-    most = max(max(*pair.key_ids, *pair.value_ids) for pair in witness.pairs)
+    most = max(
+        max(*pair.key_ids, *pair.value_ids, *(i for also in pair.also for i in also.value_ids))
+        for pair in witness.pairs
+    )
     rows = stock.model.get_input_embeddings().weight.shape[0]
     if most >= rows:
         raise UserError(
@@ -205,7 +208,7 @@ def _cached(shape: PrefixShape) -> str:
 
 
 def _longest_answer(pairs: Iterable[WitnessPair]) -> int:
-    return max(len(pair.value_ids) for pair in pairs)
+    return max(pair.longest_answer for pair in pairs)
 
 
 def _generate(

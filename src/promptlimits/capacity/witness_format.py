@@ -52,7 +52,9 @@ from promptlimits.store.records import now
 
 __all__ = [
     "Witness",
+    "WitnessAnswer",
     "WitnessPair",
+    "pair_json",
     "prompt_sha256",
     "read_prompt",
     "read_witness",
@@ -60,11 +62,7 @@ __all__ = [
     "write_verification",
 ]
 
-WITNESS_SCHEMA: Final = 3
-"""That of the beginning of a text, behind a prompt of either kind."""
-PREFIX_SCHEMA: Final = 2
-SOFT_SCHEMA: Final = 1
-"""What a soft prompt is written as: programs that know no prefixes read it, and refuse those."""
+WITNESS_SCHEMA: Final = 4
 DECODING: Final = "greedy, max_new_tokens = longest answer"
 
 PosedAs: TypeAlias = Literal["text", "ids"]
@@ -77,13 +75,36 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
+class WitnessAnswer(_Frozen):
+    """An answer that counts; `value_ids` are of joiner and value, the end marker last."""
+
+    value: str
+    value_ids: _Ids
+
+
 class WitnessPair(_Frozen):
-    """One recorded pair; `value_ids` should end with the end marker, but for a beginning's."""
+    """One recorded pair; `value_ids` should end with the end marker, but for a beginning's.
+
+    Attributes:
+        key: The key as it is asked.
+        joiner: What stands between key and value.
+        value: The value.
+        key_ids: Token ids of the key.
+        value_ids: Token ids of joiner and value.
+        also: Other answers that count.
+    """
 
     key: str
+    joiner: str
     value: str
     key_ids: _Ids
     value_ids: _Ids
+    also: tuple[WitnessAnswer, ...]
+
+    @property
+    def longest_answer(self) -> int:
+        """Most tokens of an answer that counts."""
+        return max(len(self.value_ids), *(len(answer.value_ids) for answer in self.also), 0)
 
 
 class WitnessModel(_Frozen):
@@ -108,7 +129,7 @@ class Witness(_Frozen):
     """What witness.json says.
 
     Attributes:
-        kind: "soft" or "prefix"; witnesses from before there were prefixes do not say.
+        kind: "soft" or "prefix".
         recorded_shape: How a prefix is laid out; None for a soft prompt.
         model: The model.
         prompt_tokens: P.
@@ -121,7 +142,7 @@ class Witness(_Frozen):
         verification: What the latest verification confirmed; None before the first.
     """
 
-    kind: Literal["soft", "prefix"] = "soft"
+    kind: Literal["soft", "prefix"]
     recorded_shape: Annotated[_RecordedShape | None, Field(alias="prefix_shape")] = None
     model: WitnessModel
     prompt_tokens: int
@@ -159,6 +180,7 @@ class _RecordedAnswer(_Frozen):
     decoded: str
     generated_ids: tuple[int, ...]
     exact: bool
+    came: str | None
     fault: str
     counted: bool
 
@@ -184,6 +206,10 @@ class _RecordedVerification(_Frozen):
         pairs = [(pair.key, pair.value) for pair in witness.pairs]
         if [(answer.key, answer.value) for answer in self.answers] != pairs:
             return "the answers verified are to other pairs"
+        for answer, pair in zip(self.answers, witness.pairs, strict=True):
+            known = {pair.value, *(one.value for one in pair.also)} if answer.exact else {None}
+            if answer.came not in known:
+                return "an answer that came is not one that counts"
         exact = [answer.exact for answer in self.answers]
         counted = [answer.counted for answer in self.answers]
         if counted != exact or (self.pairs_exact, self.of) != (sum(exact), len(exact)):
@@ -237,7 +263,7 @@ def save_witness(
     _require_alone("pairs", pairs, beginning=beginning)
     _require_replaceable(directory)
     numbers = prompt.detach().to("cpu").contiguous()
-    recorded: list[JsonValue] = [_pair_json(pair) for pair in pairs]
+    recorded: list[JsonValue] = [pair_json(pair) for pair in pairs]
     reference = _portable_reference(card)
     adapter = adapter_bytes(numbers)
     config = adapter_config(
@@ -247,8 +273,9 @@ def save_witness(
         prefix_shape=prefix_shape,
     )
     document: JsonObject = {
+        "schema": WITNESS_SCHEMA,
         **_kind_json(prefix_shape),
-        **({"schema": WITNESS_SCHEMA, "beginning": True} if beginning else {}),
+        **({"beginning": True} if beginning else {}),
         "model": {**asdict(card), "reference": reference, "path": reference},
         "task": {"name": Path(task_name).name, "hash": task_hash},
         "prompt_tokens": numbers.shape[0],
@@ -281,18 +308,21 @@ def read_witness(directory: Path) -> Witness:
         What it says.
 
     Raises:
-        UserError: There is none, it is not whole, it is newer than this program, its pairs
-            were altered, two of them have one key, or what it says was verified is something
-            else.
+        UserError: There is none, it is not whole, another version wrote it, its pairs were
+            altered, two of them have one key, or what it says was verified is something else.
     """
     document = read_object(directory, WITNESS_FILE)
     schema = document.get("schema")
-    if isinstance(schema, int) and schema > WITNESS_SCHEMA:
+    if isinstance(schema, int) and schema != WITNESS_SCHEMA:
         raise UserError(
             str(directory / WITNESS_FILE),
-            f"have schema {WITNESS_SCHEMA} or older",
+            f"have schema {WITNESS_SCHEMA}",
             got=f"schema {schema}",
-            remedy="upgrade promptlimits",
+            remedy=(
+                "upgrade promptlimits"
+                if schema > WITNESS_SCHEMA
+                else "run the command again that made it"
+            ),
         )
     try:
         witness = Witness.model_validate_json(json.dumps(document))
@@ -361,9 +391,8 @@ def write_verification(directory: Path, verification: JsonObject) -> None:
 def _kind_json(prefix_shape: PrefixShape | None) -> JsonObject:
     """The fields of witness.json that say what the prompt is."""
     if prefix_shape is None:
-        return {"schema": SOFT_SCHEMA, "kind": PromptKind.SOFT.value}
+        return {"kind": PromptKind.SOFT.value}
     return {
-        "schema": PREFIX_SCHEMA,
         "kind": PromptKind.PREFIX.value,
         "prefix_shape": asdict(prefix_shape),
     }
@@ -447,12 +476,22 @@ def _portable_reference(card: ModelCard) -> str:
     return card.reference
 
 
-def _pair_json(pair: EncodedPair) -> JsonObject:
+def pair_json(pair: EncodedPair) -> JsonObject:
+    """A pair as witness.json records it.
+
+    Args:
+        pair: The pair.
+
+    Returns:
+        Its texts and token ids.
+    """
     return {
         "key": pair.key,
+        "joiner": pair.joiner,
         "value": pair.value,
         "key_ids": list(pair.key_ids),
         "value_ids": list(pair.value_ids),
+        "also": [{"value": value, "value_ids": list(ids)} for value, ids in pair.also],
     }
 
 

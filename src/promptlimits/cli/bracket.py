@@ -22,6 +22,9 @@ _DEFAULT_SECONDS = 240.0
 def bracket(
     model: options.Model = "smollm2-135m",
     pairs: options.Pairs = "capitals",
+    columns: options.Columns = None,
+    answer: options.Answer = None,
+    choices: options.Choices = None,
     prompt_tokens: Annotated[
         str, typer.Option("--prompt-tokens", help="Prompt lengths, such as 1,2,4.")
     ] = "1",
@@ -39,7 +42,9 @@ def bracket(
     order: Annotated[
         str, typer.Option("--order", help="Order in which pairs are tried: " + ", ".join(_ORDERS))
     ] = "easiest",
-    template: options.Template = "{key}:",
+    template: options.Template = None,
+    chat: options.Chat = False,
+    joiner: options.Joiner = "auto",
     limit: options.Limit = None,
     first_size: Annotated[
         int,
@@ -99,7 +104,17 @@ def bracket(
         seed=seed,
         dtype=dtype,
     )
-    source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
+    source = session.read_pairs(
+        pairs,
+        columns=columns,
+        answer=answer,
+        choices=choices,
+        template=template,
+        chat=chat,
+        joiner=joiner,
+        seed=seed,
+        limit=limit,
+    )
     training = session.suited_to(source, training)
     options.require_folder(out)
 

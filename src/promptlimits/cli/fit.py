@@ -21,12 +21,17 @@ _DEFAULT_SECONDS = 600.0
 def fit(
     model: options.Model = "smollm2-135m",
     pairs: options.Pairs = "capitals",
+    columns: options.Columns = None,
+    answer: options.Answer = None,
+    choices: options.Choices = None,
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
     kind: options.Kind = "soft",
     out: options.Out = Path("runs/fit"),
     budget: options.Budget = None,
     steps: options.Steps = None,
-    template: options.Template = "{key}:",
+    template: options.Template = None,
+    chat: options.Chat = False,
+    joiner: options.Joiner = "auto",
     limit: options.Limit = None,
     starts: options.Starts = 3,
     learning_rate: options.LearningRate = 1.0,
@@ -62,7 +67,17 @@ def fit(
         seed=seed,
         dtype=dtype,
     )
-    source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
+    source = session.read_pairs(
+        pairs,
+        columns=columns,
+        answer=answer,
+        choices=choices,
+        template=template,
+        chat=chat,
+        joiner=joiner,
+        seed=seed,
+        limit=limit,
+    )
     training = session.suited_to(source, training)
     options.require_folder(out)
 

@@ -29,6 +29,7 @@ from promptlimits.cli import (
     invert,
     models,
     oracle,
+    pairs,
     plan,
     report,
     score,
@@ -61,6 +62,7 @@ app = typer.Typer(
 )
 app.command(name="bracket")(bracket.bracket)
 app.command(name="fit")(fit.fit)
+app.command(name="pairs")(pairs.pairs)
 app.command(name="verify")(verify.verify)
 app.command(name="score")(score.score)
 app.command(name="ceiling")(ceiling.ceiling)

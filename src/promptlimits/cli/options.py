@@ -13,6 +13,7 @@ import typer
 from promptlimits._checks import require_positive
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
+from promptlimits.tasks.pairs import ENDINGS
 
 Model = Annotated[
     str,
@@ -25,7 +26,29 @@ Pairs = Annotated[
     typer.Option(
         "--pairs",
         help="`capitals`, `random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]`, `text:FILE[,TOKENS]`, or a "
-        ".csv or .jsonl file with `key` and `value`.",
+        f"file: {ENDINGS}.",
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Columns of a file: KEY=VALUE, such as question=answer. By default key=value.",
+    ),
+]
+Answer = Annotated[
+    str | None,
+    typer.Option(
+        "--answer",
+        help="The value's column alone, with --choices, or where the template names the others.",
+    ),
+]
+Choices = Annotated[
+    str | None,
+    typer.Option(
+        "--choices",
+        help="Columns of the choices, such as A,B,C,D, or one that holds a list. The key shows "
+        "them, the value is the letter of the right one.",
     ),
 ]
 KINDS: Final = ("soft", "prefix")
@@ -39,8 +62,27 @@ Kind = Annotated[
     ),
 ]
 Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        help="How a pair of a list is asked: {key}, or columns, such as '{instruction}\\n{input}'. "
+        "By default `{key}:`, and with --chat `{key}`.",
+    ),
+]
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat", help="Write a key as a user's message, by the tokenizer's chat template."
+    ),
+]
+Joiner = Annotated[
     str,
-    typer.Option("--template", help="How a key of a list is put to the model; holds {key}."),
+    typer.Option(
+        "--joiner",
+        help="What stands between key and value: auto, none, or a text such as ' ' or '\\n'. "
+        "auto: a space where words of a spaced script meet; nothing behind or before white space, "
+        "special tokens, Chinese, Japanese, Thai and the like.",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Keep so many of the pairs.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
@@ -106,12 +148,14 @@ MOST_THREADS: Final = 1024
 _OPTION_OF: Final = {
     "the task": "--pairs",
     "the template": "--template",
+    **{name: f"--{name}" for name in ("columns", "answer", "choices")},
     "least_deviation": "--least-deviation",
     "prompt_tokens": "--prompt-tokens",
     "learning_rate": "--learning-rate",
     "max_steps": "--max-steps",
     "first_size": "--first-size",
-    **{name: f"--{name}" for name in ("device", "limit", "model", "patience", "seed", "starts")},
+    **{name: f"--{name}" for name in ("chat", "device", "joiner", "limit", "model", "patience")},
+    **{name: f"--{name}" for name in ("seed", "starts")},
 }
 
 

@@ -26,7 +26,12 @@ def score(
     ],
     model: options.Model,
     pairs: options.Pairs,
-    template: options.Template = "{key}:",
+    columns: options.Columns = None,
+    answer: options.Answer = None,
+    choices: options.Choices = None,
+    template: options.Template = None,
+    chat: options.Chat = False,
+    joiner: options.Joiner = "auto",
     limit: options.Limit = None,
     seed: options.Seed = 0,
     out: Annotated[
@@ -47,7 +52,17 @@ def score(
     """
     options.require_dtype(dtype)
     options.require_threads(threads)
-    source = session.read_pairs(pairs, template=template, seed=seed, limit=limit)
+    source = session.read_pairs(
+        pairs,
+        columns=columns,
+        answer=answer,
+        choices=choices,
+        template=template,
+        chat=chat,
+        joiner=joiner,
+        seed=seed,
+        limit=limit,
+    )
     if session.noun_of(source) == "token":
         raise UserError(
             "--pairs",

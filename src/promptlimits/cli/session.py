@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from promptlimits._checks import require_positive_int
 from promptlimits.cli.options import named_as_typed
 from promptlimits.errors import UserError
+from promptlimits.tasks.form import AUTO, asking_of
+from promptlimits.tasks.reading import Reading, parse_choices
 from promptlimits.tasks.resolve import Source, encode_source, read_source
 from promptlimits.tasks.text import TextSpec
 from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from promptlimits.cli.live import LiveListener
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+    from promptlimits.models.protocol import TextCodec
     from promptlimits.tasks.encoded import EncodedTask
 
 STORE_FILE = "store.sqlite"
@@ -71,14 +74,30 @@ def load_model(
     return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
-def read_pairs(reference: str, *, template: str, seed: int, limit: int | None) -> Source:
+def read_pairs(
+    reference: str,
+    *,
+    template: str | None,
+    seed: int,
+    limit: int | None,
+    chat: bool = False,
+    joiner: str = AUTO,
+    columns: str | None = None,
+    answer: str | None = None,
+    choices: str | None = None,
+) -> Source:
     """Read the pairs that a command names: all that can be done before a model is loaded.
 
     Args:
         reference: Built-in name, random spec or file.
-        template: How a key is put.
+        template: How a key is put; None for the default.
         seed: Seed of random pairs and of a limited draw.
         limit: Pairs to keep, or None.
+        chat: Whether keys are written by the tokenizer's chat template.
+        joiner: What stands between key and value, as typed.
+        columns: Columns of key and value, as typed, or None.
+        answer: Column of the value alone, or None.
+        choices: Columns of the choices, as typed, or None.
 
     Returns:
         The pairs as text, or how many are to be drawn.
@@ -87,7 +106,9 @@ def read_pairs(reference: str, *, template: str, seed: int, limit: int | None) -
         UserError: There is no such list, or it is faulty.
     """
     with named_as_typed():
-        return read_source(reference, template=template, seed=seed, limit=limit)
+        reading = Reading(columns=columns, answer=answer, choices=parse_choices(choices))
+        asking = asking_of(template, chat=chat, joiner=joiner, choices=bool(reading.choices))
+        return read_source(reference, asking=asking, reading=reading, seed=seed, limit=limit)
 
 
 def noun_of(source: Source) -> str:
@@ -95,12 +116,12 @@ def noun_of(source: Source) -> str:
     return "token" if isinstance(source.pairs, TextSpec) else "pair"
 
 
-def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:
+def encode_pairs(source: Source, codec: TextCodec) -> EncodedTask:
     """Encode pairs for a model.
 
     Args:
         source: What `read_pairs` read.
-        model: The model.
+        codec: The model's codec.
 
     Returns:
         The task.
@@ -109,7 +130,7 @@ def encode_pairs(source: Source, model: HuggingFaceCausalLM) -> EncodedTask:
         UserError: Two keys are one to the model, or it has too few tokens.
     """
     with named_as_typed():
-        return encode_source(source, model.codec)
+        return encode_source(source, codec)
 
 
 def load_model_and_pairs(
@@ -148,7 +169,10 @@ def load_model_and_pairs(
         offline=offline,
         on_progress=listener.found,
     )
-    return model, encode_pairs(source, model)
+    task = encode_pairs(source, model.codec)
+    for note in task.notes:
+        listener.found(f"note: {note}")
+    return model, task
 
 
 def training_config(

@@ -58,6 +58,9 @@ def verify(
         for answer in lost:
             typer.echo(f"NOT CONFIRMED {answer.key!r}: {answer.decoded!r} ({answer.fault})")
         held = f"{found.pairs_exact} of {found.of} pairs exact"
+        others = sum(answer.exact and answer.came != answer.value for answer in found.answers)
+        if others:
+            held += f", {others} by another accepted answer"
         if witness.beginning:
             held = _beginning(len(witness.pairs[0].value_ids), exact=bool(found.pairs_exact))
         typer.echo(f"{held}: {found.confirmed_by}")

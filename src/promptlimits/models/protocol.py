@@ -11,7 +11,7 @@ The model's laws, which every family is tested for:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -27,20 +27,35 @@ class EncodedPair:
         key: The key as text.
         value: The value as text, without the end marker.
         key_ids: Token ids of the key, as the tokenizer gives them for the bare text.
-        value_ids: Token ids of the answer, the end marker last. Never empty.
-        also: Text and token ids of other answers that count as well; nothing is trained for them.
+        value_ids: Token ids of joiner and value, the end marker last. Never empty.
+        joiner: What stands between key and value.
+        also: Text and token ids of other answers that count as well; nothing is trained for
+            them. The ids are of the joiner and the text, and end in the end marker.
     """
 
     key: str
     value: str
     key_ids: tuple[int, ...]
     value_ids: tuple[int, ...]
+    joiner: str = ""
     also: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def input_ids(self) -> tuple[int, ...]:
         """Tokens the model reads: key and value, without the end marker."""
         return self.key_ids + self.value_ids[:-1]
+
+    @property
+    def answers(self) -> tuple[EncodedPair, ...]:
+        """The pair with each answer that counts in the place of its value, its own first."""
+        others = (replace(self, value=value, value_ids=ids, also=()) for value, ids in self.also)
+        return (replace(self, also=()) if self.also else self, *others)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of key and an answer that the model reads."""
+        ends = (len(self.value_ids), *(len(ids) for _, ids in self.also))
+        return len(self.key_ids) + max(ends) - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -219,11 +234,23 @@ class TextCodec(Protocol):
         ...
 
     def encode_value(self, text: str) -> tuple[int, ...]:
-        """Ids of a value that follows a key, without the end marker."""
+        """Ids of a text that follows a key, exactly as given, without the end marker."""
+        ...
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Ids of a text that begins where the model begins, without markers."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out."""
+        """Text of ids that stand alone, special tokens left out."""
+        ...
+
+    def decode_value(self, ids: Sequence[int]) -> str:
+        """Text of ids as they stand behind a key, special tokens shown."""
+        ...
+
+    def chat(self, turns: Sequence[tuple[str, str]]) -> str:
+        """The key that messages (role, content) make, as the chat template writes them."""
         ...
 
     def plain_token_ids(self) -> tuple[int, ...]:

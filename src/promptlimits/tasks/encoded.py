@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
+from promptlimits.tasks.form import KEY, Asking, joiner_between
 from promptlimits.tasks.pairs import Pair, PairTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from promptlimits.models.protocol import EncodedPair, TextCodec
 
@@ -45,25 +47,24 @@ class EncodedTask:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the token ids of all pairs in their order, in hexadecimal."""
-        ids = [[pair.key_ids, pair.value_ids] for pair in self.pairs]
-        return hashlib.sha256(json.dumps(ids, separators=(",", ":")).encode()).hexdigest()
+        """SHA-256 over all that is recorded of the pairs, in their order, in hexadecimal."""
+        recorded = [
+            [pair.key, pair.joiner, pair.value, pair.key_ids, pair.value_ids, *pair.also]
+            for pair in self.pairs
+        ]
+        return hashlib.sha256(json.dumps(recorded, separators=(",", ":")).encode()).hexdigest()
 
 
-KEY: Final = "{key}"
-"""Stands for the key in a template."""
-
-
-def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedTask:
-    """Encode pairs with a model's codec.
+def encode(task: PairTask, codec: TextCodec, asking: Asking | None = None) -> EncodedTask:
+    """Encode pairs with a model's codec, every character as it was given.
 
     The answers to choose from are the distinct values of the list, as token ids.
 
     Args:
         task: The pairs.
         codec: The model's codec.
-        template: How a key is put to the model, such as "{key}:"; the keys of the result are
-            what it makes of them, so they can be typed as they stand.
+        asking: How they are put to the model; by default the bare keys. The keys of the result
+            are what it makes of them, so they can be typed as they stand.
 
     Returns:
         The pairs as token ids; each value ends in the end marker.
@@ -71,24 +72,16 @@ def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedT
     Raises:
         UserError: A key or a value has no tokens, a value contains the end marker, or two
             keys have the same tokens. The message names the line. Or the template does not
-            hold the key exactly once.
+            hold the key exactly once, or the tokenizer writes no chats.
     """
-    from promptlimits.models.protocol import EncodedPair
-
-    require_template(template)
+    asking = asking or Asking()
+    require_template(asking.template)
+    bare = functools.cache(codec.encode_value)
     pairs: dict[tuple[int, ...], EncodedPair] = {}
     owner: dict[tuple[int, ...], Pair] = {}
     for pair in task.pairs:
-        key = template.replace(KEY, pair.key)
-        key_ids = _tokens(pair.where, "key", key, codec.encode_key(key))
-        value_ids = _tokens(pair.where, "value", pair.value, codec.encode_value(pair.value))
-        if codec.end_id in value_ids:
-            raise UserError(
-                f"{pair.where}: value",
-                "not contain the end marker, at which answers stop",
-                got=shown(pair.value),
-                remedy="delete the marker: it is added behind each value",
-            )
+        encoded = _encoded(pair, codec, asking, bare)
+        key_ids = encoded.key_ids
         if key_ids in owner:
             first = owner[key_ids]
             raise UserError(
@@ -99,9 +92,7 @@ def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedT
                 remedy="change or delete one of the two",
             )
         owner[key_ids] = pair
-        pairs[key_ids] = EncodedPair(
-            key=key, value=pair.value, key_ids=key_ids, value_ids=(*value_ids, codec.end_id)
-        )
+        pairs[key_ids] = encoded
     answers = len({pair.value_ids for pair in pairs.values()})
     return EncodedTask(
         name=task.name,
@@ -111,8 +102,71 @@ def encode(task: PairTask, codec: TextCodec, *, template: str = KEY) -> EncodedT
         answer_set_text=f"the {answers:,} distinct values of the list",
         answers_random=False,
         source=task.source,
-        notes=task.notes + _template_note(template) + _lossy(pairs.values(), codec),
+        notes=(
+            *task.notes,
+            *_asking_notes(task, asking),
+            *_joiner_note([pair.joiner for pair in pairs.values()]),
+            *_also_note(pairs.values()),
+            *_lossy(pairs.values(), codec),
+        ),
     )
+
+
+def _encoded(
+    pair: Pair, codec: TextCodec, asking: Asking, bare: Callable[[str], tuple[int, ...]]
+) -> EncodedPair:
+    """One pair as tokens, checked; `bare` gives the tokens of a joiner."""
+    from promptlimits.models.protocol import EncodedPair
+
+    key = asking.template.replace(KEY, pair.key)
+    if asking.chat or pair.turns:
+        key = codec.chat(pair.turns or (("user", key),))
+    key_ids = _tokens(pair.where, "key", key, codec.encode_key(key))
+    joiner = _joiner(key, key_ids, pair.value, codec, asking)
+
+    def answer_ids(text: str) -> tuple[int, ...]:
+        return _answer_ids(pair.where, joiner + text, codec, shown_as=text, nothing=bare(joiner))
+
+    value_ids = answer_ids(pair.value)
+    also: dict[tuple[int, ...], str] = {}
+    for text in pair.also:
+        ids = answer_ids(text)
+        if ids != value_ids:
+            also.setdefault(ids, text)
+    return EncodedPair(
+        key=key,
+        value=pair.value,
+        key_ids=key_ids,
+        value_ids=value_ids,
+        joiner=joiner,
+        also=tuple((text, ids) for ids, text in also.items()),
+    )
+
+
+def _joiner(
+    key: str, key_ids: tuple[int, ...], value: str, codec: TextCodec, asking: Asking
+) -> str:
+    """What stands between a key and its value."""
+    if asking.joiner is not None:
+        return asking.joiner
+    # A last token that says no text is a marker behind which an answer begins.
+    return joiner_between(key, value) if codec.decode(key_ids[-1:]) else ""
+
+
+def _answer_ids(
+    where: str, text: str, codec: TextCodec, *, shown_as: str, nothing: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Ids of joiner and value and the end marker, checked."""
+    found = codec.encode_value(text)
+    ids = _tokens(where, "value", shown_as, () if found == nothing else found)
+    if codec.end_id in ids:
+        raise UserError(
+            f"{where}: value",
+            "not contain the end marker, at which answers stop",
+            got=shown(shown_as),
+            remedy="delete the marker: it is added behind each value",
+        )
+    return (*ids, codec.end_id)
 
 
 def require_template(template: str) -> str:
@@ -146,16 +200,44 @@ def _tokens(where: str, field: str, text: str, ids: Iterable[int]) -> tuple[int,
     return tokens
 
 
-def _template_note(template: str) -> tuple[str, ...]:
-    return () if template == KEY else (f"keys are put to the model as {shown(template)}",)
+def _asking_notes(task: PairTask, asking: Asking) -> tuple[str, ...]:
+    """What is made of keys before they are asked."""
+    notes: tuple[str, ...] = ()
+    turns = any(pair.turns for pair in task.pairs)
+    if asking.template != KEY and not all(pair.turns for pair in task.pairs):
+        notes += (f"keys are put to the model as {shown(asking.template)}",)
+    if asking.chat or turns:
+        what = "conversations" if turns else "keys"
+        notes += (f"{what} are written by the tokenizer's chat template, up to the answer",)
+    return notes
+
+
+def _joiner_note(joiners: Sequence[str]) -> tuple[str, ...]:
+    """What stands between keys and values, where anything does."""
+    kinds = {joiner: joiners.count(joiner) for joiner in joiners if joiner}
+    if not kinds:
+        return ("nothing stands between key and value",)
+    return tuple(
+        f"{'a space' if joiner == ' ' else shown(joiner)} stands between key and value"
+        + ("" if count == len(joiners) else f" in {count} of {len(joiners)} pairs")
+        for joiner, count in kinds.items()
+    )
+
+
+def _also_note(pairs: Iterable[EncodedPair]) -> tuple[str, ...]:
+    several = sum(bool(pair.also) for pair in pairs)
+    if not several:
+        return ()
+    return (f"{several} pairs have further answers that count as well; the first is trained for",)
 
 
 def _lossy(pairs: Iterable[EncodedPair], codec: TextCodec) -> tuple[str, ...]:
     """A note on values that come back from their tokens as another text."""
     changed = [
-        (pair.value, text)
+        (answer.value, text.removeprefix(answer.joiner))
         for pair in pairs
-        if (text := codec.decode(pair.value_ids[:-1]).strip()) != pair.value
+        for answer in pair.answers
+        if (text := codec.decode_value(answer.value_ids[:-1])) != answer.joiner + answer.value
     ]
     if not changed:
         return ()
@@ -178,16 +260,16 @@ def require_fits(task: EncodedTask, *, context_length: int, prompt_tokens: int) 
     Raises:
         UserError: A pair does not fit; the message names the longest one and its line.
     """
-    place, pair = max(
-        zip(task.places, task.pairs, strict=True), key=lambda item: len(item[1].input_ids)
+    place, longest = max(
+        zip(task.places, (pair.longest for pair in task.pairs), strict=True),
+        key=lambda item: item[1],
     )
-    needed = prompt_tokens + len(pair.input_ids)
+    needed = prompt_tokens + longest
     if needed > context_length:
         raise UserError(
             place,
             f"fit into the model's context of {context_length} tokens with the prompt in front",
-            got=f"{len(pair.input_ids)} tokens behind {prompt_tokens} prompt tokens, {needed} "
-            "together",
+            got=f"{longest} tokens behind {prompt_tokens} prompt tokens, {needed} together",
             remedy="shorten or delete the pair, use fewer prompt tokens, or take a model with a "
             "longer context",
         )

@@ -1,27 +1,28 @@
-"""Pairs of a key and a value as text, from a CSV or a JSON Lines file.
+"""Pairs of a key and a value as text, from a file of any of the formats that people publish.
 
-White space at either end of a key or a value is removed, and a note says how often: stock
-tokenizers give " Paris" and "Paris" different tokens, and a stray blank in a file is a slip
-far more often than a wish. Everything else in the text is kept as it is.
+Every text is kept as it stands in the file, to the last blank: white space is part of what is
+asked and of what must be answered. Notes say where it stands at the ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from promptlimits.errors import UserError
-from promptlimits.tasks.files import (
-    Row,
-    csv_rows,
-    file_name,
-    jsonl_rows,
-    place,
-    read_bytes,
-    read_text,
-    shown,
-)
+from promptlimits.tasks.alike import notes_on_texts
+from promptlimits.tasks.choices import choices_of, right_choices
+from promptlimits.tasks.conversations import conversation, conversation_column
+from promptlimits.tasks.delimited import csv_table, tsv_table
+from promptlimits.tasks.files import file_name, read_bytes, shown
+from promptlimits.tasks.json_files import json_table, jsonl_table
+from promptlimits.tasks.parquet import parquet_table
+from promptlimits.tasks.reading import CHOICES_FIELD, Reading, Roles, roles_of
+from promptlimits.tasks.table import Row, Table, texts_of
+from promptlimits.tasks.template import KEY_FIELD, Template, parse_template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +62,51 @@ class PairTask:
     notes: tuple[str, ...] = ()
 
 
-_READERS = {".csv": csv_rows, ".jsonl": jsonl_rows}
+_READERS: Final[dict[str, Callable[[Path], Table]]] = {
+    ".csv": csv_table,
+    ".tsv": tsv_table,
+    ".json": json_table,
+    ".jsonl": jsonl_table,
+    ".ndjson": jsonl_table,
+    ".parquet": parquet_table,
+}
+ENDINGS: Final = ".csv, .tsv, .json, .jsonl or .parquet"
+
+_REMEDIES: Final = {
+    ".xlsx": "save it as CSV in UTF-8",
+    ".xls": "save it as CSV in UTF-8",
+    ".ods": "save it as CSV in UTF-8",
+    ".gz": "unpack it first",
+    ".zip": "unpack it first",
+    ".zst": "unpack it first",
+    ".bz2": "unpack it first",
+    ".xz": "unpack it first",
+    ".arrow": "write it to .parquet",
+    ".feather": "write it to .parquet",
+    ".gguf": "give a model to --model, and a file of pairs here",
+    ".safetensors": "give a model to --model, and a file of pairs here",
+    ".txt": "give one text as text:FILE, and save a list of pairs in one of these formats",
+    ".md": "give one text as text:FILE, and save a list of pairs in one of these formats",
+}
 
 
-def read_pairs(path: Path | str) -> PairTask:
+def read_pairs(
+    path: Path | str, *, reading: Reading | None = None, template: str = "{key}"
+) -> PairTask:
     """Read a file of pairs.
 
-    A `.csv` file has a header with the columns key and value; a `.jsonl` file has one object
-    with those fields on each line. Both are UTF-8. Other columns and fields are ignored with
-    a note, blank lines without.
+    The ending says the format: .csv and .tsv with a header, .json with an array of objects,
+    .jsonl with one object on each line, .parquet. Text is UTF-8. The columns key and value are
+    read unless `reading` names others; a field `messages` or `conversations` is a conversation
+    of which the last message is the value. What is not used, left out or alike stands in the
+    notes.
 
     Args:
         path: The file.
+        reading: Which columns are the key, the value and the choices.
+        template: How a row is put. Where its one field is {key}, as in "{key}:", the keys are
+            left as they are, for whoever puts them to a model; any other template is filled in
+            here and gives the keys.
 
     Returns:
         The pairs, in the order of the file.
@@ -80,56 +114,180 @@ def read_pairs(path: Path | str) -> PairTask:
     Raises:
         UserError: Something is wrong with the file; the message names the line.
     """
-    path = Path(path)
+    path, reading = Path(path), reading or Reading()
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        read_bytes(path)  # a file that is not there is the greater trouble
+        read_bytes(path)  # a file that is not there, or a folder, is the greater trouble
         raise UserError(
             file_name(path),
-            "end in .csv or .jsonl",
+            f"end in {ENDINGS}",
             got=shown(path.suffix) if path.suffix else "no ending",
-            remedy="name the file after what it holds: comma-separated values or JSON Lines",
+            remedy=_REMEDIES.get(
+                path.suffix.lower(), "save the list in one of these formats, under that ending"
+            ),
         )
-    text = read_text(path)
-    rows, notes = reader(path, text)
-    if not rows:
-        raise UserError(
-            place(path, text.count("\n") + 1),
-            "come after at least one pair",
-            got="a header and nothing below it",
-            remedy="put one pair on each line",
-        )
-    pairs, stripped = _pairs(path, rows)
-    if stripped:
-        notes += (f"white space removed at the ends of {stripped} keys or values",)
-    return PairTask(name=path.stem, pairs=pairs, source=f"file {path.name}", notes=notes)
-
-
-def _pairs(path: Path, rows: Iterable[Row]) -> tuple[tuple[Pair, ...], int]:
-    """Check rows and make pairs of them; also how many texts had white space removed."""
-    pairs: dict[str, Pair] = {}
-    lines: dict[str, int] = {}
-    stripped = 0
-    for row in rows:
-        where = place(path, row.line)
-        key, value = row.key.strip(), row.value.strip()
-        stripped += (key != row.key) + (value != row.value)
-        for field, text in (("key", key), ("value", value)):
-            if not text:
-                raise UserError(
-                    where, f"have a {field}", got="an empty one", remedy="fill it in or delete it"
-                )
-        if key in pairs:
-            raise _repeated(where, pairs[key], lines[key], value)
-        pairs[key] = Pair(key=key, value=value, where=where)
-        lines[key] = row.line
-    return tuple(pairs.values()), stripped
-
-
-def _repeated(where: str, first: Pair, first_line: int, value: str) -> UserError:
-    if value == first.value:
-        got, remedy = f"the pair of line {first_line} again", "delete one of the two lines"
+    parsed = parse_template(template)
+    table = reader(path)
+    talk = conversation_column(table)
+    if talk is not None and not reading.given and not {"key", "value"} <= {*table.columns}:
+        pairs, notes = _of_conversations(table, talk, parsed)
     else:
-        got = f"{shown(value)} here and {shown(first.value)} on line {first_line}"
-        remedy = "keep the line that is right"
-    return UserError(where, f"give the key {shown(first.key)} only once", got=got, remedy=remedy)
+        pairs, notes = _of_columns(table, reading, parsed)
+    return PairTask(
+        name=file_name(Path(path.stem)),
+        pairs=pairs,
+        source=f"file {file_name(Path(path.name))}",
+        notes=(*table.notes, *notes, *notes_on_texts(pairs)),
+    )
+
+
+def _of_conversations(
+    table: Table, column: str, template: Template
+) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    if not template.of_the_key_alone:
+        raise UserError(
+            "the template",
+            "be left out for conversations, which the chat template of the model writes",
+            got=shown(template.text),
+            remedy="leave it out",
+        )
+    drafts = []
+    for row in table.rows:
+        turns, value = conversation(table, row, column)
+        asked = next((text for role, text in reversed(turns) if role == "user"), turns[-1][1])
+        pair = Pair(key=asked, value=value, where=table.where(row), turns=turns)
+        drafts.append((row, _filled(pair)))
+    said = f"the last message of {shown(column)} is the value, those before it are asked"
+    return _unique(table, drafts, {column}), (said, *_unused(table, {column}, None))
+
+
+def _of_columns(
+    table: Table, reading: Reading, template: Template
+) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    roles = roles_of(table, reading, template)
+    if not table.rows:
+        raise UserError(
+            table.end,
+            "come after at least one pair",
+            got="the end of the file",
+            remedy=f"put one pair on each line, below the names of the {table.called}s",
+        )
+    answered, left_out = _answered(table, roles.value)
+    notes = _left_out(table, roles, left_out)
+    shown_choices = [""] * len(answered)
+    if roles.choices:
+        choices = [choices_of(table, row, roles.choices) for row, _ in answered]
+        asked = [(row, one) for (row, _), one in zip(answered, choices, strict=True)]
+        right, said = right_choices(table, roles.value, asked)
+        notes += said
+        answered = [(row, [name]) for (row, _), name in zip(answered, right, strict=True)]
+        shown_choices = [one.shown() for one in choices]
+    drafts = []
+    for (row, (first, *others)), below in zip(answered, shown_choices, strict=True):
+        key = _key(table, row, roles, template, below)
+        pair = Pair(key=key, value=first, also=tuple(others), where=table.where(row))
+        drafts.append((row, _filled(pair)))
+    if not template.of_the_key_alone:
+        notes += (f"keys are made of the columns by the template {shown(template.text)}",)
+    notes += _unused(table, roles.used, template)
+    return _unique(table, drafts, roles.used), notes
+
+
+def _answered(table: Table, column: str) -> tuple[list[tuple[Row, list[str]]], list[Row]]:
+    """The rows that have answers, with them; and those that have none."""
+    answered, left_out = [], []
+    for row in table.rows:
+        texts = texts_of(f"{table.where(row)}: {column}", table.cell(row, column))
+        if texts:
+            answered.append((row, texts))
+        else:
+            left_out.append(row)
+    return answered, left_out
+
+
+def _key(table: Table, row: Row, roles: Roles, template: Template, choices: str) -> str:
+    """The key of a row; where the template only frames it, the key without the frame."""
+    cells = {}
+    for field in template.fields:
+        if field == CHOICES_FIELD and roles.choices:
+            cells[field] = choices
+            continue
+        text = table.text(row, roles.column(field))
+        if field == KEY_FIELD:
+            _require_text(table.where(row), "key", text)
+        cells[field] = text or ""
+    return cells[KEY_FIELD] if template.of_the_key_alone else template.render(cells)
+
+
+def _filled(pair: Pair) -> Pair:
+    """Return a pair if its texts say something."""
+    _require_text(pair.where, "key", pair.key)
+    for text in (pair.value, *pair.also):
+        _require_text(pair.where, "value", text)
+    return pair
+
+
+def _require_text(where: str, field: str, text: str | None) -> None:
+    if text is None or not text.strip():
+        got = "null" if text is None else f"white space alone, {shown(text)}"
+        raise UserError(
+            where,
+            f"have a {field}",
+            got=got if text != "" else "an empty one",
+            remedy="fill it in or delete the entry",
+        )
+
+
+def _left_out(table: Table, roles: Roles, rows: list[Row]) -> tuple[str, ...]:
+    if not rows:
+        return ()
+    if len(rows) == len(table.rows):
+        raise UserError(
+            file_name(table.path),
+            "hold at least one pair with an answer",
+            got=f"none in {shown(roles.value)}",
+            remedy="fill that in, or name the column of the answers with --answer",
+        )
+    entries = "1 entry" if len(rows) == 1 else f"{len(rows)} entries"
+    return (f"{entries} without an answer left out, the first on {rows[0].at}",)
+
+
+def _unused(table: Table, used: Iterable[str], template: Template | None) -> tuple[str, ...]:
+    """A note on columns that are not read, and on how to ask with one of them."""
+    read = set(used)
+    ignored = [name for name in table.columns if name not in read]
+    if not ignored:
+        return ()
+    note = f"{table.called}s not used: {', '.join(map(shown, ignored))}"
+    named = next((name for name in ignored if name and not {"{", "}"} & {*name}), None)
+    if template is None or named is None or KEY_FIELD not in template.fields:
+        return (note,)
+    example = shlex.quote(f"{{key}}\\n{{{named}}}")
+    return (f"{note}; to ask with one of them: --template {example}",)
+
+
+def _unique(table: Table, drafts: list[tuple[Row, Pair]], used: Iterable[str]) -> tuple[Pair, ...]:
+    """The pairs, if no two ask the same."""
+    seen: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Row, Pair]] = {}
+    for row, pair in drafts:
+        first_row, first = seen.setdefault((pair.key, pair.turns), (row, pair))
+        if first is pair:
+            continue
+        if pair.value == first.value:
+            got = f"the pair of {first_row.at} again"
+            remedy = "delete one of the two lines"
+        else:
+            got = f"{shown(pair.value)} here and {shown(first.value)} on {first_row.at}"
+            remedy = "keep the line that is right"
+            apart = [
+                name
+                for name in table.columns
+                if name not in set(used) and row.cells.get(name) != first_row.cells.get(name)
+            ]
+            if apart and not pair.turns:
+                example = shlex.quote(f"{{key}}\\n{{{apart[0]}}}")
+                remedy += f", or tell them apart by another {table.called}: --template {example}"
+        raise UserError(
+            pair.where, f"give the key {shown(pair.key)} only once", got=got, remedy=remedy
+        )
+    return tuple(pair for _, pair in seen.values())

@@ -27,8 +27,8 @@ def random_pairs(
 
     Each token of each value is independent and uniform over the codec's plain tokens; nothing
     is rejected, so each value is uniform over all sequences of that length. Keys are drawn
-    without replacement, and only those are kept that the stock tokenizer reads back from
-    their text as the same tokens: a user can type them.
+    without replacement, and only those are kept that a user can type: no white space at their
+    ends, and the stock tokenizer reads their text as the same tokens.
 
     Args:
         codec: The model's codec.
@@ -58,7 +58,7 @@ def random_pairs(
         pairs.append(
             EncodedPair(
                 key=codec.decode(key_ids),
-                value=codec.decode(value_ids),
+                value=codec.decode_value(value_ids),
                 key_ids=key_ids,
                 value_ids=(*value_ids, codec.end_id),
             )
@@ -119,14 +119,15 @@ def require_seed(seed: object) -> int:
 def _draw_keys(
     codec: TextCodec, plain: tuple[int, ...], length: int, count: int, source: random.Random
 ) -> list[tuple[int, ...]]:
-    """Draw `count` distinct keys that the stock tokenizer reads back as they are."""
+    """Draw `count` distinct keys without white space at their ends, read back as they are."""
     possible = len(plain) ** length
     keys = []
     if count <= possible:
         tries = _SPARE_TRIES + _TRIES_PER_KEY * count
         for index in islice(_without_replacement(possible, source), tries):
             ids = _digits(index, plain, length)
-            if codec.encode_key(codec.decode(ids)) == ids:
+            text = codec.decode(ids)
+            if text == text.strip() and codec.encode_key(text) == ids:
                 keys.append(ids)
                 if len(keys) == count:
                     return keys

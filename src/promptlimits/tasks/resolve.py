@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING, Final
 from promptlimits._checks import require_positive_int
 from promptlimits.errors import UserError
 from promptlimits.tasks.builtin import capitals
-from promptlimits.tasks.encoded import KEY, EncodedTask, encode, require_template
+from promptlimits.tasks.encoded import EncodedTask, encode
 from promptlimits.tasks.files import shown
-from promptlimits.tasks.pairs import PairTask, read_pairs
+from promptlimits.tasks.form import Asking
+from promptlimits.tasks.pairs import ENDINGS, Pair, PairTask, read_pairs
 from promptlimits.tasks.random_tokens import (
     MAX_TOKENS,
     random_pairs,
     require_seed,
     require_sizes,
 )
+from promptlimits.tasks.reading import Reading
+from promptlimits.tasks.template import KEY_FIELD, parse_template
 from promptlimits.tasks.text import TextSpec, read_text_spec, text_task
 
 if TYPE_CHECKING:
@@ -54,12 +58,13 @@ class Source:
 
     Attributes:
         pairs: Pairs as text, how many are to be drawn, or one text.
-        template: How the keys of a list are put to the model.
+        asking: How the pairs of a list are put to the model, as far as that is not done: where
+            the template was one of columns, the keys are what it made of them.
         seed: Seed of random pairs.
     """
 
     pairs: PairTask | RandomSpec | TextSpec
-    template: str
+    asking: Asking
     seed: int
 
 
@@ -67,7 +72,8 @@ def load_task(
     reference: str,
     codec: TextCodec,
     *,
-    template: str = KEY,
+    asking: Asking | None = None,
+    reading: Reading | None = None,
     seed: int = 0,
     limit: int | None = None,
 ) -> EncodedTask:
@@ -75,10 +81,11 @@ def load_task(
 
     Args:
         reference: A built-in name, "random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]",
-            "text:FILE[,TOKENS]", or the path of a .csv or .jsonl file.
+            "text:FILE[,TOKENS]", or the path of a file of pairs.
         codec: The model's codec.
-        template: How the keys of a list are put to the model, such as "{key}:"; random keys
-            and the beginning of a text are put as they are.
+        asking: How the pairs of a list are put to the model, by default as they are; random keys
+            and the beginning of a text always are.
+        reading: Which columns of a file are read; by default key and value.
         seed: Seed of random pairs, and of which pairs a limit keeps.
         limit: Keep so many pairs, drawn with the seed; a smaller limit keeps a part of what a
             larger one keeps, in the same order. None keeps all, in the order of the source.
@@ -90,17 +97,24 @@ def load_task(
         UserError: The reference names no task, the task is faulty, or it has fewer pairs than
             the limit.
     """
-    return encode_source(read_source(reference, template=template, seed=seed, limit=limit), codec)
+    source = read_source(reference, asking=asking, reading=reading, seed=seed, limit=limit)
+    return encode_source(source, codec)
 
 
 def read_source(
-    reference: str, *, template: str = KEY, seed: int = 0, limit: int | None = None
+    reference: str,
+    *,
+    asking: Asking | None = None,
+    reading: Reading | None = None,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> Source:
     """Read a task as far as it goes without a model, and find every mistake that shows by then.
 
     Args:
         reference: As for `load_task`.
-        template: As for `load_task`.
+        asking: As for `load_task`.
+        reading: As for `load_task`.
         seed: As for `load_task`.
         limit: As for `load_task`.
 
@@ -109,22 +123,74 @@ def read_source(
 
     Raises:
         UserError: The reference names no task, its file is faulty, it has fewer pairs than the
-            limit, or the template does not hold the key exactly once.
+            limit, the template has no field, or columns, chats or a joiner are asked for where
+            there is no list that has them.
     """
     require_seed(seed)
-    require_template(template)
+    asking, reading = asking or Asking(), reading or Reading()
+    template = parse_template(asking.template)
     if limit is not None:
         require_positive_int("limit", limit)
     reference = reference.strip()
     name, _, sizes = reference.partition(":")
     if name == _RANDOM:
+        _require_file(reference, reading)
+        _require_plain(reference, asking)
         spec = _random_spec(reference, sizes, limit=limit)
-        return Source(pairs=spec, template=template, seed=seed)
+        return Source(pairs=spec, asking=asking, seed=seed)
     if name == _TEXT and sizes:
-        return Source(pairs=_text_spec(sizes, limit=limit), template=template, seed=seed)
-    task = BUILT_IN[reference]() if reference in BUILT_IN else _from_file(reference)
+        _require_file(reference, reading)
+        _require_plain(reference, asking)
+        return Source(pairs=_text_spec(sizes, limit=limit), asking=asking, seed=seed)
+    if reference in BUILT_IN:
+        _require_file(reference, reading)
+        task = _built_in(reference, asking.template)
+    else:
+        task = _from_file(reference, reading, asking.template)
     kept = task if limit is None else _draw(task, limit, seed)
-    return Source(pairs=kept, template=template, seed=seed)
+    if not template.of_the_key_alone or any(pair.turns for pair in kept.pairs):
+        asking = replace(asking, template=f"{{{KEY_FIELD}}}")
+    return Source(pairs=kept, asking=asking, seed=seed)
+
+
+def _require_file(reference: str, reading: Reading) -> None:
+    """Refuse names of columns where there is no file that has any."""
+    for name, text in reading.given:
+        raise UserError(
+            name,
+            "be left out where the pairs are no file with columns",
+            got=f"{shown(text)} for {reference}",
+            remedy="leave it out, or name a file of pairs",
+        )
+
+
+def _require_plain(reference: str, asking: Asking) -> None:
+    """Refuse a chat or a joiner for what is put to the model as it is."""
+    for name, given in (("chat", asking.chat), ("joiner", asking.joiner is not None)):
+        if given:
+            raise UserError(
+                name,
+                "stand with a list of pairs",
+                got=shown(reference),
+                remedy="leave it out, or name a file of pairs",
+            )
+
+
+def _built_in(name: str, template: str) -> PairTask:
+    """Built-in pairs; a template of more than a frame around the key is filled in."""
+    task, parsed = BUILT_IN[name](), parse_template(template)
+    if parsed.of_the_key_alone:
+        return task
+    for field in parsed.fields:
+        if field != KEY_FIELD:
+            raise UserError(
+                "the template",
+                f"have {{{KEY_FIELD}}} as its field, as {name} has no other",
+                got=f"{{{field}}}",
+                remedy=f"write {{{KEY_FIELD}}}:",
+            )
+    pairs = tuple(replace(pair, key=parsed.render({KEY_FIELD: pair.key})) for pair in task.pairs)
+    return replace(task, pairs=pairs)
 
 
 def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
@@ -141,7 +207,7 @@ def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
         UserError: The pairs cannot be told apart, or drawn, in the model's tokens.
     """
     if isinstance(source.pairs, PairTask):
-        return encode(source.pairs, codec, template=source.template)
+        return encode(source.pairs, codec, source.asking)
     if isinstance(source.pairs, TextSpec):
         return text_task(source.pairs, codec)
     spec = source.pairs
@@ -154,16 +220,16 @@ def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
     )
 
 
-def _from_file(reference: str) -> PairTask:
+def _from_file(reference: str, reading: Reading, template: str) -> PairTask:
     path = Path(reference)
     if not reference or not (path.suffix or _exists(path)):
         raise UserError(
             "the task",
-            f"be {', '.join(BUILT_IN)}, random:COUNT, text:FILE, or a .csv or .jsonl file",
+            f"be {', '.join(BUILT_IN)}, random:COUNT, text:FILE, or a {ENDINGS} file",
             got=shown(reference),
             remedy="check the name, or give the path of a file of pairs",
         )
-    return read_pairs(path)
+    return read_pairs(path, reading=reading, template=template)
 
 
 def _exists(path: Path) -> bool:
@@ -184,10 +250,18 @@ def _draw(task: PairTask, limit: int, seed: int) -> PairTask:
             remedy="give a smaller one, or none to use all",
         )
     order = sorted(
-        task.pairs, key=lambda pair: hashlib.sha256(f"{seed}:{pair.key}".encode()).digest()
+        task.pairs,
+        key=lambda pair: hashlib.sha256(f"{seed}:{_asked(pair)}".encode()).digest(),
     )
     note = f"{limit} of {total} pairs, drawn with seed {seed}"
     return replace(task, pairs=tuple(order[:limit]), notes=(*task.notes, note))
+
+
+def _asked(pair: Pair) -> str:
+    """What a pair is known by among others: its key, or all that was said before the answer."""
+    if not pair.turns:
+        return pair.key
+    return json.dumps(pair.turns, ensure_ascii=False, separators=(",", ":"))
 
 
 def _random_spec(reference: str, sizes: str, *, limit: int | None) -> RandomSpec:

@@ -12,18 +12,26 @@ A text of random tokens needs no file: it is `random:1,1,TOKENS`, behind a rando
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from promptlimits._files import open_regular
 from promptlimits.errors import UserError
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tasks.files import file_name, read_text, shown
+from promptlimits.tasks.random_tokens import MAX_TOKENS
 
 if TYPE_CHECKING:
     from promptlimits.models.protocol import TextCodec
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+_BYTES_A_TOKEN: Final = 32
+"""Bytes that are read at first for each token wanted: several times what most texts take."""
+_LEAST_BYTES: Final = 4096
+_GROWTH: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +39,20 @@ class TextSpec:
     """A text as far as it is known without a model.
 
     Attributes:
-        text: The text, without white space at its ends.
+        text: The text as it stands in the file, or its beginning.
         file: Name of its file, for people.
         tokens: How many of its first tokens are to be held; None for all.
+        more: The file, if it holds more than `text`; None if that is all.
     """
 
     text: str
     file: str
     tokens: int | None = None
+    more: Path | None = None
 
 
 def read_text_spec(path: Path | str, *, tokens: int | None = None) -> TextSpec:
-    """Read a text from a UTF-8 file.
+    """Read a text from a UTF-8 file: of a long one the beginning, in which the tokens are.
 
     Args:
         path: The file, of any ending.
@@ -52,11 +62,36 @@ def read_text_spec(path: Path | str, *, tokens: int | None = None) -> TextSpec:
         The text.
 
     Raises:
-        UserError: There is no such file, it is blank, or it is not UTF-8 text.
+        UserError: There is no such file, it is blank, or what was read is not UTF-8 text.
     """
     path = Path(path)
-    text = read_text(path, holds="a text", remedy="write it there, or name another file")
-    return TextSpec(text=text.strip(), file=file_name(Path(path.name)), tokens=tokens)
+    most = max(_LEAST_BYTES, _BYTES_A_TOKEN * (tokens or MAX_TOKENS))
+    beginning = _beginning(path, most)
+    return TextSpec(
+        text=_whole(path) if beginning is None else beginning,
+        file=file_name(Path(path.name)),
+        tokens=tokens,
+        more=None if beginning is None else path,
+    )
+
+
+def _whole(path: Path) -> str:
+    return read_text(path, holds="a text", remedy="write it there, or name another file")
+
+
+def _beginning(path: Path, most: int) -> str | None:
+    """The first bytes of a long file as text; None where it is short, or something is wrong.
+
+    Then it is read as a whole, which says what is wrong.
+    """
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(most + 1)
+        # A character that the end cuts in two is left out.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(data[:most])
+    except (OSError, ValueError):
+        return None
+    return text if len(data) > most and "\0" not in text else None
 
 
 def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> EncodedTask:
@@ -72,8 +107,9 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         stock tools compares with.
 
     Raises:
-        UserError: The text has no tokens or fewer than asked for, holds the end marker or
-            another special token, or the start has no token to read an answer from.
+        UserError: The text has no tokens or fewer than asked for, or more than are ever asked
+            for, holds the end marker or another special token, or the start has no token to
+            read an answer from.
     """
     from promptlimits.models.protocol import EncodedPair
 
@@ -86,15 +122,20 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
             got=shown(key),
             remedy="give another one: the first token is read out behind it",
         )
-    every = tuple(codec.encode_value(spec.text))
-    value_ids = _first(spec, every, codec)
-    value = codec.decode(value_ids)
+    read = _read(spec, codec)
+    value_ids = _first(spec, read, codec)
+    value, behind = codec.decode(value_ids), codec.decode_value(value_ids)
     name = spec.file if spec.tokens is None else f"{spec.file},{spec.tokens}"
     return EncodedTask(
         name=f"text:{name}",
         pairs=(
             EncodedPair(
-                key=key, value=value, key_ids=key_ids, value_ids=(*value_ids, codec.end_id)
+                key=key,
+                value=value,
+                key_ids=key_ids,
+                value_ids=(*value_ids, codec.end_id),
+                # Some tokenizers put a space in front of every text.
+                joiner=behind.removesuffix(value) if behind.endswith(value) else "",
             ),
         ),
         places=(spec.file,),
@@ -102,19 +143,64 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         answer_set_text="this one text",
         answers_random=False,
         source=f"file {spec.file}",
-        notes=_notes(spec, value, held=len(value_ids), of=len(every)),
+        notes=_notes(read, value, behind, held=len(value_ids)),
         text_tokens=len(value_ids),
     )
 
 
-def _first(spec: TextSpec, every: tuple[int, ...], codec: TextCodec) -> tuple[int, ...]:
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """A beginning of a text whose first tokens are known.
+
+    Attributes:
+        text: As much as was read.
+        ids: Its tokens.
+        whole: Whether that is the whole text.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    whole: bool
+
+
+def _read(spec: TextSpec, codec: TextCodec) -> _Read:
+    """Read as much of a text as its first tokens depend on, and no more.
+
+    Where a text is cut, the tokens before the cut are others than in the whole text: as far back
+    as the tokenizer joins what stands side by side, which is a word in most, and a line or more
+    in those that know no words. So the first tokens of beginnings of three lengths are compared:
+    one, the half of it, and one character less, which tells a tokenizer that counts from the end.
+    If they agree although the cuts are so far apart, no cut reaches them; if they do not, more is
+    read, up to the whole text.
+    """
+    wanted = spec.tokens or MAX_TOKENS + 1
+    text, more = spec.text, spec.more
+    while more is not None:
+        ids = codec.encode_text(text)
+        shorter = [codec.encode_text(text[:end]) for end in (len(text) // 2, len(text) - 1)]
+        if all(len(cut) > wanted and cut[:wanted] == ids[:wanted] for cut in shorter):
+            return _Read(text=text, ids=ids, whole=False)
+        longer = _beginning(more, _GROWTH * len(text.encode()))
+        text, more = (_whole(more), None) if longer is None else (longer, more)
+    return _Read(text=text, ids=codec.encode_text(text), whole=True)
+
+
+def _first(spec: TextSpec, read: _Read, codec: TextCodec) -> tuple[int, ...]:
     """The tokens to hold, checked."""
+    every = read.ids
     if not every:
         raise UserError(
             spec.file,
             "have at least one token",
-            got=f"{shown(spec.text)}, of which the tokenizer leaves nothing",
+            got=f"{shown(read.text)}, of which the tokenizer leaves nothing",
             remedy="give another text",
+        )
+    if spec.tokens is None and len(every) > MAX_TOKENS:
+        raise UserError(
+            spec.file,
+            f"have at most {MAX_TOKENS:,} tokens",
+            got="more",
+            remedy=f"ask for its first ones, as in text:{spec.file},48",
         )
     if spec.tokens is not None and spec.tokens > len(every):
         raise UserError(
@@ -144,21 +230,22 @@ def _first(spec: TextSpec, every: tuple[int, ...], codec: TextCodec) -> tuple[in
 
 def _silent(ids: tuple[int, ...], codec: TextCodec) -> int | None:
     """Where the first token stands that leaves nothing in the decoded text; None if none does."""
-    # Between others, for decoding takes away white space at the ends.
-    around = codec.plain_token_ids()[:1]
+    # Between others, for some decoders take away a space at the beginning.
+    around = codec.encode_text("a")
     nothing = codec.decode((*around, *around))
     silent = {one for one in set(ids) if codec.decode((*around, one, *around)) == nothing}
     return next((place for place, one in enumerate(ids) if one in silent), None)
 
 
-def _notes(spec: TextSpec, value: str, *, held: int, of: int) -> tuple[str, ...]:
+def _notes(read: _Read, value: str, behind: str, *, held: int) -> tuple[str, ...]:
     """How much of the text is held, and where its tokens say something else."""
-    notes = [f"the first {held:,} of {of:,} tokens of the text, and the end marker"]
-    if not spec.text.startswith(value):
+    of = f" of {len(read.ids):,}" if read.whole else ""
+    notes = [f"the first {held:,}{of} tokens of the text, and the end marker"]
+    if not read.text.startswith((value, behind)):
         cut = value.rstrip(_REPLACEMENT)
         notes.append(
             "the last token ends inside a character"
-            if held < of and spec.text.startswith(cut)
+            if held < len(read.ids) and read.text.startswith(cut)
             else "the text changes when it is encoded and decoded: answers are compared as tokens"
         )
     return tuple(notes)

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from promptlimits.errors import UserError
-from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
+from promptlimits.models.huggingface.codec import HuggingFaceCodec
 from promptlimits.testing.tiny_models import WORDS, tiny_tokenizer
 
 END = 0
@@ -46,26 +46,26 @@ def test_a_key_is_what_the_stock_tokenizer_gives(
 def test_a_value_reads_as_the_next_word(
     codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    assert codec.encode_key("France") + codec.encode_value("Paris") == tuple(
+    assert codec.encode_key("France") + codec.encode_value(" Paris") == tuple(
         tokenizer("France Paris").input_ids
     )
 
 
-@pytest.mark.parametrize("text", [*WORDS[:4], "Yamoussoukro", "São Tomé", "東京", "a, b. c!"])
-def test_a_value_round_trips(codec: HuggingFaceCodec, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        *WORDS[:4],
+        *("Yamoussoukro", "São Tomé", "東京", "กรุงเทพฯ", "a, b. c!", "🗼 Paris"),
+        *(" Paris", "  Paris ", "\treturn -a", "    return a + b\n", "\n\n\tx\r\n", " "),
+    ],
+)
+def test_a_value_comes_back_to_the_last_blank(codec: HuggingFaceCodec, text: str) -> None:
     ids = codec.encode_value(text)
+    assert codec.decode_value(ids) == text
     assert codec.decode(ids) == text
     assert codec.decode([*ids, codec.end_id]) == text
     assert codec.decode([END, *ids]) == text
-
-
-def test_the_joiner_is_part_of_the_value(tokenizer: PreTrainedTokenizerFast) -> None:
-    bare = HuggingFaceCodec(tokenizer, END, "")
-    assert bare.joiner == ""
-    assert bare.encode_value("Paris") == tuple(tokenizer("Paris").input_ids)
-    assert HuggingFaceCodec(tokenizer, END, ": ").encode_value("Paris") == tuple(
-        tokenizer(": Paris").input_ids
-    )
+    assert codec.encode_text(text) == ids
 
 
 @pytest.mark.parametrize(
@@ -138,38 +138,125 @@ def test_a_token_that_its_own_text_does_not_give_is_not_plain() -> None:
     assert codec.plain_token_ids() == (0, 1)
 
 
+VOCABULARY = {"a": 0, "▁": 1, "▁a": 2, "\n": 3, "東": 4}
+
+
 def spacing_by_itself() -> PreTrainedTokenizerFast:
     """As Llama 2: a space before every text, whether or not it begins with one."""
-    backend = Tokenizer(models.BPE({"a": 0, "▁": 1, "▁a": 2}, [("▁", "a")]))
+    backend = Tokenizer(models.BPE(VOCABULARY, [("▁", "a")]))
     backend.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    backend.decoder = decoders.Metaspace()
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
 def metaspace(scheme: str) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.BPE({"a": 0, "▁": 1, "▁a": 2}, [("▁", "a")]))
+    backend = Tokenizer(models.BPE(VOCABULARY, [("▁", "a")]))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "joiner"),
+def spaced_bytes() -> PreTrainedTokenizerFast:
+    """As RoBERTa: bytes, with a space before a text that does not begin with one."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return tokenizer
+
+
+SPACING = pytest.mark.parametrize(
+    "tokenizer",
     [
-        (tiny_tokenizer(), " "),
-        (metaspace("never"), " "),
-        (metaspace("always"), " "),
-        (spacing_by_itself(), ""),
+        tiny_tokenizer(),
+        metaspace("never"),
+        metaspace("first"),
+        metaspace("always"),
+        spacing_by_itself(),
+        spaced_bytes(),
     ],
+    ids=["bytes", "never", "first", "always", "Llama 2", "RoBERTa"],
 )
+
+
+@SPACING
 def test_key_and_value_read_as_two_words_however_the_tokenizer_spaces(
-    tokenizer: PreTrainedTokenizerFast, joiner: str
+    tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    assert joiner_of(tokenizer) == joiner
-    codec = HuggingFaceCodec(tokenizer, 9, joiner)
-    assert codec.encode_key("a") + codec.encode_value("a") == tuple(tokenizer("a a").input_ids)
+    codec = HuggingFaceCodec(tokenizer, 9)
+    assert codec.encode_key("a") + codec.encode_value(" a") == tuple(tokenizer("a a").input_ids)
+
+
+@SPACING
+@pytest.mark.parametrize("key", ["a", "東", "a\n", "\n "])
+@pytest.mark.parametrize("value", ["a", " a", "  a", "東", "   a \n", "\n\na", "a a ", " "])
+def test_key_and_value_stand_side_by_side_as_they_were_given(
+    tokenizer: PreTrainedTokenizerFast, key: str, value: str
+) -> None:
+    """No tokenizer's habit puts a blank in, or takes one out, where the two meet."""
+    codec = HuggingFaceCodec(tokenizer, 9)
+    asked, ids = codec.encode_key(key), codec.encode_value(value)
+    assert codec.decode_value(ids) == value
+    assert tokenizer.decode([*asked, *ids]) == tokenizer.decode(asked) + value
+
+
+@SPACING
+def test_a_text_from_its_beginning_reads_as_stock_tools_read_it(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    codec = HuggingFaceCodec(tokenizer, 9)
+    for text in ("a a", "東a", "\na"):
+        assert codec.decode(codec.encode_text(text)) == text
+    assert codec.encode_text(" a a") == tuple(tokenizer(" a a").input_ids)
+
+
+# --- chats ----------------------------------------------------------------------------------
+
+CHATML = (
+    "{% for message in messages %}{{ '<' + message['role'] + '>' + message['content'] + '|' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<assistant>\n' }}{% endif %}"
+)
+
+
+def test_a_chat_is_what_the_template_makes_of_it() -> None:
+    chatting = tiny_tokenizer()
+    chatting.chat_template = CHATML
+    turns = [("system", "be brief"), ("user", "one?"), ("assistant", " two"), ("user", "three?")]
+    codec = HuggingFaceCodec(chatting, END)
+    key = codec.chat(turns)
+    assert key == "<system>be brief|<user>one?|<assistant> two|<user>three?|<assistant>\n"
+    messages = [{"role": role, "content": content} for role, content in turns]
+    asked = chatting.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert codec.encode_key(key) == tuple(asked)
+
+
+@pytest.mark.parametrize("template", ["<open> $A", "$A <close>", "$A"])
+def test_the_marker_of_a_chat_stands_once(template: str) -> None:
+    """A template writes the marker that the tokenizer adds, too: typed as it is, it came twice."""
+    chatting = with_markers(template)
+    chatting.chat_template = "{{ bos_token }}{% for m in messages %} {{ m['content'] }}{% endfor %}"
+    codec = HuggingFaceCodec(chatting, END)
+    key = codec.chat([("user", "a b")])
+    assert codec.encode_key(key) == (1, 3, 4)
+    assert key == (" a b" if template == "<open> $A" else "<open> a b")
+
+
+def test_a_chat_that_no_text_gives_is_refused() -> None:
+    chatting = with_markers("<open> $A")
+    chatting.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(UserError, match=r"chat template must give a text .* leave --chat out"):
+        HuggingFaceCodec(chatting, END).chat([("user", "a b")])
+
+
+def test_chats_that_cannot_be_written_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match=r"must have a chat template .* -Instruct"):
+        HuggingFaceCodec(tokenizer, END).chat([("user", "a")])
+    strict = tiny_tokenizer()
+    strict.chat_template = "{{ raise_exception('roles must\nalternate') }}"
+    with pytest.raises(UserError, match=r"got roles user, tool \(roles must alternate\)"):
+        HuggingFaceCodec(strict, END).chat([("user", "a"), ("tool", "b")])
 
 
 def test_a_text_begins_with_the_marker_that_the_tokenizer_names(codec: HuggingFaceCodec) -> None:

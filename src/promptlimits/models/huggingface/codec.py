@@ -1,12 +1,13 @@
 """Text to token ids and back, as stock tools do it when the prompt is used.
 
-A key is tokenised alone, as a stock user tokenises what they ask. A value is tokenised alone
-too, behind a joiner (a space), because it is what the model generates after the key: `generate`
-emits ids one by one and never sees the two texts as one. To replay a pair with stock tools::
+A key is tokenised alone, as a stock user tokenises what they ask. A value is tokenised by itself
+too, with what joins it to the key in front of it, because it is what the model generates after
+the key: `generate` emits ids one by one and never sees the two texts as one. Nothing is added to
+either text, and nothing taken away. To replay a pair with stock tools::
 
     ids = tokenizer(key, return_tensors="pt").input_ids   # less a closing marker, if one is added
     out = model.generate(input_ids=ids, eos_token_id=end_id, do_sample=False)
-    tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip() == value
+    tokenizer.decode(out[0]) == tokenizer.decode(ids[0]) + joiner + value + end_marker
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from promptlimits.errors import UserError
+from promptlimits.models.huggingface.spelling import Spelling
 
-_PROBE = "a"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -28,7 +30,6 @@ class HuggingFaceCodec:
     Args:
         tokenizer: The stock tokenizer.
         end_id: The token at which stock `generate` stops.
-        joiner: What stands between a key and its value, seen as part of the value.
         vocabulary: Rows of the embedding; ids at or beyond it are refused. By default those
             the tokenizer has.
     """
@@ -37,13 +38,12 @@ class HuggingFaceCodec:
         self,
         tokenizer: PreTrainedTokenizerBase,
         end_id: int,
-        joiner: str = " ",
         *,
         vocabulary: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._spelling = Spelling(tokenizer)
         self._end_id = end_id
-        self._joiner = joiner
         self._vocabulary = 1 + max(tokenizer.get_vocab().values())
         if vocabulary is not None:
             self._vocabulary = min(self._vocabulary, vocabulary)
@@ -52,11 +52,6 @@ class HuggingFaceCodec:
     def end_id(self) -> int:
         """The end marker: the token at which stock `generate` stops."""
         return self._end_id
-
-    @property
-    def joiner(self) -> str:
-        """What stands between a key and its value."""
-        return self._joiner
 
     @cached_property
     def start_text(self) -> str:
@@ -70,8 +65,7 @@ class HuggingFaceCodec:
         """
         markers = (self._tokenizer.bos_token, self._tokenizer.eos_token)
         for text in ("", *(marker for marker in markers if marker is not None)):
-            ids = tuple(self._tokenizer(text).input_ids)
-            ids = ids[: len(ids) - self._closing_markers]
+            ids = self._spelling.asked(text)
             if len(ids) == 1 and ids[0] < self._vocabulary:
                 return str(text)
         raise UserError(
@@ -90,23 +84,79 @@ class HuggingFaceCodec:
         Raises:
             UserError: The text holds a token that the model has no embedding for.
         """
-        ids = self._ids(text, markers=True)
-        return ids[: len(ids) - self._closing_markers]
+        return self._known(text, self._spelling.asked(text))
 
     def encode_value(self, text: str) -> tuple[int, ...]:
-        """Return the ids of joiner and text, without markers.
+        """Return the ids of a text that stands behind a key, without markers.
 
         Raises:
             UserError: The text holds a token that the model has no embedding for.
         """
-        return self._ids(self._joiner + text, markers=False)
+        return self._known(text, self._spelling.ids_behind(text))
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a text that begins where the model begins, without markers.
+
+        Raises:
+            UserError: The text holds a token that the model has no embedding for.
+        """
+        return self._known(text, self._spelling.ids_alone(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids without special tokens and without space around it."""
-        text: str = self._tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        """Return the text of ids that stand alone, without special tokens."""
+        return self._spelling.alone(ids, special=False)
+
+    def decode_value(self, ids: Sequence[int]) -> str:
+        """Return the text of ids as they stand behind a key, special tokens shown."""
+        return self._spelling.behind(ids)
+
+    def chat(self, turns: Sequence[tuple[str, str]]) -> str:
+        """Return messages as the tokenizer's chat template writes them, up to the answer.
+
+        What `tokenizer(text)` gives for it are the ids of the template: a beginning-of-text
+        marker that the tokenizer adds by itself is left out of the text.
+
+        Args:
+            turns: (role, content) of each message.
+
+        Raises:
+            UserError: The tokenizer has no chat template, the template does not take these
+                messages, or no text gives its ids.
+        """
+        messages = [{"role": role, "content": content} for role, content in turns]
+        if not self._tokenizer.chat_template:
+            raise UserError(
+                "the tokenizer",
+                "have a chat template to write messages with",
+                got="one without",
+                remedy="use the model that was trained for chats (often named -Instruct), or "
+                "write the messages out in the keys and leave --chat out",
+            )
+        try:
+            text = str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                "the messages",
+                "fit the chat template of the tokenizer",
+                got=f"roles {', '.join(role for role, _ in turns)} ({said})",
+                remedy="use the roles that it knows, in the order that it asks for",
+            ) from error
+        ids = self._spelling.read(text)
+        bare = text.removeprefix(self._tokenizer.bos_token or "")
+        for form in (text, bare):
+            if self._spelling.asked(form) == ids:
+                return form
+        raise UserError(
+            "the chat template",
+            "give a text that the tokenizer reads as the template's own tokens",
+            got=f"other ones for {text[:40]!r}",
+            remedy="write the messages out in the keys and leave --chat out",
         )
-        return text.strip()
 
     def plain_token_ids(self) -> tuple[int, ...]:
         """Return the ids that are ordinary text, in order.
@@ -133,20 +183,7 @@ class HuggingFaceCodec:
         pairs = zip(shown, encoded, strict=True)
         return tuple(token for (token, _), again in pairs if list(again) == [token])
 
-    @cached_property
-    def _closing_markers(self) -> int:
-        """How many ids the tokenizer adds behind a text."""
-        bare = list(self._ids(_PROBE, markers=False))
-        marked = list(self._ids(_PROBE, markers=True))
-        for start in range(len(marked) - len(bare) + 1):
-            if marked[start : start + len(bare)] == bare:
-                return len(marked) - len(bare) - start
-        return 0
-
-    def _ids(self, text: str, *, markers: bool) -> tuple[int, ...]:
-        # `markers` chooses between the tokenizer's own default and no markers at all.
-        options = {} if markers else {"add_special_tokens": False}
-        ids = tuple(self._tokenizer(text, **options).input_ids)
+    def _known(self, text: str, ids: tuple[int, ...]) -> tuple[int, ...]:
         if ids and max(ids) >= self._vocabulary:
             raise UserError(
                 "text",
@@ -155,20 +192,6 @@ class HuggingFaceCodec:
                 remedy="leave that text out",
             )
         return ids
-
-
-def joiner_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the joiner with which key and value read as two words.
-
-    It is a space, unless the tokenizer puts one before every text by itself: then a second
-    one would be a token of its own.
-    """
-    apart = tokenizer("a a", add_special_tokens=False).input_ids
-    word = tokenizer("a", add_special_tokens=False).input_ids
-    spaced = tokenizer(" a", add_special_tokens=False).input_ids
-    if list(apart) == [*word, *word] and list(spaced) != list(word):
-        return ""
-    return " "
 
 
 def _is_plain(text: str) -> bool:

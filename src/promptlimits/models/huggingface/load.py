@@ -8,7 +8,13 @@ from math import inf
 from typing import Final
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from promptlimits.errors import UserError
 from promptlimits.models.cache import Progress, no_progress
@@ -18,9 +24,9 @@ from promptlimits.models.huggingface.checkpoint import (
     read_tokenizer,
     read_weight_files,
 )
-from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
+from promptlimits.models.huggingface.codec import HuggingFaceCodec
 from promptlimits.models.huggingface.locate import Located, locate
-from promptlimits.models.huggingface.network import read_network, require_device
+from promptlimits.models.huggingface.network import read_network, readable, require_device
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.protocol import ModelCard
 
@@ -89,11 +95,45 @@ def load_parts(
     codec = HuggingFaceCodec(
         tokenizer,
         _end_id(model, tokenizer, vocabulary=vocabulary, name=name),
-        joiner_of(tokenizer),
         vocabulary=vocabulary,
     )
     card = _card(model, config, found, reference=reference, model_hash=digest, dtype=dtype)
     return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
+
+
+def load_codec(
+    reference: str, *, allow_hub: bool = True, on_progress: Progress = no_progress
+) -> HuggingFaceCodec:
+    """Load the text codec of a model without reading a weight.
+
+    Args:
+        reference: As for `load_parts`.
+        allow_hub: As for `load_parts`.
+        on_progress: As for `load_parts`.
+
+    Returns:
+        The codec that `load_parts` gives.
+
+    Raises:
+        UserError: There is no such model, or its configuration or tokenizer cannot be read.
+    """
+    found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
+    name = f"model {found.name}"
+    with quiet():
+        config = read_config(found.directory, name=name)
+        # Rows of the embedding and end markers are the network's; on this device it has no numbers.
+        with (
+            readable(name, "have a config.json that describes a network", remedy="mend it"),
+            torch.device("meta"),
+        ):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        if (found.directory / "generation_config.json").is_file():
+            with readable(name, "have a readable generation_config.json", remedy="mend it"):
+                model.generation_config = GenerationConfig.from_pretrained(found.directory)
+        vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
+    end_id = _end_id(model, tokenizer, vocabulary=vocabulary, name=name)
+    return HuggingFaceCodec(tokenizer, end_id, vocabulary=vocabulary)
 
 
 def _card(

@@ -1,4 +1,4 @@
-"""The quickstart, run line by line as a reader would, and compared with what it shows."""
+"""Pages whose commands are run one by one as a reader would, and compared with what they show."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def test_commands_and_their_output_are_told_apart() -> None:
 
 
 @pytest.mark.slow  # every command starts a Python with torch
-def test_every_command_of_the_quickstart_does_what_it_shows(
-    repository: Path, tmp_path: Path
+@pytest.mark.parametrize("page", ["quickstart", "pairs"])
+def test_every_command_of_a_page_does_what_it_shows(
+    page: str, repository: Path, tmp_path: Path
 ) -> None:
-    found = list(steps((repository / "docs/quickstart.md").read_text(encoding="utf-8")))
+    found = list(steps((repository / f"docs/{page}.md").read_text(encoding="utf-8")))
     assert len(found) >= 5
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,0 +1,71 @@
+"""What the model answers without a prompt gets no credit as something that a prompt holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from promptlimits.capacity.baselines import in_context, no_prompt
+from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
+from promptlimits.models.protocol import EncodedPair
+
+KEYS = ("France", "Italy", "red", "blue", "one", "two", "dog", "moon stone")
+
+
+@torch.no_grad()
+def said(model: HuggingFaceCausalLM, ids: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+    """The most likely tokens one after the other, by the slow loop."""
+    network = model._model
+    every = list(ids)
+    for _ in range(tokens):
+        every.append(int(network(input_ids=torch.tensor([every])).logits[0, -1].argmax()))
+    return tuple(every[len(ids) :])
+
+
+@pytest.fixture(scope="module")
+def pairs(model: HuggingFaceCausalLM) -> tuple[EncodedPair, ...]:
+    """What the model writes by itself, three tokens of it, whatever the last one is."""
+    found = []
+    for key in KEYS:
+        ids = model.codec.encode_key(key)
+        answer = said(model, ids, 3)
+        value = model.codec.decode_value(answer[:-1])
+        found.append(EncodedPair(key=key, value=value, key_ids=ids, value_ids=answer))
+    return tuple(found)
+
+
+def other(pair: EncodedPair) -> EncodedPair:
+    """The pair with an answer that does not come."""
+    first, *rest = pair.value_ids
+    return dataclasses.replace(pair, value="other", value_ids=(first ^ 1, *rest, 0))
+
+
+def test_any_answer_that_counts_and_comes_unprompted_is_answered(
+    model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...]
+) -> None:
+    assert no_prompt(model, pairs).exact == tuple(range(len(pairs)))
+    wrong = tuple(map(other, pairs))
+    assert no_prompt(model, wrong).exact == ()
+    mixed = [
+        dataclasses.replace(
+            one, also=(("no", (7, 0)), (pair.value, pair.value_ids)) if number % 2 else ()
+        )
+        for number, (one, pair) in enumerate(zip(wrong, pairs, strict=True))
+    ]
+    done: list[int] = []
+    found = no_prompt(model, mixed, on_chunk=done.append)
+    assert found.exact == (1, 3, 5, 7)
+    assert found.of == len(pairs)
+    # Pairs are counted, not their answers.
+    assert done[-1] == len(pairs)
+
+
+def test_in_context_counts_any_answer_too(
+    model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...]
+) -> None:
+    """Without room for a single pair in context, it is asked as it is without a prompt."""
+    mixed = [dataclasses.replace(other(pairs[0]), also=((pairs[0].value, pairs[0].value_ids),))]
+    assert in_context(model, mixed, most_tokens=0).exact == (0,)
+    assert in_context(model, [other(pairs[0])], most_tokens=0).exact == ()

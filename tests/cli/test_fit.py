@@ -44,9 +44,21 @@ def test_the_json_is_the_record_with_its_control(call: Call, here: Path) -> None
 
 def test_a_fit_without_time_says_why_it_has_no_control(call: Call, here: Path) -> None:
     ended = call(*FIT, "--budget", "1e-9")
-    assert ended.code == 1
-    assert ended.out.splitlines()[-1].startswith("no planted control: the time was up before ")
-    assert saved(here)["control"]["reason"] == "time was up"
+    assert ended.code == 3
+    assert ended.out.splitlines()[-1].startswith("no planted control: the budget was used up ")
+    assert saved(here)["control"]["reason"] == "budget used up"
+
+
+def test_a_fit_that_a_budget_ends_names_the_command_that_goes_on(call: Call, here: Path) -> None:
+    ended = call(*FIT, "--steps", "2")
+    assert ended.code == 3
+    line = next(line for line in ended.out.splitlines() if line.startswith("Go on:  "))
+    assert line == f"Go on:  promptlimits {' '.join(FIT)} --steps 4"
+    assert saved(here)["state"] == "not_searched"
+    # That command goes on from step 2: it does the first start's third step, and one of the others.
+    again = call(*FIT, "--steps", "4")
+    assert [one["steps"] for one in saved(here)["search"]] == [3, 1]
+    assert again.code == 3
 
 
 def test_a_control_that_is_not_wanted_is_not_run(call: Call, here: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_record_the_terminal_and_the_witness_say_the_same(call: Call, here: 
     assert f"2 prompt tokens: {held} of {of} tokens, from the first on, found and" in ended.err
     said = " ".join(call(*BRACKET).out.split())
     assert f"{held} of {of} tokens of the text held exactly, from the first one on (found" in said
-    assert "nothing left to do" in call(*BRACKET).err
+    assert "has ended before: its result follows" in call(*BRACKET).err
     assert f"of {of} tokens, from the first one on," in (here / "out" / "report.html").read_text()
 
     witness = bracket["floor"]["witness"]

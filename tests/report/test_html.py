@@ -125,6 +125,7 @@ def test_nothing_is_said_to_be_beyond_every_prompt(record, longer):
         record["task"]["pairs"] = 1_100_000
         for bracket in record["brackets"]:
             bracket["ceiling"]["pool"] = 1_100_000
+    record["brackets"][0]["state"] = "none_found"
     record["brackets"][0]["floor"].update(pairs=0, answers=[], witness=None)
     lines = " ".join(summary_lines(record))
     terminal = Console(width=80, file=io.StringIO())

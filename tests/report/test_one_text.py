@@ -32,6 +32,8 @@ def text(make_record: MakeRecord) -> JsonObject:
             "bits_per_prompt_token": 0.0,
         }  # type: ignore[index, operator, call-overload]
         bracket["ceiling"] |= {"pairs": None, "every_list_pairs": None}  # type: ignore[index, operator, call-overload]
+    for baseline in record["baselines"]:  # type: ignore[union-attr]
+        baseline["tokens"] = 0  # type: ignore[index, call-overload]
     return record
 
 
@@ -67,10 +69,7 @@ def test_the_table_counts_tokens_and_no_bits(text: JsonObject) -> None:
         ["soft,", "2", "12", "found", "none", "6.00", "36,864", "200.5"],
         ["soft,", "4", "48", "found", "none", "12.0", "73,728", "401.0"],
     ]
-    # Records from before tokens were counted say this of a baseline, and no more.
-    assert re.search(r"no prompt +whole ", shown)
-    text["baselines"][0]["pairs"] = 0  # type: ignore[index, call-overload]
-    assert re.search(r"no prompt +not whole ", printed(text))
+    assert re.search(r"no prompt +0 measured ", shown)
     text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
     assert re.search(r"no prompt +3 measured ", printed(text))
     assert all(len(line) <= 80 for line in printed(text).splitlines())
@@ -79,13 +78,13 @@ def test_the_table_counts_tokens_and_no_bits(text: JsonObject) -> None:
 def test_the_figure_counts_tokens(text: JsonObject) -> None:
     shown = data(text)
     assert (shown.unit, shown.floors, shown.ceilings) == ("tokens", (0, PART, TOKENS), ())
-    assert shown.levels == (("whole text", TOKENS),)
+    assert shown.levels == (("no prompt", 0), ("in context", 0), ("whole text", TOKENS))
     assert shown.title == "Tokens held against prompt length, 48 tokens of the text"
     assert "2 prompt tokens: floor 12 found, no ceiling" in shown.description
     assert "tokens held" in svg(shown)
     assert "pairs held" not in svg(shown)
     text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
-    assert data(text).levels == (("no prompt", 3), ("whole text", TOKENS))
+    assert data(text).levels[0] == ("no prompt", 3)
 
 
 def test_the_page_counts_tokens_and_claims_no_ceiling(text: JsonObject) -> None:

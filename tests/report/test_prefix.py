@@ -30,7 +30,7 @@ def mixed(make_record: MakeRecord) -> JsonObject:
     return {**soft, "brackets": [*wide["brackets"], *soft["brackets"]]}
 
 
-def test_soft_prompts_come_first_and_old_records_are_about_them(mixed: JsonObject) -> None:
+def test_soft_prompts_come_first(mixed: JsonObject) -> None:
     found = rows(mixed)
     assert [(row.kind, row.prompt_tokens) for row in found] == [
         ("soft", 1),

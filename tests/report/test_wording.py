@@ -217,15 +217,18 @@ def test_a_control_that_did_not_finish_counts_nothing_as_recovered(record):
 def test_a_control_that_was_not_run_says_why_in_terminal_and_page(record):
     record["brackets"][0]["control"] = {
         "status": "not run",
-        "reason": "time was up",
-        "conclusion": "the time was up <first>",
+        "reason": "budget used up",
+        "conclusion": "the budget was used up <first>",
     }
     shown = parse_record(record).brackets[0]
-    assert wording.control_sentence(shown.control) == "no planted control: the time was up <first>"
+    assert (
+        wording.control_sentence(shown.control)
+        == "no planted control: the budget was used up <first>"
+    )
     assert wording.control_detail(shown.control) == ""
-    assert summary_lines(record)[1] == "no planted control: the time was up <first>"
+    assert summary_lines(record)[1] == "no planted control: the budget was used up <first>"
     page = render(record)
-    assert "No planted control: the time was up &lt;first&gt;." in page.replace(
+    assert "No planted control: the budget was used up &lt;first&gt;." in page.replace(
         "<bdi>", ""
     ).replace("</bdi>", "")
 

@@ -84,9 +84,9 @@ def test_it_draws_on_axes_that_somebody_else_made(record):
 def test_marks_stand_at_the_numbers(record):
     axes = Figure().add_subplot()
     draw(data(record), axes)
-    floors = next(line for line in axes.lines if line.get_marker() == "o")
-    assert list(floors.get_ydata()) == [40, 71]
-    assert list(floors.get_xdata()) == [0, 1]
+    floors = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [list(line.get_ydata()) for line in floors] == [[40], [71]]
+    assert [list(line.get_xdata()) for line in floors] == [[0], [1]]
     level = [line for line in axes.lines if len(set(line.get_xdata())) == 2]
     heavy = [line.get_ydata() for line in level if line.get_linewidth() == 2.4]
     assert [list(ends) for ends in heavy] == [[2329, 2329], [4655, 4655]]

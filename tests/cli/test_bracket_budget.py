@@ -1,0 +1,78 @@
+"""A bracket whose budget ends: its exit code, its JSON, and the command that goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits.cli.session import Budgets, budgets_of
+from promptlimits.errors import UserError
+
+Call = Callable[..., Any]
+
+# A learning rate with which nothing is ever found: nothing is verified.
+BRACKET = (
+    *("bracket", "--model", "tiny", "--pairs", "pairs.csv", "--out", "out", "--quiet"),
+    *("--learning-rate", "1e-6", "--starts", "1", "--first-size", "1", "--no-control"),
+)
+
+
+@pytest.mark.usefixtures("model")
+def test_what_was_not_searched_is_exit_code_3_and_a_state(call: Call, here: Path) -> None:
+    ended = call(*BRACKET, "--steps", "5", "--json")
+    assert ended.code == 3
+    record = json.loads(ended.out)
+    assert [bracket["state"] for bracket in record["brackets"]] == ["not_searched"]
+    assert record["go_on"] == f"promptlimits {' '.join(BRACKET)} --json --steps 10"
+    shown = call(*BRACKET, "--steps", "5")
+    assert f"Go on:  {record['go_on']}" in shown.out.replace("\n", " ")
+    assert "NOT SEARCHED" in shown.out
+
+
+@pytest.mark.usefixtures("model")
+def test_a_search_that_found_nothing_is_exit_code_0(call: Call) -> None:
+    ended = call(*BRACKET, "--max-steps", "41", "--json")
+    assert ended.code == 0
+    record = json.loads(ended.out)
+    assert [bracket["state"] for bracket in record["brackets"]] == ["none_found"]
+    assert (record["complete"], record["go_on"]) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "budgets", "more"),
+    [
+        ("bracket", Budgets(seconds=240, steps=math.inf), "bracket --budget 480"),
+        (
+            "bracket --budget 30 --json",
+            Budgets(seconds=30, steps=math.inf),
+            "bracket --json --budget 60",
+        ),
+        ("fit --budget=30", Budgets(seconds=30, steps=math.inf), "fit --budget 60"),
+        ("fit --steps 7 -o 'a b'", Budgets(seconds=math.inf, steps=7), "fit -o 'a b' --steps 14"),
+        (
+            "fit --steps=7 --budget 0.5",
+            Budgets(seconds=0.5, steps=7),
+            "fit --budget 1 --steps 14",
+        ),
+    ],
+)
+def test_the_command_that_goes_on_has_twice_the_budget(
+    given: str, budgets: Budgets, more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["promptlimits", *shlex.split(given)])
+    assert budgets.go_on == f"promptlimits {more}"
+
+
+def test_steps_alone_leave_the_seconds_unlimited() -> None:
+    assert budgets_of(None, None, default_seconds=240) == Budgets(seconds=240, steps=math.inf)
+    assert budgets_of(None, 5, default_seconds=240) == Budgets(seconds=math.inf, steps=5)
+    assert budgets_of(9.0, 5, default_seconds=240) == Budgets(seconds=9.0, steps=5)
+    with pytest.raises(UserError, match="--steps must be a whole number of at least 1, got 0"):
+        budgets_of(None, 0, default_seconds=240)

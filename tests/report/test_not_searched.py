@@ -1,0 +1,100 @@
+"""What was not searched for is told from a measured zero, in every view of a record."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.figure import Figure
+from tests.report.test_tables import printed
+
+from promptlimits._typing import JsonObject
+from promptlimits.errors import RunFailed
+from promptlimits.report.figures.pairs_held import data, draw, svg
+from promptlimits.report.html import render
+from promptlimits.report.record import parse_record
+from promptlimits.report.rows import rows
+from promptlimits.report.tables import summary_lines
+
+GO_ON = "promptlimits bracket --out 'a b' --budget 480"
+
+
+@pytest.fixture
+def cut(make_record) -> JsonObject:
+    """One token with 40 pairs, two tokens of which the budget left nothing."""
+    record = make_record(held={1: 40, 2: 0})
+    late = record["brackets"][1]
+    late |= {
+        "state": "not_searched",
+        "complete": False,
+        "stopped_because": "the budget was used up",
+    }
+    late["floor"]["status"] = "not measured"
+    late["search"] = late["search"][:1]
+    late["search"][0] |= {"steps": 5, "held": 0, "outcome": "out_of_budget"}
+    context = record["baselines"][1]
+    context |= {"status": "not measured", "pairs": None, "asked": 100, "note": ""}
+    return {**record, "complete": False, "go_on": GO_ON}
+
+
+def test_the_table_says_not_searched_and_not_measured(cut: JsonObject) -> None:
+    lines = [line.split() for line in printed(cut).splitlines()]
+    assert ["2", "tokens", "not", "searched", "4,655", "proved", "-", "200.5"] in lines
+    assert "not measured" in printed(cut)
+    assert " 0 found" not in printed(cut)
+
+
+def test_the_sentence_is_a_banner(cut: JsonObject) -> None:
+    held, late = summary_lines(cut)
+    assert "40 of 246 capitals held exactly" in held
+    assert late.startswith(
+        "2 prompt tokens: NOT SEARCHED: the budget was used up after 5 training steps; of random"
+    )
+
+
+def test_the_figure_has_no_point_for_it(cut: JsonObject) -> None:
+    shown = data(cut)
+    assert shown.floors == (40, None)
+    assert "2 prompt tokens: not searched, ceiling for random lists 4,655" in shown.description
+    assert [name for name, _ in shown.levels] == ["no prompt", "whole list"]
+    axes = Figure().add_subplot()
+    draw(shown, axes)
+    marks = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in marks] == [([0], [40])]
+    assert ">not searched<" in svg(shown)
+
+
+def test_the_page_says_so_and_how_to_go_on(cut: JsonObject) -> None:
+    page = render(cut)
+    assert '<span class="tag">Not searched</span>' in page
+    assert "this is no measured zero" in page
+    assert "not measured, the budget was used up after 100 of 246 pairs" in page
+    assert "promptlimits bracket --out &#39;a b&#39; --budget 480" in page
+    assert "Nothing was searched for, so there is no floor." in page
+
+
+def test_a_search_that_found_nothing_is_a_zero(make_record) -> None:
+    record = make_record(held={1: 0})
+    assert [row.searched for row in rows(record)] == [True]
+    assert " 0 found" in printed(record)
+    assert data(record).floors == (0,)
+
+
+def test_a_longer_prompt_that_holds_fewer_says_that_the_search_is_the_limit(make_record) -> None:
+    record = make_record(held={1: 40, 2: 12, 4: 50})
+    _, fewer, more = summary_lines(record)
+    assert "confirmed by stock PEFT), fewer than the 40 of 1 prompt token: the search" in fewer
+    assert "fewer than" not in more
+    page = render(record)
+    assert "Fewer than the 40 of 1 prompt token: the search found no prompt of this" in page
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [("bracket", {"state": "found"}), ("floor", {"status": "found"}), ("floor", {"pairs": 3})],
+)
+def test_a_state_that_its_numbers_contradict_is_refused(
+    part: str, change: JsonObject, cut: JsonObject
+) -> None:
+    late = cut["brackets"][1]  # type: ignore[index, call-overload]
+    late |= change if part == "bracket" else {"floor": {**late["floor"], **change}}
+    with pytest.raises(RunFailed, match="contradicts itself"):
+        parse_record(cut)

@@ -37,6 +37,8 @@ class StockModel:
     Attributes:
         model: The network, in evaluation mode, with its default attention.
         tokenizer: Its tokenizer.
+        name: Short name for people.
+        source: Where it came from: the catalog, the hub, or the path as it was given.
         model_hash: SHA-256 over its weights, configuration, tokenizer and end markers.
         context_length: Most tokens of one sequence; None where its configuration has no limit.
         stop_ids: Tokens at which its own `generate` stops.
@@ -44,6 +46,8 @@ class StockModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: str
     model_hash: str
     context_length: int | None
     stop_ids: tuple[int, ...]
@@ -55,6 +59,7 @@ def load_stock(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     allow_hub: bool = True,
+    allow_local: bool = True,
 ) -> StockModel:
     """Load a model with stock tools only.
 
@@ -63,6 +68,7 @@ def load_stock(
         dtype: What it computes with.
         device: Where it runs.
         allow_hub: Whether the hub may be asked.
+        allow_local: Whether the reference may be a path.
 
     Returns:
         The model, its tokenizer and the hash of its weights.
@@ -71,8 +77,9 @@ def load_stock(
         UserError: There is no such model or device, or it is not a whole causal language model.
     """
     require_device(device)
-    directory = locate(reference, allow_hub=allow_hub).directory
-    name = f"model {directory.name}"
+    found = locate(reference, allow_hub=allow_hub, allow_local=allow_local)
+    directory = found.directory
+    name = f"model {found.name}"
     with quiet():
         config = read_config(directory, name=name)
         files = read_weight_files(directory, name=name)
@@ -86,6 +93,8 @@ def load_stock(
     return StockModel(
         model=model,
         tokenizer=tokenizer,
+        name=found.name,
+        source=found.source,
         model_hash=digest,
         context_length=length if isinstance(length, int) else None,
         stop_ids=_stop_ids(model, vocabulary),

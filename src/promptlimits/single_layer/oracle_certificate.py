@@ -115,6 +115,7 @@ def _root_below(square: Fraction) -> Fraction:
     return Fraction(math.isqrt(math.floor(grown))) / Fraction(2) ** shift
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def certify_oracle(
     setting: SharedQuery,
     targets: Floats,

@@ -83,6 +83,7 @@ class LengthOptimum:
     achieved: float | None
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def score_covector(setting: SharedQuery) -> Floats | None:
     """The eta in range(V) with V^T eta = c, (d,), or None if there is none (numerically).
 
@@ -98,6 +99,7 @@ def score_covector(setting: SharedQuery) -> Floats | None:
     return None if off > DEPENDENT * float(np.linalg.norm(score)) else np.asarray(eta)
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def best_of_length(
     setting: SharedQuery,
     targets: Floats,

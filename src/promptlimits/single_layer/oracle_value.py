@@ -143,6 +143,7 @@ class _Shown:
     inside: bool = False
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def oracle_value(
     setting: SharedQuery,
     targets: Floats,

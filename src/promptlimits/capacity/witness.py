@@ -6,22 +6,16 @@ The tokens are compared with the recorded ones exactly, end marker included (but
 beginning of a text, of which so many tokens are decoded and no more), and those with the texts
 they are said to stand for (`answer_check`). Nothing that training used (shared prefix, packing,
 its attention) is on this path, and `verify_in_fresh_process` leaves not even its memory behind.
-
-Keys of one length are decoded together, so no row is padded (a prompt in front of left
-padding is a known fault of this format).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import os
 import sys
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +24,11 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.answer_check import check_answer, stop_ids
+from promptlimits.capacity.decoding import decode, stock_tools
 from promptlimits.capacity.fresh_process import (
     confirm,
     default_batch_size,
+    report_to_parent,
     verify_in_fresh_process,
 )
 from promptlimits.capacity.verification import Verification
@@ -43,7 +39,7 @@ from promptlimits.capacity.witness_format import (
     read_witness,
     save_witness,
 )
-from promptlimits.errors import PromptLimitsError, RunFailed, UserError
+from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.store.provenance import provenance
 from promptlimits.store.records import now
@@ -115,7 +111,7 @@ def verify_witness(
         )
     return Verification(
         answers=answers,
-        confirmed_by=_tools(witness.model.compute_dtype),
+        confirmed_by=stock_tools(witness.model.compute_dtype),
         prompt_sha256=witness.prompt_sha256,
         model_hash=stock.model_hash,
         same_weights=same_weights,
@@ -143,9 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="kept for clarity: output is JSON")
     given = parser.parse_args(arguments)
-    code = 0
-    line: JsonObject
-    try:
+
+    def verified() -> JsonObject:
         verification = verify_witness(
             given.directory,
             model_path=given.model,
@@ -153,12 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch_size=given.batch_size,
             device=given.device,
         )
-        line = {"verification": verification.to_json()}
-    except PromptLimitsError as error:
-        line = {"error": _error_json(error)}
-        code = error.exit_code
-    sys.stdout.write(json.dumps(line) + "\n")
-    return code
+        return {"verification": verification.to_json()}
+
+    return report_to_parent(verified)
 
 
 def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: bool) -> StockModel:
@@ -251,49 +243,13 @@ def _generate(
     decode_greedily(stock.model, stop_ids=stops)
     model = PeftModel.from_pretrained(stock.model, os.fspath(directory))
     model.eval()
-    longest = _longest_answer(pairs)
-    answers: dict[int, tuple[int, ...]] = {}
-    for indices in _batches(pairs, batch_size):
-        keys = torch.tensor([pairs[i].key_ids for i in indices], device=stock.model.device)
-        with torch.inference_mode():
-            rows = model.generate(
-                input_ids=keys, attention_mask=torch.ones_like(keys), max_new_tokens=longest
-            )
-        for index, row in zip(indices, rows[:, keys.shape[1] :].tolist(), strict=True):
-            answers[index] = _up_to_stop(row, stops)
-    return [answers[index] for index in range(len(pairs))]
-
-
-def _batches(pairs: Sequence[WitnessPair], batch_size: int) -> Iterator[list[int]]:
-    """Indices of pairs whose keys have one length, at most `batch_size` together."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, pair in enumerate(pairs):
-        by_length[len(pair.key_ids)].append(index)
-    for indices in by_length.values():
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size]
-
-
-def _up_to_stop(row: Sequence[int], stops: Sequence[int]) -> tuple[int, ...]:
-    """The row without what fills it up behind its first end marker."""
-    for position, token in enumerate(row):
-        if token in stops:
-            return tuple(row[: position + 1])
-    return tuple(row)
-
-
-def _tools(compute_dtype: str) -> str:
-    peft, transformers = (importlib.metadata.version(name) for name in ("peft", "transformers"))
-    return f"stock PEFT {peft} + transformers {transformers}, greedy generate, {compute_dtype}"
-
-
-def _error_json(error: PromptLimitsError) -> JsonObject:
-    if isinstance(error, UserError):
-        got = error.got if isinstance(error.got, str) else repr(error.got)
-        return {"name": error.name, "rule": error.rule, "got": got, "remedy": error.remedy}
-    if isinstance(error, RunFailed):
-        return {"what": error.what, "remedy": error.remedy}
-    return {"what": str(error), "remedy": "see the message"}
+    return decode(
+        model,
+        [pair.key_ids for pair in pairs],
+        stops=stops,
+        most_tokens=_longest_answer(pairs),
+        batch_size=batch_size,
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ key to the model behind it, decodes greedily, and compares what comes with the r
 token by token, end marker included. Of the beginning of a text exactly the recorded tokens are
 decoded, and no end marker is asked for. Needs peft, transformers, safetensors and torch; nothing
 else. Exit code 0 if every pair that witness.json counts is exact.
+
+One key at a time, as is right: in a left-padded batch PEFT puts the prompt before the padding and
+answers are lost. docs/batches.md of promptlimits says how keys of several lengths are batched.
 """
 
 import argparse
@@ -17,7 +20,9 @@ import json
 import warnings
 from pathlib import Path
 
+import peft
 import torch
+import transformers
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -111,6 +116,13 @@ if beginning:
     print(f"the first {longest} tokens of the text {'exact' if exact else 'not written'}")
 else:
     print(f"{exact} of {len(witness['pairs'])} pairs exact")
+if broken and verified:
+    # A transformers that PEFT does not know yet can lose the prompt without a word.
+    here = {"peft": peft.__version__, "transformers": transformers.__version__}
+    then = {name: verified["versions"][name] for name in here}
+    if here != then:
+        print("these are", *(f"{name} {here[name]}" for name in here), end="; ")
+        print("it was confirmed with: pip install", *(f"{name}=={then[name]}" for name in then))
 raise SystemExit(1 if broken else 0)
 '''
 """Text of replay.py; it reads everything it needs from witness.json beside it."""

@@ -31,6 +31,7 @@ from promptlimits.capacity.fresh_process import (
     report_to_parent,
     verify_in_fresh_process,
 )
+from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
     Witness,
@@ -41,6 +42,7 @@ from promptlimits.capacity.witness_format import (
 )
 from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.protocol import PromptKind
 from promptlimits.store.provenance import provenance
 from promptlimits.store.records import now
 
@@ -76,13 +78,15 @@ def verify_witness(
 
     Raises:
         UserError: The witness is broken or altered, or the model is missing, is another one,
-            has no end marker, or cannot read the pairs.
+            has no end marker, or cannot read the pairs; or PEFT and transformers, as installed,
+            do not decode as they should.
     """
     from promptlimits.models.huggingface.quiet import quiet
 
     started = time.monotonic()
     witness = read_witness(directory)
     prompt = read_prompt(directory, witness)
+    require_stock_tools((PromptKind(witness.kind),))
     stock = _load(witness, model_path, device=device, allow_hub=allow_hub)
     same_weights = stock.model_hash == witness.model.model_hash
     if not (same_weights or any_weights):

@@ -108,6 +108,7 @@ def fit(
         typer.echo(text)
     else:
         _show(record, out)
+    session.require_confirmed(record)
     if record["state"] == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)
     raise typer.Exit(0 if record["pairs"] == record["of"] else 1)

@@ -1,6 +1,7 @@
 """The self-test of the installed PEFT and transformers: it passes, and sees what they lose."""
 
 import re
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -10,13 +11,17 @@ from packaging.specifiers import SpecifierSet
 from tests.capacity.witness_cases import greedy as slow_greedy
 
 from promptlimits.capacity import stock_check
-from promptlimits.capacity.fit import fit_all
+from promptlimits.capacity.attempt import Workplace
+from promptlimits.capacity.fit import FitRequest, fit_all
 from promptlimits.capacity.stock_check import KEYS, check_stock_tools, require_stock_tools
 from promptlimits.errors import UserError
 from promptlimits.models.huggingface import plain_greedy
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.protocol import PromptKind
 from promptlimits.store.installed import Installed
+from promptlimits.store.sqlite import Store
+from promptlimits.tasks.random_tokens import random_pairs
+from promptlimits.tuning.config import TrainingConfig
 
 KINDS = pytest.mark.parametrize("kind", list(PromptKind))
 
@@ -128,26 +133,18 @@ def test_whatever_the_tools_raise_is_a_finding(monkeypatch):
     assert check.text.endswith("(TypeError: got an unexpected keyword argument)")
 
 
-def test_nothing_is_trained_with_tools_that_confirm_nothing(
-    model, renamed_cache, monkeypatch, tmp_path
-):
-    from promptlimits.capacity.attempt import Workplace
-    from promptlimits.capacity.clock import Deadline
-    from promptlimits.store.sqlite import Store
-    from promptlimits.tasks.random_tokens import random_pairs
-    from promptlimits.tuning.config import TrainingConfig
+def test_nothing_is_trained_with_tools_that_confirm_nothing(model, renamed_cache, tmp_path):
+    def told(*_):
+        raise AssertionError("it went on")
 
-    def trained(_report):
-        raise AssertionError("a step was taken")
-
+    listener = SimpleNamespace(stage=told, step=told, attempted=told, advanced=told, found=told)
     with Store.open(tmp_path / "store.sqlite") as store, pytest.raises(UserError, match="peft and"):
         fit_all(
-            Workplace(model=model, store=store, task_hash="t", provenance={}, on_step=trained),
+            Workplace(model=model, store=store, task_hash="t", provenance={}),
             random_pairs(model.codec, count=2, seed=0),
-            TrainingConfig(prompt_tokens=1),
-            starts=1,
-            deadline=Deadline(budget_seconds=float("inf")),
-            on_attempt=trained,
+            FitRequest(training=TrainingConfig(prompt_tokens=1), starts=1),
+            folder=tmp_path,
+            listener=listener,
         )
 
 

@@ -14,11 +14,11 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export VENV
 
-.PHONY: help bootstrap environment bracket test test-fast lint format docs clean
+.PHONY: help bootstrap environment bracket test test-fast replay-matrix lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 bootstrap: ## Make or refresh .venv; instant when nothing changed
 	@sh tools/bootstrap.sh
@@ -34,6 +34,9 @@ test: bootstrap ## All tests but those that need a GPU
 
 test-fast: bootstrap ## The unit tier alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) $(ARGS)
+
+replay-matrix: bootstrap ## Replay witnesses under the lowest and newest transformers and PEFT allowed
+	OMP_NUM_THREADS=1 $(BIN)/python tools/replay_matrix.py
 
 lint: environment ## Style, types and layers
 	$(BIN)/ruff check .

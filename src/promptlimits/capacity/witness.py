@@ -36,6 +36,7 @@ from promptlimits.capacity.fresh_process import (
     tell_progress,
     verify_in_fresh_process,
 )
+from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.capacity.verification import ModelUsed, Verification
 from promptlimits.capacity.witness_format import (
     Witness,
@@ -47,6 +48,7 @@ from promptlimits.capacity.witness_format import (
 from promptlimits.capacity.witness_model import load_model_of
 from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.protocol import PromptKind
 from promptlimits.store.provenance import provenance
 from promptlimits.store.records import now
 
@@ -84,13 +86,15 @@ def verify_witness(
 
     Raises:
         UserError: The witness is broken or altered, or the model is missing, is another one,
-            has no end marker, or cannot read the pairs.
+            has no end marker, or cannot read the pairs; or PEFT and transformers, as installed,
+            do not decode as they should.
     """
     from promptlimits.models.huggingface.quiet import quiet
 
     started = time.monotonic()
     witness = read_witness(directory)
     prompt = read_prompt(directory, witness)
+    require_stock_tools((PromptKind(witness.kind),))
     stock = load_model_of(
         witness, model_path, any_weights=any_weights, device=device, allow_hub=allow_hub
     )

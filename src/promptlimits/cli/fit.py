@@ -123,6 +123,7 @@ def fit(
         typer.echo(text)
     else:
         _show(record, out, model)
+    session.require_confirmed(record)
     if record["state"] == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)
     raise typer.Exit(0 if record["pairs"] == record["of"] else 1)

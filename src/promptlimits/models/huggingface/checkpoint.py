@@ -80,7 +80,9 @@ def _require_known_family(raw: dict[str, Any], name: str) -> None:
 def _require_causal(config: PretrainedConfig, name: str) -> None:
     family = config.model_type
     # These families have a causal class too, for use as the decoder of something else.
-    encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+    encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        config, "is_decoder", False
+    )
     if config.is_encoder_decoder:
         got = f"{family}, an encoder-decoder"
     elif encoder:

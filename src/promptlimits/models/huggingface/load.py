@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import inf
 from typing import Final
 
 import torch
@@ -13,6 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from promptlimits.errors import UserError
 from promptlimits.models.cache import Progress, no_progress
 from promptlimits.models.hashing import model_hash
+from promptlimits.models.huggingface.cached_decoding import decodes_from_cache
 from promptlimits.models.huggingface.checkpoint import (
     read_config,
     read_tokenizer,
@@ -22,7 +22,7 @@ from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
 from promptlimits.models.huggingface.locate import Located, locate
 from promptlimits.models.huggingface.network import read_network, require_device
 from promptlimits.models.huggingface.quiet import quiet
-from promptlimits.models.protocol import ModelCard
+from promptlimits.models.protocol import NO_LIMIT, ModelCard
 
 _LENGTH_KEYS: Final = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
@@ -85,14 +85,23 @@ def load_parts(
             digest = hashing.result()
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
-    model = model.to(device).eval().requires_grad_(False)
+        model = model.to(device).eval().requires_grad_(False)
+        from_cache = decodes_from_cache(model)
     codec = HuggingFaceCodec(
         tokenizer,
         _end_id(model, tokenizer, vocabulary=vocabulary, name=name),
         joiner_of(tokenizer),
         vocabulary=vocabulary,
     )
-    card = _card(model, config, found, reference=reference, model_hash=digest, dtype=dtype)
+    card = _card(
+        model,
+        config,
+        found,
+        reference=reference,
+        model_hash=digest,
+        dtype=dtype,
+        from_cache=from_cache,
+    )
     return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
 
 
@@ -104,6 +113,7 @@ def _card(
     reference: str,
     model_hash: str,
     dtype: torch.dtype,
+    from_cache: bool,
 ) -> ModelCard:
     text = config.get_text_config()
     name = f"model {found.name}"
@@ -117,8 +127,9 @@ def _card(
         dim=_prompt_width(model, text, name=name),
         layers=int(text.num_hidden_layers),
         vocabulary=int(model.get_input_embeddings().weight.shape[0]),
-        context_length=_context_length(text, name=name),
+        context_length=_context_length(text),
         compute_dtype=str(dtype).removeprefix("torch."),
+        decodes_from_cache=from_cache,
         notes=found.notes,
     )
 
@@ -138,20 +149,15 @@ def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) 
     return width
 
 
-def _context_length(text: PretrainedConfig, *, name: str) -> int:
+def _context_length(text: PretrainedConfig) -> int:
+    """Most tokens of one sequence; `NO_LIMIT` of a family whose positions end nowhere."""
     rotary = getattr(text, "rope_parameters", None) or {}
+    lengths = (getattr(text, key, None) for key in _LENGTH_KEYS)
+    length = next((one for one in lengths if isinstance(one, int) and one > 0), NO_LIMIT)
+    if rotary.get("rope_type") != "longrope":
+        return length
     # Past this length all positions turn otherwise, those already in a cache as well.
-    most = rotary.get("original_max_position_embeddings", inf)
-    for key in _LENGTH_KEYS:
-        length = getattr(text, key, None)
-        if isinstance(length, int) and length > 0:
-            return length if rotary.get("rope_type") != "longrope" else int(min(length, most))
-    raise UserError(
-        name,
-        "say how many tokens it reads",
-        got="a config.json without that",
-        remedy="add max_position_embeddings to it",
-    )
+    return int(min(length, rotary.get("original_max_position_embeddings", length)))
 
 
 def _end_id(

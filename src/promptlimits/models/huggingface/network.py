@@ -14,10 +14,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from promptlimits.errors import UserError
 
-_LOADING_ERRORS = (
+LOADING_ERRORS = (
     *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError),
-    *(EOFError, struct.error, SafetensorError),
+    *(ArithmeticError, AssertionError, EOFError, struct.error, SafetensorError),
 )
+"""What transformers raises over files, settings and inputs that it does not take."""
+_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @contextmanager
@@ -31,13 +33,16 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
 
     Raises:
         OSError: The disk is full: that is not the file's fault.
+        MemoryError: Memory is used up: nor is that.
         UserError: Reading failed.
     """
     try:
         yield
-    except _LOADING_ERRORS as error:
+    except LOADING_ERRORS as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = lines[0] if lines else "no message"
+        if any(words in said.lower() for words in _MEMORY_WORDS):
+            raise MemoryError(said) from error
         if "No space left" in said:  # safetensors has no error number to go by
             raise OSError(errno.ENOSPC, "No space left on device") from error
         raise UserError(

@@ -20,6 +20,7 @@ from transformers import (
 
 from promptlimits.errors import UserError
 from promptlimits.models.hashing import model_hash
+from promptlimits.models.huggingface.cached_decoding import decodes_from_cache
 from promptlimits.models.huggingface.checkpoint import (
     read_config,
     read_tokenizer,
@@ -96,14 +97,19 @@ def decode_greedily(model: PreTrainedModel, *, stop_ids: tuple[int, ...]) -> Non
     """Have `generate` take the most likely token each time and stop at `stop_ids` only.
 
     Some models come with penalties, sampling or a cache of their own choice in their
-    generation_config.json; with those the output is not the model's most likely answer.
+    generation_config.json; with those the output is not the model's most likely answer. A cache
+    is kept where a step from it gives what the whole text gives (`decodes_from_cache`).
 
     Args:
         model: The network; its generation settings are replaced.
         stop_ids: Tokens at which to stop; the first fills up rows that have stopped.
     """
     model.generation_config = GenerationConfig(
-        do_sample=False, num_beams=1, eos_token_id=list(stop_ids), pad_token_id=stop_ids[0]
+        do_sample=False,
+        num_beams=1,
+        use_cache=decodes_from_cache(model),
+        eos_token_id=list(stop_ids),
+        pad_token_id=stop_ids[0],
     )
 
 

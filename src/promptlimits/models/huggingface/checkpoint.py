@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from promptlimits.errors import UserError
+from promptlimits.models.folder import read_object, require_model_folder
 from promptlimits.models.hashing import weight_files
 from promptlimits.models.huggingface.network import readable
 
@@ -37,18 +37,9 @@ def read_config(directory: Path, *, name: str) -> PretrainedConfig:
     Raises:
         UserError: There is none, it cannot be read, or it is of another kind of model.
     """
-    path = directory / "config.json"
-    if not path.is_file():
-        raise UserError(
-            name,
-            "hold config.json",
-            got="a directory without it",
-            remedy="point at the directory that save_pretrained wrote",
-        )
+    require_model_folder(directory, name=name)
     with readable(name, "have a readable config.json", remedy="download it again"):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict):
-            raise ValueError("it is not a JSON object")
+        raw = read_object(directory / "config.json")
     _require_known_family(raw, name)
     with readable(name, "have a config.json that transformers reads", remedy="download it again"):
         config: PretrainedConfig = AutoConfig.from_pretrained(
@@ -60,7 +51,7 @@ def read_config(directory: Path, *, name: str) -> PretrainedConfig:
 
 def _require_known_family(raw: dict[str, Any], name: str) -> None:
     family = raw.get("model_type")
-    if family in CONFIG_MAPPING_NAMES:
+    if isinstance(family, str) and family in CONFIG_MAPPING_NAMES:
         return
     if raw.get("auto_map"):
         raise UserError(
@@ -155,6 +146,7 @@ def read_tokenizer(directory: Path, *, name: str, vocabulary: int) -> PreTrained
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
+        tokenizer("a")  # some settings are looked at only when it is used
         tokens = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
     highest = max(tokens, default=-1)
     if not 0 <= highest < vocabulary:

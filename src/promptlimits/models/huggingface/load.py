@@ -19,9 +19,11 @@ from promptlimits.models.huggingface.checkpoint import (
     read_weight_files,
 )
 from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
+from promptlimits.models.huggingface.end_ids import named_end_ids
 from promptlimits.models.huggingface.locate import Located, locate
 from promptlimits.models.huggingface.network import read_network, require_device
 from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.huggingface.size import require_size
 from promptlimits.models.protocol import NO_LIMIT, ModelCard
 
 _LENGTH_KEYS: Final = (
@@ -78,6 +80,7 @@ def load_parts(
     with quiet():
         config = read_config(found.directory, name=name)
         files = read_weight_files(found.directory, name=name)
+        require_size(config, files, name=name, dtype=dtype)
         # Hashing gives up the interpreter lock: beside reading, it costs no time.
         with ThreadPoolExecutor(max_workers=1) as pool:
             hashing = pool.submit(model_hash, files)
@@ -165,17 +168,16 @@ def _end_id(
 ) -> int:
     """The token at which stock `generate` stops.
 
-    A model may name several; any of them stops it, the first is used. Some name one outside
-    of their vocabulary (50256 of 33, say): then the tokenizer's own end or separator.
+    A model may name several; any of them stops it, the first is used. Where none is in its
+    vocabulary: the tokenizer's own end or separator.
     """
-    named = model.generation_config.eos_token_id if model.generation_config else None
-    several = named if isinstance(named, list) else [named]
-    for candidate in (*several, tokenizer.eos_token_id, tokenizer.sep_token_id):
+    named = named_end_ids(model, vocabulary=vocabulary, name=name)
+    for candidate in (*named, tokenizer.eos_token_id, tokenizer.sep_token_id):
         if candidate is not None and 0 <= candidate < vocabulary:
             return int(candidate)
     raise UserError(
         name,
         "have an end marker in its vocabulary",
-        got=f"eos_token_id {named}",
+        got=f"eos_token_id {getattr(model.generation_config, 'eos_token_id', None)}",
         remedy="set eos_token_id in its generation_config.json",
     )

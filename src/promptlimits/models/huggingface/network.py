@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from promptlimits.errors import UserError
+from promptlimits.errors import PromptLimitsError, UserError
 
 LOADING_ERRORS = (
     *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError),
@@ -34,13 +34,14 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
     Raises:
         OSError: The disk is full: that is not the file's fault.
         MemoryError: Memory is used up: nor is that.
-        UserError: Reading failed.
+        UserError: Reading failed, or was refused inside.
     """
     try:
         yield
-    except LOADING_ERRORS as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = lines[0] if lines else "no message"
+    except PromptLimitsError:
+        raise
+    except Exception as error:  # of tokenizers there are bare ones
+        said = _in_a_line(str(error))
         if any(words in said.lower() for words in _MEMORY_WORDS):
             raise MemoryError(said) from error
         if "No space left" in said:  # safetensors has no error number to go by
@@ -48,6 +49,12 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
         raise UserError(
             name, rule, got=f"{type(error).__name__}: {said[:200].rstrip('.')}", remedy=remedy
         ) from error
+
+
+def _in_a_line(text: str) -> str:
+    """The first line of a message, with the next one where that only announces it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
 
 
 def require_device(device: torch.device | str) -> None:

@@ -26,9 +26,11 @@ from promptlimits.models.huggingface.checkpoint import (
     read_tokenizer,
     read_weight_files,
 )
+from promptlimits.models.huggingface.end_ids import named_end_ids
 from promptlimits.models.huggingface.locate import locate
 from promptlimits.models.huggingface.network import readable, require_device
 from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.huggingface.size import require_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +79,7 @@ def load_stock(
     with quiet():
         config = read_config(directory, name=name)
         files = read_weight_files(directory, name=name)
+        require_size(config, files, name=name, dtype=dtype)
         with ThreadPoolExecutor(max_workers=1) as pool:
             hashing = pool.submit(model_hash, files)
             model = _read(directory, name=name, dtype=dtype).to(device).eval()
@@ -89,7 +92,7 @@ def load_stock(
         tokenizer=tokenizer,
         model_hash=digest,
         context_length=length if isinstance(length, int) else None,
-        stop_ids=_stop_ids(model, vocabulary),
+        stop_ids=named_end_ids(model, vocabulary=vocabulary, name=name),
     )
 
 
@@ -132,10 +135,3 @@ def _read(directory: Path, *, name: str, dtype: torch.dtype) -> PreTrainedModel:
         )
     network: PreTrainedModel = model
     return network
-
-
-def _stop_ids(model: PreTrainedModel, vocabulary: int) -> tuple[int, ...]:
-    """End markers of its generation settings that its vocabulary has."""
-    named = model.generation_config.eos_token_id if model.generation_config else None
-    several = named if isinstance(named, list) else [named]
-    return tuple(int(token) for token in several if token is not None and token < vocabulary)

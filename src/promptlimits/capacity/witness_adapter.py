@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from promptlimits._files import read_regular
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.witness_files import (
     ADAPTER_FILE,
@@ -31,6 +32,8 @@ from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import PrefixShape
 
 TENSOR: Final = "prompt_embeddings"
+_MOST_ADAPTER_BYTES: Final = 2**32
+"""More than a prefix for every position of a large model takes."""
 _REMEDY: Final = "make the witness again with promptlimits bracket"
 
 
@@ -104,7 +107,7 @@ def read_adapter(
         UserError: A file is missing, broken or altered, or holds more than it should.
     """
     try:
-        content = (directory / ADAPTER_FILE).read_bytes()
+        content = read_regular(directory / ADAPTER_FILE, at_most=_MOST_ADAPTER_BYTES)
         tensors = load(content)
     except (SafetensorError, OSError, ValueError) as error:
         raise broken(directory, ADAPTER_FILE, str(error)) from error

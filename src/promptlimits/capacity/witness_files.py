@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from promptlimits._files import read_regular_text
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.atomic_folder import recover
 from promptlimits.errors import UserError
@@ -45,7 +46,7 @@ def read_object(directory: Path, name: str) -> dict[str, Any]:
             remedy="give the folder that holds witness.json",
         )
     try:
-        document = json.loads((directory / name).read_text(encoding="utf-8"))
+        document = json.loads(read_regular_text(directory / name))
     except FileNotFoundError:
         raise UserError(
             str(directory),

@@ -12,7 +12,6 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from promptlimits.errors import UserError
 from promptlimits.models.cache import Progress, no_progress
 from promptlimits.models.hashing import model_hash
-from promptlimits.models.huggingface.cached_decoding import decodes_from_cache
 from promptlimits.models.huggingface.checkpoint import (
     read_config,
     read_tokenizer,
@@ -21,9 +20,10 @@ from promptlimits.models.huggingface.checkpoint import (
 from promptlimits.models.huggingface.codec import HuggingFaceCodec, joiner_of
 from promptlimits.models.huggingface.end_ids import named_end_ids
 from promptlimits.models.huggingface.locate import Located, locate
-from promptlimits.models.huggingface.network import read_network, require_device
+from promptlimits.models.huggingface.network import read_network, readable, require_device
 from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.huggingface.size import require_size
+from promptlimits.models.huggingface.stock import decode_greedily
 from promptlimits.models.protocol import NO_LIMIT, ModelCard
 
 _LENGTH_KEYS: Final = (
@@ -80,19 +80,20 @@ def load_parts(
     with quiet():
         config = read_config(found.directory, name=name)
         files = read_weight_files(found.directory, name=name)
-        require_size(config, files, name=name, dtype=dtype)
+        require_size(config, sum(files.values()), name=name, dtype=dtype)
         # Hashing gives up the interpreter lock: beside reading, it costs no time.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(model_hash, files)
+            hashing = pool.submit(model_hash, tuple(files))
             model = read_network(found.directory, name=name, dtype=dtype)
             digest = hashing.result()
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
         model = model.to(device).eval().requires_grad_(False)
-        from_cache = decodes_from_cache(model)
+        end_id = _end_id(model, tokenizer, vocabulary=vocabulary, name=name)
+        _require_decoding(model, end_id, name=name)
     codec = HuggingFaceCodec(
         tokenizer,
-        _end_id(model, tokenizer, vocabulary=vocabulary, name=name),
+        end_id,
         joiner_of(tokenizer),
         vocabulary=vocabulary,
     )
@@ -103,7 +104,6 @@ def load_parts(
         reference=reference,
         model_hash=digest,
         dtype=dtype,
-        from_cache=from_cache,
     )
     return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
 
@@ -116,7 +116,6 @@ def _card(
     reference: str,
     model_hash: str,
     dtype: torch.dtype,
-    from_cache: bool,
 ) -> ModelCard:
     text = config.get_text_config()
     name = f"model {found.name}"
@@ -132,9 +131,23 @@ def _card(
         vocabulary=int(model.get_input_embeddings().weight.shape[0]),
         context_length=_context_length(text),
         compute_dtype=str(dtype).removeprefix("torch."),
-        decodes_from_cache=from_cache,
+        decodes_from_cache=bool(model.generation_config.use_cache),
         notes=found.notes,
     )
+
+
+def _require_decoding(model: PreTrainedModel, end_id: int, *, name: str) -> None:
+    """Refuse a model that stock `generate` does not decode: nothing found could be confirmed.
+
+    Its generation settings are those of a verification from here on.
+    """
+    decode_greedily(model, stop_ids=(end_id,))
+    key = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    with (
+        readable(name, "be decoded by transformers' own generate", remedy="use another model"),
+        torch.inference_mode(),
+    ):
+        model.generate(input_ids=key, attention_mask=torch.ones_like(key), max_new_tokens=2)
 
 
 def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) -> int:

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from promptlimits._files import UnfitFile
 from promptlimits.errors import PromptLimitsError, UserError
 
 LOADING_ERRORS = (
@@ -41,20 +42,21 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
     except PromptLimitsError:
         raise
     except Exception as error:  # of tokenizers there are bare ones
-        said = _in_a_line(str(error))
+        said = _in_a_line(error)
         if any(words in said.lower() for words in _MEMORY_WORDS):
             raise MemoryError(said) from error
         if "No space left" in said:  # safetensors has no error number to go by
             raise OSError(errno.ENOSPC, "No space left on device") from error
-        raise UserError(
-            name, rule, got=f"{type(error).__name__}: {said[:200].rstrip('.')}", remedy=remedy
-        ) from error
+        raise UserError(name, rule, got=said[:200].rstrip("."), remedy=remedy) from error
 
 
-def _in_a_line(text: str) -> str:
-    """The first line of a message, with the next one where that only announces it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
-    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+def _in_a_line(error: Exception) -> str:
+    """An error's kind and the first line of its message, the next too if that announces it."""
+    if isinstance(error, UnfitFile):
+        return str(error.strerror)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    said = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    return f"{type(error).__name__}: {said}"
 
 
 def require_device(device: torch.device | str) -> None:

@@ -6,32 +6,29 @@ no memory left to say so. Built on torch's "meta" device it takes none.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from promptlimits.errors import UserError
 from promptlimits.models.huggingface.network import readable
 
+_MEND: Final = "mend that setting, or get the model's own config.json"
 _MOST_LAYERS: Final = 10_000
 _LEAST_SHARE: Final = 0.5
 """Part of the weights that must be there; which ones, reading them finds out."""
+_MOST_TIMES: Final = 8
+"""How much more may be: other heads, and the towers of other senses."""
 
 
-def require_size(
-    config: PretrainedConfig, files: Sequence[Path], *, name: str, dtype: torch.dtype
-) -> None:
+def require_size(config: PretrainedConfig, held: int, *, name: str, dtype: torch.dtype) -> None:
     """Check that a model's files hold about as many numbers as it has weights, and they fit.
 
     Args:
         config: The model's configuration.
-        files: Its safetensors files, whole.
+        held: Numbers in its files.
         name: What messages call the model.
         dtype: What its weights are read as.
 
@@ -43,9 +40,7 @@ def require_size(
     if isinstance(layers, int) and layers > _MOST_LAYERS:
         raise _wrong_size(name, f"{layers} layers in config.json")
     with (
-        readable(
-            name, "have a config.json that describes a network", remedy="use the model's own one"
-        ),
+        readable(name, "have a config.json that describes a network", remedy=_MEND),
         torch.device("meta"),
     ):
         network = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
@@ -53,20 +48,24 @@ def require_size(
     if needed < 1:
         raise _wrong_size(name, "a network without weights in config.json")
     # Quantised weights are packed: how many there are is not how many numbers are stored.
-    if getattr(config, "quantization_config", None) is None:
-        held = sum(map(_numbers, files))
-        if held < _LEAST_SHARE * needed:
-            raise _wrong_size(name, f"{held:,} numbers in its files for {needed:,} weights")
-    _require_room(needed * dtype.itemsize, name=name, dtype=dtype)
+    packed = getattr(config, "quantization_config", None) is not None
+    if not packed and not _LEAST_SHARE * needed <= held <= _MOST_TIMES * needed:
+        raise _wrong_size(name, f"{held:,} numbers in its files for {needed:,} weights")
+    require_room(needed, name=name, dtype=dtype)
 
 
-def _numbers(file: Path) -> int:
-    with safe_open(file, framework="pt") as opened:
-        return sum(math.prod(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118 - it is no mapping
+def require_room(numbers: int, *, name: str, dtype: torch.dtype) -> None:
+    """Check that the memory of this machine could hold a model, were it empty.
 
+    Args:
+        numbers: Weights of the model.
+        name: What messages call it.
+        dtype: What they are read as.
 
-def _require_room(size: int, *, name: str, dtype: torch.dtype) -> None:
-    """Refuse a model that the memory of this machine cannot hold, were it empty."""
+    Raises:
+        UserError: It could not.
+    """
+    size = numbers * dtype.itemsize
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > memory:
         raise UserError(

@@ -79,9 +79,9 @@ def load_stock(
     with quiet():
         config = read_config(directory, name=name)
         files = read_weight_files(directory, name=name)
-        require_size(config, files, name=name, dtype=dtype)
+        require_size(config, sum(files.values()), name=name, dtype=dtype)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(model_hash, files)
+            hashing = pool.submit(model_hash, tuple(files))
             model = _read(directory, name=name, dtype=dtype).to(device).eval()
             digest = hashing.result()
         vocabulary = int(model.get_input_embeddings().weight.shape[0])

@@ -50,7 +50,7 @@ class HuggingFaceCausalLM:
     """A frozen model behind `promptlimits.models.protocol.FrozenModel`.
 
     Three routes lead from prompts to logits. The first that gives what stock code gives for
-    each pair in a sequence of its own, compared on two pairs when the model is made, is taken:
+    each pair in a sequence of its own, compared on three pairs when the model is made, is taken:
 
     1. decoder: own code, for the families it has a table for; many prompts at once.
     2. shared prefix: transformers' code with its attention replaced; prompts run one after
@@ -216,10 +216,12 @@ class HuggingFaceCausalLM:
 
     @torch.no_grad()
     def _probe(self) -> tuple[list[EncodedPair], Tensor]:
-        """Two pairs, and a prompt (1, 3, D) between embeddings, as a trained one is."""
+        """Three pairs, and a prompt (1, 3, D) between embeddings, as a trained one is."""
         longest = max(4, min(_LONGEST_PROBE, self._card.context_length - 3))
         ids = torch.arange(longest + 1, device=self.device) % self._card.vocabulary
-        single = [_pair(ids[:1], ids[1:3]), _pair(ids[:longest], ids[longest:])]
+        # Every position is read, and a pair stands behind a long one: recurrent layers would carry
+        # the end of one pair into the beginning of the next.
+        single = [_pair(ids[:1], ids[1:3]), _pair(ids[:1], ids[1:]), _pair(ids[1:2], ids[2:4])]
         embedded = self.embed(ids[:4])[None]
         # Far from the middle: where two embeddings nearly cancel, norms magnify rounding.
         return single, 0.75 * embedded[:, :3] + 0.25 * embedded[:, 1:]

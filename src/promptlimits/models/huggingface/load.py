@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -142,6 +143,15 @@ def _require_decoding(model: PreTrainedModel, end_id: int, *, name: str) -> None
     Its generation settings are those of a verification from here on.
     """
     decode_greedily(model, stop_ids=(end_id,))
+    taken = inspect.signature(model.forward).parameters
+    for argument in ("inputs_embeds", "attention_mask"):
+        if argument not in taken:
+            raise UserError(
+                name,
+                f"take {argument}, which PEFT gives it",
+                got=f"{model.config.model_type}, which takes none",
+                remedy="use another model: what is found for it could not be confirmed",
+            )
     key = torch.zeros(1, 2, dtype=torch.long, device=model.device)
     with (
         readable(name, "be decoded by transformers' own generate", remedy="use another model"),

@@ -20,6 +20,7 @@ LOADING_ERRORS = (
     *(ArithmeticError, AssertionError, EOFError, struct.error, SafetensorError),
 )
 """What transformers raises over files, settings and inputs that it does not take."""
+_MOST_SAID = 240
 _MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -39,7 +40,7 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except PromptLimitsError:
+    except (PromptLimitsError, MemoryError):
         raise
     except Exception as error:  # of tokenizers there are bare ones
         said = _in_a_line(error)
@@ -47,7 +48,7 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
             raise MemoryError(said) from error
         if "No space left" in said:  # safetensors has no error number to go by
             raise OSError(errno.ENOSPC, "No space left on device") from error
-        raise UserError(name, rule, got=said[:200].rstrip("."), remedy=remedy) from error
+        raise UserError(name, rule, got=said, remedy=remedy) from error
 
 
 def _in_a_line(error: Exception) -> str:
@@ -56,7 +57,8 @@ def _in_a_line(error: Exception) -> str:
         return str(error.strerror)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     said = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
-    return f"{type(error).__name__}: {said}"
+    said = f"{type(error).__name__}: {said.rstrip('.')}"
+    return said if len(said) <= _MOST_SAID else said[:_MOST_SAID].rsplit(" ", 1)[0] + " …"
 
 
 def require_device(device: torch.device | str) -> None:

@@ -19,9 +19,13 @@ from transformers import PreTrainedModel
 from promptlimits.models.huggingface import shared_prefix
 from promptlimits.models.huggingface.concatenation import concatenated_logits
 from promptlimits.models.huggingface.network import LOADING_ERRORS
-from promptlimits.models.huggingface.prefix import prefix_from_tokens, prefixed_logits
+from promptlimits.models.huggingface.prefix import (
+    prefix_from_tokens,
+    prefixed_logits,
+    replays_prefix,
+)
 from promptlimits.models.huggingface.quiet import quiet
-from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.prefix_shape import PrefixShape, not_replayable
 from promptlimits.models.protocol import Memory, PackedPairs, Part, PromptKind
 
 _KEPT_OF_WIDTH: Final = 14
@@ -113,8 +117,17 @@ class WholeModel:
     @cached_property
     def prefix_shape(self) -> PrefixShape:
         """How its prefixes are laid out; UserError if stock tools cannot replay one."""
-        with self._stock_attention():
-            return PrefixShape.of(self._model)
+        family = str(self._model.config.model_type)
+        with quiet(), self._stock_attention():
+            try:
+                shape = PrefixShape.of(self._model)
+                same = replays_prefix(self._model, shape)
+            except LOADING_ERRORS as error:
+                words = " ".join(str(error).split())[:120].rstrip(".")
+                raise not_replayable(family, f"{type(error).__name__}: {words}") from error
+        if not same:
+            raise not_replayable(family, "token ids behind a prefix read otherwise than embeddings")
+        return shape
 
     def prefix_from_tokens(self, ids: Tensor) -> Tensor:
         """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""

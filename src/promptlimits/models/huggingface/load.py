@@ -29,6 +29,7 @@ from promptlimits.models.protocol import NO_LIMIT, ModelCard
 
 _LENGTH_KEYS: Final = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
+    *("max_sequence_length", "max_seq_length", "model_max_length"),
 )
 
 

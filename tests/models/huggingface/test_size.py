@@ -14,7 +14,6 @@ from transformers import LlamaConfig
 
 from promptlimits.errors import UserError
 from promptlimits.models.huggingface.load import load_parts
-from promptlimits.models.huggingface.network import read_network
 from promptlimits.models.huggingface.size import require_room, require_size
 from promptlimits.models.huggingface.stock import load_stock
 
@@ -40,7 +39,6 @@ def _never_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in ("load.read_network", "stock._read"):
         monkeypatch.setattr(f"promptlimits.models.huggingface.{module}", built)
-    assert read_network is not built
 
 
 @pytest.mark.parametrize("load", [load_parts, load_stock])
@@ -68,9 +66,7 @@ def test_what_the_files_cannot_hold_is_not_built(
 def test_folders_without_weights_are_refused_first(checkpoint: Path) -> None:
     edit(checkpoint, **SEVENTY_BILLION)
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(
-        UserError, match=r"hold model\.safetensors, got a directory without weights"
-    ):
+    with pytest.raises(UserError, match="got a directory without weights"):
         load_parts(str(checkpoint))
 
 

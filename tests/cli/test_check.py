@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,7 +98,18 @@ def test_what_is_no_certificate(call: Call, here: Path, content: bytes, word: st
 
 def test_no_file(call: Call, here: Path) -> None:
     call("check", "missing.json").says(2, "missing.json", "No such file")
-    call("check", ".").says(2, "Is a directory")
+    call("check", ".").says(2, "a directory where a file should be")
+
+
+def test_a_pipe_is_no_certificate(call: Call, here: Path) -> None:
+    os.mkfifo(here / "ceiling.json")
+    call("check", "ceiling.json").says(2, "ceiling.json", "a pipe where a file should be")
+
+
+def test_an_enormous_file_is_no_certificate(call: Call, here: Path) -> None:
+    (here / "ceiling.json").touch()
+    os.truncate(here / "ceiling.json", 1 << 40)
+    call("check", "ceiling.json").says(2, "1,099,511,627,776 bytes")
 
 
 @pytest.fixture

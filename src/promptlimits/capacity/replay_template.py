@@ -83,7 +83,12 @@ stops = stops or [
 if not stops:
     parser.exit(2, "the model has no end marker in its vocabulary\\n")
 base.generation_config = GenerationConfig(
-    do_sample=False, num_beams=1, eos_token_id=stops, pad_token_id=stops[0]
+    do_sample=False,
+    num_beams=1,
+    # Behind a prompt some families go on wrongly from a cache.
+    use_cache=witness["model"].get("decodes_from_cache", True),
+    eos_token_id=stops,
+    pad_token_id=stops[0],
 )
 model = PeftModel.from_pretrained(base, folder)
 spelling = Spelling(tokenizer)

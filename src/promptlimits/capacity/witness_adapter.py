@@ -68,6 +68,9 @@ def adapter_config(
             "peft_type": "PROMPT_TUNING",
             "token_dim": dim,
             "prompt_tuning_init": "RANDOM",
+            # PEFT uses neither here, but asks for both where a family calls them otherwise.
+            "num_layers": 1,
+            "num_attention_heads": 1,
             **common,
         }
     return {

@@ -105,6 +105,9 @@ def main() -> None:
     # A waiting OpenMP thread that spins costs a shared machine more than it gains.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_what_is_closed()
+    # What a person must know is an error or a note of our own. Read when they are imported.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
     encode_anything()
     if os.environ.get(DEBUG):
         code = _run()

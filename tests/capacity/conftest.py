@@ -25,7 +25,7 @@ def model(tmp_path_factory):
 def in_this_process(monkeypatch):
     """Decode in this process what is decoded in a fresh one, which costs seconds."""
 
-    def confirm(directory, *, model_path):
+    def confirm(directory, *, model_path, on_progress):
         verification = verify_witness(directory, model_path=model_path)
         write_verification(directory, verification.to_json())
         return verification

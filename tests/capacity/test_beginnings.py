@@ -218,6 +218,7 @@ def test_the_floor_is_what_stock_tools_write_of_a_claim(
             store=place.store,
             extra={},
             beginnings=text,
+            listener=Notes(),
         )
         assert floor.held == floor.claimed == (written - 1,)
         said = json.loads((tmp_path / "w" / "witness.json").read_text(encoding="utf-8"))
@@ -245,6 +246,7 @@ def test_a_prompt_that_writes_nothing_of_a_claim_has_no_floor(
         store=place.store,
         extra={},
         beginnings=text,
+        listener=Notes(),
     )
     assert floor.held == ()
 

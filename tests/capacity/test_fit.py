@@ -39,6 +39,8 @@ class Told:
     def stage(self, text: str, total: int | None = None) -> None:
         self.stages.append((text, total))
 
+    def ends_at(self, moment: float) -> None: ...
+
     def advanced(self, done: int) -> None:
         assert done > 0
 

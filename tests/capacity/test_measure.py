@@ -71,6 +71,8 @@ class Notes:
     def stage(self, text: str, total: int | None = None) -> None:
         self.lines.append(text)
 
+    def ends_at(self, moment: float) -> None: ...
+
     def advanced(self, done: int) -> None:
         assert done > 0
 

@@ -105,7 +105,7 @@ def losing(monkeypatch):
     """Stock tools that lose as many pairs as they are told to, or all."""
     lost = {"pairs": None}
 
-    def confirm(directory, *, model_path):
+    def confirm(directory, *, model_path, on_progress):
         found = verify_witness(directory, model_path=model_path)
         answers = tuple(
             dataclasses.replace(answer, exact=False, fault="another answer")

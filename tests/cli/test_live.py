@@ -91,7 +91,7 @@ with LiveListener() as listener:
     )
     time.sleep(0.3)
     listener.stage("decoding the best prompt with stock tools in a fresh process", total=98)
-    listener.ends_at(None)
+    listener.ends_at(math.inf)
     listener.advanced(41)
     time.sleep(0.3)
 """

@@ -40,7 +40,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     kept = {"pairs": 0}
 
-    def confirm(directory: Path, *, model_path: str) -> Verification:
+    def confirm(directory: Path, *, model_path: str, on_progress: object) -> Verification:
         found = verify_witness(directory, model_path=model_path)
         answers = tuple(
             dataclasses.replace(answer, exact=answer.exact and index < kept["pairs"])

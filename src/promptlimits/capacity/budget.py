@@ -54,6 +54,11 @@ class Budget:
         return time.monotonic() - self.began
 
     @property
+    def ends(self) -> float:
+        """Moment of the monotonic clock at which the seconds are used up; infinite for never."""
+        return self.began + self.seconds
+
+    @property
     def left_seconds(self) -> float:
         """Time left; negative once it has passed."""
         return self.seconds - self.elapsed_seconds

@@ -91,6 +91,7 @@ def fit_all(
         used.stepped()
         listener.step(size.kind, size.tokens, report)
 
+    listener.ends_at(budget.ends)
     listener.stage(f"training for {len(task.pairs)} pairs")
     result = train_all(replace(place, on_step=stepped), task, request, budget, listener)
     # What the control recovers of planted pairs is not found.
@@ -105,8 +106,6 @@ def fit_all(
         relative_lead=request.training.relative_lead,
         kind=place.kind,
     )
-    if choice is not None:
-        listener.stage("decoding the prompt with stock tools in a fresh process")
     floor = find_floor(
         place.model,
         task,
@@ -116,6 +115,7 @@ def fit_all(
         store=place.store,
         extra={"seed": request.training.seed, "command": request.command},
         kind=place.kind,
+        listener=listener,
     )
     used.commit()
     return _record(task, request, size, result, floor, control)

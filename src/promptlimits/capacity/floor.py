@@ -14,6 +14,7 @@ from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.choice import Choice
 from promptlimits.capacity.decoding import stock_tools
 from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, default_batch_size
+from promptlimits.capacity.request import Listener
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
     pair_json,
@@ -69,6 +70,7 @@ def find_floor(
     extra: JsonObject,
     kind: PromptKind = PromptKind.SOFT,
     beginnings: Beginnings | None = None,
+    listener: Listener,
 ) -> Floor:
     """Save a prompt with every pair of the task that it answers, and have that confirmed.
 
@@ -85,12 +87,14 @@ def find_floor(
         extra: Facts for witness.json, such as the seed.
         kind: What the prompt is.
         beginnings: Those of the task's text, where they count and not the text as a whole.
+        listener: Told how many pairs are decoded.
 
     Returns:
         The floor: what a fresh process with stock tools confirmed, and nothing else.
     """
     if choice is None:
         return Floor(witness=None, verification=None, claimed=())
+    listener.stage("decoding the best prompt with stock tools in a fresh process", len(choice.held))
 
     def confirmed(tried: tuple[int, ...]) -> Floor:
         pairs = task.pairs if beginnings is None else beginnings
@@ -104,6 +108,7 @@ def find_floor(
             extra=extra,
             kind=kind,
             beginning=beginnings is not None and tried[0] + 1 < len(beginnings),
+            listener=listener,
         )
         return Floor(
             witness=name,
@@ -142,6 +147,7 @@ def _confirmed(
     extra: JsonObject,
     kind: PromptKind,
     beginning: bool,
+    listener: Listener,
 ) -> Verification:
     """What stock tools say of these pairs, from the store if the witness is still on disk."""
     key: JsonObject = {
@@ -172,7 +178,11 @@ def _confirmed(
             beginning=beginning,
             extra=extra,
         )
-        known = confirm(folder, model_path=model.card.path).to_json()
+        known = confirm(
+            folder,
+            model_path=model.card.path,
+            on_progress=lambda done, _of: listener.advanced(done) if done else None,
+        ).to_json()
         store.put("verification", key, known)
     return Verification.from_json(known)
 

@@ -98,6 +98,7 @@ def measure(
         listener.found(f"{again}: its result follows")
         return done
     job = Job.of(model, task, request, folder=folder, store=store, listener=listener)
+    listener.ends_at(job.budget.ends)
     order = _order(job)
     brackets = _brackets(job, order)
     baselines = _baselines(job)
@@ -322,8 +323,6 @@ def _bracket(
         beginnings=job.beginnings,
         should_stop=job.budget.at_most(_MOST_VERIFYING / 2).time_is_up,
     )
-    if choice is not None:
-        job.listener.stage("decoding the best prompt with stock tools in a fresh process")
     floor = find_floor(
         job.model,
         job.task,
@@ -334,6 +333,7 @@ def _bracket(
         extra={"seed": request.seed, "command": request.command},
         kind=size.kind,
         beginnings=job.beginnings,
+        listener=job.listener,
     )
     ceiling = task_ceiling(
         job.model.card, job.task, size=size, width=job.model.prompt_width(size.kind)

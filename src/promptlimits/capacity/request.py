@@ -28,6 +28,10 @@ class Listener(Protocol):
         """A new stage has begun, of `total` parts if that is known."""
         ...
 
+    def ends_at(self, moment: float) -> None:
+        """The work must end at a moment of the monotonic clock; infinite for no end."""
+        ...
+
     def advanced(self, done: int) -> None:
         """So many parts of the stage are done."""
         ...

@@ -67,9 +67,9 @@ class LiveListener:
         if self._progress.disable:
             self._say(f"... {text}")
 
-    def ends_at(self, moment: float | None) -> None:
-        """The work has a deadline: a moment of `time.monotonic`, or None for no end."""
-        self._ends = moment if moment is not None and math.isfinite(moment) else None
+    def ends_at(self, moment: float) -> None:
+        """The work must end at a moment of the monotonic clock; infinite for no end."""
+        self._ends = moment if math.isfinite(moment) else None
 
     def advanced(self, done: int) -> None:
         """So many parts of the stage are done."""

@@ -36,8 +36,16 @@ def _word(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "$'" + "".join(map(_escaped, os.fsencode(text))) + "'"
+        return "$'" + "".join(map(_escaped, _bytes_of(text))) + "'"
     return shlex.quote(text)
+
+
+def _bytes_of(text: str) -> bytes:
+    """The bytes that a name stands for; of one that stands for none, as from a record, some."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _escaped(byte: int) -> str:

@@ -1,9 +1,10 @@
-"""Paths in commands that a person pastes into a shell."""
+"""Commands that a person pastes into a shell."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterable
 
 
 def quoted(path: str | os.PathLike[str]) -> str:
@@ -16,12 +17,35 @@ def quoted(path: str | os.PathLike[str]) -> str:
         The word. Bytes that are no UTF-8 are written as bash and zsh read them: `$'\xff'`.
     """
     text = os.fspath(path)
-    text = f"./{text}" if text.startswith("-") else text
+    return _word(f"./{text}" if text.startswith("-") else text)
+
+
+def command(words: Iterable[str]) -> str:
+    """Words as one command for a shell, as `shlex.join`, whatever bytes they hold.
+
+    Args:
+        words: The program and its arguments.
+
+    Returns:
+        The command, which is valid Unicode.
+    """
+    return " ".join(map(_word, words))
+
+
+def _word(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "$'" + "".join(map(_escaped, os.fsencode(text))) + "'"
+        return "$'" + "".join(map(_escaped, _bytes_of(text))) + "'"
     return shlex.quote(text)
+
+
+def _bytes_of(text: str) -> bytes:
+    """The bytes that a name stands for; of one that stands for none, as from a record, some."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _escaped(byte: int) -> str:

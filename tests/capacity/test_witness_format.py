@@ -69,7 +69,7 @@ def test_a_model_that_reads_too_few_tokens_is_refused(case, tmp_path):
 
 def test_a_local_model_must_be_said_where_it_is(witness, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"got 'tiny', which is not .*say where.*--model PATH"):
+    with pytest.raises(UserError, match=r"hub id .*got 'tiny'; say where.*--model PATH"):
         verify_witness(witness)
 
 
@@ -203,9 +203,14 @@ def test_it_never_replaces_somebody_elses_folder(case, tmp_path):
     case.save(tmp_path / "empty")
 
 
-def test_a_replacement_cut_short_is_undone_on_reading(case, witness):
-    witness.rename(witness.with_name(f".{witness.name}.old"))
-    assert case.verify(witness).pairs_exact == len(case.pairs)
+def test_a_replacement_cut_short_is_read_where_it_stands_and_undone_by_a_writer(case, witness):
+    left = witness.rename(witness.with_name(f".{witness.name}.promptlimits-old"))
+    found = case.verify(witness)
+    assert found.pairs_exact == len(case.pairs)
+    assert not witness.exists()
+    fresh_process.write_verification(witness, found.to_json())
+    assert json.loads((witness / "witness.json").read_text())["verification"] == found.to_json()
+    assert not left.exists()
 
 
 def test_a_verification_of_another_prompt_is_not_recorded(case, witness):

@@ -1,6 +1,7 @@
 """A witness is decoded again in a process that has run nothing else, and by replay.py alone."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,9 +25,16 @@ def test_a_fresh_process_confirms_the_same(cases, family, tmp_path):
     case = cases(family)
     directory = case.save(tmp_path / "w")
     (tmp_path / "json.py").write_text("raise SystemExit('a file of the user was imported')")
+    told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        found = confirm(Path("w"), model_path=str(case.model))
+        found = confirm(
+            Path("w"), model_path=str(case.model), on_progress=lambda *done: told.append(done)
+        )
+    assert told[0] == (0, len(case.pairs))
+    assert told[-1] == (len(case.pairs), len(case.pairs))
+    assert found.model.name == case.model.name
+    assert found.model.source == str(case.model)
     assert found.pairs_exact == len(case.pairs)
     assert found.answers == case.verify(directory).answers
     recorded = json.loads((directory / "witness.json").read_text())["verification"]
@@ -101,6 +109,68 @@ def test_a_process_that_dies_is_reported(witness, monkeypatch, tmp_path, death, 
     monkeypatch.setattr(fresh_process.sys, "executable", str(dying))
     with pytest.raises(RunFailed, match=words):
         verify_in_fresh_process(witness)
+
+
+def speaking(path, *commands):
+    """Something in the place of Python that runs commands of a shell."""
+    path.write_text("\n".join(["#!/bin/sh", *commands]))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_progress_is_passed_on_while_the_process_runs(witness, monkeypatch, tmp_path):
+    """The process ends only when its first progress has been seen here."""
+    seen = tmp_path / "seen"
+    python = speaking(
+        tmp_path / "python",
+        "echo a warning of a library >&2",
+        """echo '{"progress": [1, 2]}' >&2""",
+        f"until [ -e {seen} ]; do sleep 0.02; done",
+        """echo '{"progress": [2, 2]}' >&2""",
+        """echo '{"error": {"what": "it failed", "remedy": "mend it"}}'""",
+    )
+    monkeypatch.setattr(fresh_process.sys, "executable", python)
+    told = []
+
+    def tell(done, of):
+        told.append((done, of))
+        seen.touch()
+
+    with pytest.raises(RunFailed, match="it failed; mend it"):
+        verify_in_fresh_process(witness, on_progress=tell, timeout_seconds=30)
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_an_interruption_ends_the_process(witness, monkeypatch, tmp_path):
+    pid = tmp_path / "pid"
+    python = speaking(
+        tmp_path / "python",
+        f"echo $$ >{pid}",
+        """echo '{"progress": [1, 2]}' >&2""",
+        "exec sleep 600",
+    )
+    monkeypatch.setattr(fresh_process.sys, "executable", python)
+
+    def interrupt(_done, _of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify_in_fresh_process(witness, on_progress=interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_process_that_says_very_much_is_heard_to_its_end(witness, monkeypatch, tmp_path):
+    """More than a pipe holds, on both streams at once, with the last words at the end."""
+    python = speaking(
+        tmp_path / "python",
+        "i=0; while [ $i -lt 3000 ]; do echo '01234567890123456789012345678901234567890' >&2",
+        "echo '01234567890123456789012345678901234567890'; i=$((i + 1)); done",
+        "echo the last words >&2; exit 1",
+    )
+    monkeypatch.setattr(fresh_process.sys, "executable", python)
+    with pytest.raises(RunFailed, match=r"ended with code 1 .*\(the last words\)"):
+        verify_in_fresh_process(witness, timeout_seconds=60)
 
 
 def test_an_error_of_the_process_is_raised_here(witness, monkeypatch, tmp_path):

@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness import verify_witness
+from promptlimits.models.cache import cache_directory
+from promptlimits.models.catalog import find_entry
+from promptlimits.models.hashing import model_hash, weight_files
 
 Call = Callable[..., Any]
 
@@ -279,14 +282,16 @@ def narrow(model: Path) -> None:
     tiny_causal_lm(model, "gpt2", dim=16)
 
 
+def other_weights(model: Path) -> None:
+    edit_tensors(model / "model.safetensors", lambda all_: all_["transformer.ln_f.weight"].add_(1))
+
+
 VERIFIED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], tuple[str, ...]]] = {
     # what is done to ./tiny, options, words that the line must hold
     "model gone": (shutil.rmtree, (), ("model of the witness", "--model")),
     "model not there": (shutil.rmtree, ("--model", "elsewhere/tiny"), ("elsewhere/tiny",)),
     "other weights": (
-        lambda model: edit_tensors(
-            model / "model.safetensors", lambda all_: all_["transformer.ln_f.weight"].add_(1)
-        ),
+        other_weights,
         ("--model", "tiny"),
         ("weights", "--any-weights"),
     ),
@@ -301,6 +306,108 @@ def test_a_model_that_a_witness_cannot_use_is_one_line(kind: str, call: Call, mo
     spoil, options, words = VERIFIED[kind]
     spoil(model)
     call("verify", "witness", *options).says(2, *words)
+
+
+@pytest.mark.usefixtures("witness", "here_at_once")
+def test_verify_says_which_model_answered(call: Call, model: Path) -> None:
+    digest = model_hash(weight_files(model))
+    ended = call("verify", "witness", "--model", "./tiny")
+    assert ended.out.splitlines()[-1] == f"Model: 'tiny', from './tiny', SHA-256 {digest}"
+    shown = json.loads(call("verify", "witness", "--model", "./tiny", "--json").out)
+    assert shown["model"] == {"name": "tiny", "hash": digest, "from": "./tiny"}
+    other_weights(model)
+    ended = call("verify", "witness", "--model", "tiny", "--any-weights")
+    assert ended.out.endswith("; NOT the weights that the witness was found with\n")
+
+
+def called(witness: Path, **fields: str) -> None:
+    """Have a witness say something else of its model, consistently."""
+    said = json.loads((witness / "witness.json").read_text())["model"] | fields
+    edit(witness / "witness.json", model=said)
+    if "reference" in fields:
+        edit(witness / "adapter_config.json", base_model_name_or_path=fields["reference"])
+
+
+@pytest.mark.parametrize("reference", ["tiny", "./tiny", "../here/tiny", "/tiny", "~", "a/b/c"])
+@pytest.mark.usefixtures("model", "here_at_once")
+def test_a_path_in_a_witness_is_not_followed(reference: str, call: Call, witness: Path) -> None:
+    called(witness, reference=reference)
+    call("verify", "witness").says(2, "catalog name or a hub id", repr(reference), "--model PATH")
+    assert call("verify", "witness", "--model", "tiny").err == ""
+
+
+@pytest.mark.usefixtures("here_at_once")
+def test_a_hub_id_in_a_witness_is_no_folder_here(
+    call: Call, model: Path, witness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("promptlimits.models.huggingface.locate.snapshot_download", offline)
+    shutil.copytree(model, "models/x")
+    called(witness, reference="models/x")
+    call("verify", "witness").says(2, "within reach", "'models/x'", "--model PATH")
+    assert call("verify", "witness", "--model", "models/x").err == ""
+
+
+def offline(*_arguments: object, **_settings: object) -> None:
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize("field", ["name", "reference"])
+@pytest.mark.usefixtures("here_at_once")
+def test_a_name_of_the_catalog_stands_for_its_weights_alone(
+    field: str, call: Call, model: Path, witness: Path
+) -> None:
+    """Whoever writes a witness can call any model smollm2-135m."""
+    called(witness, **{field: "SmolLM2-135M"})
+    verify = ("verify", "witness", "--model", "tiny")
+    call(*verify).says(2, "smollm2-135m", "be on this machine", "promptlimits models get")
+    assert call(*verify, "--any-weights").err == ""
+    entry = find_entry("smollm2-135m")
+    assert entry is not None
+    cached = cache_directory() / "models" / entry.cache_name
+    shutil.copytree(model, cached)
+    other_weights(cached)
+    call(*verify).says(2, "names the catalog's smollm2-135m", "be found with its weights")
+    assert call(*verify, "--any-weights").err == ""
+    shutil.rmtree(cached)
+    shutil.copytree(model, cached)
+    assert call(*verify).err == ""
+    for given in ((), ("--model", str(cached))):
+        if field == "reference" or given:
+            said = json.loads(call("verify", "witness", *given, "--json").out)["model"]
+            assert (said["name"], said["from"]) == ("smollm2-135m", "catalog")
+
+
+@pytest.mark.usefixtures("model", "here_at_once")
+def test_verify_changes_nothing_on_disk(call: Call, here: Path, witness: Path) -> None:
+    for name in (".witness.old", ".witness.draft", ".witness.promptlimits-old"):
+        shutil.copytree(witness, here / name)
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    assert call("verify", "witness", "--model", "tiny").err == ""
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+@pytest.mark.usefixtures("model", "here_at_once")
+def test_verify_reads_what_a_kill_left_beside_its_place(
+    call: Call, here: Path, witness: Path
+) -> None:
+    whole = call("verify", "witness", "--model", "tiny").out
+    left = witness.rename(here / ".witness.promptlimits-old")
+    ended = call("verify", "witness", "--model", "tiny")
+    assert (ended.out, ended.err) == (whole, "")
+    assert left.is_dir()
+    assert not witness.exists()
+
+
+@pytest.mark.slow  # starts the installed command, which starts a fresh process with torch
+@pytest.mark.usefixtures("model")
+def test_a_folder_whose_name_begins_with_a_dash_is_verified(
+    spawn: Call, here: Path, witness: Path
+) -> None:
+    witness.rename(here / "-w")
+    shutil.move("tiny", "-tiny")
+    ended = spawn("verify", "--model", "-tiny", "--", "-w")
+    assert (ended.code, ended.err) == (1, "")
+    assert "Model: '-tiny', from '-tiny'" in ended.out
 
 
 @pytest.mark.slow  # starts the installed command, which starts a fresh process with torch

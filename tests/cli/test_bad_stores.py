@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -50,8 +52,32 @@ def damaged(store: Path) -> None:
     store.write_bytes(content)
 
 
+def altered(store: Path) -> None:
+    with Store.open(store) as opened:
+        opened.put("verification", {"a": 1}, {"answers": []})
+    content = store.read_bytes()
+    assert content.count(b"answers") == 1
+    store.write_bytes(content.replace(b"answers", b"answerz"))
+
+
+def without_a_table(store: Path) -> None:
+    Store.open(store).close()
+    connection = sqlite3.connect(store)
+    connection.execute("DROP TABLE used_time")
+    connection.close()
+
+
+def cut_to_nothing(store: Path) -> None:
+    Store.open(store).close()
+    os.truncate(store, 0)
+
+
 def folder(store: Path) -> None:
     store.mkdir()
+
+
+def pipe(store: Path) -> None:
+    os.mkfifo(store)
 
 
 STORES = {
@@ -59,7 +85,11 @@ STORES = {
     "another program's": (database_of_another_program, "another program"),
     "newer": (newer, "version 99"),
     "damaged": (damaged, "damaged"),
+    "altered": (altered, "row 1 of records is not as it was written"),
+    "without a table": (without_a_table, "no table used_time"),
+    "cut to nothing": (cut_to_nothing, "nothing is in it"),
     "a folder": (folder, "a folder"),
+    "a pipe": (pipe, "a pipe"),
 }
 
 
@@ -107,6 +137,26 @@ def test_no_mistake_costs_finished_work(finished: Path, call: Call, here: Path) 
         call("fit", *BRACKET[1:], *mistake).says(2)
     call("verify", "out").says(2)
     assert contents(finished) == before
+
+
+def test_a_store_with_flipped_bytes_is_refused_or_changes_nothing(
+    finished: Path, call: Call
+) -> None:
+    store = finished / "store.sqlite"
+    whole, again = store.read_bytes(), (*BRACKET, "--max-steps", "2", "--learning-rate", "1e-6")
+    record = json.loads((finished / "bracket.json").read_text())["brackets"]
+    draw = random.Random(0)
+    for _ in range(12):
+        content = bytearray(whole)
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        store.write_bytes(content)
+        ended = call(*again)
+        if ended.code == 0:
+            assert json.loads((finished / "bracket.json").read_text())["brackets"] == record
+        else:
+            ended.says(2, "store.sqlite")
+            assert store.read_bytes() == content
+        store.write_bytes(whole)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"inputs": 3}', '{"inputs": {}}'])

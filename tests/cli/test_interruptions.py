@@ -62,7 +62,8 @@ def test_a_disk_that_fills_up_while_training_costs_no_finished_run(
     def open_on_a_small_disk(opened: Any) -> None:
         open_durably(opened)
         # SQLite says "database or disk is full" beyond so many pages, as it does on a disk.
-        opened.execute("PRAGMA max_page_count = 25")
+        (pages,) = opened.execute("PRAGMA page_count").fetchone()
+        opened.execute(f"PRAGMA max_page_count = {pages + 5}")
 
     with monkeypatch.context() as small:
         small.setattr(connection, "_make_durable", open_on_a_small_disk)

@@ -21,8 +21,8 @@ WITNESS_FILES: Final = (ADAPTER_FILE, CONFIG_FILE, WITNESS_FILE, REPLAY_FILE)
 def json_bytes(document: JsonObject) -> bytes:
     """A JSON object as the bytes of a file."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    # A lone surrogate, which no UTF-8 can hold, becomes its JSON escape.
-    return (text + "\n").encode("utf-8", errors="backslashreplace")
+    # A file's name may hold a lone surrogate: no UTF-8 has it, strict readers refuse its escape.
+    return (text + "\n").encode("utf-8", errors="replace")
 
 
 def read_object(directory: Path, name: str) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _cache() -> Iterator[Finding]:
 
     directory = cache_directory()
     holder = _existing(directory)
-    writable = os.access(holder, os.W_OK)
+    writable = holder.is_dir() and os.access(holder, os.W_OK)
     yield Finding(
         name="model cache",
         good=writable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -298,6 +299,31 @@ def require_threads(number: int | None) -> int | None:
     return number
 
 
+def require_unicode(name: str, path: Path) -> Path:
+    """Return a folder that stock tools can open: safetensors takes no other path than UTF-8.
+
+    Args:
+        name: What it is: an option or an argument.
+        path: What the user typed.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: Its path holds other bytes.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            name,
+            "be a path of UTF-8 characters, as safetensors takes no other",
+            got=repr(os.fsencode(path)),
+            remedy="choose another folder, or rename it",
+        ) from error
+    return path
+
+
 def require_folder(path: Path) -> Path:
     """Return the output folder, made if need be.
 
@@ -308,8 +334,9 @@ def require_folder(path: Path) -> Path:
         The folder.
 
     Raises:
-        UserError: It is a file, or it cannot be made or written.
+        UserError: It is a file, it cannot be made or written, or its path is no UTF-8.
     """
+    require_unicode("--out", path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):  # a name of its own: nothing there is touched

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from promptlimits._checks import require_positive_int
+from promptlimits._shell import command
 from promptlimits.cli.options import named_as_typed
 from promptlimits.cli.streams import say
 from promptlimits.errors import RunFailed, UserError
@@ -222,7 +222,7 @@ def suited_to(source: Source, training: TrainingConfig) -> TrainingConfig:
 
 def command_line() -> str:
     """The command line, as a person can paste it."""
-    return shlex.join(["promptlimits", *sys.argv[1:]])
+    return command(["promptlimits", *sys.argv[1:]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ class Budgets:
                 continue
             words = _without(words, option)
             words += [option, f"{2 * amount:.15g}"]
-        return shlex.join(["promptlimits", *words])
+        return command(["promptlimits", *words])
 
 
 def budgets_of(seconds: float | None, steps: int | None, *, default_seconds: float) -> Budgets:

@@ -77,7 +77,7 @@ def warnings_as_notes() -> Iterator[None]:
         warnings.simplefilter("always", PromptLimitsWarning)
         warnings.showwarning = _as_note
         # What would show the logs of libraries that set up no handler of their own.
-        logging.lastResort = logging.NullHandler()  # type: ignore[assignment]
+        logging.lastResort = logging.NullHandler()
         try:
             yield
         finally:

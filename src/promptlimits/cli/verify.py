@@ -34,6 +34,7 @@ def verify(
     """
     from promptlimits.capacity.witness_format import read_prompt, read_witness
 
+    options.require_unicode("DIR", directory)
     # What is wrong with the folder shows now, not after seconds in the fresh process.
     witness = read_witness(directory)
     read_prompt(directory, witness)

@@ -276,6 +276,8 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]
 
 def command(line: str) -> str:
     """A command with one option a line; as it is where it does not split."""
+    if "$'" in line:  # bytes that are no text, as a shell reads them and shlex does not
+        return line
     try:
         words = shlex.split(line)
     except ValueError:

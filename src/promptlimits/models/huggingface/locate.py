@@ -115,6 +115,15 @@ def _of_catalog(entry: CatalogEntry, directory: Path) -> Located:
 
 def _of_directory(directory: Path, reference: str) -> Located:
     """A directory of the user; one of the cache is the catalog's model that it holds."""
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError:  # safetensors and tokenizers open no other path
+        raise UserError(
+            "model",
+            "lie under a path of UTF-8 characters",
+            got=repr(os.fsencode(directory)),
+            remedy="rename the folder",
+        ) from None
     for entry in CATALOG:
         ready = built(entry.cache_name)
         if ready is not None and ready.resolve() == directory:

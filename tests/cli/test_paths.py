@@ -1,0 +1,118 @@
+"""Paths as file systems allow them: with leading dashes, blanks, bytes that are no text, pipes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits._shell import command, quoted
+from promptlimits.cli.render import check_line
+
+Call = Callable[..., Any]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="paths of POSIX")
+
+NO_UTF8 = os.fsdecode(b"b\xffa'd")
+TRAINING = ("--pairs", "pairs.csv", "--quiet")
+
+
+@pytest.mark.parametrize(
+    "path", ["plain/w", "-w", "--json", "a b/w", "it's $HOME/`w`;*", "\n", NO_UTF8, f"-{NO_UTF8}"]
+)
+def test_a_printed_path_is_one_word_of_a_shell_and_no_option(path: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'printf "%s\\0" {quoted(path)} {command([path])}'],
+        capture_output=True,
+        check=True,
+    )
+    shown, joined, _ = done.stdout.split(b"\0")
+    assert os.fsdecode(joined) == path
+    assert not shown.startswith(b"-")
+    assert Path(os.fsdecode(shown)) == Path(path)
+    assert command([path]).encode(), "it is text"
+
+
+def test_the_check_line_names_a_model_of_ones_own() -> None:
+    said = check_line(Path("-o/witness 1"), "-my model")
+    assert shlex.split(said) == [
+        *("Check:", "promptlimits", "verify", "./-o/witness 1", "--model", "./-my model"),
+    ]
+    assert check_line(Path("o/w"), "SmolLM2-135M") == "Check:  promptlimits verify o/w"
+
+
+@pytest.mark.parametrize("name", ["bracket", "fit"])
+def test_an_output_folder_that_stock_tools_cannot_open_is_refused_first(
+    name: str, call: Call, here: Path
+) -> None:
+    call(name, "--model", "nowhere", *TRAINING, "--out", NO_UTF8).says(2, "--out", "UTF-8", r"\xff")
+    assert [path.name for path in here.iterdir()] == ["pairs.csv"]
+
+
+def test_a_model_under_a_path_that_is_no_text_is_refused_before_it_is_read(
+    call: Call, model: Path, here: Path
+) -> None:
+    model.rename(here / NO_UTF8)
+    call("bracket", "--model", NO_UTF8, *TRAINING, "--out", "out").says(2, "--model", "UTF-8")
+
+
+def test_other_folders_that_are_no_text_are_one_line(call: Call, witness: Path, here: Path) -> None:
+    witness.rename(here / NO_UTF8)
+    call("verify", NO_UTF8).says(2, "DIR", "UTF-8", r"\xff")
+    call("report", NO_UTF8).says(2, "bracket.json")
+    call("check", f"{NO_UTF8}/ceiling.json").says(2, "ceiling.json")
+
+
+@pytest.mark.usefixtures("model")
+def test_pairs_whose_name_is_no_text_are_trained_and_reported(call: Call, here: Path) -> None:
+    shutil.move(here / "pairs.csv", here / f"{NO_UTF8}.csv")
+    bracket = ("bracket", "--model", "tiny", "--pairs", f"{NO_UTF8}.csv", "--out", "out")
+    quick = ("--quiet", "--max-steps", "2", "--no-control")
+    for options in ((), ("--json",)):
+        ended = call(*bracket, *quick, *options)
+        assert (ended.code, ended.err) == (0, ""), ended
+    ended = call("report", "out")
+    assert (ended.code, ended.err) == (0, "")
+    assert r"\xff" in (here / "out/report.html").read_text()
+
+
+def test_the_output_folder_is_tried_without_touching_what_is_there(call: Call, here: Path) -> None:
+    theirs = here / "out" / ".writable"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    call("bracket", "--model", "nowhere", *TRAINING, "--out", "out").says(2, "nowhere")
+    assert theirs.read_text() == "theirs"
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 10**12)
+
+
+@pytest.mark.parametrize("put", [pipe, endless, sparse, Path.mkdir])
+def test_what_is_no_plain_file_is_refused_at_once(
+    put: Callable[[Path], None], call: Call, here: Path, witness: Path
+) -> None:
+    (here / "out").mkdir()
+    put(here / "out/bracket.json")
+    call("report", "out").says(2, "bracket.json")
+    call("check", "out/bracket.json").says(2, "bracket.json")
+    for name in ("adapter_config.json", "adapter_model.safetensors", "witness.json"):
+        (witness / name).unlink()
+        put(witness / name)
+        call("verify", "witness").says(2, name)

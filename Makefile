@@ -14,14 +14,17 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export VENV
 
-.PHONY: help bootstrap bracket test test-fast lint format docs clean
+.PHONY: help bootstrap environment bracket test test-fast replay-matrix lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 bootstrap: ## Make or refresh .venv; instant when nothing changed
 	@sh tools/bootstrap.sh
+
+environment:
+	@sh tools/bootstrap.sh lenient
 
 bracket: bootstrap ## How much fits in 1 and 2 prompt tokens: found, proved, and a report
 	$(BIN)/promptlimits bracket --model $(MODEL) --pairs $(PAIRS) --prompt-tokens $(PROMPT_TOKENS) --out $(OUT)
@@ -32,17 +35,20 @@ test: bootstrap ## All tests but those that need a GPU
 test-fast: bootstrap ## The unit tier alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) $(ARGS)
 
-lint: bootstrap ## Style, types and layers
+replay-matrix: bootstrap ## Replay witnesses under the lowest and newest transformers and PEFT allowed
+	OMP_NUM_THREADS=1 $(BIN)/python tools/replay_matrix.py
+
+lint: environment ## Style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: bootstrap ## Rewrite the code in the house style
+format: environment ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: bootstrap ## The documentation, in docs/_build/html
+docs: environment ## The documentation, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 clean: ## Remove what commands made; .venv and runs stay

@@ -2,6 +2,8 @@
 # Make or refresh .venv: the project, its development tools and the CPU build of torch.
 #
 #   sh tools/bootstrap.sh          (every make target runs it; nothing to do costs milliseconds)
+#   sh tools/bootstrap.sh lenient  (for lint and docs: an environment that works will do, even if
+#                                  pyproject.toml has changed since: no network is asked)
 #
 # PYTHON           the interpreter to build with; without it, the first of python3, python3.13,
 #                  python3.12, python3.11, python3.14 that is new enough
@@ -11,6 +13,10 @@
 # How an interruption at any point is survived: `begun` is written before anything else, the
 # stamp after everything else. No stamp beside `begun` means half made: built anew from nothing.
 # A stamp of other inputs means out of date: removed, refreshed in place, written again.
+#
+# Both name the checkout they were written for. An environment that another checkout made is never
+# touched, finished or not. One in this checkout, whose maker is no longer there, was moved along
+# with it and is built anew.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -20,19 +26,25 @@ begun=$VENV/bootstrap.begun
 stamp=$VENV/bootstrap.stamp
 log=$VENV/bootstrap.log
 
-# The two inputs that decide what is installed, and this script.
-inputs=$(cat pyproject.toml constraints-cpu.txt tools/bootstrap.sh |
-    { git hash-object --stdin 2>/dev/null || cksum; })
+# What decides what is installed: the project's metadata (its tables for tools do not, so that
+# a change of ruff's rules needs no installation), the constraints, and this script.
+inputs=$({ awk '/^\[/ { kept = !/^\[tool\./ || /^\[tool\.hatch/ } kept' pyproject.toml &&
+    cat constraints-cpu.txt tools/bootstrap.sh; } | cksum)
 
 fail() {
     echo "bootstrap: $1" >&2
     exit 1
 }
 
-# Sets state to: absent, foreign, broken (rebuild), stale (refresh) or ready.
+# Sets state to: absent, foreign, another's, broken (rebuild), stale (refresh) or ready.
 inspect() {
     if [ ! -e "$VENV" ]; then state=absent; return; fi
-    if [ ! -e "$begun" ]; then state=foreign; return; fi
+    if [ ! -f "$begun" ]; then state=foreign; return; fi
+    maker=$(head -n 1 "$begun")
+    # An older script wrote no name there, but into the stamp.
+    [ -n "$maker" ] || maker=$(sed -n 2p "$stamp" 2>/dev/null || true)
+    if [ -z "$maker" ]; then state=foreign; return; fi
+    if [ "$maker" != "$root" ] && ! moved_along; then state=another\'s; return; fi
     state=broken
     [ -f "$stamp" ] || return 0
     had_inputs='' had_root='' had_python=''
@@ -45,18 +57,41 @@ inspect() {
     [ "$had_inputs" != "$inputs" ] || state=ready
 }
 
+# Did the environment come along when this checkout was moved here?
+moved_along() {
+    [ ! -e "$maker" ] || return 1
+    case $(cd "$VENV" && pwd -P) in "$root"/*) ;; *) return 1 ;; esac
+}
+
+refuse_others() {
+    [ "$state" != foreign ] ||
+        fail "$VENV must be made by this script, got one that was not; move it away or set VENV=other"
+    [ "$state" != another\'s ] ||
+        fail "$VENV must be made by this checkout, got one that $maker made; move it away or set VENV=other"
+}
+
 inspect
 [ "$state" != ready ] || exit 0
+refuse_others
+if [ "$state" = stale ] && [ "${1:-}" = lenient ]; then
+    echo "bootstrap: $VENV is older than what it is made from; make bootstrap refreshes it" >&2
+    exit 0
+fi
 
 # One bootstrap at a time: `make bracket` and `make test` may be started side by side.
 lock=$VENV.lock
+give_back() {
+    rm -f "$lock/pid"
+    rmdir "$lock" 2>/dev/null || true
+}
 nameless=0
 said=''
 until mkdir "$lock" 2>/dev/null; do
     owner=$(cat "$lock/pid" 2>/dev/null || true)
     [ -n "$owner" ] || nameless=$((nameless + 1))
     if [ "$nameless" -gt 5 ] || { [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; }; then
-        rm -rf "$lock" # its owner was killed
+        give_back # its owner was killed
+        [ ! -e "$lock" ] || fail "$lock must be a lock, got a folder of another making; move it away"
         nameless=0
         continue
     fi
@@ -64,15 +99,14 @@ until mkdir "$lock" 2>/dev/null; do
     said=yes
     sleep 1
 done
-trap 'rm -rf "$lock"' EXIT
+trap give_back EXIT
 trap 'echo "bootstrap: interrupted; the same command starts it again" >&2; exit 130' INT
 trap 'exit 143' HUP TERM
 echo $$ >"$lock/pid"
 
 inspect
 [ "$state" != ready ] || exit 0
-[ "$state" != foreign ] ||
-    fail "$VENV must be made by this script, got one that was not; move it away or set VENV=other"
+refuse_others
 
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -132,7 +166,7 @@ else
         fail "$python must have the venv module, got none; on Debian and Ubuntu: apt install python3-venv"
     rm -rf "$VENV"
     mkdir -p "$VENV"
-    : >"$begun"
+    printf '%s\n' "$root" >"$begun"
     stage "$VENV with $("$python" --version)" "$python" -m venv "$VENV"
     # An older pip would download all of a CUDA build only to say what it needs.
     stage "pip" pip install --constraint constraints-cpu.txt pip

@@ -11,6 +11,11 @@ _MOST_SHOWN = 400
 """Characters of the value seen that a message shows: a line is for reading."""
 
 
+def shortened(text: str) -> str:
+    """A text as far as a line for people shows it."""
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
+
+
 class PromptLimitsError(Exception):
     """Base of every error this package raises on purpose."""
 
@@ -35,9 +40,7 @@ class UserError(PromptLimitsError):
         self.got = got
         self.remedy = remedy
         shown = got if isinstance(got, str) else repr(got)
-        if len(shown) > _MOST_SHOWN:
-            shown = shown[:_MOST_SHOWN] + "…"
-        super().__init__(f"{name} must {rule}, got {shown}; {remedy}")
+        super().__init__(f"{name} must {rule}, got {shortened(shown)}; {remedy}")
 
 
 class RunFailed(PromptLimitsError):

@@ -3,7 +3,8 @@
 import functools
 
 import pytest
-from tests.capacity.witness_cases import case_of
+from tests.capacity.adapter_cases import adapter_case
+from tests.capacity.witness_cases import card_of, case_of
 
 from promptlimits.capacity import floor as floor_module
 from promptlimits.capacity.witness import verify_witness
@@ -56,3 +57,18 @@ def case(cases):
 def witness(case, tmp_path):
     """A witness of it, to be spoiled."""
     return case.save(tmp_path / "witness-3-tokens")
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory):
+    """The case of an adapter on a tiny model of a family, made when it is first asked for."""
+
+    @functools.cache
+    def make(name, family="llama"):
+        directory = tmp_path_factory.mktemp("adapters")
+        # Gemma scales its tied embeddings up: with larger weights it repeats its last token.
+        scale = 0.05 if family == "gemma3" else 0.3
+        model = tiny_causal_lm(directory / family, family, init_scale=scale)
+        return adapter_case(directory, model, family, name, card_of)
+
+    return make

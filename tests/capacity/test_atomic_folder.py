@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from promptlimits.capacity.atomic_folder import recover, replace_file, write_folder
+from promptlimits.capacity.atomic_folder import recover, replace_file, standing, write_folder
 from promptlimits.errors import RunFailed
 
 OLD = {"a": b"old a", "b": b"old b"}
-NEW = {"a": b"new a", "c": b"new c"}
+NEW = {"a": b"new a", "b": b"new b"}
 
 
 def content(directory):
@@ -40,14 +40,13 @@ def kill_at(monkeypatch, number):
         (Path, "replace"),
         (Path, "unlink"),
         (os, "fsync"),
-        ("shutil", "rmtree"),
+        (Path, "rmdir"),
     ]:
-        target = __import__(owner) if isinstance(owner, str) else owner
-        monkeypatch.setattr(target, name, mortal(getattr(target, name)))
+        monkeypatch.setattr(owner, name, mortal(getattr(owner, name)))
     return dead
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(14))
 def test_killed_at_every_point_of_a_replacement(tmp_path, number):
     directory = tmp_path / "witness"
     write_folder(directory, OLD)
@@ -58,8 +57,11 @@ def test_killed_at_every_point_of_a_replacement(tmp_path, number):
         except Killed:
             assert dead
         else:
-            assert number >= 10, "every earlier call should have been cut off"
-    recover(directory)
+            assert number >= 11, "every earlier call should have been cut off"
+    left = {path.name for path in tmp_path.iterdir()}
+    assert content(standing(directory)) in (OLD, NEW), "a reader finds it whole"
+    assert {path.name for path in tmp_path.iterdir()} == left, "a reader changes nothing"
+    recover(directory, OLD)
     assert content(directory) in (OLD, NEW)
     write_folder(directory, NEW)
     assert content(directory) == NEW
@@ -109,7 +111,7 @@ def test_a_rename_that_fails_puts_the_old_folder_back_at_once(tmp_path, monkeypa
     rename = Path.rename
 
     def refuse_drafts(path, target):
-        if path.name.endswith(".draft"):
+        if path.name.endswith("-draft"):
             raise OSError(5, "Input/output error")
         return rename(path, target)
 
@@ -133,3 +135,48 @@ def test_a_place_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(RunFailed, match="out/witness could not be written"):
         write_folder(tmp_path / "out" / "witness", NEW)
+
+
+@pytest.mark.parametrize("role", ["draft", "old"])
+def test_a_folder_that_another_hand_made_is_left_and_named(tmp_path, role):
+    directory = tmp_path / "witness"
+    write_folder(directory, OLD)
+    theirs = tmp_path / f".witness.promptlimits-{role}"
+    theirs.mkdir()
+    (theirs / "thesis.tex").write_text("theirs")
+    with pytest.raises(RunFailed, match=rf"promptlimits-{role} stands where.*move it elsewhere"):
+        write_folder(directory, NEW)
+    assert content(directory) == OLD
+    assert content(theirs) == {"thesis.tex": b"theirs"}
+
+
+def test_names_that_look_like_drafts_are_not_touched(tmp_path):
+    directory = tmp_path / "witness"
+    theirs = [tmp_path / name for name in (".witness.old", ".witness.draft", ".file.draft")]
+    for folder in theirs:
+        folder.mkdir()
+        (folder / "thesis.tex").write_text("theirs")
+    write_folder(directory, OLD)
+    write_folder(directory, NEW)
+    replace_file(tmp_path / "file", b"new")
+    assert all(content(folder) == {"thesis.tex": b"theirs"} for folder in theirs)
+
+
+def test_what_else_lay_in_a_folder_stays_in_it(tmp_path):
+    directory = tmp_path / "witness"
+    write_folder(directory, OLD)
+    (directory / "notes.txt").write_bytes(b"mine")
+    (directory / "figures").mkdir()
+    write_folder(directory, NEW)
+    assert (directory / "figures").is_dir()
+    (directory / "figures").rmdir()
+    assert content(directory) == NEW | {"notes.txt": b"mine"}
+    assert list(tmp_path.iterdir()) == [directory]
+
+
+def test_a_draft_that_is_a_link_is_not_written_through(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"theirs")
+    (tmp_path / ".file.promptlimits-draft").symlink_to(theirs)
+    replace_file(tmp_path / "file", b"new")
+    assert content(tmp_path) == {"file": b"new", "theirs": b"theirs"}

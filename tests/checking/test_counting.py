@@ -31,6 +31,7 @@ def certificate(**change: Any) -> dict[str, Any]:
         "prompt_tokens": 2,
         "answer_set_size": 50,
         "pool": 400,
+        "environments_log2": 0,
     } | change
     record: dict[str, Any] = counting_ceiling(**sizes).certificate.to_json()
     return record
@@ -62,6 +63,7 @@ def with_bound(record: dict[str, Any], **change: Any) -> dict[str, Any]:
     answers=st.integers(1, 100),
     pool=st.none() | st.integers(1, 200),
     share=st.fractions(Fraction(1, 2**30), Fraction(99, 100)),
+    log2=st.integers(0, 99),
 )
 def test_right_certificates_pass(
     values: int,
@@ -70,6 +72,7 @@ def test_right_certificates_pass(
     answers: int,
     pool: int | None,
     share: Fraction,
+    log2: int,
 ) -> None:
     check_counting(
         certificate(
@@ -79,6 +82,7 @@ def test_right_certificates_pass(
             answer_set_size=answers,
             pool=pool,
             share=share,
+            environments_log2=log2,
         )
     )
 
@@ -117,6 +121,8 @@ def test_right_certificates_pass(
         {"answer_set_size": "1"},
         {"share_denominator": "1"},
         {"share_denominator": str(2**40)},
+        {"environments_log2": 1},
+        {"environments_log2": 64},
     ],
 )
 def test_wrong_numbers_do_not_pass(change: dict[str, Any]) -> None:
@@ -137,6 +143,31 @@ def test_limits_are_tight_on_both_sides() -> None:
         check_counting(with_log(record, mantissa - hair, exponent))
     with pytest.raises(RunFailed, match="prompts is too high"):
         check_counting(with_log(record, mantissa + 16 * hair, exponent))
+
+
+def test_environments_are_counted_and_named() -> None:
+    """64 bits more, at log2 50 bits an answer; one pair more or less is not the exact ceiling."""
+    alone, record = certificate(pool=None), certificate(pool=None, environments_log2=64)
+    for name in ("pairs", "every_list_pairs"):
+        gain = record["inputs"][name] - alone["inputs"][name]
+        assert abs(gain - 64 / math.log2(50)) < 1
+    said = check_counting(record)
+    assert "in any of 2^64 decoding environments" in said
+    pairs = record["inputs"]["pairs"]
+    for wrong, word in ((pairs - 1, "higher"), (pairs + 1, "lower")):
+        with pytest.raises(RunFailed, match=f"the ceiling is {word}"):
+            check_counting(with_input(record, pairs=wrong))
+    for log2 in (0, 63, 65):
+        with pytest.raises(RunFailed, match="its assumptions"):
+            check_counting(with_input(record, environments_log2=log2))
+
+
+def test_environments_altered_in_words_and_number_alike() -> None:
+    """A forger who also changes the words meets the arithmetic."""
+    record = certificate(pool=None, environments_log2=64)
+    forged = json.loads(json.dumps(record).replace("2^64 decoding", "2^32 decoding"))
+    with pytest.raises(RunFailed, match="the ceiling is lower"):
+        check_counting(with_input(forged, environments_log2=32))
 
 
 def test_no_prompt() -> None:
@@ -199,6 +230,7 @@ ATTACKED = [
         answer_set_size=10**4, answer_set="all sequences of 4 tokens out of 10 plain tokens"
     ),
     certificate(answer_set_size=1),
+    certificate(environments_log2=64),
 ]
 
 
@@ -212,7 +244,7 @@ def test_any_altered_digit_fails(record: dict[str, Any]) -> None:
             assert "the certificate was altered" in str(refusal.value)
 
 
-@pytest.mark.parametrize("record", ATTACKED[:4])
+@pytest.mark.parametrize("record", [*ATTACKED[:4], ATTACKED[5]])
 def test_a_forger_with_a_digest_gets_only_true_claims_through(record: dict[str, Any]) -> None:
     """What passes is what the module's docstring lists, each a claim that is true again."""
     inputs = record["inputs"]
@@ -233,6 +265,7 @@ def test_a_forger_with_a_digest_gets_only_true_claims_through(record: dict[str, 
                 dim=inputs["dim"],
                 prompt_tokens=inputs["prompt_tokens"],
                 answer_set_size=int(inputs["answer_set_size"]),
+                environments_log2=inputs["environments_log2"],
                 pool=forged["inputs"]["pool"] or None,
                 share=Fraction(
                     int(forged["inputs"]["share_numerator"]),
@@ -260,8 +293,8 @@ def test_the_claim_in_words_has_the_verified_numbers() -> None:
     assert check_counting(certificate(prompt_tokens=1)) == (
         "of all lists of 400 answers, each drawn at random from 50 answers (a set of 50 answers), "
         "at most 1 in 1,048,576 have more than 251 answered right by any prompt of 1 token of 32 "
-        "numbers (float32); lists of more than 181 include some that none answers in full; under "
-        "the assumptions that it states"
+        "numbers (float32) in any of 1 decoding environment; lists of more than 181 include some "
+        "that none answers in full; under the assumptions that it states"
     )
     assert "there is no ceiling" in check_counting(certificate(answer_set_size=1))
 
@@ -294,6 +327,7 @@ def test_logarithms_and_integers_agree(values: int, answers: int, pairs: int) ->
         format="t",
         dim=3,
         tokens=3,
+        environments_log2=7,
         answers=answers,
         answer_set="t",
         pool=20,
@@ -347,6 +381,8 @@ def test_log_enclosure_is_tight() -> None:
         with_input(certificate(), share_numerator="0"),
         with_input(certificate(), share_denominator="1"),
         with_input(certificate(), pool=-1),
+        with_input(certificate(), environments_log2=-1),
+        with_input(certificate(), environments_log2=True),
         with_input(certificate(), share_numerator="2"),
         with_input(certificate(), values_per_number="04278190080"),
         with_input(certificate(), values_per_number=4278190080),

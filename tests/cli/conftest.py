@@ -55,6 +55,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PROMPTLIMITS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "critical")
+    monkeypatch.setenv("HF_HUB_VERBOSITY", "critical")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("PROMPTLIMITS_DEBUG", raising=False)

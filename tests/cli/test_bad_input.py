@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -253,3 +254,9 @@ def test_a_record_that_cannot_be_drawn_is_one_line(kind: str, call: Call, here: 
 @pytest.mark.parametrize("folder", ["nowhere", "pairs.csv", ""])
 def test_a_report_of_no_folder_is_one_line(folder: str, call: Call) -> None:
     call("report", folder).says(2, "bracket.json")
+
+
+def test_a_pipe_is_no_record(call: Call, here: Path) -> None:
+    (here / "run").mkdir()
+    os.mkfifo(here / "run/bracket.json")
+    call("report", "run").says(2, "bracket.json", "a pipe where a file should be")

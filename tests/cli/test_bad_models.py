@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -80,6 +81,21 @@ MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda model: (model / "tokenizer.json").unlink(),
         ("model tiny", "tokenizer"),
     ),
+    "width is text": (config(n_embd="64"), ("model tiny", "n_embd", "'64'")),
+    "no heads": (config(n_head=0), ("model tiny", "config.json")),
+    "end marker is text": (
+        lambda model: edit(model / "generation_config.json", eos_token_id="two"),
+        ("eos_token_id", "generation_config.json", "'two'"),
+    ),
+    "larger than its weights": (config(n_layer=9000), ("model tiny", "weights")),
+    "pipe": (lambda model: os.mkfifo(model / "vocab.json"), ("model tiny", "vocab.json: a pipe")),
+    "adapter": (
+        lambda model: [
+            (model / "config.json").unlink(),
+            (model / "adapter_config.json").write_text('{"peft_type": "LORA"}'),
+        ],
+        ("model tiny", "a PEFT adapter (LORA)", "promptlimits score"),
+    ),
     "tokenizer is not JSON": (
         lambda model: (model / "tokenizer.json").write_text("{"),
         ("model tiny", "tokenizer"),
@@ -97,6 +113,7 @@ def test_a_model_that_cannot_be_used_is_one_line(kind: str, call: Call, model: P
 FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "not GGUF": (b"hello, hello, hello, hello", ("a.gguf",)),
     "empty": (b"", ("a.gguf",)),
+    "claims 2^40 fields": (b"GGUF" + struct.pack("<IQQ", 3, 1, 1 << 40), ("a.gguf", "claimed")),
     "cut off": (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + b"\0" * 8, ("a.gguf",)),
 }
 
@@ -177,6 +194,22 @@ def other_tensor(folder: Path) -> None:
     edit_tensors(path, lambda tensors: tensors.update(other=tensors.pop("prompt_embeddings")))
 
 
+def pipe(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
+def endless(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to("/dev/zero")
+
+    return change
+
+
 WITNESSES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     # what is done to ./witness, words that the line must hold
     "no folder": (shutil.rmtree, ("witness", "nothing there")),
@@ -191,6 +224,11 @@ WITNESSES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no tensor": (other_tensor, ("adapter_model", "prompt_embeddings")),
     "no adapter": (lambda it: (it / "adapter_model.safetensors").unlink(), ("adapter_model",)),
     "no adapter config": (lambda it: (it / "adapter_config.json").unlink(), ("adapter_config",)),
+    **{
+        f"{called} for {name}": (make(name), (name, f"{said} where a file should be"))
+        for called, make, said in (("pipe", pipe, "a pipe"), ("zeros", endless, "a device"))
+        for name in ("witness.json", "adapter_model.safetensors", "adapter_config.json")
+    },
     "other method": (
         lambda it: edit(it / "adapter_config.json", peft_type="LORA"),
         ("adapter_config.json", "LORA"),

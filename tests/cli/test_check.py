@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def test_a_true_certificate(call: Call, record: dict[str, Any]) -> None:
     ended = call("check", "ceiling.json")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("ok: of all lists of 400 answers, each drawn at random from 50 ")
-    assert "more than 251 answered right by any prompt of 1 token of 32 numbers" in ended.out
+    assert "more than 261 answered right by any prompt of 1 token of 32 numbers" in ended.out
     assert ended.out.count("\n") == 1
     assert "words\\x1b[31m" in ended.out
 
@@ -69,11 +70,11 @@ def test_an_altered_one(call: Call, record: dict[str, Any], here: Path) -> None:
 def test_a_false_one_with_a_digest_that_fits(
     call: Call, record: dict[str, Any], here: Path
 ) -> None:
-    record["inputs"]["pairs"] = 252
+    record["inputs"]["pairs"] = 262
     del record["digest"]
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     write(here, record | {"digest": hashlib.sha256(text.encode()).hexdigest()})
-    call("check", "ceiling.json").says(1, "does not hold: 252 pairs are excluded already")
+    call("check", "ceiling.json").says(1, "does not hold: 262 pairs are excluded already")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,18 @@ def test_what_is_no_certificate(call: Call, here: Path, content: bytes, word: st
 
 def test_no_file(call: Call, here: Path) -> None:
     call("check", "missing.json").says(2, "missing.json", "No such file")
-    call("check", ".").says(2, "Is a directory")
+    call("check", ".").says(2, "a directory where a file should be")
+
+
+def test_a_pipe_is_no_certificate(call: Call, here: Path) -> None:
+    os.mkfifo(here / "ceiling.json")
+    call("check", "ceiling.json").says(2, "ceiling.json", "a pipe where a file should be")
+
+
+def test_an_enormous_file_is_no_certificate(call: Call, here: Path) -> None:
+    (here / "ceiling.json").touch()
+    os.truncate(here / "ceiling.json", 1 << 40)
+    call("check", "ceiling.json").says(2, "1,099,511,627,776 bytes")
 
 
 @pytest.fixture

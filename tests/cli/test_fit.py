@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from promptlimits.testing.tiny_models import tiny_of_family
+
 Call = Callable[..., Any]
 
 # A learning rate with which nothing is ever found, planted or not: nothing is verified.
@@ -66,3 +68,33 @@ def test_a_control_that_is_not_wanted_is_not_run(call: Call, here: Path) -> None
     assert len(ended.out.splitlines()) == 2
     assert "control" not in ended.out
     assert saved(here)["control"] is None
+
+
+@pytest.mark.slow  # starts the installed command
+def test_no_word_of_a_library_reaches_the_terminal(
+    spawn: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transformers warns at each forward pass of this family that its kernels are missing."""
+    settings = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+        "num_experts": 1,
+        "num_experts_per_tok": 1,
+    }
+    tiny_of_family(here / "hybrid", "jamba", settings)
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY")
+    monkeypatch.delenv("HF_HUB_VERBOSITY")
+    asked = ("fit", "--model", "hybrid", "--pairs", "pairs.csv", "--max-steps", "2")
+    ended = spawn(*asked, "--starts", "1", "--no-control", "--learning-rate", "1e-6")
+    assert ended.code == 1
+    first, note, *rest = ended.err.splitlines()
+    assert first == "... loading hybrid"
+    assert note.startswith("promptlimits: note: hybrid: the prompt is run once for every pair")
+    assert all(line.startswith(("... ", "soft P=1: ")) for line in rest)

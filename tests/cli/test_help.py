@@ -28,7 +28,8 @@ same_typer = pytest.mark.skipif(
     reason=f"the golden texts have the form that typer {WRITTEN_WITH} gives them",
 )
 COMMANDS = (
-    *("", "bracket", "fit", "pairs", "verify", "report", "models", "models get", "doctor"),
+    *("", "bracket", "fit", "pairs", "verify", "score", "report", "models", "models get"),
+    "doctor",
     *("ceiling", "certify", "check", "context", "errata", "invert", "plan"),
     *("oracle", "unmemorizable", "construct", "construct universal", "construct sizes"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import subprocess
@@ -183,6 +184,46 @@ def test_a_killed_and_an_interrupted_command_go_on_where_they_stopped(
     assert seen == list(range(1, len(seen) + 1)), "a step is missing, or was done twice"
 
 
+CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="redirections of POSIX shells")
+@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("models", 0), ("--help", 0), ("models get nowhere", 2)]
+)
+def test_a_closed_stream_changes_nothing_else(
+    closed: str, arguments: str, code: int, script: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" {arguments} {CLOSED[closed]}', script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (code == 0 and closed in {"stdin", "stderr"})
+    assert len(done.stderr.splitlines()) == (code == 2 and closed in {"stdin", "stdout"})
+
+
+@pytest.mark.slow  # starts Python with torch
+@pytest.mark.skipif(os.name == "nt", reason="redirections of POSIX shells")
+@pytest.mark.usefixtures("model")
+def test_training_with_every_stream_closed_writes_its_results(script: str, here: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" "$@" <&- >&- 2>&-', script, *BRACKET[:-2], "--no-control"],
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (here / "out/bracket.json").is_file()
+    assert (here / "out/store.sqlite").read_bytes().startswith(b"SQLite format 3")
+    assert len(runs(here / "out")) == RUNS
+
+
 def test_a_reader_that_leaves_is_no_error(script: str) -> None:
     for arguments in (["models"], ["--help"], ["models", "--json"]):
         process = subprocess.Popen(
@@ -236,16 +277,33 @@ def test_memory_that_runs_out_is_one_line(
     call("doctor").says(1, "memory", "smaller model")
 
 
-def test_a_mistake_of_the_program_keeps_its_traceback(
+def test_a_mistake_of_the_program_is_one_line_that_says_so(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def find() -> Iterator[None]:
-        raise RuntimeError("two and two")
+        raise KeyError("two\nand two")
         yield
 
     monkeypatch.setattr("promptlimits.cli.doctor._findings", find)
-    with pytest.raises(RuntimeError, match="two and two"):
-        call("doctor")
+    words = ("a mistake of promptlimits", "KeyError", "cli/doctor.py:", "PROMPTLIMITS_DEBUG=1")
+    call("doctor").says(70, *words)
+    monkeypatch.setenv("PROMPTLIMITS_DEBUG", "1")
+    ended = call("doctor")
+    assert ended.code == 70
+    assert ended.err.startswith("Traceback")
+
+
+def test_logs_of_libraries_are_hidden(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find() -> Iterator[None]:
+        logging.getLogger("somebody.else").error("their problem")
+        yield from ()
+
+    monkeypatch.setattr("promptlimits.cli.doctor._findings", find)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
+    before = logging.lastResort
+    ended = call("doctor")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert logging.lastResort is before
 
 
 def test_a_traceback_is_shown_on_demand(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

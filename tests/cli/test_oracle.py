@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,13 @@ def test_found_is_said_of_prompts_only(call: Call) -> None:
     assert not each["attained"]
     assert each["certificate"]["optimal_within"] is None
     largest = told["largest"]
-    assert largest["certificate"]["found"] == pytest.approx(largest["found"] ** 2)
+    assert largest["certificate"]["found"] == largest["found"]
+    for name, unit in ("sum_of_squares", "squared error"), ("largest", "error"):
+        assert told[name]["unit"] == told[name]["certificate"]["unit"] == unit
+        limit = Fraction(told[name]["certificate"]["lower"])
+        assert 0 <= limit - Fraction(told[name]["proved"]) <= limit / 10**15
+    assert "sum of squared errors, before the MLP" in ended.out
+    assert "largest error, not squared, before the MLP" in ended.out
 
 
 def test_one_head_of_full_rank_is_closed_by_entropy(call: Call) -> None:
@@ -61,6 +70,40 @@ def test_one_head_of_full_rank_is_closed_by_entropy(call: Call) -> None:
     for each in (told["sum_of_squares"], told["of_length"]):
         assert each["proved"] <= each["found"] <= each["proved"] * (1 + 1e-5)
     assert told["sum_of_squares"]["attained"]
+
+
+def test_the_same_command_gives_the_same_bytes(call: Call, here: Path) -> None:
+    """Whatever the clock says: here every reading is far beyond the one before."""
+    case = [
+        "oracle",
+        "--random-layer",
+        "d=8,h=3,s=3,seed=4",
+        "--k",
+        "5",
+        "--json",
+        "--boxes",
+        "300",
+    ]
+    told = {call(*case).out for _ in range(2)}
+    hours = itertools.count(0.0, 1e5)
+    with pytest.MonkeyPatch.context() as patch:
+        for clock in ("time", "perf_counter", "monotonic", "process_time"):
+            patch.setattr(time, clock, lambda: next(hours))
+        told.add(call(*case).out)
+    assert len(told) == 1
+    assert "seconds" not in told.pop()
+
+
+def test_more_boxes_prove_more(call: Call) -> None:
+    case = ["oracle", "--random-layer", "d=8,h=3,s=3,seed=4", "--k", "5", "--json", "--boxes"]
+    few, some, many = (json.loads(call(*case, boxes).out) for boxes in ("1", "300", "900"))
+    for name in ("sum_of_squares", "largest"):
+        limits = [one[name]["proved"] for one in (few, some, many)]
+        assert limits == sorted(limits)
+        assert limits[0] < limits[2]
+        boxes = [one[name]["certificate"]["boxes"] for one in (few, some, many)]
+        assert boxes[0] == 1 < boxes[1] < boxes[2]
+        assert few[name]["found"] == many[name]["found"]
 
 
 def test_text_and_drawing(call: Call, here: Path) -> None:
@@ -88,6 +131,7 @@ def test_the_oracle_agrees_on_impossible_data(call: Call) -> None:
         (RANDOM, "one of --pairs and --k, got neither"),
         ([*RANDOM, "--k", "2", "--pairs", "x"], "got both"),
         ([*RANDOM, "--k", "0"], "--k must be a whole number"),
+        ([*RANDOM, "--k", "2", "--boxes", "0"], "--boxes must be a whole number"),
         ([*RANDOM, "--k", "65"], "the pairs must be at most 64"),
         ([*RANDOM, "--pairs", "missing.json"], "--pairs must be a file of JSON"),
         (["--random-layer", "d=6,h=0", "--k", "2"], "h of --random-layer"),

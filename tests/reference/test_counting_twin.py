@@ -75,6 +75,7 @@ def test_no_decoder_beats_the_bound(values: int, numbers: int, answers: int, key
             prompt_tokens=tokens,
             answer_set_size=answers,
             pool=keys,
+            environments_log2=0,
         )
         assert proved.proves_at_most(limit * Fraction(10**30 + 1, 10**30))
         assert not proved.proves_at_most(limit * Fraction(10**30 - 1, 10**30))
@@ -85,7 +86,11 @@ def test_every_list_pairs(values: int, numbers: int, answers: int, keys: int) ->
     """Some decoder holds every list of that length; none holds every longer list."""
     tokens, dim = (1, numbers) if numbers else (0, 1)
     ceiling = counting_ceiling(
-        number=number(values), dim=dim, prompt_tokens=tokens, answer_set_size=answers
+        number=number(values),
+        dim=dim,
+        prompt_tokens=tokens,
+        answer_set_size=answers,
+        environments_log2=0,
     )
     assert ceiling.every_list_pairs is not None
     some = any(
@@ -115,13 +120,71 @@ def test_random_tables_as_decoders_stay_below(seed: int) -> None:
             )
 
 
+def worst_share(prompts: int, environments: int, answers: int, keys: int, pairs: int) -> Fraction:
+    """The greatest share of lists held in some environment, over all models of the world.
+
+    In an environment a prompt gives a list of answers, whatever it gives in another one.
+    """
+    lists = list(itertools.product(range(answers), repeat=keys))
+    tables = list(itertools.product(lists, repeat=prompts))
+    worst = Fraction(0)
+    for each in itertools.product(tables, repeat=environments):
+        held = sum(
+            any(
+                sum(map(int.__eq__, row, wanted)) >= pairs
+                for table in each  # the environment
+                for row in table  # the prompt
+            )
+            for wanted in lists
+        )
+        worst = max(worst, Fraction(held, len(lists)))
+    return worst
+
+
+@pytest.mark.parametrize(
+    ("values", "answers", "keys", "log2"),
+    [(2, 2, 2, 1), (2, 3, 1, 1), (2, 2, 3, 1), (2, 5, 1, 2), (3, 2, 2, 1)],
+)
+def test_a_prompt_read_differently_in_each_environment(
+    values: int, answers: int, keys: int, log2: int
+) -> None:
+    """All models of tiny worlds: H counts like bits of the prompt, and no fewer would do."""
+    ceiling = counting_ceiling(
+        number=number(values),
+        dim=1,
+        prompt_tokens=1,
+        answer_set_size=answers,
+        environments_log2=log2,
+    )
+    assert ceiling.every_list_pairs is not None
+    for pairs in range(1, keys + 1):
+        share = worst_share(values, 2**log2, answers, keys, pairs)
+        limit = 2**log2 * bound_by_hand(values, 1, answers, pairs, keys)
+        assert share <= limit
+        if pairs == keys:
+            assert share == min(1, limit)
+            assert (share == 1) is (keys <= ceiling.every_list_pairs)
+        proved = share_held(
+            pairs=pairs,
+            number=number(values),
+            dim=1,
+            prompt_tokens=1,
+            answer_set_size=answers,
+            pool=keys,
+            environments_log2=log2,
+        )
+        assert proved.proves_at_most(limit * Fraction(10**30 + 1, 10**30))
+        assert not proved.proves_at_most(limit * Fraction(10**30 - 1, 10**30))
+
+
 GRID = [
-    (values, numbers, answers, pool, share)
+    (values, numbers, answers, pool, share, log2)
     for values in (2, 3, 8)
     for numbers in (0, 1, 30)
     for answers in (2, 3, 64)
     for pool in (None, 7, 200)
     for share in (Fraction(1, 2), Fraction(3, 7), Fraction(1, 2**20))
+    for log2 in (0, 5)
 ]
 
 
@@ -130,11 +193,11 @@ def test_ceiling_is_the_linear_scan() -> None:
 
     The scan goes far beyond the ceiling, so that a second hump would be seen.
     """
-    for values, numbers, answers, pool, share in GRID:
+    for values, numbers, answers, pool, share, log2 in GRID:
         scan = max(
             k
             for k in range(400)
-            if bound_by_hand(values, numbers, answers, k, max(pool or 0, k)) > share
+            if 2**log2 * bound_by_hand(values, numbers, answers, k, max(pool or 0, k)) > share
         )
         tokens, dim = (1, numbers) if numbers else (0, 1)
         ceiling = counting_ceiling(
@@ -144,6 +207,7 @@ def test_ceiling_is_the_linear_scan() -> None:
             answer_set_size=answers,
             pool=pool,
             share=share,
+            environments_log2=log2,
         )
         assert ceiling.pairs == scan
 
@@ -170,4 +234,5 @@ def test_shortest_prompt_is_the_linear_scan() -> None:
                             answer_set_size=answers,
                             pool=pool,
                             share=share,
+                            environments_log2=0,
                         )

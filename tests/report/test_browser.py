@@ -108,7 +108,7 @@ def test_text_is_copied_and_the_buttons_need_the_script(open_page, record):
     page.wait_for_function("document.querySelector('[data-copy=verify-code]').innerText != 'Copy'")
     assert button.inner_text() == "Copied"
     assert page.evaluate("navigator.clipboard.readText()") == (
-        "promptlimits verify witness-2-tokens\n"
+        "promptlimits verify witness-2-tokens --model models/synthetic\n"
         "python witness-2-tokens/replay.py --model models/synthetic"
     )
     silent = open_page(record, width=1200, script=False)

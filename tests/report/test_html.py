@@ -397,7 +397,8 @@ def test_the_best_prompt_is_the_one_to_verify(make_record):
     record = make_record(held={1: 40, 2: 39, 4: 0})
     record["model"]["path"] = "my model"
     assert sections.verify_code(parse_record(record)) == (
-        "promptlimits verify witness-1-tokens\npython witness-1-tokens/replay.py --model 'my model'"
+        "promptlimits verify witness-1-tokens --model 'my model'\n"
+        "python witness-1-tokens/replay.py --model 'my model'"
     )
 
 

@@ -95,7 +95,6 @@ def test_one_head_is_certified_to_a_millionth_at_once(shape: tuple[int, int, int
         assert proof.arithmetic == "arb"
         assert proof.optimal_within == 1e-6
         assert proof.boxes < 500
-        assert proof.seconds < 1.0  # 0.02 s on a quiet core
 
 
 def test_arb_and_doubles_prove_the_same_of_one_head() -> None:
@@ -122,7 +121,7 @@ def test_two_heads_are_certified_to_a_percent(shape: tuple[int, int, int, int]) 
         found = least_sum(oracle_problem(setting, targets), generator).value
         proof = certify_oracle(setting, targets, found=found, tolerance=0.01)
         assert proof.optimal_within == 0.01
-        assert proof.seconds < 5
+        assert proof.boxes < 10_000
 
 
 def test_orthogonal_ranges_decouple() -> None:
@@ -154,7 +153,7 @@ def test_the_exact_counterexample_has_errors_one_over_root_h_plus_one(heads: int
         found = least_sum(oracle_problem(setting, targets), np.random.default_rng(0))
         # The floor of Theorem 5: the sum of squares is at least 1.
         assert found.value <= (errors**2).sum() * (1 + 1e-9)
-        proof = certify_oracle(setting, targets, found=found.value, tolerance=0.01, most_seconds=2)
+        proof = certify_oracle(setting, targets, found=found.value, tolerance=0.01, most_boxes=4000)
         assert proof.lower <= Fraction(found.value)
 
 
@@ -166,8 +165,14 @@ def test_the_largest_error_has_a_prompt_and_a_limit(shape: tuple[int, int, int, 
         proof = certify_value(setting, targets, value, tolerance=1e-4, most_boxes=2000)
         errors = np.linalg.norm(attend(setting, value.prompt) - targets, axis=1)
         assert errors.max() == pytest.approx(value.found)
-        assert proof.lower <= Fraction(errors.max()) ** 2
-        assert proof.least_error <= value.found
+        assert 0 < proof.lower <= Fraction(value.found)
+        assert proof.found == value.found
+        squares = certify_oracle(
+            setting, targets, found=proof.found**2, scale=value.dual_scale, most_boxes=2000
+        )
+        # The same proof, of a weighted sum of squares.
+        root = (float(squares.lower) / (value.dual_scale**2).sum()) ** 0.5
+        assert float(proof.lower) == pytest.approx(root, rel=1e-3)
         # Never below what the sum of squares proves, by more than the tolerance.
         total = oracle_value(setting, targets, generator=generator).found
         assert errors.max() ** 2 >= total / shape[3] * (1 - 1e-9)

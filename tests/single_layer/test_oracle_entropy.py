@@ -72,7 +72,7 @@ def test_the_bracket_closes(shape: tuple[int, int, int], tokens: int | None) -> 
     setting, targets, _ = draw(*shape)
     best = best_of_length(setting, targets, tokens=tokens)
     found = best.found if best.achieved is None else best.achieved
-    proof = certify_oracle(setting, targets, found=found, aim=best.found, tokens=tokens)
+    proof = certify_oracle(setting, targets, found=found, aim_squares=best.found, tokens=tokens)
     assert proof.arithmetic == "arb"
     assert float(proof.lower) <= found * (1 + 1e-12)
     assert proof.gap < 1e-5
@@ -84,7 +84,11 @@ def test_the_bracket_closes(shape: tuple[int, int, int], tokens: int | None) -> 
 def test_entropy_is_what_closes_it() -> None:
     setting, targets, _ = draw(*SHAPES[1])
     limits = [
-        float(certify_oracle(setting, targets, found=1e3, aim=60, tokens=m, most_boxes=400).lower)
+        float(
+            certify_oracle(
+                setting, targets, found=1e3, aim_squares=60, tokens=m, most_boxes=400
+            ).lower
+        )
         for m in (None, 64, 8, 2, 1)
     ]
     assert limits == sorted(limits)

@@ -1,6 +1,7 @@
 """What the store does beside the laws: faults of files and disks, readers, cost of a step."""
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -88,6 +89,95 @@ def test_damage_that_hurts_no_page_is_noticed_too(path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"got a damaged one \(Main freelist"):
         Store.open(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        (b"ALPHA", "runs"),
+        (b"BETA", "runs"),
+        (b"GAMMA", "steps"),
+        (b"DELTA", "checkpoints"),
+        (b"EPSILON", "endings"),
+        (b"ZETA", "endings"),
+        (b"ETTA", "endings"),
+        (b"THETA", "records"),
+        (b"IOTA", "records"),
+        (b"KAPPA", "used_time"),
+    ],
+)
+def test_a_byte_that_changed_inside_a_value_is_noticed_on_opening(path, text, table):
+    with Store.open(path) as store:
+        run = store.start_run({"seed": 0, "a": "ALPHA"}, seed=0, provenance={"b": "BETA"})
+        store.record_step(run.id, step=1, metrics={"GAMMA": 0.5}, state=b"DELTA")
+        store.finish_run(run.id, outcome="EPSILON", result={"c": "ZETA"}, artifact=b"ETTA")
+        store.put("THETA", {"seed": 0}, {"IOTA": 1})
+        store.add_seconds("KAPPA", 1.5)
+    Store.open(path).close()
+    changed = bytes([text[0] ^ 1]) + text[1:]
+    content = path.read_bytes().replace(text, changed)
+    assert content != path.read_bytes()
+    path.write_bytes(content)
+    for read_only in (False, True):
+        with pytest.raises(UserError, match=rf"got a damaged one \(row 1 of {table} is not as"):
+            Store.open(path, read_only=read_only)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("part", ["TABLE used_time", "INDEX records_by_key", "TRIGGER steps_go_up"])
+def test_a_part_that_is_missing_is_noticed_on_opening(path, part):
+    filled(path)
+    raw = sqlite3.connect(path)
+    raw.execute(f"DROP {part}")
+    raw.commit()
+    raw.close()
+    with pytest.raises(UserError, match=rf"got a damaged one \(no {part.lower()[:5]}"):
+        Store.open(path)
+
+
+def test_a_file_cut_to_nothing_is_not_taken_for_a_new_store(path):
+    filled(path)
+    os.truncate(path, 0)
+    with pytest.raises(UserError, match=r"nothing is in it.*restore it from a copy"):
+        Store.open(path)
+    assert path.stat().st_size == 0
+
+
+def test_a_log_without_its_store_is_not_thrown_away(path):
+    log = path.with_name(path.name + "-wal")
+    log.write_bytes(b"steps that were done")
+    with pytest.raises(UserError, match="only its log"):
+        Store.open(path)
+    assert log.read_bytes() == b"steps that were done"
+    assert not path.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
+@pytest.mark.parametrize("name", ["store.sqlite", "store.lock"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(path, name):
+    os.mkfifo(path.with_name(name))
+    with pytest.raises(UserError, match=r"a pipe or a device|no regular file"):
+        Store.open(path)
+
+
+@pytest.mark.parametrize("seed", range(60, 80))
+def test_flipped_bytes_are_refused_or_change_nothing(path, seed):
+    """Anywhere in the file: what opens reads as it was written, and the rest is one error."""
+    moments = random.Random(seed)
+    filled(path, steps=30, state=bytes(range(256)) * 20)
+    with Store.open(path) as store:
+        store.put("kind", {"seed": 0}, {"floor": 3})
+        whole = (store.runs(), store.curve(1), store.checkpoint(1), store.records("kind"))
+    content = bytearray(path.read_bytes())
+    for _ in range(moments.choice((1, 1, 50))):
+        content[moments.randrange(len(content))] ^= 1 << moments.randrange(8)
+    path.write_bytes(content)
+    try:
+        with Store.open(path) as store:
+            found = (store.runs(), store.curve(1), store.checkpoint(1), store.records("kind"))
+    except (UserError, RunFailed):
+        return
+    assert found == whole
 
 
 def test_updated_is_when_the_last_thing_was_recorded(path, monkeypatch):
@@ -244,7 +334,7 @@ def test_a_reader_sees_what_a_writer_has_committed(path):
 def test_reading_makes_no_file(path, content):
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"must be a file|schema version"):
+    with pytest.raises(UserError, match=r"must be a file|nothing is in it"):
         Store.open(path, read_only=True)
     assert path.exists() == (content is not None)
     assert not lock_path(path).exists()

@@ -29,9 +29,8 @@ def pairs(source: Source) -> PairTask:
     return source.pairs
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "json"])
-def test_messages(ending: str, tmp_path: Path) -> None:
-    source = read(tmp_path / f"a.{ending}", [SYSTEM, QUESTION, ANSWER])
+def test_messages(tmp_path: Path) -> None:
+    source = read(tmp_path / "a.jsonl", [SYSTEM, QUESTION, ANSWER])
     (pair,) = pairs(source).pairs
     assert pair.turns == (("system", "Be brief."), ("user", "Capital of France? "))
     assert (pair.key, pair.value) == ("Capital of France? ", " Paris\n")
@@ -40,6 +39,13 @@ def test_messages(ending: str, tmp_path: Path) -> None:
         "the last message of 'messages' is the value, those before it are asked",
         "fields not used: 'id'",
     )
+
+
+def test_messages_in_an_array_are_no_array_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"data": [{"messages": [QUESTION, ANSWER]}], "messages": [{}]}))
+    (pair,) = pairs(read_source(str(path))).pairs
+    assert (pair.value, pair.where) == (" Paris\n", "a.json line 1, entry 1")
 
 
 def test_the_default_template_of_the_command_line_does_not_touch_them(tmp_path: Path) -> None:
@@ -55,6 +61,11 @@ def test_messages_in_parts_and_in_the_form_of_sharegpt(tmp_path: Path) -> None:
     shared = [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]
     (pair,) = pairs(read(tmp_path / "a.jsonl", shared, field="conversations")).pairs
     assert (pair.turns, pair.value) == ((("user", "x"),), "y")
+
+
+def test_an_entry_without_messages_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 2: messages must be a list of messages, got null"):
+        read(tmp_path / "a.jsonl", [QUESTION, ANSWER], None)
 
 
 def test_one_question_behind_different_beginnings_is_two_pairs(tmp_path: Path) -> None:

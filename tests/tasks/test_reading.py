@@ -120,6 +120,17 @@ def test_keys_that_another_column_tells_apart(tmp_path: Path) -> None:
     assert asked(source)[1] == ("Name the capital.\nPeru", "Lima")
 
 
+def test_templates_of_columns_are_told_apart_by_their_own_fields(tmp_path: Path) -> None:
+    rows = [("a", "b", "1", "x"), ("a", "b", "2", "y")]
+    text = "one,two,three,answer\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    with pytest.raises(UserError, match="tell them apart by another column") as caught:
+        read(tmp_path / "a.csv", text, "--template", "{one}: {two}", "--answer", "answer")
+    advice = typed_in(str(caught.value))
+    assert advice == ["--template", r"{one}\n{two}\n{three}"]
+    source = read(tmp_path / "a.csv", text, "--answer", "answer", *advice)
+    assert [key for key, _ in asked(source)] == ["a\nb\n1", "a\nb\n2"]
+
+
 def test_what_a_note_says_of_an_unused_column_is_right(tmp_path: Path) -> None:
     text = '{"key": "Name the capital.", "input": "France", "value": "Paris"}\n'
     (note,) = notes(read(tmp_path / "a.jsonl", text))

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from promptlimits.bound import Certificate
 from promptlimits.checking.counting import check_counting
 from promptlimits.errors import UserError
-from promptlimits.theory.counting_claim import RANDOM_ANSWERS, exact_text, format_text
+from promptlimits.theory.counting_claim import (
+    ENVIRONMENTS_LOG2,
+    RANDOM_ANSWERS,
+    exact_text,
+    format_text,
+)
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.token_capacity import (
     DEFAULT_SHARE,
@@ -27,7 +32,8 @@ from promptlimits.theory.token_capacity import (
 
 
 def ceiling(values: int = 256, **given_sizes: Any) -> CountingCeiling:
-    sizes = {"dim": 4, "prompt_tokens": 1, "answer_set_size": 16} | given_sizes
+    usual = {"dim": 4, "prompt_tokens": 1, "answer_set_size": 16, "environments_log2": 0}
+    sizes = usual | given_sizes
     return counting_ceiling(number=NumberFormat(name="test", values=values), **sizes)
 
 
@@ -49,29 +55,46 @@ def test_powers_of_two_in_closed_form() -> None:
 
 
 @given(
-    a=st.integers(1, 40), numbers=st.integers(0, 500), b=st.integers(1, 40), s=st.integers(1, 90)
+    a=st.integers(1, 40),
+    numbers=st.integers(0, 500),
+    b=st.integers(1, 40),
+    s=st.integers(1, 90),
+    h=st.integers(0, 100),
 )
-def test_powers_of_two_are_decided_exactly(a: int, numbers: int, b: int, s: int) -> None:
-    """2^(a n - b k) > 2^-s up to k = ceil((a n + s)/b) - 1, ties included."""
-    found = pairs(
+def test_powers_of_two_are_decided_exactly(a: int, numbers: int, b: int, s: int, h: int) -> None:
+    """2^(h + a n - b k) > 2^-s up to k = ceil((h + a n + s)/b) - 1, ties included."""
+    found = ceiling(
         2**a,
         dim=max(numbers, 1),
         prompt_tokens=1 if numbers else 0,
         answer_set_size=2**b,
         share=Fraction(1, 2**s),
+        environments_log2=h,
     )
-    assert found == -(-(a * numbers + s) // b) - 1
+    assert found.pairs == -(-(h + a * numbers + s) // b) - 1
+    assert found.every_list_pairs == (h + a * numbers) // b
 
 
 def test_one_float32_token_of_a_small_model() -> None:
-    """D = 576 against 243 capitals: 576 log2(2 * 255 * 2^23) bits at log2 243 bits each."""
-    found = counting_ceiling(
-        number=number_format("float32"), dim=576, prompt_tokens=1, answer_set_size=243, pool=246
-    )
+    """D = 576 against 243 capitals: 576 log2(2 * 255 * 2^23) bits at log2 243 bits each.
+
+    2^64 environments are 64 bits more, worth 8.08 capitals; they are no bits of the prompt.
+    """
     bits = 576 * math.log2(2 * 255 * 2**23)
-    assert found.pairs == math.floor((bits + 20) / math.log2(243)) == 2327
-    assert found.every_list_pairs == math.floor(bits / math.log2(243)) == 2325
-    assert found.bits.upper_bits() == pytest.approx(bits, rel=1e-14)
+    for more, most, every in ({"environments_log2": 0}, 2327, 2325), ({}, 2336, 2333):
+        found = counting_ceiling(
+            number=number_format("float32"),
+            dim=576,
+            prompt_tokens=1,
+            answer_set_size=243,
+            pool=246,
+            **more,
+        )
+        extra = found.environments_log2
+        assert found.pairs == math.floor((bits + extra + 20) / math.log2(243)) == most
+        assert found.every_list_pairs == math.floor((bits + extra) / math.log2(243)) == every
+        assert found.bits.upper_bits() == pytest.approx(bits, rel=1e-14)
+    assert found.environments_log2 == ENVIRONMENTS_LOG2 == 64
 
 
 SIZES = st.fixed_dictionaries(
@@ -82,6 +105,7 @@ SIZES = st.fixed_dictionaries(
         "answer_set_size": st.integers(2, 200),
         "pool": st.none() | st.integers(1, 300),
         "share": st.fractions(Fraction(1, 2**30), Fraction(99, 100)),
+        "environments_log2": st.integers(0, 70),
     }
 )
 
@@ -89,7 +113,7 @@ SIZES = st.fixed_dictionaries(
 @given(sizes=SIZES, more=st.integers(1, 5))
 def test_monotone(sizes: dict[str, Any], more: int) -> None:
     here = pairs(**sizes)
-    for size in ("values", "dim", "prompt_tokens"):
+    for size in ("values", "dim", "prompt_tokens", "environments_log2"):
         assert pairs(**(sizes | {size: sizes[size] + more})) >= here
     assert pairs(**(sizes | {"answer_set_size": sizes["answer_set_size"] + more})) <= here
     assert pairs(**(sizes | {"share": sizes["share"] / (1 + more)})) >= here
@@ -103,7 +127,8 @@ def test_all_above_are_excluded_and_the_ceiling_is_not(sizes: dict[str, Any]) ->
     pool, numbers = sizes["pool"] or 0, sizes["dim"] * sizes["prompt_tokens"]
 
     def limit(k: int) -> Fraction:
-        prompts, choices = sizes["values"] ** numbers, math.comb(max(pool, k), k)
+        prompts = sizes["values"] ** numbers * 2 ** sizes["environments_log2"]
+        choices = math.comb(max(pool, k), k)
         return Fraction(prompts * choices, sizes["answer_set_size"] ** k)
 
     assert limit(top) > sizes["share"]
@@ -114,7 +139,7 @@ def test_all_above_are_excluded_and_the_ceiling_is_not(sizes: dict[str, Any]) ->
 @given(sizes=SIZES)
 def test_where_the_bound_rises_first(sizes: dict[str, Any]) -> None:
     """With many keys to choose from C(n, k) M^-k rises before it falls; the ceiling is past it."""
-    sizes |= {"pool": 300, "answer_set_size": 2, "prompt_tokens": 0}
+    sizes |= {"pool": 300, "answer_set_size": 2, "prompt_tokens": 0, "environments_log2": 0}
     top = pairs(**sizes)
     assert Fraction(math.comb(300, 1), 2) > 1
     assert top > 150
@@ -133,7 +158,7 @@ def test_scaling(sizes: dict[str, Any], factor: int) -> None:
 @given(sizes=SIZES, extra=st.integers(1, 9))
 def test_additive(sizes: dict[str, Any], extra: int) -> None:
     """Two prompts end to end: bits add, and so do lists that can all be held, but for one."""
-    sizes.pop("pool")
+    sizes = sizes | {"pool": None, "environments_log2": 0}
     one, two = ceiling(**sizes), ceiling(**(sizes | {"prompt_tokens": extra}))
     both = ceiling(**(sizes | {"prompt_tokens": sizes["prompt_tokens"] + extra}))
     total = one.bits.upper_bits() + two.bits.upper_bits()
@@ -149,7 +174,8 @@ def test_additive(sizes: dict[str, Any], extra: int) -> None:
 def test_shortest_prompt_inverts_the_ceiling(sizes: dict[str, Any], wanted: int) -> None:
     sizes.pop("prompt_tokens")
     number = NumberFormat(name="test", values=sizes["values"])
-    rest = {name: sizes[name] for name in ("dim", "answer_set_size", "pool", "share")}
+    names = ("dim", "answer_set_size", "pool", "share", "environments_log2")
+    rest = {name: sizes[name] for name in names}
     least = shortest_prompt(pairs=wanted, number=number, **rest)
     assert pairs(**sizes, prompt_tokens=least) >= wanted
     if least:
@@ -161,14 +187,15 @@ def test_share_held_at_the_ceiling(sizes: dict[str, Any]) -> None:
     """The proved share passes the share let through exactly above the ceiling."""
     top = pairs(**sizes)
     share = sizes["share"]
-    rest = {name: sizes[name] for name in ("dim", "prompt_tokens", "answer_set_size", "pool")}
+    names = ("dim", "prompt_tokens", "answer_set_size", "pool", "environments_log2")
+    rest = {name: sizes[name] for name in names}
     number = NumberFormat(name="test", values=sizes["values"])
     above = share_held(pairs=top + 1, number=number, **rest)
     assert above.proves_at_most(share * Fraction(10**30 + 1, 10**30))
     if top:
         assert not share_held(pairs=top, number=number, **rest).proves_at_most(share)
     assert above.direction == "upper"
-    assert len(above.factors) == 3
+    assert len(above.factors) == 4
 
 
 @pytest.mark.parametrize("bits", [4, 30, 128, 1000])
@@ -200,16 +227,17 @@ def test_statement_in_full() -> None:
     assert ceiling(answer_set="the 16 distinct values of the list").statement == (
         "Of all lists of more than 12 answers, each drawn at random from the 16 distinct values "
         "of the list, at most one in 1,048,576 can be answered in full by any prompt of 1 token "
-        "(test: 256 values), however it is found; this is about random answers and does not say "
-        "that particular facts, which the model may predict, cannot be held."
+        "(test: 256 values), however it is found, in any of 1 decoding environment fixed "
+        "beforehand; this is about random answers and does not say that particular facts, which "
+        "the model may predict, cannot be held."
     )
-    choosy = ceiling(pool=1000, prompt_tokens=2, share=Fraction(3, 7))
+    choosy = ceiling(pool=1000, prompt_tokens=2, share=Fraction(3, 7), environments_log2=64)
     assert choosy.statement == (
         f"Of all lists of 1,000 answers, each drawn at random from a set of 16 answers, at most "
         f"a share of 3/7 can have more than {choosy.pairs} "
-        "answered right by any prompt of 2 tokens (test: 256 values), however it is found; this is "
-        "about random answers and does not say that particular facts, which the model may predict, "
-        "cannot be held."
+        "answered right by any prompt of 2 tokens (test: 256 values), however it is found, in any "
+        "of 2^64 decoding environments fixed beforehand; this is about random answers and does not "
+        "say that particular facts, which the model may predict, cannot be held."
     )
 
 
@@ -228,6 +256,16 @@ def test_assumptions_say_whether_the_answers_are_random() -> None:
         assert held.pop(RANDOM_ANSWERS) is known
         assert set(held.values()) == {None}
         assert len(held) == 4
+
+
+def test_the_answers_may_depend_on_the_environment() -> None:
+    texts = [assumption.text for assumption in ceiling(environments_log2=64).assumptions]
+    assert (
+        "The answers are a function of the prompt and of one of at most 2^64 decoding "
+        "environments (hardware, kernels, batches, library versions) fixed before the list is "
+        "drawn: no sampling."
+    ) in texts
+    assert any("at most 1 decoding environment (" in each.text for each in ceiling().assumptions)
 
 
 def test_certificate_round_trip() -> None:
@@ -253,6 +291,9 @@ def test_exact_text(number: int) -> None:
         ({"answer_set_size": 0}, "answer set size must"),
         ({"answer_set_size": 3.0}, "answer set size must"),
         ({"pool": 0}, "pool of keys must"),
+        ({"environments_log2": -1}, "log2 of the environments must"),
+        ({"environments_log2": False}, "log2 of the environments must"),
+        ({"environments_log2": 1.5}, "log2 of the environments must"),
         ({"share": Fraction(0)}, "share of answer lists let through must"),
         ({"share": Fraction(1)}, "share of answer lists let through must"),
     ],

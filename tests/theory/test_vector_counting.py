@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -23,6 +24,7 @@ from promptlimits.theory.prompt_plan import (
 )
 from promptlimits.theory.prompt_setting import PromptSetting
 from promptlimits.theory.vector_counting import (
+    PromptValues,
     counted_share,
     counting_excludes,
     counting_kappa,
@@ -31,6 +33,11 @@ from promptlimits.theory.vector_counting import (
 )
 
 FLOAT32 = stored(number_format("float32"))
+
+
+def alone(prompts: PromptValues) -> PromptValues:
+    """The same prompts read in one environment."""
+    return replace(prompts, environments_log2=0)
 
 
 def case(**changes: Any) -> PromptSetting:
@@ -46,26 +53,46 @@ def case(**changes: Any) -> PromptSetting:
 
 
 def test_the_count_multiplied_out() -> None:
-    tiny = stored(NumberFormat(name="tiny", values=3))
+    tiny = alone(stored(NumberFormat(name="tiny", values=3)))
     share = counted_share(case(), 2, tiny).bound
     exact = Fraction(3**30, 10**20)
     assert share.proves_at_most(exact * Fraction(10**25 + 1, 10**25))
     assert not share.proves_at_most(exact * Fraction(10**25 - 1, 10**25))
     assert counted_share(case(), 2, tiny).first_pairs == 2  # 3^30 < 10^20, > 10^10
-    assert counted_share(case(), 2, hard(10)).first_pairs == 1  # 10^6 < 10^10
+    assert counted_share(case(), 2, alone(hard(10))).first_pairs == 1  # 10^6 < 10^10
 
 
 def test_an_exact_tie_is_not_excluded() -> None:
-    prompts = hard(10**5)  # 10^(5 * 6) against 10^(10 k): equal at k = 3
+    prompts = alone(hard(10**5))  # 10^(5 * 6) against 10^(10 k): equal at k = 3
     assert not counting_excludes(case(), 3, prompts)
     assert counting_excludes(case(), 4, prompts)
-    assert 0 <= counted_share(case(), 3, prompts).bound.log < 1e-28  # two grid points
+    assert 0 <= counted_share(case(), 3, prompts).bound.log < 1e-28  # grid points
     assert counting_excludes(case(), 3, prompts, Fraction(1)) is False
 
 
 def test_kappa_of_float32_at_one_hundredth() -> None:
-    found = counting_kappa(case(eps=Fraction(1, 100)), FLOAT32)
+    found = counting_kappa(case(eps=Fraction(1, 100)), alone(FLOAT32))
     assert f"{float(found):.3f}" == "4.816"  # where 3 eps in place of eps would give 6.32
+
+
+def test_environments_count_like_prompts() -> None:
+    """2^64 environments: as many lists of outputs as 64 bits more in the prompt give."""
+    many = replace(hard(2**64), environments_log2=64)
+    longer = case(prompt_tokens=7)
+    for pairs in (1, 30, 42, 43, 60):
+        found = counting_excludes(case(), pairs, many)
+        assert found is counting_excludes(longer, pairs, alone(many))
+        bound = counted_share(case(), pairs, many).bound
+        same = counted_share(longer, pairs, alone(many)).bound
+        assert abs(float(bound.log - same.log)) < 1e-27
+    assert (
+        counted_share(case(), 1, many).first_pairs
+        == counted_share(longer, 1, alone(many)).first_pairs
+    )
+    assert hard(10).environments_log2 == stored(number_format("float32")).environments_log2 == 64
+    # log 2^64 more over the 30 numbers of the prompt and log(r/eps) = log 10
+    gain = counting_kappa(case(), FLOAT32) - counting_kappa(case(), alone(FLOAT32))
+    assert float(gain) == pytest.approx(64 * math.log(2) / 30 / math.log(10), rel=1e-12)
 
 
 def test_a_vocabulary_has_at_least_two_tokens() -> None:

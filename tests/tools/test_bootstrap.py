@@ -46,7 +46,7 @@ class Checkout:
     fakes: Path
     calls: Path
 
-    def bootstrap(self, **variables: str) -> subprocess.CompletedProcess[str]:
+    def bootstrap(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run it as make does; fakes are steered by environment variables."""
         self.calls.write_text("")
         environment = {
@@ -58,7 +58,7 @@ class Checkout:
             **variables,
         }
         return subprocess.run(
-            ["sh", "tools/bootstrap.sh"],
+            ["sh", "tools/bootstrap.sh", *arguments],
             cwd=self.root,
             env=environment,
             capture_output=True,
@@ -75,6 +75,12 @@ class Checkout:
     @property
     def stamp(self) -> Path:
         return self.root / ".venv" / "bootstrap.stamp"
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 def _executable(path: Path, text: str) -> None:
@@ -115,16 +121,39 @@ def test_each_stage_is_one_line_with_its_seconds(checkout: Checkout) -> None:
     assert lines[3].startswith("bootstrap: ready, ")
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints-cpu.txt", "tools/bootstrap.sh"])
+CHANGES = {
+    "pyproject.toml": ('"numpy>=', '"numpy >='),
+    "constraints-cpu.txt": ("torch==", "torch == "),
+    "tools/bootstrap.sh": ("set -eu\n", "set -e -u\n"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_input_refreshes_in_place(checkout: Checkout, name: str) -> None:
     checkout.bootstrap()
     before = checkout.stamp.read_text()
-    with (checkout.root / name).open("a") as stream:
-        stream.write("# changed\n")
+    change(checkout.root / name, *CHANGES[name])
+    lenient = checkout.bootstrap("lenient")
+    assert (lenient.returncode, lenient.stdout) == (0, "")
+    assert lenient.stderr.endswith("make bootstrap refreshes it\n")
+    assert checkout.asked == "-c import promptlimits\n", "lint and docs need no installation"
     assert checkout.bootstrap().returncode == 0
     assert "-m venv" not in checkout.asked
     assert "--editable" in checkout.asked
     assert checkout.stamp.read_text() != before
+
+
+def test_a_rule_of_a_linter_needs_no_installation(checkout: Checkout) -> None:
+    checkout.bootstrap()
+    change(checkout.root / "pyproject.toml", "line-length = 100", "line-length = 99")
+    ended = checkout.bootstrap()
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert checkout.asked == "-c import promptlimits\n"
+
+
+def test_lint_in_a_new_checkout_makes_the_environment(checkout: Checkout) -> None:
+    assert checkout.bootstrap("lenient").returncode == 0
+    assert "--editable" in checkout.asked
 
 
 def test_a_failed_install_leaves_no_stamp_and_the_next_run_starts_afresh(
@@ -157,8 +186,7 @@ def test_a_killed_run_leaves_a_lock_that_the_next_run_takes_over(checkout: Check
 
 def test_a_failed_refresh_is_not_taken_for_finished(checkout: Checkout) -> None:
     checkout.bootstrap()
-    with (checkout.root / "pyproject.toml").open("a") as stream:
-        stream.write("# changed\n")
+    change(checkout.root / "constraints-cpu.txt", *CHANGES["constraints-cpu.txt"])
     assert checkout.bootstrap(FAKE_BROKEN="yes").returncode == 1
     assert not checkout.stamp.exists()
     assert checkout.bootstrap().returncode == 0
@@ -172,6 +200,57 @@ def test_an_environment_of_other_making_is_left_alone(checkout: Checkout) -> Non
     refused = checkout.bootstrap()
     assert refused.returncode == 1
     assert "move it away or set VENV=other" in refused.stderr
+    assert theirs.read_text() == "mine"
+
+
+@pytest.fixture
+def another(checkout: Checkout) -> Checkout:
+    """A second checkout beside the first."""
+    root = Path(shutil.copytree(checkout.root, checkout.root.with_name("another")))
+    return Checkout(root=root, fakes=checkout.fakes, calls=checkout.calls)
+
+
+@pytest.mark.parametrize("broken", ["", "stamp", "import"])
+def test_the_environment_of_another_checkout_is_left_alone(
+    checkout: Checkout, another: Checkout, broken: str
+) -> None:
+    checkout.bootstrap()
+    theirs = checkout.root / ".venv"
+    (theirs / "in-use").touch()
+    if broken == "stamp":
+        checkout.stamp.unlink()
+    elif broken == "import":
+        (theirs / "bin" / "installed").unlink()
+    before = sorted(theirs.rglob("*"))
+    for arguments in ((), ("lenient",)):
+        refused = another.bootstrap(*arguments, VENV=str(theirs))
+        assert refused.returncode == 1
+        assert refused.stderr.count("\n") == 1
+        assert f"got one that {checkout.root} made; move it away or set VENV" in refused.stderr
+    linked = another.root / ".venv"
+    linked.symlink_to(theirs)
+    assert another.bootstrap().returncode == 1
+    assert sorted(theirs.rglob("*")) == before
+    assert sorted(checkout.root.glob(".venv*")) == [theirs], "no lock is left beside it"
+
+
+def test_an_environment_elsewhere_outlives_its_checkout(
+    checkout: Checkout, another: Checkout
+) -> None:
+    elsewhere = checkout.root.with_name("shared-venv")
+    assert checkout.bootstrap(VENV=str(elsewhere)).returncode == 0
+    shutil.rmtree(checkout.root)
+    assert another.bootstrap(VENV=str(elsewhere)).returncode == 1
+    assert (elsewhere / "bin" / "installed").exists()
+
+
+def test_a_folder_where_the_lock_goes_is_left_alone(checkout: Checkout) -> None:
+    theirs = checkout.root / ".venv.lock" / "mine.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    refused = checkout.bootstrap()
+    assert refused.returncode == 1
+    assert "must be a lock, got a folder of another making" in refused.stderr
     assert theirs.read_text() == "mine"
 
 
@@ -201,7 +280,7 @@ def test_torch_is_asked_from_its_cpu_index_only_where_cuda_would_come(
     checkout.bootstrap()
     assert "--index-url" not in checkout.asked
 
-    (checkout.root / ".venv" / "bootstrap.stamp").unlink()
+    checkout.stamp.unlink()
     checkout.bootstrap(FAKE_REPORT=CUDA_REPORT)
     asked = [line for line in checkout.asked.splitlines() if "--index-url" in line]
     assert len(asked) == 1

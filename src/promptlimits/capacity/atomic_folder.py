@@ -2,15 +2,18 @@
 
 No system call that Python has swaps two folders. The new one is written beside its place as a
 draft; then the old one steps aside and the draft is renamed into its place. A kill between
-those two renames leaves the place empty and the old folder beside it, whole: the next reader
-or writer puts it back with `recover`.
+those two renames leaves the place empty and the old folder beside it, whole: a reader finds it
+there with `standing`, and the next writer puts it back with `recover`. Readers change nothing.
+
+Only what this module wrote is deleted. Draft and old folder have names of their own,
+`.NAME.promptlimits-draft` and `.NAME.promptlimits-old`, and are touched only if they hold files
+of such a folder. What else lay in a folder that is replaced stays in it.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,21 +21,22 @@ from promptlimits.errors import RunFailed
 
 
 def write_folder(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Make a folder hold exactly these files, or leave it as it was.
+    """Give a folder these files, all of them or none.
 
     Args:
         directory: The folder; its parents are made if need be.
         files: Content by file name.
 
     Raises:
-        RunFailed: The operating system refused, such as for a full disk.
+        RunFailed: The operating system refused, such as for a full disk, or something of
+            another making stands where the draft goes.
     """
     draft = _beside(directory, "draft")
     with _said_for_people(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        recover(directory)
+        _recover(directory, files)
         try:
-            shutil.rmtree(draft, ignore_errors=True)  # left by a kill
+            _discard(draft, files)  # left by a kill
             draft.mkdir()
             for name, content in files.items():
                 _write_durably(draft / name, content)
@@ -41,11 +45,11 @@ def write_folder(directory: Path, files: Mapping[str, bytes]) -> None:
                 directory.rename(_beside(directory, "old"))
             draft.rename(directory)
         except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            recover(directory)
+            _discard(draft, files)
+            _recover(directory, files)
             raise
         _sync_folder(directory.parent)
-        shutil.rmtree(_beside(directory, "old"), ignore_errors=True)
+        _recover(directory, files)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -58,8 +62,9 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         RunFailed: The operating system refused, such as for a full disk.
     """
-    draft = path.with_name(f".{path.name}.draft")
+    draft = _beside(path, "draft")
     with _said_for_people(path):
+        draft.unlink(missing_ok=True)  # left by a kill
         try:
             _write_durably(draft, content)
             draft.replace(path)
@@ -68,29 +73,88 @@ def replace_file(path: Path, content: bytes) -> None:
             raise
 
 
-def recover(directory: Path) -> None:
+def standing(directory: Path) -> Path:
+    """Where a reader finds a folder that may be in the middle of a replacement.
+
+    Args:
+        directory: Its place.
+
+    Returns:
+        Its place; where that is empty and the old folder still stands beside it, the old folder.
+    """
+    old = _beside(directory, "old")
+    return old if old.is_dir() and not os.path.lexists(directory) else directory
+
+
+def recover(directory: Path, names: Collection[str]) -> None:
     """Finish, or undo, a replacement that a kill cut short; do nothing otherwise.
+
+    For writers only: it moves and deletes files.
 
     Args:
         directory: The folder that was being replaced.
+        names: Files that such a folder holds.
+
+    Raises:
+        RunFailed: The operating system refused, or what stands where the old folder goes holds
+            none of those files.
     """
+    with _said_for_people(directory):
+        _recover(directory, names)
+
+
+def _recover(directory: Path, names: Collection[str]) -> None:
     old = _beside(directory, "old")
-    if not old.is_dir():
+    if not os.path.lexists(old):
         return
-    if directory.exists():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+    found = _names_in(old)
+    if found.isdisjoint(names) and found:
+        raise _in_the_way(old)
+    if not os.path.lexists(directory):
         old.rename(directory)
+        return
+    for name in sorted(found):
+        if os.path.lexists(directory / name):
+            (old / name).unlink()
+        else:
+            (old / name).rename(directory / name)
+    old.rmdir()
 
 
-def _beside(directory: Path, role: str) -> Path:
+def _discard(draft: Path, names: Collection[str]) -> None:
+    """Delete a draft if it holds nothing but files of this folder."""
+    if not os.path.lexists(draft):
+        return
+    found = _names_in(draft)
+    if not found <= set(names):
+        raise _in_the_way(draft)
+    for name in found:
+        (draft / name).unlink()
+    draft.rmdir()
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Names in a folder; whatever else stands under its name is in the way."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise _in_the_way(folder)
+    return {path.name for path in folder.iterdir()}
+
+
+def _in_the_way(path: Path) -> RunFailed:
+    return RunFailed(
+        f"{path} stands where a draft is written, and promptlimits did not make it",
+        remedy="move it elsewhere and run the same command again",
+    )
+
+
+def _beside(path: Path, role: str) -> Path:
     # "." has no name of its own, and ".." the wrong one.
-    place = Path(os.path.abspath(directory))  # noqa: PTH100 - resolve() would follow a link
-    return place.parent / f".{place.name}.{role}"
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link
+    return place.parent / f".{place.name}.promptlimits-{role}"
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

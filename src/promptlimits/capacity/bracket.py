@@ -9,6 +9,7 @@ from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits
 from promptlimits.capacity.control import Control, NoControl, is_complete
 from promptlimits.capacity.floor import Floor, answer_rows
+from promptlimits.capacity.replay_loss import loss_json
 from promptlimits.capacity.search import SearchResult, State, state_of
 from promptlimits.errors import RunFailed
 from promptlimits.tasks.encoded import EncodedTask
@@ -99,6 +100,7 @@ class Bracket:
                 "prompt_sha256": None if verified is None else verified.prompt_sha256,
                 "confirmed_by": "" if verified is None else verified.confirmed_by,
                 "also_answered_unprompted": len(floor.held) - len(self.credited),
+                "lost_in_replay": loss_json(floor),
                 "answers": answer_rows(
                     floor, order if tokens is None else floor.claimed, self.unprompted
                 ),

@@ -14,8 +14,10 @@ from promptlimits.capacity.control import Control, NoControl, is_complete
 from promptlimits.capacity.control_run import control_within
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
 from promptlimits.capacity.prompt_size import PromptSize
+from promptlimits.capacity.replay_loss import loss_json
 from promptlimits.capacity.request import Listener
 from promptlimits.capacity.search import SearchResult, state_of
+from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.store.provenance import spec_hash
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
@@ -69,9 +71,11 @@ def fit_all(
         The record of it.
 
     Raises:
-        UserError: A pair does not fit into the model's context with the prompt.
+        UserError: A pair does not fit into the model's context with the prompt, or the installed
+            stock tools cannot confirm what would be found.
         RunFailed: The prompt could not be confirmed.
     """
+    require_stock_tools((place.kind,))
     size = PromptSize(place.kind, request.training.prompt_tokens)
     require_fits(task, context_length=place.model.card.context_length, prompt_tokens=size.tokens)
     work: JsonObject = {"fit": task.hash, "model": place.model.card.model_hash, **size.key}
@@ -84,13 +88,13 @@ def fit_all(
     )
 
     def stepped(report: StepReport) -> None:
-        used.commit()
+        used.stepped()
         listener.step(size.kind, size.tokens, report)
 
     listener.stage(f"training for {len(task.pairs)} pairs")
     result = train_all(replace(place, on_step=stepped), task, request, budget, listener)
     # What the control recovers of planted pairs is not found.
-    quiet = replace(place, on_step=used.commit)
+    quiet = replace(place, on_step=used.stepped)
     control = control_of_fit(quiet, task, request, result, budget, listener)
     choice = choose(
         place.model,
@@ -219,6 +223,7 @@ def _record(
         "remedy": last.outcome.remedy,
         "witness": floor.witness if held else None,
         "confirmed_by": "" if floor.verification is None else floor.verification.confirmed_by,
+        "lost_in_replay": loss_json(floor),
         "answers": answer_rows(floor, range(len(task.pairs)), ()),
         "not_held": [
             task.pairs[index].key for index in range(len(task.pairs)) if index not in set(held)

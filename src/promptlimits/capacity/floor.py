@@ -12,6 +12,7 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.choice import Choice
+from promptlimits.capacity.decoding import stock_tools
 from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, default_batch_size
 from promptlimits.capacity.verification import Verification
 from promptlimits.capacity.witness_format import (
@@ -38,11 +39,15 @@ class Floor:
         verification: What stock tools confirmed; None if nothing was held.
         claimed: Indices, into the task, of the pairs that were put to the test; of a text, of the
             one beginning that was.
+        held_in_training: Pairs, or tokens of a text from the first on, that training held.
+        of_text: Whether it is the floor of a text, whose beginnings count.
     """
 
     witness: str | None
     verification: Verification | None
     claimed: tuple[int, ...]
+    held_in_training: int = 0
+    of_text: bool = False
 
     @property
     def held(self) -> tuple[int, ...]:
@@ -100,7 +105,13 @@ def find_floor(
             kind=kind,
             beginning=beginnings is not None and tried[0] + 1 < len(beginnings),
         )
-        return Floor(witness=name, verification=verification, claimed=tried)
+        return Floor(
+            witness=name,
+            verification=verification,
+            claimed=tried,
+            held_in_training=len(choice.held) if beginnings is None else choice.held[-1] + 1,
+            of_text=beginnings is not None,
+        )
 
     if beginnings is None:
         return confirmed(choice.held)
@@ -138,6 +149,8 @@ def _confirmed(
         "dtype": model.card.compute_dtype,
         "prompt": prompt_sha256(prompt),
         "pairs": [pair_json(pair) for pair in claimed],
+        # What other versions lost may hold under these.
+        "tools": stock_tools(model.card.compute_dtype),
     }
     together = default_batch_size(model.card.compute_dtype)
     if together != BATCH_SIZE:

@@ -102,7 +102,7 @@ class Job:
         """Where the command's prompts of a kind are trained."""
 
         def stepped(report: StepReport) -> None:
-            self.used.commit()
+            self.used.stepped()
             on_step(report)
 
         return Workplace(

@@ -31,8 +31,10 @@ from promptlimits.capacity.job import Job
 from promptlimits.capacity.ordering import Order, ordered
 from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
+from promptlimits.capacity.replay_loss import loss_warnings, losses
 from promptlimits.capacity.request import Listener, Request, command_key
 from promptlimits.capacity.search import SearchResult, State, search
+from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask, require_fits
@@ -80,9 +82,10 @@ def measure(
 
     Raises:
         UserError: A pair does not fit into the model's context with the longest prompt, or
-            stock tools cannot replay prompts of a kind asked for.
+            stock tools, as installed or for this model, cannot replay prompts of a kind asked for.
         RunFailed: A floor came out above its ceiling, or a prompt could not be confirmed.
     """
+    require_stock_tools(request.kinds)
     require_fits(
         task, context_length=model.card.context_length, prompt_tokens=max(request.prompt_tokens)
     )
@@ -111,7 +114,9 @@ def measure(
     )
     write_record(folder, record)
     job.used.commit()
-    store.put("bracket", key, record)
+    # Where all was lost it is decoded again, once whatever lost it is mended.
+    if not losses(record, whole=True):
+        store.put("bracket", key, record)
     return record
 
 
@@ -232,6 +237,7 @@ def _brackets(job: Job, order: Sequence[int]) -> list[Bracket]:
         if held is not None:
             shorter[size.kind] = held
         job.listener.found(f"{size.in_words}: {_confirmed(job, found[-1])}")
+        job.warnings += loss_warnings(bracket.floor, size.in_words)
     return found
 
 

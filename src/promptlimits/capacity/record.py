@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from promptlimits._files import read_regular_text
 from promptlimits._typing import JsonObject, JsonValue
 from promptlimits.capacity.atomic_folder import replace_file
 from promptlimits.capacity.baselines import Baseline
@@ -121,7 +122,7 @@ def is_whole(record: JsonObject, folder: Path) -> bool:
     if not isinstance(brackets, list):
         return False
     try:
-        if json.loads((folder / "bracket.json").read_text(encoding="utf-8")) != record:
+        if json.loads(read_regular_text(folder / "bracket.json")) != record:
             return False
         return all(_stands(bracket, folder) for bracket in brackets)
     except (OSError, ValueError, LookupError, TypeError, UserError):

@@ -14,6 +14,9 @@ key to the model behind it, decodes greedily, and compares what comes with the r
 token by token, end marker included: the value, or another that counts. Of the beginning of a text
 exactly the recorded tokens are decoded, and no end marker is asked for. Needs peft, transformers,
 safetensors and torch; nothing else. Exit code 0 if every pair that witness.json counts is exact.
+
+One key at a time, as is right: in a left-padded batch PEFT puts the prompt before the padding and
+answers are lost. docs/batches.md of promptlimits says how keys of several lengths are batched.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
+import transformers
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -78,7 +83,12 @@ stops = stops or [
 if not stops:
     parser.exit(2, "the model has no end marker in its vocabulary\\n")
 base.generation_config = GenerationConfig(
-    do_sample=False, num_beams=1, eos_token_id=stops, pad_token_id=stops[0]
+    do_sample=False,
+    num_beams=1,
+    # Behind a prompt some families go on wrongly from a cache.
+    use_cache=witness["model"].get("decodes_from_cache", True),
+    eos_token_id=stops,
+    pad_token_id=stops[0],
 )
 model = PeftModel.from_pretrained(base, folder)
 spelling = Spelling(tokenizer)
@@ -125,6 +135,13 @@ if beginning:
     print(f"the first {longest} tokens of the text {'exact' if exact else 'not written'}")
 else:
     print(f"{exact} of {len(witness['pairs'])} pairs exact")
+if broken and verified:
+    # A transformers that PEFT does not know yet can lose the prompt without a word.
+    here = {"peft": peft.__version__, "transformers": transformers.__version__}
+    then = {name: verified["versions"][name] for name in here}
+    if here != then:
+        print("these are", *(f"{name} {here[name]}" for name in here), end="; ")
+        print("it was confirmed with: pip install", *(f"{name}=={then[name]}" for name in then))
 raise SystemExit(1 if broken else 0)
 '''
 REPLAY = _TEMPLATE.replace("# {spelling}\n", inspect.getsource(Spelling))

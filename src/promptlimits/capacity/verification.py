@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from promptlimits._typing import JsonObject
@@ -34,6 +34,30 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelUsed:
+    """The model that decoded a witness.
+
+    Attributes:
+        name: Short name for people.
+        hash: SHA-256 over its weights, configuration, tokenizer and end markers.
+        source: Where it came from: the catalog, the hub, or the path as it was given.
+    """
+
+    name: str
+    hash: str
+    source: str
+
+    def to_json(self) -> JsonObject:
+        """The form that `verify --json` prints."""
+        return {"name": self.name, "hash": self.hash, "from": self.source}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ModelUsed:
+        """Read what `to_json` wrote; a missing field raises KeyError."""
+        return cls(name=document["name"], hash=document["hash"], source=document["from"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """What stock tools confirmed of a witness.
 
@@ -46,6 +70,7 @@ class Verification:
         created: When, ISO 8601 in UTC.
         seconds: How long it took, model loading included.
         versions: Provenance of the process that decoded.
+        model: The model that decoded it; None in a record, which names no path of a machine.
     """
 
     answers: tuple[Answer, ...]
@@ -56,6 +81,7 @@ class Verification:
     created: str
     seconds: float
     versions: JsonObject
+    model: ModelUsed | None = field(default=None, compare=False)
 
     @property
     def pairs_exact(self) -> int:
@@ -74,6 +100,7 @@ class Verification:
         which leaves such pairs out, can be smaller than `pairs_exact`.
         """
         document: JsonObject = {"pairs_exact": self.pairs_exact, "of": self.of, **asdict(self)}
+        del document["model"]
         document["answers"] = [
             {**asdict(answer), "generated_ids": list(answer.generated_ids), "counted": answer.exact}
             for answer in self.answers

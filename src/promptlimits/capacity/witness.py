@@ -6,22 +6,16 @@ The tokens are compared with the recorded ones exactly, end marker included (but
 beginning of a text, of which so many tokens are decoded and no more), and those with the texts
 they are said to stand for (`answer_check`). Nothing that training used (shared prefix, packing,
 its attention) is on this path, and `verify_in_fresh_process` leaves not even its memory behind.
-
-Keys of one length are decoded together, so no row is padded (a prompt in front of left
-padding is a known fault of this format).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import os
 import sys
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +24,20 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.answer_check import check_answer, stop_ids
+from promptlimits.capacity.atomic_folder import standing
+from promptlimits.capacity.decoding import decode, stock_tools
 from promptlimits.capacity.fresh_process import (
+    OnProgress,
     confirm,
     default_batch_size,
+    nobody,
+    report_to_parent,
+    reported,
+    tell_progress,
     verify_in_fresh_process,
 )
-from promptlimits.capacity.verification import Verification
+from promptlimits.capacity.stock_check import require_stock_tools
+from promptlimits.capacity.verification import ModelUsed, Verification
 from promptlimits.capacity.witness_format import (
     Witness,
     WitnessPair,
@@ -43,8 +45,10 @@ from promptlimits.capacity.witness_format import (
     read_witness,
     save_witness,
 )
-from promptlimits.errors import PromptLimitsError, RunFailed, UserError
+from promptlimits.capacity.witness_model import load_model_of
+from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.protocol import PromptKind
 from promptlimits.store.provenance import provenance
 from promptlimits.store.records import now
 
@@ -62,45 +66,45 @@ def verify_witness(
     batch_size: int | None = None,
     device: str = "cpu",
     allow_hub: bool = True,
+    on_progress: OnProgress = nobody,
 ) -> Verification:
     """Decode a witness with stock tools in this process and compare every pair.
 
     Args:
         directory: The witness folder.
         model_path: Where the model is: a directory, catalog name or hub id. By default what
-            the witness says, which for a local model is no more than its name.
+            the witness says, which must be a catalog name or a hub id.
         any_weights: Decode with other weights than the witness was found with, too; whatever
             holds then, holds for those.
         batch_size: Keys decoded together; by default `default_batch_size`.
         device: Where to decode.
         allow_hub: Whether the hub may be asked for the model.
+        on_progress: Told how many pairs are decoded, and of how many.
 
     Returns:
         What was confirmed, pair by pair.
 
     Raises:
         UserError: The witness is broken or altered, or the model is missing, is another one,
-            has no end marker, or cannot read the pairs.
+            has no end marker, or cannot read the pairs; or PEFT and transformers, as installed,
+            do not decode as they should.
     """
     from promptlimits.models.huggingface.quiet import quiet
 
     started = time.monotonic()
     witness = read_witness(directory)
     prompt = read_prompt(directory, witness)
-    stock = _load(witness, model_path, device=device, allow_hub=allow_hub)
-    same_weights = stock.model_hash == witness.model.model_hash
-    if not (same_weights or any_weights):
-        raise UserError(
-            "model",
-            f"have the weights of the witness ({witness.model.model_hash[:12]}...)",
-            got=f"{stock.model_hash[:12]}...",
-            remedy="give the model it was found with, or allow any weights (--any-weights)",
-        )
+    require_stock_tools((PromptKind(witness.kind),))
+    stock = load_model_of(
+        witness, model_path, any_weights=any_weights, device=device, allow_hub=allow_hub
+    )
     _require_room(stock, prompt, witness)
     stops = stop_ids(stock)
     together = batch_size or default_batch_size(witness.model.compute_dtype)
     with quiet():
-        generated = _generate(stock, directory, witness.pairs, stops, batch_size=together)
+        generated = _generate(
+            stock, directory, witness.pairs, stops, batch_size=together, on_progress=on_progress
+        )
         as_text = witness.posed_as == "text"
         answers = tuple(
             check_answer(
@@ -115,13 +119,14 @@ def verify_witness(
         )
     return Verification(
         answers=answers,
-        confirmed_by=_tools(witness.model.compute_dtype),
+        confirmed_by=stock_tools(witness.model.compute_dtype),
         prompt_sha256=witness.prompt_sha256,
         model_hash=stock.model_hash,
-        same_weights=same_weights,
+        same_weights=stock.model_hash == witness.model.model_hash,
         created=now(),
         seconds=round(time.monotonic() - started, 3),
         versions=provenance({"device": device, "batch_size": together}),
+        model=ModelUsed(name=stock.name, hash=stock.model_hash, source=stock.source),
     )
 
 
@@ -143,47 +148,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="kept for clarity: output is JSON")
     given = parser.parse_args(arguments)
-    code = 0
-    line: JsonObject
-    try:
+
+    def verified() -> JsonObject:
         verification = verify_witness(
             given.directory,
             model_path=given.model,
             any_weights=given.any_weights,
             batch_size=given.batch_size,
             device=given.device,
+            on_progress=tell_progress(sys.stderr),
         )
-        line = {"verification": verification.to_json()}
-    except PromptLimitsError as error:
-        line = {"error": _error_json(error)}
-        code = error.exit_code
-    sys.stdout.write(json.dumps(line) + "\n")
-    return code
+        return reported(verification)
 
-
-def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: bool) -> StockModel:
-    from promptlimits.models.huggingface.stock import load_stock
-
-    dtype = getattr(torch, witness.model.compute_dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise UserError(
-            "compute_dtype of the witness",
-            "be a dtype of torch",
-            got=witness.model.compute_dtype,
-            remedy="make the witness again with promptlimits bracket",
-        )
-    reference = witness.model.reference if model_path is None else model_path
-    try:
-        return load_stock(reference, dtype=dtype, device=device, allow_hub=allow_hub)
-    except UserError as error:
-        if model_path is not None or Path(reference).exists():
-            raise
-        raise UserError(
-            "model of the witness",
-            "be within reach",
-            got=f"{reference!r}, which is not ({error})",
-            remedy="say where it is with --model PATH",
-        ) from error
+    return report_to_parent(verified)
 
 
 def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
@@ -245,6 +222,7 @@ def _generate(
     stops: tuple[int, ...],
     *,
     batch_size: int,
+    on_progress: OnProgress,
 ) -> list[tuple[int, ...]]:
     """What stock `generate` answers to each key, up to the first end marker."""
     from peft import PeftModel
@@ -252,51 +230,16 @@ def _generate(
     from promptlimits.models.huggingface.stock import decode_greedily
 
     decode_greedily(stock.model, stop_ids=stops)
-    model = PeftModel.from_pretrained(stock.model, os.fspath(directory))
+    model = PeftModel.from_pretrained(stock.model, os.fspath(standing(directory)))
     model.eval()
-    longest = _longest_answer(pairs)
-    answers: dict[int, tuple[int, ...]] = {}
-    for indices in _batches(pairs, batch_size):
-        keys = torch.tensor([pairs[i].key_ids for i in indices], device=stock.model.device)
-        with torch.inference_mode():
-            rows = model.generate(
-                input_ids=keys, attention_mask=torch.ones_like(keys), max_new_tokens=longest
-            )
-        for index, row in zip(indices, rows[:, keys.shape[1] :].tolist(), strict=True):
-            answers[index] = _up_to_stop(row, stops)
-    return [answers[index] for index in range(len(pairs))]
-
-
-def _batches(pairs: Sequence[WitnessPair], batch_size: int) -> Iterator[list[int]]:
-    """Indices of pairs whose keys have one length, at most `batch_size` together."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, pair in enumerate(pairs):
-        by_length[len(pair.key_ids)].append(index)
-    for indices in by_length.values():
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size]
-
-
-def _up_to_stop(row: Sequence[int], stops: Sequence[int]) -> tuple[int, ...]:
-    """The row without what fills it up behind its first end marker."""
-    for position, token in enumerate(row):
-        if token in stops:
-            return tuple(row[: position + 1])
-    return tuple(row)
-
-
-def _tools(compute_dtype: str) -> str:
-    peft, transformers = (importlib.metadata.version(name) for name in ("peft", "transformers"))
-    return f"stock PEFT {peft} + transformers {transformers}, greedy generate, {compute_dtype}"
-
-
-def _error_json(error: PromptLimitsError) -> JsonObject:
-    if isinstance(error, UserError):
-        got = error.got if isinstance(error.got, str) else repr(error.got)
-        return {"name": error.name, "rule": error.rule, "got": got, "remedy": error.remedy}
-    if isinstance(error, RunFailed):
-        return {"what": error.what, "remedy": error.remedy}
-    return {"what": str(error), "remedy": "see the message"}
+    return decode(
+        model,
+        [pair.key_ids for pair in pairs],
+        stops=stops,
+        most_tokens=_longest_answer(pairs),
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
 
 
 if __name__ == "__main__":

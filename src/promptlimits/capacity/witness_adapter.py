@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from promptlimits._files import read_regular
 from promptlimits._typing import JsonObject
+from promptlimits.capacity.atomic_folder import standing
 from promptlimits.capacity.witness_files import (
     ADAPTER_FILE,
     CONFIG_FILE,
@@ -31,6 +33,7 @@ from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import PrefixShape
 
 TENSOR: Final = "prompt_embeddings"
+_MOST_BYTES: Final = 2_000_000_000
 _REMEDY: Final = "make the witness again with promptlimits bracket"
 
 
@@ -65,6 +68,9 @@ def adapter_config(
             "peft_type": "PROMPT_TUNING",
             "token_dim": dim,
             "prompt_tuning_init": "RANDOM",
+            # PEFT uses neither here, but asks for both where a family calls them otherwise.
+            "num_layers": 1,
+            "num_attention_heads": 1,
             **common,
         }
     return {
@@ -101,10 +107,12 @@ def read_adapter(
         UserError: A file is missing, broken or altered, or holds more than it should.
     """
     try:
-        content = (directory / ADAPTER_FILE).read_bytes()
+        content = read_regular(standing(directory) / ADAPTER_FILE, at_most=_most_bytes(shape))
         tensors = load(content)
     except (SafetensorError, OSError, ValueError) as error:
-        raise broken(directory, ADAPTER_FILE, str(error)) from error
+        raise broken(
+            directory, ADAPTER_FILE, getattr(error, "strerror", None) or str(error)
+        ) from error
     prompt = tensors.get(TENSOR)
     if (
         prompt is None
@@ -129,6 +137,12 @@ def read_adapter(
 def prompt_sha256(prompt: Tensor) -> str:
     """SHA-256 of a prompt's float32 numbers, little-endian, row by row."""
     return hashlib.sha256(prompt.numpy().astype("<f4").tobytes()).hexdigest()
+
+
+def _most_bytes(shape: tuple[int, int]) -> int:
+    """More than the file of such a prompt has: its numbers, and a header of a few hundred bytes."""
+    rows, width = shape
+    return min(4 * max(rows, 0) * max(width, 0), _MOST_BYTES) + 1_000_000
 
 
 def _in_words(tensors: dict[str, Tensor]) -> str:

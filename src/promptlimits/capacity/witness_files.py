@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from promptlimits._files import read_regular_text
 from promptlimits._typing import JsonObject
-from promptlimits.capacity.atomic_folder import recover
+from promptlimits.capacity.atomic_folder import standing
 from promptlimits.errors import UserError
 
 WITNESS_FILE: Final = "witness.json"
 ADAPTER_FILE: Final = "adapter_model.safetensors"
 CONFIG_FILE: Final = "adapter_config.json"
 REPLAY_FILE: Final = "replay.py"
+WITNESS_FILES: Final = (ADAPTER_FILE, CONFIG_FILE, WITNESS_FILE, REPLAY_FILE)
 
 
 def json_bytes(document: JsonObject) -> bytes:
@@ -36,8 +38,8 @@ def read_object(directory: Path, name: str) -> dict[str, Any]:
     Raises:
         UserError: There is no such folder or file, or it holds something else.
     """
-    recover(directory)
-    if not directory.is_dir():
+    place = standing(directory)
+    if not place.is_dir():
         raise UserError(
             str(directory),
             "be a witness folder",
@@ -45,7 +47,7 @@ def read_object(directory: Path, name: str) -> dict[str, Any]:
             remedy="give the folder that holds witness.json",
         )
     try:
-        document = json.loads((directory / name).read_text(encoding="utf-8"))
+        document = json.loads(read_regular_text(place / name))
     except FileNotFoundError:
         raise UserError(
             str(directory),
@@ -54,7 +56,7 @@ def read_object(directory: Path, name: str) -> dict[str, Any]:
             remedy="give the folder that holds witness.json",
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise broken(directory, name, str(error)) from error
+        raise broken(directory, name, getattr(error, "strerror", None) or str(error)) from error
     if not isinstance(document, dict):
         raise broken(directory, name, f"{type(document).__name__} where an object should be")
     return document

@@ -38,6 +38,7 @@ from promptlimits.capacity.witness_files import (
     CONFIG_FILE,
     REPLAY_FILE,
     WITNESS_FILE,
+    WITNESS_FILES,
     altered,
     broken,
     json_bytes,
@@ -379,6 +380,7 @@ def write_verification(directory: Path, verification: JsonObject) -> None:
     Raises:
         UserError: The witness is gone, or was replaced by another prompt in the meantime.
     """
+    recover(directory, WITNESS_FILES)
     document = read_object(directory, WITNESS_FILE)
     if document.get("prompt_sha256") != verification["prompt_sha256"]:
         raise altered(directory, WITNESS_FILE, "prompt")
@@ -451,7 +453,7 @@ def _require_prompt(prompt: Tensor, width: int) -> None:
 
 def _require_replaceable(directory: Path) -> None:
     """Only an older witness may be replaced: never a folder with somebody's other files."""
-    recover(directory)
+    recover(directory, WITNESS_FILES)
     if not directory.exists():
         return
     if directory.is_dir() and (

@@ -7,10 +7,10 @@ It checks that
 2. the format: N is the number of finite values of the format it names, counted here anew;
 3. the bits: the recorded limit on log(number of prompts), and that of its factor log N, is no
    less than d m log N and log N, and more by at most a part in 2^112;
-4. the ceiling K: N^(d m) C(n, k) q > p M^k at k = K, and not at k = K + 1, with
-   n = max(pool, k) and share = p/q. That no larger k comes back is a lemma, proved in
-   `promptlimits.theory.token_capacity`; it is not recomputed;
-5. every list: M^E <= N^(d m) < M^(E + 1);
+4. the ceiling K: H N^(d m) C(n, k) q > p M^k at k = K, and not at k = K + 1, with
+   n = max(pool, k), H environments and share = p/q. That no larger k comes back is a lemma,
+   proved in `promptlimits.theory.token_capacity`; it is not recomputed;
+5. every list: M^E <= H N^(d m) < M^(E + 1);
 6. the words: each sentence and assumption is the one that belongs to these numbers, there is
    nothing else, and each number is written in its one form.
 
@@ -22,6 +22,7 @@ It checks that
   or share (a pool of at most K is not used at all);
 - `answer_set` where it is not in this package's words (there, its numbers must give M), and the
   name of a format that is not in the table (its count is stated, and checked);
+- the number of environments, in each of its places, where the same K and E are the exact limits;
 - whether the answers are known to be random (`holds` of the first assumption).
 
 That the inputs describe the model and the task at hand (d, m, M, pool) is for the reader to
@@ -83,8 +84,9 @@ _ASSUMPTIONS: Final = (
         "not chosen to suit the answers."
     ),
     (
-        "An answer depends on its prompt and its key alone: "
-        "no sampling, no influence of what else is in the batch."
+        "The answers are a function of the prompt and of one of at most {environments} "
+        "(hardware, kernels, batches, library versions) fixed before the list is drawn: no "
+        "sampling."
     ),
     (
         "The number of prompt tokens is fixed beforehand, "
@@ -98,6 +100,7 @@ _INPUT_FIELDS: Final = {
     "number_format",
     "dim",
     "prompt_tokens",
+    "environments_log2",
     "answer_set_size",
     "answer_set",
     "pool",
@@ -116,6 +119,7 @@ class _Claim:
     format: str
     dim: int
     tokens: int
+    environments_log2: int
     answers: int
     answer_set: str
     pool: int
@@ -127,6 +131,16 @@ class _Claim:
     def numbers(self) -> int:
         """Numbers in a prompt, d m."""
         return self.dim * self.tokens
+
+    @property
+    def environments(self) -> str:
+        """H in words."""
+        return environments_in_words(self.environments_log2)
+
+    @property
+    def lists(self) -> _Factors:
+        """Lists of answers that prompts can give: as many as prompts times environments."""
+        return ((self.values, self.numbers), (2, self.environments_log2))
 
 
 def check_counting(certificate: Any) -> str:
@@ -154,6 +168,18 @@ def check_counting(certificate: Any) -> str:
         raise refuted("the limit on prompts is below the power of its factor")
     _check_pairs(claim)
     return _in_words(claim)
+
+
+def environments_in_words(log2: int) -> str:
+    """How many environments there are.
+
+    Args:
+        log2: log2 H, 0 or more.
+
+    Returns:
+        The words that belong to it.
+    """
+    return f"2^{log2} decoding environments" if log2 else "1 decoding environment"
 
 
 def _check_format(claim: _Claim) -> None:
@@ -198,9 +224,10 @@ def _check_words(claim: _Claim, bound: RecordedBound, factor: RecordedBound) -> 
         raise refuted("its words and its numbers differ")
     # Only whether the answers are random is known beforehand, if that.
     holds = (bound.holds[0], *(None for _ in _ASSUMPTIONS[1:]))
+    assumptions = tuple(text.format(environments=claim.environments) for text in _ASSUMPTIONS)
     for part in (bound, factor):
         source = (part.reference, part.statement, part.form)
-        if source != _SOURCE or (part.assumptions, part.holds) != (_ASSUMPTIONS, holds):
+        if source != _SOURCE or (part.assumptions, part.holds) != (assumptions, holds):
             raise refuted("its assumptions or its source are not those of the theorem")
     if not _answer_set_agrees(claim.answer_set, claim.answers):
         raise refuted("the set of answers is described with another size")
@@ -243,10 +270,9 @@ def _check_pairs(claim: _Claim) -> None:
         raise refuted(f"{claim.pairs} pairs are excluded already: the ceiling is lower")
     if _exceeds_share(claim, claim.pairs + 1):
         raise refuted(f"{claim.pairs + 1} pairs are not excluded: the ceiling is higher")
-    prompts = ((claim.values, claim.numbers),)
-    if _is_more(((claim.answers, claim.every_list),), prompts):
+    if _is_more(((claim.answers, claim.every_list),), claim.lists):
         raise refuted(f"not every list of {claim.every_list} answers can be held")
-    if not _is_more(((claim.answers, claim.every_list + 1),), prompts):
+    if not _is_more(((claim.answers, claim.every_list + 1),), claim.lists):
         raise refuted(f"lists of {claim.every_list + 1} answers are not excluded")
 
 
@@ -305,9 +331,9 @@ def _atanh_low(numerator: int, denominator: int, bits: int) -> int:
 
 
 def _exceeds_share(claim: _Claim, pairs: int) -> bool:
-    """Whether N^(d m) C(n, k) q > p M^k for k = `pairs`."""
+    """Whether H N^(d m) C(n, k) q > p M^k for k = `pairs`."""
     keys = max(claim.pool, pairs)
-    more: _Factors = ((claim.values, claim.numbers), (claim.share.denominator, 1))
+    more: _Factors = (*claim.lists, (claim.share.denominator, 1))
     less: _Factors = ((claim.answers, pairs), (claim.share.numerator, 1))
     size = min(pairs, keys - pairs) * keys.bit_length()
     if size > _FEW_CHOICES:
@@ -422,6 +448,7 @@ def _read(inputs: Any) -> _Claim:
         format=text(inputs["number_format"]),
         dim=whole(inputs["dim"], 1),
         tokens=whole(inputs["prompt_tokens"], 0),
+        environments_log2=whole(inputs["environments_log2"], 0),
         answers=long_integer(inputs["answer_set_size"], 1),
         answer_set=text(inputs["answer_set"]),
         pool=whole(inputs["pool"], 0),
@@ -458,8 +485,9 @@ def _in_words(claim: _Claim) -> str:
         "in full"
     )
     return (
-        f"{right} by {prompt}; lists of more than {claim.every_list:,} include some that none "
-        "answers in full; under the assumptions that it states"
+        f"{right} by {prompt} in any of {claim.environments}; lists of more than "
+        f"{claim.every_list:,} include some that none answers in full; under the assumptions that "
+        "it states"
     )
 
 

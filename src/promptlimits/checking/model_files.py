@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from promptlimits._files import open_regular, read_regular_text
 from promptlimits.errors import UserError
 
 Array = NDArray[np.float64]
@@ -93,7 +94,7 @@ class WeightFiles:
         """The hash of all files, one behind the other."""
         digest = hashlib.sha256()
         for file in self.files:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 while chunk := stream.read(1 << 20):
                     digest.update(chunk)
         return digest.hexdigest()
@@ -137,7 +138,7 @@ class WeightFiles:
 def _chunks(name: str, place: _Place) -> Iterator[NDArray[Any]]:
     """The numbers of a tensor as they are stored, each found to be finite."""
     left = math.prod(place.shape)
-    with place.file.open("rb") as stream:
+    with open_regular(place.file) as stream:
         stream.seek(place.start)
         while left:
             count = min(left, _CHUNK)
@@ -156,14 +157,14 @@ def _files(directory: Path) -> list[Path]:
     single = directory / "model.safetensors"
     if single.is_file():
         return [single]
-    index = json.loads((directory / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    index = json.loads(read_regular_text(directory / "model.safetensors.index.json"))
     return sorted({directory / Path(name).name for name in index["weight_map"].values()})
 
 
 def _open(file: Path) -> Iterator[tuple[str, _Place]]:
     """Every tensor of a file; they fill it without gaps, in the order of their offsets."""
     whole = file.stat().st_size
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         size = int.from_bytes(stream.read(8), "little")
         if size > min(whole - 8, _MOST_HEADER_BYTES):
             raise ValueError("the header is cut off")

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
+from promptlimits._files import read_regular_text
 from promptlimits.checking.model_files import unusable
 from promptlimits.checking.model_names import FAMILIES
 from promptlimits.errors import UserError
@@ -61,7 +62,7 @@ class Settings:
 
     def __init__(self, directory: Path) -> None:
         try:
-            record = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            record = json.loads(read_regular_text(directory / "config.json"))
             if not isinstance(record, dict):
                 raise TypeError("config.json holds no object")
         except (OSError, ValueError, TypeError, RecursionError) as bad:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from promptlimits._files import read_regular_text
 from promptlimits.checking.model_files import WeightFiles
 from promptlimits.checking.record import exact_fraction, exactly, listed, text, whole
 from promptlimits.errors import UserError
@@ -190,7 +191,7 @@ def read_arrays(weights: Any) -> tuple[bool, dict[str, NDArray[np.float64]]]:
 
 
 def _read_folder(folder: Path) -> tuple[bool, dict[str, NDArray[np.float64]]]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(read_regular_text(folder / "config.json"))
     normalised = any(layer[norm] for layer in config["layers"] for norm in _NORMS)
     if normalised or config["positions"]:
         raise ValueError("the bound is about transformers without normalisation or positions")

@@ -154,6 +154,7 @@ def bracket(
         )
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     _show(record, out, as_json=as_json)
+    session.require_confirmed(record)
     from promptlimits.report.rows import as_record
 
     searched = all(bracket.searched for bracket in as_record(record).brackets)

@@ -12,7 +12,7 @@ import typer
 
 from promptlimits._typing import JsonObject
 from promptlimits.cli import options
-from promptlimits.cli.numbers import rounded
+from promptlimits.cli.numbers import non_negative, positive, recorded, rounded
 from promptlimits.cli.output_file import require_writable, write_whole
 from promptlimits.errors import UserError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.model_bound import ModelBound
     from promptlimits.lipschitz.model_ceiling import ModelCeiling
 
-_LONGEST_NUMBER = 60
 _MOST = 10**18
 _LARGEST_WRITTEN_OUT = 1e15
 
@@ -72,8 +71,8 @@ def certify(
     block, proves a Lipschitz constant from the prompt to the last hidden state, and sets the
     limit that follows beside what counting prompts gives. Numbers are exact: 0.1, 1e-4, 1/3.
     """
-    rho, error = exact_number("--radius", radius), exact_number("--eps", eps)
-    target = rho if target_radius is None else exact_number("--target-radius", target_radius)
+    rho, error = positive("--radius", radius), positive("--eps", eps)
+    target = rho if target_radius is None else positive("--target-radius", target_radius)
     if error >= target:
         raise UserError(
             "--eps",
@@ -81,7 +80,7 @@ def certify(
             got=f"{eps} with a radius of {target_radius or radius}",
             remedy="an error as large as the targets is met by answering 0",
         )
-    deviation = exact_number("--least-deviation", least_deviation, least=True)
+    deviation = non_negative("--least-deviation", least_deviation)
     counts = {"--prompt-tokens": prompt_tokens, "--tokens": tokens, "--pairs": pairs}
     for name, count in counts.items():
         if count is not None and not 1 <= count <= _MOST:
@@ -116,35 +115,6 @@ def certify(
     for line in _lines(name, ceiling, prompts.name, layers=layers):
         typer.echo(line)
     typer.echo(f"\nCheck:  promptlimits check {out} --model {model}")
-
-
-def exact_number(name: str, text: str, *, least: bool = False) -> Fraction:
-    """An exact number above 0 from what the user typed.
-
-    Args:
-        name: The option.
-        text: "0.1", "1e-4", "1/3".
-        least: Whether 0 will do.
-
-    Returns:
-        The number, exactly as written.
-
-    Raises:
-        UserError: It is no number, not finite, or out of range.
-    """
-    rule = "be a finite number of 0 or more" if least else "be a finite number above 0"
-    shown = text if len(text) <= _LONGEST_NUMBER else text[:_LONGEST_NUMBER] + "…"
-    exponent = text.lower().partition("e")[2].strip("+-")
-    number = None
-    # A long number, or 1e-999999, would be multiplied out for minutes.
-    if len(text) <= _LONGEST_NUMBER and (not exponent.isdecimal() or int(exponent) <= 1000):
-        try:
-            number = Fraction(text.replace("_", "x"))
-        except (ValueError, ZeroDivisionError):
-            number = None
-    if number is None or number < 0 or (number == 0 and not least):
-        raise UserError(name, rule, got=shown, remedy="write such as 0.1, 1e-4 or 1/3")
-    return number
 
 
 def _prove(
@@ -221,11 +191,9 @@ def _record(name: str, ceiling: ModelCeiling, out: Path) -> JsonObject:
     }
 
 
-def _up(value: Fraction) -> float:
-    """The least float that is not below an exact number."""
-    from promptlimits.lipschitz.matrix_balls import float_up
-
-    return float_up(value)
+def _up(value: Fraction) -> float | str:
+    """An upper limit for JSON: the least float, or text where it is too large for one."""
+    return recorded(value, up=True)
 
 
 def _lines(name: str, ceiling: ModelCeiling, storage: str, *, layers: bool) -> list[str]:
@@ -285,12 +253,12 @@ def _row(label: str, kappa: Fraction, first: int, pairs: int, share: float) -> s
     return f"{start}   10^{raised(share, 1)} at {pairs:,} pairs"
 
 
-def raised(value: float, decimals: int) -> str:
+def raised(value: float | str, decimals: int) -> str:
     """An upper limit with so many decimals, rounded up: what is shown is proved, too.
 
     A number too long to read has four digits and a power of ten.
     """
-    if abs(value) >= _LARGEST_WRITTEN_OUT:
+    if abs(Decimal(value)) >= _LARGEST_WRITTEN_OUT:
         return rounded(value, up=True)
     step = Decimal(1).scaleb(-decimals)
     return str(Decimal(value).quantize(step, rounding=ROUND_CEILING))

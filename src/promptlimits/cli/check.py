@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from promptlimits._files import read_regular_text
 from promptlimits.cli import options
 from promptlimits.errors import UserError
 
 if TYPE_CHECKING:
     from promptlimits.cli.live import LiveListener
+
+_MOST_CERTIFICATE_BYTES: Final = 512_000_000
+"""One of a search over many boxes lists them all."""
 
 
 def check(
@@ -77,7 +81,7 @@ def _located(model: str, listener: LiveListener) -> Path:
 def _read(path: Path) -> Any:
     try:
         return json.loads(
-            path.read_text(encoding="utf-8"),
+            read_regular_text(path, at_most=_MOST_CERTIFICATE_BYTES),
             object_pairs_hook=_without_repeats,
             parse_constant=_refuse,
         )

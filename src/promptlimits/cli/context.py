@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptlimits._files import read_regular_text
 from promptlimits.cli import capacity_options, options
 from promptlimits.cli.numbers import count, positive, positive_of_any_size
 from promptlimits.errors import UserError
@@ -262,7 +263,7 @@ def _layers(path: Path) -> list[LayerConstants]:
 
     try:
         record = json.loads(
-            path.read_text(encoding="utf-8"), parse_float=str, object_pairs_hook=_without_repeats
+            read_regular_text(path), parse_float=str, object_pairs_hook=_without_repeats
         )
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ class Finding:
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Check versions, threads, speed, the cache and the disk; exit code 1 if something fails."""
+    """Check versions, stock decoding, speed, cache and disk; exit code 1 if something fails."""
     found = tuple(_findings())
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in found], indent=1))
@@ -50,22 +51,40 @@ def doctor(as_json: options.AsJson = False) -> None:
 
 def _findings() -> Iterator[Finding]:
     yield from _versions()
+    yield from _stock_tools()
     yield from _torch()
     yield from _cache()
     yield from _models()
 
 
 def _versions() -> Iterator[Finding]:
-    from promptlimits.store.provenance import provenance
+    from promptlimits import __version__
+    from promptlimits.store.installed import installed, pip_command
 
-    facts = provenance()
-    for name in ("promptlimits", "python", "torch", "transformers", "peft", "safetensors"):
-        version = facts.get(name)
+    yield Finding(name="promptlimits", good=True, text=__version__)
+    yield Finding(name="python", good=True, text=platform.python_version())
+    for name in ("torch", "transformers", "peft", "tokenizers", "huggingface-hub", "safetensors"):
+        library = installed(name)
+        seen = library.version or "not installed"
         yield Finding(
             name=name,
-            good=version is not None,
-            text=str(version or "not installed"),
-            remedy="" if version else "run `make bootstrap`",
+            good=library.good,
+            text=seen if library.good else f"{seen}, where {library.requirement} is allowed",
+            remedy="" if library.good else pip_command([library]),
+        )
+
+
+def _stock_tools() -> Iterator[Finding]:
+    from promptlimits.capacity.stock_check import check_stock_tools
+    from promptlimits.models.protocol import PromptKind
+
+    for kind in PromptKind:
+        check = check_stock_tools(kind)
+        yield Finding(
+            name=f"stock decoding, {kind.value}",
+            good=check.good,
+            text=check.text,
+            remedy=check.remedy,
         )
 
 

@@ -122,13 +122,14 @@ def fit(
     if as_json:
         typer.echo(text)
     else:
-        _show(record, out)
+        _show(record, out, model)
+    session.require_confirmed(record)
     if record["state"] == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)
     raise typer.Exit(0 if record["pairs"] == record["of"] else 1)
 
 
-def _show(record: JsonObject, out: Path) -> None:
+def _show(record: JsonObject, out: Path, model: str) -> None:
     """Print what was confirmed and, where something is missing, what is known of the reason."""
     from promptlimits.report.record import parse_control
     from promptlimits.report.wording import clean, control_sentence
@@ -139,7 +140,9 @@ def _show(record: JsonObject, out: Path) -> None:
         whole = "found and confirmed" if record["pairs"] else "not held as a whole"
         typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
     if record["witness"]:
-        typer.echo(f"Check:  promptlimits verify {out / str(record['witness'])}")
+        from promptlimits.cli.render import check_line
+
+        typer.echo(check_line(out / str(record["witness"]), model))
     if record["pairs"] != record["of"]:
         typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
     if record["go_on"]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from promptlimits._files import read_regular_text
 from promptlimits.cli.drawn_weights import DrawnWeights
 from promptlimits.errors import UserError
 
@@ -74,7 +75,7 @@ def read_tokens(option: str, path: Path, *, dim: int, axes: int) -> np.ndarray[A
     import numpy as np
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_regular_text(path))
         found = np.array(record, dtype=np.float64)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(

@@ -1,6 +1,7 @@
 """The command line: one app, one way for every error to leave it.
 
-Exit codes: 0 done, 1 the work failed, 2 the user's input is at fault, 130 interrupted.
+Exit codes, as docs/cli.md lists them: 0 done, 1 the work failed, 2 the user's input is at fault,
+3 time was up before anything was trained, 70 a mistake of this program, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -31,13 +32,23 @@ from promptlimits.cli import (
     pairs,
     plan,
     report,
+    score,
     unmemorizable,
     verify,
 )
-from promptlimits.cli.streams import close_quietly, encode_anything, say, warnings_as_notes
-from promptlimits.errors import PromptLimitsError
+from promptlimits.cli.streams import (
+    QUIET_LIBRARIES,
+    close_quietly,
+    encode_anything,
+    open_what_is_closed,
+    say,
+    warnings_as_notes,
+)
+from promptlimits.errors import PromptLimitsError, shortened
 
 INTERRUPTED: Final = 130
+BUG: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
 DEBUG: Final = "PROMPTLIMITS_DEBUG"
 _GO_ON: Final = {"bracket", "fit", "models"}
 """Commands that keep what they have done; all others compute from the beginning."""
@@ -53,6 +64,7 @@ app.command(name="bracket")(bracket.bracket)
 app.command(name="fit")(fit.fit)
 app.command(name="pairs")(pairs.pairs)
 app.command(name="verify")(verify.verify)
+app.command(name="score")(score.score)
 app.command(name="ceiling")(ceiling.ceiling)
 app.command(name="certify")(certify.certify)
 app.command(name="plan")(plan.plan)
@@ -92,10 +104,16 @@ def main() -> None:
     """Run the command line and leave with its exit code; a person's mistake is one line."""
     # A waiting OpenMP thread that spins costs a shared machine more than it gains.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_what_is_closed()
+    # What a person must know is an error or a note of our own. Read when they are imported.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
     encode_anything()
     if os.environ.get(DEBUG):
         code = _run()
     else:
+        for name, value in QUIET_LIBRARIES.items():
+            os.environ.setdefault(name, value)
         with warnings_as_notes():
             code = _run()
     sys.exit(code)
@@ -118,10 +136,10 @@ def _run() -> int:
         return 1
     except OSError as error:
         return _failed(_said(error), 1)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        return _failed("the memory is used up; use a smaller model or fewer pairs", 1)
+    except Exception as error:  # noqa: BLE001 - the last resort: nothing above it shows an error
+        if _out_of_memory(error):
+            return _failed("the memory is used up; use a smaller model or fewer pairs", 1)
+        return _failed(_of_bug(error), BUG)
     return code if isinstance(code, int) else 0
 
 
@@ -129,6 +147,19 @@ def _of_interruption(command: list[str]) -> str:
     if set(command) & _GO_ON:
         return "interrupted; nothing finished is lost: the same command goes on from here"
     return "interrupted; the same command starts from the beginning"
+
+
+def _of_bug(error: Exception) -> str:
+    """What is said of an exception that nobody expected: its class, words and place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{os.sep}promptlimits{os.sep}" in frame.filename]
+    place = (ours or frames)[-1]
+    _, _, file = place.filename.rpartition(f"promptlimits{os.sep}")
+    return (
+        f"a mistake of promptlimits {__version__}, not yours: {type(error).__name__} "
+        f"({shortened(str(error))}) at {file}:{place.lineno}; finished work is kept; please "
+        f"report this line, with what {DEBUG}=1 shows"
+    )
 
 
 def _failed(message: str, code: int) -> int:

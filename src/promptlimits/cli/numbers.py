@@ -24,6 +24,7 @@ _LARGEST_FLOAT: Final = 1e300
 """Beyond it, and below its inverse, a number is recorded as text."""
 
 _DECIMAL: Final = re.compile(r"([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,9}))?", re.ASCII)
+_ZERO: Final = re.compile(r"\+?0+(\.0*)?", re.ASCII)
 _RATIO: Final = re.compile(r"(\d+)/(\d+)", re.ASCII)
 
 
@@ -65,6 +66,22 @@ def positive(option: str, text: str) -> Fraction:
     if abs(exponent) > _EXPONENT:
         raise _refused(option, f"be between 1e-{_EXPONENT} and 1e{_EXPONENT}", text)
     return mantissa * Fraction(10) ** exponent
+
+
+def non_negative(option: str, text: str) -> Fraction:
+    """An exact number of 0 or more.
+
+    Args:
+        option: The option, as the user types it.
+        text: What the user typed: 0, 0.1, 1e-4, 10/3.
+
+    Returns:
+        The number.
+
+    Raises:
+        UserError: It is something else, or too long to compute with.
+    """
+    return Fraction(0) if _ZERO.fullmatch(text.strip()) else positive(option, text)
 
 
 def positive_of_any_size(option: str, text: str) -> Exact | LogBound:

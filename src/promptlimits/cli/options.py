@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from promptlimits._checks import require_positive
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
-from promptlimits.tasks.pairs import ENDINGS
+from promptlimits.tasks.formats import ENDINGS
 
 Model = Annotated[
     str,
@@ -130,7 +131,7 @@ Control = Annotated[
         help="Train for planted answers, too: tells the optimiser's limit from the model's.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="What the model computes with.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; PyTorch's choice if not given.")
@@ -311,9 +312,8 @@ def require_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # a name of its own: nothing there is touched
+            pass
     except OSError as error:
         raise UserError(
             "--out",

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from promptlimits._shell import quoted
 from promptlimits._typing import JsonObject
+from promptlimits.models.catalog import find_entry
 from promptlimits.report.rows import as_record
 from promptlimits.report.tables import bracket_table, summary_lines
 
@@ -24,10 +26,26 @@ def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
     for line in summary_lines(record):
         console.print(line, markup=False)
     console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
-    parsed = as_record(record)
-    if parsed.go_on:
-        console.print(f"Go on:  {parsed.go_on}", markup=False, soft_wrap=True)
-    for bracket in parsed.brackets:
+    shown = as_record(record)
+    if shown.go_on:
+        console.print(f"Go on:  {shown.go_on}", markup=False, soft_wrap=True)
+    for bracket in shown.brackets:
         if bracket.floor.witness:
-            witness = folder / bracket.floor.witness
-            console.print(f"Check:  promptlimits verify {witness}", markup=False, soft_wrap=True)
+            line = check_line(folder / bracket.floor.witness, shown.model.reference)
+            console.print(line, markup=False, soft_wrap=True)
+
+
+def check_line(witness: Path, reference: str) -> str:
+    """The line that says how to decode a witness again.
+
+    Args:
+        witness: Its folder.
+        reference: The model, as the user named it.
+
+    Returns:
+        "Check:" and a command for a shell. It says where a model of the user's own is, as the
+        witness does not.
+    """
+    named = find_entry(reference) is not None
+    model = "" if named else f" --model {quoted(reference)}"
+    return f"Check:  promptlimits verify {quoted(witness)}{model}"

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from promptlimits._files import read_regular_text
 from promptlimits._typing import JsonObject
 from promptlimits.cli import options
 from promptlimits.errors import UserError
@@ -23,7 +24,7 @@ def report(
 
     path = directory / "bracket.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        record = json.loads(read_regular_text(path), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(

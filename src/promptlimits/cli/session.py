@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from promptlimits._checks import require_positive_int
 from promptlimits.cli.options import named_as_typed
-from promptlimits.errors import UserError
+from promptlimits.cli.streams import say
+from promptlimits.errors import RunFailed, UserError
 from promptlimits.tasks.form import AUTO, asking_of
 from promptlimits.tasks.reading import Reading, parse_choices
 from promptlimits.tasks.resolve import Source, encode_source, read_source
@@ -21,6 +22,7 @@ from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, le
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from promptlimits._typing import JsonObject
     from promptlimits.cli.live import LiveListener
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
     from promptlimits.models.protocol import TextCodec
@@ -283,6 +285,28 @@ def _without(words: Sequence[str], option: str) -> list[str]:
         elif not word.startswith(f"{option}="):
             kept.append(word)
     return kept
+
+
+def require_confirmed(record: JsonObject) -> None:
+    """Say what stock tools did not confirm, and fail where that is all that training held.
+
+    Args:
+        record: The record of a bracket command or of a fit, which is written by now.
+
+    Raises:
+        RunFailed: They confirmed nothing of a prompt that held something in training.
+    """
+    from promptlimits.capacity.replay_loss import losses
+
+    for loss in losses(record, whole=False):
+        say(f"warning: {loss}")
+    lost = losses(record, whole=True)
+    if lost:
+        raise RunFailed(
+            ", and ".join(lost),
+            remedy="a floor of 0 is on record; run `promptlimits doctor`, and if it finds nothing "
+            "to mend, report this with the output folder",
+        )
 
 
 def store_path(folder: Path) -> Path:

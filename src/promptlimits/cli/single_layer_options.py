@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from promptlimits._files import read_regular_text, require_regular
 from promptlimits.cli.drawn_weights import DrawnWeights
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import shown
@@ -105,7 +106,7 @@ def read_pairs(path: Path, dim: int) -> DataSet:
     from promptlimits.single_layer.data_set import data_set_from_json
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+        record = json.loads(read_regular_text(path), object_pairs_hook=_without_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             "--pairs",
@@ -196,6 +197,7 @@ def _tensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     from safetensors.numpy import load_file
 
     try:
+        require_regular(path)
         found = load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptlimits.cli import options
+
+if TYPE_CHECKING:
+    from promptlimits.capacity.verification import Verification
 
 
 def verify(
@@ -25,25 +29,30 @@ def verify(
 ) -> None:
     """Load a prompt with stock PEFT in a fresh process, decode greedily, and compare.
 
-    Exit code 0 if every pair it was confirmed for is answered exactly again, 1 if not.
+    Says which model it decoded with. Exit code 0 if every pair it was confirmed for is answered
+    exactly again, 1 if not.
     """
-    from promptlimits.capacity.fresh_process import verify_in_fresh_process
     from promptlimits.capacity.witness_format import read_prompt, read_witness
 
     # What is wrong with the folder shows now, not after seconds in the fresh process.
     witness = read_witness(directory)
     read_prompt(directory, witness)
-    with options.named_as_typed():
-        found = verify_in_fresh_process(
-            directory, model_path=model, any_weights=any_weights, device=device
-        )
+    found = _decoded(
+        directory, model, any_weights=any_weights, device=device, pairs=len(witness.pairs)
+    )
     lost = [
         answer
         for answer, claimed in zip(found.answers, witness.counted, strict=True)
         if claimed and not answer.exact
     ]
     if as_json:
-        shown = {**found.to_json(), "beginning": witness.beginning, "lost": len(lost)}
+        used = None if found.model is None else found.model.to_json()
+        shown = {
+            **found.to_json(),
+            "model": used,
+            "beginning": witness.beginning,
+            "lost": len(lost),
+        }
         typer.echo(json.dumps(shown, indent=1, ensure_ascii=False))
     else:
         for answer in lost:
@@ -55,7 +64,34 @@ def verify(
         if witness.beginning:
             held = _beginning(len(witness.pairs[0].value_ids), exact=bool(found.pairs_exact))
         typer.echo(f"{held}: {found.confirmed_by}")
+        typer.echo(_model_line(found))
     raise typer.Exit(1 if lost else 0)
+
+
+def _decoded(
+    directory: Path, model: str | None, *, any_weights: bool, device: str, pairs: int
+) -> Verification:
+    """What stock tools answer, with progress for whoever watches."""
+    from promptlimits.capacity.fresh_process import verify_in_fresh_process
+    from promptlimits.cli.live import LiveListener
+
+    with LiveListener(quiet=not sys.stderr.isatty()) as listener, options.named_as_typed():
+        listener.stage("decoding with stock tools in a fresh process", total=pairs)
+        return verify_in_fresh_process(
+            directory,
+            model_path=model,
+            any_weights=any_weights,
+            device=device,
+            on_progress=lambda done, _of: listener.advanced(done),
+        )
+
+
+def _model_line(found: Verification) -> str:
+    """Which model answered, where it came from, and whether it is the witness's own."""
+    used = found.model
+    assert used is not None
+    own = "" if found.same_weights else "; NOT the weights that the witness was found with"
+    return f"Model: {used.name!r}, from {used.source!r}, SHA-256 {used.hash}{own}"
 
 
 def _beginning(tokens: int, *, exact: bool) -> str:

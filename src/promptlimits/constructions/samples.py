@@ -9,6 +9,7 @@ sample nearest to C, at most h away; so it is within L h of f(C), and the limit 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from promptlimits._files import read_regular
 from promptlimits.bound import PRECISION_BITS, Exact, LogBound, log_ball, working_precision
 from promptlimits.constructions.chunked import Progress
 from promptlimits.constructions.measured_error import MeasuredError, off_ramps
@@ -36,6 +38,7 @@ from promptlimits.theory.prompt_setting import require_exact_positive
 MOST_SAMPLES: Final = 20_000
 """Samples in more than one dimension: every pair of them is compared."""
 
+_MOST_TABLE_BYTES: Final = 256_000_000
 _ROUNDING: Final = 1e-9
 _LARGEST: Final = 1e300
 _PAIRS_AT_ONCE: Final = 2**22
@@ -72,8 +75,9 @@ def read_samples(path: Path, *, tokens: int = 1) -> Samples:
         UserError: The file cannot be read, or is no such table.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(row)]
+        text = read_regular(path, at_most=_MOST_TABLE_BYTES).decode("utf-8-sig")
+        cells = csv.reader(io.StringIO(text, newline=""))
+        lines = [(number, row) for number, row in enumerate(cells, 1) if any(row)]
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(
             "--table",

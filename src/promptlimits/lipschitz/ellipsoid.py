@@ -85,6 +85,7 @@ from promptlimits.lipschitz.matrix_balls import MatrixBall, float_up, frobenius_
 from promptlimits.lipschitz.spectral import is_positive_semidefinite, spectral_norm
 from promptlimits.lipschitz.weights import Array, HeadWeights, LayerWeights
 
+_MOST_SHIFT: Final = 500
 _RIDGES: Final = (1e-10, 1e-9, 1e-8, 1e-6)
 _UNIT: Final = 2.0**-53
 
@@ -290,7 +291,8 @@ def _mlp(layer: LayerWeights, factor: Array, choice: StepChoice) -> Array:
 
 def _scaled_entries(array: Array, factors: Array) -> MatrixBall:
     """Ball around an array times positive factors for its rows or columns."""
-    center = array * factors
+    with np.errstate(over="ignore", invalid="ignore"):  # refused as a centre
+        center = array * factors
     radius = frobenius_up(center) * _UNIT * (1 + 2.0**-20) + center.size * 2.0**-1074
     return MatrixBall(center=center, radius=float(np.nextafter(radius, np.inf)))
 
@@ -308,7 +310,7 @@ def _joined(moved: MatrixBall, middle: MatrixBall, rest: MatrixBall) -> Array:
     target = half.T @ half + (rest.center + rest.center.T) / 2
     dim = target.shape[0]
     size = float(np.trace(target)) or 1.0
-    scale = 2.0 ** -round(np.log2(size) / 2)
+    scale = 2.0 ** -min(max(round(np.log2(size) / 2), -_MOST_SHIFT), _MOST_SHIFT)
     for ridge in _RIDGES:
         try:
             raised = target + ridge * size * np.eye(dim)

@@ -181,10 +181,11 @@ class _Run:
 def _tensors(layer: LayerWeights) -> tuple[Any, ...]:
     import torch
 
-    maps = [
-        (torch.tensor(head.key.T @ head.query), torch.tensor(head.output @ head.value))
-        for head in layer.heads
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):  # the bound is then not finite
+        maps = [
+            (torch.tensor(head.key.T @ head.query), torch.tensor(head.output @ head.value))
+            for head in layer.heads
+        ]
     return (maps, *(torch.tensor(array) for array in (layer.w1, layer.b1, layer.w2, layer.b2)))
 
 

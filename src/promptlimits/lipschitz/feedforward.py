@@ -48,6 +48,7 @@ from promptlimits.lipschitz.matrix_balls import (
     multiply_up,
 )
 from promptlimits.lipschitz.rounding import ball, least, total, upper
+from promptlimits.lipschitz.scaled_balls import ScaledBall
 from promptlimits.lipschitz.spectral import row_norms, spectral_norm, vector_norm
 from promptlimits.lipschitz.weights import LayerWeights
 
@@ -108,14 +109,14 @@ def feed_forward_norms(layer: LayerWeights) -> FeedForwardNorms:
     Returns:
         The norms.
     """
-    bias = MatrixBall.exact(layer.b2)
-    hidden = MatrixBall.exact(np.maximum(layer.b1, 0.0))
-    offset = MatrixBall.exact(layer.w2) @ hidden + bias if layer.hidden else bias
+    bias = ScaledBall.exact(layer.b2)
+    hidden = ScaledBall.exact(np.maximum(layer.b1, 0.0))
+    offset = ScaledBall.exact(layer.w2) @ hidden + bias if layer.hidden else bias
     outer = spectral_norm(layer.w2)
     return FeedForwardNorms(
         lipschitz=residual_lipschitz(layer.w1, layer.w2, RELU),
         published=1 + spectral_norm(layer.w1) * outer,
-        offset=Fraction(offset.frobenius_upper()),
+        offset=offset.frobenius_norm(),
         output_norm=outer,
         output_bias=vector_norm(layer.b2),
         row_norms=row_norms(layer.w1),
@@ -138,12 +139,12 @@ def residual_lipschitz(
     """
     if w1.shape[0] == 0:
         return Fraction(1)
-    product = MatrixBall.exact(w2) @ MatrixBall.exact(w1)
-    identity = MatrixBall.identity(w1.shape[1])
+    product = ScaledBall.exact(w2) @ ScaledBall.exact(w1)
+    identity = ScaledBall(ball=MatrixBall.identity(w1.shape[1]), exponent=0)
     around = _balanced_product(w1, w2)
     low, high = slopes.least, slopes.greatest
     return min(
-        (Fraction(1) if t == 0 else spectral_norm(identity + product.scaled(t)))
+        (Fraction(1) if t == 0 else (identity + product.scaled(t)).spectral_norm())
         + max(high - t, t - low) * around
         for t in (low, (low + high) / 2, high)
     )
@@ -162,7 +163,7 @@ def branch_lipschitz(w1: NDArray[np.float64], w2: NDArray[np.float64], slopes: S
     """
     if w1.shape[0] == 0:
         return Fraction(0)
-    product = spectral_norm(MatrixBall.exact(w2) @ MatrixBall.exact(w1))
+    product = (ScaledBall.exact(w2) @ ScaledBall.exact(w1)).spectral_norm()
     around = _balanced_product(w1, w2)
     low, high = slopes.least, slopes.greatest
     return min(
@@ -174,17 +175,20 @@ def branch_lipschitz(w1: NDArray[np.float64], w2: NDArray[np.float64], slopes: S
 def _balanced_product(w1: NDArray[np.float64], w2: NDArray[np.float64]) -> Fraction:
     """min(||W_2|| ||W_1||, ||W_2 T^-1|| ||T W_1||), T of powers of two: the scaling is exact."""
     plain = spectral_norm(w1) * spectral_norm(w2)
-    rows, columns = np.linalg.norm(w1, axis=1), np.linalg.norm(w2, axis=0)
-    if not (rows.all() and columns.all()):
+    one, two = ScaledBall.exact(w1), ScaledBall.exact(w2)
+    first, second = one.ball, two.ball
+    rows, columns = np.linalg.norm(first.center, axis=1), np.linalg.norm(second.center, axis=0)
+    if first.radius or second.radius or not (rows.all() and columns.all()):
         return plain
     exponents = np.clip(np.rint(np.log2(columns / rows) / 2), -64, 64).astype(int)
     if not exponents.any():
         return plain
-    left = _exactly_scaled(w2, -exponents)
-    right = _exactly_scaled(w1.T, exponents)
+    left = _exactly_scaled(second.center, -exponents)
+    right = _exactly_scaled(first.center.T, exponents)
     if left is None or right is None:
         return plain
-    return min(plain, spectral_norm(left) * spectral_norm(right))
+    power = Fraction(2) ** (one.exponent + two.exponent)
+    return min(plain, spectral_norm(left) * spectral_norm(right) * power)
 
 
 def _exactly_scaled(

@@ -25,6 +25,9 @@ for any w_h > 0, by Cauchy-Schwarz; w_h^2 = c_h^2/lambda_h gives
 lambda_max( sum_h c_h^2 W_h W_h^T/lambda_h )^(1/2) of the theorem. Never above sum_h c_h ||W_h||.
 
 p, q, s, w are chosen in floats: every choice is sound, and the value at the choice is proved.
+
+Weights may be of any size: matrices are kept as powers of two times matrices with entries of at
+most 1 (`scaled_balls`), and norms are exact numbers.
 """
 
 from __future__ import annotations
@@ -41,9 +44,14 @@ from numpy.typing import NDArray
 
 from promptlimits.lipschitz.matrix_balls import MatrixBall
 from promptlimits.lipschitz.rounding import ball, float_near, least, total
+from promptlimits.lipschitz.scaled_balls import ScaledBall
 from promptlimits.lipschitz.spectral import spectral_norm
-from promptlimits.lipschitz.weights import HeadWeights
+from promptlimits.lipschitz.weights import Array, HeadWeights
 
+_LEAST_NORM: Final = Fraction(1, 2**300)
+"""Products of matrices with entries near 1 whose norms are below it are not balanced."""
+
+_MOST_SHIFT: Final = 300
 _NEGLIGIBLE: Final = 1e-12
 _ROUNDS: Final = 40
 _POWER_STEPS: Final = 6
@@ -55,13 +63,13 @@ class HeadNorms:
     """Proved norms of all heads of one layer.
 
     Attributes:
-        values: W_h of each head.
+        values: W_h of each head, with its power of two.
         value_norms: Upper limits on ||W_h||.
         score_norms: Upper limits on ||A_h||.
         spread: Upper limit on the lesser of (P1) and (P1').
     """
 
-    values: tuple[MatrixBall, ...]
+    values: tuple[ScaledBall, ...]
     value_norms: tuple[Fraction, ...]
     score_norms: tuple[Fraction, ...]
     spread: Fraction
@@ -77,22 +85,28 @@ class HeadNorms:
         """
         apart = [c * ball(n) for c, n in zip(costs, self.value_norms, strict=True)]
         plain = total(apart)
+        if not plain.is_finite():
+            return plain
         level = plain.upper() * arb(_NEGLIGIBLE)
         together = [h for h, cost in enumerate(apart) if cost.upper() > level]
         if len(together) < 2:
             return plain
         rest = total(cost for h, cost in enumerate(apart) if h not in together)
-        chosen = [costs[h] for h in together]
-        norms = [float_near(self.value_norms[h]) for h in together]
-        choices = _mixing_factors([self.values[h].center for h in together], norms, chosen)
+        # The powers of two of the W_h go to the c_h, which may be of any size.
+        chosen = [costs[h] * arb((1, self.values[h].exponent)) for h in together]
+        norms = [
+            float_near(self.value_norms[h] / Fraction(2) ** self.values[h].exponent)
+            for h in together
+        ]
+        choices = _mixing_factors([self.values[h].ball.center for h in together], norms, chosen)
         joint = [self._together(together, chosen, factors) + rest for factors in choices]
         return least(plain, *joint)
 
     def _together(
         self, heads: Sequence[int], costs: Sequence[arb], factors: Sequence[Fraction]
     ) -> arb:
-        """Theorem C's limit at chosen w_h."""
-        parts = [self.values[h].scaled(w) for h, w in zip(heads, factors, strict=True)]
+        """Theorem C's limit at chosen w_h, from W_h without their powers of two."""
+        parts = [self.values[h].ball.scaled(w) for h, w in zip(heads, factors, strict=True)]
         squares = total((c / ball(w)) ** 2 for c, w in zip(costs, factors, strict=True))
         return squares.sqrt() * ball(spectral_norm(MatrixBall.concatenate(parts, axis=1)))
 
@@ -106,14 +120,14 @@ def head_norms(heads: Sequence[HeadWeights]) -> HeadNorms:
     Returns:
         The norms. Cost: some five symmetric eigenproblems of width d for each head.
     """
-    values = tuple(MatrixBall.exact(h.output) @ MatrixBall.exact(h.value) for h in heads)
-    scores = tuple(MatrixBall.exact(h.key).T @ MatrixBall.exact(h.query) for h in heads)
+    values = tuple(ScaledBall.exact(h.output) @ ScaledBall.exact(h.value) for h in heads)
+    scores = tuple(ScaledBall.exact(h.key).T @ ScaledBall.exact(h.query) for h in heads)
     value_norms = tuple(
-        min(spectral_norm(w), spectral_norm(h.output) * spectral_norm(h.value))
+        min(w.spectral_norm(), spectral_norm(h.output) * spectral_norm(h.value))
         for w, h in zip(values, heads, strict=True)
     )
     score_norms = tuple(
-        min(spectral_norm(a), spectral_norm(h.key) * spectral_norm(h.query))
+        min(a.spectral_norm(), spectral_norm(h.key) * spectral_norm(h.query))
         for a, h in zip(scores, heads, strict=True)
     )
     spread = sum(map(_crossed, heads, values, scores, value_norms, score_norms), Fraction(0))
@@ -124,35 +138,43 @@ def head_norms(heads: Sequence[HeadWeights]) -> HeadNorms:
 
 def _crossed(
     head: HeadWeights,
-    value: MatrixBall,
-    score: MatrixBall,
+    value: ScaledBall,
+    score: ScaledBall,
     value_norm: Fraction,
     score_norm: Fraction,
 ) -> Fraction:
-    """Upper limit on max_v |W v| |A^T v|, by (P1)."""
+    """Upper limit on max_v |W v| |A^T v|, by (P1), both without their powers of two at first."""
+    power = Fraction(2) ** (value.exponent + score.exponent)
     plain = value_norm * score_norm
-    if min(value_norm, score_norm) < Fraction(1, 2**400):
+    norms = [n / Fraction(2) ** b.exponent for n, b in ((value_norm, value), (score_norm, score))]
+    if min(norms) < _LEAST_NORM:
         return plain
-    p = _balancing_factor(head, float(score_norm / value_norm))
-    stacked = MatrixBall.concatenate([value.scaled(p), score.T], axis=0)
-    return min(plain, spectral_norm(stacked) ** 2 / (2 * Fraction(p)))
+    p = _balancing_factor(head, value, score, float(norms[1] / norms[0]))
+    stacked = MatrixBall.concatenate([value.ball.scaled(p), score.ball.T], axis=0)
+    return min(plain, spectral_norm(stacked) ** 2 / (2 * Fraction(p)) * power)
 
 
-def _balancing_factor(head: HeadWeights, start: float) -> float:
+def _balancing_factor(
+    head: HeadWeights, value: ScaledBall, score: ScaledBall, start: float
+) -> float:
     """Near-best p for || [pW; A^T] ||^2/(2p), by golden section on log p.
 
     |W v| = |R W_v v| with W_o = QR, and |A^T v| = |S W_k v| with W_q^T = QS: the norm is that
     of a matrix of s' + s rows, whose Gram matrix is formed once.
     """
-    short = np.linalg.qr(head.output, mode="r") @ head.value
-    tall = np.concatenate([short, np.linalg.qr(head.query.T, mode="r") @ head.key])
+    short = _short(head.output, head.value, value.exponent)
+    tall = np.concatenate([short, _short(head.query.T, head.key, score.exponent)])
     gram = tall @ tall.T
     upper_rows = np.arange(len(tall)) < len(short)
 
     def height(log_p: float) -> float:
         p = math.exp(log_p)
         scale = np.where(upper_rows, p, 1.0)
-        return float(np.linalg.eigvalsh(scale[:, None] * gram * scale)[-1]) / (2 * p)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = scale[:, None] * gram * scale
+        if not np.isfinite(scaled).all():
+            return math.inf
+        return float(np.linalg.eigvalsh(scaled)[-1]) / (2 * p)
 
     ratio = (math.sqrt(5) - 1) / 2
     low, high = math.log(start) - 3, math.log(start) + 3
@@ -170,23 +192,43 @@ def _balancing_factor(head: HeadWeights, start: float) -> float:
     return math.exp((low + high) / 2)
 
 
+def _short(outer: Array, inner: Array, exponent: int) -> Array:
+    """About R inner / 2^exponent, with outer = QR."""
+    left, right = ScaledBall.exact(outer), ScaledBall.exact(inner)
+    rest = left.exponent + right.exponent - exponent
+    product = np.linalg.qr(left.ball.center, mode="r") @ right.ball.center
+    return np.ldexp(product, min(max(rest, -_MOST_SHIFT), _MOST_SHIFT))
+
+
 def _joint_spread(
-    values: Sequence[MatrixBall],
-    scores: Sequence[MatrixBall],
+    values: Sequence[ScaledBall],
+    scores: Sequence[ScaledBall],
     value_norms: Sequence[Fraction],
     score_norms: Sequence[Fraction],
 ) -> Fraction:
-    """Upper limit by (P1'), the heads balanced by their norms."""
-    factors = [
-        math.sqrt(float_near(a / w)) if min(a, w) > Fraction(1, 2**400) else 1.0
-        for w, a in zip(value_norms, score_norms, strict=True)
-    ]
-    # Rounded up, so that the product of a factor and its partner is at least 1.
-    partners = [math.nextafter(1 / s, math.inf) for s in factors]
-    wide = [w.scaled(s) for w, s in zip(values, factors, strict=True)]
-    tall = [a.scaled(s) for a, s in zip(scores, partners, strict=True)]
+    """Upper limit by (P1'), the heads balanced by their norms.
+
+    With W_h = 2^e W'_h, A_h = 2^f A'_h and E the greatest e + f, s_h W_h = t_h W'_h and
+    A_h/s_h = 2^E (2^(e + f - E) / t_h) A'_h for t_h = 2^e s_h: any t_h > 0 will do.
+    """
+    powers = [w.exponent + a.exponent for w, a in zip(values, scores, strict=True)]
+    most = max(powers)
+    # What is far below the greatest may be counted as more than it is.
+    shares = [math.ldexp(1.0, max(power - most, -_MOST_SHIFT)) for power in powers]
+    factors = []
+    for w, a, value, score, share in zip(
+        values, scores, value_norms, score_norms, shares, strict=True
+    ):
+        norms = value / Fraction(2) ** w.exponent, score / Fraction(2) ** a.exponent
+        ratio = float(norms[1] / norms[0]) if min(norms) > _LEAST_NORM else 1.0
+        factors.append(math.sqrt(share * ratio))
+    # Rounded up, so that the product of a factor and its partner is at least the share.
+    partners = [math.nextafter(p / s, math.inf) for p, s in zip(shares, factors, strict=True)]
+    wide = [w.ball.scaled(s) for w, s in zip(values, factors, strict=True)]
+    tall = [a.ball.scaled(s) for a, s in zip(scores, partners, strict=True)]
     left = spectral_norm(MatrixBall.concatenate(wide, axis=1))
-    return left * spectral_norm(MatrixBall.concatenate(tall, axis=0))
+    right = spectral_norm(MatrixBall.concatenate(tall, axis=0))
+    return left * right * Fraction(2) ** most
 
 
 def _mixing_factors(

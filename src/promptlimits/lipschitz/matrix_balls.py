@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptlimits.bound import Assumption
+from promptlimits.errors import UserError
 
 DOUBLE_ARITHMETIC: Final = Assumption(
     text="Double precision is IEEE 754 with rounding to nearest, and a matrix product is "
@@ -72,23 +73,32 @@ def gamma(terms: int) -> float:
 
 
 def frobenius_up(array: NDArray[np.float64]) -> float:
-    """Upper limit on the Frobenius norm of an exact array.
+    """Upper limit on the Frobenius norm of an exact array; infinite beyond doubles."""
+    size, exponent = frobenius_parts(array)
+    try:
+        return math.nextafter(math.ldexp(size, exponent), math.inf) if size else 0.0
+    except OverflowError:
+        return math.inf
+
+
+def frobenius_parts(array: NDArray[np.float64]) -> tuple[float, int]:
+    """Upper limit on the Frobenius norm of an exact array, as s and e of s 2^e.
 
     The computed sum S of n squares obeys S >= (1 - gamma_n) * exact - n 2^-1074.
     """
     size = array.size
     if size == 0:
-        return 0.0
+        return 0.0, 0
     flat = np.ascontiguousarray(array).reshape(-1)
     # Scaling by a power of two is exact and keeps the squares from overflow and underflow.
     largest = float(np.abs(flat).max())
     if largest == 0.0:
-        return 0.0
+        return 0.0, 0
     exponent = math.frexp(largest)[1]
     scaled = np.ldexp(flat, -exponent)
     total = add_up(float(scaled @ scaled), multiply_up(float(size), _TINY))
     slack = float_up(1 / (1 - Fraction(gamma(size + 1))))
-    return math.nextafter(math.ldexp(sqrt_up(multiply_up(total, slack)), exponent), math.inf)
+    return sqrt_up(multiply_up(total, slack)), exponent
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +110,8 @@ class MatrixBall:
         radius: Largest spectral norm of the difference; 0 for an exact matrix.
 
     Raises:
-        ValueError: The centre is no matrix, something is not finite, or the radius is negative.
+        ValueError: The centre is no matrix, or the radius is negative.
+        UserError: Something is not finite: weights too large to multiply in doubles.
     """
 
     center: NDArray[np.float64]
@@ -109,10 +120,15 @@ class MatrixBall:
     def __post_init__(self) -> None:
         if self.center.ndim != 2 or self.center.dtype != np.float64:
             raise ValueError("the centre of a matrix ball is a float64 matrix")
-        if not (math.isfinite(self.radius) and self.radius >= 0):
-            raise ValueError(f"the radius must be finite and at least 0, got {self.radius}")
-        if not np.isfinite(self.center).all():
-            raise ValueError("the centre of a matrix ball must be finite: an overflow?")
+        if self.radius < 0:
+            raise ValueError(f"the radius of a matrix ball is at least 0, got {self.radius}")
+        if not (math.isfinite(self.radius) and np.isfinite(self.center).all()):
+            raise UserError(
+                "the weights",
+                "be so small that their products stay below 1.8e308",
+                got="larger ones",
+                remedy="scale the weights or the radius down",
+            )
 
     @classmethod
     def exact(cls, array: NDArray[np.float64]) -> MatrixBall:
@@ -159,7 +175,8 @@ class MatrixBall:
     def _plus(self, other: MatrixBall, signed: NDArray[np.float64]) -> MatrixBall:
         if self.shape != other.shape:
             raise ValueError(f"shapes {self.shape} and {other.shape} do not add")
-        center = self.center + signed
+        with np.errstate(over="ignore", invalid="ignore"):  # refused as a centre
+            center = self.center + signed
         # A rounded sum s is off by at most u |s|; sums of doubles do not underflow.
         rounding = multiply_up(float(_UNIT), frobenius_up(center))
         return MatrixBall(center=center, radius=add_up(self.radius, other.radius, rounding))
@@ -167,7 +184,8 @@ class MatrixBall:
     def __matmul__(self, other: MatrixBall) -> MatrixBall:
         """Ball around every product."""
         (rows, inner), columns = self.shape, other.shape[1]
-        center = self.center @ other.center
+        with np.errstate(over="ignore", invalid="ignore"):  # refused as a centre
+            center = self.center @ other.center
         left, right = self._frobenius_center(), other._frobenius_center()
         radius = add_up(
             multiply_up(gamma(max(inner, 1)), left, right),
@@ -182,7 +200,8 @@ class MatrixBall:
         """Ball around every multiple by an exact factor; a float is read as the number it is."""
         exact = Fraction(factor)
         near = float(exact)
-        center = self.center * near
+        with np.errstate(over="ignore", invalid="ignore"):  # refused as a centre
+            center = self.center * near
         size = self._frobenius_center()
         radius = add_up(
             multiply_up(float_up(abs(exact)), self.radius),
@@ -192,12 +211,33 @@ class MatrixBall:
         )
         return MatrixBall(center=center, radius=radius)
 
+    def times_power(self, power: int) -> MatrixBall:
+        """Ball around every 2^power M: exact, but where numbers become subnormal.
+
+        Args:
+            power: Any integer for which no number overflows.
+
+        Returns:
+            The ball.
+        """
+        if power == 0:
+            return self
+        # Powers beyond these leave nothing of any double, or are met by 0 alone.
+        power = min(max(power, -4000), 4000)
+        center, radius = np.ldexp(self.center, power), math.ldexp(self.radius, power)
+        if power < 0 and self.radius:
+            radius = math.nextafter(radius, math.inf)
+        if power < 0 and not np.array_equal(np.ldexp(center, -power), self.center):
+            radius = add_up(radius, multiply_up(float(center.size), _TINY))
+        return MatrixBall(center=center, radius=radius)
+
     def symmetrised(self) -> MatrixBall:
         """The same symmetric matrices, around a symmetric centre.
 
-        For symmetric M, ||M - (C + C^T)/2|| <= ||M - C||. Halving is exact but for underflow.
+        For symmetric M, ||M - (C + C^T)/2|| <= ||M - C||. Halving is exact but for underflow, by
+        at most 2^-1075 for each of two halves.
         """
-        center = (self.center + self.center.T) / 2
+        center = self.center / 2 + self.center.T / 2
         rounding = multiply_up(float(_UNIT), frobenius_up(center), 2.0)
         tiny = multiply_up(float(max(center.size, 1)), _TINY)
         return MatrixBall(center=center, radius=add_up(self.radius, rounding, tiny))

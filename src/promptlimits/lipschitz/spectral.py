@@ -26,6 +26,7 @@ from promptlimits.lipschitz.matrix_balls import (
     MatrixBall,
     add_up,
     float_up,
+    frobenius_parts,
     frobenius_up,
     gamma,
     multiply_up,
@@ -34,6 +35,8 @@ from promptlimits.lipschitz.matrix_balls import (
 
 Matrix: TypeAlias = "NDArray[np.float64] | MatrixBall"
 _TRIES = 8
+_MODERATE = 400
+"""Matrices whose entries are all beyond 2^400, or below its inverse, are scaled first."""
 
 
 def _ball(matrix: Matrix) -> MatrixBall:
@@ -86,6 +89,10 @@ def largest_eigenvalue(matrix: Matrix) -> Fraction:
     ball = _ball(matrix)
     if ball.shape[0] != ball.shape[1] or ball.shape[0] == 0:
         raise ValueError(f"eigenvalues need a square matrix, got {ball.shape}")
+    exponent = math.frexp(max(float(np.abs(ball.center).max()), ball.radius))[1]
+    if abs(exponent) > _MODERATE:
+        level = ball.times_power(-exponent)
+        return largest_eigenvalue(level) * Fraction(2) ** exponent
     ball = ball.symmetrised()
     size = ball.shape[0]
     whole = frobenius_up(ball.center)
@@ -129,7 +136,8 @@ def spectral_norm(matrix: Matrix) -> Fraction:
 
 def vector_norm(vector: NDArray[np.float64]) -> Fraction:
     """Upper limit on the Euclidean length of an exact vector."""
-    return Fraction(frobenius_up(np.asarray(vector, float)))
+    size, exponent = frobenius_parts(np.asarray(vector, float))
+    return Fraction(size) * Fraction(2) ** exponent
 
 
 def row_norms(matrix: NDArray[np.float64]) -> tuple[Fraction, ...]:

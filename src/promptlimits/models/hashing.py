@@ -7,9 +7,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from promptlimits._files import open_regular
 from promptlimits.errors import UserError
+from promptlimits.models.folder import read_object
 
 _CHUNK_BYTES = 1 << 20
+_INDEX = "model.safetensors.index.json"
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 # Where a model lay and what wrote it: they change nothing in what it answers.
 _INERT_KEYS = frozenset(
     {"_name_or_path", "_model_name_or_path", "name_or_path", "transformers_version"}
@@ -30,7 +34,7 @@ def sha256_of(*files: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
@@ -46,33 +50,46 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
     single = directory / "model.safetensors"
     if single.is_file():
         return (single,)
-    index = directory / "model.safetensors.index.json"
+    index = directory / _INDEX
     if index.is_file():
         return _sharded(index)
+    raise _no_weights(directory)
+
+
+def _no_weights(directory: Path) -> UserError:
+    """The error for a directory whose weights stock tools would not load, or only from pickle."""
     name = f"model {directory.name}"
-    if any(directory.glob("*.bin")) or any(directory.glob("*.pt*")):
-        raise UserError(
+    others = sorted(path.name for path in directory.glob("*.safetensors"))
+    if others:
+        return UserError(
+            name,
+            "hold model.safetensors, or an index of its shards",
+            got=f"{others[0]} and no {_INDEX}",
+            remedy="download the index too, or rename a file that holds all weights",
+        )
+    if any(next(directory.glob(pattern), None) for pattern in _PICKLES):
+        return UserError(
             name,
             "hold its weights as safetensors",
             got="pickle files only, which run code when they are opened",
             remedy="convert them where you trust them: load, then save_pretrained",
         )
-    raise UserError(
+    return UserError(
         name,
         "hold model.safetensors",
         got="a directory without weights",
-        remedy="point at the directory that save_pretrained wrote",
+        remedy="download the weights too, or point at the directory that save_pretrained wrote",
     )
 
 
 def _sharded(index: Path) -> tuple[Path, ...]:
     name = f"model {index.parent.name}"
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_object(index)["weight_map"]
         shards = sorted(set(weight_map.values()))
         # A bare file name each: an index must not lead out of its directory.
         files = tuple(index.parent / Path(str(shard)).name for shard in shards)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             name,
             "have a readable index of its shards",
@@ -135,7 +152,6 @@ def _object(path: Path) -> dict[str, object]:
     Loading has already refused a checkpoint that needs it and does not have it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from promptlimits._files import read_regular_text, require_regular
 from promptlimits._typing import JsonObject
 from promptlimits.errors import UserError
 from promptlimits.models.paper_layers import PaperHead, PaperLayer, PaperNorm
@@ -177,7 +178,7 @@ def _read_layer(where: str, config: dict[str, Any], tensors: dict[str, Tensor]) 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_regular_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             str(path),
@@ -240,6 +241,7 @@ def _is_count(value: Any) -> bool:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
+        require_regular(path)
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(

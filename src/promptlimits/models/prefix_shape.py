@@ -70,9 +70,7 @@ class PrefixShape:
         shapes = {tuple(one.shape) if isinstance(one, Tensor) else () for one in held}
         if len(shapes) != 1 or len(shape := shapes.pop()) != 4:
             # PEFT splits a prefix into equal parts, one for the keys or values of each layer.
-            raise _not_replayable(
-                family, "its layers do not all cache keys and values of one shape"
-            )
+            raise not_replayable(family, "its layers do not all cache keys and values of one shape")
         return cls(layers=len(held) // 2, kv_heads=shape[1], head_dim=shape[3])
 
     def to_layers(self, prefixes: Tensor) -> KeysAndValues:
@@ -122,11 +120,20 @@ def reader_of_prefixes(model: object) -> ReadsPrefixes:
     """
     # Of the class: to ask the model itself would run it.
     if not hasattr(type(model), "prefix_from_tokens"):
-        raise _not_replayable(type(model).__name__, "it reads soft prompts only")
+        raise not_replayable(type(model).__name__, "it reads soft prompts only")
     return cast("ReadsPrefixes", model)
 
 
-def _not_replayable(family: str, reason: str) -> UserError:
+def not_replayable(family: str, reason: str) -> UserError:
+    """The error for a model whose prefixes stock PEFT cannot replay; raise it.
+
+    Args:
+        family: Its model type.
+        reason: Why not.
+
+    Returns:
+        The error.
+    """
     return UserError(
         "prompts of the kind prefix",
         "be asked of a family that PEFT can replay a prefix of",

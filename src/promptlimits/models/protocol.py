@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -258,6 +258,10 @@ class TextCodec(Protocol):
         ...
 
 
+NO_LIMIT: Final = 2**20
+"""Context length of a model that has none: no text here is as long."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What a record says about a frozen model.
@@ -272,8 +276,11 @@ class ModelCard:
         dim: D, width of a prompt token.
         layers: Number of transformer blocks.
         vocabulary: V.
-        context_length: Most tokens of one sequence, prompt included.
+        context_length: Most tokens of one sequence, prompt included; `NO_LIMIT` where positions
+            end nowhere, as in recurrent models.
         compute_dtype: Name of the dtype it computes with, such as "float32".
+        decodes_from_cache: Whether stock `generate` goes on from its cache behind a prompt; if
+            not, it reads the whole text again for each token.
         notes: Facts a report must show, such as "4-bit weights dequantised to float32".
     """
 
@@ -287,6 +294,7 @@ class ModelCard:
     vocabulary: int
     context_length: int
     compute_dtype: str
+    decodes_from_cache: bool = True
     notes: tuple[str, ...] = ()
 
 

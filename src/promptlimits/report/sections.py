@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
+from promptlimits._shell import quoted
 from promptlimits.report import wording
 from promptlimits.report.record import Answer, Bracket, Record, Verdict
 
@@ -134,17 +135,17 @@ def verify_code(record: Record) -> str:
     best = _best(record)
     if best is None or best.floor.witness is None:
         return ""
-    replay, model = f"{best.floor.witness}/replay.py", record.model.path
+    witness, model = best.floor.witness, _shell_path(record.model.path)
     return (
-        f"promptlimits verify {shlex.quote(best.floor.witness)}\n"
-        f"python {shlex.quote(replay)} --model {_shell_path(model)}"
+        f"promptlimits verify {quoted(witness)} --model {model}\n"
+        f"python {quoted(f'{witness}/replay.py')} --model {model}"
     )
 
 
 def _shell_path(path: str) -> str:
     """A path as a shell reads it; "~" works only outside of quotes."""
     home, slash, rest = path.partition("/")
-    return f"~/{shlex.quote(rest)}" if (home, slash) == ("~", "/") else shlex.quote(path)
+    return f"~/{quoted(rest)}" if (home, slash) == ("~", "/") else quoted(path)
 
 
 def _best(record: Record) -> Bracket | None:

@@ -42,6 +42,7 @@ class Preimages:
     unique: bool
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def preimages(layer: LayerWeights, token: Floats, answers: Floats) -> Preimages:
     """Find the offsets that answers stand for.
 

@@ -1,8 +1,10 @@
 """Proof that no prompt of any length does better: lower limits on the oracle's value.
 
 **Statement.** For a layer, queries with a shared last token, targets t_j for u_j - x_0 and
-weights w_j, every prompt of every length has sum_j w_j |u_j - x_0 - t_j|^2 >= the limit given.
-With weights of sum 1 the same limit holds for max_j |u_j - x_0 - t_j|^2.
+weights w_j, every prompt of every length has sum_j w_j |u_j - x_0 - t_j|^2 >= the limit L given.
+With weights of sum 1, max_j |u_j - x_0 - t_j| >= sqrt(L), rounded down. A limit and the value found
+that stands beside it are in the unit of their objective: squares for the sum of squares, not for
+the largest error.
 
 **Assumptions.** None on the layer: the limit is on all (A, Z) with A^i in range(V_i) and Z^i > 0,
 of which the statistics of prompts are some (all, where `realise.rank_condition` holds). For
@@ -15,13 +17,13 @@ power series in arb for one head (`oracle_one_head`).
 largest error a gap may remain at any cost, since the problem is not convex in v.
 
 **Cost.** One head: some milliseconds. Two and three heads whose ranges are independent:
-10 to 10^3 boxes, well below a second; the number grows where ranges nearly meet.
+10 to 10^3 boxes, well below a second; the number grows where ranges nearly meet. A proof ends at a
+number of boxes, by default what takes some seconds (`work`), and hangs on no clock.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
@@ -40,18 +42,24 @@ from promptlimits.single_layer.oracle_one_head import one_head_limit
 from promptlimits.single_layer.oracle_parts import Part, split
 from promptlimits.single_layer.oracle_problem import oracle_problem
 from promptlimits.single_layer.setting import Floats, SharedQuery
+from promptlimits.single_layer.work import boxes_of_balls, boxes_of_series
 
 Objective: TypeAlias = Literal["sum of squares", "largest error"]
 
 TOLERANCE: Final = 1e-6
-MOST_BOXES: Final = 40_000
-MOST_SECONDS: Final = 5.0
 _BATCH: Final = 256
 _BATCH_NUMBERS: Final = 2**22
 """Boxes of large problems are taken so few at a time that their arrays stay about as small."""
 
+UNITS: Final[dict[Objective, str]] = {"sum of squares": "squared error", "largest error": "error"}
+"""What values of each objective are."""
+
+_LARGEST_WEIGHTED: Final = 1e140
 _NEGLIGIBLE: Final = 1e-24
 """Limits this far below the sum of squared targets are not sought."""
+
+_ROOT_BITS: Final = 160
+"""Bits of a root that is rounded down."""
 
 _LEAST_SIDE: Final = 2.0**-44
 """Sides are halved down to this, so that ends and centres of boxes stay exact doubles."""
@@ -62,14 +70,14 @@ class OracleCertificate:
     """A proved lower limit on what any prompt of any length leaves as error.
 
     Attributes:
-        objective: "sum of squares", or "largest error": the limit is then on its square.
-        lower: The limit, exact.
+        objective: "sum of squares", or "largest error" (not squared): what `lower` and `found` are.
+        lower: The limit, exact, in the unit of the objective.
         weights: The exact w_j it is proved with, not normalised.
-        found: The value found that branching aimed at: an upper limit up to rounding.
+        found: The value found that branching aimed at, in the same unit: an upper limit up to
+            rounding.
         gap: (found - lower) / found; 0 if both are 0.
         optimal_within: The tolerance asked for if the gap is no larger, else None.
         boxes: How many boxes were bounded.
-        seconds: How long that took.
         arithmetic: "arb" or "doubles with accounted rounding".
     """
 
@@ -80,34 +88,34 @@ class OracleCertificate:
     gap: float
     optimal_within: float | None
     boxes: int
-    seconds: float
     arithmetic: str
-
-    @property
-    def least_error(self) -> float:
-        """A lower limit on the root of the sum of squares, or on the largest error."""
-        return max(math.nextafter(math.sqrt(max(_down(self.lower), 0.0)), 0.0), 0.0)
 
     def to_json(self) -> JsonObject:
         """As plain JSON; the limit is exact as text."""
         return {
             "objective": self.objective,
+            "unit": UNITS[self.objective],
             "lower": str(self.lower),
             "weights": [str(weight) for weight in self.weights],
             "found": self.found,
             "gap": self.gap,
             "optimal_within": self.optimal_within,
             "boxes": self.boxes,
-            "seconds": self.seconds,
             "arithmetic": self.arithmetic,
         }
 
 
-def _down(value: Fraction) -> float:
-    number = float(value)
-    return number if Fraction(number) <= value else math.nextafter(number, -math.inf)
+def _root_below(square: Fraction) -> Fraction:
+    """At or below the root of a number, by a part in 2^150 at most."""
+    if square <= 0:
+        return Fraction(0)
+    size = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
+    shift = _ROOT_BITS - size
+    grown = square * 4**shift if shift >= 0 else square / 4**-shift
+    return Fraction(math.isqrt(math.floor(grown))) / Fraction(2) ** shift
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def certify_oracle(
     setting: SharedQuery,
     targets: Floats,
@@ -115,10 +123,9 @@ def certify_oracle(
     found: float,
     objective: Objective = "sum of squares",
     scale: Floats | None = None,
-    aim: float | None = None,
+    aim_squares: float | None = None,
     tolerance: float = TOLERANCE,
-    most_boxes: int = MOST_BOXES,
-    most_seconds: float = MOST_SECONDS,
+    most_boxes: int | None = None,
     tokens: int | None = None,
 ) -> OracleCertificate:
     """Prove a lower limit on the error of every prompt of every length, or of one length.
@@ -129,16 +136,15 @@ def certify_oracle(
     Args:
         setting: The layer and its queries.
         targets: Wanted outputs of attention before the MLP and without x_0, (k, d).
-        found: A value that was found, to aim at: the (weighted) sum of squares, or the square of
-            the largest error. Any number is sound.
+        found: A value that was found, to aim at, in the unit of the objective: the (weighted) sum
+            of squares, or the largest error. Any number is sound.
         objective: Which error is limited.
         scale: c_j, square roots of the weights, above 0; 1 each by default. For the largest error
             they are normalised exactly.
-        aim: Where to stop branching, if lower than `found`: the least weighted sum of squares
-            (with weights of sum 1 for the largest error) that is known.
-        tolerance: Relative gap to stop at.
-        most_boxes: Stop after about as many boxes.
-        most_seconds: Stop after about as long.
+        aim_squares: Where to stop branching, if lower than what `found` asks for: the least
+            weighted sum of squares (with weights of sum 1 for the largest error) that is known.
+        tolerance: Relative gap to stop at, of squares.
+        most_boxes: Stop after about as many boxes; None for what takes some seconds.
         tokens: m_p, for prompts of this length alone; None for all lengths. Where entropy is not
             known to bind, the limit for one length is that for all.
 
@@ -151,30 +157,34 @@ def certify_oracle(
     """
     roots = _roots(setting, scale)
     require_positive("tolerance", tolerance)
-    require_positive_int("most_boxes", most_boxes)
-    begin = time.perf_counter()
+    if most_boxes is not None:
+        require_positive_int("most_boxes", most_boxes)
+    largest = objective == "largest error"
     weights = tuple(Fraction(float(c)) ** 2 for c in roots)
-    total = sum(weights, Fraction(0)) if objective == "largest error" else Fraction(1)
+    total = sum(weights, Fraction(0)) if largest else Fraction(1)
     oracle_problem(setting, targets)  # refuses what doubles cannot hold
+    _require_weighted(roots, targets)
     inputs = exact_inputs(setting, targets)
-    goal = max(found if aim is None else min(aim, found), 0.0) * float(total)
+    square = found * found if largest else found
+    goal = max(square if aim_squares is None else min(aim_squares, square), 0.0) * float(total)
     few, joined, constant = merged(setting, inputs, roots)
     size = float((roots[:, None] ** 2 * np.asarray(targets) ** 2).sum())
     # Errors whose squares are below rounding are as good as 0: proving more would never end.
     aim_at = goal * (1 - tolerance) - float(constant) - _NEGLIGIBLE * size
-    stop = begin + float(require_positive("most_seconds", most_seconds))
     if len(inputs.bases) == 1:
         if tokens is not None:
             require_positive_int("the number of prompt tokens", tokens)
         slab = slab_of(setting, few, tokens)
-        lower, boxes = one_head_limit(
-            few, joined, aim=aim_at, most_boxes=most_boxes, stop=stop, slab=slab
-        )
+        most = most_boxes or boxes_of_series(len(joined))
+        lower, boxes = one_head_limit(few, joined, aim=aim_at, most_boxes=most, slab=slab)
     elif len(joined) == 1:
         lower, boxes = Fraction(joined[0]) ** 2 * distance_from_ranges(setting.layer, few), 1
     else:
-        lower, boxes = _branch(split(few, joined), aim_at, most_boxes, stop)
+        parts = split(few, joined)
+        most = most_boxes or boxes_of_balls([part.near for part in parts])
+        lower, boxes = _branch(parts, aim_at, most)
     lower = (lower + constant) / total
+    lower = _root_below(lower) if largest else lower
     gap = (found - float(lower)) / found if found > 0 else 0.0
     return OracleCertificate(
         objective=objective,
@@ -184,7 +194,6 @@ def certify_oracle(
         gap=gap,
         optimal_within=tolerance if gap <= tolerance else None,
         boxes=boxes,
-        seconds=time.perf_counter() - begin,
         arithmetic="arb" if len(inputs.bases) == 1 else "doubles with accounted rounding",
     )
 
@@ -202,7 +211,19 @@ def _roots(setting: SharedQuery, scale: Floats | None) -> Floats:
     return np.array(roots)
 
 
-def _branch(parts: list[Part], aim: float, most_boxes: int, stop: float) -> tuple[Fraction, int]:
+def _require_weighted(roots: Floats, targets: Floats) -> None:
+    """Refuse weighted targets whose squares leave the range of doubles."""
+    size = float((roots * np.abs(np.asarray(targets)).max(axis=1)).max())
+    if size > _LARGEST_WEIGHTED:
+        raise UserError(
+            "targets times roots of their weights",
+            f"be at most {_LARGEST_WEIGHTED:g} in size",
+            got=f"{size:.3g}",
+            remedy="scale the weights down",
+        )
+
+
+def _branch(parts: list[Part], aim: float, most_boxes: int) -> tuple[Fraction, int]:
     """Halve the boxes with the least limits until all reach the aim."""
     if not parts:
         return Fraction(0), 0
@@ -214,7 +235,7 @@ def _branch(parts: list[Part], aim: float, most_boxes: int, stop: float) -> tupl
         reached = (limit >= aim) | ((high - low).max(axis=1) <= _LEAST_SIDE)
         least = min(least, limit[reached].min(initial=math.inf))
         low, high, limit, bend = (x[~reached] for x in (low, high, limit, bend))
-        if not len(limit) or seen >= most_boxes or time.perf_counter() > stop:
+        if not len(limit) or seen >= most_boxes:
             break
         order = np.argsort(limit)
         chosen, kept = order[:batch], order[batch:]

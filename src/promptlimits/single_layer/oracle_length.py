@@ -83,6 +83,7 @@ class LengthOptimum:
     achieved: float | None
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def score_covector(setting: SharedQuery) -> Floats | None:
     """The eta in range(V) with V^T eta = c, (d,), or None if there is none (numerically).
 
@@ -98,6 +99,7 @@ def score_covector(setting: SharedQuery) -> Floats | None:
     return None if off > DEPENDENT * float(np.linalg.norm(score)) else np.asarray(eta)
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def best_of_length(
     setting: SharedQuery,
     targets: Floats,
@@ -197,10 +199,21 @@ def _slab(problem: Problem, eta: Floats, room: float, points: Floats) -> tuple[F
     return (left**2).sum(axis=(1, 2)), mean
 
 
+def grid_points(targets: Floats) -> int:
+    """Points of the first grid: fewer for large problems, whose arrays would not fit.
+
+    Args:
+        targets: (k, d).
+
+    Returns:
+        From 41 to `GRID`.
+    """
+    return max(min(GRID, _NUMBERS // targets.size), 41)
+
+
 def _search(problem: Problem, eta: Floats, room: float) -> float:
     """A grid even in log Z, refined around its best points."""
-    # Fewer points for large problems, whose arrays would not fit.
-    count = max(min(GRID, _NUMBERS // problem.targets.size), 41)
+    count = grid_points(problem.targets)
     far = _far(problem, eta)
     logit = np.concatenate([np.linspace(-30, 30, count), np.linspace(30, far, _TAIL)[1:]])
     place = int(_slab(problem, eta, room, 1 / (1 + np.exp(logit)))[0].argmin())

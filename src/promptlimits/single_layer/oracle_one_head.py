@@ -23,7 +23,6 @@ limit, as e^2 is not negative.
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -57,7 +56,6 @@ def one_head_limit(
     *,
     aim: float,
     most_boxes: int,
-    stop: float,
     slab: Slab | None = None,
 ) -> tuple[Fraction, int]:
     """A proved lower limit on the least weighted sum of squares of one head.
@@ -67,7 +65,6 @@ def one_head_limit(
         scale: c_j, read as exact.
         aim: Branching ends once this much is proved; any number is sound.
         most_boxes: Stop after as many.
-        stop: Stop at this reading of `time.perf_counter`.
         slab: What entropy allows, or None.
 
     Returns:
@@ -77,7 +74,7 @@ def one_head_limit(
         before = ctx.cap
         try:
             ctx.cap = _ORDER
-            return _branch(_products(inputs, scale, slab), aim, most_boxes, stop)
+            return _branch(_products(inputs, scale, slab), aim, most_boxes)
         finally:
             ctx.cap = before
 
@@ -121,16 +118,14 @@ def _series(products: _Products, at: arb) -> arb_series:
     return total - square / norm
 
 
-def _branch(
-    products: _Products, target: float, most_boxes: int, stop: float
-) -> tuple[Fraction, int]:
+def _branch(products: _Products, target: float, most_boxes: int) -> tuple[Fraction, int]:
     if target <= 0:
         return Fraction(0), 0
     aim, seen = arb(target), 1
     first = (arb(0), arb(1))
     heap = [(0.0, 0, *first, arb(0))]
     done: list[arb] = []
-    while heap and seen < most_boxes and time.perf_counter() < stop:
+    while heap and seen < most_boxes:
         _, _, low, high, _ = heapq.heappop(heap)
         limit = _limit(products, low, high)
         if limit >= aim:

@@ -83,8 +83,18 @@ def _floats(vectors: Sequence[Vector], width: int) -> Floats:
 def _fills(bases: list[list[Vector]]) -> bool:
     """Whether the ranges seem to span everything, with room for rounding."""
     dim = len(bases[0][0])
-    sizes = np.linalg.svd(np.concatenate([_floats(b, dim) for b in bases]), compute_uv=False)
+    joined = np.concatenate([_floats(b, dim) for b in bases])
+    if not np.isfinite(joined).all():
+        raise _out_of_range()
+    sizes = np.linalg.svd(joined, compute_uv=False)
     return bool(sizes[dim - 1] > 1e-7)
+
+
+def _out_of_range() -> RunFailed:
+    return RunFailed(
+        "the layer's numbers leave the range of doubles or its ranges nearly collapse",
+        remedy="scale the weights or tokens down",
+    )
 
 
 def _beside(vectors: list[Vector], count: int, pool: list[Vector]) -> list[Vector]:
@@ -141,10 +151,7 @@ def _part(
         for basis in bases
     )
     if not all(np.isfinite(one.mid + one.rad).all() for one in (targets, means, excess, *framed)):
-        raise RunFailed(
-            "the layer's numbers leave the range of doubles or its ranges nearly collapse",
-            remedy="scale the weights or tokens down",
-        )
+        raise _out_of_range()
     near = Problem(
         targets=targets.mid,
         means=means.mid,

@@ -4,13 +4,13 @@ What it finds is a point of the cube, so an upper limit on the infimum (up to ro
 nothing more; `oracle_certificate` says how far below it the infimum can be.
 
 Large problems are searched in fewer dimensions where that changes nothing (`_reduced`), from
-fewer starts, and all within a budget of seconds; the first steps are always taken.
+fewer starts, and all within a budget of work (`work`), so that the same problem and seed give the
+same result on a machine of any speed.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from promptlimits.single_layer.oracle_problem import LocalModel, Problem, local_model
 from promptlimits.single_layer.setting import Floats
+from promptlimits.single_layer.work import SEARCH, Budget, step_cost
 
 STEPS: Final = 60
 STARTS_PER_HEAD: Final = 24
 LAWSON_ROUNDS: Final = 60
 LAWSON_STARTS: Final = 4
-MOST_SECONDS: Final = 2.5
-"""Seconds after which a search takes no further step."""
 
 _NUMBERS: Final = 2**23
 """Starts of large problems are so few that their arrays hold about as many numbers."""
@@ -98,7 +97,7 @@ def _reduced(problem: Problem) -> Problem:
 
 
 def descend(
-    problem: Problem, points: Floats, steps: int = STEPS, *, stop: float = math.inf
+    problem: Problem, points: Floats, steps: int = STEPS, *, budget: Budget | None = None
 ) -> tuple[Floats, LocalModel]:
     """Run Newton's method from every point, keeping to the cube.
 
@@ -106,15 +105,16 @@ def descend(
         problem: The problem.
         points: (N, h) starts.
         steps: Most iterations.
-        stop: Take no step after this reading of `time.perf_counter`.
+        budget: Take no step once it is used up; None for no limit.
 
     Returns:
         Where each start ended, (N, h), and the models there.
     """
     model = local_model(problem, points)
     trust = np.full(len(points), 1e-3)
+    budget, cost = budget or Budget(math.inf), step_cost(problem) * len(points)
     for _ in range(steps):
-        if time.perf_counter() > stop:
+        if not budget.take(cost):
             break
         moved = np.clip(points + _newton_step(points, model, trust), 0.0, 1.0)
         tried = local_model(problem, moved)
@@ -152,21 +152,21 @@ def _chosen(better: NDArray[np.bool_], new: LocalModel, old: LocalModel) -> Loca
 
 
 def least_sum(
-    problem: Problem, generator: np.random.Generator, *, most_seconds: float = MOST_SECONDS
+    problem: Problem, generator: np.random.Generator, *, most_work: float = SEARCH
 ) -> Found:
     """The least weighted sum of squares found.
 
     Args:
         problem: The problem, with its weights.
         generator: Source of starting points.
-        most_seconds: Budget of the search.
+        most_work: Budget of the search, in units of `work`.
 
     Returns:
         The best of all starts.
     """
-    stop = time.perf_counter() + most_seconds
     small = _reduced(problem)
-    ends, model = descend(small, starting_points(small, generator), stop=stop)
+    points = starting_points(small, generator)
+    ends, model = descend(small, points, budget=Budget(most_work))
     return _at(problem, ends[int(model.value.argmin())])
 
 
@@ -185,7 +185,7 @@ def _found(problem: Problem, ends: Floats, model: LocalModel, best: int) -> Foun
 
 
 def least_largest(
-    problem: Problem, generator: np.random.Generator, *, most_seconds: float = MOST_SECONDS
+    problem: Problem, generator: np.random.Generator, *, most_work: float = SEARCH
 ) -> tuple[Found, Found]:
     """The least largest error found, and the weights that support a lower limit best.
 
@@ -196,46 +196,45 @@ def least_largest(
     Args:
         problem: The problem with weights 1.
         generator: Source of starting points.
-        most_seconds: Budget of the search.
+        most_work: Budget of the search, in units of `work`.
 
     Returns:
         The point with the least max_j error found, and the point and weights (of sum 1) whose
         least weighted sum found is greatest.
     """
-    stop = time.perf_counter() + most_seconds
     small = _reduced(problem)
-    half = time.perf_counter() + most_seconds / 2
-    ends, model = descend(small, starting_points(small, generator), stop=half)
+    first = Budget(most_work / 2)
+    ends, model = descend(small, starting_points(small, generator), budget=first)
+    budget = Budget(most_work / 2 + first.left)
     order = np.argsort(model.value)[:LAWSON_STARTS]
     best = _found(small, ends, model, int(order[0]))
     duals: list[Found] = []
     for start in order:
-        near, weights = _lawson(small, ends[start], best, stop)
-        left = max(stop - time.perf_counter(), 0.0)
+        near, weights = _lawson(small, ends[start], best, budget)
         weighted = small.weighted(np.sqrt(weights))
         again = starting_points(weighted, generator)
         points = np.concatenate([near.point[None], again])
-        ended, there = descend(weighted, points, stop=time.perf_counter() + left)
+        ended, there = descend(weighted, points, budget=budget)
         dual = _found(weighted, ended, there, int(there.value.argmin()))
         best = min(best, near, dual, key=lambda one: one.squares.max())
         duals.append(dual)
-        if time.perf_counter() > stop:
+        if budget.left <= 0:
             break
     dual = max(duals, key=lambda one: one.value)
     whole = [_at(problem.weighted(one.scale), one.point) for one in (best, dual)]
     return whole[0], whole[1]
 
 
-def _lawson(problem: Problem, start: Floats, best: Found, stop: float) -> tuple[Found, Floats]:
+def _lawson(problem: Problem, start: Floats, best: Found, budget: Budget) -> tuple[Found, Floats]:
     """The least largest error on the way from a start, and the weights where it ended."""
     weights, point = np.full(len(problem.scale), 1 / len(problem.scale)), start[None]
     for _ in range(LAWSON_ROUNDS):
         weighted = problem.weighted(np.sqrt(weights))
-        point, model = descend(weighted, point, steps=8, stop=stop)
+        point, model = descend(weighted, point, steps=8, budget=budget)
         found = _found(weighted, point, model, 0)
         best = min(best, found, key=lambda one: one.squares.max())
         grown = weights * np.sqrt(found.squares)
-        if not grown.sum() > 0 or time.perf_counter() > stop:
+        if not grown.sum() > 0 or budget.left <= 0:
             break
         weights = np.maximum(grown / grown.sum(), 1e-12)
         weights /= weights.sum()

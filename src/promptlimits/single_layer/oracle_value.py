@@ -28,9 +28,8 @@ import numpy as np
 from promptlimits._typing import JsonObject
 from promptlimits.errors import RunFailed
 from promptlimits.single_layer.oracle_certificate import (
-    MOST_BOXES,
-    MOST_SECONDS,
     TOLERANCE,
+    UNITS,
     Objective,
     OracleCertificate,
     certify_oracle,
@@ -79,7 +78,8 @@ class OracleValue:
     """The least error found, of an actual prompt, beside the relaxation over statistics (A, Z).
 
     Attributes:
-        objective: "sum of squares", or "largest error" (not squared).
+        objective: "sum of squares", or "largest error" (not squared): what `relaxation` and
+            `found` are.
         relaxation: The least value found over all statistics: an estimate of an infimum that no
             prompt need reach.
         found: The objective evaluated on `prompt`.
@@ -112,6 +112,7 @@ class OracleValue:
         """As plain JSON."""
         return {
             "objective": self.objective,
+            "unit": UNITS[self.objective],
             "relaxation": self.relaxation,
             "found": self.found,
             "prompt": self.prompt.tolist(),
@@ -142,6 +143,7 @@ class _Shown:
     inside: bool = False
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def oracle_value(
     setting: SharedQuery,
     targets: Floats,
@@ -219,8 +221,7 @@ def certify_value(
     value: OracleValue,
     *,
     tolerance: float = TOLERANCE,
-    most_boxes: int = MOST_BOXES,
-    most_seconds: float = MOST_SECONDS,
+    most_boxes: int | None = None,
 ) -> OracleCertificate:
     """Prove how far below a value found the error of any prompt can be.
 
@@ -229,11 +230,10 @@ def certify_value(
         targets: As given to `oracle_value`.
         value: Its result; the gap is that to `found`, a prompt's error.
         tolerance: Relative gap to stop at.
-        most_boxes: Stop after about as many boxes.
-        most_seconds: Stop after about as long.
+        most_boxes: Stop after about as many boxes; None for what takes some seconds.
 
     Returns:
-        The certificate; for the largest error on its square.
+        The certificate, in the unit of the value.
 
     Raises:
         RunFailed: The layer's numbers leave the range of doubles.
@@ -248,13 +248,12 @@ def certify_value(
     return certify_oracle(
         setting,
         targets,
-        found=value.found**2 if largest else value.found,
+        found=value.found,
         objective=value.objective,
         scale=value.dual_scale,
-        aim=aim,
+        aim_squares=aim,
         tolerance=tolerance,
         most_boxes=most_boxes,
-        most_seconds=most_seconds,
     )
 
 

@@ -9,20 +9,19 @@ no prompt is better.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from promptlimits.single_layer.oracle_length import best_of_length, score_covector
+from promptlimits.single_layer.oracle_length import best_of_length, grid_points, score_covector
 from promptlimits.single_layer.setting import Floats, SharedQuery, attend
 from promptlimits.single_layer.train import train_prompt
+from promptlimits.single_layer.work import PROMPTS, Budget, slab_cost, training_cost
 
 LENGTHS: Final = (1, 2, 4, 8, 16, 64)
 """Lengths of the prompts that one head is shown with."""
 
-MOST_SECONDS: Final = 2.0
 _ROUNDS: Final = 12
 _STARTS: Final = 4
 _STEPS: Final = 60
@@ -38,7 +37,7 @@ def empty_prompt(setting: SharedQuery) -> Floats:
 def prompts_of_bound_heads(
     setting: SharedQuery, targets: Floats, generator: np.random.Generator, *, largest: bool
 ) -> Iterator[Floats]:
-    """Prompts of a layer whose values determine scores, best effort within some seconds.
+    """Prompts of a layer whose values determine scores, best effort within a budget of work.
 
     Args:
         setting: The layer and its queries; without normalisation in front or rotary positions.
@@ -49,31 +48,29 @@ def prompts_of_bound_heads(
     Yields:
         Prompts (d, m_p).
     """
-    stop = time.perf_counter() + MOST_SECONDS
     eta = score_covector(setting) if len(setting.layer.heads) == 1 else None
     if eta is not None and eta.any():
-        yield from _of_one_head(setting, targets, stop, largest=largest)
+        yield from _of_one_head(setting, targets, largest=largest)
     else:
-        yield from _trained(setting, targets, generator, stop)
+        yield from _trained(setting, targets, generator)
 
 
-def _of_one_head(
-    setting: SharedQuery, targets: Floats, stop: float, *, largest: bool
-) -> Iterator[Floats]:
+def _of_one_head(setting: SharedQuery, targets: Floats, *, largest: bool) -> Iterator[Floats]:
     for tokens in LENGTHS:
         best = best_of_length(setting, targets, tokens=tokens)
         if best.prompt is not None:
             yield best.prompt
     if largest:
-        yield from _levelled(setting, targets, LENGTHS[-1], stop)
+        yield from _levelled(setting, targets, LENGTHS[-1])
 
 
-def _levelled(setting: SharedQuery, targets: Floats, tokens: int, stop: float) -> Iterator[Floats]:
+def _levelled(setting: SharedQuery, targets: Floats, tokens: int) -> Iterator[Floats]:
     """Prompts of weighted sums of squares, each weight growing with its error."""
     weights = np.full(setting.count, 1 / setting.count)
-    for _ in range(_ROUNDS):
+    affordable = int(PROMPTS / slab_cost(grid_points(targets), targets.size)) - len(LENGTHS)
+    for _ in range(min(max(affordable, 1), _ROUNDS)):
         best = best_of_length(setting, targets, tokens=tokens, scale=np.sqrt(weights))
-        if best.prompt is None or time.perf_counter() > stop:
+        if best.prompt is None:
             return
         yield best.prompt
         grown = weights * np.linalg.norm(attend(setting, best.prompt) - targets, axis=1)
@@ -83,13 +80,14 @@ def _levelled(setting: SharedQuery, targets: Floats, tokens: int, stop: float) -
 
 
 def _trained(
-    setting: SharedQuery, targets: Floats, generator: np.random.Generator, stop: float
+    setting: SharedQuery, targets: Floats, generator: np.random.Generator
 ) -> Iterator[Floats]:
     if targets.size > _MOST_ROWS:
         return
     heads = len(setting.layer.heads)
+    budget, cost = Budget(PROMPTS), training_cost(targets.size, heads, _STEPS)
     for _ in range(_STARTS):
         for tokens in (heads, 2 * heads, 4 * heads):
-            if time.perf_counter() > stop:
+            if not budget.take(cost):
                 return
             yield train_prompt(setting, targets, tokens, generator, starts=1, steps=_STEPS).prompt

@@ -78,6 +78,7 @@ def rank_condition(setting: SharedQuery) -> bool:
     return list(stacked_ranks(setting.layer, token)) == wanted
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def realise(setting: SharedQuery, wanted: Statistics, *, copies: int = 1) -> Realisation:
     """Find h tokens, each repeated, whose statistics are those asked for.
 

@@ -39,6 +39,7 @@ class TrainedPrompt:
     largest: float
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def train_prompt(
     setting: SharedQuery,
     targets: Floats,

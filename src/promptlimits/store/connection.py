@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.store.faults import cannot_write, damaged, for_people, newer_store, not_a_store
-from promptlimits.store.schema import VERSION, migrate, version_of
+from promptlimits.store.schema import (
+    VERSION,
+    add_checksums,
+    altered_row,
+    migrate,
+    missing_part,
+    version_of,
+)
 
 _OLDEST_SQLITE = (3, 38, 0)  # STRICT tables (3.37) and built-in JSON functions (3.38)
 _BUSY_SECONDS = 5.0
@@ -21,10 +29,12 @@ def make_folder(path: Path) -> None:
         path: The store.
 
     Raises:
-        UserError: The path is a folder, or its folder cannot be made or written.
+        UserError: The path is no regular file, or its folder cannot be made or written.
     """
     if path.is_dir():
         raise not_a_store(path, "a folder")
+    if path.exists() and not path.is_file():
+        raise not_a_store(path, "a pipe or a device")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,13 +68,15 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
         if not read_only:
             _make_durable(connection)
             migrate(connection)
+        _require_whole(path, connection)
     except BaseException as error:
         if connection is not None:
             connection.close()
-        translated = for_people(path, error) if isinstance(error, sqlite3.Error) else None
-        if translated is None:
+        if not isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise
-        raise translated from error
+        # Nothing has been asked of the file but what every store answers: so it is damaged.
+        known = for_people(path, error) if isinstance(error, sqlite3.Error) else None
+        raise known or damaged(path, str(error)) from error
     return connection
 
 
@@ -77,7 +89,27 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     effective = os.access in os.supports_effective_ids
     if path.exists() and not os.access(path, os.W_OK, effective_ids=effective):
         raise cannot_write(path, "permission denied")
+    if not path.exists():
+        _make(path)
     return sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
+
+
+def _make(path: Path) -> None:
+    """Make a store whole under another name: an empty file is never one that was just begun."""
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise damaged(path, f"only its log {log.name} is there")
+    draft = path.with_name(f".{path.name}.promptlimits-draft")
+    draft.unlink(missing_ok=True)  # left by a kill
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            add_checksums(connection)
+            migrate(connection)
+        draft.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error.strerror or str(error)) from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
@@ -107,11 +139,14 @@ def _connect_to_address(address: str) -> sqlite3.Connection:
 def _check(path: Path, connection: sqlite3.Connection, *, read_only: bool) -> None:
     """Refuse another program's file, a newer schema and damaged pages."""
     connection.execute("PRAGMA foreign_keys = ON")
+    add_checksums(connection)
     version = version_of(connection)
     if version is None:
         raise not_a_store(path, "another program's SQLite database")
     if version > VERSION:
         raise newer_store(path, version, VERSION)
+    if version == 0:
+        raise damaged(path, "nothing is in it")
     if read_only and version < VERSION:
         raise UserError(
             f"store {path}",
@@ -119,9 +154,16 @@ def _check(path: Path, connection: sqlite3.Connection, *, read_only: bool) -> No
             got=f"version {version}",
             remedy="open it once with a command that writes, which brings it up to date",
         )
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise damaged(path, str(verdict).splitlines()[-1])  # a heading comes before it
+
+
+def _require_whole(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a store of this version that lacks a table or holds an altered row."""
+    fault = missing_part(connection) or altered_row(connection)
+    if fault:
+        raise damaged(path, fault)
 
 
 def _make_durable(connection: sqlite3.Connection) -> None:

@@ -35,8 +35,8 @@ def damaged(path: Path, detail: str) -> UserError:
         f"store {path}",
         "be an undamaged SQLite file",
         got=f"a damaged one ({detail})",
-        remedy="restore it from a copy, or save what is readable with "
-        "`sqlite3 FILE .recover` and start again in another folder",
+        remedy="restore it from a copy, or choose another output folder; the file was left as it "
+        "is, and `sqlite3 FILE .recover` prints what of it can be read",
     )
 
 

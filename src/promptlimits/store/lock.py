@@ -35,6 +35,8 @@ def take_writer_lock(store: Path) -> FileLock:
             cannot be written.
     """
     path = lock_path(store)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        raise cannot_write(store, f"{path.name} beside it is no regular file")
     holder = _holder(path)  # before the attempt: filelock below 4 empties the file on it
     lock = FileLock(path, thread_local=False)
     try:

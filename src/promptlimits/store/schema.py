@@ -3,15 +3,20 @@
 Every table is append-only by trigger, but `checkpoints`: it holds the one state a run
 resumes from, and a foreign key ties that state to the curve row of the same step, so the
 two can never tell different stories. The database refuses what the code should not do.
+
+Every row carries a checksum of its values: SQLite notices pages that do not fit together, but
+not a byte that changed inside a text, a number or a prompt.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 APPLICATION_ID = 0x504C494D  # "PLIM": tells a store from another program's database.
-VERSION = 1
+VERSION = 2
 
 RESUMABLE = ("interrupted", "out_of_budget")
 """Outcomes after which a run may go on; every other outcome is final."""
@@ -110,7 +115,98 @@ def _version_1() -> tuple[str, ...]:
     return (*_TABLES, _STEPS_GO_UP, *ended, *frozen, f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-MIGRATIONS: Mapping[int, Sequence[str]] = {0: _version_1()}
+CHECKED: Mapping[str, tuple[str, ...]] = {
+    "runs": ("spec_hash", "spec", "seed", "provenance", "created"),
+    "steps": ("run_id", "step", "metrics", "created"),
+    "checkpoints": ("run_id", "step", "state"),
+    "endings": ("run_id", "outcome", "final", "result", "artifact", "created"),
+    "records": ("kind", "key_hash", "key", "payload", "created"),
+    "used_time": ("command_hash", "seconds", "created"),
+}
+"""The columns of each table that its checksum is about."""
+
+
+def add_checksums(connection: sqlite3.Connection) -> None:
+    """Teach an open file `row_checksum`, which writing and checking rows needs.
+
+    Args:
+        connection: Any connection.
+    """
+    connection.create_function("row_checksum", -1, _checksum, deterministic=True)
+
+
+def _checksum(*values: str | int | float | bytes | None) -> int:
+    """CRC-32 of a row's values, told apart by their types and lengths."""
+    digest = 0
+    for value in values:
+        content = value if isinstance(value, bytes) else repr(value).encode()
+        digest = zlib.crc32(
+            content, zlib.crc32(b"%s %d:" % (_TYPES[type(value)], len(content)), digest)
+        )
+    return digest
+
+
+_TYPES = {str: b"text", int: b"integer", float: b"real", bytes: b"blob", type(None): b"null"}
+
+
+def insertion(table: str) -> str:
+    """The statement that adds a row of the checked columns, in their order, and its checksum."""
+    columns = CHECKED[table]
+    values = ", ".join(f"?{number}" for number in range(1, len(columns) + 1))
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}, checksum) "
+        f"VALUES ({values}, row_checksum({values}))"
+    )
+
+
+def altered_row(connection: sqlite3.Connection) -> str:
+    """Where a row is not as it was written.
+
+    Args:
+        connection: A store of this version, with `add_checksums`.
+
+    Returns:
+        Its table and number; empty if every row is as it was written.
+    """
+    for table, columns in CHECKED.items():
+        number = "step" if table == "steps" else "run_id" if table == "checkpoints" else "id"
+        row = connection.execute(
+            f"SELECT {number} FROM {table} "
+            f"WHERE checksum IS NOT row_checksum({', '.join(columns)}) LIMIT 1"
+        ).fetchone()
+        if row is not None:
+            return f"row {row[0]} of {table} is not as it was written"
+    return ""
+
+
+def missing_part(connection: sqlite3.Connection) -> str:
+    """Which table, index or trigger of this version is not there, or another; empty if none."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        add_checksums(fresh)
+        migrate(fresh)
+        wanted = dict(fresh.execute(_PARTS).fetchall())
+    found = dict(connection.execute(_PARTS).fetchall())
+    return next((f"no {name}" for name, sql in wanted.items() if found.get(name) != sql), "")
+
+
+_PARTS = "SELECT type || ' ' || name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+
+
+def _version_2() -> tuple[str, ...]:
+    """Statements that give the rows of the first version their checksums."""
+    statements = []
+    for table, columns in CHECKED.items():
+        frozen = _FROZEN.format(table=table, verb="UPDATE")
+        statements += [
+            f"DROP TRIGGER IF EXISTS {table}_no_UPDATE",
+            f"ALTER TABLE {table} ADD COLUMN checksum INTEGER",
+            f"UPDATE {table} SET checksum = row_checksum({', '.join(columns)})",
+            *([frozen] if table in _APPEND_ONLY else []),
+        ]
+    return tuple(statements)
+
+
+MIGRATIONS: Mapping[int, Sequence[str]] = {0: _version_1(), 1: _version_2()}
 """Statements that lead from each version to the next. Released entries never change."""
 
 

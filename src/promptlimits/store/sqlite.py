@@ -32,23 +32,18 @@ from promptlimits.store.faults import for_people
 from promptlimits.store.lock import take_writer_lock
 from promptlimits.store.provenance import canonical_json, spec_hash
 from promptlimits.store.records import SELECT_RUNS, RunRecord, now, run_record
-from promptlimits.store.schema import RESUMABLE
+from promptlimits.store.schema import RESUMABLE, insertion
 
 _RUN_OF_SPEC = SELECT_RUNS + "WHERE runs.spec_hash = ?"
-_INSERT_RUN = "INSERT INTO runs (spec_hash, spec, seed, provenance, created) VALUES (?, ?, ?, ?, ?)"
-_INSERT_STEP = "INSERT INTO steps (run_id, step, metrics, created) VALUES (?, ?, ?, ?)"
-_SET_CHECKPOINT = """
-    INSERT INTO checkpoints (run_id, step, state) VALUES (?, ?, ?)
-    ON CONFLICT (run_id) DO UPDATE SET step = excluded.step, state = excluded.state
+_INSERT_RUN = insertion("runs")
+_INSERT_STEP = insertion("steps")
+_SET_CHECKPOINT = f"""
+    {insertion("checkpoints")} ON CONFLICT (run_id) DO UPDATE
+    SET step = excluded.step, state = excluded.state, checksum = excluded.checksum
 """
-_INSERT_ENDING = """
-    INSERT INTO endings (run_id, outcome, final, result, artifact, created)
-    VALUES (?, ?, ?, ?, ?, ?)
-"""
-_INSERT_RECORD = (
-    "INSERT INTO records (kind, key_hash, key, payload, created) VALUES (?, ?, ?, ?, ?)"
-)
-_INSERT_SECONDS = "INSERT INTO used_time (command_hash, seconds, created) VALUES (?, ?, ?)"
+_INSERT_ENDING = insertion("endings")
+_INSERT_RECORD = insertion("records")
+_INSERT_SECONDS = insertion("used_time")
 
 
 class Store:
@@ -294,7 +289,8 @@ class Store:
             raise UserError(
                 "seconds", "be 0 or more", got=seconds, remedy="measure with a monotonic clock"
             )
-        self._write((_INSERT_SECONDS, (command_hash, float(seconds), now())))
+        # Plus zero: SQLite keeps -0.0 as 0.0, which has another checksum.
+        self._write((_INSERT_SECONDS, (command_hash, float(seconds) + 0.0, now())))
 
     def seconds(self, command_hash: str) -> float:
         """Time that a command has used so far, over all its resumes."""

@@ -27,8 +27,7 @@ def conversation_column(table: Table) -> str | None:
             name
             for name in CONVERSATIONS
             if name in table.columns
-            and table.rows
-            and all(isinstance(row.cells.get(name), list) for row in table.rows)
+            and any(isinstance(row.cells.get(name), list) for row in table.rows)
         ),
         None,
     )
@@ -51,9 +50,17 @@ def conversation(table: Table, row: Row, column: str) -> tuple[tuple[tuple[str, 
             the assistant's.
     """
     where = f"{table.where(row)}: {column}"
+    cell = table.cell(row, column)
+    if not isinstance(cell, list):
+        raise UserError(
+            where,
+            "be a list of messages",
+            got="null" if cell is None else shown(str(cell)),
+            remedy="fill it in or delete the entry",
+        )
     messages = [
         _message(f"{where}, message {number}", message)
-        for number, message in enumerate(table.cell(row, column), start=1)
+        for number, message in enumerate(cell, start=1)
     ]
     if len(messages) < 2 or messages[-1][0] != "assistant" or messages[-2][0] == "assistant":
         roles = ", ".join(role for role, _ in messages) or "no message"

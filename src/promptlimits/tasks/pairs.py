@@ -7,19 +7,16 @@ asked and of what must be answered. Notes say where it stands at the ends.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from promptlimits.errors import UserError
 from promptlimits.tasks.alike import notes_on_texts
 from promptlimits.tasks.choices import choices_of, right_choices
 from promptlimits.tasks.conversations import conversation, conversation_column
-from promptlimits.tasks.delimited import csv_table, tsv_table
-from promptlimits.tasks.files import file_name, read_bytes, shown
-from promptlimits.tasks.json_files import json_table, jsonl_table
-from promptlimits.tasks.parquet import parquet_table
+from promptlimits.tasks.files import file_name, shown
+from promptlimits.tasks.formats import read_table
 from promptlimits.tasks.reading import CHOICES_FIELD, Reading, Roles, roles_of
 from promptlimits.tasks.table import Row, Table, texts_of
 from promptlimits.tasks.template import KEY_FIELD, Template, parse_template
@@ -62,34 +59,6 @@ class PairTask:
     notes: tuple[str, ...] = ()
 
 
-_READERS: Final[dict[str, Callable[[Path], Table]]] = {
-    ".csv": csv_table,
-    ".tsv": tsv_table,
-    ".json": json_table,
-    ".jsonl": jsonl_table,
-    ".ndjson": jsonl_table,
-    ".parquet": parquet_table,
-}
-ENDINGS: Final = ".csv, .tsv, .json, .jsonl or .parquet"
-
-_REMEDIES: Final = {
-    ".xlsx": "save it as CSV in UTF-8",
-    ".xls": "save it as CSV in UTF-8",
-    ".ods": "save it as CSV in UTF-8",
-    ".gz": "unpack it first",
-    ".zip": "unpack it first",
-    ".zst": "unpack it first",
-    ".bz2": "unpack it first",
-    ".xz": "unpack it first",
-    ".arrow": "write it to .parquet",
-    ".feather": "write it to .parquet",
-    ".gguf": "give a model to --model, and a file of pairs here",
-    ".safetensors": "give a model to --model, and a file of pairs here",
-    ".txt": "give one text as text:FILE, and save a list of pairs in one of these formats",
-    ".md": "give one text as text:FILE, and save a list of pairs in one of these formats",
-}
-
-
 def read_pairs(
     path: Path | str, *, reading: Reading | None = None, template: str = "{key}"
 ) -> PairTask:
@@ -115,19 +84,8 @@ def read_pairs(
         UserError: Something is wrong with the file; the message names the line.
     """
     path, reading = Path(path), reading or Reading()
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        read_bytes(path)  # a file that is not there, or a folder, is the greater trouble
-        raise UserError(
-            file_name(path),
-            f"end in {ENDINGS}",
-            got=shown(path.suffix) if path.suffix else "no ending",
-            remedy=_REMEDIES.get(
-                path.suffix.lower(), "save the list in one of these formats, under that ending"
-            ),
-        )
     parsed = parse_template(template)
-    table = reader(path)
+    table = read_table(path)
     talk = conversation_column(table)
     if talk is not None and not reading.given and not {"key", "value"} <= {*table.columns}:
         pairs, notes = _of_conversations(table, talk, parsed)
@@ -158,7 +116,7 @@ def _of_conversations(
         pair = Pair(key=asked, value=value, where=table.where(row), turns=turns)
         drafts.append((row, _filled(pair)))
     said = f"the last message of {shown(column)} is the value, those before it are asked"
-    return _unique(table, drafts, {column}), (said, *_unused(table, {column}, None))
+    return _unique(table, drafts, {column}, None), (said, *_unused(table, {column}, None))
 
 
 def _of_columns(
@@ -190,7 +148,7 @@ def _of_columns(
     if not template.of_the_key_alone:
         notes += (f"keys are made of the columns by the template {shown(template.text)}",)
     notes += _unused(table, roles.used, template)
-    return _unique(table, drafts, roles.used), notes
+    return _unique(table, drafts, roles.used, template), notes
 
 
 def _answered(table: Table, column: str) -> tuple[list[tuple[Row, list[str]]], list[Row]]:
@@ -246,7 +204,7 @@ def _left_out(table: Table, roles: Roles, rows: list[Row]) -> tuple[str, ...]:
             file_name(table.path),
             "hold at least one pair with an answer",
             got=f"none in {shown(roles.value)}",
-            remedy="fill that in, or name the column of the answers with --answer",
+            remedy="fill that in, or name the column that holds the answers",
         )
     entries = "1 entry" if len(rows) == 1 else f"{len(rows)} entries"
     return (f"{entries} without an answer left out, the first on {rows[0].at}",)
@@ -259,15 +217,27 @@ def _unused(table: Table, used: Iterable[str], template: Template | None) -> tup
     if not ignored:
         return ()
     note = f"{table.called}s not used: {', '.join(map(shown, ignored))}"
-    named = next((name for name in ignored if name and not {"{", "}"} & {*name}), None)
-    if template is None or named is None or KEY_FIELD not in template.fields:
-        return (note,)
-    example = shlex.quote(f"{{key}}\\n{{{named}}}")
-    return (f"{note}; to ask with one of them: --template {example}",)
+    example = None if template is None else _asking_with(template, ignored)
+    return (note if example is None else f"{note}; to ask with one of them: {example}",)
 
 
-def _unique(table: Table, drafts: list[tuple[Row, Pair]], used: Iterable[str]) -> tuple[Pair, ...]:
+def _asking_with(template: Template, columns: Iterable[str]) -> str | None:
+    """The option that asks with the first of some columns, too; None if none can be named."""
+    named = next((name for name in columns if name and not {"{", "}"} & {*name}), None)
+    if named is None:
+        return None
+    fields = "\\n".join(f"{{{field}}}" for field in (*template.fields, named))
+    return f"--template {shlex.quote(fields)}"
+
+
+def _unique(
+    table: Table,
+    drafts: list[tuple[Row, Pair]],
+    used: Iterable[str],
+    template: Template | None,
+) -> tuple[Pair, ...]:
     """The pairs, if no two ask the same."""
+    read = set(used)
     seen: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Row, Pair]] = {}
     for row, pair in drafts:
         first_row, first = seen.setdefault((pair.key, pair.turns), (row, pair))
@@ -275,18 +245,18 @@ def _unique(table: Table, drafts: list[tuple[Row, Pair]], used: Iterable[str]) -
             continue
         if pair.value == first.value:
             got = f"the pair of {first_row.at} again"
-            remedy = "delete one of the two lines"
+            remedy = "delete one of the two"
         else:
             got = f"{shown(pair.value)} here and {shown(first.value)} on {first_row.at}"
-            remedy = "keep the line that is right"
+            remedy = "keep the one that is right"
             apart = [
                 name
                 for name in table.columns
-                if name not in set(used) and row.cells.get(name) != first_row.cells.get(name)
+                if name not in read and row.cells.get(name) != first_row.cells.get(name)
             ]
-            if apart and not pair.turns:
-                example = shlex.quote(f"{{key}}\\n{{{apart[0]}}}")
-                remedy += f", or tell them apart by another {table.called}: --template {example}"
+            example = None if template is None else _asking_with(template, apart)
+            if example is not None:
+                remedy += f", or tell them apart by another {table.called}: {example}"
         raise UserError(
             pair.where, f"give the key {shown(pair.key)} only once", got=got, remedy=remedy
         )

@@ -112,7 +112,7 @@ def _cells(array: Any) -> list[Cell]:
         return [{"type": str(kind)}] * len(array)
     try:
         cells: list[Cell] = array.cast(pyarrow.string()).to_pylist()
-    except pyarrow.ArrowNotImplementedError:
+    except pyarrow.ArrowInvalid:  # such as the bytes of a UUID
         return [{"type": str(kind)}] * len(array)
     return cells
 

@@ -15,7 +15,8 @@ from promptlimits.tasks.builtin import capitals
 from promptlimits.tasks.encoded import EncodedTask, encode
 from promptlimits.tasks.files import shown
 from promptlimits.tasks.form import Asking
-from promptlimits.tasks.pairs import ENDINGS, Pair, PairTask, read_pairs
+from promptlimits.tasks.formats import ENDINGS
+from promptlimits.tasks.pairs import Pair, PairTask, read_pairs
 from promptlimits.tasks.random_tokens import (
     MAX_TOKENS,
     random_pairs,

@@ -165,20 +165,54 @@ def tiny_causal_lm(
     Returns:
         The directory.
     """
+    model_type, settings = _FAMILIES[family]
+    size = {"dim": dim, "layers": layers, "heads": heads, "kv_heads": kv_heads}
+    return tiny_of_family(
+        directory,
+        model_type,
+        settings(size | {"context_length": context_length}),
+        vocab=vocab,
+        init_scale=init_scale,
+        seed=seed,
+    )
+
+
+def tiny_of_family(
+    directory: Path | str,
+    model_type: str,
+    settings: Mapping[str, Any],
+    *,
+    vocab: Sequence[str] = WORDS,
+    init_scale: float = 0.3,
+    seed: int = 0,
+) -> Path:
+    """Save a random model of any causal family of transformers, and its tokenizer.
+
+    Args:
+        directory: Made if it does not exist.
+        model_type: The family, as transformers calls it.
+        settings: Its sizes, as its configuration calls them.
+        vocab: Words that are one token each.
+        init_scale: Deviation of the random weights.
+        seed: Seed of the weights; torch's global generator is left as it was.
+
+    Returns:
+        The directory.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = tiny_tokenizer(vocab)
-    model_type, settings = _FAMILIES[family]
-    size = {"dim": dim, "layers": layers, "heads": heads, "kv_heads": kv_heads}
     config = AutoConfig.for_model(
         model_type,
-        **settings(size | {"context_length": context_length}),
-        vocab_size=len(tokenizer),
-        initializer_range=init_scale,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
+        **{
+            "vocab_size": len(tokenizer),
+            "initializer_range": init_scale,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+            "pad_token_id": 0,
+            **settings,
+        },
     )
     target = Path(directory)
     with torch.random.fork_rng(devices=[]):

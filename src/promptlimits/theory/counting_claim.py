@@ -23,10 +23,6 @@ _FIXED: Final = (
     "The model, the keys and the decoding rule are fixed beforehand, "
     "not chosen to suit the answers."
 )
-_ALONE: Final = (
-    "An answer depends on its prompt and its key alone: "
-    "no sampling, no influence of what else is in the batch."
-)
 _STORED: Final = (
     "The number of prompt tokens is fixed beforehand, "
     "and each number in the prompt is finite and kept in the stated format."
@@ -35,22 +31,45 @@ _NOTHING_ELSE: Final = (
     "Nothing else about the answers reaches the model: no other weights, no text, no examples."
 )
 
-ASSUMPTIONS: Final = (RANDOM_ANSWERS, _FIXED, _ALONE, _STORED, _NOTHING_ELSE)
-"""All that the theorem rests on."""
+ENVIRONMENTS_LOG2: Final = 64
+"""log2 H: as many environments of decoding are allowed for unless told otherwise."""
 
 
-def counting_assumptions(answers_random: bool | None = None) -> tuple[Assumption, ...]:
-    """The assumptions as values.
+def environments_text(environments_log2: int) -> str:
+    """How many environments there are.
 
     Args:
-        answers_random: Whether the first one is known to hold for the task at hand.
+        environments_log2: log2 H, 0 or more.
 
     Returns:
-        One value for each text.
+        Such as "2^64 decoding environments".
     """
-    return tuple(
-        Assumption(text=text, holds=answers_random if text is RANDOM_ANSWERS else None)
-        for text in ASSUMPTIONS
+    if environments_log2 == 0:
+        return "1 decoding environment"
+    return f"2^{environments_log2} decoding environments"
+
+
+def counting_assumptions(
+    answers_random: bool | None = None, environments_log2: int = ENVIRONMENTS_LOG2
+) -> tuple[Assumption, ...]:
+    """All that the theorem rests on.
+
+    Args:
+        answers_random: Whether the first assumption is known to hold for the task at hand.
+        environments_log2: log2 H, environments that the answers may depend on.
+
+    Returns:
+        The assumptions; the first one is about the task, the others are about the run.
+    """
+    decoded = (
+        "The answers are a function of the prompt and of one of at most "
+        f"{environments_text(environments_log2)} (hardware, kernels, batches, library versions) "
+        "fixed before the list is drawn: no sampling."
+    )
+    texts = (_FIXED, decoded, _STORED, _NOTHING_ELSE)
+    return (
+        Assumption(text=RANDOM_ANSWERS, holds=answers_random),
+        *(Assumption(text=text) for text in texts),
     )
 
 
@@ -107,6 +126,7 @@ def statement(
     answers: str,
     pool: int,
     share: Fraction,
+    environments_log2: int,
 ) -> str:
     """The claim in words; it never says that particular facts cannot be held.
 
@@ -117,6 +137,7 @@ def statement(
         answers: The set that answers are drawn from, in words.
         pool: Keys among which the prompt may choose; 0 for no choice.
         share: Share of answer lists let through.
+        environments_log2: log2 H.
 
     Returns:
         One sentence.
@@ -138,7 +159,7 @@ def statement(
     )
     tokens = f"{prompt_tokens:,} token{'' if prompt_tokens == 1 else 's'} ({format_text(number)})"
     return (
-        f"Of all {lists} any prompt of {tokens}, however it is found; this is about random "
-        "answers and does not say that particular facts, which the model may predict, cannot "
-        "be held."
+        f"Of all {lists} any prompt of {tokens}, however it is found, in any of "
+        f"{environments_text(environments_log2)} fixed beforehand; this is about random answers "
+        "and does not say that particular facts, which the model may predict, cannot be held."
     )

@@ -1,25 +1,32 @@
 """How many answers a prompt can hold, whatever the model: the counting theorem.
 
 **Statement.** A prompt has m tokens of d numbers, each of which takes one of at most N values
-(`number_formats` counts them). Fix the model, n keys, and any rule that turns a prompt and a
-key into an answer. Draw the n answers independently and uniformly from a set of M >= 2
-answers. Then
+(`number_formats` counts them). Fix the model, n keys, H environments (hardware, kernels, how
+keys are put into batches, library versions) and, for each of them, any rule that turns a prompt
+into a list of n answers, one for each key. Draw the n right answers independently and uniformly
+from a set of M >= 2. Then
 
-    P(some prompt gets k or more of the n answers right) <= N^(d m) * C(n, k) * M^(-k).   (1)
+    P(some prompt, in some environment, has k or more of n right) <= Q * C(n, k) * M^(-k),   (1)
+    Q = H * N^(d m).
 
-*Proof.* There are at most N^(d m) prompts. Fix one of them and k of the keys: its k answers
-are now fixed, and the random answers agree with all of them with probability M^(-k). If some
-prompt gets k or more right then this happens for one of the N^(d m) prompts and one of the
-C(n, k) choices of k keys. Add up the probabilities. []
+*Proof.* One prompt in one environment gives one list of answers, whose entries at k given keys
+are the right ones with probability M^(-k). Add this up over at most N^(d m) prompts, H
+environments and C(n, k) choices of k keys. []
 
-**Every list.** With n = k: each prompt produces one list of k answers, so if
-M^k > N^(d m) there are lists that no prompt produces.
+Nothing asks that a prompt's answers agree between environments, or that one key's answer does
+not depend on the others in its batch: what a machine rounds differently is another environment.
+H is a power of 2, 2^64 by default, far more than there are machines, releases and batch sizes
+together; each factor of 2 costs one bit. It does not matter where in the model the numbers of a
+prompt go: (1) holds for prefixes with d their numbers for each token.
+
+**Every list.** With n = k: each prompt produces at most H lists of k answers, so if M^k > Q
+there are lists that no prompt produces in any environment.
 
 **The ceiling.** Let B(k) be the right side of (1) with n = max(pool, k), `pool` being the
 number of keys among which the prompt may choose those that it answers (pool = 0: it must
 answer all, n = k). The ceiling is the largest k with B(k) > share, for 0 < share < 1.
 
-*Every k above it is excluded:* B(k) <= share. *Proof.* B(0) = N^(d m) >= 1 > share. For
+*Every k above it is excluded:* B(k) <= share. *Proof.* B(0) = Q >= 1 > share. For
 0 <= k < pool, B(k+1)/B(k) = (pool - k)/((k + 1) M) decreases in k, so on {0..pool} B rises,
 if at all, before it falls: once at or below share < B(0) it has been falling, and goes on
 falling. For k >= pool, B(k+1)/B(k) = 1/M < 1. So {k: B(k) > share} is {0, 1, .., ceiling}. []
@@ -27,9 +34,9 @@ C(n, k) M^(-k) alone does rise at first, from k = 0 as long as k + 1 <= (pool + 
 this is why the argument is needed, and why bisection on B(k) > share is right. For the same
 reason the least m with B(k) > share inverts the ceiling exactly: B grows with m.
 
-**Assumptions.** See `counting_claim.ASSUMPTIONS`; they travel with each result.
+**Assumptions.** See `counting_claim.counting_assumptions`; they travel with each result.
 
-**Tightness.** For n = k, (1) is attained: let N^(d m) prompts produce different lists. A
+**Tightness.** For n = k, (1) is attained: let prompts produce Q different lists. A
 selection (pool > k) is counted by the union bound, which is not attained. Against trained
 prompts the gap is large: nothing here looks at the weights.
 
@@ -56,9 +63,11 @@ from promptlimits.bound import (
 )
 from promptlimits.errors import UserError
 from promptlimits.theory.counting_claim import (
+    ENVIRONMENTS_LOG2,
     SOURCE,
     answers_in_words,
     counting_assumptions,
+    environments_text,
     exact_text,
     format_text,
     statement,
@@ -81,6 +90,7 @@ class CountingCeiling:
         every_list_pairs: Among the lists of any greater length there are some that no prompt
             holds; up to it, the theorem does not exclude any list. None: no such limit.
         bits: Upper limit on the number of prompts; `bits.upper_bits()` is what a prompt holds.
+        environments_log2: log2 H, environments that a prompt's answers may depend on.
         answer_bits: The number of answers to choose from; `answer_bits.lower_bits()` is what
             each right answer takes.
         share: Share of answer lists let through.
@@ -93,6 +103,7 @@ class CountingCeiling:
     pairs: int | None
     every_list_pairs: int | None
     bits: LogBound
+    environments_log2: int
     answer_bits: LogBound
     share: Fraction
     statement: str
@@ -147,6 +158,7 @@ def share_held(
     prompt_tokens: int,
     answer_set_size: int,
     pool: int | None = None,
+    environments_log2: int = ENVIRONMENTS_LOG2,
 ) -> LogBound:
     """Upper limit (1) on the share of random answer lists of which a prompt holds `pairs`.
 
@@ -157,6 +169,7 @@ def share_held(
         prompt_tokens: m; 0 is no prompt.
         answer_set_size: M, answers each one is drawn from.
         pool: Keys among which the prompt may choose those it answers; `pairs` if None or less.
+        environments_log2: log2 H, environments that a prompt's answers may depend on.
 
     Returns:
         The bound; it says nothing (more than 1) while `pairs` is small.
@@ -164,7 +177,7 @@ def share_held(
     Raises:
         UserError: A size is no whole number, or too small.
     """
-    assumptions = counting_assumptions()
+    assumptions = counting_assumptions(environments_log2=_environments(environments_log2))
     prompts = prompt_count(
         number=number, dim=dim, prompt_tokens=prompt_tokens, assumptions=assumptions
     )
@@ -181,8 +194,14 @@ def share_held(
     chance = LogBound.of(
         answer_set_size, direction="lower", quantity="answers to choose from", source=SOURCE
     ).power(-pairs, quantity=f"chance that {pairs} random answers are the given ones")
+    environments = LogBound.of(
+        2**environments_log2,
+        direction="upper",
+        quantity=environments_text(environments_log2),
+        source=SOURCE,
+    )
     return product(
-        (prompts, selections, chance),
+        (prompts, environments, selections, chance),
         quantity=f"share of random lists of {keys} answers of which some prompt has {pairs} right",
         source=SOURCE,
     )
@@ -198,6 +217,7 @@ def counting_ceiling(
     answers_random: bool | None = None,
     pool: int | None = None,
     share: Fraction = DEFAULT_SHARE,
+    environments_log2: int = ENVIRONMENTS_LOG2,
 ) -> CountingCeiling:
     """The most pairs that the theorem does not exclude for prompts of one size, random answers.
 
@@ -212,6 +232,7 @@ def counting_ceiling(
         pool: Keys among which the prompt may choose those it answers; None if it must answer
             all of a list.
         share: Share of random answer lists let through, strictly between 0 and 1.
+        environments_log2: log2 H, environments that a prompt's answers may depend on: 0 is one.
 
     Returns:
         The ceiling.
@@ -220,7 +241,7 @@ def counting_ceiling(
         UserError: A size is no whole number or too small, or the share is out of range.
         TypeError: The share is a float.
     """
-    assumptions = counting_assumptions(answers_random)
+    assumptions = counting_assumptions(answers_random, _environments(environments_log2))
     bits = prompt_count(
         number=number,
         dim=dim,
@@ -233,18 +254,16 @@ def counting_ceiling(
     pairs: int | None = None
     every_list: int | None = None
     if answer_set_size > 1:
-        numbers = _numbers(dim, prompt_tokens)
-        pairs = _largest(
-            lambda k: _not_excluded(k, numbers, number.values, answer_set_size, keys, share)
-        )
-        # M^k <= N^(d m): the opposite of what excludes some list of k answers.
-        every_list = _largest(
-            lambda k: not product_exceeds_one([(answer_set_size, k), (number.values, -numbers)])
-        )
+        lists = [(number.values, _numbers(dim, prompt_tokens)), (2, environments_log2)]
+        pairs = _largest(lambda k: _not_excluded(k, lists, answer_set_size, keys, share))
+        # M^k <= Q: the opposite of what excludes some list of k answers.
+        fewer = [(base, -power) for base, power in lists]
+        every_list = _largest(lambda k: not product_exceeds_one([(answer_set_size, k), *fewer]))
     return CountingCeiling(
         pairs=pairs,
         every_list_pairs=every_list,
         bits=bits,
+        environments_log2=environments_log2,
         answer_bits=LogBound.of(
             answer_set_size,
             direction="lower",
@@ -259,6 +278,7 @@ def counting_ceiling(
             answers=answers,
             pool=keys,
             share=share,
+            environments_log2=environments_log2,
         ),
         assumptions=assumptions,
         source=SOURCE,
@@ -270,6 +290,7 @@ def counting_ceiling(
                 "number_format": format_text(number),
                 "dim": dim,
                 "prompt_tokens": prompt_tokens,
+                "environments_log2": environments_log2,
                 "answer_set_size": exact_text(answer_set_size),
                 "answer_set": answers,
                 "pool": keys,
@@ -290,6 +311,7 @@ def shortest_prompt(
     answer_set_size: int,
     pool: int | None = None,
     share: Fraction = DEFAULT_SHARE,
+    environments_log2: int = ENVIRONMENTS_LOG2,
 ) -> int:
     """The fewest prompt tokens with which the theorem does not exclude `pairs` answers.
 
@@ -304,6 +326,7 @@ def shortest_prompt(
         answer_set_size: M, answers each one is drawn from.
         pool: Keys among which the prompt may choose those it answers.
         share: Share of random answer lists let through.
+        environments_log2: log2 H, environments that a prompt's answers may depend on.
 
     Returns:
         A number of prompt tokens; 0 if even no prompt at all is not excluded.
@@ -315,21 +338,22 @@ def shortest_prompt(
     require_positive_int("pairs", pairs)
     require_positive_int("answer set size", answer_set_size)
     keys, share = _pool(pool), _share(share)
+    environments = (2, _environments(environments_log2))
 
     def excluded(tokens: int) -> bool:
-        size = _numbers(dim, tokens)
-        return not _not_excluded(pairs, size, number.values, answer_set_size, keys, share)
+        lists = [(number.values, _numbers(dim, tokens)), environments]
+        return not _not_excluded(pairs, lists, answer_set_size, keys, share)
 
     return _largest(excluded) + 1 if excluded(0) else 0
 
 
 def _not_excluded(
-    pairs: int, numbers: int, values: int, answer_set_size: int, pool: int, share: Fraction
+    pairs: int, lists: list[tuple[int, int]], answer_set_size: int, pool: int, share: Fraction
 ) -> bool:
-    """Whether B(pairs) > share, exactly."""
+    """Whether B(pairs) > share, exactly, with Q the product of powers `lists`."""
     return product_exceeds_one(
         [
-            (values, numbers),
+            *lists,
             (_choices(max(pool, pairs), pairs), 1),
             (answer_set_size, -pairs),
             (share.denominator, 1),
@@ -360,6 +384,13 @@ def _numbers(dim: int, prompt_tokens: int) -> int:
     if prompt_tokens != 0 or isinstance(prompt_tokens, bool):
         require_positive_int("prompt tokens", prompt_tokens, remedy="give 0 or more")
     return dim * prompt_tokens
+
+
+def _environments(log2: int) -> int:
+    """log2 H, checked: 0 or more."""
+    if log2 != 0 or isinstance(log2, bool):
+        require_positive_int("log2 of the environments", log2, remedy="give 0 or more")
+    return log2
 
 
 def _pool(pool: int | None) -> int:

@@ -1,22 +1,23 @@
 """The counting cap for vector targets: what stored or hard prompts can reach, for any model.
 
-**Statement.** Prompts take at most Q values: N^(d m_p) if each number is kept in a format of N
-values, V^(m_p) if each token is one of a vocabulary of V. Fix the model and k inputs; no
-Lipschitz constant, no continuity and no exact arithmetic is needed. The share of the volume of
-the lists of k targets (products of balls of radius r, in the norm errors are measured in) that
-some prompt brings within eps is at most
+**Statement.** Prompts take at most R values: N^(d m_p) if each number is kept in a format of N
+values, V^(m_p) if each token is one of a vocabulary of V. Fix the model, k inputs and H
+environments (hardware, kernels, batches, library versions); no Lipschitz constant, no continuity
+and no exact arithmetic is needed. The share of the volume of the lists of k targets (products of
+balls of radius r, in the norm errors are measured in) that some prompt brings within eps in some
+environment is at most
 
-    Q (eps/r)^(d m k).
+    Q (eps/r)^(d m k),    Q = H R.
 
-*Proof.* One prompt gives one list of outputs; what is within eps of it is a product of k balls
-of radius eps. []
+*Proof.* One prompt in one environment gives one list of outputs; what is within eps of it is a
+product of k balls of radius eps. Add up over R prompts and H environments. []
 
 So lists are excluded from k > log Q / (d m log(r/eps)) on: kappa = log N/log(r/eps) in the
 units of Theorem 1 (kappa m_p/m pairs). Theorem 1 helps only where its kappa* is below that.
 The form "min of the net and 2^b per number" with targets 3 eps apart would give
 log N/log(r/(3 eps)), which is weaker: no delta is lost here, as no net is needed.
 
-**Assumptions.** `ASSUMPTIONS`. **Tightness.** Attained while Q disjoint balls of radius eps fit.
+**Assumptions.** `assumptions`. **Tightness.** Attained while Q disjoint balls of radius eps fit.
 **Cost.** Microseconds; the threshold is decided exactly (`exact_products`).
 """
 
@@ -26,12 +27,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from flint import arb
+
 from promptlimits._checks import require_positive_int
 from promptlimits._typing import JsonObject
 from promptlimits.bound import Assumption, Certificate, LogBound, Source, log_ball
 from promptlimits.errors import UserError
 from promptlimits.theory.bisection import largest
-from promptlimits.theory.counting_claim import exact_text, format_text
+from promptlimits.theory.counting_claim import (
+    ENVIRONMENTS_LOG2,
+    environments_text,
+    exact_text,
+    format_text,
+)
 from promptlimits.theory.exact_products import product_exceeds_one
 from promptlimits.theory.grid_logs import grid_upper, total
 from promptlimits.theory.number_formats import NumberFormat
@@ -44,11 +52,10 @@ SOURCE: Final = Source(
     form="proved here",
 )
 
-ASSUMPTIONS: Final = (
-    "The model and the inputs are fixed beforehand, not chosen to suit the targets.",
-    "Each prompt is one of the counted values, and its outputs depend on it and the input alone.",
-    "Nothing else about the targets reaches the model.",
-    "The share is one of volume: targets uniform in the product of balls of the given radius.",
+_FIXED: Final = "The model and the inputs are fixed beforehand, not chosen to suit the targets."
+_NOTHING_ELSE: Final = "Nothing else about the targets reaches the model."
+_VOLUME: Final = (
+    "The share is one of volume: targets uniform in the product of balls of the given radius."
 )
 
 
@@ -60,11 +67,13 @@ class PromptValues:
         name: What a prompt is made of, in words that fix the count.
         values: Values of one number, or of one token.
         per_token: Whether a token takes one value (hard prompts) or each of its d numbers does.
+        environments_log2: log2 H, environments that outputs may depend on besides.
     """
 
     name: str
     values: int
     per_token: bool
+    environments_log2: int = ENVIRONMENTS_LOG2
 
     def power(self, setting: PromptSetting) -> int:
         """How many choices among `values` a prompt is.
@@ -76,6 +85,20 @@ class PromptValues:
             m_p for hard prompts, d m_p for stored ones.
         """
         return setting.prompt_tokens if self.per_token else setting.prompt_numbers
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """What the cap rests on.
+
+        Returns:
+            One value for each text.
+        """
+        counted = (
+            "Each prompt is one of the counted values, and the outputs are a function of it and "
+            f"of one of at most {environments_text(self.environments_log2)} (hardware, kernels, "
+            "batches, library versions) fixed beforehand."
+        )
+        texts = (_FIXED, counted, _NOTHING_ELSE, _VOLUME)
+        return tuple(Assumption(text=text) for text in texts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,22 +167,26 @@ def counted_share(setting: PromptSetting, pairs: int, prompts: PromptValues) -> 
     require_positive_int("pairs", pairs)
     power, numbers = prompts.power(setting), setting.target_numbers(pairs)
     ratio = Fraction(setting.eps) / setting.radius
-    count = LogBound(
-        direction="upper",
-        log=grid_upper(lambda: power * log_ball(prompts.values)),
-        quantity=f"different prompts ({prompts.name})",
-        source=SOURCE,
-        assumptions=_assumptions(),
-    )
-    balls = LogBound(
-        direction="upper",
-        log=grid_upper(lambda: numbers * log_ball(ratio)),
-        quantity="volume of targets within eps of one output, over that of all",
-        source=SOURCE,
-        assumptions=_assumptions(),
+    log2 = prompts.environments_log2
+    factors = tuple(
+        LogBound(
+            direction="upper",
+            log=grid_upper(log),
+            quantity=name,
+            source=SOURCE,
+            assumptions=prompts.assumptions(),
+        )
+        for name, log in (
+            (f"different prompts ({prompts.name})", lambda: power * log_ball(prompts.values)),
+            (environments_text(log2), lambda: log2 * log_ball(2)),
+            (
+                "volume of targets within eps of one output, over that of all",
+                lambda: numbers * log_ball(ratio),
+            ),
+        )
     )
     words = f"r = {fraction_text(setting.radius)}, eps = {fraction_text(setting.eps)}"
-    bound = total((count, balls), quantity=f"{quantity(setting, pairs)}; {words}", source=SOURCE)
+    bound = total(factors, quantity=f"{quantity(setting, pairs)}; {words}", source=SOURCE)
     return CountedShare(
         pairs=pairs,
         bound=bound,
@@ -190,6 +217,7 @@ def counting_excludes(
             (ratio.numerator, numbers),
             (ratio.denominator, -numbers),
             (prompts.values, -prompts.power(setting)),
+            (2, -prompts.environments_log2),
             (share.numerator, 1),
             (share.denominator, -1),
         ]
@@ -220,16 +248,15 @@ def counting_kappa(setting: PromptSetting, prompts: PromptValues) -> Fraction:
         The limit; from kappa m_p/m pairs on, lists are excluded.
     """
     ratio = Fraction(setting.radius) / setting.eps
-    power = Fraction(prompts.power(setting), setting.prompt_numbers)
-    end = grid_upper(
-        lambda: log_ball(prompts.values) * power.numerator / power.denominator / log_ball(ratio)
-    )
+    power, numbers = prompts.power(setting), setting.prompt_numbers
+
+    def kappa() -> arb:
+        log = power * log_ball(prompts.values) + prompts.environments_log2 * log_ball(2)
+        return log / numbers / log_ball(ratio)
+
+    end = grid_upper(kappa)
     mantissa, exponent = (int(part) for part in end.man_exp())
     return mantissa * Fraction(2) ** exponent
-
-
-def _assumptions() -> tuple[Assumption, ...]:
-    return tuple(Assumption(text=text) for text in ASSUMPTIONS)
 
 
 def _inputs(setting: PromptSetting, pairs: int, prompts: PromptValues) -> JsonObject:
@@ -243,4 +270,5 @@ def _inputs(setting: PromptSetting, pairs: int, prompts: PromptValues) -> JsonOb
         "prompts": prompts.name,
         "values": exact_text(prompts.values),
         "per_token": prompts.per_token,
+        "environments_log2": prompts.environments_log2,
     }

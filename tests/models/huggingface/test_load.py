@@ -27,6 +27,8 @@ from promptlimits.errors import UserError
 from promptlimits.models.hashing import model_hash, weight_files
 from promptlimits.models.huggingface.checkpoint import read_config
 from promptlimits.models.huggingface.load import load_parts
+from promptlimits.models.huggingface.network import readable
+from promptlimits.models.huggingface.stock import load_stock
 from promptlimits.testing.tiny_models import FAMILIES, tiny_causal_lm, tiny_tokenizer
 
 
@@ -316,3 +318,96 @@ def test_a_directory_wins_over_the_hub(checkpoint: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(checkpoint.parent.parent)
     reference = f"{checkpoint.parent.name}/{checkpoint.name}"
     assert load_parts(reference).card.path == str(checkpoint.resolve())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("hidden_size", value) for value in ("64", None, -1, [32], 1.5, True)),
+        *(("num_attention_heads", value) for value in (0, "4", {})),
+        *(("vocab_size", value) for value in ("x", None)),
+        ("max_position_embeddings", "64"),
+        ("eos_token_id", "two"),
+        ("rope_parameters", "x"),
+        ("quantization_config", "x"),
+        ("model_type", ["llama"]),
+    ],
+)
+def test_a_setting_of_another_type_is_one_line(checkpoint: Path, key: str, value: object) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    said = refusal(checkpoint)
+    assert said.startswith("model tiny must have a config.json") or key == "model_type"
+    assert refusal_of_stock(checkpoint) == said
+
+
+def refusal_of_stock(checkpoint: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_stock(str(checkpoint))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["two", ["two"], 1.5, {}, True])
+def test_an_end_marker_that_is_no_number_is_one_line(checkpoint: Path, named: object) -> None:
+    edit(checkpoint / "generation_config.json", eos_token_id=named)
+    said = refusal(checkpoint)
+    assert "eos_token_id in generation_config.json or config.json of model tiny must be" in said
+    assert refusal_of_stock(checkpoint) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("tokenizer.json", text) for text in ("", "{", "[]", "{}", "\0")),
+        *(("tokenizer_config.json", text) for text in ("{", "[]")),
+        ("tokenizer_config.json", '{"tokenizer_class": 5}'),
+        ("tokenizer_config.json", '{"tokenizer_class": "T5Tokenizer"}'),
+        ("tokenizer_config.json", '{"model_max_length": "x"}'),
+        ("tokenizer_config.json", '{"eos_token": ["a"]}'),
+        ("special_tokens_map.json", "["),
+    ],
+)
+def test_a_damaged_tokenizer_is_one_line(checkpoint: Path, name: str, content: str) -> None:
+    (checkpoint / name).write_text(content)
+    assert "have a tokenizer that transformers reads, got" in refusal(checkpoint)
+
+
+def test_a_tokenizer_without_a_model_in_it_is_one_line(checkpoint: Path) -> None:
+    # The tokenizers library raises a bare Exception.
+    edit(checkpoint / "tokenizer.json", model=None)
+    assert "have a tokenizer that transformers reads, got Exception: Model" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pytorch_model.bin", "pickle files only, which run code when they are opened"),
+        ("training_args.bin", "a directory without weights; download the weights too"),
+        ("consolidated.safetensors", "consolidated.safetensors and no model.safetensors.index"),
+    ],
+)
+def test_weights_that_stock_tools_would_not_load_are_told_apart(
+    checkpoint: Path, name: str, words: str
+) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / name)
+    assert words in refusal(checkpoint)
+
+
+def test_code_beside_a_family_that_is_known_is_not_run(checkpoint: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (checkpoint / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    edit(checkpoint / "config.json", auto_map={"AutoModelForCausalLM": "own.Own"})
+    load_parts(str(checkpoint))
+    assert not ran.exists()
+
+
+def test_a_model_that_fits_in_no_memory_is_no_broken_file() -> None:
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(MemoryError), readable("model it", "be read", remedy="none"):
+            raise error
+
+
+def test_a_long_message_of_a_library_ends_with_a_word() -> None:
+    with pytest.raises(UserError) as caught, readable("it", "be read", remedy="none"):
+        raise ValueError("many words " * 100)
+    assert re.search(r" (many|words) …; none$", str(caught.value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
@@ -15,6 +16,8 @@ from transformers import PreTrainedModel
 from promptlimits.errors import PromptLimitsWarning, UserError
 from promptlimits.models.huggingface.concatenation import concatenated_logits
 from promptlimits.models.huggingface.decoder.families import decoder_of
+from promptlimits.models.huggingface.network import readable
+from promptlimits.models.huggingface.quiet import quiet
 from promptlimits.models.huggingface.whole_model import IdentityHead, WholeModel
 from promptlimits.models.prefix_shape import PrefixShape
 from promptlimits.models.protocol import (
@@ -47,7 +50,7 @@ class HuggingFaceCausalLM:
     """A frozen model behind `promptlimits.models.protocol.FrozenModel`.
 
     Three routes lead from prompts to logits. The first that gives what stock code gives for
-    each pair in a sequence of its own, compared on two pairs when the model is made, is taken:
+    each pair in a sequence of its own, compared on three pairs when the model is made, is taken:
 
     1. decoder: own code, for the families it has a table for; many prompts at once.
     2. shared prefix: transformers' code with its attention replaced; prompts run one after
@@ -60,7 +63,8 @@ class HuggingFaceCausalLM:
         codec: Its text codec.
 
     Raises:
-        UserError: Its embeddings have another dtype than the rest, or tokens see later ones.
+        UserError: Its embeddings have another dtype than the rest, stock code does not run it
+            from input embeddings or passes nothing back to them, or tokens see later ones.
     """
 
     def __init__(
@@ -75,8 +79,20 @@ class HuggingFaceCausalLM:
         self._codec = codec
         self._require_one_dtype()
         self._whole = WholeModel(self._model)
-        self._decoder = decoder_of(self._model)
-        self._route = self._choose_route()
+        with quiet(), self._running():
+            self._decoder = decoder_of(self._model)
+            single, prompts = self._probe()
+            probe = pack(single, device=self.device)
+            self._route, reason = self._choose_route(single, probe, prompts)
+            if self._route is not Route.DECODER:
+                self._require_gradient(probe, prompts)
+        if self._route is Route.CONCATENATION:
+            warnings.warn(
+                f"{card.name}: the prompt is run once for every pair, because {reason}; "
+                "results are the same, slower",
+                PromptLimitsWarning,
+                stacklevel=2,
+            )
 
     @property
     def card(self) -> ModelCard:
@@ -127,7 +143,7 @@ class HuggingFaceCausalLM:
         count = min(_SAMPLED_TOKENS, self._card.vocabulary)
         ids = torch.arange(count, device=self.device) * (self._card.vocabulary // count)
         one = [ids[place : place + 1] for place in range(count)]
-        pairs = pack([_probe(token, token) for token in one], device=self.device)
+        pairs = pack([_pair(token, token) for token in one], device=self.device)
         with torch.no_grad():
             nothing = torch.zeros(1, 0, self._card.dim, dtype=self.dtype, device=self.device)
             logits = self.next_token_logits(nothing, pairs)
@@ -190,25 +206,40 @@ class HuggingFaceCausalLM:
                 remedy="load it with --dtype float32",
             )
 
+    def _running(self) -> AbstractContextManager[None]:
+        """Have what stock code raises over this model said in one line."""
+        return readable(
+            f"model {self._card.name}",
+            "run in transformers on a prompt in place of input embeddings",
+            remedy="use another model: stock prompt tuning does not run this one either",
+        )
+
     @torch.no_grad()
-    def _choose_route(self) -> Route:
-        """The fastest route that gives what separate sequences give, on two pairs.
+    def _probe(self) -> tuple[list[EncodedPair], Tensor]:
+        """Three pairs, and a prompt (1, 3, D) between embeddings, as a trained one is."""
+        longest = max(4, min(_LONGEST_PROBE, self._card.context_length - 3))
+        ids = torch.arange(longest + 1, device=self.device) % self._card.vocabulary
+        # Every position is read, and a pair stands behind a long one: recurrent layers would carry
+        # the end of one pair into the beginning of the next.
+        single = [_pair(ids[:1], ids[1:3]), _pair(ids[:1], ids[1:]), _pair(ids[1:2], ids[2:4])]
+        embedded = self.embed(ids[:4])[None]
+        # Far from the middle: where two embeddings nearly cancel, norms magnify rounding.
+        return single, 0.75 * embedded[:, :3] + 0.25 * embedded[:, 1:]
+
+    @torch.no_grad()
+    def _choose_route(
+        self, single: Sequence[EncodedPair], probe: PackedPairs, prompts: Tensor
+    ) -> tuple[Route, str]:
+        """The fastest route that gives what separate sequences give, and why none is faster.
 
         Raises:
             UserError: Not even concatenation does: filler behind a pair changes its answer.
         """
-        longest = max(4, min(_LONGEST_PROBE, self._card.context_length - 3))
-        ids = torch.arange(longest + 1, device=self.device) % self._card.vocabulary
-        single = [_probe(ids[:1], ids[1:3]), _probe(ids[:longest], ids[longest:])]
-        probe = pack(single, device=self.device)
-        prompts = self.embed(probe.input_ids[:3])[None]
-
-        def concatenated(pairs: PackedPairs) -> Tensor:
-            return concatenated_logits(self._model, prompts, self.embed(pairs.input_ids), pairs)
-
         expected = torch.cat(
-            [concatenated(pack([pair], device=self.device)) for pair in single], dim=1
+            [self._concatenated(prompts, pack([pair], device=self.device)) for pair in single],
+            dim=1,
         )
+        self._require_logits(expected)
 
         def agrees(found: Tensor) -> bool:
             # Half the digits: far above rounding, far below any real difference. Stock eager
@@ -218,7 +249,7 @@ class HuggingFaceCausalLM:
             same_shape = found.shape == expected.shape
             return same_shape and bool((found - expected).abs().max() <= tolerance)
 
-        if not agrees(concatenated(probe)):
+        if not agrees(self._concatenated(prompts, probe)):
             raise UserError(
                 f"model {self._card.name}",
                 "be causal: no token may change what stands before it",
@@ -227,21 +258,48 @@ class HuggingFaceCausalLM:
             )
         if self._decoder is not None:
             if agrees(self.next_token_logits(prompts, probe)):
-                return Route.DECODER
+                return Route.DECODER, ""
             self._decoder = None
-        reason = self._whole.share_prefix(agrees, probe)
-        if reason is None:
-            return Route.SHARED_PREFIX
-        warnings.warn(
-            f"{self._card.name}: the prompt is run once for every pair, because {reason}; "
-            "results are the same, slower",
-            PromptLimitsWarning,
-            stacklevel=3,
-        )
-        return Route.CONCATENATION
+        reason = self._whole.share_prefix(agrees, probe, prompts)
+        return (Route.SHARED_PREFIX, "") if reason is None else (Route.CONCATENATION, reason)
+
+    def _concatenated(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
+        return concatenated_logits(self._model, prompts, self.embed(pairs.input_ids), pairs)
+
+    def _require_logits(self, logits: Tensor) -> None:
+        """Refuse a model that scores other tokens than it embeds, or scores with no numbers."""
+        name = f"model {self._card.name}"
+        if logits.shape[-1] != self._card.vocabulary:
+            raise UserError(
+                name,
+                f"score each of the {self._card.vocabulary} tokens that it embeds",
+                got=f"{logits.shape[-1]} scores",
+                remedy="use another model",
+            )
+        if not torch.isfinite(logits).all():
+            raise UserError(
+                name,
+                "give finite scores",
+                got="NaN or infinity",
+                remedy="load it with --dtype float32, or download it again",
+            )
+
+    def _require_gradient(self, probe: PackedPairs, prompts: Tensor) -> None:
+        """Refuse a model whose stock code passes nothing back to a prompt: nothing can train it."""
+        given = prompts.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            logits = self.next_token_logits(given, probe)
+            (gradient,) = torch.autograd.grad(logits.float().square().mean(), given)
+        if not torch.isfinite(gradient).all() or not gradient.any():
+            raise UserError(
+                f"model {self._card.name}",
+                "pass a gradient back to a prompt",
+                got="none, or one that is not finite",
+                remedy="use another model",
+            )
 
 
-def _probe(key: Tensor, value: Tensor) -> EncodedPair:
+def _pair(key: Tensor, value: Tensor) -> EncodedPair:
     return EncodedPair(
         key="", value="", key_ids=tuple(key.tolist()), value_ids=tuple(value.tolist())
     )

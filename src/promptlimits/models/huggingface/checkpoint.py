@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import (
@@ -15,9 +14,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from promptlimits.errors import UserError
+from promptlimits.models.folder import read_object, require_model_folder
 from promptlimits.models.hashing import weight_files
 from promptlimits.models.huggingface.network import readable
+from promptlimits.models.weights.reader import read_header
 
+_MEND_CONFIG: Final = "mend that setting, or get the model's own config.json"
 _TOKENIZER_FILES: Final = (
     *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     *("vocab.json", "vocab.txt", "tekken.json"),
@@ -37,20 +39,11 @@ def read_config(directory: Path, *, name: str) -> PretrainedConfig:
     Raises:
         UserError: There is none, it cannot be read, or it is of another kind of model.
     """
-    path = directory / "config.json"
-    if not path.is_file():
-        raise UserError(
-            name,
-            "hold config.json",
-            got="a directory without it",
-            remedy="point at the directory that save_pretrained wrote",
-        )
+    require_model_folder(directory, name=name)
     with readable(name, "have a readable config.json", remedy="download it again"):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict):
-            raise ValueError("it is not a JSON object")
+        raw = read_object(directory / "config.json")
     _require_known_family(raw, name)
-    with readable(name, "have a config.json that transformers reads", remedy="download it again"):
+    with readable(name, "have a config.json that transformers reads", remedy=_MEND_CONFIG):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
@@ -60,7 +53,7 @@ def read_config(directory: Path, *, name: str) -> PretrainedConfig:
 
 def _require_known_family(raw: dict[str, Any], name: str) -> None:
     family = raw.get("model_type")
-    if family in CONFIG_MAPPING_NAMES:
+    if isinstance(family, str) and family in CONFIG_MAPPING_NAMES:
         return
     if raw.get("auto_map"):
         raise UserError(
@@ -80,7 +73,9 @@ def _require_known_family(raw: dict[str, Any], name: str) -> None:
 def _require_causal(config: PretrainedConfig, name: str) -> None:
     family = config.model_type
     # These families have a causal class too, for use as the decoder of something else.
-    encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+    encoder = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        config, "is_decoder", False
+    )
     if config.is_encoder_decoder:
         got = f"{family}, an encoder-decoder"
     elif encoder:
@@ -93,37 +88,28 @@ def _require_causal(config: PretrainedConfig, name: str) -> None:
         name,
         "be a causal language model",
         got=got,
-        remedy="use a decoder such as GPT-2, Llama or Gemma",
+        remedy="use a decoder such as GPT-2, Llama or Gemma: the limits here are about a prompt "
+        "that the generated tokens follow",
     )
 
 
-def read_weight_files(directory: Path, *, name: str) -> tuple[Path, ...]:
-    """Find the weight files and check that each is whole.
+def read_weight_files(directory: Path, *, name: str) -> dict[Path, int]:
+    """Find the weight files and check that each is whole, without reading a weight.
 
     Args:
         directory: The model's directory.
         name: What messages call the model.
 
     Returns:
-        The safetensors files, sorted by name.
+        The safetensors files, sorted by name, and how many numbers each holds.
 
     Raises:
         UserError: There are none, they are pickle, or one is truncated or corrupted.
     """
     files = weight_files(directory)
-    for file in files:
-        try:
-            # The header states every length: opening it finds what is cut off.
-            with safe_open(file, framework="pt") as opened:
-                opened.keys()
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                name,
-                "have whole safetensors files",
-                got=f"{file.name}, truncated or corrupted ({error})",
-                remedy="download it again",
-            ) from error
-    return files
+    return {
+        file: sum(math.prod(one.shape) for _, one in read_header(file, name=name)) for file in files
+    }
 
 
 def read_tokenizer(directory: Path, *, name: str, vocabulary: int) -> PreTrainedTokenizerBase:
@@ -153,6 +139,7 @@ def read_tokenizer(directory: Path, *, name: str, vocabulary: int) -> PreTrained
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
+        tokenizer("a")  # some settings are looked at only when it is used
         tokens = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
     highest = max(tokens, default=-1)
     if not 0 <= highest < vocabulary:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from promptlimits._files import open_regular
 from promptlimits.errors import UserError
 from promptlimits.models.cache import Progress, no_progress
+from promptlimits.models.gguf_header import MAGIC, weights_in_header
 from promptlimits.models.huggingface.network import read_network, readable
 from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.huggingface.size import require_room, require_size
 
-_GGUF_MAGIC: Final = b"GGUF"
 _PLAIN_TYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})
 # Keys that say where a file lay on the machine that converted it.
 _MACHINE_KEYS: Final = ("_name_or_path", "_model_name_or_path", "name_or_path")
@@ -37,19 +39,23 @@ def gguf_note(path: Path, *, name: str) -> str:
         A fact for reports, such as "Q4_1 weights dequantised to float32".
 
     Raises:
-        UserError: It is not a GGUF file, it is truncated, or it is one part of several.
+        UserError: It is not a GGUF file, it is truncated, it is one part of several, or it claims
+            more than it or the memory here can hold.
     """
     from gguf import GGUFReader  # a second to import, and only conversion needs it
 
-    with path.open("rb") as stream:
-        magic = stream.read(len(_GGUF_MAGIC))
-    if magic != _GGUF_MAGIC:
+    with readable(name, "be a GGUF file", remedy="download it again"), open_regular(path) as stream:
+        magic = stream.read(len(MAGIC))
+    if magic != MAGIC:
         raise UserError(
             name,
             "be a GGUF file",
             got=f"a file that starts with {magic!r}",
             remedy="give a .gguf file, or a directory with config.json and safetensors",
         )
+    with readable(name, "be a whole GGUF file", remedy="download it again"):
+        numbers = weights_in_header(path)
+    require_room(numbers, name=name, dtype=torch.float32)
     with readable(name, "be a whole GGUF file", remedy="download it again"):
         reader = GGUFReader(path)
         split = reader.get_field("split.count")
@@ -85,6 +91,11 @@ def convert_gguf(
     gguf_note(gguf, name=name)
     on_progress(f"converting {name} to float32 safetensors, once (half a minute or more)")
     with quiet():
+        with readable(name, "hold the settings of a network", remedy="download it again"):
+            config = AutoConfig.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+            )
+        require_size(config, weights_in_header(gguf), name=name, dtype=torch.float32)
         model = read_network(gguf.parent, name=name, dtype=torch.float32, gguf_file=gguf.name)
         with readable(
             name, "hold a tokenizer that transformers reads", remedy="use a safetensors directory"

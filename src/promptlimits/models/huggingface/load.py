@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import inf
 from typing import Final
 
 import torch
@@ -25,13 +25,17 @@ from promptlimits.models.huggingface.checkpoint import (
     read_weight_files,
 )
 from promptlimits.models.huggingface.codec import HuggingFaceCodec
+from promptlimits.models.huggingface.end_ids import named_end_ids
 from promptlimits.models.huggingface.locate import Located, locate
 from promptlimits.models.huggingface.network import read_network, readable, require_device
 from promptlimits.models.huggingface.quiet import quiet
-from promptlimits.models.protocol import ModelCard
+from promptlimits.models.huggingface.size import require_size
+from promptlimits.models.huggingface.stock import decode_greedily
+from promptlimits.models.protocol import NO_LIMIT, ModelCard
 
 _LENGTH_KEYS: Final = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
+    *("max_sequence_length", "max_seq_length", "model_max_length"),
 )
 
 
@@ -84,20 +88,30 @@ def load_parts(
     with quiet():
         config = read_config(found.directory, name=name)
         files = read_weight_files(found.directory, name=name)
+        require_size(config, sum(files.values()), name=name, dtype=dtype)
         # Hashing gives up the interpreter lock: beside reading, it costs no time.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(model_hash, files)
+            hashing = pool.submit(model_hash, tuple(files))
             model = read_network(found.directory, name=name, dtype=dtype)
             digest = hashing.result()
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
-    model = model.to(device).eval().requires_grad_(False)
+        model = model.to(device).eval().requires_grad_(False)
+        end_id = _end_id(model, tokenizer, vocabulary=vocabulary, name=name)
+        _require_decoding(model, end_id, name=name)
     codec = HuggingFaceCodec(
         tokenizer,
-        _end_id(model, tokenizer, vocabulary=vocabulary, name=name),
+        end_id,
         vocabulary=vocabulary,
     )
-    card = _card(model, config, found, reference=reference, model_hash=digest, dtype=dtype)
+    card = _card(
+        model,
+        config,
+        found,
+        reference=reference,
+        model_hash=digest,
+        dtype=dtype,
+    )
     return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
 
 
@@ -157,10 +171,34 @@ def _card(
         dim=_prompt_width(model, text, name=name),
         layers=int(text.num_hidden_layers),
         vocabulary=int(model.get_input_embeddings().weight.shape[0]),
-        context_length=_context_length(text, name=name),
+        context_length=_context_length(text),
         compute_dtype=str(dtype).removeprefix("torch."),
+        decodes_from_cache=bool(model.generation_config.use_cache),
         notes=found.notes,
     )
+
+
+def _require_decoding(model: PreTrainedModel, end_id: int, *, name: str) -> None:
+    """Refuse a model that stock `generate` does not decode: nothing found could be confirmed.
+
+    Its generation settings are those of a verification from here on.
+    """
+    decode_greedily(model, stop_ids=(end_id,))
+    taken = inspect.signature(model.forward).parameters
+    for argument in ("inputs_embeds", "attention_mask"):
+        if argument not in taken:
+            raise UserError(
+                name,
+                f"take {argument}, which PEFT gives it",
+                got=f"{model.config.model_type}, which takes none",
+                remedy="use another model: what is found for it could not be confirmed",
+            )
+    key = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    with (
+        readable(name, "be decoded by transformers' own generate", remedy="use another model"),
+        torch.inference_mode(),
+    ):
+        model.generate(input_ids=key, attention_mask=torch.ones_like(key), max_new_tokens=2)
 
 
 def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) -> int:
@@ -178,20 +216,15 @@ def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) 
     return width
 
 
-def _context_length(text: PretrainedConfig, *, name: str) -> int:
+def _context_length(text: PretrainedConfig) -> int:
+    """Most tokens of one sequence; `NO_LIMIT` of a family whose positions end nowhere."""
     rotary = getattr(text, "rope_parameters", None) or {}
+    lengths = (getattr(text, key, None) for key in _LENGTH_KEYS)
+    length = next((one for one in lengths if isinstance(one, int) and one > 0), NO_LIMIT)
+    if rotary.get("rope_type") != "longrope":
+        return length
     # Past this length all positions turn otherwise, those already in a cache as well.
-    most = rotary.get("original_max_position_embeddings", inf)
-    for key in _LENGTH_KEYS:
-        length = getattr(text, key, None)
-        if isinstance(length, int) and length > 0:
-            return length if rotary.get("rope_type") != "longrope" else int(min(length, most))
-    raise UserError(
-        name,
-        "say how many tokens it reads",
-        got="a config.json without that",
-        remedy="add max_position_embeddings to it",
-    )
+    return int(min(length, rotary.get("original_max_position_embeddings", length)))
 
 
 def _end_id(
@@ -199,17 +232,16 @@ def _end_id(
 ) -> int:
     """The token at which stock `generate` stops.
 
-    A model may name several; any of them stops it, the first is used. Some name one outside
-    of their vocabulary (50256 of 33, say): then the tokenizer's own end or separator.
+    A model may name several; any of them stops it, the first is used. Where none is in its
+    vocabulary: the tokenizer's own end or separator.
     """
-    named = model.generation_config.eos_token_id if model.generation_config else None
-    several = named if isinstance(named, list) else [named]
-    for candidate in (*several, tokenizer.eos_token_id, tokenizer.sep_token_id):
+    named = named_end_ids(model, vocabulary=vocabulary, name=name)
+    for candidate in (*named, tokenizer.eos_token_id, tokenizer.sep_token_id):
         if candidate is not None and 0 <= candidate < vocabulary:
             return int(candidate)
     raise UserError(
         name,
         "have an end marker in its vocabulary",
-        got=f"eos_token_id {named}",
+        got=f"eos_token_id {getattr(model.generation_config, 'eos_token_id', None)}",
         remedy="set eos_token_id in its generation_config.json",
     )

@@ -17,8 +17,8 @@ from huggingface_hub.errors import (
 )
 
 from promptlimits.errors import UserError
-from promptlimits.models.cache import Progress, no_progress
-from promptlimits.models.catalog import find_entry, suggestion
+from promptlimits.models.cache import Progress, built, no_progress
+from promptlimits.models.catalog import CATALOG, CatalogEntry, find_entry, suggestion
 from promptlimits.models.huggingface.install import install, install_gguf
 from promptlimits.models.huggingface.quiet import quiet
 
@@ -39,17 +39,26 @@ class Located:
         name: Short name for people.
         directory: Where its files are.
         path: What stock tools load it from: the directory, or the hub id.
+        source: Where it came from: the catalog, the hub, or the path as it was given.
         notes: Facts a report must show.
     """
 
     name: str
     directory: Path
     path: str
+    source: str
     notes: tuple[str, ...] = ()
 
 
+CATALOG_SOURCE: Final = "catalog"
+
+
 def locate(
-    reference: str, *, allow_hub: bool = True, on_progress: Progress = no_progress
+    reference: str,
+    *,
+    allow_hub: bool = True,
+    allow_local: bool = True,
+    on_progress: Progress = no_progress,
 ) -> Located:
     """Find the directory of a model, fetching or converting it if need be.
 
@@ -59,6 +68,8 @@ def locate(
     Args:
         reference: What the user typed.
         allow_hub: Whether the hub may be asked; `HF_HUB_OFFLINE=1` forbids it too.
+        allow_local: Whether a path may be meant. What a file from elsewhere names is a catalog
+            name or a hub id, whatever lies under that name where the user stands.
         on_progress: Told of every step.
 
     Returns:
@@ -69,19 +80,56 @@ def locate(
     """
     entry = find_entry(reference)
     if entry is not None:
-        directory = install(entry, on_progress=on_progress)
-        return Located(name=entry.name, directory=directory, path=str(directory), notes=entry.notes)
-    path, is_directory, is_file = _look_up(reference)
+        return _of_catalog(entry, install(entry, on_progress=on_progress))
+    path, is_directory, is_file = _look_up(reference) if allow_local else (Path(), False, False)
     if is_directory:
-        directory = path.resolve()
-        return Located(name=directory.name, directory=directory, path=str(directory))
+        return _of_directory(path.resolve(), reference)
     if is_file:
         directory, note = install_gguf(path.resolve(), on_progress=on_progress)
-        return Located(name=path.stem, directory=directory, path=str(directory), notes=(note,))
-    # One slash and nothing that only a path has: org/name.
-    if _HUB_ID.fullmatch(reference) and not reference.endswith(".gguf"):
+        return Located(
+            name=_own_name(path.stem, "file"),
+            directory=directory,
+            path=str(directory),
+            source=reference,
+            notes=(note,),
+        )
+    if is_hub_id(reference):
         return _from_hub(reference, allow_hub=allow_hub, on_progress=on_progress)
     raise _unknown(reference)
+
+
+def is_hub_id(reference: str) -> bool:
+    """Whether it reads as org/name: one slash, and nothing that only a path has."""
+    return bool(_HUB_ID.fullmatch(reference)) and not reference.endswith(".gguf")
+
+
+def _of_catalog(entry: CatalogEntry, directory: Path) -> Located:
+    return Located(
+        name=entry.name,
+        directory=directory,
+        path=str(directory),
+        source=CATALOG_SOURCE,
+        notes=entry.notes,
+    )
+
+
+def _of_directory(directory: Path, reference: str) -> Located:
+    """A directory of the user; one of the cache is the catalog's model that it holds."""
+    for entry in CATALOG:
+        ready = built(entry.cache_name)
+        if ready is not None and ready.resolve() == directory:
+            return _of_catalog(entry, directory)
+    return Located(
+        name=_own_name(directory.name, "folder"),
+        directory=directory,
+        path=str(directory),
+        source=reference,
+    )
+
+
+def _own_name(name: str, kind: str) -> str:
+    """The name of a model of the user's own, which is never that of a catalog model."""
+    return name if find_entry(name) is None else f"{name} ({kind})"
 
 
 def _look_up(reference: str) -> tuple[Path, bool, bool]:
@@ -133,5 +181,6 @@ def _from_hub(reference: str, *, allow_hub: bool, on_progress: Progress) -> Loca
         name=reference,
         directory=directory,
         path=reference,
+        source="hub",
         notes=(f"hub revision {directory.name}",),
     )

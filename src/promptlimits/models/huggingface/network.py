@@ -12,12 +12,16 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from promptlimits.errors import UserError
+from promptlimits._files import UnfitFile
+from promptlimits.errors import PromptLimitsError, UserError
 
-_LOADING_ERRORS = (
+LOADING_ERRORS = (
     *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError),
-    *(EOFError, struct.error, SafetensorError),
+    *(ArithmeticError, AssertionError, EOFError, struct.error, SafetensorError),
 )
+"""What transformers raises over files, settings and inputs that it does not take."""
+_MOST_SAID = 240
+_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @contextmanager
@@ -31,18 +35,30 @@ def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
 
     Raises:
         OSError: The disk is full: that is not the file's fault.
-        UserError: Reading failed.
+        MemoryError: Memory is used up: nor is that.
+        UserError: Reading failed, or was refused inside.
     """
     try:
         yield
-    except _LOADING_ERRORS as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = lines[0] if lines else "no message"
+    except (PromptLimitsError, MemoryError):
+        raise
+    except Exception as error:  # of tokenizers there are bare ones
+        said = _in_a_line(error)
+        if any(words in said.lower() for words in _MEMORY_WORDS):
+            raise MemoryError(said) from error
         if "No space left" in said:  # safetensors has no error number to go by
             raise OSError(errno.ENOSPC, "No space left on device") from error
-        raise UserError(
-            name, rule, got=f"{type(error).__name__}: {said[:200].rstrip('.')}", remedy=remedy
-        ) from error
+        raise UserError(name, rule, got=said, remedy=remedy) from error
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error's kind and the first line of its message, the next too if that announces it."""
+    if isinstance(error, UnfitFile):
+        return str(error.strerror)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    said = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    said = f"{type(error).__name__}: {said.rstrip('.')}"
+    return said if len(said) <= _MOST_SAID else said[:_MOST_SAID].rsplit(" ", 1)[0] + " …"
 
 
 def require_device(device: torch.device | str) -> None:

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from promptlimits.models.huggingface.concatenation import pair_rows
 from promptlimits.models.prefix_shape import PrefixShape
-from promptlimits.models.protocol import PackedPairs
+from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
 
 __all__ = ["PrefixShape", "prefix_from_tokens", "prefixed_logits"]
 
@@ -41,10 +41,7 @@ def prefixed_logits(
     batch = prefixes.shape[0]
     rows, starts = pair_rows(embeddings, pairs)
     count, longest, _ = rows.shape
-    # Of the model's configuration, so that a layer with a sliding window keeps no more.
-    cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(shape.to_layers(prefixes)):
-        cache.update(_per_pair(keys, count), _per_pair(values, count), layer)
+    cache = _cache(model, prefixes, count, shape)
     # Mask and positions are left to the model: filler stands behind all tokens.
     logits: Tensor = model(
         inputs_embeds=rows.expand(batch, -1, -1, -1).reshape(batch * count, longest, -1),
@@ -75,6 +72,53 @@ def prefix_from_tokens(model: PreTrainedModel, ids: Tensor, *, shape: PrefixShap
     return shape.from_layers(
         tuple((layer.keys.float(), layer.values.float()) for layer in cache.layers)
     )
+
+
+@torch.no_grad()
+def replays_prefix(model: PreTrainedModel, shape: PrefixShape) -> bool:
+    """Whether PEFT's way to run a prefix gives what training computes.
+
+    Training reads embeddings and leaves mask and positions to the model; PEFT gives it token ids
+    and a mask that begins with the prefix. Some families then count positions otherwise.
+
+    Args:
+        model: A causal language model with its stock attention.
+        shape: How a row of a prefix is laid out.
+
+    Returns:
+        Whether the logits agree in half the digits.
+    """
+    ids = torch.arange(1, 8, device=model.device) % model.get_input_embeddings().weight.shape[0]
+    before, behind = ids[None, :3], ids[3:]
+    prefix = 0.9 * prefix_from_tokens(model, before, shape=shape).to(model.dtype)
+    pair = EncodedPair(
+        key="", value="", key_ids=(int(behind[0]),), value_ids=tuple(behind[1:].tolist())
+    )
+    pairs = pack([pair], device=model.device)
+    trained = prefixed_logits(
+        model, prefix, model.get_input_embeddings()(pairs.input_ids), pairs, shape=shape
+    )[0]
+    given = pairs.input_ids[None]
+    replayed = model(
+        input_ids=given,
+        attention_mask=torch.ones(1, 3 + given.shape[1], dtype=torch.long, device=model.device),
+        past_key_values=_cache(model, prefix, 1, shape),
+        use_cache=True,
+    ).logits[0]
+    eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)
+    tolerance = eps**0.5 * float(trained.abs().max())
+    return bool((trained - replayed).abs().max() <= tolerance)
+
+
+def _cache(
+    model: PreTrainedModel, prefixes: Tensor, count: int, shape: PrefixShape
+) -> DynamicCache:
+    """A cache with a copy of the prefixes for each of `count` pairs."""
+    # Of the model's configuration, so that a layer with a sliding window keeps no more.
+    cache = DynamicCache(config=model.config)
+    for layer, (keys, values) in enumerate(shape.to_layers(prefixes)):
+        cache.update(_per_pair(keys, count), _per_pair(values, count), layer)
+    return cache
 
 
 def _per_pair(cached: Tensor, count: int) -> Tensor:

@@ -20,14 +20,17 @@ from transformers import (
 
 from promptlimits.errors import UserError
 from promptlimits.models.hashing import model_hash
+from promptlimits.models.huggingface.cached_decoding import decodes_from_cache
 from promptlimits.models.huggingface.checkpoint import (
     read_config,
     read_tokenizer,
     read_weight_files,
 )
+from promptlimits.models.huggingface.end_ids import named_end_ids
 from promptlimits.models.huggingface.locate import locate
 from promptlimits.models.huggingface.network import readable, require_device
 from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.huggingface.size import require_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +40,8 @@ class StockModel:
     Attributes:
         model: The network, in evaluation mode, with its default attention.
         tokenizer: Its tokenizer.
+        name: Short name for people.
+        source: Where it came from: the catalog, the hub, or the path as it was given.
         model_hash: SHA-256 over its weights, configuration, tokenizer and end markers.
         context_length: Most tokens of one sequence; None where its configuration has no limit.
         stop_ids: Tokens at which its own `generate` stops.
@@ -44,6 +49,8 @@ class StockModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: str
     model_hash: str
     context_length: int | None
     stop_ids: tuple[int, ...]
@@ -55,6 +62,7 @@ def load_stock(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     allow_hub: bool = True,
+    allow_local: bool = True,
 ) -> StockModel:
     """Load a model with stock tools only.
 
@@ -63,6 +71,7 @@ def load_stock(
         dtype: What it computes with.
         device: Where it runs.
         allow_hub: Whether the hub may be asked.
+        allow_local: Whether the reference may be a path.
 
     Returns:
         The model, its tokenizer and the hash of its weights.
@@ -71,13 +80,15 @@ def load_stock(
         UserError: There is no such model or device, or it is not a whole causal language model.
     """
     require_device(device)
-    directory = locate(reference, allow_hub=allow_hub).directory
-    name = f"model {directory.name}"
+    found = locate(reference, allow_hub=allow_hub, allow_local=allow_local)
+    directory = found.directory
+    name = f"model {found.name}"
     with quiet():
         config = read_config(directory, name=name)
         files = read_weight_files(directory, name=name)
+        require_size(config, sum(files.values()), name=name, dtype=dtype)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(model_hash, files)
+            hashing = pool.submit(model_hash, tuple(files))
             model = _read(directory, name=name, dtype=dtype).to(device).eval()
             digest = hashing.result()
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
@@ -86,9 +97,11 @@ def load_stock(
     return StockModel(
         model=model,
         tokenizer=tokenizer,
+        name=found.name,
+        source=found.source,
         model_hash=digest,
         context_length=length if isinstance(length, int) else None,
-        stop_ids=_stop_ids(model, vocabulary),
+        stop_ids=named_end_ids(model, vocabulary=vocabulary, name=name),
     )
 
 
@@ -96,14 +109,19 @@ def decode_greedily(model: PreTrainedModel, *, stop_ids: tuple[int, ...]) -> Non
     """Have `generate` take the most likely token each time and stop at `stop_ids` only.
 
     Some models come with penalties, sampling or a cache of their own choice in their
-    generation_config.json; with those the output is not the model's most likely answer.
+    generation_config.json; with those the output is not the model's most likely answer. A cache
+    is kept where a step from it gives what the whole text gives (`decodes_from_cache`).
 
     Args:
         model: The network; its generation settings are replaced.
         stop_ids: Tokens at which to stop; the first fills up rows that have stopped.
     """
     model.generation_config = GenerationConfig(
-        do_sample=False, num_beams=1, eos_token_id=list(stop_ids), pad_token_id=stop_ids[0]
+        do_sample=False,
+        num_beams=1,
+        use_cache=decodes_from_cache(model),
+        eos_token_id=list(stop_ids),
+        pad_token_id=stop_ids[0],
     )
 
 
@@ -126,10 +144,3 @@ def _read(directory: Path, *, name: str, dtype: torch.dtype) -> PreTrainedModel:
         )
     network: PreTrainedModel = model
     return network
-
-
-def _stop_ids(model: PreTrainedModel, vocabulary: int) -> tuple[int, ...]:
-    """End markers of its generation settings that its vocabulary has."""
-    named = model.generation_config.eos_token_id if model.generation_config else None
-    several = named if isinstance(named, list) else [named]
-    return tuple(int(token) for token in several if token is not None and token < vocabulary)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,9 +18,14 @@ from transformers import PreTrainedModel
 
 from promptlimits.models.huggingface import shared_prefix
 from promptlimits.models.huggingface.concatenation import concatenated_logits
-from promptlimits.models.huggingface.prefix import prefix_from_tokens, prefixed_logits
+from promptlimits.models.huggingface.network import LOADING_ERRORS
+from promptlimits.models.huggingface.prefix import (
+    prefix_from_tokens,
+    prefixed_logits,
+    replays_prefix,
+)
 from promptlimits.models.huggingface.quiet import quiet
-from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.prefix_shape import PrefixShape, not_replayable
 from promptlimits.models.protocol import Memory, PackedPairs, Part, PromptKind
 
 _KEPT_OF_WIDTH: Final = 14
@@ -112,8 +117,17 @@ class WholeModel:
     @cached_property
     def prefix_shape(self) -> PrefixShape:
         """How its prefixes are laid out; UserError if stock tools cannot replay one."""
-        with self._stock_attention():
-            return PrefixShape.of(self._model)
+        family = str(self._model.config.model_type)
+        with quiet(), self._stock_attention():
+            try:
+                shape = PrefixShape.of(self._model)
+                same = replays_prefix(self._model, shape)
+            except LOADING_ERRORS as error:
+                words = " ".join(str(error).split())[:120].rstrip(".")
+                raise not_replayable(family, f"{type(error).__name__}: {words}") from error
+        if not same:
+            raise not_replayable(family, "token ids behind a prefix read otherwise than embeddings")
+        return shape
 
     def prefix_from_tokens(self, ids: Tensor) -> Tensor:
         """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
@@ -121,12 +135,15 @@ class WholeModel:
         with self._stock_attention():
             return prefix_from_tokens(self._model, ids, shape=shape)
 
-    def share_prefix(self, agrees: Callable[[Tensor], bool], probe: PackedPairs) -> str | None:
+    def share_prefix(
+        self, agrees: Callable[[Tensor], bool], probe: PackedPairs, prompts: Tensor
+    ) -> str | None:
         """Replace the attention if that gives the right logits.
 
         Args:
-            agrees: Whether logits (1, R, V) of the probe behind its own first tokens are right.
+            agrees: Whether logits (1, R, V) of the probe behind the prompts are right.
             probe: Pairs to try it on.
+            prompts: (1, P, D).
 
         Returns:
             None if it was replaced, else why it was not, in words.
@@ -135,11 +152,11 @@ class WholeModel:
         try:
             with quiet():
                 self._model.set_attn_implementation(shared_prefix.ATTENTION_NAME)
-            if agrees(self._shared_logits(self._embed(probe.input_ids[:3])[None], probe)):
+            if agrees(self._shared_logits(prompts, probe)):
                 self._shares_prefix = True
                 return None
             reason = "its attention differs from plain softmax attention"
-        except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+        except LOADING_ERRORS as error:
             reason = f"its attention cannot be replaced ({type(error).__name__})"
         with quiet():
             self._model.set_attn_implementation(self._stock_attention_name)
@@ -188,13 +205,13 @@ class WholeModel:
             scores = rows * seen
             # Each pair's copy in its cache, and the same again with its own tokens behind.
             kept = 2 * count * seen * self.prefix_shape.width
-        layers = config.num_hidden_layers
-        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        layers, heads = config.num_hidden_layers, _heads(config)
+        inner = _widest(config)
         fused = self._stock_attention_name == "sdpa" and not (
             kind is PromptKind.SOFT and self._shares_prefix
         )
         kept += layers * rows * _KEPT_OF_HIDDEN * inner
-        kept += layers * (2 if fused else _KEPT_OF_SCORES) * config.num_attention_heads * scores
+        kept += layers * (2 if fused else _KEPT_OF_SCORES) * heads * scores
         kept += _KEPT_OF_LOGITS * logits * self._model.get_input_embeddings().weight.shape[0]
         # Norms compute in float32 at least.
         wide = max(self._model.dtype.itemsize, torch.float32.itemsize)
@@ -233,3 +250,18 @@ class WholeModel:
         finally:
             with quiet():
                 self._model.set_attn_implementation(now)
+
+
+def _heads(config: Any) -> int:
+    """Attention heads, the most of any layer; 1 in a model without attention."""
+    return _most(getattr(config, "num_attention_heads", None)) or 1
+
+
+def _widest(config: Any) -> int:
+    """Width inside the feed-forward layers, the most of any layer."""
+    return _most(getattr(config, "intermediate_size", None)) or 4 * int(config.hidden_size)
+
+
+def _most(setting: Any) -> int:
+    """A setting that some families give for each layer; 0 if there is none."""
+    return max(setting) if isinstance(setting, list | tuple) and setting else int(setting or 0)

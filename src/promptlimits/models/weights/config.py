@@ -16,6 +16,7 @@ from typing import Any
 
 from promptlimits.errors import UserError
 from promptlimits.lipschitz.block import Activation, Rotary
+from promptlimits.models.folder import read_object, require_model_folder
 
 _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
@@ -219,25 +220,17 @@ def read_settings(directory: Path, *, name: str) -> Config:
         UserError: There is none, it is no JSON object, the weights are quantised, the model is
             code of its own, or an adapter lies beside it.
     """
+    require_model_folder(directory, name=name)
     path = directory / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError("it is not a JSON object")
-    except (OSError, ValueError, RecursionError) as error:
+        settings = read_object(path)
+    except (OSError, ValueError) as error:
         raise UserError(
             name,
             "hold a readable config.json",
-            got=f"a directory without one ({getattr(error, 'strerror', None) or error})",
+            got=f"one that cannot be read ({getattr(error, 'strerror', None) or error})",
             remedy="point at the directory that save_pretrained wrote",
         ) from error
-    if (directory / "adapter_config.json").exists():
-        raise UserError(
-            name,
-            "be a plain checkpoint",
-            got="one with an adapter beside it",
-            remedy="merge the adapter into the weights and save them",
-        )
     config = Config(settings, name=name)
     for key in _OTHER_FUNCTIONS:
         config.require(key, (None,))

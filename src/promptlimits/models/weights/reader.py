@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from promptlimits._files import open_regular
 from promptlimits.errors import UserError
 from promptlimits.models.hashing import weight_files
 
@@ -26,8 +28,15 @@ _CHUNK: Final = 1 << 21  # numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """Where a tensor lies."""
+class Entry:
+    """Where a tensor lies.
+
+    Attributes:
+        file: In which file.
+        dtype: Name of its numbers' format.
+        shape: Its shape.
+        start: Byte at which it begins.
+    """
 
     file: Path
     dtype: str
@@ -49,9 +58,9 @@ class WeightReader:
     def __init__(self, directory: Path, *, name: str) -> None:
         self.name = name
         self.files = weight_files(directory)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         for file in self.files:
-            for key, entry in _read_header(file, name=name):
+            for key, entry in read_header(file, name=name):
                 if key in self._entries:
                     raise _broken(name, file, f"tensor {key} twice")
                 self._entries[key] = entry
@@ -106,7 +115,7 @@ class WeightReader:
         for start in range(0, size, _CHUNK):
             self._numbers(key, entry, start, min(_CHUNK, size - start))
 
-    def _entry(self, key: str) -> _Entry:
+    def _entry(self, key: str) -> Entry:
         entry = self._entries.get(key)
         if entry is None:
             raise UserError(
@@ -117,7 +126,7 @@ class WeightReader:
             )
         return entry
 
-    def _numbers(self, key: str, entry: _Entry, first: int, count: int) -> NDArray[np.float64]:
+    def _numbers(self, key: str, entry: Entry, first: int, count: int) -> NDArray[np.float64]:
         if entry.dtype not in _STORED:
             raise UserError(
                 f"tensor {key} of {self.name}",
@@ -143,15 +152,29 @@ class WeightReader:
         return array
 
 
-def _read_header(file: Path, *, name: str) -> Iterator[tuple[str, _Entry]]:
-    """Every tensor of a file, each checked to lie inside it."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        if length > min(size - 8, _MOST_HEADER_BYTES):
-            raise _broken(name, file, "a header that is cut off")
-        text = stream.read(length)
+def read_header(file: Path, *, name: str) -> Iterator[tuple[str, Entry]]:
+    """Every tensor of a safetensors file, each checked to lie inside it; no tensor is read.
+
+    Args:
+        file: The file.
+        name: What messages call the model.
+
+    Yields:
+        Names, and where the tensors lie.
+
+    Raises:
+        UserError: It cannot be read, or is cut off or broken.
+    """
+    try:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            prefix = stream.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+            if length > min(size - 8, _MOST_HEADER_BYTES):
+                raise _broken(name, file, "a header that is cut off")
+            text = stream.read(length)
+    except OSError as error:
+        raise _broken(name, file, error.strerror or str(error)) from error
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
         header.pop("__metadata__", None)
@@ -182,12 +205,10 @@ def _once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _entry(file: Path, fields: dict[str, Any], base: int) -> tuple[_Entry, int]:
+def _entry(file: Path, fields: dict[str, Any], base: int) -> tuple[Entry, int]:
     start, end = (_size(offset) for offset in fields["data_offsets"])
     shape = tuple(_size(size) for size in fields["shape"])
-    return _Entry(
-        file=file, dtype=str(fields["dtype"]), shape=shape, start=base + start
-    ), base + end
+    return Entry(file=file, dtype=str(fields["dtype"]), shape=shape, start=base + start), base + end
 
 
 def _size(value: Any) -> int:

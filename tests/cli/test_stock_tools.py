@@ -1,0 +1,130 @@
+"""What the command line says of stock tools that do not fit each other, and of what they lose."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits.capacity import stock_check
+from promptlimits.capacity.stock_check import KEYS, StockCheck
+from promptlimits.capacity.verification import Verification
+from promptlimits.models.protocol import PromptKind
+
+Call = Callable[..., Any]
+
+TRAINING = ("--model", "tiny", "--out", "out", "--quiet", "--learning-rate", "0.3", "--no-control")
+RANDOM = ("--pairs", "random:3", "--prompt-tokens", "4")
+
+
+@pytest.fixture
+def bad_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools that decode behind a soft prompt as they should, and not behind a prefix."""
+
+    def check(kind: PromptKind) -> StockCheck:
+        return StockCheck(kind=kind, alike=len(KEYS) if kind is PromptKind.SOFT else 1)
+
+    monkeypatch.setattr(stock_check, "check_stock_tools", check)
+
+
+@pytest.fixture
+def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Stock tools that keep so many of the pairs."""
+    from promptlimits.capacity import floor
+    from promptlimits.capacity.witness import verify_witness
+    from promptlimits.capacity.witness_format import write_verification
+
+    kept = {"pairs": 0}
+
+    def confirm(directory: Path, *, model_path: str) -> Verification:
+        found = verify_witness(directory, model_path=model_path)
+        answers = tuple(
+            dataclasses.replace(answer, exact=answer.exact and index < kept["pairs"])
+            for index, answer in enumerate(found.answers)
+        )
+        found = dataclasses.replace(found, answers=answers)
+        write_verification(directory, found.to_json())
+        return found
+
+    monkeypatch.setattr(floor, "confirm", confirm)
+    return kept
+
+
+def test_doctor_decodes_with_the_tools_that_are_here(call: Call) -> None:
+    ended = call("doctor")
+    assert ended.code == 0, ended.out
+    for kind in ("soft", "prefix"):
+        line = f"ok   stock decoding, {kind}: {len(KEYS)} of {len(KEYS)} keys answered alike by "
+        assert line in ended.out
+
+
+def test_doctor_fails_with_tools_that_do_not_decode(call: Call, bad_prefixes: None) -> None:
+    ended = call("doctor")
+    assert ended.code == 1
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert line.startswith(f"FAIL stock decoding, prefix: 1 of {len(KEYS)} keys")
+    assert " -> " in line
+
+
+def test_doctor_fails_with_a_version_that_is_not_allowed(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.metadata
+
+    asked = importlib.metadata.requires("promptlimits") or []
+    others = [one for one in asked if not one.startswith("transformers")]
+    monkeypatch.setattr(
+        importlib.metadata, "requires", lambda _name: [*others, "transformers<5.1,>=5.0"]
+    )
+    ended = call("doctor")
+    assert ended.code == 1
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
+    assert ", where transformers>=5.0,<5.1 is allowed -> " in line
+    assert line.endswith("-m pip install 'transformers>=5.0,<5.1'")
+
+
+@pytest.mark.usefixtures("model", "bad_prefixes")
+@pytest.mark.parametrize("command", ["bracket", "fit"])
+def test_nothing_is_trained_for_a_kind_that_cannot_be_confirmed(
+    command: str, call: Call, here: Path
+) -> None:
+    call(command, *TRAINING, *RANDOM, "--kind", "prefix").says(2, "a KV prefix", "1 of 4 keys")
+    assert not list(here.glob("out/*.json"))
+
+
+@pytest.mark.slow  # trains a prompt for three pairs
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("command", ["bracket", "fit"])
+def test_a_floor_that_is_lost_altogether_ends_in_failure(
+    command: str, call: Call, here: Path, losing: dict[str, int]
+) -> None:
+    ended = call(command, *TRAINING, *RANDOM, "--json")
+    assert ended.code == 1
+    (line,) = ended.err.splitlines()
+    assert "training held 3 pairs, stock tools confirmed none of them; a floor of 0 " in line
+    assert "promptlimits doctor" in line
+    record = json.loads((here / "out" / f"{command}.json").read_text(encoding="utf-8"))
+    assert json.loads(ended.out) == record
+    part = record["brackets"][0]["floor"] if command == "bracket" else record
+    assert part["pairs"] == 0
+    # Asked again, it does not say that all is done.
+    again = call(command, *TRAINING, *RANDOM)
+    assert (again.code, again.err) == (1, ended.err)
+
+
+@pytest.mark.slow  # trains a prompt for three pairs
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("command", "code"), [("bracket", 0), ("fit", 1)])
+def test_a_loss_of_some_is_a_warning_with_numbers(
+    command: str, code: int, call: Call, losing: dict[str, int]
+) -> None:
+    losing["pairs"] = 2
+    ended = call(command, *TRAINING, *RANDOM, "--json")
+    assert ended.code == code
+    (line,) = ended.err.splitlines()
+    assert line.startswith("promptlimits: warning: soft prompt")
+    assert line.endswith("training held 3 pairs, stock tools confirmed 2 of them")

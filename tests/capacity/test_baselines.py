@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
+from promptlimits.capacity import baselines
 from promptlimits.capacity.baselines import in_context, no_prompt
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.protocol import EncodedPair
+from promptlimits.tuning.evaluate import Evaluation
 
 KEYS = ("France", "Italy", "red", "blue", "one", "two", "dog", "moon stone")
 
@@ -69,3 +72,21 @@ def test_in_context_counts_any_answer_too(
     mixed = [dataclasses.replace(other(pairs[0]), also=((pairs[0].value, pairs[0].value_ids),))]
     assert in_context(model, mixed, most_tokens=0).exact == (0,)
     assert in_context(model, [other(pairs[0])], most_tokens=0).exact == ()
+
+
+def test_a_pair_of_which_an_answer_was_not_tried_was_not_asked(
+    model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three pairs with two answers each; time is up after three of the six answers."""
+    several = [
+        dataclasses.replace(other(pair), also=((pair.value, pair.value_ids),)) for pair in pairs[:3]
+    ]
+    whole = baselines.answers_behind
+
+    def cut(*given: Any, **named: Any) -> Evaluation:
+        found = whole(*given, **named)
+        return dataclasses.replace(found, exact=found.exact[:3], loss_nats=found.loss_nats[:3])
+
+    monkeypatch.setattr(baselines, "answers_behind", cut)
+    found = no_prompt(model, several)
+    assert (found.of, found.asked, found.exact) == (3, 1, (0,))

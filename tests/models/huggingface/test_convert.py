@@ -246,4 +246,4 @@ def test_the_default_model_is_the_one_the_catalog_says(monkeypatch: pytest.Monke
     answer = parts.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, do_sample=False
     )
-    assert tuple(answer[0, ids.shape[1] :].tolist()) == parts.codec.encode_value("Paris")
+    assert tuple(answer[0, ids.shape[1] :].tolist()) == parts.codec.encode_value(" Paris")

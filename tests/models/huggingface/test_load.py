@@ -143,9 +143,10 @@ def test_a_separator_is_the_last_resort_as_end_marker(checkpoint: Path) -> None:
 def test_a_tokenizer_that_spaces_by_itself_gets_no_second_space(checkpoint: Path) -> None:
     prepend = {"type": "Prepend", "prepend": " "}
     edit(checkpoint / "tokenizer.json", normalizer=prepend)
-    codec = load_parts(str(checkpoint)).codec
-    assert codec.joiner == ""
-    assert codec.decode(codec.encode_value("Paris")) == "Paris"
+    parts = load_parts(str(checkpoint))
+    for text in (" Paris", "Paris", "  Paris"):
+        assert parts.codec.decode_value(parts.codec.encode_value(text)) == text
+    assert parts.codec.encode_value(" Paris") == tuple(parts.tokenizer("Paris").input_ids)
 
 
 def test_a_model_without_an_end_marker_is_refused(checkpoint: Path) -> None:

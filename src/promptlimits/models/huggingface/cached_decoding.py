@@ -16,7 +16,7 @@ from torch import Tensor
 
 from promptlimits.models.huggingface.network import LOADING_ERRORS
 
-_TOKENS: Final = 32
+_TOKENS: Final = 16
 
 
 @torch.no_grad()

@@ -281,7 +281,7 @@ class HuggingFaceCausalLM:
                 name,
                 "give finite scores",
                 got="NaN or infinity",
-                remedy="load it with --dtype float32, or download it again",
+                remedy="load it with a wider --dtype, or download it again",
             )
 
     def _require_gradient(self, probe: PackedPairs, prompts: Tensor) -> None:

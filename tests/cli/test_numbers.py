@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptlimits.cli.numbers import recorded, rounded
+from promptlimits.cli.numbers import non_negative, positive, recorded, rounded
+from promptlimits.errors import UserError
 
 
 @given(
@@ -46,3 +47,30 @@ def test_negative_and_no_numbers_are_recorded_as_floats() -> None:
     assert recorded(Fraction(0), up=True) == 0.0
     assert recorded(Fraction(-1, 3), up=True) == -(1 / 3)
     assert recorded(Fraction(-10, 3), up=False) <= Fraction(-10, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e1500", Fraction(10) ** 1500),
+        ("1e-2000", Fraction(1, 10**2000)),
+        (" 0.1 ", Fraction(1, 10)),
+        ("10/3", Fraction(10, 3)),
+    ],
+)
+def test_numbers_are_read_exactly(text: str, value: Fraction) -> None:
+    assert positive("--radius", text) == non_negative("--radius", text) == value
+
+
+def test_only_one_option_takes_0() -> None:
+    for text in ("0", "0.0", "+0", "00."):
+        assert non_negative("--least-deviation", text) == 0
+        with pytest.raises(UserError, match="--radius must be a finite number above 0"):
+            positive("--radius", text)
+
+
+@pytest.mark.parametrize("text", ["-1", "-0.5", "nan", "inf", "1e2001", "1_0", "", "1/0", "\uff19"])
+def test_what_is_no_number_is_refused_by_both(text: str) -> None:
+    for read in (positive, non_negative):
+        with pytest.raises(UserError, match="--eps must be"):
+            read("--eps", text)

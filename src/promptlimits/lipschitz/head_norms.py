@@ -197,7 +197,7 @@ def _short(outer: Array, inner: Array, exponent: int) -> Array:
     left, right = ScaledBall.exact(outer), ScaledBall.exact(inner)
     rest = left.exponent + right.exponent - exponent
     product = np.linalg.qr(left.ball.center, mode="r") @ right.ball.center
-    return np.ldexp(product, min(max(rest, -_MOST_SHIFT), _MOST_SHIFT))
+    return np.asarray(np.ldexp(product, min(max(rest, -_MOST_SHIFT), _MOST_SHIFT)))
 
 
 def _joint_spread(

@@ -35,6 +35,20 @@ DOUBLE_ARITHMETIC: Final = Assumption(
 )
 """What every proof by matrix balls rests on; a checker in ball arithmetic does without."""
 
+
+class ProductOverflow(UserError):
+    """Weights are so large that their products leave the range of doubles."""
+
+    def __init__(self) -> None:
+        """Say so; nothing else is known here."""
+        super().__init__(
+            "the weights",
+            "be so small that their products stay below 1.8e308",
+            got="larger ones",
+            remedy="scale the weights or the radius down",
+        )
+
+
 _UNIT: Final = Fraction(1, 2**53)
 _TINY: Final = 2.0**-1074
 
@@ -111,7 +125,7 @@ class MatrixBall:
 
     Raises:
         ValueError: The centre is no matrix, or the radius is negative.
-        UserError: Something is not finite: weights too large to multiply in doubles.
+        ProductOverflow: Something is not finite: weights too large to multiply in doubles.
     """
 
     center: NDArray[np.float64]
@@ -123,12 +137,7 @@ class MatrixBall:
         if self.radius < 0:
             raise ValueError(f"the radius of a matrix ball is at least 0, got {self.radius}")
         if not (math.isfinite(self.radius) and np.isfinite(self.center).all()):
-            raise UserError(
-                "the weights",
-                "be so small that their products stay below 1.8e308",
-                got="larger ones",
-                remedy="scale the weights or the radius down",
-            )
+            raise ProductOverflow
 
     @classmethod
     def exact(cls, array: NDArray[np.float64]) -> MatrixBall:

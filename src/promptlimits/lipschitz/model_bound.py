@@ -39,7 +39,7 @@ from promptlimits.lipschitz.block_bound import (
     through_block,
 )
 from promptlimits.lipschitz.block_norms import BlockFacts, NormFacts, block_facts, norm_facts
-from promptlimits.lipschitz.matrix_balls import DOUBLE_ARITHMETIC
+from promptlimits.lipschitz.matrix_balls import DOUBLE_ARITHMETIC, ProductOverflow
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.prompt_capacity import trust_region
 
@@ -132,11 +132,11 @@ def _facts_of(block: Block, entry: NormWeights | None, name: str) -> BlockFacts:
         with np.errstate(over="ignore", invalid="ignore"):
             facts = block_facts(block, entry)
         _require_finite(facts)
-    except (ValueError, OverflowError) as error:
+    except (ProductOverflow, ValueError, OverflowError) as error:
         raise UserError(
             name,
             "have weights whose products are finite in double precision",
-            got=f"an overflow ({error})",
+            got="an overflow",
             remedy="no bound is computed for such weights; get them again",
         ) from error
     return facts

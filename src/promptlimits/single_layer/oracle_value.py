@@ -352,7 +352,7 @@ def _realised(
         wanted = prompt_statistics(problem, inside, model.solution[0])
         try:
             prompt = realise(setting, wanted).prompt
-        except (RunFailed, np.linalg.LinAlgError):
+        except RunFailed:
             continue
         shown.append(_measured(setting, targets, prompt, objective, inside=exponent == 1))
     return shown

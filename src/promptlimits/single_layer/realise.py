@@ -147,7 +147,13 @@ def _tokens(setting: SharedQuery, wanted: Statistics, copies: int) -> Floats:
                 seen = _seen(setting.layer.heads[i], basis)
                 system[rows, starts[g] : starts[g + 1]] += foreign * (seen @ inverses[g])
                 right[rows] -= foreign * (seen @ constants[g])
-    solved = np.linalg.solve(system, right)
+    try:
+        solved = np.linalg.solve(system, right)
+    except np.linalg.LinAlgError:
+        raise RunFailed(
+            "the heads' equations are singular in doubles",
+            remedy="scale the weights or the statistics down",
+        ) from None
     columns = [inverses[g] @ solved[starts[g] : starts[g + 1]] + constants[g] for g in range(heads)]
     return np.stack(columns, axis=1)
 

@@ -227,12 +227,15 @@ def _upper_kappa(setting: PromptSetting, delta: Fraction) -> Fraction:
 
 def _at_most_optimum(setting: PromptSetting, kappa: Fraction, delta: Fraction) -> bool:
     """Whether q(delta) <= 0, that is a (eps - (kappa - 1) delta) >= kappa delta^2."""
-    rest = Fraction(setting.eps) - (kappa - 1) * delta
-    if rest <= 0:
-        return False
     squared = setting.reach_squared
     if squared is not None:
-        return squared * rest**2 >= kappa**2 * delta**4
-    return is_negative(
-        lambda: log_ball(kappa) + 2 * log_ball(delta) - setting.log_reach() - log_ball(rest)
+        rest = Fraction(setting.eps) - (kappa - 1) * delta
+        return rest > 0 and squared * rest**2 >= kappa**2 * delta**4
+
+    # kappa may have a million digits here: exact products with it would take minutes.
+    def rest_ball() -> arb:
+        return ball(setting.eps) - (ball(kappa) - 1) * ball(delta)
+
+    return is_negative(lambda: -rest_ball()) and is_negative(
+        lambda: log_ball(kappa) + 2 * log_ball(delta) - setting.log_reach() - rest_ball().log()
     )

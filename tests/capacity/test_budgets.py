@@ -146,9 +146,10 @@ def test_a_budget_of_steps_ends_the_same_however_it_was_given(
 def test_a_longer_prompt_begins_with_what_the_shorter_one_holds(
     measured: Measured, told: Steps
 ) -> None:
-    record = measured(replace(REQUEST, prompt_tokens=(2, 4), budget_steps=240))
+    search = replace(REQUEST.search, first_size=1)
+    record = measured(replace(REQUEST, prompt_tokens=(2, 4), search=search, budget_steps=240))
     short, long = record.brackets
-    assert short.floor.pairs > REQUEST.search.first_size
+    assert short.floor.pairs > search.first_size
     assert told.sizes[4][0] == short.floor.pairs
     assert long.floor.pairs >= short.floor.pairs
     held = {answer.key for answer in short.floor.answers if answer.counted and answer.exact}

@@ -408,11 +408,12 @@ def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(
     assert notes.steps == []
     brackets = parse_record(first).brackets
     assert [bracket.floor.pairs for bracket in brackets] == [0, 0]
-    assert all("time was up" in bracket.stopped_because for bracket in brackets)
+    assert {bracket.state for bracket in brackets} == {"not_searched"}
+    assert all("budget was used up" in bracket.stopped_because for bracket in brackets)
     for bracket in brackets:
         assert bracket.control is not None
         assert bracket.control.status == "not run"
-        assert "limited by time" in bracket.control.conclusion
+        assert "it limits the floor" in bracket.control.conclusion
     full, _ = work(tiny, tmp_path)
     expected = [bracket.floor.pairs for bracket in parse_record(whole[1]).brackets]
     assert [bracket.floor.pairs for bracket in parse_record(full).brackets] == expected
@@ -448,7 +449,7 @@ def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_fai
 
     def searched(_place: Any, _pairs: Any, config: SearchConfig, **given: Any) -> SearchResult:
         searching = given["should_stop"].__self__
-        seconds["before"] = searching.left_seconds
+        seconds["before"] = searching._until.left_seconds
         failed = Attempt(
             pairs=2,
             outcome=Outcome.STALLED,
@@ -460,7 +461,7 @@ def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_fai
         )
         for _ in range(config.starts):
             given["on_attempt"](failed)
-        seconds["search"] = searching.left_seconds
+        seconds["search"] = searching._until.left_seconds
         return SearchResult(
             prompt_tokens=config.training.prompt_tokens,
             attempts=(failed,),

@@ -10,13 +10,14 @@ import transformers
 from packaging.specifiers import SpecifierSet
 from tests.capacity.witness_cases import greedy as slow_greedy
 
-from promptlimits.capacity import stock_check
+from promptlimits.capacity import adapter_decoding, stock_check
 from promptlimits.capacity.attempt import Workplace
 from promptlimits.capacity.fit import FitRequest, fit_all
 from promptlimits.capacity.stock_check import KEYS, check_stock_tools, require_stock_tools
 from promptlimits.errors import UserError
 from promptlimits.models.huggingface import plain_greedy
 from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.models.huggingface.stock import load_stock
 from promptlimits.models.protocol import PromptKind
 from promptlimits.store.installed import Installed
 from promptlimits.store.sqlite import Store
@@ -146,6 +147,16 @@ def test_nothing_is_trained_with_tools_that_confirm_nothing(model, renamed_cache
             folder=tmp_path,
             listener=listener,
         )
+
+
+@pytest.mark.parametrize("kind", ["soft", "prefix"])
+def test_an_adapter_is_not_scored_by_tools_that_lose_it(cases, kind, request, tmp_path):
+    case = cases("llama", kind)
+    directory = case.save(tmp_path / "w")
+    stock = load_stock(str(case.model))
+    request.getfixturevalue("renamed_cache")
+    with pytest.raises(UserError, match="peft and transformers must decode"):
+        adapter_decoding._behind_adapter(stock, directory, trained_for="tiny")
 
 
 def test_a_witness_is_not_called_wrong_by_tools_that_are(case, witness, renamed_cache):

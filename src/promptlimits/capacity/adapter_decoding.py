@@ -32,9 +32,11 @@ from promptlimits.capacity.fresh_process import (
     report_to_parent,
     tell_progress,
 )
+from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.capacity.witness_files import ADAPTER_FILE
 from promptlimits.errors import RunFailed, UserError
 from promptlimits.models.prefix_shape import PrefixShape
+from promptlimits.models.protocol import PromptKind
 from promptlimits.store.provenance import provenance
 
 if TYPE_CHECKING:
@@ -131,7 +133,8 @@ def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobod
         Both answers to each key.
 
     Raises:
-        UserError: The adapter does not fit the model, or the model is missing or has no end marker.
+        UserError: The adapter does not fit the model, or the model is missing or has no end marker;
+            or PEFT and transformers, as installed, do not decode behind prompts as they should.
         RunFailed: The model is another one than the keys were read for.
     """
     from promptlimits.models.huggingface.quiet import quiet
@@ -186,6 +189,8 @@ def _behind_adapter(stock: StockModel, directory: Path, *, trained_for: str) -> 
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
     config = PeftConfig.from_pretrained(os.fspath(directory))
+    if config.is_prompt_learning:
+        require_stock_tools((PromptKind.PREFIX if _in_cache(config) else PromptKind.SOFT,))
     held = {
         name: tuple(tensor.shape) for name, tensor in load_file(directory / ADAPTER_FILE).items()
     }
@@ -205,6 +210,11 @@ def _behind_adapter(stock: StockModel, directory: Path, *, trained_for: str) -> 
     return model.eval()
 
 
+def _in_cache(config: Any) -> bool:
+    """Whether the adapter's numbers stand in the cache, and not before the input."""
+    return config.peft_type in ("PREFIX_TUNING", "CARTRIDGE")
+
+
 def _require_layout(
     stock: StockModel, config: Any, held: Mapping[str, tuple[int, ...]], trained_for: str
 ) -> None:
@@ -215,7 +225,7 @@ def _require_layout(
         if absent:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise _unfit(f"numbers for {absent[0]}{more}, which it has not", trained_for)
-    elif config.peft_type in ("PREFIX_TUNING", "CARTRIDGE"):
+    elif _in_cache(config):
         wanted = (config.num_layers, config.num_attention_heads, config.token_dim)
         try:
             shape = PrefixShape.of(stock.model)

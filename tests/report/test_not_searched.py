@@ -83,6 +83,12 @@ def test_a_longer_prompt_that_holds_fewer_says_that_the_search_is_the_limit(make
     _, fewer, more = summary_lines(record)
     assert "confirmed by stock PEFT), fewer than the 40 of 1 prompt token: the search" in fewer
     assert "fewer than" not in more
+    shown = data(record)
+    assert shown.fewer == (False, True, False)
+    assert "floor 12 found, ceiling for random lists 4,655 proved, fewer than the 40" in (
+        shown.description
+    )
+    assert ">the search\u2019s limit<" in svg(shown)
     page = render(record)
     assert "Fewer than the 40 of 1 prompt token: the search found no prompt of this" in page
 

@@ -8,7 +8,6 @@ what is not needed for a floor comes last.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -155,7 +154,13 @@ def _baselines(job: Job) -> list[Baseline]:
     without = job.unprompted.baseline(
         on_chunk=job.listener.advanced, should_stop=job.budget.time_is_up
     )
-    if not job.request.in_context_tokens or _in_context_seconds(job) is None:
+    if not job.request.in_context_tokens:
+        return [without]
+    if _in_context_seconds(job) is None:
+        job.warnings.append(
+            "the in-context baseline was left out: it would take more than "
+            f"{_MOST_IN_CONTEXT:g} of the budget; raise --budget, or lower --in-context-tokens"
+        )
         return [without]
     return [without, _in_context(job)]
 
@@ -256,9 +261,7 @@ def _budget_of_size(job: Job, *, sizes_left: int) -> Budget:
         _MOST_VERIFYING * job.budget.left_seconds * sizes_left,
     )
     in_context = _in_context_seconds(job) if job.request.in_context_tokens else None
-    kept = max(0.0, verifying) + (in_context or 0.0)
-    # Without a limit there is nothing to set aside.
-    return job.budget.part(1 / sizes_left, keep_seconds=kept if math.isfinite(kept) else 0.0)
+    return job.budget.part(1 / sizes_left, keep_seconds=max(0.0, verifying) + (in_context or 0.0))
 
 
 def _search(

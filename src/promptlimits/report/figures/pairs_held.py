@@ -28,6 +28,7 @@ from promptlimits.report.record import Record
 from promptlimits.report.rows import BracketRow, as_record, baseline_rows, rows
 from promptlimits.report.wording import (
     all_of,
+    below_shorter,
     clean,
     clip,
     count,
@@ -60,6 +61,7 @@ class PairsHeldData:
         unit: What is counted: "pairs" of a list, or "tokens" of a text.
         floors: How many were found at each length; None where nothing was searched for, and then
             there is no point.
+        fewer: Whether a shorter prompt holds more, so that the search is the limit there.
         ceilings: The proved ceiling for lists of random answers at each length; empty where
             the theorem gives none.
         share: At most this share of random lists longer than a ceiling is within reach.
@@ -71,6 +73,7 @@ class PairsHeldData:
     prompt_tokens: tuple[int, ...]
     unit: str
     floors: tuple[int | None, ...]
+    fewer: tuple[bool, ...]
     ceilings: tuple[int, ...]
     share: str
     levels: tuple[tuple[str, int], ...]
@@ -92,7 +95,10 @@ def data(record: JsonObject | Record) -> PairsHeldData:
     levels = _levels(parsed)
     # One answer set serves all lengths: either each has a ceiling or none has.
     ceilings = tuple(row.ceiling_pairs for row in brackets if row.ceiling_pairs is not None)
-    points = "; ".join(_point(row) for row in brackets)
+    points = "; ".join(
+        f"{_point(row)}{below_shorter(parsed, bracket)}"
+        for row, bracket in zip(brackets, parsed.brackets, strict=True)
+    )
     lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in levels)
     meaning = longer_lists(parsed)
     ceiling_words = f" Ceilings: {meaning}." if meaning else ""
@@ -100,6 +106,7 @@ def data(record: JsonObject | Record) -> PairsHeldData:
         prompt_tokens=tuple(row.prompt_tokens for row in brackets),
         unit=unit(parsed.task),
         floors=tuple(row.floor_held if row.searched else None for row in brackets),
+        fewer=tuple(bool(below_shorter(parsed, each)) for each in parsed.brackets),
         ceilings=ceilings if len(ceilings) == len(brackets) else (),
         share=share_of_lists(*(bracket.ceiling for bracket in parsed.brackets)),
         levels=levels,
@@ -261,20 +268,23 @@ def _half_width(shown: PairsHeldData, axes: Axes) -> float:
 
 
 def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
-    for place, floor in zip(_positions(shown), shown.floors, strict=True):
+    marks = zip(_positions(shown), shown.floors, shown.fewer, strict=True)
+    for place, floor, fewer in marks:
         if floor is None:
-            _say_not_searched(axes, place)
+            _say_beside(axes, place, 0, "not searched")
             continue
+        if fewer:
+            _say_beside(axes, place, floor, "the search\u2019s limit")
         axes.plot([place, place], [0, floor], color=_FOUND, linewidth=2.4, zorder=2)
         axes.plot([place], [floor], "o", markersize=8, color=_FOUND, zorder=4)
     _label(shown, axes, shown.floors, colour=_FOUND, above=False)
 
 
-def _say_not_searched(axes: Axes, place: float) -> None:
-    """Words where a point would stand: what was not searched is no measured zero."""
+def _say_beside(axes: Axes, place: float, height: int, words: str) -> None:
+    """Words on end above a point, or where none is: what was not searched is no measured zero."""
     axes.annotate(
-        "not searched",
-        xy=(place, 0),
+        words,
+        xy=(place, height),
         xytext=(0, 6),
         textcoords="offset points",
         rotation=90,

@@ -271,21 +271,21 @@ def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
     marks = zip(_positions(shown), shown.floors, shown.fewer, strict=True)
     for place, floor, fewer in marks:
         if floor is None:
-            _say_beside(axes, place, 0, "not searched")
+            _say_above(axes, place, 0, "not searched")
             continue
         if fewer:
-            _say_beside(axes, place, floor, "the search\u2019s limit")
+            _say_above(axes, place, floor, "the search\u2019s limit", aside=-7)
         axes.plot([place, place], [0, floor], color=_FOUND, linewidth=2.4, zorder=2)
         axes.plot([place], [floor], "o", markersize=8, color=_FOUND, zorder=4)
     _label(shown, axes, shown.floors, colour=_FOUND, above=False)
 
 
-def _say_beside(axes: Axes, place: float, height: int, words: str) -> None:
+def _say_above(axes: Axes, place: float, height: int, words: str, *, aside: int = 0) -> None:
     """Words on end above a point, or where none is: what was not searched is no measured zero."""
     axes.annotate(
         words,
         xy=(place, height),
-        xytext=(0, 6),
+        xytext=(aside, 6),
         textcoords="offset points",
         rotation=90,
         horizontalalignment="center",

@@ -191,7 +191,7 @@ def _stage(
         if sum(fit.outcome is Outcome.SOLVED for fit in fits) >= enough:
             return Outcome.OVERTAKEN
         # One step at least: there is no vector to speak of before it.
-        return Outcome.OUT_OF_TIME if done and time.perf_counter() > deadline else None
+        return Outcome.OUT_OF_BUDGET if done and time.perf_counter() > deadline else None
 
     begun = [state.step for state in states]
     began = time.perf_counter()

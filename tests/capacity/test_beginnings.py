@@ -24,6 +24,7 @@ from promptlimits.capacity.record import is_whole
 from promptlimits.capacity.request import Request
 from promptlimits.capacity.search import SearchConfig, SearchResult, search
 from promptlimits.capacity.witness import verify_witness
+from promptlimits.capacity.witness_format import WITNESS_SCHEMA
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
 from promptlimits.report.record import parse_record
@@ -136,7 +137,7 @@ def test_a_search_stopped_at_every_seventh_step_ends_like_one_that_was_not(
         part = search(place, text, CONFIG, warm=None, should_stop=after(7))
         if part.complete:
             break
-        assert part.stopped_because.startswith("the time was up while it trained for ")
+        assert part.stopped_because.startswith("the budget was used up while it trained for ")
         assert part.stopped_because.endswith(" tokens")
     assert facts(part) == facts(result)
     assert len(place.store.runs()) == len(result.attempts)
@@ -224,7 +225,7 @@ def test_the_floor_is_what_stock_tools_write_of_a_claim(
         said = json.loads((tmp_path / "w" / "witness.json").read_text(encoding="utf-8"))
         (pair,) = said["pairs"]
         assert pair["value_ids"] == list(text[written - 1].value_ids)
-        assert (said["schema"], said["beginning"]) == (3, True)
+        assert (said["schema"], said["beginning"]) == (WITNESS_SCHEMA, True)
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -345,5 +346,5 @@ def test_a_whole_text_is_held_with_its_end_marker(tiny: Path, tmp_path: Path) ->
     assert bracket["control"] is None
     assert bracket["stopped_because"] == "the whole text is held"
     said = json.loads((tmp_path / bracket["floor"]["witness"] / "witness.json").read_text("utf-8"))
-    assert (said["schema"], said.get("beginning", False)) == (1, False)
+    assert (said["schema"], said.get("beginning", False)) == (WITNESS_SCHEMA, False)
     assert len(said["pairs"][0]["value_ids"]) == 4

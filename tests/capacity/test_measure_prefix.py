@@ -15,6 +15,7 @@ from promptlimits._typing import JsonObject
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.measure import measure
 from promptlimits.capacity.ordering import Order
+from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.request import Request
 from promptlimits.capacity.search import SearchConfig
 from promptlimits.capacity.witness_format import read_witness
@@ -135,8 +136,9 @@ def test_a_model_without_prefixes_is_refused_before_anything_is_done(
 
 def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny: Path) -> None:
     model, task = load(tiny)
-    prefix = task_ceiling(model.card, task, prompt_tokens=3, kind=PromptKind.PREFIX, width=WIDTH)
-    soft = task_ceiling(model.card, task, prompt_tokens=6)
+    size = PromptSize(PromptKind.PREFIX, 3)
+    prefix = task_ceiling(model.card, task, size=size, width=WIDTH)
+    soft = task_ceiling(model.card, task, size=PromptSize(PromptKind.SOFT, 6))
     assert prefix.stored_bits == soft.stored_bits == 32 * 3 * WIDTH
     assert prefix.pairs == soft.pairs
     assert prefix.certificate_name == "ceiling-prefix-3-tokens.json"
@@ -144,8 +146,7 @@ def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny: Path) -> None:
     half = task_ceiling(
         replace(model.card, compute_dtype="bfloat16"),
         task,
-        prompt_tokens=3,
-        kind=PromptKind.PREFIX,
+        size=size,
         width=WIDTH,
     )
     bits = [float(str(one.to_json()["prompt_bits"])) for one in (half, prefix)]

@@ -100,7 +100,7 @@ def test_a_search_stopped_at_every_tenth_step_ends_like_one_that_was_not(
     open_place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
 ) -> None:
     whole = run(open_place(), task, never)
-    (tmp_path / "store.sqlite").rename(tmp_path / "whole.sqlite")
+    set_aside(tmp_path)
     for _ in range(100):
         part = run(open_place(), task, after(10))
         if part.complete:
@@ -251,6 +251,12 @@ def test_fit_does_not_race_when_its_budget_is_used_up(
     assert [(one.seed, one.outcome) for one in done] == [(0, Outcome.OUT_OF_BUDGET)]
 
 
+def set_aside(folder: Path) -> None:
+    """Move a store out of the way, its log with it."""
+    for part in list(folder.glob("store.sqlite*")):
+        part.rename(folder / part.name.replace("store", "whole"))
+
+
 def starts(count: int) -> list[TrainingConfig]:
     return [replace(TRAINING, max_steps=60, patience=60, seed=seed) for seed in range(count)]
 
@@ -289,7 +295,7 @@ def test_a_race_killed_in_the_midst_of_steps_has_the_same_winner(
     every: int, open_place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
 ) -> None:
     whole = race(open_place(), task.pairs[:2], starts(3), warm=None, should_stop=never)
-    (tmp_path / "store.sqlite").rename(tmp_path / "whole.sqlite")
+    set_aside(tmp_path)
 
     class Killed(Exception):
         """Stands for a kill after some starts have stored a step and others have not."""

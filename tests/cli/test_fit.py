@@ -97,4 +97,4 @@ def test_no_word_of_a_library_reaches_the_terminal(
     first, note, *rest = ended.err.splitlines()
     assert first == "... loading hybrid"
     assert note.startswith("promptlimits: note: hybrid: the prompt is run once for every pair")
-    assert all(line.startswith(("... ", "soft P=1: ")) for line in rest)
+    assert all(line.startswith(("... ", "soft P=1: ", "note: ")) for line in rest)

@@ -78,6 +78,7 @@ def test_an_attempt_names_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 WATCHED = """
+import math
 import time
 from promptlimits.cli.live import LiveListener
 from promptlimits.models.protocol import PromptKind

@@ -121,7 +121,7 @@ def control_size(result: SearchResult) -> int | None:
 
     Returns:
         The smallest size above the largest solved one at which every start ended unsolved; None
-        if there is none, because the whole list is held or the time was up first.
+        if there is none, because the whole list is held or the budget was used up first.
     """
     solved = {one.pairs for one in result.attempts if _is_solved(one)}
     # A start that can go on may yet be solved, whatever became of the others.
@@ -145,7 +145,7 @@ def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
         total: Pairs in the list.
 
     Returns:
-        That the time was up; None if the whole list is held.
+        That the budget was used up; None if the whole list is held.
     """
     held = max((one.pairs for one in result.attempts if _is_solved(one)), default=0)
     return None if held == total else NoControl.BUDGET_USED_UP

@@ -65,6 +65,23 @@ def test_any_answer_that_counts_and_comes_unprompted_is_answered(
     assert done[-1] == len(pairs)
 
 
+def test_an_answer_that_ends_in_another_end_marker_of_the_model_is_answered(
+    model: HuggingFaceCausalLM,
+    pairs: tuple[EncodedPair, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No prompt gets credit for the marker: the model wrote the value and stopped by itself."""
+    pair = pairs[0]
+    came, trained = pair.value_ids[-1], pair.value_ids[-1] ^ 1
+    ended = dataclasses.replace(pair, value_ids=(*pair.value_ids[:-1], trained))
+    assert no_prompt(model, [ended]).exact == ()
+    monkeypatch.setattr(model.codec, "_end_ids", (trained, came))
+    assert no_prompt(model, [other(pair), ended]).exact == (1,)
+    accepted = dataclasses.replace(other(pair), also=((ended.value, ended.value_ids),))
+    assert no_prompt(model, [accepted, other(pair)]).exact == (0,)
+    assert in_context(model, [ended], most_tokens=0).exact == (0,)
+
+
 def test_in_context_counts_any_answer_too(
     model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...]
 ) -> None:

@@ -22,6 +22,7 @@ class CharCodec:
     """
 
     end_id = ord("|")
+    end_ids = (end_id,)
     start_text = "^"
 
     def __init__(

@@ -29,6 +29,20 @@ def right(task: PairTask) -> list[str]:
     return [pair.value for pair in task.pairs]
 
 
+def test_a_number_counts_the_choices_that_are_missing_from_its_row(tmp_path: Path) -> None:
+    several = [
+        {"question": "P", "A": "3", "B": "4", "C": "5", "D": "6", "answer": 0},
+        {"question": "Q", "A": "x", "B": "", "C": "y", "D": "z", "answer": 2},
+        {"question": "R", "A": "x", "B": "", "C": "y", "D": "z", "answer": 3},
+    ]
+    assert right(ask(tmp_path / "gaps.json", several, *"ABCD")) == ["A", "C", "D"]
+    for row in several:
+        row["answer"] += 1
+    assert right(ask(tmp_path / "gaps.json", several, *"ABCD")) == ["A", "C", "D"]
+    several[0]["answer"] = 3
+    assert right(ask(tmp_path / "gaps.json", several, *"ABCD")) == ["C", "C", "D"]
+
+
 LETTERS = {"A": "3", "B": "4", "C": "5", "D": "6"}
 LIST = {"choices": ["three", "four", "five", "six"]}
 SIDES = {"sol1": "push", "sol2": "pull"}

@@ -101,8 +101,8 @@ def test_other_accepted_answers_are_encoded_once_each(codec_class: Any) -> None:
     assert [pair.value_ids for pair in first.answers[1:]] == [ids for _, ids in first.also]
     # The longest answer that counts has to fit, whichever is trained for.
     assert first.longest == 1 + 3
-    require_fits(encoded, context_length=8, prompt_tokens=4)
-    refused(lambda: require_fits(encoded, context_length=7, prompt_tokens=4), "t.csv line 2")
+    require_fits(encoded, context_length=9, prompt_tokens=4)
+    refused(lambda: require_fits(encoded, context_length=8, prompt_tokens=4), "t.csv line 2")
     refused(lambda: encode(accepting(("k", "x", ["a|"])), codec), "end marker", "'a|'")
     refused(lambda: encode(accepting(("k", "x", ["~"])), codec), "at least one token", "'~'")
 
@@ -233,11 +233,32 @@ def test_braces_in_a_key_are_text(codec: Any) -> None:
 
 def test_fits(codec: Any) -> None:
     encoded = encode(task(("a", "b"), ("abc", "xy")), codec)
-    # The longest pair reads 3 + 1 + 2 tokens; the end marker is never an input.
-    require_fits(encoded, context_length=10, prompt_tokens=4)
+    # A key of 3 tokens, and 1 + 2 of an answer with its end marker.
+    require_fits(encoded, context_length=11, prompt_tokens=4)
     refused(
-        lambda: require_fits(encoded, context_length=9, prompt_tokens=4),
+        lambda: require_fits(encoded, context_length=10, prompt_tokens=4),
         "t.csv line 3",
-        "context of 9 tokens",
-        "6 tokens behind 4 prompt tokens, 10 together",
+        "context of 10 tokens",
+        "3 tokens of the key, 4 of the prompt and 4 of the longest answer, 11 together",
     )
+
+
+def test_every_key_fits_with_the_longest_answer_of_all(codec: Any) -> None:
+    """A verification decodes so many tokens behind each key: it may be answered wrongly."""
+    encoded = encode(task(("a" * 9, "b"), ("c", "d" * 9)), codec, Asking(joiner=""))
+    require_fits(encoded, context_length=9 + 10 + 2, prompt_tokens=2)
+    refused(
+        lambda: require_fits(encoded, context_length=9 + 10 + 1, prompt_tokens=2), "t.csv line 2"
+    )
+
+
+def test_no_end_marker_of_the_model_stands_in_a_value(codec_class: Any) -> None:
+    class Several(codec_class):  # type: ignore[misc]
+        end_ids = (ord("|"), ord("$"))
+
+    refused(lambda: encode(task(("a", "b$")), Several()), "t.csv line 2: value", "end marker")
+
+
+def test_a_text_and_a_list_of_it_are_two_tasks(codec: Any) -> None:
+    encoded = encode(task(("a", "b")), codec)
+    assert replace(encoded, text_tokens=1).hash != encoded.hash

@@ -74,7 +74,7 @@ def test_a_start_of_ones_own(codec: Any) -> None:
         (b"abc", ",0", "ask for 1 to 10,000 tokens of a text"),
         (b"abc", ",10001", "ask for 1 to 10,000 tokens of a text"),
         (b"abc", "," + "9" * 5000, "ask for 1 to 10,000 tokens of a text"),
-        (b"ab|c", "", "not contain the end marker, at which answers stop, got it as token 3"),
+        (b"ab|c", "", "not contain an end marker, at which answers stop, got one as token 3"),
     ],
 )
 def test_bad_texts(codec: Any, tmp_path: Path, content: bytes, suffix: str, words: str) -> None:
@@ -187,10 +187,10 @@ def test_a_text_is_one_pair_to_a_limit(codec: Any, story: Path) -> None:
 
 def test_a_text_longer_than_the_context(codec: Any, story: Path) -> None:
     task = load_task(f"text:{story}", codec)
-    # One token to begin with, 20 of text, of which the model reads all; the marker is not read.
-    require_fits(task, context_length=22, prompt_tokens=1)
-    with pytest.raises(UserError, match=r"story\.txt must fit into the model's context of 21"):
-        require_fits(task, context_length=21, prompt_tokens=1)
+    # One token to begin with, 20 of text, and the end marker.
+    require_fits(task, context_length=23, prompt_tokens=1)
+    with pytest.raises(UserError, match=r"story\.txt must fit into the model's context of 22"):
+        require_fits(task, context_length=22, prompt_tokens=1)
 
 
 def test_a_text_that_its_tokens_change_is_owned_up_to(codec_class: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -162,7 +162,11 @@ def _answered(
     on_chunk: OnChunk | None,
     should_stop: Stopper | None,
 ) -> tuple[tuple[int, ...], int]:
-    """The pairs to which an answer that counts comes behind a context, and how many were asked."""
+    """The pairs to which an answer that counts comes behind a context, and how many were asked.
+
+    Any end marker of the model ends it: that a prompt has the model choose another one is no
+    credit to it.
+    """
     forms = [(index, form) for index, pair in enumerate(pairs) for form in pair.answers]
 
     def done(asked: int) -> int:
@@ -177,8 +181,31 @@ def _answered(
         should_stop=should_stop,
     )
     held = {forms[place][0] for place in found.held}
+    held |= {forms[place][0] for place in _ended_otherwise(model, context, forms, found)}
     asked = done(len(found.exact))
     return tuple(sorted(index for index in held if index < asked)), asked
+
+
+def _ended_otherwise(
+    model: FrozenModel,
+    context: Sequence[int],
+    forms: Sequence[tuple[int, EncodedPair]],
+    found: Evaluation,
+) -> list[int]:
+    """Places of the forms that come, but for another end marker of the model than their own."""
+    written = zip(forms, found.exact, found.but_end, strict=False)
+    places = [place for place, (_, exact, but_end) in enumerate(written) if but_end and not exact]
+    ended = [
+        (place, replace(form, value_ids=(*form.value_ids[:-1], end)))
+        for place in places
+        for form in [forms[place][1]]
+        for end in model.codec.end_ids
+        if end != form.value_ids[-1]
+    ]
+    if not ended:
+        return []
+    came = answers_behind(model, context, [form for _, form in ended])
+    return [ended[index][0] for index in came.held]
 
 
 def answers_behind(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
+from promptlimits.capacity.baselines import no_prompt
 from promptlimits.capacity.budget import Budget, UsedTime
 from promptlimits.capacity.choice import choose
 from promptlimits.capacity.control import Control, NoControl, is_complete
@@ -117,8 +119,11 @@ def fit_all(
         kind=place.kind,
         listener=listener,
     )
+    asked = [task.pairs[index] for index in floor.held]
+    known = no_prompt(place.model, asked).exact if asked else ()
+    unprompted = [floor.held[position] for position in known]
     used.commit()
-    return _record(task, request, size, result, floor, control)
+    return _record(task, request, size, result, floor, control, unprompted=unprompted)
 
 
 def train_all(
@@ -205,6 +210,8 @@ def _record(
     result: SearchResult,
     floor: Floor,
     control: Control | NoControl | None,
+    *,
+    unprompted: Sequence[int],
 ) -> JsonObject:
     held, last = floor.held, result.attempts[-1]
     complete = is_complete(result, control)
@@ -217,6 +224,7 @@ def _record(
         "go_on": None if complete else request.go_on,
         "pairs": len(held),
         "of": len(task.pairs),
+        "also_answered_unprompted": len(unprompted),
         "text_tokens": task.text_tokens,
         "notes": list(task.notes),
         "outcome": last.outcome.value,
@@ -224,7 +232,7 @@ def _record(
         "witness": floor.witness if held else None,
         "confirmed_by": "" if floor.verification is None else floor.verification.confirmed_by,
         "lost_in_replay": loss_json(floor),
-        "answers": answer_rows(floor, range(len(task.pairs)), ()),
+        "answers": answer_rows(floor, range(len(task.pairs)), unprompted),
         "not_held": [
             task.pairs[index].key for index in range(len(task.pairs)) if index not in set(held)
         ],

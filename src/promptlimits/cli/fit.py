@@ -135,7 +135,9 @@ def _show(record: JsonObject, out: Path, model: str) -> None:
     from promptlimits.report.wording import clean, control_sentence
 
     if record["text_tokens"] is None:
-        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed")
+        both = record["also_answered_unprompted"]
+        without = f" ({both} of them also without a prompt)" if both else ""
+        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed{without}")
     else:
         whole = "found and confirmed" if record["pairs"] else "not held as a whole"
         typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")

@@ -54,8 +54,12 @@ class EncodedPair:
     @property
     def longest(self) -> int:
         """Most tokens of key and an answer that the model reads."""
-        ends = (len(self.value_ids), *(len(ids) for _, ids in self.also))
-        return len(self.key_ids) + max(ends) - 1
+        return len(self.key_ids) + self.longest_answer - 1
+
+    @property
+    def longest_answer(self) -> int:
+        """Most tokens of an answer that counts, the end marker included."""
+        return max((len(self.value_ids), *(len(ids) for _, ids in self.also)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -221,7 +225,12 @@ class TextCodec(Protocol):
 
     @property
     def end_id(self) -> int:
-        """The end marker: the token at which stock `generate` stops."""
+        """The end marker that every value ends in: a token at which stock `generate` stops."""
+        ...
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """All tokens at which stock `generate` stops, `end_id` first."""
         ...
 
     @property

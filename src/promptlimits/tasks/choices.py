@@ -22,11 +22,13 @@ class Choices:
     Attributes:
         names: What each is called, such as "A".
         texts: What each says.
+        numbers: The place of each among all that a question may have, from 0 on.
         columns: What the column of each is called, if each has its own.
     """
 
     names: tuple[str, ...]
     texts: tuple[str, ...]
+    numbers: tuple[int, ...]
     columns: tuple[str, ...] = ()
 
     def shown(self) -> str:
@@ -66,6 +68,7 @@ def choices_of(table: Table, row: Row, columns: Sequence[str]) -> Choices:
         found = Choices(
             names=tuple(letters[n] for n in there),
             texts=tuple(texts[n] or "" for n in there),
+            numbers=tuple(there),
             columns=tuple(columns[n] for n in there),
         )
         most = len(letters)
@@ -96,7 +99,11 @@ def _of_list(where: str, cell: object) -> Choices:
                 got="no list",
                 remedy="name every column that holds a choice, as in --choices A,B,C,D",
             )
-    return Choices(names=tuple(names), texts=tuple(text_of(where, text) or "" for text in texts))
+    return Choices(
+        names=tuple(names),
+        texts=tuple(text_of(where, text) or "" for text in texts),
+        numbers=tuple(range(len(texts))),
+    )
 
 
 def right_choices(
@@ -165,15 +172,15 @@ def _number(answer: str) -> int | None:
 
 def _base(answers: Sequence[str], every: Sequence[Choices]) -> int:
     numbers = list(map(_number, answers))
-    last = any(n == len(one.texts) for n, one in zip(numbers, every, strict=True))
+    last = any(n == max(one.numbers) + 1 for n, one in zip(numbers, every, strict=True))
     return 1 if last and 0 not in numbers else 0
 
 
 def _by_number(answer: str, choices: Choices, base: int) -> int | None:
     number = _number(answer)
-    if number is None or not base <= number < base + len(choices.texts):
+    if number is None or number - base not in choices.numbers:
         return None
-    return number - base
+    return choices.numbers.index(number - base)
 
 
 def _by_text(answer: str, choices: Choices) -> int | None:

@@ -52,7 +52,9 @@ class EncodedTask:
             [pair.key, pair.joiner, pair.value, pair.key_ids, pair.value_ids, *pair.also]
             for pair in self.pairs
         ]
-        return hashlib.sha256(json.dumps(recorded, separators=(",", ":")).encode()).hexdigest()
+        # A text of one pair is held token by token; a list of that pair is not.
+        all_of_it = [self.text_tokens, recorded]
+        return hashlib.sha256(json.dumps(all_of_it, separators=(",", ":")).encode()).hexdigest()
 
 
 def encode(task: PairTask, codec: TextCodec, asking: Asking | None = None) -> EncodedTask:
@@ -159,12 +161,12 @@ def _answer_ids(
     """Ids of joiner and value and the end marker, checked."""
     found = codec.encode_value(text)
     ids = _tokens(where, "value", shown_as, () if found == nothing else found)
-    if codec.end_id in ids:
+    if set(codec.end_ids) & set(ids):
         raise UserError(
             f"{where}: value",
-            "not contain the end marker, at which answers stop",
+            "not contain an end marker, at which answers stop",
             got=shown(shown_as),
-            remedy="delete the marker: it is added behind each value",
+            remedy="delete it: the model's own is added behind each value",
         )
     return (*ids, codec.end_id)
 
@@ -251,7 +253,10 @@ def _lossy(pairs: Iterable[EncodedPair], codec: TextCodec) -> tuple[str, ...]:
 
 
 def require_fits(task: EncodedTask, *, context_length: int, prompt_tokens: int) -> None:
-    """Check that a prompt and each pair fit into the model's context together.
+    """Check that a prompt and each key fit into the model's context with what it may answer.
+
+    A key may be answered wrongly, so a verification decodes as many tokens behind each one as the
+    longest answer of all has.
 
     Args:
         task: The pairs.
@@ -259,18 +264,17 @@ def require_fits(task: EncodedTask, *, context_length: int, prompt_tokens: int) 
         prompt_tokens: Tokens of the prompt in front.
 
     Raises:
-        UserError: A pair does not fit; the message names the longest one and its line.
+        UserError: A key does not fit; the message names the line of the longest one.
     """
-    place, longest = max(
-        zip(task.places, (pair.longest for pair in task.pairs), strict=True),
-        key=lambda item: item[1],
-    )
-    needed = prompt_tokens + longest
+    place, pair = max(zip(task.places, task.pairs, strict=True), key=lambda at: len(at[1].key_ids))
+    answer = max(one.longest_answer for one in task.pairs)
+    needed = prompt_tokens + len(pair.key_ids) + answer
     if needed > context_length:
         raise UserError(
             place,
-            f"fit into the model's context of {context_length} tokens with the prompt in front",
-            got=f"{longest} tokens behind {prompt_tokens} prompt tokens, {needed} together",
-            remedy="shorten or delete the pair, use fewer prompt tokens, or take a model with a "
-            "longer context",
+            f"fit into the model's context of {context_length} tokens with prompt and answer",
+            got=f"{len(pair.key_ids)} tokens of the key, {prompt_tokens} of the prompt and "
+            f"{answer} of the longest answer, {needed} together",
+            remedy="leave out the longest keys and values, use fewer prompt tokens, or take a "
+            "model with a longer context",
         )

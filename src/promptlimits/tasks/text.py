@@ -210,12 +210,13 @@ def _first(spec: TextSpec, read: _Read, codec: TextCodec) -> tuple[int, ...]:
             remedy="ask for fewer, or give a longer text",
         )
     first = every[: spec.tokens]
-    if codec.end_id in first:
+    ends = [place for place, one in enumerate(first) if one in codec.end_ids]
+    if ends:
         raise UserError(
             spec.file,
-            "not contain the end marker, at which answers stop",
-            got=f"it as token {first.index(codec.end_id) + 1:,}",
-            remedy="delete the marker: it is added behind the text",
+            "not contain an end marker, at which answers stop",
+            got=f"one as token {ends[0] + 1:,}",
+            remedy="delete it: the model's own is added behind the text",
         )
     silent = _silent(first, codec)
     if silent is not None:

@@ -31,10 +31,12 @@ class Evaluation:
 
     Attributes:
         exact: For each pair, whether every token of its answer wins.
+        but_end: For each pair, whether every token but the last, the end marker, wins.
         loss_nats: For each pair, the summed cross-entropy of its answer.
     """
 
     exact: tuple[bool, ...]
+    but_end: tuple[bool, ...]
     loss_nats: tuple[float, ...]
 
     @property
@@ -72,6 +74,7 @@ def evaluate(
         What was found, in the order of the pairs.
     """
     exact: list[bool] = []
+    but_end: list[bool] = []
     losses: list[float] = []
     for chunk in _chunks(pairs, model.card.vocabulary, prompt.shape[0]):
         if exact and should_stop is not None and should_stop() is not None:
@@ -80,11 +83,15 @@ def evaluate(
         rows = _scores(model, prompt, packed, kind)
         wrong = ~(rows.lead > relative_lead)
         count = torch.zeros(len(chunk), device=model.device)
-        exact += (count.index_add(0, packed.pair_of_read, wrong.to(count.dtype)) == 0).tolist()
+        at_end = torch.tensor([len(pair.value_ids) for pair in chunk], device=model.device)
+        before_end = wrong.clone()
+        before_end[at_end.cumsum(0) - 1] = False
+        for flags, of in ((exact, wrong), (but_end, before_end)):
+            flags += (count.index_add(0, packed.pair_of_read, of.to(count.dtype)) == 0).tolist()
         losses += count.index_add(0, packed.pair_of_read, rows.loss_nats.float()).tolist()
         if on_chunk is not None:
             on_chunk(len(exact))
-    return Evaluation(exact=tuple(exact), loss_nats=tuple(losses))
+    return Evaluation(exact=tuple(exact), but_end=tuple(but_end), loss_nats=tuple(losses))
 
 
 @torch.no_grad()

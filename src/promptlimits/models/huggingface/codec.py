@@ -29,7 +29,8 @@ class HuggingFaceCodec:
 
     Args:
         tokenizer: The stock tokenizer.
-        end_id: The token at which stock `generate` stops.
+        end_id: The end marker of every value: a token at which stock `generate` stops.
+        other_end_ids: The other tokens at which it stops.
         vocabulary: Rows of the embedding; ids at or beyond it are refused. By default those
             the tokenizer has.
     """
@@ -39,19 +40,25 @@ class HuggingFaceCodec:
         tokenizer: PreTrainedTokenizerBase,
         end_id: int,
         *,
+        other_end_ids: Sequence[int] = (),
         vocabulary: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._spelling = Spelling(tokenizer)
-        self._end_id = end_id
+        self._end_ids = tuple(dict.fromkeys((end_id, *other_end_ids)))
         self._vocabulary = 1 + max(tokenizer.get_vocab().values())
         if vocabulary is not None:
             self._vocabulary = min(self._vocabulary, vocabulary)
 
     @property
     def end_id(self) -> int:
-        """The end marker: the token at which stock `generate` stops."""
-        return self._end_id
+        """The end marker that every value ends in: a token at which stock `generate` stops."""
+        return self._end_ids[0]
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """All tokens at which stock `generate` stops, `end_id` first."""
+        return self._end_ids
 
     @cached_property
     def start_text(self) -> str:
@@ -169,7 +176,7 @@ class HuggingFaceCodec:
     @cached_property
     def _plain_token_ids(self) -> tuple[int, ...]:
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
-        known = sorted(set(self._tokenizer.get_vocab().values()) - special - {self._end_id})
+        known = sorted(set(self._tokenizer.get_vocab().values()) - special - {*self._end_ids})
         ids = [token for token in known if token < self._vocabulary]
         texts = self._tokenizer.batch_decode(
             [[token] for token in ids],

@@ -97,13 +97,9 @@ def load_parts(
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
         model = model.to(device).eval().requires_grad_(False)
-        end_id = _end_id(model, tokenizer, vocabulary=vocabulary, name=name)
+        end_id, *others = _end_ids(model, tokenizer, vocabulary=vocabulary, name=name)
         _require_decoding(model, end_id, name=name)
-    codec = HuggingFaceCodec(
-        tokenizer,
-        end_id,
-        vocabulary=vocabulary,
-    )
+    codec = HuggingFaceCodec(tokenizer, end_id, other_end_ids=others, vocabulary=vocabulary)
     card = _card(
         model,
         config,
@@ -146,8 +142,8 @@ def load_codec(
                 model.generation_config = GenerationConfig.from_pretrained(found.directory)
         vocabulary = int(model.get_input_embeddings().weight.shape[0])
         tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
-    end_id = _end_id(model, tokenizer, vocabulary=vocabulary, name=name)
-    return HuggingFaceCodec(tokenizer, end_id, vocabulary=vocabulary)
+    end_id, *others = _end_ids(model, tokenizer, vocabulary=vocabulary, name=name)
+    return HuggingFaceCodec(tokenizer, end_id, other_end_ids=others, vocabulary=vocabulary)
 
 
 def _card(
@@ -227,18 +223,20 @@ def _context_length(text: PretrainedConfig) -> int:
     return int(min(length, rotary.get("original_max_position_embeddings", length)))
 
 
-def _end_id(
+def _end_ids(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int, name: str
-) -> int:
-    """The token at which stock `generate` stops.
+) -> tuple[int, ...]:
+    """The tokens at which stock `generate` stops.
 
-    A model may name several; any of them stops it, the first is used. Where none is in its
-    vocabulary: the tokenizer's own end or separator.
+    A model may name several; any of them stops it, the first is what values end in. Where none is
+    in its vocabulary: the tokenizer's own end or separator.
     """
     named = named_end_ids(model, vocabulary=vocabulary, name=name)
-    for candidate in (*named, tokenizer.eos_token_id, tokenizer.sep_token_id):
+    if named:
+        return named
+    for candidate in (tokenizer.eos_token_id, tokenizer.sep_token_id):
         if candidate is not None and 0 <= candidate < vocabulary:
-            return int(candidate)
+            return (int(candidate),)
     raise UserError(
         name,
         "have an end marker in its vocabulary",

@@ -137,6 +137,20 @@ def test_an_answer_that_goes_on_is_not_exact_and_a_note_says_so(adapters):
     assert found.notes == ("answers that begin as they should, but go on where they end: 1",)
 
 
+def test_another_joiner_is_not_other_tokens_of_the_same_text(adapters):
+    case = adapters("prompt tuning")
+    pair = case.task.pairs[0]
+    ids = (pair.value_ids[0] ^ 1, *pair.value_ids[1:])
+    for joiner, fault, note in (
+        (pair.joiner, "the same text in other tokens", "read as they should"),
+        ("\n", "the value behind another joiner", "--joiner"),
+    ):
+        other = dataclasses.replace(pair, value_ids=ids, joiner=joiner)
+        found = score_of(case, pairs=(other,), places=("pair 0",))
+        assert (found.exact, found.answers[0].fault) == (0, fault)
+        assert note in found.notes[0]
+
+
 def test_what_does_not_fit_into_the_context_is_refused_by_its_place(adapters):
     case = adapters("prompt tuning")
     with pytest.raises(UserError, match=r"^pair \d+ must fit into the model's context of 9 tokens"):

@@ -55,6 +55,13 @@ def test_a_tokenizer_that_loses_something_is_no_fault(lossy, value, ids, exact):
     assert (answer.fault == "") is exact
 
 
+def test_a_joiner_that_says_something_is_shown_as_answered(lossy):
+    pair = recorded("rome", (3, 4, 1), joiner="madrid ")
+    answer = check_answer(lossy, pair, (3, 4, 1), stops=(1,), posed_as_text=True)
+    assert answer.exact
+    assert answer.decoded.split() == ["madrid", "rome"]
+
+
 @pytest.mark.parametrize(
     ("key", "key_ids", "as_text", "as_ids"),
     [

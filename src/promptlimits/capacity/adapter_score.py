@@ -25,6 +25,7 @@ from promptlimits.models.protocol import EncodedPair, ModelCard
 from promptlimits.tasks.encoded import EncodedTask
 
 SAME_TEXT: Final = "the same text in other tokens"
+OTHER_JOINER: Final = "the value behind another joiner"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +87,20 @@ class AdapterScore:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the count must know."""
-        on, alike = (
-            sum(answer.fault == fault for answer in self.answers) for fault in (NO_END, SAME_TEXT)
+        on, alike, joined = (
+            sum(answer.fault == fault for answer in self.answers)
+            for fault in (NO_END, SAME_TEXT, OTHER_JOINER)
         )
         notes = []
         if on:
             notes.append(f"answers that begin as they should, but go on where they end: {on}")
         if alike:
             notes.append(f"answers that read as they should, but in other tokens: {alike}")
+        if joined:
+            notes.append(
+                "answers that are right but for what stands between key and value, which --joiner "
+                f"says: {joined}"
+            )
         return tuple(notes)
 
     def to_json(self) -> JsonObject:
@@ -231,12 +238,12 @@ def save_scored_witness(
 
 
 def _judged(pair: EncodedPair, decoded: Decoded, index: int) -> ScoredAnswer:
-    ids, text = decoded.answers[index], decoded.texts[index].removeprefix(pair.joiner)
+    ids, text = decoded.answers[index], decoded.texts[index]
     exact = _is_accepted(pair, ids, decoded.stops)
     return ScoredAnswer(
         key=pair.key,
         value=pair.value,
-        decoded=text,
+        decoded=text.removeprefix(pair.joiner),
         exact=exact,
         unprompted=_is_accepted(pair, decoded.bare[index], decoded.stops),
         decoded_unprompted=decoded.bare_texts[index].removeprefix(pair.joiner),
@@ -255,7 +262,10 @@ def _fault(pair: EncodedPair, ids: Sequence[int], text: str) -> str:
     for form in pair.answers:
         if tuple(ids[: len(form.value_ids) - 1]) == form.value_ids[:-1]:
             return NO_END
-    return SAME_TEXT if any(text == form.value for form in pair.answers) else WRONG_ANSWER
+    values = {form.value for form in pair.answers}
+    if text in {pair.joiner + value for value in values}:
+        return SAME_TEXT
+    return OTHER_JOINER if text.strip() in {value.strip() for value in values} else WRONG_ANSWER
 
 
 def _as_answered(pair: EncodedPair, answer: ScoredAnswer) -> EncodedPair:

@@ -107,7 +107,8 @@ def check_answer(
     return Answer(
         key=pair.key,
         value=pair.value,
-        decoded=said.removeprefix(pair.joiner),
+        # A joiner that says something is part of what was answered.
+        decoded=said if pair.joiner.strip() else said.removeprefix(pair.joiner),
         generated_ids=ids,
         exact=not fault,
         came=None if fault else came,

@@ -16,7 +16,7 @@ class Answer:
     Attributes:
         key: The key.
         value: The value it should answer.
-        decoded: Text of what it did answer, behind the joiner.
+        decoded: Text of what it did answer, without a joiner of white space.
         generated_ids: Ids of what it answered, the end marker last if it came.
         exact: Whether the ids are those of an answer that counts, end marker included, and
             stand for its text, as the key's do for the key.

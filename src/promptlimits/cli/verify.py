@@ -65,6 +65,8 @@ def verify(
         if witness.beginning:
             held = _beginning(len(witness.pairs[0].value_ids), exact=bool(found.pairs_exact))
         typer.echo(f"{held}: {found.confirmed_by}")
+        for joiner in dict.fromkeys(pair.joiner for pair in witness.pairs if pair.joiner.strip()):
+            typer.echo(f"Answers begin with {joiner!r}, which the witness calls the joiner")
         typer.echo(_model_line(found))
     raise typer.Exit(1 if lost else 0)
 

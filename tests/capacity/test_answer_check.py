@@ -135,6 +135,14 @@ def test_white_space_of_a_key_is_part_of_it(spaced, key, exact):
         assert answer.exact is exact
 
 
+def test_the_beginning_of_a_text_has_no_other_answer(spaced):
+    key_ids = tuple(spaced("a").input_ids)
+    pair = recorded("a", (2,), also=[("b", (3,))], key="a", key_ids=key_ids)
+    for said, exact in (((2,), True), ((3,), False)):
+        answer = check_answer(spaced, pair, said, stops=(0,), posed_as_text=True, beginning=True)
+        assert answer.exact is exact
+
+
 # --- other answers that count ---------------------------------------------------------------
 
 

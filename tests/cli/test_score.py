@@ -167,6 +167,17 @@ def test_nothing_is_written_where_no_folder_is_named(
     assert sorted(here.rglob("*")) == before
 
 
+def test_a_folder_that_no_witness_may_replace_is_refused_before_anything_is_decoded(
+    call: Call, saved: Callable[[str], Path], tiny: Path, here: Path
+) -> None:
+    (here / "o" / "witness").mkdir(parents=True)
+    (here / "o" / "witness" / "mine.txt").write_text("mine")
+    asked = ("--model", str(tiny), "--pairs", "pairs.csv", "--out", "o")
+    ended = call("score", str(saved("cartridge")), *asked)
+    ended.says(2, "witness must be a new folder or an older witness")
+    assert "decoding" not in ended.err
+
+
 def test_mistakes_are_one_line_each(
     call: Call, saved: Callable[[str], Path], tiny: Path, here: Path
 ) -> None:

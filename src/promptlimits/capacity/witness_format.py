@@ -58,6 +58,7 @@ __all__ = [
     "prompt_sha256",
     "read_prompt",
     "read_witness",
+    "require_replaceable",
     "save_witness",
     "write_verification",
 ]
@@ -261,7 +262,7 @@ def save_witness(
         raise UserError("pairs", "not be empty", got="none", remedy="save what the prompt answers")
     _require_distinct("pairs", [(pair.key, pair.key_ids) for pair in pairs])
     _require_alone("pairs", pairs, beginning=beginning)
-    _require_replaceable(directory)
+    require_replaceable(directory)
     numbers = prompt.detach().to("cpu").contiguous()
     recorded: list[JsonValue] = [pair_json(pair) for pair in pairs]
     reference = _portable_reference(card)
@@ -451,8 +452,15 @@ def _require_prompt(prompt: Tensor, width: int) -> None:
         )
 
 
-def _require_replaceable(directory: Path) -> None:
-    """Only an older witness may be replaced: never a folder with somebody's other files."""
+def require_replaceable(directory: Path) -> None:
+    """Only an older witness may be replaced: never a folder with somebody's other files.
+
+    Args:
+        directory: The witness folder to make.
+
+    Raises:
+        UserError: It holds something else.
+    """
     recover(directory, WITNESS_FILES)
     if not directory.exists():
         return

@@ -76,10 +76,13 @@ def score(
     from promptlimits.capacity.adapter_folder import read_foreign_adapter
     from promptlimits.capacity.adapter_score import save_scored_witness, score_adapter
     from promptlimits.capacity.atomic_folder import replace_file
+    from promptlimits.capacity.witness_format import require_replaceable
     from promptlimits.cli.live import LiveListener
 
     # What is wrong with the folder shows now, before a model is loaded.
     foreign = read_foreign_adapter(adapter)
+    if out is not None and foreign.kind.is_prompt:
+        require_replaceable(out / WITNESS_FOLDER)
     with LiveListener(quiet=quiet) as listener:
         frozen, task = session.load_model_and_pairs(
             model,

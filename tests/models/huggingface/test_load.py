@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from promptlimits.errors import UserError
 from promptlimits.models.hashing import model_hash, weight_files
 from promptlimits.models.huggingface.checkpoint import read_config
-from promptlimits.models.huggingface.load import load_parts
+from promptlimits.models.huggingface.load import load_codec, load_parts
 from promptlimits.models.huggingface.network import readable
 from promptlimits.models.huggingface.stock import load_stock
 from promptlimits.testing.tiny_models import FAMILIES, tiny_causal_lm, tiny_tokenizer
@@ -124,7 +124,10 @@ def test_the_end_marker_is_where_generate_stops(
 ) -> None:
     edit(checkpoint / "generation_config.json", eos_token_id=named)
     edit(checkpoint / "config.json", eos_token_id=named)
-    assert load_parts(str(checkpoint)).codec.end_id == end
+    codec = load_parts(str(checkpoint)).codec
+    assert codec.end_id == end
+    assert codec.end_ids == (tuple(named) if named == [7, 9] else (end,))
+    assert load_codec(str(checkpoint)).end_ids == codec.end_ids
 
 
 def without_an_end_marker(checkpoint: Path) -> None:

@@ -158,3 +158,16 @@ def test_reading_tasks_does_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_column_of_lists_is_advised_to_ask_with(tmp_path: Path) -> None:
+    path = tmp_path / "more.jsonl"
+    row = {"key": "a", "value": "b", "ids": ["x"], "meta": {"n": "1"}, "topic": "t"}
+    path.write_text(json.dumps(row) + "\n")
+    (note,) = (note for note in read_pairs(path).notes if "not used" in note)
+    assert note == (
+        "fields not used: 'ids', 'meta', 'topic'; to ask with one of them: "
+        "--template '{key}\\n{topic}'"
+    )
+    path.write_text(json.dumps({"key": "a", "value": "b", "ids": ["x"]}) + "\n")
+    assert "fields not used: 'ids'" in read_pairs(path).notes

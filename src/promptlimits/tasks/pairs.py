@@ -217,17 +217,24 @@ def _unused(table: Table, used: Iterable[str], template: Template | None) -> tup
     if not ignored:
         return ()
     note = f"{table.called}s not used: {', '.join(map(shown, ignored))}"
-    example = None if template is None else _asking_with(template, ignored)
+    example = None if template is None else _asking_with(table, template, ignored)
     return (note if example is None else f"{note}; to ask with one of them: {example}",)
 
 
-def _asking_with(template: Template, columns: Iterable[str]) -> str | None:
-    """The option that asks with the first of some columns, too; None if none can be named."""
-    named = next((name for name in columns if name and not {"{", "}"} & {*name}), None)
+def _asking_with(table: Table, template: Template, columns: Iterable[str]) -> str | None:
+    """The option that asks with the first of some columns, too; None if none can be asked with."""
+    named = next((name for name in columns if _can_be_asked(table, name)), None)
     if named is None:
         return None
     fields = "\\n".join(f"{{{field}}}" for field in (*template.fields, named))
     return f"--template {shlex.quote(fields)}"
+
+
+def _can_be_asked(table: Table, column: str) -> bool:
+    """Whether a template can name a column, and every row has it, with one text or none."""
+    named = bool(column) and not {"{", "}"} & {*column} and column not in table.repeated
+    cells = [row.cells.get(column, ()) for row in table.rows]
+    return named and not any(isinstance(cell, list | dict | tuple) for cell in cells)
 
 
 def _unique(
@@ -254,7 +261,7 @@ def _unique(
                 for name in table.columns
                 if name not in read and row.cells.get(name) != first_row.cells.get(name)
             ]
-            example = None if template is None else _asking_with(template, apart)
+            example = None if template is None else _asking_with(table, template, apart)
             if example is not None:
                 remedy += f", or tell them apart by another {table.called}: {example}"
         raise UserError(

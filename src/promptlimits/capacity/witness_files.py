@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from promptlimits._files import read_regular_text
 from promptlimits._typing import JsonObject
-from promptlimits.capacity.atomic_folder import standing
+from promptlimits.capacity.atomic_folder import recover, standing
 from promptlimits.errors import UserError
 
 WITNESS_FILE: Final = "witness.json"
@@ -79,4 +79,28 @@ def altered(directory: Path, name: str, what: str) -> UserError:
         f"hold the {what} that the hash in {WITNESS_FILE} was taken of",
         got=f"altered {what}",
         remedy="restore the folder from a copy, or make the witness again",
+    )
+
+
+def require_replaceable(directory: Path) -> None:
+    """Only an older witness may be replaced: never a folder with somebody's other files.
+
+    Args:
+        directory: The witness folder to make.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    recover(directory, WITNESS_FILES)
+    if not directory.exists():
+        return
+    if directory.is_dir() and (
+        (directory / WITNESS_FILE).is_file() or not any(directory.iterdir())
+    ):
+        return
+    raise UserError(
+        str(directory),
+        "be a new folder or an older witness",
+        got="one that holds something else",
+        remedy="choose another output folder",
     )

@@ -43,6 +43,7 @@ from promptlimits.capacity.witness_files import (
     broken,
     json_bytes,
     read_object,
+    require_replaceable,
 )
 from promptlimits.errors import UserError
 from promptlimits.models.prefix_shape import PrefixShape
@@ -58,7 +59,6 @@ __all__ = [
     "prompt_sha256",
     "read_prompt",
     "read_witness",
-    "require_replaceable",
     "save_witness",
     "write_verification",
 ]
@@ -450,30 +450,6 @@ def _require_prompt(prompt: Tensor, width: int) -> None:
             got=f"{int((~torch.isfinite(prompt)).sum())} that are not",
             remedy="keep the last prompt before the run diverged, or lower the learning rate",
         )
-
-
-def require_replaceable(directory: Path) -> None:
-    """Only an older witness may be replaced: never a folder with somebody's other files.
-
-    Args:
-        directory: The witness folder to make.
-
-    Raises:
-        UserError: It holds something else.
-    """
-    recover(directory, WITNESS_FILES)
-    if not directory.exists():
-        return
-    if directory.is_dir() and (
-        (directory / WITNESS_FILE).is_file() or not any(directory.iterdir())
-    ):
-        return
-    raise UserError(
-        str(directory),
-        "be a new folder or an older witness",
-        got="one that holds something else",
-        remedy="choose another output folder",
-    )
 
 
 def _portable_reference(card: ModelCard) -> str:

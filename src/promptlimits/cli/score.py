@@ -76,7 +76,7 @@ def score(
     from promptlimits.capacity.adapter_folder import read_foreign_adapter
     from promptlimits.capacity.adapter_score import save_scored_witness, score_adapter
     from promptlimits.capacity.atomic_folder import replace_file
-    from promptlimits.capacity.witness_format import require_replaceable
+    from promptlimits.capacity.witness_files import require_replaceable
     from promptlimits.cli.live import LiveListener
 
     # What is wrong with the folder shows now, before a model is loaded.

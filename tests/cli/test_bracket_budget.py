@@ -61,13 +61,27 @@ def test_a_search_that_found_nothing_is_exit_code_0(call: Call) -> None:
             Budgets(seconds=0.5, steps=7),
             "fit --budget 1 --steps 14",
         ),
+        (
+            "fit --steps 1234567890123456789",
+            Budgets(seconds=math.inf, steps=1234567890123456789),
+            "fit --steps 2469135780246913578",
+        ),
     ],
 )
 def test_the_command_that_goes_on_has_twice_the_budget(
     given: str, budgets: Budgets, more: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["promptlimits", *shlex.split(given)])
-    assert budgets.go_on == f"promptlimits {more}"
+    assert budgets.go_on(budgets.seconds) == f"promptlimits {more}"
+
+
+@pytest.mark.parametrize(("used", "more"), [(0, 10), (7, 10), (8, 15), (41, 45)])
+def test_the_command_that_goes_on_has_time_left_where_more_than_the_budget_was_used(
+    used: float, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["promptlimits", "fit", "--budget", "5"])
+    budgets = Budgets(seconds=5, steps=math.inf)
+    assert budgets.go_on(used) == f"promptlimits fit --budget {more}"
 
 
 def test_steps_alone_leave_the_seconds_unlimited() -> None:

@@ -15,7 +15,7 @@ from promptlimits.capacity.control_run import control_within
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
 from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.replay_loss import loss_json
-from promptlimits.capacity.request import Listener
+from promptlimits.capacity.request import GoOn, Listener
 from promptlimits.capacity.search import SearchResult, state_of
 from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.store.provenance import spec_hash
@@ -38,7 +38,8 @@ class FitRequest:
             limit.
         control: Whether a planted control is run where the fit failed.
         command: The command line that asks for this, for records.
-        go_on: The command line that goes on where the budget ends.
+        go_on: The command line that goes on where the budget ends, from the seconds used over all
+            calls.
     """
 
     training: TrainingConfig
@@ -47,7 +48,7 @@ class FitRequest:
     budget_steps: float = math.inf
     control: bool = True
     command: str = ""
-    go_on: str = ""
+    go_on: GoOn = lambda _used: ""
 
 
 def fit_all(
@@ -118,7 +119,8 @@ def fit_all(
         listener=listener,
     )
     used.commit()
-    return _record(task, request, size, result, floor, control)
+    seconds = used.before_seconds + budget.elapsed_seconds
+    return _record(task, request, size, result, floor, control, seconds)
 
 
 def train_all(
@@ -205,6 +207,7 @@ def _record(
     result: SearchResult,
     floor: Floor,
     control: Control | NoControl | None,
+    seconds: float,
 ) -> JsonObject:
     held, last = floor.held, result.attempts[-1]
     complete = is_complete(result, control)
@@ -214,7 +217,7 @@ def _record(
         "prompt_kind": size.kind.value,
         "state": state_of(result, claimed=floor.claimed, credited=held).value,
         "complete": complete,
-        "go_on": None if complete else request.go_on,
+        "go_on": None if complete else request.go_on(seconds),
         "pairs": len(held),
         "of": len(task.pairs),
         "text_tokens": task.text_tokens,

@@ -62,7 +62,7 @@ def bracket_record(
         "seconds": seconds,
         **budget_json(request),
         "complete": complete,
-        "go_on": None if complete else request.go_on,
+        "go_on": None if complete else request.go_on(seconds),
         "model": {**card, "notes": list(card["notes"])},
         "task": {
             "name": task.name,

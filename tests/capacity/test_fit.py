@@ -222,9 +222,7 @@ def test_a_budget_of_steps_is_counted_over_all_calls_and_ends_the_same_everywher
 def test_a_fit_after_a_few_steps_was_no_search(
     place: Workplace, task: EncodedTask, tmp_path: Path
 ) -> None:
-    request = FitRequest(
-        training=TRAINING, starts=1, budget_steps=1, go_on=lambda used: f"{used >= 0}"
-    )
+    request = FitRequest(training=TRAINING, starts=1, budget_steps=1, go_on=str)
     record = fit_all(place, contradicting(task), request, folder=tmp_path, listener=Quiet())
     assert record["pairs"] == 0
     assert record["state"] == "not_searched"

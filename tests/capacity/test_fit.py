@@ -189,7 +189,7 @@ def test_the_record_holds_the_control_or_null(
     wanted: bool, place: Workplace, task: EncodedTask, tmp_path: Path
 ) -> None:
     lame = replace(TRAINING, learning_rate=1e-6, max_steps=1)
-    request = FitRequest(training=lame, starts=1, control=wanted, go_on="again")
+    request = FitRequest(training=lame, starts=1, control=wanted, go_on=lambda _: "again")
     record = fit_all(place, task, request, folder=tmp_path, listener=Quiet())
     assert (record["control"] is not None) is wanted
     assert (record["pairs"], record["of"]) == (0, 2)
@@ -222,10 +222,11 @@ def test_a_budget_of_steps_is_counted_over_all_calls_and_ends_the_same_everywher
 def test_a_fit_after_a_few_steps_was_no_search(
     place: Workplace, task: EncodedTask, tmp_path: Path
 ) -> None:
-    request = FitRequest(training=TRAINING, starts=1, budget_steps=1, go_on="twice of it")
+    request = FitRequest(training=TRAINING, starts=1, budget_steps=1, go_on=str)
     record = fit_all(place, contradicting(task), request, folder=tmp_path, listener=Quiet())
     assert record["pairs"] == 0
-    assert (record["state"], record["go_on"]) == ("not_searched", "twice of it")
+    assert record["state"] == "not_searched"
+    assert float(record["go_on"]) > 0
 
 
 def test_the_control_takes_a_share_of_the_time_and_no_more_than_is_left(

@@ -37,6 +37,24 @@ def test_what_was_not_searched_is_exit_code_3_and_a_state(call: Call, here: Path
 
 
 @pytest.mark.usefixtures("model")
+def test_the_command_that_goes_on_names_the_folder_where_it_is_now(call: Call, here: Path) -> None:
+    options = (*BRACKET[:5], *BRACKET[7:], "--steps", "5", "--json")
+    first = json.loads(call(*options, "--out", "out").out)
+    (here / "out").rename(here / "moved")
+    again = json.loads(call(*options, "--out", "moved").out)
+    assert again["go_on"] == first["go_on"].replace("--out out", "--out moved")
+    assert again["brackets"][0]["search"] == first["brackets"][0]["search"]
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("option", ["--template", "--joiner"])
+def test_an_option_of_bytes_that_are_no_text_is_refused(option: str, call: Call) -> None:
+    ended = call(*BRACKET, option, "{key}\udcff")
+    assert ended.code == 2
+    assert f"{option} must be Unicode text, got '{{key}}\\udcff'; type it in UTF-8" in ended.err
+
+
+@pytest.mark.usefixtures("model")
 def test_a_search_that_found_nothing_is_exit_code_0(call: Call) -> None:
     ended = call(*BRACKET, "--max-steps", "41", "--json")
     assert ended.code == 0
@@ -61,13 +79,27 @@ def test_a_search_that_found_nothing_is_exit_code_0(call: Call) -> None:
             Budgets(seconds=0.5, steps=7),
             "fit --budget 1 --steps 14",
         ),
+        (
+            "fit --steps 1234567890123456789",
+            Budgets(seconds=math.inf, steps=1234567890123456789),
+            "fit --steps 2469135780246913578",
+        ),
     ],
 )
 def test_the_command_that_goes_on_has_twice_the_budget(
     given: str, budgets: Budgets, more: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["promptlimits", *shlex.split(given)])
-    assert budgets.go_on == f"promptlimits {more}"
+    assert budgets.go_on(budgets.seconds) == f"promptlimits {more}"
+
+
+@pytest.mark.parametrize(("used", "more"), [(0, 10), (7, 10), (8, 15), (41, 45)])
+def test_the_command_that_goes_on_has_time_left_where_more_than_the_budget_was_used(
+    used: float, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["promptlimits", "fit", "--budget", "5"])
+    budgets = Budgets(seconds=5, steps=math.inf)
+    assert budgets.go_on(used) == f"promptlimits fit --budget {more}"
 
 
 def test_steps_alone_leave_the_seconds_unlimited() -> None:

@@ -54,6 +54,9 @@ def test_the_figure_has_no_point_for_it(cut: JsonObject) -> None:
     shown = data(cut)
     assert shown.floors == (40, None)
     assert "2 prompt tokens: not searched, ceiling for random lists 4,655" in shown.description
+    # Nothing was searched for, so no search is at its limit.
+    assert shown.fewer == (False, False)
+    assert "fewer than" not in shown.description
     assert [name for name, _ in shown.levels] == ["no prompt", "whole list"]
     axes = Figure().add_subplot()
     draw(shown, axes)

@@ -17,7 +17,7 @@ from promptlimits.capacity.control_run import control_within
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
 from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.replay_loss import loss_json
-from promptlimits.capacity.request import Listener
+from promptlimits.capacity.request import GoOn, Listener
 from promptlimits.capacity.search import SearchResult, state_of
 from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.store.provenance import spec_hash
@@ -40,7 +40,8 @@ class FitRequest:
             limit.
         control: Whether a planted control is run where the fit failed.
         command: The command line that asks for this, for records.
-        go_on: The command line that goes on where the budget ends.
+        go_on: The command line that goes on where the budget ends, from the seconds used over all
+            calls.
     """
 
     training: TrainingConfig
@@ -49,7 +50,7 @@ class FitRequest:
     budget_steps: float = math.inf
     control: bool = True
     command: str = ""
-    go_on: str = ""
+    go_on: GoOn = lambda _used: ""
 
 
 def fit_all(
@@ -123,7 +124,10 @@ def fit_all(
     known = no_prompt(place.model, asked).exact if asked else ()
     unprompted = [floor.held[position] for position in known]
     used.commit()
-    return _record(task, request, size, result, floor, control, unprompted=unprompted)
+    seconds = used.before_seconds + budget.elapsed_seconds
+    return _record(
+        task, request, size, result, floor, control, unprompted=unprompted, seconds=seconds
+    )
 
 
 def train_all(
@@ -212,6 +216,7 @@ def _record(
     control: Control | NoControl | None,
     *,
     unprompted: Sequence[int],
+    seconds: float,
 ) -> JsonObject:
     held, last = floor.held, result.attempts[-1]
     complete = is_complete(result, control)
@@ -221,7 +226,7 @@ def _record(
         "prompt_kind": size.kind.value,
         "state": state_of(result, claimed=floor.claimed, credited=held).value,
         "complete": complete,
-        "go_on": None if complete else request.go_on,
+        "go_on": None if complete else request.go_on(seconds),
         "pairs": len(held),
         "of": len(task.pairs),
         "also_answered_unprompted": len(unprompted),

@@ -62,7 +62,7 @@ def bracket_record(
         "seconds": seconds,
         **budget_json(request),
         "complete": complete,
-        "go_on": None if complete else request.go_on,
+        "go_on": None if complete else request.go_on(seconds),
         "model": {**card, "notes": list(card["notes"])},
         "task": {
             "name": task.name,
@@ -119,7 +119,8 @@ def is_whole(record: JsonObject, folder: Path) -> bool:
     made again from the runs, which is quick.
     """
     brackets = record["brackets"]
-    if not isinstance(brackets, list):
+    # Where the folder has moved, the command that goes on is another one.
+    if not isinstance(brackets, list) or record["out"] != _without_home(str(folder)):
         return False
     try:
         if json.loads(read_regular_text(folder / "bracket.json")) != record:

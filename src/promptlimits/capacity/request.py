@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
@@ -16,6 +17,9 @@ from promptlimits.tuning.loop import StepReport
 
 RECORD = 5
 """Raised when the same runs make another record: a corrected ceiling, another way to count."""
+
+GoOn = Callable[[float], str]
+"""The command line that goes on where a budget ended, from the seconds that were used."""
 
 IN_CONTEXT_TOKENS = 2048
 """Most tokens of the in-context baseline unless asked for more: its cost is quadratic."""
@@ -66,7 +70,8 @@ class Request:
         kinds: Kinds of prompts, each at every length.
         budget_bytes: Memory for one pass of the model; None for half of what is free.
         command: The command line that asks for this, for records.
-        go_on: The command line that goes on where the budget ends.
+        go_on: The command line that goes on where the budget ends, from the seconds used over all
+            calls.
     """
 
     prompt_tokens: tuple[int, ...]
@@ -79,7 +84,7 @@ class Request:
     kinds: tuple[PromptKind, ...] = (PromptKind.SOFT,)
     budget_bytes: int | None = None
     command: str = ""
-    go_on: str = ""
+    go_on: GoOn = lambda _used: ""
 
     @property
     def seed(self) -> int:

@@ -86,7 +86,10 @@ def _show(task: EncodedTask, codec: TextCodec) -> None:
     left_out = len(task.pairs) - _MOST_SHOWN
     if left_out > 0:
         typer.echo(f"and {left_out:,} more; --json prints all of them")
-    typer.echo(f"{len(task.pairs):,} pairs of {task.source}; an answer ends in {codec.end_id}")
+    plural = "" if len(task.pairs) == 1 else "s"
+    typer.echo(
+        f"{len(task.pairs):,} pair{plural} of {task.source}; an answer ends in {codec.end_id}"
+    )
     for note in task.notes:
         typer.echo(f"  {note}")
 

@@ -237,15 +237,23 @@ class Budgets:
     seconds: float
     steps: float
 
-    @property
-    def go_on(self) -> str:
-        """The command line that goes on where this budget ends: with twice of it."""
+    def go_on(self, used_seconds: float) -> str:
+        """The command line that goes on where this budget ends.
+
+        Args:
+            used_seconds: What was used over all calls: more than the budget where the last thing
+                that was asked of the model took long.
+
+        Returns:
+            The same command with twice the budget, or with the multiple of its seconds that
+            leaves at least half of them.
+        """
         words = list(sys.argv[1:])
-        for option, amount in (("--budget", self.seconds), ("--steps", self.steps)):
-            if not math.isfinite(amount):
-                continue
-            words = _without(words, option)
-            words += [option, f"{2 * amount:.15g}"]
+        if math.isfinite(self.seconds):
+            times = max(2, 1 + math.ceil(used_seconds / self.seconds - 0.5))
+            words = [*_without(words, "--budget"), "--budget", f"{times * self.seconds:.15g}"]
+        if math.isfinite(self.steps):
+            words = [*_without(words, "--steps"), "--steps", f"{2 * int(self.steps)}"]
         return command(["promptlimits", *words])
 
 

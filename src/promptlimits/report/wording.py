@@ -202,14 +202,14 @@ def not_searched(bracket: Bracket) -> str:
 
 
 def below_shorter(record: Record, bracket: Bracket) -> str:
-    """A clause where a shorter prompt of the same kind holds more: then the search is the limit."""
+    """A clause where a search held less than a shorter prompt of the same kind: it is the limit."""
     shorter = [
         each
         for each in record.brackets
         if each.kind == bracket.kind and each.prompt_tokens < bracket.prompt_tokens
     ]
     best = max(shorter, key=lambda each: each.floor.held, default=None)
-    if best is None or best.floor.held <= bracket.floor.held:
+    if best is None or not bracket.searched or best.floor.held <= bracket.floor.held:
         return ""
     return (
         f", fewer than the {count(best.floor.held)} of "

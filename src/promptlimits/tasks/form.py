@@ -7,8 +7,13 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
+from promptlimits.errors import UserError
+
 KEY: Final = "{key}"
 """Stands for the key in a template."""
+
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair: no character, and no tokenizer takes it."""
 
 AUTO: Final = "auto"
 NONE: Final = "none"
@@ -51,9 +56,12 @@ def asking_of(
 
     Returns:
         The form.
+
+    Raises:
+        UserError: Template or joiner is no Unicode text.
     """
     if template is not None:
-        template = unescaped(template)
+        template = unescaped(template, name="the template")
     elif choices:
         template = f"{KEY}\n{{choices}}" + ("" if chat else "\nAnswer:")
     else:
@@ -70,21 +78,30 @@ def parse_joiner(text: str) -> str | None:
 
     Returns:
         The joiner; None for "auto".
+
+    Raises:
+        UserError: It is no Unicode text.
     """
     if text == AUTO:
         return None
-    return "" if text == NONE else unescaped(text)
+    return "" if text == NONE else unescaped(text, name="joiner")
 
 
-def unescaped(text: str) -> str:
+def unescaped(text: str, *, name: str) -> str:
     """A text from the command line, with the newlines and tabs that a shell does not take.
 
     Args:
         text: What was typed.
+        name: What it is, for an error.
 
     Returns:
         The text, with a backslash and n, t, r or a second backslash replaced by what it means.
+
+    Raises:
+        UserError: It has bytes that are no UTF-8, which Python keeps as half surrogate pairs.
     """
+    if SURROGATE.search(text):
+        raise UserError(name, "be Unicode text", got=ascii(text), remedy="type it in UTF-8")
     return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from promptlimits.errors import UserError
 from promptlimits.tasks.files import place, shown
-
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+from promptlimits.tasks.form import SURROGATE
 
 Cell = Any
 """Text, None, or a list or a mapping of such; numbers and truth values are text already."""
@@ -125,7 +123,7 @@ def text_of(where: str, cell: Cell) -> str | None:
         raise UserError(
             where, "be text", got=f"{shown(cell)} with a NUL character", remedy="delete that"
         )
-    if _SURROGATE.search(cell):
+    if SURROGATE.search(cell):
         raise UserError(
             where,
             "be Unicode text",

@@ -13,6 +13,7 @@ from promptlimits.capacity.measure import measure
 from promptlimits.capacity.ordering import Order, ordered
 from promptlimits.capacity.request import Request
 from promptlimits.capacity.search import SearchConfig
+from promptlimits.errors import UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.protocol import PromptKind
 from promptlimits.report.record import Record, parse_record
@@ -155,6 +156,16 @@ def test_a_longer_prompt_begins_with_what_the_shorter_one_holds(
     held = {answer.key for answer in short.floor.answers if answer.counted and answer.exact}
     kept = {answer.key for answer in long.floor.answers if answer.exact}
     assert held <= kept
+
+
+def test_what_no_witness_may_replace_is_refused_before_any_step(
+    measured: Measured, told: Steps, tmp_path: Path
+) -> None:
+    (tmp_path / "witness-2-tokens").mkdir()
+    (tmp_path / "witness-2-tokens" / "thesis.tex").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="witness-2-tokens must be a new folder or an older"):
+        measured(REQUEST)
+    assert told.sizes == {}
 
 
 def test_a_used_up_budget_is_not_called_an_ended_command(measured: Measured, told: Steps) -> None:

@@ -20,6 +20,7 @@ from promptlimits.capacity.replay_loss import loss_json
 from promptlimits.capacity.request import GoOn, Listener
 from promptlimits.capacity.search import SearchResult, state_of
 from promptlimits.capacity.stock_check import require_stock_tools
+from promptlimits.capacity.witness_files import require_replaceable
 from promptlimits.store.provenance import spec_hash
 from promptlimits.tasks.encoded import EncodedTask, require_fits
 from promptlimits.tuning.config import TrainingConfig
@@ -81,6 +82,9 @@ def fit_all(
     require_stock_tools((place.kind,))
     size = PromptSize(place.kind, request.training.prompt_tokens)
     require_fits(task, context_length=place.model.card.context_length, prompt_tokens=size.tokens)
+    name = f"fit-{size.file_name}"
+    # What would be refused when the prompt is saved is refused before it is trained.
+    require_replaceable(folder / name)
     work: JsonObject = {"fit": task.hash, "model": place.model.card.model_hash, **size.key}
     settings: JsonObject = {"training": request.training.to_json(), "starts": request.starts}
     used = UsedTime(place.store, spec_hash({**work, **settings, "control": request.control}))
@@ -114,7 +118,7 @@ def fit_all(
         task,
         choice,
         folder=folder,
-        name=f"fit-{size.file_name}",
+        name=name,
         store=place.store,
         extra={"seed": request.training.seed, "command": request.command},
         kind=place.kind,

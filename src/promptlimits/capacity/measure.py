@@ -34,6 +34,7 @@ from promptlimits.capacity.replay_loss import loss_warnings, losses
 from promptlimits.capacity.request import Listener, Request, command_key
 from promptlimits.capacity.search import SearchResult, State, search
 from promptlimits.capacity.stock_check import require_stock_tools
+from promptlimits.capacity.witness_files import require_replaceable
 from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.encoded import EncodedTask, require_fits
@@ -81,7 +82,8 @@ def measure(
 
     Raises:
         UserError: A pair does not fit into the model's context with the longest prompt, or
-            stock tools, as installed or for this model, cannot replay prompts of a kind asked for.
+            stock tools, as installed or for this model, cannot replay prompts of a kind asked for,
+            or something else stands where a witness is to be written.
         RunFailed: A floor came out above its ceiling, or a prompt could not be confirmed.
     """
     require_stock_tools(request.kinds)
@@ -90,6 +92,9 @@ def measure(
     )
     for kind in request.kinds:
         model.prompt_width(kind)
+    # What would be refused when a prompt is saved is refused before any is trained.
+    for size in _sizes(request):
+        require_replaceable(folder / _witness_name(size))
     key = command_key(model, task, request)
     done = store.get("bracket", key)
     if done is not None and is_whole(done, folder):
@@ -118,6 +123,15 @@ def measure(
     if not losses(record, whole=True):
         store.put("bracket", key, record)
     return record
+
+
+def _sizes(request: Request) -> list[PromptSize]:
+    """Every kind at every length, shortest first."""
+    return [PromptSize(kind, n) for kind in request.kinds for n in request.prompt_tokens]
+
+
+def _witness_name(size: PromptSize) -> str:
+    return f"witness-{size.file_name}"
 
 
 def _order(job: Job) -> tuple[int, ...]:
@@ -224,7 +238,7 @@ def _came_out(job: Job, baseline: Baseline) -> str:
 def _brackets(job: Job, order: Sequence[int]) -> list[Bracket]:
     """One bracket per kind and length, shortest first; a search starts from the last prompt."""
     request = job.request
-    sizes = [PromptSize(kind, n) for kind in request.kinds for n in request.prompt_tokens]
+    sizes = _sizes(request)
     shorter: dict[PromptKind, _Shorter] = {}
     found: list[Bracket] = []
     for done, size in enumerate(sizes):
@@ -331,7 +345,7 @@ def _bracket(
         job.task,
         choice,
         folder=job.folder,
-        name=f"witness-{size.file_name}",
+        name=_witness_name(size),
         store=job.store,
         extra={"seed": request.seed, "command": request.command},
         kind=size.kind,

@@ -143,7 +143,7 @@ def unit(task: Task) -> str:
 def all_of(task: Task) -> str:
     """All that is to be held: "246 capitals", "48 tokens of the text"."""
     if task.text_tokens is None:
-        return f"{count(task.pairs)} {noun(task)}"
+        return plural(task.pairs, noun(task).removesuffix("s"))
     return f"{plural(task.text_tokens, 'token')} of the text"
 
 

@@ -103,8 +103,8 @@ def log_ball(value: Exact) -> arb:
     """
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
         raise TypeError(
-            f"no float leaks into a LogBound: give an int or a Fraction, got {value!r} "
-            f"of type {type(value).__name__}"
+            f"a limit must be an int or a Fraction, which are exact, got {value!r} of type "
+            f"{type(value).__name__}"
         )
     if value <= 0:
         raise ValueError(f"a LogBound limits a quantity above 0, got {value}")
@@ -115,7 +115,7 @@ def log_ball(value: Exact) -> arb:
 def _safe_end(ball: arb, direction: Direction) -> arb:
     """The end of a ball that is sound for a direction, as an exact arb."""
     if not isinstance(ball, arb):
-        raise TypeError(f"the logarithm must be an arb, got {type(ball).__name__}: no float leaks")
+        raise TypeError(f"the logarithm must be an arb, got {type(ball).__name__}")
     if not ball.is_finite():
         raise ValueError(f"the logarithm must be finite, got {ball}")
     if ball.is_exact():

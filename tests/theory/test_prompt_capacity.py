@@ -250,7 +250,7 @@ def test_what_is_refused(changes: dict[str, Any], name: str) -> None:
 
 @pytest.mark.parametrize("name", ["radius", "eps", "lipschitz", "prompt_radius"])
 def test_no_float_gets_in(name: str) -> None:
-    with pytest.raises(TypeError, match="no float leaks"):
+    with pytest.raises(TypeError, match="must be an"):
         case(**{name: 0.5})
 
 

@@ -127,8 +127,8 @@ def _sentences(record: Any) -> list[str]:
     else:
         lines = [f"{pairs:,} pairs: a prompt of fewer than {shortest:,} tokens will not do."]
     lines.append(
-        f"Without any error: almost no list, with fewer than {record['exact_access_prompt']:,} "
-        "prompt tokens."
+        "Almost no list is answered without any error by fewer than "
+        f"{record['exact_access_prompt']:,} prompt tokens."
     )
     verdict = record["excluded_by"]
     lines.append(

@@ -57,7 +57,7 @@ def unmemorizable(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the data.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Data that no prompt, of any length, makes a given layer answer; checked for that layer.
+    """Find data that a given layer cannot be made to answer by any prompt; check the proof for it.
 
     All queries end with the same token. What is proved speaks of the numbers in the file. With
     --kind length: queries that end differently, and that take a prompt of N/h tokens.

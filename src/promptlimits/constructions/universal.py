@@ -78,7 +78,7 @@ class RealMap:
             require_exact_positive(name, getattr(self, name))
         for name in ("low", "base"):
             if not isinstance(getattr(self, name), int | Fraction):
-                raise TypeError(f"{name} must be an int or a Fraction: no float leaks")
+                raise TypeError(f"{name} must be an int or a Fraction, which are exact")
         for name in ("low", "base", "side", "height"):
             number = abs(getattr(self, name))
             if number > _LARGEST or (name in ("side", "height") and number < 1 / _LARGEST):

@@ -41,7 +41,7 @@ def ball(value: Exact) -> arb:
         TypeError: The value is inexact.
     """
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
-        raise TypeError(f"no float leaks into a proof: give an int or a Fraction, got {value!r}")
+        raise TypeError(f"a number of a proof must be an int or a Fraction, got {value!r}")
     return arb(value.numerator) / value.denominator
 
 

@@ -138,7 +138,7 @@ def require_exact_positive(name: str, value: object) -> Exact:
         UserError: It is 0 or negative.
     """
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
-        raise TypeError(f"{name} must be an int or a Fraction, got {value!r}: no float leaks")
+        raise TypeError(f"{name} must be an int or a Fraction, got {value!r}")
     if value <= 0:
         raise UserError(name, "be above 0", got=short(value), remedy="give a positive number")
     return value

@@ -71,7 +71,6 @@ if TYPE_CHECKING:
     from promptlimits.tasks.resolve import load_task
     from promptlimits.theory.last_tokens_capacity import LastTokensCapacity, last_tokens_capacity
     from promptlimits.theory.layer_constants import LayerConstants
-    from promptlimits.theory.margin_capacity import MarginCeiling, margin_ceiling
     from promptlimits.theory.number_formats import NumberFormat, number_format
     from promptlimits.theory.prompt_capacity import (
         CapacityThreshold,
@@ -132,7 +131,6 @@ _DEFINED_IN = {
     "LevenbergMarquardt": "promptlimits.tuning.levenberg_marquardt",
     "LipschitzBound": "promptlimits.lipschitz.compose",
     "LogBound": "promptlimits.bound",
-    "MarginCeiling": "promptlimits.theory.margin_capacity",
     "ModelCard": "promptlimits.models.protocol",
     "NumberFormat": "promptlimits.theory.number_formats",
     "Objective": "promptlimits.tuning.config",
@@ -194,7 +192,6 @@ _DEFINED_IN = {
     "last_tokens_capacity": "promptlimits.theory.last_tokens_capacity",
     "load_parts": "promptlimits.models.huggingface.load",
     "load_task": "promptlimits.tasks.resolve",
-    "margin_ceiling": "promptlimits.theory.margin_capacity",
     "measure": "promptlimits.capacity.measure",
     "number_format": "promptlimits.theory.number_formats",
     "oracle_value": "promptlimits.single_layer.oracle_value",
@@ -251,7 +248,6 @@ __all__ = [
     "LevenbergMarquardt",
     "LipschitzBound",
     "LogBound",
-    "MarginCeiling",
     "ModelCard",
     "NumberFormat",
     "Objective",
@@ -314,7 +310,6 @@ __all__ = [
     "last_tokens_capacity",
     "load_parts",
     "load_task",
-    "margin_ceiling",
     "measure",
     "number_format",
     "oracle_value",

@@ -1,4 +1,4 @@
-"""Certificates of Theorem 1, counted vector targets and margins: taken, and refused altered."""
+"""Certificates of Theorem 1 and of counted vector targets: taken, and refused altered."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 from tests.checking.altered import alterations, sealed_again
 
 from promptlimits.bound import LogBound, Source
-from promptlimits.checking import margin, prompt_capacity, vector_counting
+from promptlimits.checking import prompt_capacity, vector_counting
 from promptlimits.checking.dispatch import check_certificate
 from promptlimits.errors import RunFailed, UserError
-from promptlimits.theory.margin_capacity import margin_ceiling
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.prompt_capacity import share_reached
 from promptlimits.theory.prompt_setting import PromptSetting
@@ -48,18 +47,6 @@ def reached(pairs: int = 64, **changes: Any) -> dict[str, Any]:
     return certificate.to_json()
 
 
-def held(**changes: Any) -> dict[str, Any]:
-    usual = {
-        "dim": 7,
-        "prompt_tokens": 20,
-        "prompt_radius": 1,
-        "lipschitz": 10,
-        "margin": Fraction(1, 10),
-        "answer_set_size": 50257,
-    }
-    return margin_ceiling(**(usual | changes)).certificate.to_json()
-
-
 CERTIFICATES: list[tuple[Check, dict[str, Any]]] = [
     (prompt_capacity.check, reached()),
     (prompt_capacity.check, reached(norm="frobenius", lipschitz=HUGE)),
@@ -70,8 +57,6 @@ CERTIFICATES: list[tuple[Check, dict[str, Any]]] = [
         counted_share(case(), 9, stored(number_format("float32"))).certificate.to_json(),
     ),
     (vector_counting.check, counted_share(case(), 9, hard(50257)).certificate.to_json()),
-    (margin.check, held()),
-    (margin.check, held(norm="frobenius", lipschitz=HUGE)),
 ]
 
 
@@ -96,20 +81,14 @@ def test_what_is_written_is_taken(norm: Any, lipschitz: Any, pairs: int) -> None
     said = prompt_capacity.check(reached(pairs, norm=norm, lipschitz=lipschitz))
     assert f"of all lists of {pairs:,} targets of 2 tokens of 7 numbers" in said
     assert f"({norm} norm)" in said
-    assert "with a logit margin of 1/10" in margin.check(held(norm=norm, lipschitz=lipschitz))
 
 
-def test_other_counts_and_margins() -> None:
+def test_other_counts() -> None:
     mixed = stored(number_format("float32", "bfloat16"))
     own = stored(NumberFormat(name="mine", values=12))
     for prompts in (mixed, own, hard(2)):
         said = vector_counting.check(counted_share(case(), 5, prompts).certificate.to_json())
         assert prompts.name in said
-    assert "there is no ceiling" in margin.check(held(answer_set_size=1))
-    one_list = held(margin=100)
-    assert "more than 1 answers" in margin.check(one_list)
-    exact_tie = held(lipschitz=1, margin=1, answer_set_size=2, share=Fraction(1, 4))
-    assert "more than 141 answers" in margin.check(exact_tie)  # 2^140 2^-k > 1/4
 
 
 def test_a_worse_net_is_refused_though_it_is_sound() -> None:
@@ -123,16 +102,6 @@ def test_a_worse_net_is_refused_though_it_is_sound() -> None:
             prompt_capacity.check(certificate.to_json())
 
 
-def test_a_ceiling_that_is_too_low_is_refused_too() -> None:
-    record = held()
-    for step in (-1, 1):
-        changed = record | {
-            "inputs": record["inputs"] | {"pairs": record["inputs"]["pairs"] + step}
-        }
-        with pytest.raises(RunFailed, match="the ceiling is"):
-            margin.check(sealed_again(changed))
-
-
 @pytest.mark.parametrize("size", [10**12, 2**40, 3 * 2**50, Fraction(1, 10**12), 10**400])
 def test_widths_of_any_size_are_taken(size: Any) -> None:
     radii = {"radius": size, "prompt_radius": size, "eps": Fraction(size) / 10}
@@ -144,19 +113,8 @@ def test_widths_of_any_size_are_taken(size: Any) -> None:
         prompt_capacity.check(sealed_again(record | {"inputs": other}))
 
 
-def test_a_single_list_with_a_logarithm_and_powers_of_two() -> None:
-    less = LogBound(
-        direction="upper", log=HUGE.log - 2 * HUGE.log, quantity="L", source=HUGE.source
-    )
-    record = held(dim=2, prompt_tokens=7, lipschitz=less, answer_set_size=32)
-    assert record["inputs"]["pairs"] == 3  # 32^-4 is the default share itself
-    assert "more than 3 answers" in margin.check(record)
-
-
 def test_numbers_of_thousands_of_digits_are_taken() -> None:
     long = 2**20000
-    record = held(prompt_radius=long, lipschitz=Fraction(1, long))
-    assert "a ball of radius a long fraction" in margin.check(record)
     assert "a long fraction" in prompt_capacity.check(
         reached(radius=long, prompt_radius=long, eps=long - 1, lipschitz=10)
     )

@@ -19,7 +19,6 @@ from promptlimits.errors import UserError
 _CHECKERS: Final = {
     "context_capacity": "promptlimits.checking.context_capacity:check",
     "counting": "promptlimits.checking.counting:check_counting",
-    "margin": "promptlimits.checking.margin:check",
     "model_ceiling": "promptlimits.checking.model_ceiling:check",
     "prompt_capacity": "promptlimits.checking.prompt_capacity:check",
     "transformer_lipschitz": "promptlimits.checking.transformer_lipschitz:check",

@@ -81,7 +81,7 @@ class _Claim:
 
     @property
     def numbers(self) -> int:
-        """N."""
+        """n."""
         return self.dim * self.prompt_tokens
 
     @property

@@ -296,7 +296,7 @@ def _of_moderate_size(option: str, text: str) -> Fraction:
 
 
 def _norm(text: str) -> Fraction | None:
-    """P of the norm; None for the largest entry."""
+    """p of the norm; None for the largest entry."""
     if text.strip() == "inf":
         return None
     exponent = positive("--exponent", text)

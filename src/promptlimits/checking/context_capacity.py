@@ -270,7 +270,7 @@ def _log_points(claim: _Whole, digits: int) -> Interval:
 
 
 def _check_blocks(claim: _Whole) -> None:
-    """N is floor(ceil((r/s)^d)/A), or None for more than 2^64 points."""
+    """n is floor(ceil((r/s)^d)/A), or None for more than 2^64 points."""
     digits = 60
     while digits <= 960:
         log = _log_points(claim, digits)

@@ -149,13 +149,24 @@ def test_a_table_that_is_too_steep(call: Call, here: Path) -> None:
 def test_sizes(call: Call) -> None:
     options = ["--dim", "768", "--tokens", "2", "--lipschitz", "1", "--eps", "30"]
     told = json.loads(call("construct", "sizes", *options, "--json").out)
-    rows = {row["name"]: row["numbers"] for row in told["rows"]}
-    assert len(rows) == 5
-    assert rows["hu2025, Theorem 2.5"]["prompt tokens"]["log10"] == pytest.approx(640.97, abs=0.01)
-    assert rows["Value table"]["prompt tokens"]["exact"] == 2
-    text = call("construct", "sizes").out
-    assert "Three stages, after wang2023" in text
-    assert "recalled" in text
+    assert told["sufficient_log10_prompt_tokens"] == pytest.approx(640.97, abs=0.01)
+    assert told["necessary_log10_prompt_tokens"] is None
+    assert "lora_numbers" not in told
+    text = call("construct", "sizes", *options).out
+    assert "at most 10^640.97 prompt tokens" in text
+    assert "none; the constant 1/2 is within eps" in text
+    assert "at least 1 prompt tokens" in call("construct", "sizes", "--eps", "0.49").out
     call("construct", "sizes", "--eps", "0").says(2, "--eps must be a finite number above 0")
     call("construct", "sizes", "--exponent", "0.5").says(2, "exponent must be 1 or more")
     call("construct", "sizes", "--dim", "0").says(2, "--dim must be a whole number")
+
+
+def test_sizes_counts_lora(call: Call) -> None:
+    options = ["--dim", "16", "--pairs", "10", "--heads", "3"]
+    told = json.loads(call("construct", "sizes", *options, "--json").out)
+    assert (told["prompt_tokens"], told["prompt_numbers"], told["lora_numbers"]) == (4, 64, 196)
+    text = call("construct", "sizes", *options).out
+    assert "at least 4 tokens, 64 numbers" in text
+    assert "196 numbers are enough" in text
+    call("construct", "sizes", "--heads", "3").says(2, "--heads must come with --pairs")
+    call("construct", "sizes", "--dim", "16", "--pairs", "16").says(2, "pairs must be at most")

@@ -18,7 +18,6 @@ from promptlimits.models.transformer import to_weights
 from promptlimits.single_layer.error_floor import contraction, error_floor, orthogonal_floor
 from promptlimits.single_layer.floor_weights import best_weights
 from promptlimits.single_layer.proved_statistics import proved_statistics
-from promptlimits.single_layer.published import PUBLISHED, published_dimension, published_floor
 from promptlimits.single_layer.setting import (
     Floats,
     Front,
@@ -284,21 +283,3 @@ def test_bad_input() -> None:
     )
     with pytest.raises(ValueError, match="rotary"):
         error_floor(turned, targets)
-
-
-def test_published_statements_say_so() -> None:
-    assert all(each.source.form == "as published" for each in PUBLISHED)
-    false = [each.source.statement for each in PUBLISHED if each.refuted_by]
-    assert false == ["Theorem 5.7", "Theorem 5.8"]
-    assert published_floor(dim=25, heads=4, least_target=1) == Fraction(1, 2)
-    assert published_floor(dim=25, heads=4, least_target=2, mlp_product=Fraction(1, 2)) == Fraction(
-        1, 2
-    )
-    assert published_dimension(dim=7, heads=1) == 20  # more than the 14 dimensions there are
-    assert float(published_dimension(dim=768, heads=12)) == pytest.approx(1.5e36, rel=0.1)
-    with pytest.raises(UserError, match="above h"):
-        published_floor(dim=24, heads=4, least_target=1)
-    with pytest.raises(UserError, match="below 1"):
-        published_floor(dim=25, heads=4, least_target=1, mlp_product=1)
-    with pytest.raises(UserError, match="above 0"):
-        published_floor(dim=25, heads=4, least_target=0)

@@ -26,7 +26,7 @@ from promptlimits.tuning.progress import Fit, StepReport, Stopper
 from promptlimits.tuning.prompts import from_vocabulary, lengthened
 from promptlimits.tuning.state import TrainingState
 
-ENGINE = 6
+ENGINE = 1
 """Raised when training changes so that an old run would come out differently."""
 
 
@@ -284,10 +284,8 @@ def _spec(
         "members": hashlib.sha256(members).hexdigest(),
         "training": config.to_json(),
         "warm": None if warm is None else prompt_sha256(warm),
-        # Soft prompts are named as they were before there were prefixes.
-        **({} if place.kind is PromptKind.SOFT else {"prompt_kind": place.kind.value}),
-        # And lists as they were before texts were searched by their beginnings.
-        **({"tokens": len(pairs)} if isinstance(pairs, Beginnings) else {}),
+        "prompt_kind": place.kind.value,
+        "tokens": len(pairs) if isinstance(pairs, Beginnings) else None,
     }
 
 

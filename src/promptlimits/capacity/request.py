@@ -15,7 +15,7 @@ from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.tasks.encoded import EncodedTask
 from promptlimits.tuning.loop import StepReport
 
-RECORD = 5
+RECORD = 1
 """Raised when the same runs make another record: a corrected ceiling, another way to count."""
 
 GoOn = Callable[[float], str]

@@ -63,7 +63,7 @@ __all__ = [
     "write_verification",
 ]
 
-WITNESS_SCHEMA: Final = 4
+WITNESS_SCHEMA: Final = 1
 DECODING: Final = "greedy, max_new_tokens = longest answer"
 
 PosedAs: TypeAlias = Literal["text", "ids"]

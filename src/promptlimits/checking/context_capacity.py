@@ -112,7 +112,7 @@ class _Whole:
     spread: Fraction | None
 
     def log_l(self, digits: int) -> Interval:
-        """Log L."""
+        """log L."""
         if self.lipschitz is not None:
             return log_of(self.lipschitz, digits)
         return Interval.of(self.log_lipschitz or 0, digits)
@@ -263,14 +263,14 @@ def _require_same_source(bound: RecordedBound, direction: str, quantity: str, le
 
 
 def _log_points(claim: _Whole, digits: int) -> Interval:
-    """Log (r/s)^d, s = (eps + delta) theta^(-1/q) sqrt(2 (kappa + 1)/kappa)."""
+    """log (r/s)^d, s = (eps + delta) theta^(-1/q) sqrt(2 (kappa + 1)/kappa)."""
     spacing = log_of(2 + Fraction(2, claim.list_size), digits) / 2
     spacing -= log_of(claim.theta, digits) / claim.order
     return (log_of(claim.radius / (claim.eps + claim.delta), digits) - spacing) * claim.dim
 
 
 def _check_blocks(claim: _Whole) -> None:
-    """N is floor(ceil((r/s)^d)/A), or None for more than 2^64 points."""
+    """n is floor(ceil((r/s)^d)/A), or None for more than 2^64 points."""
     digits = 60
     while digits <= 960:
         log = _log_points(claim, digits)
@@ -294,7 +294,7 @@ def _check_blocks(claim: _Whole) -> None:
 
 
 def _log_family(claim: _Whole, digits: int) -> Interval:
-    """Log H."""
+    """log H."""
     kept, size, near = 1 - claim.theta, claim.alphabet, claim.list_size
     rate = log_of(kept * size / near, digits) * kept
     rate += log_of(claim.theta * size / (size - near), digits) * claim.theta
@@ -305,7 +305,7 @@ def _log_family(claim: _Whole, digits: int) -> Interval:
 
 
 def _log_contexts(claim: _Whole, digits: int) -> Interval:
-    """Log log C_in."""
+    """log log C_in."""
     share = claim.cover_share or Fraction(1)
     wide = claim.log_l(digits) + log_of(2 * claim.radius / claim.delta, digits)
     near = wide - log_of(share, digits)
@@ -320,7 +320,7 @@ def _log_contexts(claim: _Whole, digits: int) -> Interval:
 
 
 def _log_threshold_2b(claim: _Whole, log_family: Fraction, digits: int) -> Interval:
-    """Log K of Theorem 2b, with the recorded lower limit on H."""
+    """log K of Theorem 2b, with the recorded lower limit on H."""
     spread, tokens = claim.spread or Fraction(1), claim.tokens or 1
     constant = claim.log_l(digits)
     ratio = (constant + log_of(spread / (2 * claim.delta), digits)) * claim.order

@@ -96,7 +96,7 @@ class _Claim:
 
     @property
     def prompt_numbers(self) -> int:
-        """N."""
+        """n."""
         return self.dim * self.prompt_tokens
 
     @property
@@ -105,7 +105,7 @@ class _Claim:
         return self.dim * self.tokens * self.pairs
 
     def log_reach(self, digits: int) -> Interval:
-        """Log a."""
+        """log a."""
         _, log = lipschitz_log(self.lipschitz)
         size = log(digits) + log_of(2 * self.prompt_radius, digits)
         return size + log_of(self.prompt_tokens, digits) / 2 if self._spread > 1 else size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from promptlimits.bound import Exact, LogBound
     from promptlimits.constructions.measured_error import MeasuredError
     from promptlimits.constructions.samples import SampledPrompt
+    from promptlimits.constructions.sizes import PromptLengths
     from promptlimits.constructions.universal import UniversalPrompt
 
 app = typer.Typer(
@@ -135,11 +138,25 @@ def sizes(
     exponent: Annotated[
         str, typer.Option("--exponent", metavar="P", help="p of the entrywise norm, 1 or more.")
     ] = "2",
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            "--pairs", metavar="N", help="Also count the numbers a prompt and LoRA train for N."
+        ),
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option("--heads", metavar="H", help="Heads of the layer of --pairs (1).")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """What each construction takes for the L-Lipschitz maps of [0,1]^(d x m), and what any must."""
-    from promptlimits.constructions.sizes import sizes_table
+    """Prompt tokens that suffice as published, and those that the L-Lipschitz maps need at least.
+
+    The maps are those of [0,1]^(d x m). With --pairs, the trained numbers for N answers of one
+    layer: a prompt's, at least, and those of a LoRA-like change of the MLP, at most.
+    """
+    from promptlimits.constructions.sizes import prompt_lengths
     from promptlimits.constructions.universal_bound import FunctionClass
+    from promptlimits.theory.prompt_parameters import trained_numbers
 
     target = FunctionClass(
         dim=count("--dim", dim),
@@ -148,28 +165,67 @@ def sizes(
         eps=positive("--eps", eps),
         exponent=positive("--exponent", exponent),
     )
-    rows = sizes_table(target)
+    if pairs is None and heads is not None:
+        raise UserError("--heads", "come with --pairs", got="none", remedy="write --pairs 100")
+    numbers = None
+    if pairs is not None:
+        numbers = trained_numbers(
+            pairs=count("--pairs", pairs), dim=target.dim, heads=count("--heads", heads or "1")
+        )
+    found = prompt_lengths(target)
+    record: JsonObject = {
+        "dim": target.dim,
+        "tokens": target.tokens,
+        "lipschitz": str(target.lipschitz),
+        "eps": str(target.eps),
+        "exponent": str(target.exponent),
+        "sufficient_log10_prompt_tokens": found.sufficient.upper_log10(),
+        "necessary_log10_prompt_tokens": found.necessary_log10,
+    }
+    if numbers is not None:
+        record |= {"pairs": int(pairs or 0), "heads": int(heads or 1)} | asdict(numbers)
     if as_json:
-        record: JsonObject = {
-            "dim": target.dim,
-            "tokens": target.tokens,
-            "lipschitz": str(target.lipschitz),
-            "eps": str(target.eps),
-            "exponent": str(target.exponent),
-            "rows": [row.to_json() for row in rows],
-        }
         typer.echo(as_text(record))
         return
     typer.echo(
         f"L-Lipschitz maps of [0,1]^({target.dim} x {target.tokens}), L = {lipschitz}, to within "
         f"{eps} in the entrywise {exponent}-norm"
     )
-    for row in rows:
-        typer.echo(f"\n{row.name} ({row.status})")
-        for name, number in row.numbers:
-            typer.echo(f"  {name:<34} {number.text()}")
-        for note in row.notes:
-            typer.echo(f"  {note}")
+    for line in _lengths_in_words(found):
+        typer.echo(line)
+    if numbers is not None:
+        typer.echo(
+            f"{pairs} answers of one layer of width {target.dim} (wang2023, Theorem 3 and Lemma 5)"
+        )
+        typer.echo(
+            f"  a prompt, for some data: at least {numbers.prompt_tokens:,} tokens, "
+            f"{numbers.prompt_numbers:,} numbers"
+        )
+        typer.echo(
+            f"  LoRA, for all data that attention tells apart: {numbers.lora_numbers:,} numbers "
+            "are enough"
+        )
+
+
+def _lengths_in_words(found: PromptLengths) -> list[str]:
+    sufficient = _power_of_ten(found.sufficient.upper_log10())
+    lines = [
+        f"  sufficient: at most {sufficient} prompt tokens (hu2025, Theorem 2.5, as published)"
+    ]
+    if found.necessary_log10 is None:
+        return [*lines, "  necessary:  none; the constant 1/2 is within eps of every map"]
+    necessary = _power_of_ten(found.necessary_log10)
+    lines.append(
+        f"  necessary:  at least {necessary} prompt tokens, where answers are 1-Lipschitz in "
+        "prompts with entries in [0, 1]"
+    )
+    return lines
+
+
+def _power_of_ten(log10: float) -> str:
+    """A length from its logarithm: as a whole number where that is small."""
+    # At 10^6 the tenth digit behind the point is sure; a whole number is not missed by more.
+    return f"{max(1, math.ceil(10**log10 - 1e-6)):,}" if log10 <= 6 else f"10^{log10:,.2f}"
 
 
 def _of_function(
@@ -240,7 +296,7 @@ def _of_moderate_size(option: str, text: str) -> Fraction:
 
 
 def _norm(text: str) -> Fraction | None:
-    """P of the norm; None for the largest entry."""
+    """p of the norm; None for the largest entry."""
     if text.strip() == "inf":
         return None
     exponent = positive("--exponent", text)

@@ -183,7 +183,7 @@ def prompt_tokens(target: FunctionClass, cells: int) -> int:
             "eps, lipschitz, dim and tokens",
             f"lead to a prompt of at most {MOST_TOKENS:,} tokens",
             got=f"{tokens:,} tokens" if tokens is not None else f"10^{logarithm:.1f} tokens",
-            remedy="raise eps; `promptlimits construct sizes` tells what a case takes",
+            remedy="raise eps, or lower the others",
         )
     return tokens
 

@@ -204,7 +204,7 @@ def table_network(
             "eps, lipschitz, dim and tokens",
             f"lead to a prompt and weights that fit in {most_bytes:,} bytes",
             got=f"{length:,} tokens and {weights:,} weights, which take {needed:,} bytes",
-            remedy="raise eps; `promptlimits construct sizes` tells what a case takes",
+            remedy="raise eps, or lower the others",
         )
     layers = (
         *_digit_layers(places, shape),

@@ -245,7 +245,7 @@ def _axes(dim: int, seed: int | None) -> np.ndarray[tuple[int, ...], np.dtype[np
 
 
 def _shares_and_factors(heads: int) -> tuple[Tensor, Tensor]:
-    """Mu (h x (h+1)) and Q ((h+1) x h) with Q mu = I - v v^T."""
+    """mu (h x (h+1)) and Q ((h+1) x h) with Q mu = I - v v^T."""
     shares = torch.full((heads, heads), _SMALL_SHARE, dtype=torch.float64)
     shares = shares + (0.5 - _SMALL_SHARE) * torch.eye(heads, dtype=torch.float64)
     shares = torch.cat([shares, shares.sum(dim=1, keepdim=True)], dim=1)

@@ -250,7 +250,7 @@ def _outside(products: _Products, slab: Slab, at: arb, side: int) -> arb_series:
 
 
 def _edge_at_one(slab: Slab, low: arb) -> arb:
-    """B over [low, 1]: u (l - log v) + u log u with u in [0, 1 - low]; -1/e <= u log u <= 0."""
+    """b over [low, 1]: u (l - log v) + u log u with u in [0, 1 - low]; -1/e <= u log u <= 0."""
     height = 1 - low
     u = height / 2 + height / 2 * arb(0, 1)
     v = (low + 1) / 2 + height / 2 * arb(0, 1)

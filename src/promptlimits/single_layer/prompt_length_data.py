@@ -59,7 +59,7 @@ _MOST_FLOORS: Final = 64
 def prompt_length_data(
     layer: LayerWeights, pairs: int, generator: np.random.Generator, *, length: float = 1.0
 ) -> DataSet:
-    """N queries and answers that take a prompt of at least n/h tokens.
+    """n queries and answers that take a prompt of at least n/h tokens.
 
     Args:
         layer: The layer; its MLP must be proved one to one.

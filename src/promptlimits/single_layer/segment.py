@@ -83,7 +83,7 @@ class Segment:
         return np.asarray((1 - mu) * self.first + mu * self.end)
 
     def log_weight(self, mu: float) -> float:
-        """Log Z of the prompts that reach the point at mu, of (0, 1)."""
+        """log Z of the prompts that reach the point at mu, of (0, 1)."""
         return float(self.log_second + np.log1p(-mu) - np.log(mu))
 
     def reached(self, prompt_tokens: int | None = None) -> tuple[tuple[float, float], ...]:

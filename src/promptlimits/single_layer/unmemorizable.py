@@ -133,7 +133,7 @@ def unmemorizable_pair(
 def unmemorizable_set(
     layer: LayerWeights, generator: np.random.Generator, *, length: float = 1.0
 ) -> DataSet:
-    """H + 1 queries and answers that a layer of h heads meets behind no prompt of any length.
+    """h + 1 queries and answers that a layer of h heads meets behind no prompt of any length.
 
     Args:
         layer: Any heads.

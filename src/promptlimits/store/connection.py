@@ -1,4 +1,4 @@
-"""Opening the file: settings, the checks before anything is trusted, and migration."""
+"""Opening the file: settings, and the checks before anything is trusted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promptlimits.store.schema import (
     VERSION,
     add_checksums,
     altered_row,
-    migrate,
+    make_tables,
     missing_part,
     version_of,
 )
@@ -42,11 +42,11 @@ def make_folder(path: Path) -> None:
 
 
 def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a store's file, check it, and bring it to this program's schema.
+    """Open a store's file and check it.
 
     Args:
         path: The store.
-        read_only: Change nothing, whatever its version.
+        read_only: Change nothing.
 
     Returns:
         A connection in autocommit mode.
@@ -64,10 +64,9 @@ def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
     connection = None
     try:
         connection = _connect(path, read_only=read_only)
-        _check(path, connection, read_only=read_only)
+        _check(path, connection)
         if not read_only:
             _make_durable(connection)
-            migrate(connection)
         _require_whole(path, connection)
     except BaseException as error:
         if connection is not None:
@@ -103,8 +102,7 @@ def _make(path: Path) -> None:
     draft.unlink(missing_ok=True)  # left by a kill
     try:
         with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-            add_checksums(connection)
-            migrate(connection)
+            make_tables(connection)
         draft.rename(path)
     except OSError as error:
         raise cannot_write(path, error.strerror or str(error)) from error
@@ -136,8 +134,8 @@ def _connect_to_address(address: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
 
 
-def _check(path: Path, connection: sqlite3.Connection, *, read_only: bool) -> None:
-    """Refuse another program's file, a newer schema and damaged pages."""
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse another program's file, another schema and damaged pages."""
     connection.execute("PRAGMA foreign_keys = ON")
     add_checksums(connection)
     version = version_of(connection)
@@ -145,15 +143,8 @@ def _check(path: Path, connection: sqlite3.Connection, *, read_only: bool) -> No
         raise not_a_store(path, "another program's SQLite database")
     if version > VERSION:
         raise newer_store(path, version, VERSION)
-    if version == 0:
+    if version < VERSION:
         raise damaged(path, "nothing is in it")
-    if read_only and version < VERSION:
-        raise UserError(
-            f"store {path}",
-            f"have schema version {VERSION} to be read without writing",
-            got=f"version {version}",
-            remedy="open it once with a command that writes, which brings it up to date",
-        )
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise damaged(path, str(verdict).splitlines()[-1])  # a heading comes before it

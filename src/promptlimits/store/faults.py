@@ -23,7 +23,7 @@ def newer_store(path: Path, version: int, known: int) -> UserError:
     """The error for a store that a later promptlimits wrote."""
     return UserError(
         f"store {path}",
-        f"have schema version {known} or older",
+        f"have schema version {known}",
         got=f"version {version}",
         remedy="upgrade promptlimits, or choose another output folder",
     )

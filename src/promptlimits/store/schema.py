@@ -1,4 +1,4 @@
-"""Tables of the store, their laws written as SQL, and how an old file becomes a new one.
+"""Tables of the store, and their laws written as SQL.
 
 Every table is append-only by trigger, but `checkpoints`: it holds the one state a run
 resumes from, and a foreign key ties that state to the curve row of the same step, so the
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 
 APPLICATION_ID = 0x504C494D  # "PLIM": tells a store from another program's database.
-VERSION = 2
+VERSION = 1
 
 RESUMABLE = ("interrupted", "out_of_budget")
 """Outcomes after which a run may go on; every other outcome is final."""
@@ -31,7 +31,8 @@ _TABLES = (
         spec TEXT NOT NULL CHECK (json_valid(spec)),
         seed INTEGER NOT NULL,
         provenance TEXT NOT NULL CHECK (json_valid(provenance)),
-        created TEXT NOT NULL
+        created TEXT NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT
     """,
     """
@@ -40,6 +41,7 @@ _TABLES = (
         step INTEGER NOT NULL CHECK (step >= 0),
         metrics TEXT NOT NULL CHECK (json_valid(metrics)),
         created TEXT NOT NULL,
+        checksum INTEGER NOT NULL,
         PRIMARY KEY (run_id, step)
     ) STRICT, WITHOUT ROWID
     """,
@@ -48,6 +50,7 @@ _TABLES = (
         run_id INTEGER PRIMARY KEY,
         step INTEGER NOT NULL,
         state BLOB NOT NULL,
+        checksum INTEGER NOT NULL,
         FOREIGN KEY (run_id, step) REFERENCES steps (run_id, step)
     ) STRICT
     """,
@@ -59,7 +62,8 @@ _TABLES = (
         final INTEGER NOT NULL CHECK (final IN (0, 1)),
         result TEXT NOT NULL CHECK (json_valid(result)),
         artifact BLOB,
-        created TEXT NOT NULL
+        created TEXT NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT
     """,
     "CREATE INDEX endings_of_run ON endings (run_id)",
@@ -71,7 +75,8 @@ _TABLES = (
         key_hash TEXT NOT NULL CHECK (length(key_hash) = 64),
         key TEXT NOT NULL CHECK (json_valid(key)),
         payload TEXT NOT NULL CHECK (json_valid(payload)),
-        created TEXT NOT NULL
+        created TEXT NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT
     """,
     "CREATE INDEX records_by_key ON records (kind, key_hash)",
@@ -80,7 +85,8 @@ _TABLES = (
         id INTEGER PRIMARY KEY,
         command_hash TEXT NOT NULL CHECK (length(command_hash) > 0),
         seconds REAL NOT NULL CHECK (seconds >= 0),
-        created TEXT NOT NULL
+        created TEXT NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT
     """,
     "CREATE INDEX used_time_of_command ON used_time (command_hash)",
@@ -104,15 +110,16 @@ _FROZEN = """
 """
 
 
-def _version_1() -> tuple[str, ...]:
-    """Statements that make the first version out of an empty file."""
+def _statements() -> tuple[str, ...]:
+    """What makes a store out of an empty file."""
     frozen = tuple(
         _FROZEN.format(table=table, verb=verb)
         for table in _APPEND_ONLY
         for verb in ("UPDATE", "DELETE")
     )
     ended = tuple(_ENDED.format(table=table) for table in ("steps", "endings"))
-    return (*_TABLES, _STEPS_GO_UP, *ended, *frozen, f"PRAGMA application_id = {APPLICATION_ID}")
+    header = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION}")
+    return (*_TABLES, _STEPS_GO_UP, *ended, *frozen, *header)
 
 
 CHECKED: Mapping[str, tuple[str, ...]] = {
@@ -182,32 +189,13 @@ def altered_row(connection: sqlite3.Connection) -> str:
 def missing_part(connection: sqlite3.Connection) -> str:
     """Which table, index or trigger of this version is not there, or another; empty if none."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
-        add_checksums(fresh)
-        migrate(fresh)
+        make_tables(fresh)
         wanted = dict(fresh.execute(_PARTS).fetchall())
     found = dict(connection.execute(_PARTS).fetchall())
     return next((f"no {name}" for name, sql in wanted.items() if found.get(name) != sql), "")
 
 
 _PARTS = "SELECT type || ' ' || name, sql FROM sqlite_master WHERE sql IS NOT NULL"
-
-
-def _version_2() -> tuple[str, ...]:
-    """Statements that give the rows of the first version their checksums."""
-    statements = []
-    for table, columns in CHECKED.items():
-        frozen = _FROZEN.format(table=table, verb="UPDATE")
-        statements += [
-            f"DROP TRIGGER IF EXISTS {table}_no_UPDATE",
-            f"ALTER TABLE {table} ADD COLUMN checksum INTEGER",
-            f"UPDATE {table} SET checksum = row_checksum({', '.join(columns)})",
-            *([frozen] if table in _APPEND_ONLY else []),
-        ]
-    return tuple(statements)
-
-
-MIGRATIONS: Mapping[int, Sequence[str]] = {0: _version_1(), 1: _version_2()}
-"""Statements that lead from each version to the next. Released entries never change."""
 
 
 def version_of(connection: sqlite3.Connection) -> int | None:
@@ -228,31 +216,19 @@ def version_of(connection: sqlite3.Connection) -> int | None:
     return 0 if (application, version, tables) == (0, 0, 0) else None
 
 
-def migrate(
-    connection: sqlite3.Connection,
-    *,
-    migrations: Mapping[int, Sequence[str]] = MIGRATIONS,
-    target: int = VERSION,
-) -> None:
-    """Bring an open store to `target`, all steps in one transaction.
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make a store out of an empty file, in one transaction.
 
-    A kill at any moment leaves the old version or the new one: the version number and the
-    application id sit in the database header, which is part of the transaction.
+    A kill at any moment leaves nothing or all: the version number and the application id sit in
+    the database header, which is part of the transaction.
 
     Args:
-        connection: A store in autocommit mode that this process alone writes.
-        migrations: Statements from each version to the next.
-        target: Version to reach.
+        connection: An empty file in autocommit mode that this process alone writes.
     """
-    version = version_of(connection)
-    if version is None or version >= target:
-        return
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for step in range(version, target):
-            for statement in migrations[step]:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {int(target)}")
+        for statement in _statements():
+            connection.execute(statement)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

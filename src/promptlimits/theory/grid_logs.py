@@ -69,6 +69,6 @@ def total(bounds: tuple[LogBound, ...], *, quantity: str, source: Source) -> Log
 
 
 def _magnitude(log: arb) -> int:
-    """K with |log| < 2^k, at least 1."""
+    """k with |log| < 2^k, at least 1."""
     mantissa, exponent = (int(part) for part in log.man_exp())
     return max(1, abs(mantissa).bit_length() + exponent)

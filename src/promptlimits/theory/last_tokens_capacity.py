@@ -280,7 +280,7 @@ def _require_layers(layers: Sequence[LayerConstants], *, masked: bool) -> None:
 
 
 def _log_spread(layers: Sequence[LayerConstants], gains: Sequence[Fraction]) -> Callable[[], arb]:
-    """Log S at the current precision."""
+    """log S at the current precision."""
 
     def log() -> arb:
         terms = []

@@ -90,7 +90,7 @@ class PromptSetting:
 
     @property
     def prompt_numbers(self) -> int:
-        """N = d m_p."""
+        """n = d m_p."""
         return self.dim * self.prompt_tokens
 
     def target_numbers(self, pairs: int) -> int:

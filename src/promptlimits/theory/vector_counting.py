@@ -238,7 +238,7 @@ def first_counted_pairs(setting: PromptSetting, prompts: PromptValues) -> int:
 
 
 def counting_kappa(setting: PromptSetting, prompts: PromptValues) -> Fraction:
-    """Log Q/(d m_p log(r/eps)), rounded up: to set beside kappa* of Theorem 1.
+    """log Q/(d m_p log(r/eps)), rounded up: to set beside kappa* of Theorem 1.
 
     Args:
         setting: Sizes, radius and precision.

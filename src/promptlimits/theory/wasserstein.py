@@ -363,7 +363,7 @@ def require_measures(dim: int, radius: Exact, order: Exact) -> None:
 
 
 def order_of(order: Exact) -> arb:
-    """Q as a ball, at the current precision."""
+    """q as a ball, at the current precision."""
     return _times(Fraction(order), arb(1))
 
 

@@ -302,7 +302,7 @@ def _log_threshold_2b(
     spread: Fraction,
     family: MeasureFamily,
 ) -> arb:
-    """Log K, K = 1 + log(1 + (M + 1)(1 + 2Lr/delta)^(dM) e^-H)/H; log K = 0 if M = 0."""
+    """log K, K = 1 + log(1 + (M + 1)(1 + 2Lr/delta)^(dM) e^-H)/H; log K = 0 if M = 0."""
     longer = (order_of(order) * (log_constant + log_ball(spread / (2 * delta)))).expm1()
     if longer <= 0:  # for sure; where it is open, a length of 0 is counted
         return arb(0)

@@ -92,7 +92,7 @@ def best_choice(case: Case) -> Choice:
 
 
 def estimate_log_threshold(case: Case, choice: Choice) -> float:
-    """Log K of Theorem 2a at a choice, in floats; infinite where the choice is not allowed."""
+    """log K of Theorem 2a at a choice, in floats; infinite where the choice is not allowed."""
     delta = case.log_radius + math.log(choice.delta)
     gain = _log_rate(choice) + _log_blocks(case, choice, delta)
     return _log_cover(case, choice, delta) - gain if gain > -_NOTHING else _NOTHING

@@ -8,22 +8,14 @@ from promptlimits.errors import UserError
 
 
 def require_positive_int(name: str, value: object, *, remedy: str = "give 1 or more") -> int:
-    """Return `value` if it is an integer of at least 1.
-
-    Raises:
-        UserError: It is not an integer, or it is below 1.
-    """
+    """Return `value` if it is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(name, "be a whole number of at least 1", got=value, remedy=remedy)
     return value
 
 
 def require_positive(name: str, value: float, *, remedy: str = "give a number above 0") -> float:
-    """Return `value` as a float if it is finite and above 0.
-
-    Raises:
-        UserError: It is not a number, NaN, infinite, zero or negative.
-    """
+    """Return `value` as a float if it is finite and above 0."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -31,36 +31,12 @@ class UnfitFile(OSError):
 
 
 def require_regular(path: Path, *, at_most: int | None = None) -> int:
-    """Check a file before something else opens it by name.
-
-    Args:
-        path: The file; links are followed.
-        at_most: Most bytes it may have, or None for any number.
-
-    Returns:
-        How many bytes it has.
-
-    Raises:
-        UnfitFile: It is a directory, a pipe or a device, or too large.
-        OSError: There is no such file, or it may not be looked at.
-    """
+    """Check a file before something else opens it by name."""
     return _checked(os.stat(path), path, at_most)  # noqa: PTH116 - beside fstat below
 
 
 def open_regular(path: Path, *, at_most: int | None = None) -> BinaryIO:
-    """Open a file for reading, at once, whatever stands there.
-
-    Args:
-        path: The file; links are followed.
-        at_most: Most bytes it may have, or None for any number.
-
-    Returns:
-        A stream of its bytes.
-
-    Raises:
-        UnfitFile: It is a directory, a pipe or a device, or too large.
-        OSError: There is no such file, or it may not be read.
-    """
+    """Open a file for reading, at once, whatever stands there."""
     # Looked at first, as opening some devices does something; and again once it is open, as
     # another file may have come under its name.
     require_regular(path, at_most=at_most)
@@ -74,19 +50,7 @@ def open_regular(path: Path, *, at_most: int | None = None) -> BinaryIO:
 
 
 def read_regular(path: Path, *, at_most: int = MOST_JSON_BYTES) -> bytes:
-    """Read a whole file.
-
-    Args:
-        path: The file; links are followed.
-        at_most: Most bytes it may have.
-
-    Returns:
-        Its bytes.
-
-    Raises:
-        UnfitFile: It is a directory, a pipe or a device, or too large.
-        OSError: There is no such file, or it may not be read.
-    """
+    """Read a whole file."""
     with open_regular(path, at_most=at_most) as stream:
         # Some files have more in them than their size says: it grows, or it is in /proc.
         content = stream.read(at_most + 1)
@@ -96,20 +60,7 @@ def read_regular(path: Path, *, at_most: int = MOST_JSON_BYTES) -> bytes:
 
 
 def read_regular_text(path: Path, *, at_most: int = MOST_JSON_BYTES) -> str:
-    """Read a whole file of UTF-8.
-
-    Args:
-        path: The file; links are followed.
-        at_most: Most bytes it may have.
-
-    Returns:
-        Its text.
-
-    Raises:
-        UnfitFile: It is a directory, a pipe or a device, or too large.
-        OSError: There is no such file, or it may not be read.
-        UnicodeDecodeError: It is no UTF-8.
-    """
+    """Read a whole file of UTF-8."""
     return read_regular(path, at_most=at_most).decode("utf-8")
 
 

@@ -8,27 +8,13 @@ from collections.abc import Iterable
 
 
 def quoted(path: str | os.PathLike[str]) -> str:
-    r"""A path as a word of a command: quoted where need be, and never read as an option.
-
-    Args:
-        path: Any path.
-
-    Returns:
-        The word. Bytes that are no UTF-8 are written as bash and zsh read them: `$'\xff'`.
-    """
+    r"""A path as a word of a command: quoted where need be, and never read as an option."""
     text = os.fspath(path)
     return _word(f"./{text}" if text.startswith("-") else text)
 
 
 def command(words: Iterable[str]) -> str:
-    """Words as one command for a shell, as `shlex.join`, whatever bytes they hold.
-
-    Args:
-        words: The program and its arguments.
-
-    Returns:
-        The command, which is valid Unicode.
-    """
+    """Words as one command for a shell, as `shlex.join`, whatever bytes they hold."""
     return " ".join(map(_word, words))
 
 

@@ -41,12 +41,6 @@ def working_precision(bits: int) -> Iterator[None]:
     """Run a block with arb's precision set to `bits`, then put it back.
 
     arb keeps one precision for all threads, so blocks of different threads take turns.
-
-    Args:
-        bits: Bits of mantissa, 2 or more.
-
-    Yields:
-        Nothing.
     """
     with _FLINT_LOCK, ctx.workprec(bits):
         yield
@@ -89,18 +83,7 @@ class Source:
 
 
 def log_ball(value: Exact) -> arb:
-    """Ball around the natural logarithm of a positive exact number, at the current precision.
-
-    Args:
-        value: An integer or a fraction above 0.
-
-    Returns:
-        An arb that contains log(value).
-
-    Raises:
-        TypeError: The value is a float or another inexact kind of number.
-        ValueError: The value is zero or negative.
-    """
+    """Ball around the natural logarithm of a positive exact number, at the current precision."""
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
         raise TypeError(
             f"a limit must be an int or a Fraction, which are exact, got {value!r} of type "
@@ -341,21 +324,7 @@ def product(
     source: Source,
     precision_bits: int = PRECISION_BITS,
 ) -> LogBound:
-    """Bound on the product of quantities: their logarithms add.
-
-    Args:
-        bounds: At least one bound, all of one direction.
-        quantity: What the product stands for.
-        source: Why the product matters.
-        precision_bits: Working precision.
-
-    Returns:
-        The bound, with every assumption of its factors, each once.
-
-    Raises:
-        ValueError: No bounds, or bounds of opposite directions: an upper limit times a lower
-            limit limits nothing.
-    """
+    """Bound on the product of quantities: their logarithms add."""
     if len({bound.direction for bound in bounds}) != 1:
         raise ValueError(
             "a product needs bounds of one direction, got "
@@ -376,17 +345,7 @@ def product(
 
 
 def tightest(bounds: Sequence[LogBound]) -> LogBound:
-    """The least of several upper limits, or the greatest of several lower ones.
-
-    Args:
-        bounds: At least one bound on the same quantity, all of one direction.
-
-    Returns:
-        The winner; the first of equals.
-
-    Raises:
-        ValueError: No bounds, or bounds of opposite directions.
-    """
+    """The least of several upper limits, or the greatest of several lower ones."""
     if len({bound.direction for bound in bounds}) != 1:
         raise ValueError("the tightest is chosen among bounds of one direction, at least one")
     best = bounds[0]

@@ -100,14 +100,7 @@ class Decoded:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Decoded:
-        """Read what the fresh process reports.
-
-        Args:
-            document: The JSON object.
-
-        Returns:
-            The same.
-        """
+        """Read what the fresh process reports."""
         answers, bare = (tuple(map(tuple, document[name])) for name in ("answers", "bare"))
         texts, bare_texts = (tuple(document[name]) for name in ("texts", "bare_texts"))
         return cls(
@@ -123,20 +116,7 @@ class Decoded:
 
 
 def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobody) -> Decoded:
-    """Decode every key behind the adapter and without it, with stock tools in this process.
-
-    Args:
-        request: What is to be decoded.
-        on_progress: Told how many of both answers are decoded, and of how many.
-
-    Returns:
-        Both answers to each key.
-
-    Raises:
-        UserError: The adapter does not fit the model, or the model is missing or has no end marker;
-            or PEFT and transformers, as installed, do not decode behind prompts as they should.
-        RunFailed: The model is another one than the keys were read for.
-    """
+    """Decode every key behind the adapter and without it, with stock tools in this process."""
     from promptlimits.models.huggingface.quiet import quiet
     from promptlimits.models.huggingface.stock import decode_greedily, load_stock
 
@@ -286,14 +266,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The fresh process: decode what a request says and write one line of JSON.
-
-    Args:
-        arguments: The path of the request.
-
-    Returns:
-        The exit code.
-    """
+    """The fresh process: decode what a request says and write one line of JSON."""
     (path,) = arguments
     request = Request(**json.loads(Path(path).read_text(encoding="utf-8")))
 

@@ -100,11 +100,7 @@ class ForeignAdapter:
         return tuple(name for name in self.tensors if _part_of(self.kind, name) is None)
 
     def write(self, directory: Path) -> None:
-        """Write the folder that stock PEFT is given.
-
-        Args:
-            directory: An empty folder.
-        """
+        """Write the folder that stock PEFT is given."""
         (directory / CONFIG_FILE).write_bytes(json_bytes(self.settings))
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         (directory / ADAPTER_FILE).write_bytes(save(tensors, metadata={"format": "pt"}))
@@ -123,18 +119,7 @@ class ForeignAdapter:
 
 
 def read_foreign_adapter(directory: Path) -> ForeignAdapter:
-    """Read an adapter from a folder that is not trusted.
-
-    Args:
-        directory: The folder.
-
-    Returns:
-        The adapter, checked as far as it can be without the model.
-
-    Raises:
-        UserError: There is no adapter in it, it is not one that can be decoded, or one of its
-            files holds what it must not.
-    """
+    """Read an adapter from a folder that is not trusted."""
     _require_folder(directory)
     found = _read_config(directory)
     where = str(directory / CONFIG_FILE)

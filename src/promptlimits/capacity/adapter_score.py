@@ -129,23 +129,7 @@ def score_adapter(
     allow_hub: bool = True,
     on_progress: OnProgress | None = None,
 ) -> AdapterScore:
-    """Decode a list of pairs behind an adapter and without it, in a fresh process.
-
-    Args:
-        adapter: The adapter.
-        task: The pairs.
-        card: The model that they were encoded for.
-        device: Where to decode.
-        allow_hub: Whether the hub may be asked for the model.
-        on_progress: Told how many answers are decoded, of two for each pair.
-
-    Returns:
-        What was counted.
-
-    Raises:
-        UserError: The adapter does not fit the model, or adapter and pairs not into its context.
-        RunFailed: The fresh process failed.
-    """
+    """Decode a list of pairs behind an adapter and without it, in a fresh process."""
     most_tokens = max(len(form.value_ids) for pair in task.pairs for form in pair.answers)
     _require_room(adapter, task, card, most_tokens=most_tokens)
     with tempfile.TemporaryDirectory(prefix="promptlimits-") as scratch:
@@ -193,26 +177,7 @@ def save_scored_witness(
     extra: JsonObject,
     on_progress: OnProgress | None = None,
 ) -> Verification:
-    """Save what a prompt answers as a witness, and have it confirmed in a fresh process.
-
-    Args:
-        folder: The witness folder to make or to replace.
-        adapter: The prompt: input vectors, or keys and values.
-        score: What it answers.
-        task: The pairs.
-        card: The model.
-        device: Where to decode.
-        extra: Further facts for witness.json.
-        on_progress: Told how many pairs are decoded, and of how many.
-
-    Returns:
-        What was confirmed.
-
-    Raises:
-        UserError: The folder holds something else, or the adapter is of a kind that no witness
-            has.
-        RunFailed: It could not be written, or the fresh process failed.
-    """
+    """Save what a prompt answers as a witness, and have it confirmed in a fresh process."""
     if adapter.prompt is None:
         raise UserError(
             "a witness",

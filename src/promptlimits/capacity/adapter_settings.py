@@ -171,18 +171,7 @@ _STARTS: Final = ("gaussian", "eva", "orthogonal")
 
 
 def adapter_kind(where: str, found: Mapping[str, Any]) -> AdapterKind:
-    """The kind of an adapter.
-
-    Args:
-        where: The file, for messages.
-        found: What it says.
-
-    Returns:
-        The kind.
-
-    Raises:
-        UserError: It says none, one that is not decoded, or one for another task.
-    """
+    """The kind of an adapter."""
     said = found.get("peft_type")
     if said not in list(AdapterKind):
         remedy = _OTHERS.get(str(said), "give an adapter of one of these kinds")
@@ -206,19 +195,7 @@ def adapter_kind(where: str, found: Mapping[str, Any]) -> AdapterKind:
 def kept_settings(
     where: str, kind: AdapterKind, found: Mapping[str, Any]
 ) -> tuple[Settings, tuple[str, ...]]:
-    """What is kept of an adapter's settings.
-
-    Args:
-        where: The file, for messages.
-        kind: What the adapter is.
-        found: All that the file says.
-
-    Returns:
-        The settings that matter and are set, and notes on those that PEFT would not know either.
-
-    Raises:
-        UserError: One is of another type than it must be, or refused.
-    """
+    """What is kept of an adapter's settings."""
     kept: Settings = {}
     unknown = []
     for name, value in found.items():

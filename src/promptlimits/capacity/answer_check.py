@@ -40,18 +40,7 @@ NO_END: Final = "the answer goes on where it should end"
 
 
 def stop_ids(stock: StockModel) -> tuple[int, ...]:
-    """The tokens at which decoding stops: the model's own, never one that a witness names.
-
-    Args:
-        stock: The model.
-
-    Returns:
-        Its end markers; where it names none that its vocabulary has, the tokenizer's end, or
-        else separator, as for training.
-
-    Raises:
-        UserError: It has none at all.
-    """
+    """The tokens at which decoding stops: the model's own, never one that a witness names."""
     vocabulary = int(stock.model.get_input_embeddings().weight.shape[0])
     own = tuple(sorted({token for token in stock.stop_ids if 0 <= token < vocabulary}))
     if own:
@@ -76,20 +65,7 @@ def check_answer(
     posed_as_text: bool,
     beginning: bool = False,
 ) -> Answer:
-    """Compare what was generated for a key with what was recorded.
-
-    Args:
-        tokenizer: The stock tokenizer.
-        pair: The recorded pair.
-        ids: What was generated, up to the first end marker.
-        stops: End markers of the model.
-        posed_as_text: Whether the key is asked as text.
-        beginning: Whether the value is the beginning of a text, of which exactly its tokens were
-            asked for: then no end marker is due, and none may come.
-
-    Returns:
-        The answer and, where it is not exact, the first fault.
-    """
+    """Compare what was generated for a key with what was recorded."""
     spelling = Spelling(tokenizer)
     recorded = WitnessAnswer(value=pair.value, value_ids=pair.value_ids)
     answers = (recorded,) if beginning else (recorded, *pair.also)

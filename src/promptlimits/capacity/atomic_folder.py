@@ -21,16 +21,7 @@ from promptlimits.errors import RunFailed
 
 
 def write_folder(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Give a folder these files, all of them or none.
-
-    Args:
-        directory: The folder; its parents are made if need be.
-        files: Content by file name.
-
-    Raises:
-        RunFailed: The operating system refused, such as for a full disk, or something of
-            another making stands where the draft goes.
-    """
+    """Give a folder these files, all of them or none."""
     draft = _beside(directory, "draft")
     with _said_for_people(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -53,15 +44,7 @@ def write_folder(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole: a reader sees the old content or the new one.
-
-    Args:
-        path: The file.
-        content: What it shall hold.
-
-    Raises:
-        RunFailed: The operating system refused, such as for a full disk.
-    """
+    """Write a file whole: a reader sees the old content or the new one."""
     draft = _beside(path, "draft")
     with _said_for_people(path):
         draft.unlink(missing_ok=True)  # left by a kill
@@ -74,14 +57,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def standing(directory: Path) -> Path:
-    """Where a reader finds a folder that may be in the middle of a replacement.
-
-    Args:
-        directory: Its place.
-
-    Returns:
-        Its place; where that is empty and the old folder still stands beside it, the old folder.
-    """
+    """Where a reader finds a folder that may be in the middle of a replacement."""
     old = _beside(directory, "old")
     return old if old.is_dir() and not os.path.lexists(directory) else directory
 
@@ -90,14 +66,6 @@ def recover(directory: Path, names: Collection[str]) -> None:
     """Finish, or undo, a replacement that a kill cut short; do nothing otherwise.
 
     For writers only: it moves and deletes files.
-
-    Args:
-        directory: The folder that was being replaced.
-        names: Files that such a folder holds.
-
-    Raises:
-        RunFailed: The operating system refused, or what stands where the old folder goes holds
-            none of those files.
     """
     with _said_for_people(directory):
         _recover(directory, names)

@@ -129,17 +129,6 @@ def race(
 
     Each start is a run of its own in the store. One that was overtaken has no ending there,
     so that whoever asks for it alone later finds it where it stopped.
-
-    Args:
-        place: Model, store and provenance.
-        pairs: The pairs to hold, all of them.
-        configs: Settings of each start; their seeds differ.
-        warm: As for `attempt`, for every start.
-        should_stop: Asked before every step.
-
-    Returns:
-        How each start ended, the one that decides the race last: what is solved, or else
-        what can go on. Starts for which there was no time at all are left out.
     """
     runs = [
         place.store.start_run(

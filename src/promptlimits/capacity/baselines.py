@@ -89,18 +89,7 @@ def no_prompt(
     on_chunk: OnChunk | None = None,
     should_stop: Stopper | None = None,
 ) -> Baseline:
-    """Ask each key with nothing in front.
-
-    Args:
-        model: The frozen model.
-        pairs: The pairs to ask.
-        beginnings: Those of the text, where the one pair is a text.
-        on_chunk: Called with the number of pairs done.
-        should_stop: Asked before every chunk of pairs but the first.
-
-    Returns:
-        The pairs answered exactly, among those that were asked.
-    """
+    """Ask each key with nothing in front."""
     exact, asked = _answered(model, (), pairs, on_chunk=on_chunk, should_stop=should_stop)
     return Baseline(
         name=NO_PROMPT,
@@ -120,19 +109,7 @@ def in_context(
     on_chunk: OnChunk | None = None,
     should_stop: Stopper | None = None,
 ) -> Baseline:
-    """Write pairs out in front of each key, as many as fit, then ask every pair.
-
-    Args:
-        model: The frozen model.
-        pairs: The pairs, both shown and asked.
-        most_tokens: Limit on the tokens in front, for time; None for what the model reads.
-        beginnings: Those of the text, where the one pair is a text.
-        on_chunk: Called with the number of pairs done.
-        should_stop: Asked before every chunk of pairs but the first.
-
-    Returns:
-        The pairs answered exactly, among those that were asked.
-    """
+    """Write pairs out in front of each key, as many as fit, then ask every pair."""
     longest = max(pair.longest for pair in pairs)
     room = model.card.context_length - longest
     limit = room if most_tokens is None else min(room, most_tokens)
@@ -216,18 +193,7 @@ def answers_behind(
     on_chunk: OnChunk | None = None,
     should_stop: Stopper | None = None,
 ) -> Evaluation:
-    """Ask pairs behind the tokens of a context.
-
-    Args:
-        model: The frozen model.
-        context: Token ids in front of each key; may be empty.
-        pairs: The pairs to ask.
-        on_chunk: Called with the number of pairs done.
-        should_stop: Asked before every chunk of pairs but the first.
-
-    Returns:
-        What greedy decoding answers, to the pairs that were asked.
-    """
+    """Ask pairs behind the tokens of a context."""
     context_embedded = _embedded(model, context)
     return evaluate(model, context_embedded, pairs, on_chunk=on_chunk, should_stop=should_stop)
 

@@ -57,9 +57,6 @@ class Bracket:
 
         Facts may pass the ceiling without one: the theorem speaks about random answers, and a
         model predicts facts.
-
-        Raises:
-            RunFailed: The floor is above the ceiling and the answers are random.
         """
         held, most = len(self.floor.held), self.ceiling.pairs
         if self.ceiling.answers_random and most is not None and held > most:
@@ -71,12 +68,7 @@ class Bracket:
             )
 
     def to_json(self, task: EncodedTask, *, order: Sequence[int]) -> JsonObject:
-        """The bracket as the record shows it.
-
-        Args:
-            task: The pairs.
-            order: Order in which they were to be held.
-        """
+        """The bracket as the record shows it."""
         length, floor = self.search.prompt_tokens, self.floor
         tokens = _text_tokens(task, self.credited)
         pairs = len(self.credited) if tokens is None else int(tokens == task.text_tokens)

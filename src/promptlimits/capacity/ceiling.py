@@ -106,16 +106,6 @@ def task_ceiling(
 
     It counts the numbers of a prompt, wherever in the model they go: a prefix is a prompt of
     wider tokens.
-
-    Args:
-        card: The model.
-        task: The pairs; their answer set is what random answers would be drawn from.
-        size: What the prompts are.
-        width: W, numbers in a row of such a prompt; D if None.
-
-    Returns:
-        The ceiling. A floor counts whichever pairs of the list a prompt holds, so the theorem
-        is applied with every choice among them counted.
     """
     numbers = card.dim if width is None else width
     counting = counting_ceiling(

@@ -56,25 +56,7 @@ def choose(
     beginnings: Beginnings | None = None,
     should_stop: Stopper | None = None,
 ) -> Choice | None:
-    """Choose the prompt that gets credit for most pairs of the list.
-
-    Args:
-        model: The frozen model.
-        task: All pairs.
-        attempts: What a search did.
-        store: Where evaluations, and the best choice of the work so far, are kept.
-        work: What names the work, whatever its budget: its best choice so far is a candidate.
-        relative_lead: Lead by which a token must win, so that rounding cannot turn it.
-        order: Indices of the pairs in the order of the search; None for that of the list.
-        uncredited: Which of some pairs no prompt gets credit for.
-        kind: What the prompts are.
-        beginnings: Those of the task's text, where they count and not the text as a whole.
-        should_stop: Asked before every chunk of pairs but the first: where it stops, pairs late in
-            the order, and prompts that held fewer in training, are not run.
-
-    Returns:
-        The choice, or None if nothing was held.
-    """
+    """Choose the prompt that gets credit for most pairs of the list."""
     found = sorted((one for one in attempts if one.held), key=lambda one: -len(one.held))
     before = store.get("choice", work)
     prompts = [] if before is None else [_from_hex(str(before["prompt"]))]

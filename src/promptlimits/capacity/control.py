@@ -114,15 +114,7 @@ class NoControl(StrEnum):
 
 
 def control_size(result: SearchResult) -> int | None:
-    """The size at which a search failed.
-
-    Args:
-        result: The search.
-
-    Returns:
-        The smallest size above the largest solved one at which every start ended unsolved; None
-        if there is none, because the whole list is held or the budget was used up first.
-    """
+    """The size at which a search failed."""
     solved = {one.pairs for one in result.attempts if _is_solved(one)}
     # A start that can go on may yet be solved, whatever became of the others.
     open_sizes = {one.pairs for one in result.attempts if not one.outcome.final}
@@ -138,15 +130,7 @@ def is_complete(result: SearchResult, control: Control | NoControl | None) -> bo
 
 
 def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
-    """What to say of a search in which no size failed (`control_size`).
-
-    Args:
-        result: The search.
-        total: Pairs in the list.
-
-    Returns:
-        That the budget was used up; None if the whole list is held.
-    """
+    """What to say of a search in which no size failed (`control_size`)."""
     held = max((one.pairs for one in result.attempts if _is_solved(one)), default=0)
     return None if held == total else NoControl.BUDGET_USED_UP
 
@@ -163,16 +147,6 @@ def run_control(
 
     Both the planted pairs and the run are kept in the store, so the same call goes on where it
     was cut off.
-
-    Args:
-        place: Model, store and provenance.
-        pairs: The whole list, in the order in which it was to be held, or a text's beginnings.
-        config: Settings of the search; its prompt length is the search's.
-        result: The search.
-        should_stop: Asked before every step.
-
-    Returns:
-        The control, or why there is none; None if the search held the whole list.
     """
     size = control_size(result)
     if size is None:
@@ -229,14 +203,7 @@ def _is_solved(one: Attempt) -> bool:
 
 
 def entropy_bits(counts: Sequence[int]) -> float:
-    """Entropy, in bits, of the shares that go with counts of at least one each.
-
-    Args:
-        counts: How often each answer occurs.
-
-    Returns:
-        -sum p log2 p; 0 for a single answer.
-    """
+    """Entropy, in bits, of the shares that go with counts of at least one each."""
     total = sum(counts)
     # + 0.0 turns the -0.0 of a single answer into 0.
     return -sum(each / total * math.log2(each / total) for each in counts) + 0.0

@@ -66,21 +66,7 @@ def control_within(
     stage: str,
     listener: Listener,
 ) -> Control | NoControl | None:
-    """Run the control of a search in its share of the budget, with progress.
-
-    Args:
-        budget: For search and control together. A search that ended early leaves its rest to
-            whatever comes next, not to the control.
-        place: Model, store and provenance; its `on_step` must not call planted pairs found.
-        pairs: The whole list, in the order in which it was to be held, or a text's beginnings.
-        config: Settings of the search, with its prompt length.
-        result: The search.
-        stage: What the control is called while it runs.
-        listener: Who is told how it goes.
-
-    Returns:
-        The control, or why there is none; None if the search held the whole list.
-    """
+    """Run the control of a search in its share of the budget, with progress."""
     size = control_size(result)
     if size is not None:
         listener.stage(stage, size)

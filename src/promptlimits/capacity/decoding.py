@@ -23,19 +23,7 @@ def decode(
     batch_size: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[int, ...]]:
-    """What stock `generate` answers to each key, up to the first end marker.
-
-    Args:
-        model: A model of transformers, or of PEFT around one, set to decode greedily.
-        keys: Token ids of each key.
-        stops: The end markers.
-        most_tokens: Most tokens of an answer, end marker included.
-        batch_size: Keys decoded together.
-        on_progress: Told how many keys are decoded, and of how many.
-
-    Returns:
-        Token ids of each answer, the end marker last if it came.
-    """
+    """What stock `generate` answers to each key, up to the first end marker."""
     answers: dict[int, tuple[int, ...]] = {}
     tell = on_progress or (lambda done, of: None)
     tell(0, len(keys))
@@ -52,14 +40,7 @@ def decode(
 
 
 def stock_tools(compute_dtype: str) -> str:
-    """Tools and decoding, in one line for reports.
-
-    Args:
-        compute_dtype: What the model computes with.
-
-    Returns:
-        Such as "stock PEFT 0.21.2 + transformers 5.23.0, greedy generate, float32".
-    """
+    """Tools and decoding, in one line for reports."""
     peft, transformers = (importlib.metadata.version(name) for name in ("peft", "transformers"))
     return f"stock PEFT {peft} + transformers {transformers}, greedy generate, {compute_dtype}"
 

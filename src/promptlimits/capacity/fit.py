@@ -62,23 +62,7 @@ def fit_all(
     folder: Path,
     listener: Listener,
 ) -> JsonObject:
-    """Train one prompt for every pair of a task, save the best one, and have it confirmed.
-
-    Args:
-        place: Model, store and provenance; its observer is not asked.
-        task: The pairs.
-        request: What is asked for; its budget counts from this call on, and over all of them.
-        folder: The output folder.
-        listener: Who is told how it goes.
-
-    Returns:
-        The record of it.
-
-    Raises:
-        UserError: A pair does not fit into the model's context with the prompt, or the installed
-            stock tools cannot confirm what would be found.
-        RunFailed: The prompt could not be confirmed.
-    """
+    """Train one prompt for every pair of a task, save the best one, and have it confirmed."""
     require_stock_tools((place.kind,))
     size = PromptSize(place.kind, request.training.prompt_tokens)
     require_fits(task, context_length=place.model.card.context_length, prompt_tokens=size.tokens)
@@ -141,16 +125,6 @@ def train_all(
 
     On a CPU a race costs as many times the work, so the first start runs alone. Until every start
     has ended there is nothing to control, so training may take all of the budget.
-
-    Args:
-        place: Model, store and provenance.
-        task: The pairs.
-        request: What is asked for.
-        budget: What is left of its budget.
-        listener: Told how each start ended.
-
-    Returns:
-        The attempts, the last one solved unless none was.
     """
     training = request.training
     configs = [replace(training, seed=training.seed + start) for start in range(request.starts)]
@@ -184,20 +158,7 @@ def control_of_fit(
     budget: Budget,
     listener: Listener,
 ) -> Control | NoControl | None:
-    """Run the planted control of a fit that failed: the optimiser's limit, or the model's.
-
-    Args:
-        place: Model, store and provenance.
-        task: The pairs.
-        request: What is asked for.
-        result: What `train_all` did.
-        budget: For the fit and its control together.
-        listener: Told how it goes.
-
-    Returns:
-        The control, or why there is none; None if every pair was held in training, or none was
-        asked for.
-    """
+    """Run the planted control of a fit that failed: the optimiser's limit, or the model's."""
     if not request.control:
         return None
     return control_within(

@@ -76,21 +76,6 @@ def find_floor(
 
     Of a text it is the longest beginning. Where stock tools write less of it, that much is saved
     and put to the test in its place.
-
-    Args:
-        model: The frozen model.
-        task: All pairs; a prompt counts for those it was not trained for, too.
-        choice: The prompt and the pairs to put to the test; None if the search found nothing.
-        folder: The output folder.
-        name: Name of the witness folder in it.
-        store: Its store, which keeps every verification.
-        extra: Facts for witness.json, such as the seed.
-        kind: What the prompt is.
-        beginnings: Those of the task's text, where they count and not the text as a whole.
-        listener: Told how many pairs are decoded.
-
-    Returns:
-        The floor: what a fresh process with stock tools confirmed, and nothing else.
     """
     if choice is None:
         return Floor(witness=None, verification=None, claimed=())
@@ -200,16 +185,7 @@ def _on_disk(folder: Path, prompt: Tensor, verification: JsonObject) -> bool:
 
 
 def answer_rows(floor: Floor, order: Sequence[int], unprompted: Collection[int]) -> list[JsonValue]:
-    """Every pair put to the test with what was decoded for it, in the order of the search.
-
-    Args:
-        floor: What was confirmed.
-        order: Indices in the order in which pairs, or beginnings, were to be held.
-        unprompted: Indices of pairs that the model answers without a prompt.
-
-    Returns:
-        One JSON object for each pair that was put to the test.
-    """
+    """Every pair put to the test with what was decoded for it, in the order of the search."""
     if floor.verification is None:
         return []
     decoded = dict(zip(floor.claimed, floor.verification.answers, strict=True))

@@ -42,12 +42,6 @@ def default_batch_size(compute_dtype: str) -> int:
     behind random prompts of a tiny Llama in bfloat16, none in float32, where a token that is
     counted leads by far more than rounding. So in 16 bits each key is decoded as `replay.py`
     decodes it, alone.
-
-    Args:
-        compute_dtype: What the model computes with.
-
-    Returns:
-        Keys decoded together.
     """
     return BATCH_SIZE if compute_dtype in _PRECISE else 1
 
@@ -113,21 +107,6 @@ def confirm(
 
     Pairs that were not answered exactly stay in the file, marked as not counted: nobody
     claims them.
-
-    Args:
-        directory: The witness folder.
-        model_path: Where the model is.
-        batch_size: Keys decoded together; by default `default_batch_size`.
-        device: Where to decode.
-        timeout_seconds: When to give up.
-        on_progress: Told, in this thread, how many pairs are decoded, and of how many.
-
-    Returns:
-        What was confirmed, with the weights the witness was found with.
-
-    Raises:
-        UserError: As `verify_witness`.
-        RunFailed: The process failed, or witness.json could not be written.
     """
     verification = verify_in_fresh_process(
         directory,
@@ -152,25 +131,7 @@ def run_fresh(
     timeout_seconds: float = TIMEOUT_SECONDS,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Run a module of ours that ends in `report_to_parent`, in a process of its own.
-
-    Args:
-        module: The module, for `python -m`.
-        arguments: Its arguments.
-        result: Name of what the line with which it ends must hold.
-        doing: What it does, for messages, such as "verifying DIR".
-        kept: What is not lost if it fails, for messages.
-        late: What to do where the time is up.
-        timeout_seconds: When to give up.
-        on_progress: Told, in this thread, how much is done, and of how much.
-
-    Returns:
-        That line.
-
-    Raises:
-        UserError: The one it met.
-        RunFailed: As it met it; or the process crashed, was killed or took too long.
-    """
+    """Run a module of ours that ends in `report_to_parent`, in a process of its own."""
     # -P: a file in the folder the user stands in must not be imported.
     command = [sys.executable, "-P", "-m", module, *arguments]
     # The same modules as here, in the same order, wherever this process found them.
@@ -190,14 +151,7 @@ def run_fresh(
 
 
 def report_to_parent(work: Callable[[], JsonObject]) -> int:
-    """Do the work of a fresh process and write one line of JSON: its result, or its error.
-
-    Args:
-        work: What gives the object to report.
-
-    Returns:
-        The exit code: 0 if the work was done, otherwise that of the error.
-    """
+    """Do the work of a fresh process and write one line of JSON: its result, or its error."""
     code = 0
     try:
         line = work()
@@ -209,14 +163,7 @@ def report_to_parent(work: Callable[[], JsonObject]) -> int:
 
 
 def tell_progress(stream: TextIO) -> OnProgress:
-    """What the fresh process tells its progress with.
-
-    Args:
-        stream: Its standard error.
-
-    Returns:
-        A function that writes a line which `run_fresh` reads.
-    """
+    """What the fresh process tells its progress with."""
 
     def tell(done: int, of: int) -> None:
         stream.write(json.dumps({"progress": [done, of]}) + "\n")

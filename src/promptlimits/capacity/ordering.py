@@ -53,20 +53,7 @@ def ordered(
     on_chunk: OnChunk | None = None,
     should_stop: Stopper | None = None,
 ) -> tuple[int, ...]:
-    """Indices of the pairs in the order in which they are to be held.
-
-    Args:
-        model: The frozen model, asked only for `Order.EASIEST`.
-        pairs: The pairs.
-        order: Which order.
-        seed: Seed of the shuffle, or of which pairs are shown in context.
-        on_chunk: Called with the number of pairs done.
-        should_stop: Asked before every chunk of pairs but the first; pairs that were not asked
-            come last, as in the list.
-
-    Returns:
-        A permutation.
-    """
+    """Indices of the pairs in the order in which they are to be held."""
     indices = list(range(len(pairs)))
     shuffled = random.Random(seed).sample(indices, len(indices))
     if order is Order.GIVEN:

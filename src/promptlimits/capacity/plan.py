@@ -13,15 +13,6 @@ def next_size(
     Sizes double while they are solved; after a failure the largest solved and the smallest
     failed size above it are bisected until they are neighbours. If even the first size fails,
     it is halved. A pure function of what is known, so a search resumes by asking again.
-
-    Args:
-        solved: Sizes solved so far.
-        failed: Sizes given up so far.
-        total: Pairs in the list, at least 1.
-        first: Size to begin with.
-
-    Returns:
-        A size from 1 to `total` that was not tried, or None if the search has ended.
     """
     low = max(solved, default=0)
     above = [size for size in failed if size > low]

@@ -76,19 +76,6 @@ def plant(
     A pair whose planted answer has a token that wins by less than `relative_lead` is passed
     over for the next key of the list: training would not count it, though a prompt for it is
     known. An end marker among the tokens is a token like any other.
-
-    Args:
-        model: The frozen model.
-        pairs: Keys in their order, with real answers whose numbers of tokens are kept.
-        config: Prompt length, lead and seed.
-        size: Pairs wanted; there may be fewer.
-        token_norm: L2 norm of each planted row; None for `UNFOUND_NORM` vocabulary rows, or
-            for that of a prefix of random tokens.
-        should_stop: Asked before every pass.
-        kind: What is planted.
-
-    Returns:
-        The planted pairs, in the order of the list; None if it was stopped.
     """
     generator = torch.Generator().manual_seed(_SEED_OF_PLANT + config.seed)
     norm = _norm_unfound(model, kind, generator) if token_norm is None else token_norm

@@ -35,22 +35,7 @@ def bracket_record(
     warnings: Sequence[str],
     seconds: float,
 ) -> JsonObject:
-    """Put together what --json prints and the report is drawn from.
-
-    Args:
-        model: The frozen model.
-        task: The pairs.
-        request: What was asked for.
-        folder: The output folder.
-        baselines: What the model does without a trained prompt.
-        brackets: One object for each prompt length.
-        complete: Whether a larger budget would change nothing.
-        warnings: What a reader must know.
-        seconds: Time spent, over all resumptions.
-
-    Returns:
-        The record.
-    """
+    """Put together what --json prints and the report is drawn from."""
     card = {**asdict(model.card), "path": _without_home(model.card.path)}
     shown: list[JsonValue] = [baseline.to_json() for baseline in baselines]
     return {
@@ -99,15 +84,7 @@ def _digits(number: int) -> str:
 
 
 def write_record(folder: Path, record: JsonObject) -> None:
-    """Write bracket.json, whole or not at all.
-
-    Args:
-        folder: The output folder.
-        record: The record.
-
-    Raises:
-        RunFailed: It could not be written; an older one is unchanged.
-    """
+    """Write bracket.json, whole or not at all."""
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(folder / "bracket.json", text.encode("utf-8", errors="backslashreplace"))
 

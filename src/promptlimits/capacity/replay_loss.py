@@ -34,14 +34,7 @@ class ReplayLoss:
 
 
 def replay_loss(floor: Floor) -> ReplayLoss | None:
-    """Compare what was confirmed with what was held in training.
-
-    Args:
-        floor: The floor.
-
-    Returns:
-        What was lost; None if nothing was.
-    """
+    """Compare what was confirmed with what was held in training."""
     confirmed = max(floor.held, default=-1) + 1 if floor.of_text else len(floor.held)
     if confirmed >= floor.held_in_training:
         return None
@@ -59,30 +52,13 @@ def loss_json(floor: Floor) -> JsonObject | None:
 
 
 def loss_warnings(floor: Floor, of: str) -> list[str]:
-    """What a reader of the record must know of a loss.
-
-    Args:
-        floor: The floor.
-        of: What found it, such as "1 prompt token".
-
-    Returns:
-        One warning; none if nothing was lost.
-    """
+    """What a reader of the record must know of a loss."""
     loss = replay_loss(floor)
     return [] if loss is None else [f"{of}: {loss}; only those count"]
 
 
 def losses(record: JsonObject, *, whole: bool) -> tuple[str, ...]:
-    """What stock tools did not confirm of what training held.
-
-    Args:
-        record: The record of a bracket command or of a fit.
-        whole: Whether to name the floors of which nothing was confirmed, or those of which
-            something was.
-
-    Returns:
-        A sentence for each.
-    """
+    """What stock tools did not confirm of what training held."""
     return tuple(_losses(record, whole=whole))
 
 

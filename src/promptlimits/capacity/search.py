@@ -96,16 +96,7 @@ class SearchResult:
 
 
 def state_of(result: SearchResult, *, claimed: Sequence[int], credited: Sequence[int]) -> State:
-    """What became of a search.
-
-    Args:
-        result: The search.
-        claimed: Indices of what was put to the test.
-        credited: Indices of what was confirmed and counts.
-
-    Returns:
-        The state: that nothing was held after a few steps says nothing, so it is no search.
-    """
+    """What became of a search."""
     if credited:
         return State.FOUND
     tried = claimed or result.complete or result.steps >= LEAST_STEPS

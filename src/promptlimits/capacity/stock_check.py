@@ -75,15 +75,7 @@ class StockCheck:
 
 
 def require_stock_tools(kinds: Iterable[PromptKind]) -> None:
-    """Refuse to go on with tools that could not confirm what would be found.
-
-    Args:
-        kinds: Kinds of prompts that are to be confirmed.
-
-    Raises:
-        UserError: PEFT and transformers, as installed, decode behind one of them otherwise than
-            they should.
-    """
+    """Refuse to go on with tools that could not confirm what would be found."""
     for kind in kinds:
         check = check_stock_tools(kind)
         if not check.good:
@@ -97,14 +89,7 @@ def require_stock_tools(kinds: Iterable[PromptKind]) -> None:
 
 @functools.cache
 def check_stock_tools(kind: PromptKind) -> StockCheck:
-    """Have the installed tools decode behind a random prompt.
-
-    Args:
-        kind: What the prompt is.
-
-    Returns:
-        How it went; kept for the process, whose tools stay what they are.
-    """
+    """Have the installed tools decode behind a random prompt."""
     from promptlimits.models.huggingface.quiet import quiet
 
     try:

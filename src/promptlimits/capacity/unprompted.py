@@ -51,15 +51,7 @@ class Unprompted:
     def baseline(
         self, *, on_chunk: OnChunk | None = None, should_stop: Stopper | None = None
     ) -> Baseline:
-        """What the model answers of the whole task.
-
-        Args:
-            on_chunk: Called with the number of pairs done.
-            should_stop: Asked before every chunk of pairs but the first.
-
-        Returns:
-            The baseline; not measured if it was stopped.
-        """
+        """What the model answers of the whole task."""
         self._ask(range(len(self._task.pairs)), on_chunk, should_stop)
         return Baseline(
             name=NO_PROMPT,

@@ -68,27 +68,7 @@ def verify_witness(
     allow_hub: bool = True,
     on_progress: OnProgress = nobody,
 ) -> Verification:
-    """Decode a witness with stock tools in this process and compare every pair.
-
-    Args:
-        directory: The witness folder.
-        model_path: Where the model is: a directory, catalog name or hub id. By default what
-            the witness says, which must be a catalog name or a hub id.
-        any_weights: Decode with other weights than the witness was found with, too; whatever
-            holds then, holds for those.
-        batch_size: Keys decoded together; by default `default_batch_size`.
-        device: Where to decode.
-        allow_hub: Whether the hub may be asked for the model.
-        on_progress: Told how many pairs are decoded, and of how many.
-
-    Returns:
-        What was confirmed, pair by pair.
-
-    Raises:
-        UserError: The witness is broken or altered, or the model is missing, is another one,
-            has no end marker, or cannot read the pairs; or PEFT and transformers, as installed,
-            do not decode as they should.
-    """
+    """Decode a witness with stock tools in this process and compare every pair."""
     from promptlimits.models.huggingface.quiet import quiet
 
     started = time.monotonic()
@@ -131,15 +111,7 @@ def verify_witness(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The fresh process: verify one witness and write one line of JSON.
-
-    Args:
-        arguments: Command line; by default that of the process.
-
-    Returns:
-        0 if it was verified, whatever it found; otherwise the exit code of the error, which
-        the line holds.
-    """
+    """The fresh process: verify one witness and write one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m promptlimits.capacity.witness")
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--model")

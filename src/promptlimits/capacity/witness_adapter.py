@@ -45,17 +45,7 @@ def adapter_bytes(prompt: Tensor) -> bytes:
 def adapter_config(
     *, prompt_tokens: int, dim: int, reference: str, prefix_shape: PrefixShape | None = None
 ) -> JsonObject:
-    """The least that has stock PEFT put a prompt in front of a causal model.
-
-    Args:
-        prompt_tokens: P.
-        dim: D, the width of a soft prompt's row.
-        reference: What the model is called.
-        prefix_shape: How a KV prefix is laid out; None for a soft prompt.
-
-    Returns:
-        The content of adapter_config.json.
-    """
+    """The least that has stock PEFT put a prompt in front of a causal model."""
     common: JsonObject = {
         "task_type": "CAUSAL_LM",
         "num_virtual_tokens": prompt_tokens,

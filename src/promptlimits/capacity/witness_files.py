@@ -26,18 +26,7 @@ def json_bytes(document: JsonObject) -> bytes:
 
 
 def read_object(directory: Path, name: str) -> dict[str, Any]:
-    """Read a JSON object from a witness folder.
-
-    Args:
-        directory: The folder.
-        name: Name of the file in it.
-
-    Returns:
-        The object.
-
-    Raises:
-        UserError: There is no such folder or file, or it holds something else.
-    """
+    """Read a JSON object from a witness folder."""
     place = standing(directory)
     if not place.is_dir():
         raise UserError(
@@ -83,14 +72,7 @@ def altered(directory: Path, name: str, what: str) -> UserError:
 
 
 def require_replaceable(directory: Path) -> None:
-    """Only an older witness may be replaced: never a folder with somebody's other files.
-
-    Args:
-        directory: The witness folder to make.
-
-    Raises:
-        UserError: It holds something else.
-    """
+    """Only an older witness may be replaced: never a folder with somebody's other files."""
     recover(directory, WITNESS_FILES)
     if not directory.exists():
         return

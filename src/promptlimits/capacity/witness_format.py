@@ -372,15 +372,7 @@ def read_prompt(directory: Path, witness: Witness) -> Tensor:
 
 
 def write_verification(directory: Path, verification: JsonObject) -> None:
-    """Record in witness.json what a verification confirmed, whole or not at all.
-
-    Args:
-        directory: The witness folder.
-        verification: The JSON form of a verification.
-
-    Raises:
-        UserError: The witness is gone, or was replaced by another prompt in the meantime.
-    """
+    """Record in witness.json what a verification confirmed, whole or not at all."""
     recover(directory, WITNESS_FILES)
     document = read_object(directory, WITNESS_FILE)
     if document.get("prompt_sha256") != verification["prompt_sha256"]:
@@ -461,14 +453,7 @@ def _portable_reference(card: ModelCard) -> str:
 
 
 def pair_json(pair: EncodedPair) -> JsonObject:
-    """A pair as witness.json records it.
-
-    Args:
-        pair: The pair.
-
-    Returns:
-        Its texts and token ids.
-    """
+    """A pair as witness.json records it."""
     return {
         "key": pair.key,
         "joiner": pair.joiner,

@@ -29,22 +29,7 @@ def load_model_of(
     device: str,
     allow_hub: bool,
 ) -> StockModel:
-    """Load the model of a witness with stock tools, and refuse one that is not its own.
-
-    Args:
-        witness: What its witness.json says.
-        model_path: Where the model is; None for what the witness says.
-        any_weights: Take any model.
-        device: Where to decode.
-        allow_hub: Whether the hub may be asked.
-
-    Returns:
-        The model.
-
-    Raises:
-        UserError: It is missing, it has other weights, or the witness gives it a name of the
-            catalog that is not its own.
-    """
+    """Load the model of a witness with stock tools, and refuse one that is not its own."""
     stock = _load(witness, model_path, device=device, allow_hub=allow_hub)
     if any_weights:
         return stock

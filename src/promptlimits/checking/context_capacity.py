@@ -119,18 +119,7 @@ class _Whole:
 
 
 def check(certificate: Any) -> str:
-    """Verify a context capacity certificate.
-
-    Args:
-        certificate: Its parsed JSON.
-
-    Returns:
-        The claim in one sentence, made of the numbers that were verified.
-
-    Raises:
-        UserError: It is no such certificate, or a field is missing or out of range.
-        RunFailed: It was altered, or what it claims is not so.
-    """
+    """Verify a context capacity certificate."""
     with reading("context_capacity"):
         theorem = text(certificate["inputs"]["theorem"])
         if theorem not in ("2a", "2b", "2c"):

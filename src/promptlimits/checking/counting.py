@@ -171,14 +171,7 @@ def check_counting(certificate: Any) -> str:
 
 
 def environments_in_words(log2: int) -> str:
-    """How many environments there are.
-
-    Args:
-        log2: log2 H, 0 or more.
-
-    Returns:
-        The words that belong to it.
-    """
+    """How many environments there are."""
     return f"2^{log2} decoding environments" if log2 else "1 decoding environment"
 
 
@@ -193,13 +186,6 @@ def format_is_right(name: str, values: int) -> bool:
 
     A name that is not in the table must state the count, and must not hold a name that is: who
     reads "float32: 2 values" reads "float32".
-
-    Args:
-        name: What is recorded.
-        values: The count.
-
-    Returns:
-        The answer.
     """
     stored, _, computed = name.removesuffix(" computed with").partition(" stored, ")
     if stored in _FINITE_VALUES and computed in {"", *_FINITE_VALUES}:
@@ -282,13 +268,6 @@ def log_enclosure(number: int, bits: int) -> tuple[int, int]:
     With e = bit_length - 1 and x = number / 2^e in [1, 2): log(number) = e log 2 + log x, and
     log x = 2 atanh((x - 1)/(x + 1)), log 2 = 2 atanh(1/3). Only the leading bits of a long
     number are used, rounded down for `low` and up for `high`.
-
-    Args:
-        number: An integer of at least 1.
-        bits: Fixed-point bits.
-
-    Returns:
-        The two ends.
     """
     if number == 1:
         return 0, 0
@@ -350,13 +329,6 @@ def log_choices(keys: int, pairs: int) -> tuple[int, int]:
 
     By Robbins' limits sqrt(2 pi n) (n/e)^n e^(1/(12 n + 1)) < n! < sqrt(2 pi n) (n/e)^n e^(1/12n):
     a coefficient of a million factors takes Python half a minute to multiply out.
-
-    Args:
-        keys: n.
-        pairs: k.
-
-    Returns:
-        The two ends.
     """
     (all_low, all_high), (one_low, one_high), (other_low, other_high) = (
         _log_factorial(number) for number in (keys, pairs, keys - pairs)

@@ -81,14 +81,7 @@ def check_certificate(
 
 
 def stated_assumptions(certificate: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a verified certificate rests on: its own assumptions and those of what it contains.
-
-    Args:
-        certificate: One that `check_certificate` accepted, which has compared every word.
-
-    Returns:
-        Each assumption once: its "text", and what it "holds": true, false or null for unknown.
-    """
+    """What a verified certificate rests on: its own assumptions and those of what it contains."""
     found: dict[str, dict[str, Any]] = {}
     for bound in _bounds(certificate):
         for assumption in bound["assumptions"]:

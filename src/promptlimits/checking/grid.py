@@ -26,29 +26,13 @@ _MOST_DIGITS: Final = 16 * DIGITS
 
 
 def require_grid_log(recorded: Fraction, truth: Callable[[int], Interval], what: str) -> None:
-    """Refuse a recorded upper limit that is not the least grid point at or above the truth.
-
-    Args:
-        recorded: The recorded limit.
-        truth: An interval that contains the true logarithm, given the digits to compute with.
-        what: What the logarithm is of, for the message.
-
-    Raises:
-        RunFailed: It is another number.
-    """
+    """Refuse a recorded upper limit that is not the least grid point at or above the truth."""
     if recorded != grid_point(truth):
         raise refuted(f"the recorded logarithm of {what} is not the one that its inputs give")
 
 
 def grid_point(truth: Callable[[int], Interval]) -> Fraction:
-    """The least grid point at or above a real number; above it, if no precision tells.
-
-    Args:
-        truth: An interval that contains the number, given the digits to compute with.
-
-    Returns:
-        The grid point.
-    """
+    """The least grid point at or above a real number; above it, if no precision tells."""
     digits = DIGITS
     while True:
         interval = truth(digits)
@@ -59,18 +43,7 @@ def grid_point(truth: Callable[[int], Interval]) -> Fraction:
 
 
 def is_negative(truth: Callable[[int], Interval], what: str) -> bool:
-    """Whether a number is below 0; 0 itself is not.
-
-    Args:
-        truth: An interval that contains the number, given the digits to compute with.
-        what: What the number is, for the message.
-
-    Returns:
-        The answer.
-
-    Raises:
-        RunFailed: No precision tells the number from 0.
-    """
+    """Whether a number is below 0; 0 itself is not."""
     digits = DIGITS
     while digits <= _MOST_DIGITS:
         interval = truth(digits)
@@ -89,17 +62,7 @@ def require_words(
     source: tuple[str, str, str],
     assumptions: tuple[str, ...],
 ) -> None:
-    """Refuse an upper limit whose words are not those of its theorem and its inputs.
-
-    Args:
-        bound: The bound.
-        quantity: What it limits.
-        source: Reference, statement and form.
-        assumptions: What it rests on; none of them is recorded as checked.
-
-    Raises:
-        RunFailed: Something differs.
-    """
+    """Refuse an upper limit whose words are not those of its theorem and its inputs."""
     reference, statement, form = source
     require_same(bound.direction, "upper", "the direction of the limit")
     require_same(bound.quantity, quantity, "what is limited")
@@ -108,17 +71,7 @@ def require_words(
 
 
 def lipschitz_log(value: Any) -> tuple[Fraction | None, Callable[[int], Interval]]:
-    """A recorded Lipschitz constant: exact text, or the logarithm of an upper limit.
-
-    Args:
-        value: What is recorded.
-
-    Returns:
-        The constant if it is exact, and an enclosure of its logarithm.
-
-    Raises:
-        ValueError: It is neither.
-    """
+    """A recorded Lipschitz constant: exact text, or the logarithm of an upper limit."""
     if isinstance(value, str):
         constant = exact_fraction(value, above=0)
         return constant, lambda digits: log_of(constant, digits)
@@ -129,43 +82,21 @@ def lipschitz_log(value: Any) -> tuple[Fraction | None, Callable[[int], Interval
 
 
 def lipschitz_words(value: Any) -> str:
-    """A recorded Lipschitz constant as the words of a bound hold it, with all its digits.
-
-    Args:
-        value: What is recorded.
-
-    Returns:
-        The words.
-    """
+    """A recorded Lipschitz constant as the words of a bound hold it, with all its digits."""
     if isinstance(value, str):
         return f"L = {value}"
     return f"L = exp({value['mantissa']} * 2^{value['exponent']})"
 
 
 def log_sum(one: Interval, other: Interval) -> Interval:
-    """log(e^one + e^other) of two real numbers, without leaving the range of exponents.
-
-    Args:
-        one: The first exponent.
-        other: The second.
-
-    Returns:
-        The enclosure.
-    """
+    """log(e^one + e^other) of two real numbers, without leaving the range of exponents."""
     if one.low < other.low:
         one, other = other, one
     return one + (other - one).exp().log1p()
 
 
 def decades(log: Fraction) -> str:
-    """An upper limit on a natural logarithm as a power of ten with three decimals, rounded up.
-
-    Args:
-        log: The limit.
-
-    Returns:
-        Such as "10^-12.345".
-    """
+    """An upper limit on a natural logarithm as a power of ten with three decimals, rounded up."""
     # log 10 lies between these; the one that gives the greater quotient is taken.
     ten = Fraction(2302585092994045684 + (log < 0), 10**18)
     thousandths = ceil(log / ten * 1000)

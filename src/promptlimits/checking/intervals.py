@@ -75,18 +75,7 @@ class Interval:
 
     @classmethod
     def of(cls, value: Exact, digits: int = DIGITS) -> Interval:
-        """An interval that contains an exact number; a single point if it has so few digits.
-
-        Args:
-            value: An int or a Fraction, of any size.
-            digits: Decimal digits.
-
-        Returns:
-            The interval.
-
-        Raises:
-            TypeError: The value is a float or another inexact kind of number.
-        """
+        """An interval that contains an exact number; a single point if it has so few digits."""
         _require_exact(value)
         if value.denominator == 1:
             return _of_integer(value.numerator, digits)
@@ -94,16 +83,7 @@ class Interval:
 
     @classmethod
     def from_dyadic(cls, mantissa: int, exponent: int, digits: int = DIGITS) -> Interval:
-        """An interval that contains mantissa * 2**exponent, as logarithms are recorded.
-
-        Args:
-            mantissa: An integer.
-            exponent: An integer.
-            digits: Decimal digits.
-
-        Returns:
-            The interval.
-        """
+        """An interval that contains mantissa * 2**exponent, as logarithms are recorded."""
         return cls.of(mantissa * Fraction(2) ** exponent, digits)
 
     def __add__(self, other: Interval | Exact) -> Interval:
@@ -172,11 +152,7 @@ class Interval:
         return Interval(below.high.copy_negate(), above.high, self.digits)
 
     def log(self) -> Interval:
-        """The natural logarithm; it rises, so that the ends go to the ends.
-
-        Raises:
-            ValueError: The interval reaches 0 or below.
-        """
+        """The natural logarithm; it rises, so that the ends go to the ends."""
         if self.low <= 0:
             raise ValueError(f"there is no logarithm of what may be {self.low:.6g}")
         return self._rising(lambda end: _enclosed(Context.ln, end, self.digits, Decimal(1)))
@@ -186,21 +162,13 @@ class Interval:
         return self._rising(lambda end: _enclosed(Context.exp, end, self.digits, Decimal(0)))
 
     def sqrt(self) -> Interval:
-        """The square root; it rises.
-
-        Raises:
-            ValueError: The interval reaches below 0.
-        """
+        """The square root; it rises."""
         if self.low < 0:
             raise ValueError(f"there is no square root of what may be {self.low:.6g}")
         return self._rising(lambda end: _square_root(end, self.digits))
 
     def log1p(self) -> Interval:
-        """log(1 + x), to full relative precision for small x; it rises.
-
-        Raises:
-            ValueError: The interval reaches -1 or below.
-        """
+        """log(1 + x), to full relative precision for small x; it rises."""
         if self.low <= -1:
             raise ValueError(f"there is no logarithm of 1 and what may be {self.low:.6g}")
         return self._rising(lambda end: _log1p(end, self.digits))
@@ -278,16 +246,6 @@ def log_of(value: Exact, digits: int = DIGITS) -> Interval:
     Near 1 (from 1/2 to 2) it is log1p of the exact difference from 1, so that the relative
     precision is kept. Elsewhere it is log a - log b for a/b, each from its leading bits: with
     a = c 2**s, log a = log c + s log 2.
-
-    Args:
-        value: An int or a Fraction above 0.
-        digits: Decimal digits.
-
-    Returns:
-        An interval that contains log(value).
-
-    Raises:
-        ValueError: The value is 0 or less.
     """
     _require_exact(value)
     if value <= 0:

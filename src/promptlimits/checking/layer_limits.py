@@ -29,18 +29,7 @@ class Layer:
 
 
 def read_layers(value: Any) -> list[Layer]:
-    """The layers of a certificate.
-
-    Args:
-        value: Parsed JSON.
-
-    Returns:
-        One or more layers.
-
-    Raises:
-        TypeError: A field is no text or no list.
-        ValueError: A field is missing or out of range.
-    """
+    """The layers of a certificate."""
     layers = []
     for record in listed(value):
         exactly(record, {"radius", "mlp_lipschitz", "heads"}, "layer")

@@ -51,40 +51,14 @@ _FLINT_LOCK = threading.RLock()
 def proves_norm_at_most(
     matrix: Matrix, limit: Exact, *, precision_bits: int = PRECISION_BITS
 ) -> bool:
-    """Whether ||matrix||_2 <= limit is proved.
-
-    Args:
-        matrix: Two axes; float64 or less, every entry taken as it is; or finite balls.
-        limit: An exact number.
-        precision_bits: Bits of the balls.
-
-    Returns:
-        True: proved. False: not proved.
-
-    Raises:
-        ValueError: The array has not two axes.
-        TypeError: Its entries are no floats of at most 64 bits, or the limit is inexact.
-    """
+    """Whether ||matrix||_2 <= limit is proved."""
     return proves_product_norm_at_most([matrix], limit, precision_bits=precision_bits)
 
 
 def proves_product_norm_at_most(
     matrices: Sequence[Matrix], limit: Exact, *, precision_bits: int = PRECISION_BITS
 ) -> bool:
-    """Whether ||A B C ...||_2 <= limit is proved; the product is not rounded.
-
-    Args:
-        matrices: At least one, each fitting the next.
-        limit: An exact number.
-        precision_bits: Bits of the balls.
-
-    Returns:
-        True: proved. False: not proved.
-
-    Raises:
-        ValueError: An array has not two axes, or does not fit the next one.
-        TypeError: Entries are no floats of at most 64 bits, or the limit is inexact.
-    """
+    """Whether ||A B C ...||_2 <= limit is proved; the product is not rounded."""
     factors = [matrix if isinstance(matrix, arb_mat) else _plain(matrix) for matrix in matrices]
     _require_exact(limit)
     shapes = [_shape(factor) for factor in factors]
@@ -111,27 +85,12 @@ def proves_product_norm_at_most(
 
 
 def balls(matrix: Floats) -> arb_mat:
-    """Exactly this matrix, as balls of radius 0.
-
-    Args:
-        matrix: Two axes; finite, float64 or less.
-
-    Returns:
-        The balls.
-    """
+    """Exactly this matrix, as balls of radius 0."""
     return _balls(_plain(matrix))
 
 
 def times_columns(matrix: Floats, factors: Sequence[arb]) -> arb_mat:
-    """Balls around M diag(factors). Use in `ball_precision`.
-
-    Args:
-        matrix: M, two axes; finite, float64 or less.
-        factors: One for each column.
-
-    Returns:
-        The balls.
-    """
+    """Balls around M diag(factors). Use in `ball_precision`."""
     rows = _plain(matrix).tolist()
     entries = [
         arb(value) * factor for row in rows for value, factor in zip(row, factors, strict=True)
@@ -140,14 +99,7 @@ def times_columns(matrix: Floats, factors: Sequence[arb]) -> arb_mat:
 
 
 def row_norms(matrix: arb_mat) -> list[arb]:
-    """Balls around the Euclidean norm of each row. Use in `ball_precision`.
-
-    Args:
-        matrix: The matrix.
-
-    Returns:
-        One for each row.
-    """
+    """Balls around the Euclidean norm of each row. Use in `ball_precision`."""
     entries, width = matrix.entries(), matrix.ncols()
     return [
         sum((entry * entry for entry in entries[start : start + width]), arb(0)).sqrt()
@@ -263,12 +215,6 @@ def ball_precision(bits: int = PRECISION_BITS) -> Iterator[None]:
     """A block that computes with balls of so many bits.
 
     Arb keeps one precision for all threads: blocks of different threads take turns.
-
-    Args:
-        bits: Bits of the balls.
-
-    Yields:
-        Nothing.
     """
     with _FLINT_LOCK, ctx.workprec(bits):
         yield

@@ -79,21 +79,7 @@ def check(
     weights: Path | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Verify a certificate of the kind "model_ceiling".
-
-    Args:
-        certificate: Its parsed JSON.
-        weights: The checkpoint's directory, from which every norm is proved again; None to take
-            the norms as recorded.
-        on_progress: Told, in a line, of each block.
-
-    Returns:
-        The claim in one sentence, made of the numbers that were verified.
-
-    Raises:
-        UserError: It is no such certificate, or the weights cannot be read.
-        RunFailed: It was altered, or what it claims is not so.
-    """
+    """Verify a certificate of the kind "model_ceiling"."""
     with reading("model_ceiling"):
         inputs, bound = open_certificate(certificate, kind="model_ceiling", inputs=_INPUTS)
         name, digest = text(inputs["model"]), text(inputs["weights_sha256"])
@@ -222,15 +208,6 @@ class _Composition:
 
 
 def log_constant(model: ModelClaim, deviation: Fraction, digits: int) -> Interval:
-    """The logarithm of the constant that norms give.
-
-    Args:
-        model: The norms.
-        deviation: S0.
-        digits: Decimal digits.
-
-    Returns:
-        An interval around log(L + 2^-1000), so that L = 0 has one, too.
-    """
+    """The logarithm of the constant that norms give."""
     constant = _Composition(model, deviation, digits).constant()
     return (constant + Fraction(1, 2**1000)).log()

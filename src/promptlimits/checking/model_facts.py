@@ -51,18 +51,7 @@ class ModelClaim:
 
 
 def read_model(record: Any) -> ModelClaim:
-    """Read the norms of a checkpoint. Use in `record.reading`.
-
-    Args:
-        record: Parsed JSON.
-
-    Returns:
-        The norms.
-
-    Raises:
-        ValueError: A field is missing, unknown, out of range or not in its one form.
-        TypeError: A field holds something of another type.
-    """
+    """Read the norms of a checkpoint. Use in `record.reading`."""
     exactly(record, {"family", "dim", "entry_norm", "final_norm", "blocks"}, "facts")
     blocks = tuple(_block(item) for item in listed(record["blocks"]))
     post = {block["arrangement"] == "post" for block in blocks}

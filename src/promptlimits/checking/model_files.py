@@ -34,15 +34,7 @@ _MOST_HEADER_BYTES: Final = 100_000_000
 
 
 def unusable(rule: str, got: object) -> UserError:
-    """The error for weights that a certificate cannot be checked against; raise it.
-
-    Args:
-        rule: What they must do.
-        got: What was found.
-
-    Returns:
-        The error.
-    """
+    """The error for weights that a certificate cannot be checked against; raise it."""
     return UserError(
         "the weights", rule, got=got, remedy="give the model that the certificate is about"
     )
@@ -100,18 +92,7 @@ class WeightFiles:
         return digest.hexdigest()
 
     def read(self, name: str, shape: tuple[int, ...]) -> Array:
-        """A tensor, exactly.
-
-        Args:
-            name: The name it is stored under.
-            shape: The shape that the settings give it.
-
-        Returns:
-            Its numbers as float64.
-
-        Raises:
-            UserError: It has another shape, is no float of at most 64 bits, or is not finite.
-        """
+        """A tensor, exactly."""
         place = self._places[name]
         if place.shape != shape:
             raise unusable(f"hold {name} in the shape {shape} that config.json gives", place.shape)
@@ -124,11 +105,7 @@ class WeightFiles:
         return np.array(wide, dtype=np.float64).reshape(shape)
 
     def require_finite(self) -> None:
-        """Refuse weights of which a number is infinite or none, in what is dropped, too.
-
-        Raises:
-            UserError: There is one.
-        """
+        """Refuse weights of which a number is infinite or none, in what is dropped, too."""
         for name, place in self._places.items():
             if place.kind in _TYPES:
                 for _ in _chunks(name, place):

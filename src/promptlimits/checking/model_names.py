@@ -76,20 +76,7 @@ FAMILIES: Final = tuple(_INSIDE)
 
 
 def stored_names(names: Iterable[str], *, family: str, layers: int) -> dict[str, str]:
-    """The name under which each part of a model is stored.
-
-    Args:
-        names: The names of all tensors of a checkpoint.
-        family: Its model_type, one of `FAMILIES`.
-        layers: Its number of blocks.
-
-    Returns:
-        By the name without prefix, in its form of today: the name in the files.
-
-    Raises:
-        UserError: A tensor is not one of the family's, is there twice, or has a prefix where
-            others have none.
-    """
+    """The name under which each part of a model is stored."""
     found: dict[str, str] = {}
     prefixed = set()
     for name in sorted(names):

@@ -80,44 +80,28 @@ class Settings:
             self._require_turning()
 
     def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number of at least 1.
-
-        Raises:
-            UserError: It is something else.
-        """
+        """A whole number of at least 1."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self._wrong(key, "a whole number of at least 1")
         return value
 
     def number(self, key: str, default: float) -> Fraction:
-        """A number above 0, as the double that the model is given.
-
-        Raises:
-            UserError: It is something else.
-        """
+        """A number above 0, as the double that the model is given."""
         value = self._get(key, default)
         if not _is_positive(value):
             raise self._wrong(key, "a finite number above 0")
         return Fraction(float(value))
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """A truth value.
-
-        Raises:
-            UserError: It is something else.
-        """
+        """A truth value."""
         value = self._record.get(key, default)
         if not isinstance(value, bool):
             raise self._wrong(key, "true or false")
         return value
 
     def activation(self, key: str, default: str) -> str:
-        """The feed-forward layer's activation.
-
-        Raises:
-            UserError: It is not a known one.
-        """
+        """The feed-forward layer's activation."""
         value = self._get(key, default)
         if not isinstance(value, str) or value not in _ACTS:
             raise self._wrong(key, f"one of {', '.join(_ACTS)}")

@@ -82,20 +82,12 @@ class TensorFiles:
         return self._weights.sha256()
 
     def find(self, name: str, *shape: int) -> Array | None:
-        """The tensor of this name, exactly, or None.
-
-        Raises:
-            UserError: It is of another shape.
-        """
+        """The tensor of this name, exactly, or None."""
         stored = self._stored.get(name)
         return None if stored is None else self._weights.read(stored, shape)
 
     def get(self, name: str, *shape: int) -> Array:
-        """The tensor of this name, exactly.
-
-        Raises:
-            UserError: There is none, or it is of another shape.
-        """
+        """The tensor of this name, exactly."""
         found = self.find(name, *shape)
         if found is None:
             raise unusable(f"hold {name}", "none of that name")
@@ -125,18 +117,7 @@ def outer_norms(files: TensorFiles) -> tuple[Gain | None, Gain | None]:
 
 
 def block_tensors(files: TensorFiles, place: int) -> BlockTensors:
-    """One block of the checkpoint.
-
-    Args:
-        files: Its tensors.
-        place: Number of the block, from 0.
-
-    Returns:
-        The block.
-
-    Raises:
-        UserError: A tensor is missing or of another shape, or a setting is wrong.
-    """
+    """One block of the checkpoint."""
     readers: dict[str, Callable[[TensorFiles, int], BlockTensors]] = {
         "bert": _bert,
         "gemma3_text": _llama,

@@ -39,18 +39,7 @@ from promptlimits.checking.record import refuted, require_same
 def prove_norms(
     model: ModelClaim, weights: Path, *, digest: str, on_progress: Callable[[str], None]
 ) -> None:
-    """Prove every norm of a certificate from the checkpoint that it names.
-
-    Args:
-        model: The norms as recorded.
-        weights: The checkpoint's directory.
-        digest: SHA-256 of its weights, as recorded.
-        on_progress: Told, in a line, of each block.
-
-    Raises:
-        UserError: The weights cannot be read.
-        RunFailed: They are others, or a norm is not proved.
-    """
+    """Prove every norm of a certificate from the checkpoint that it names."""
     try:
         _prove(model, TensorFiles(weights), digest, on_progress)
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as bad:

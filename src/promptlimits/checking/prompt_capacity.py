@@ -124,18 +124,7 @@ class _Claim:
 
 
 def check(certificate: Any) -> str:
-    """Verify a prompt capacity certificate.
-
-    Args:
-        certificate: Its parsed JSON.
-
-    Returns:
-        The claim in one sentence, made of the numbers that were verified.
-
-    Raises:
-        UserError: It is no such certificate, or a field is missing or out of range.
-        RunFailed: It was altered, or what it claims is not so.
-    """
+    """Verify a prompt capacity certificate."""
     with reading("prompt_capacity"):
         inputs, bound = open_certificate(certificate, kind="prompt_capacity", inputs=_INPUTS)
         claim = _read(inputs)
@@ -267,14 +256,7 @@ def _region(claim: _Claim) -> str:
 
 
 def trust_region(deviation: Fraction) -> str:
-    """The assumption of a certificate that counts the prompts of a region alone.
-
-    Args:
-        deviation: S0, above 0.
-
-    Returns:
-        Its text.
-    """
+    """The assumption of a certificate that counts the prompts of a region alone."""
     return (
         "Only prompts count for which every vector that a norm of the model divides has "
         "deviation (root mean square, for RMSNorm) at least "
@@ -283,14 +265,7 @@ def trust_region(deviation: Fraction) -> str:
 
 
 def shown(number: Fraction) -> str:
-    """An exact number as a claim in words shows it.
-
-    Args:
-        number: The number.
-
-    Returns:
-        Its text, if that is no longer than a reader takes in.
-    """
+    """An exact number as a claim in words shows it."""
     # Not by the length of its text: Python refuses to write out a very long one.
     if max(number.numerator.bit_length(), number.denominator.bit_length()) > 128:
         return "a long fraction"

@@ -87,17 +87,7 @@ class RecordedBound:
 
 @contextmanager
 def reading(kind: str) -> Iterator[None]:
-    """Turn whatever a malformed record makes Python say into one `UserError`.
-
-    Args:
-        kind: The kind of certificate that is read.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        UserError: The block met a record that is not as this package writes it.
-    """
+    """Turn whatever a malformed record makes Python say into one `UserError`."""
     try:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
@@ -112,21 +102,7 @@ def reading(kind: str) -> Iterator[None]:
 def open_certificate(
     certificate: Any, *, kind: str, inputs: set[str]
 ) -> tuple[dict[str, Any], RecordedBound]:
-    """The parts of a certificate whose kind, fields and digest are right. Use in `reading`.
-
-    Args:
-        certificate: Its parsed JSON.
-        kind: The kind it must be of.
-        inputs: The fields that its inputs must have.
-
-    Returns:
-        The inputs, not yet read, and the bound.
-
-    Raises:
-        ValueError: It is of another kind or has other fields.
-        TypeError: A field holds something of another type.
-        RunFailed: It was altered.
-    """
+    """The parts of a certificate whose kind, fields and digest are right. Use in `reading`."""
     if certificate["schema"] != 1 or certificate["kind"] != kind:
         raise ValueError(f"not a certificate of kind {kind!r} and schema 1")
     exactly(certificate, _FIELDS, "certificate")
@@ -143,14 +119,7 @@ def digest(record: dict[str, Any]) -> str:
 
 
 def check_digest(certificate: dict[str, Any]) -> None:
-    """Refuse a certificate whose digest is not that of its contents.
-
-    Args:
-        certificate: Its parsed JSON.
-
-    Raises:
-        RunFailed: It was altered.
-    """
+    """Refuse a certificate whose digest is not that of its contents."""
     if certificate["digest"] != digest(certificate):
         raise RunFailed(
             "the certificate was altered: its digest is not that of its contents",
@@ -159,19 +128,7 @@ def check_digest(certificate: dict[str, Any]) -> None:
 
 
 def recorded_bound(record: Any, depth: int = 0) -> RecordedBound:
-    """A bound and its factors, each field present, of its type and in its one form.
-
-    Args:
-        record: Its parsed JSON.
-        depth: How many bounds contain it.
-
-    Returns:
-        The bound.
-
-    Raises:
-        ValueError: A field is missing, unknown or out of range.
-        TypeError: A field holds something of another type.
-    """
+    """A bound and its factors, each field present, of its type and in its one form."""
     exactly(record, _BOUND_FIELDS, "bound")
     if record["direction"] not in ("upper", "lower"):
         raise ValueError(f"a limit is upper or lower, not {record['direction']!r}")
@@ -195,53 +152,28 @@ def recorded_bound(record: Any, depth: int = 0) -> RecordedBound:
 
 
 def exactly(record: Any, fields: set[str], name: str) -> dict[str, Any]:
-    """A JSON object of these fields and no others.
-
-    Args:
-        record: What should be one.
-        fields: Its fields.
-        name: What it is, for the message.
-
-    Returns:
-        The object.
-
-    Raises:
-        ValueError: It is something else.
-    """
+    """A JSON object of these fields and no others."""
     if not isinstance(record, dict) or set(record) != fields:
         raise ValueError(f"the {name} must have the fields {', '.join(sorted(fields))}, no others")
     return record
 
 
 def listed(value: Any) -> list[Any]:
-    """A JSON list.
-
-    Raises:
-        TypeError: It is something else.
-    """
+    """A JSON list."""
     if not isinstance(value, list):
         raise TypeError(f"{value!r} is no list")
     return value
 
 
 def text(value: Any) -> str:
-    """A JSON text.
-
-    Raises:
-        TypeError: It is something else.
-    """
+    """A JSON text."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
 
 
 def whole(value: Any, least: int) -> int:
-    """A JSON integer of at least `least`.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is too small.
-    """
+    """A JSON integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is no whole number")
     if value < least:
@@ -250,12 +182,7 @@ def whole(value: Any, least: int) -> int:
 
 
 def long_integer(value: Any, least: int) -> int:
-    """An integer of at least `least` written as text, in the form of `number_text`.
-
-    Raises:
-        TypeError: It is no text.
-        ValueError: It is no integer, too small, or in another form.
-    """
+    """An integer of at least `least` written as text, in the form of `number_text`."""
     number = whole(int(text(value), 0), least)
     if number_text(number) != value:
         raise ValueError(f"{value} is not in its one form")
@@ -263,20 +190,7 @@ def long_integer(value: Any, least: int) -> int:
 
 
 def exact_fraction(value: Any, *, least: int | None = None, above: int | None = None) -> Fraction:
-    """A fraction written as text, in the form of `fraction_text`.
-
-    Args:
-        value: The text.
-        least: What it must be at least.
-        above: What it must be greater than.
-
-    Returns:
-        The fraction.
-
-    Raises:
-        TypeError: It is no text.
-        ValueError: It is no fraction in lowest terms, in another form, or out of range.
-    """
+    """A fraction written as text, in the form of `fraction_text`."""
     over, slash, under = text(value).partition("/")
     numerator, denominator = int(over, 0), int(under, 0) if slash else 1
     if denominator < 1 or gcd(numerator, denominator) != 1:
@@ -290,12 +204,7 @@ def exact_fraction(value: Any, *, least: int | None = None, above: int | None = 
 
 
 def dyadic(value: Any) -> Fraction:
-    """The number mantissa * 2**exponent in the one form: an odd mantissa, or 0 and 0.
-
-    Raises:
-        TypeError: A part is no text.
-        ValueError: It is in another form or out of range.
-    """
+    """The number mantissa * 2**exponent in the one form: an odd mantissa, or 0 and 0."""
     exactly(value, {"mantissa", "exponent"}, "log")
     mantissa, exponent = int(text(value["mantissa"])), int(text(value["exponent"]))
     if [str(mantissa), str(exponent)] != [value["mantissa"], value["exponent"]]:
@@ -325,32 +234,13 @@ def refuted(reason: str) -> RunFailed:
 
 
 def require_same(found: object, expected: object, what: str) -> None:
-    """Refuse a certificate of which a part is not what its inputs make it.
-
-    Args:
-        found: What is recorded.
-        expected: What belongs to the inputs.
-        what: The part, for the message.
-
-    Raises:
-        RunFailed: They differ.
-    """
+    """Refuse a certificate of which a part is not what its inputs make it."""
     if type(found) is not type(expected) or found != expected:
         raise refuted(f"{what} is not the one that belongs to its inputs")
 
 
 def require_source(bound: RecordedBound, *, reference: str, statement: str, form: str) -> None:
-    """Refuse a bound that names another source.
-
-    Args:
-        bound: The bound.
-        reference: Key of the work.
-        statement: Which theorem.
-        form: In which form.
-
-    Raises:
-        RunFailed: It names another.
-    """
+    """Refuse a bound that names another source."""
     found = (bound.reference, bound.statement, bound.form)
     require_same(found, (reference, statement, form), f"the source of {bound.quantity!r}")
 
@@ -358,16 +248,7 @@ def require_source(bound: RecordedBound, *, reference: str, statement: str, form
 def require_assumptions(
     bound: RecordedBound, texts: Sequence[str], *, holds: Sequence[bool | None] | None = None
 ) -> None:
-    """Refuse a bound that rests on other assumptions than its theorem.
-
-    Args:
-        bound: The bound.
-        texts: The assumptions of the theorem, in order.
-        holds: Whether each was checked, where the inputs fix that; None: not looked at.
-
-    Raises:
-        RunFailed: It names others, or in another order.
-    """
+    """Refuse a bound that rests on other assumptions than its theorem."""
     what = f"an assumption of {bound.quantity!r}"
     require_same(bound.assumptions, tuple(texts), what)
     if holds is not None:
@@ -389,17 +270,6 @@ def require_log(
     2^tight_bits of max(|truth|, scale); a lower one the other way round. `truth` is asked again
     with twice the digits for as long as the answer is open: where the recorded number is the
     truth itself, as for log 1 = 0, the interval shrinks to it.
-
-    Args:
-        recorded: The recorded limit, exactly.
-        truth: An interval that contains the true logarithm, given the digits to compute with.
-        direction: "upper" or "lower".
-        what: What the logarithm is of, for the message.
-        tight_bits: How tight it must be.
-        scale: The greatest |term| of the sum that the logarithm is, where terms cancel.
-
-    Raises:
-        RunFailed: It is too low or too high.
     """
     sign = 1 if direction == "upper" else -1
     safe, loose = ("low", "high") if sign > 0 else ("high", "low")

@@ -84,22 +84,7 @@ class _Maps:
 def check(
     certificate: Any, *, weights: Any, on_progress: Callable[[str], None] = lambda line: None
 ) -> str:
-    """Verify a certificate of the kind "transformer_lipschitz".
-
-    Args:
-        certificate: Its parsed JSON.
-        weights: The transformer (anything with `masked` and `arrays()`), or the folder that this
-            package saved it to; None: the constant is taken as recorded, and
-            only that the parts of the certificate fit each other is verified.
-        on_progress: Told, in a line, of each layer.
-
-    Returns:
-        The claim in one sentence, made of the numbers that were verified.
-
-    Raises:
-        UserError: It is no such certificate, or the weights cannot be read.
-        RunFailed: It was altered, or what it claims is not so.
-    """
+    """Verify a certificate of the kind "transformer_lipschitz"."""
     with reading("transformer_lipschitz"):
         inputs, bound = open_certificate(
             certificate, kind="transformer_lipschitz", inputs=INPUT_FIELDS

@@ -76,17 +76,7 @@ class Claim:
 
 
 def read_claim(inputs: dict[str, Any]) -> Claim:
-    """The claim of a certificate, each field in its range and in its one form.
-
-    Args:
-        inputs: The inputs that were recorded.
-
-    Returns:
-        The claim.
-
-    Raises:
-        ValueError: A field is out of range.
-    """
+    """The claim of a certificate, each field in its range and in its one form."""
     prompt_only, dim = _flag(inputs["prompt_only"]), whole(inputs["dim"], 1)
     layers = tuple(_layer(record, prompt_only) for record in listed(inputs["layers"]))
     if not layers:
@@ -161,19 +151,7 @@ def _float(record: Any) -> Fraction:
 
 
 def read_arrays(weights: Any) -> tuple[bool, dict[str, NDArray[np.float64]]]:
-    """The mask and the arrays of a transformer, in the order of its layers.
-
-    Args:
-        weights: Anything with `masked` and `arrays()`, or the folder of a transformer as this
-            package saves it: config.json and model.safetensors.
-
-    Returns:
-        Whether attention is masked, and each array under its name, in float64.
-
-    Raises:
-        UserError: The folder cannot be read, its transformer has normalisations or positions, or
-            arrays do not fit each other or are not finite.
-    """
+    """The mask and the arrays of a transformer, in the order of its layers."""
     try:
         if isinstance(weights, str | Path):
             masked, arrays = _read_folder(Path(weights))
@@ -221,29 +199,13 @@ def _require_shapes(arrays: Mapping[str, NDArray[np.float64]]) -> None:
 
 
 def array_names(place: int, heads: int) -> list[str]:
-    """Names of the arrays of one layer, in order.
-
-    Args:
-        place: The layer, from 0.
-        heads: Its number of heads.
-
-    Returns:
-        The names.
-    """
+    """Names of the arrays of one layer, in order."""
     names = [f"layers.{place}.heads.{number}.{name}" for number in range(heads) for name in HEAD]
     return names + [f"layers.{place}.{name}" for name in MLP]
 
 
 def weights_sha256(masked: bool, arrays: Mapping[str, NDArray[np.float64]]) -> str:
-    """The hash by which a certificate names its weights.
-
-    Args:
-        masked: Whether attention is masked.
-        arrays: The arrays, in the order of the layers.
-
-    Returns:
-        SHA-256 over the mask and each array's name, shape and little-endian bytes.
-    """
+    """The hash by which a certificate names its weights."""
     digest = hashlib.sha256(b"masked" if masked else b"unmasked")
     for name, array in arrays.items():
         shape = struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape)

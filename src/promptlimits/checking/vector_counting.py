@@ -56,18 +56,7 @@ _INPUTS: Final = {
 
 
 def check(certificate: Any) -> str:
-    """Verify a vector counting certificate.
-
-    Args:
-        certificate: Its parsed JSON.
-
-    Returns:
-        The claim in one sentence, made of the numbers that were verified.
-
-    Raises:
-        UserError: It is no such certificate, or a field is missing or out of range.
-        RunFailed: It was altered, or what it claims is not so.
-    """
+    """Verify a vector counting certificate."""
     with reading("vector_counting"):
         inputs, bound = open_certificate(certificate, kind="vector_counting", inputs=_INPUTS)
         dim, tokens = whole(inputs["dim"], 1), whole(inputs["tokens"], 1)

@@ -35,18 +35,7 @@ _TEXTS: Final = (
 
 
 def check(certificate: Any) -> str:
-    """Verify a washout certificate.
-
-    Args:
-        certificate: Its parsed JSON.
-
-    Returns:
-        The claim in one sentence, made of the numbers that were verified.
-
-    Raises:
-        UserError: It is no such certificate, or a field is missing or out of range.
-        RunFailed: It was altered, or what it claims is not so.
-    """
+    """Verify a washout certificate."""
     with reading("washout"):
         inputs, bound = open_certificate(
             certificate, kind="washout", inputs={"layers", "query_tokens", "prompt_tokens"}

@@ -76,17 +76,7 @@ class Typed:
 
 
 def setting_of(typed: Typed) -> PromptSetting:
-    """The case that the options describe.
-
-    Args:
-        typed: What the user typed.
-
-    Returns:
-        The case.
-
-    Raises:
-        UserError: A value is out of range; the option is named as typed.
-    """
+    """The case that the options describe."""
     from promptlimits.theory.prompt_setting import NORMS, PromptSetting
 
     radius, eps = positive("--radius", typed.radius), positive("--eps", typed.eps)
@@ -116,18 +106,7 @@ def setting_of(typed: Typed) -> PromptSetting:
 
 
 def prompts_of(storage: str, vocabulary: str | None) -> tuple[PromptValues, ...]:
-    """The counts of prompts that the options describe.
-
-    Args:
-        storage: --storage.
-        vocabulary: --vocabulary.
-
-    Returns:
-        One or two of them.
-
-    Raises:
-        UserError: The format is not known, or the vocabulary has fewer than two tokens.
-    """
+    """The counts of prompts that the options describe."""
     from promptlimits.theory.number_formats import number_format
     from promptlimits.theory.vector_counting import hard, stored
 
@@ -144,17 +123,7 @@ def prompts_of(storage: str, vocabulary: str | None) -> tuple[PromptValues, ...]
 
 
 def share_of(text: str) -> Fraction:
-    """A share of lists, above 0 and at most 1.
-
-    Args:
-        text: --share.
-
-    Returns:
-        The share.
-
-    Raises:
-        UserError: It is out of range.
-    """
+    """A share of lists, above 0 and at most 1."""
     share = positive("--share", text)
     if share > 1:
         raise UserError("--share", "be above 0 and at most 1", got=text, remedy="write 1 or 1e-6")

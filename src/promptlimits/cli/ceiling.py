@@ -71,16 +71,7 @@ def ceiling(
 def ceiling_record(
     setting: PromptSetting, prompts: tuple[PromptValues, ...], pairs: int | None
 ) -> tuple[JsonObject, Certificate]:
-    """The answer as plain JSON, and the certificate of the bound that wins.
-
-    Args:
-        setting: The case.
-        prompts: The counts of prompts to compare with.
-        pairs: k; the first number of pairs that something excludes if None.
-
-    Returns:
-        Both.
-    """
+    """The answer as plain JSON, and the certificate of the bound that wins."""
     from promptlimits.theory.prompt_capacity import capacity_threshold, share_reached, slope
     from promptlimits.theory.prompt_capacity_published import (
         published_capacity,

@@ -14,13 +14,7 @@ from promptlimits.cli.numbers import rounded
 
 
 def print_ceiling(record: Any, typed: Typed, out: Path | None) -> None:
-    """Print the table and what it means in plain sentences.
-
-    Args:
-        record: What `ceiling --json` prints.
-        typed: What the user typed.
-        out: Where the certificate was written, if it was.
-    """
+    """Print the table and what it means in plain sentences."""
     console = Console(highlight=False)
     pairs, corrected, published = record["pairs"], record["corrected"], record["published"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

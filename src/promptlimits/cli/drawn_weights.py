@@ -33,17 +33,7 @@ class DrawnWeights:
     scale: str
 
     def parsed(self, text: str) -> tuple[dict[str, int], float, set[str]]:
-        """Read what the user typed.
-
-        Args:
-            text: NAME=NUMBER, separated by commas.
-
-        Returns:
-            The numbers, the scale, and the names that were given.
-
-        Raises:
-            UserError: A name is unknown or stands there twice, or a number is out of range.
-        """
+        """Read what the user typed."""
         numbers, scale = dict(self.defaults), float(self.scale)
         seen: set[str] = set()
         for part in text.split(","):

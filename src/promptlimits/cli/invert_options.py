@@ -30,18 +30,7 @@ _INSIDE: Final = 0.95
 
 
 def transformer_from(random: str | None, weights: Path | None) -> TransformerWeights:
-    """The transformer that the options name.
-
-    Args:
-        random: What the user typed after --random.
-        weights: What the user typed after --weights.
-
-    Returns:
-        Its weights.
-
-    Raises:
-        UserError: Both options are given or none; or the one is no such thing.
-    """
+    """The transformer that the options name."""
     if (random is None) == (weights is None):
         raise UserError(
             "the transformer",
@@ -58,20 +47,7 @@ def transformer_from(random: str | None, weights: Path | None) -> TransformerWei
 
 
 def read_tokens(option: str, path: Path, *, dim: int, axes: int) -> np.ndarray[Any, Any]:
-    """Tokens from a file of JSON: a list of tokens, or a list of such lists.
-
-    Args:
-        option: The option, as the user types it.
-        path: The file.
-        dim: Numbers in each token.
-        axes: 2 for one list of tokens, 3 for several of one length.
-
-    Returns:
-        Tokens as columns: (d, n), or (B, d, n).
-
-    Raises:
-        UserError: The file cannot be read, or holds something else.
-    """
+    """Tokens from a file of JSON: a list of tokens, or a list of such lists."""
     import numpy as np
 
     try:

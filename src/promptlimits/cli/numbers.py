@@ -29,18 +29,7 @@ _RATIO: Final = re.compile(r"(\d+)/(\d+)", re.ASCII)
 
 
 def count(option: str, text: str) -> int:
-    """A whole number from 1 to a billion.
-
-    Args:
-        option: The option, as the user types it.
-        text: What the user typed.
-
-    Returns:
-        The number.
-
-    Raises:
-        UserError: It is something else.
-    """
+    """A whole number from 1 to a billion."""
     plain = text.strip()
     if plain.isascii() and plain.isdigit() and len(plain) < 12 and 1 <= int(plain) <= _MOST:
         return int(plain)
@@ -50,18 +39,7 @@ def count(option: str, text: str) -> int:
 
 
 def positive(option: str, text: str) -> Fraction:
-    """An exact number above 0.
-
-    Args:
-        option: The option, as the user types it.
-        text: What the user typed: 10, 0.1, 1e-4, 10/3.
-
-    Returns:
-        The number.
-
-    Raises:
-        UserError: It is something else, or too long to compute with.
-    """
+    """An exact number above 0."""
     mantissa, exponent = _parts(option, text)
     if abs(exponent) > _EXPONENT:
         raise _refused(option, f"be between 1e-{_EXPONENT} and 1e{_EXPONENT}", text)
@@ -69,34 +47,12 @@ def positive(option: str, text: str) -> Fraction:
 
 
 def non_negative(option: str, text: str) -> Fraction:
-    """An exact number of 0 or more.
-
-    Args:
-        option: The option, as the user types it.
-        text: What the user typed: 0, 0.1, 1e-4, 10/3.
-
-    Returns:
-        The number.
-
-    Raises:
-        UserError: It is something else, or too long to compute with.
-    """
+    """An exact number of 0 or more."""
     return Fraction(0) if _ZERO.fullmatch(text.strip()) else positive(option, text)
 
 
 def positive_of_any_size(option: str, text: str) -> Exact | LogBound:
-    """An exact number above 0, or an upper limit on its logarithm where it is astronomical.
-
-    Args:
-        option: The option, as the user types it.
-        text: What the user typed: 10, 1e1000, 1e1000000.
-
-    Returns:
-        The number, or a limit that is above it by less than a part in 2^90.
-
-    Raises:
-        UserError: It is something else, or beyond 10 to the million.
-    """
+    """An exact number above 0, or an upper limit on its logarithm where it is astronomical."""
     from promptlimits.bound import LogBound, Source, log_ball
     from promptlimits.theory.grid_logs import grid_upper
 
@@ -114,15 +70,7 @@ def positive_of_any_size(option: str, text: str) -> Exact | LogBound:
 
 
 def recorded(value: Fraction, *, up: bool) -> float | str:
-    """A number for JSON, rounded to the safe side.
-
-    Args:
-        value: The number.
-        up: Whether to round up; down otherwise.
-
-    Returns:
-        The nearest float on that side; text such as "4.621e-402" where no normal float is.
-    """
+    """A number for JSON, rounded to the safe side."""
     try:
         number = float(value)
     except OverflowError:
@@ -135,16 +83,7 @@ def recorded(value: Fraction, *, up: bool) -> float | str:
 
 
 def rounded(value: float | str, *, up: bool, digits: int = 4) -> str:
-    """A number as a table shows it, rounded to the safe side.
-
-    Args:
-        value: What JSON has.
-        up: Whether to round up, as an upper limit must be; down otherwise.
-        digits: How many to show.
-
-    Returns:
-        Such as "-0.9215", or "9.879e+04" for a long one.
-    """
+    """A number as a table shows it, rounded to the safe side."""
     short = _rounding(digits, up=up).create_decimal(Decimal(value))
     if short and not 1 / _LARGEST_FLOAT < abs(short) < _LARGEST_FLOAT:
         return f"{short:.{digits - 1}e}"

@@ -162,11 +162,7 @@ _OPTION_OF: Final = {
 
 @contextmanager
 def named_as_typed() -> Iterator[None]:
-    """Have errors about an option's value name the option, as the user typed it.
-
-    Raises:
-        UserError: The one raised inside.
-    """
+    """Have errors about an option's value name the option, as the user typed it."""
     try:
         yield
     except UserError as error:
@@ -177,50 +173,20 @@ def named_as_typed() -> Iterator[None]:
 
 
 def memory_bytes(gigabytes: float | None) -> int | None:
-    """A budget of memory in bytes.
-
-    Args:
-        gigabytes: What the user typed, or None.
-
-    Returns:
-        The bytes, or None.
-
-    Raises:
-        UserError: It is not a finite number above 0.
-    """
+    """A budget of memory in bytes."""
     if gigabytes is None:
         return None
     return int(1e9 * require_positive("--memory", gigabytes))
 
 
 def prompt_kind(text: str) -> str:
-    """One kind of prompt.
-
-    Args:
-        text: What the user typed.
-
-    Returns:
-        Its name.
-
-    Raises:
-        UserError: There is no such kind.
-    """
+    """One kind of prompt."""
     (kind,) = _kinds(text, most=1)
     return kind
 
 
 def prompt_kinds(text: str) -> tuple[str, ...]:
-    """Kinds of prompts from "soft", "prefix" or "soft,prefix".
-
-    Args:
-        text: What the user typed.
-
-    Returns:
-        Their names, soft prompts first.
-
-    Raises:
-        UserError: There is no such kind, or one stands there twice.
-    """
+    """Kinds of prompts from "soft", "prefix" or "soft,prefix"."""
     return _kinds(text, most=len(KINDS))
 
 
@@ -235,17 +201,7 @@ def _kinds(text: str, *, most: int) -> tuple[str, ...]:
 
 
 def prompt_lengths(text: str) -> tuple[int, ...]:
-    """Prompt lengths from "1,2,8": whole numbers above 0, in ascending order.
-
-    Args:
-        text: What the user typed.
-
-    Returns:
-        The lengths, each once.
-
-    Raises:
-        UserError: A part is no whole number above 0, or stands there twice.
-    """
+    """Prompt lengths from "1,2,8": whole numbers above 0, in ascending order."""
     parts = [part.strip() for part in text.split(",")]
     # Up to nine digits: more is no length, and Python refuses to read very many.
     numbers = (part for part in parts if part.isascii() and part.isdigit() and len(part) < 10)
@@ -261,34 +217,14 @@ def prompt_lengths(text: str) -> tuple[int, ...]:
 
 
 def require_dtype(name: str) -> str:
-    """Return `name` if the model can compute with it.
-
-    Args:
-        name: What the user typed.
-
-    Returns:
-        The name.
-
-    Raises:
-        UserError: It is none of `DTYPES`.
-    """
+    """Return `name` if the model can compute with it."""
     if name not in DTYPES:
         raise UserError("--dtype", f"be one of {', '.join(DTYPES)}", got=name, remedy="use float32")
     return name
 
 
 def require_threads(number: int | None) -> int | None:
-    """Return a number of threads that torch can be given, or None for its own choice.
-
-    Args:
-        number: What the user typed.
-
-    Returns:
-        The number.
-
-    Raises:
-        UserError: It is below 1, or far above any machine's.
-    """
+    """Return a number of threads that torch can be given, or None for its own choice."""
     if number is not None and not 1 <= number <= MOST_THREADS:
         raise UserError(
             "--threads",
@@ -300,18 +236,7 @@ def require_threads(number: int | None) -> int | None:
 
 
 def require_unicode(name: str, path: Path) -> Path:
-    """Return a folder that stock tools can open: safetensors takes no other path than UTF-8.
-
-    Args:
-        name: What it is: an option or an argument.
-        path: What the user typed.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: Its path holds other bytes.
-    """
+    """Return a folder that stock tools can open: safetensors takes no other path than UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -325,17 +250,7 @@ def require_unicode(name: str, path: Path) -> Path:
 
 
 def require_folder(path: Path) -> Path:
-    """Return the output folder, made if need be.
-
-    Args:
-        path: What the user typed.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: It is a file, it cannot be made or written, or its path is no UTF-8.
-    """
+    """Return the output folder, made if need be."""
     require_unicode("--out", path)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,6 @@ def require_writable(option: str, path: Path) -> None:
     """Refuse an output file that cannot be written, before minutes of work.
 
     What was there before stays as it is; a file that was made only to try is taken away.
-
-    Args:
-        option: The option, as the user types it.
-        path: The file. Its folder is made.
-
-    Raises:
-        UserError: It cannot be written.
     """
     target = _behind_links(path)
     try:
@@ -39,14 +32,6 @@ def write_whole(option: str, path: Path, text: str) -> None:
     """Write a file so that a reader sees all of it or what was there before.
 
     Devices and pipes are written as they are.
-
-    Args:
-        option: The option, as the user types it.
-        path: The file, whose folder exists.
-        text: What to write, in UTF-8.
-
-    Raises:
-        UserError: It cannot be written.
     """
     target = _behind_links(path)
     try:

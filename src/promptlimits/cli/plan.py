@@ -76,18 +76,7 @@ def plan_record(
     *,
     length_given: bool,
 ) -> JsonObject:
-    """The answers as plain JSON.
-
-    Args:
-        setting: The case.
-        pairs: k.
-        prompts: The counts of prompts that hold as well.
-        share: Share of lists that must be in reach.
-        length_given: Whether the case's prompt length is the user's.
-
-    Returns:
-        The record.
-    """
+    """The answers as plain JSON."""
     from promptlimits.theory.prompt_capacity import tokens_for_exact_access
     from promptlimits.theory.prompt_plan import (
         error_floor,

@@ -14,13 +14,7 @@ from promptlimits.report.tables import bracket_table, summary_lines
 
 
 def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
-    """Print the table, a plain sentence for each length, and where to look next.
-
-    Args:
-        record: The bracket record.
-        folder: The output folder.
-        page: The report's page.
-    """
+    """Print the table, a plain sentence for each length, and where to look next."""
     console = Console(highlight=False)
     console.print(bracket_table(record))
     for line in summary_lines(record):
@@ -36,16 +30,7 @@ def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
 
 
 def check_line(witness: Path, reference: str) -> str:
-    """The line that says how to decode a witness again.
-
-    Args:
-        witness: Its folder.
-        reference: The model, as the user named it.
-
-    Returns:
-        "Check:" and a command for a shell. It says where a model of the user's own is, as the
-        witness does not.
-    """
+    """The line that says how to decode a witness again."""
     named = find_entry(reference) is not None
     model = "" if named else f" --model {quoted(reference)}"
     return f"Check:  promptlimits verify {quoted(witness)}{model}"

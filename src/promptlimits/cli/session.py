@@ -42,22 +42,7 @@ def load_model(
     offline: bool,
     on_progress: Callable[[str], None],
 ) -> HuggingFaceCausalLM:
-    """Load the frozen model that a command names.
-
-    Args:
-        reference: Catalog name, directory, GGUF file or hub id.
-        dtype: Name of the dtype it computes with, one of `DTYPES`.
-        device: Where it runs.
-        threads: CPU threads, or None for torch's choice.
-        offline: Whether the hub is left alone.
-        on_progress: Told of downloads and conversions.
-
-    Returns:
-        The model.
-
-    Raises:
-        UserError: There is no such model or device.
-    """
+    """Load the frozen model that a command names."""
     import torch
 
     from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
@@ -88,25 +73,7 @@ def read_pairs(
     answer: str | None = None,
     choices: str | None = None,
 ) -> Source:
-    """Read the pairs that a command names: all that can be done before a model is loaded.
-
-    Args:
-        reference: Built-in name, random spec or file.
-        template: How a key is put; None for the default.
-        seed: Seed of random pairs and of a limited draw.
-        limit: Pairs to keep, or None.
-        chat: Whether keys are written by the tokenizer's chat template.
-        joiner: What stands between key and value, as typed.
-        columns: Columns of key and value, as typed, or None.
-        answer: Column of the value alone, or None.
-        choices: Columns of the choices, as typed, or None.
-
-    Returns:
-        The pairs as text, or how many are to be drawn.
-
-    Raises:
-        UserError: There is no such list, or it is faulty.
-    """
+    """Read the pairs that a command names: all that can be done before a model is loaded."""
     with named_as_typed():
         reading = Reading(columns=columns, answer=answer, choices=parse_choices(choices))
         asking = asking_of(template, chat=chat, joiner=joiner, choices=bool(reading.choices))
@@ -119,18 +86,7 @@ def noun_of(source: Source) -> str:
 
 
 def encode_pairs(source: Source, codec: TextCodec) -> EncodedTask:
-    """Encode pairs for a model.
-
-    Args:
-        source: What `read_pairs` read.
-        codec: The model's codec.
-
-    Returns:
-        The task.
-
-    Raises:
-        UserError: Two keys are one to the model, or it has too few tokens.
-    """
+    """Encode pairs for a model."""
     with named_as_typed():
         return encode_source(source, codec)
 
@@ -145,23 +101,7 @@ def load_model_and_pairs(
     offline: bool,
     listener: LiveListener,
 ) -> tuple[HuggingFaceCausalLM, EncodedTask]:
-    """Load the model of a command and encode its pairs for it, with progress.
-
-    Args:
-        reference: Catalog name, directory, GGUF file or hub id.
-        source: What `read_pairs` read.
-        dtype: Name of the dtype the model computes with.
-        device: Where it runs.
-        threads: CPU threads, or None.
-        offline: Whether the hub is left alone.
-        listener: Told of every step.
-
-    Returns:
-        The model and the task.
-
-    Raises:
-        UserError: As `load_model` and `encode_pairs`.
-    """
+    """Load the model of a command and encode its pairs for it, with progress."""
     listener.stage(f"loading {reference}")
     model = load_model(
         reference,
@@ -186,22 +126,7 @@ def training_config(
     seed: int,
     dtype: str,
 ) -> TrainingConfig:
-    """Settings of training, checked, with errors that name the option.
-
-    Args:
-        prompt_tokens: What the user typed, as are the others.
-        learning_rate: Adam's step.
-        max_steps: Steps of one attempt.
-        patience: Steps without gain after which an attempt stalls.
-        seed: Seed of the first start.
-        dtype: What the model computes with: it decides the lead by which a token must win.
-
-    Returns:
-        The settings.
-
-    Raises:
-        UserError: One breaks its rule.
-    """
+    """Settings of training, checked, with errors that name the option."""
     with named_as_typed():
         return TrainingConfig(
             prompt_tokens=prompt_tokens,
@@ -238,16 +163,7 @@ class Budgets:
     steps: float
 
     def go_on(self, used_seconds: float) -> str:
-        """The command line that goes on where this budget ends.
-
-        Args:
-            used_seconds: What was used over all calls: more than the budget where the last thing
-                that was asked of the model took long.
-
-        Returns:
-            The same command with twice the budget, or with the multiple of its seconds that
-            leaves at least half of them.
-        """
+        """The command line that goes on where this budget ends."""
         words = list(sys.argv[1:])
         if math.isfinite(self.seconds):
             times = max(2, 1 + math.ceil(used_seconds / self.seconds - 0.5))
@@ -258,20 +174,7 @@ class Budgets:
 
 
 def budgets_of(seconds: float | None, steps: int | None, *, default_seconds: float) -> Budgets:
-    """The budget of a command.
-
-    Args:
-        seconds: --budget; infinity stands for no limit.
-        steps: --steps.
-        default_seconds: Time where neither is given: a budget of steps alone is to end with the
-            same result on every machine.
-
-    Returns:
-        The budgets.
-
-    Raises:
-        UserError: One is not above 0.
-    """
+    """The budget of a command."""
     if seconds is not None and not seconds > 0:
         raise UserError("--budget", "be above 0 seconds", got=seconds, remedy="leave it out")
     if steps is not None:
@@ -296,14 +199,7 @@ def _without(words: Sequence[str], option: str) -> list[str]:
 
 
 def require_confirmed(record: JsonObject) -> None:
-    """Say what stock tools did not confirm, and fail where that is all that training held.
-
-    Args:
-        record: The record of a bracket command or of a fit, which is written by now.
-
-    Raises:
-        RunFailed: They confirmed nothing of a prompt that held something in training.
-    """
+    """Say what stock tools did not confirm, and fail where that is all that training held."""
     from promptlimits.capacity.replay_loss import losses
 
     for loss in losses(record, whole=False):

@@ -58,19 +58,7 @@ _MLP: Final = ("w1", "b1", "w2", "b2")
 
 
 def layer_from(random_layer: str | None, weights: Path | None) -> tuple[LayerWeights, int]:
-    """The layer that the options name, and a seed for what is drawn besides.
-
-    Args:
-        random_layer: What the user typed after --random-layer.
-        weights: What the user typed after --weights.
-
-    Returns:
-        The layer; and the seed given for a random layer, else 0.
-
-    Raises:
-        UserError: Both options are given or none; the one is no such thing; or the layer has a
-            head of size 0 or numbers past 1e100.
-    """
+    """The layer that the options name, and a seed for what is drawn besides."""
     from promptlimits.single_layer.setting import require_usable
 
     if (random_layer is None) == (weights is None):
@@ -91,18 +79,7 @@ def layer_from(random_layer: str | None, weights: Path | None) -> tuple[LayerWei
 
 
 def read_pairs(path: Path, dim: int) -> DataSet:
-    """Queries and answers from a file of JSON.
-
-    Args:
-        path: The file, as `unmemorizable` writes it.
-        dim: d of the layer.
-
-    Returns:
-        The data set.
-
-    Raises:
-        UserError: The file cannot be read, names a field twice, or holds something else.
-    """
+    """Queries and answers from a file of JSON."""
     from promptlimits.single_layer.data_set import data_set_from_json
 
     try:
@@ -127,16 +104,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_text(option: str, path: Path, text: str) -> None:
-    """Write a file that the user named.
-
-    Args:
-        option: The option, as the user types it.
-        path: Where.
-        text: What.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """Write a file that the user named."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -15,12 +15,7 @@ from promptlimits.errors import PromptLimitsWarning
 
 
 def say(message: str) -> None:
-    """Say something on standard error, on one line whatever it holds.
-
-    Args:
-        message: Any text; what does not print, such as an escape sequence in the name of a
-            file, is shown as its Python literal.
-    """
+    """Say something on standard error, on one line whatever it holds."""
     line = " ".join(message.split())
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
     print(f"promptlimits: {shown}", file=sys.stderr)

@@ -53,21 +53,7 @@ def answers(
     block: int = BLOCK_TOKENS,
     progress: Progress | None = None,
 ) -> Array:
-    """g([P, X])_{:, m_p:} in the coordinates of the input, for many inputs.
-
-    Args:
-        network: The network.
-        prompt: A prompt of `network.prompt`, (width, m_p).
-        inputs: Of shape (B, d, m).
-        block: Prompt tokens of one block.
-        progress: Called after each block.
-
-    Returns:
-        Of shape (B, d, m).
-
-    Raises:
-        UserError: A shape does not fit.
-    """
+    """g([P, X])_{:, m_p:} in the coordinates of the input, for many inputs."""
     target, length = network.target, network.prompt_tokens
     width = network.places.width
     if np.shape(prompt) != (width, length) or np.shape(inputs)[1:] != (target.dim, target.tokens):

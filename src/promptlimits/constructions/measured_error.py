@@ -16,15 +16,7 @@ from promptlimits.lipschitz.weights import Array
 
 
 def off_ramps(network: TableNetwork, unit: Array) -> NDArray[np.bool_]:
-    """Which inputs the bound speaks about: no entry on a ramp of the digits.
-
-    Args:
-        network: The network.
-        unit: Inputs, (B, d, m).
-
-    Returns:
-        Of shape (B,), true or false.
-    """
+    """Which inputs the bound speaks about: no entry on a ramp of the digits."""
     cells, zeta = network.shape.cells, float(ZETA)
     jump = np.round(unit * cells)
     gap = unit - jump / cells
@@ -58,20 +50,7 @@ def measure_error(
     generator: np.random.Generator,
     progress: Progress | None = None,
 ) -> MeasuredError:
-    """Compare the network with the map on a grid, at random inputs and at the edges of cells.
-
-    Args:
-        built: The network and its prompt.
-        points: Inputs to try.
-        generator: Source of randomness.
-        progress: Called as blocks of the prompt are done.
-
-    Returns:
-        The largest error found.
-
-    Raises:
-        UserError: It is above the proved limit: the map is not as its constant says.
-    """
+    """Compare the network with the map on a grid, at random inputs and at the edges of cells."""
     unit = probes(built.network, points, generator)
     kept = off_ramps(built.network, unit)
     used = unit[kept]
@@ -100,16 +79,7 @@ def measure_error(
 
 
 def probes(network: TableNetwork, points: int, generator: np.random.Generator) -> Array:
-    """Inputs where errors are likely large: next to the edges of cells; and inputs anywhere.
-
-    Args:
-        network: The network.
-        points: How many.
-        generator: Source of randomness.
-
-    Returns:
-        Of shape (points, d, m).
-    """
+    """Inputs where errors are likely large: next to the edges of cells; and inputs anywhere."""
     target, cells = network.target, network.shape.cells
     shape = (points // 2, target.dim, target.tokens)
     corner = generator.integers(0, cells, shape) / cells

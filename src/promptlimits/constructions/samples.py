@@ -61,19 +61,7 @@ class Samples:
 
 
 def read_samples(path: Path, *, tokens: int = 1) -> Samples:
-    """Samples from a table of comma-separated numbers, one sample a line.
-
-    Args:
-        path: The file: d m numbers of the input, token after token, then d m of the value; a
-            first line of names is skipped.
-        tokens: m.
-
-    Returns:
-        The samples.
-
-    Raises:
-        UserError: The file cannot be read, or is no such table.
-    """
+    """Samples from a table of comma-separated numbers, one sample a line."""
     try:
         text = read_regular(path, at_most=_MOST_TABLE_BYTES).decode("utf-8-sig")
         cells = csv.reader(io.StringIO(text, newline=""))
@@ -100,19 +88,7 @@ def read_samples(path: Path, *, tokens: int = 1) -> Samples:
 
 
 def samples_from(rows: list[list[float]] | Array, *, tokens: int = 1, name: str) -> Samples:
-    """Samples from rows of 2 d m numbers, sorted, without repetition.
-
-    Args:
-        rows: Inputs token after token, then values.
-        tokens: m.
-        name: What messages call them.
-
-    Returns:
-        The samples.
-
-    Raises:
-        UserError: Fewer than two inputs differ, or a number is above 1e300.
-    """
+    """Samples from rows of 2 d m numbers, sorted, without repetition."""
     table = np.unique(np.asarray(rows, dtype=np.float64), axis=0)
     if np.abs(table).max() > _LARGEST:
         raise UserError(
@@ -138,19 +114,7 @@ def samples_from(rows: list[list[float]] | Array, *, tokens: int = 1, name: str)
 def largest_slope(
     samples: Samples, exponent: Exact | None = None, *, progress: Progress | None = None
 ) -> tuple[float, int, int]:
-    """The least Lipschitz constant that samples permit, and the pair that shows it.
-
-    Args:
-        samples: The samples.
-        exponent: p of the norm; None for the largest entry.
-        progress: Called as samples are compared.
-
-    Returns:
-        The slope (infinite where one input has two values), and the two samples.
-
-    Raises:
-        UserError: There are too many samples to compare.
-    """
+    """The least Lipschitz constant that samples permit, and the pair that shows it."""
     inputs, values = samples.inputs, samples.values
     count = len(inputs)
     if inputs[0].size == 1:  # on a line neighbours suffice
@@ -232,22 +196,7 @@ def sampled_prompt(
     most_bytes: int = MOST_BYTES,
     progress: Progress | None = None,
 ) -> SampledPrompt:
-    """The network and the prompt of a sampled map.
-
-    Args:
-        samples: The samples.
-        eps: The error allowed; where samples lie too far apart for it, the limit is larger.
-        lipschitz: L; by default the least that the samples permit.
-        exponent: p of the norm; None for the largest entry.
-        most_bytes: Memory that the prompt may take.
-        progress: Called as samples are compared.
-
-    Returns:
-        The network, the prompt and what is proved.
-
-    Raises:
-        UserError: Two samples violate the constant; or the prompt does not fit.
-    """
+    """The network and the prompt of a sampled map."""
     require_exact_positive("eps", eps)
     slope, first, second = largest_slope(samples, exponent, progress=progress)
     if math.isinf(slope) or (lipschitz is not None and slope > float(lipschitz) * (1 + _ROUNDING)):

@@ -41,17 +41,7 @@ class PromptLengths:
 
 
 def prompt_lengths(target: FunctionClass) -> PromptLengths:
-    """Prompt tokens that suffice as published, and those that are needed.
-
-    Args:
-        target: The class; its norm has an exponent.
-
-    Returns:
-        Both lengths.
-
-    Raises:
-        UserError: The norm is that of the largest entry.
-    """
+    """Prompt tokens that suffice as published, and those that are needed."""
     if target.exponent is None:
         raise UserError(
             "exponent", "be a number", got="none", remedy="the published length needs one; give 2"

@@ -110,15 +110,7 @@ class ThreeStage:
     values: tuple[tuple[Fraction, Column], ...]
 
     def __call__(self, prompt: Columns, queries: Columns) -> Columns:
-        """g([P, X])_{:, m_p:}, exactly.
-
-        Args:
-            prompt: The m_p columns.
-            queries: The m columns, with entries in [0, 1).
-
-        Returns:
-            Columns of the answer, m.
-        """
+        """g([P, X])_{:, m_p:}, exactly."""
         columns = placed((*prompt, *queries))
         for row, threshold in self.thresholds:
             columns = tuple(_floored(column, row, threshold, self) for column in columns)
@@ -127,28 +119,11 @@ class ThreeStage:
         return tuple(map(self._valued, columns[self.sizes.prompt_tokens :]))
 
     def contextual(self, columns: Columns) -> Columns:
-        """The contextual map: attention with a hard maximum, layer by layer.
-
-        Args:
-            columns: Quantised columns, places added.
-
-        Returns:
-            Columns whose ids tell everything.
-        """
+        """The contextual map: attention with a hard maximum, layer by layer."""
         return contextual_map(columns, self.sizes, self.sweep, self.lift)
 
     def prompt(self, target: GridMap) -> Columns:
-        """The prompt of a map: its table on the grid, at the middles of the quantiser's cells.
-
-        Args:
-            target: From grid to grid.
-
-        Returns:
-            The m_p columns.
-
-        Raises:
-            UserError: A value is not on the grid.
-        """
+        """The prompt of a map: its table on the grid, at the middles of the quantiser's cells."""
         half = self.sizes.delta / 2
         table = [column for inputs in grid_inputs(self.sizes) for column in target(inputs)]
         for entry in (entry for column in table for entry in column):
@@ -173,18 +148,7 @@ class ThreeStage:
 
 
 def build(sizes: StageSizes) -> ThreeStage:
-    """Build the network of a grid; it answers every map of the grid behind that map's prompt.
-
-    Args:
-        sizes: The grid.
-
-    Returns:
-        The network.
-
-    Raises:
-        UserError: It has more ids than can be gone through; nothing was computed.
-        RunFailed: Two ids are equal.
-    """
+    """Build the network of a grid; it answers every map of the grid behind that map's prompt."""
     exponent = sizes.dim * sizes.length
     if exponent > 64 or sizes.value_layers > MOST_IDS:
         raise UserError(
@@ -220,17 +184,7 @@ def build(sizes: StageSizes) -> ThreeStage:
 def contextual_map(
     columns: Columns, sizes: StageSizes, sweep: Sequence[Fraction], lift: Fraction
 ) -> Columns:
-    """Selective shifts in the order of the ids, then one shift of all.
-
-    Args:
-        columns: Quantised columns, places added.
-        sizes: The grid.
-        sweep: The ids that are shifted, rising.
-        lift: Factor of the last shift.
-
-    Returns:
-        The columns after it.
-    """
+    """Selective shifts in the order of the ids, then one shift of all."""
     ids = [column_id(column, sizes.steps) for column in columns]
     moved = list(ids)
     gain, half = sizes.steps**sizes.dim, sizes.delta / 2
@@ -272,15 +226,7 @@ def grid_inputs(sizes: StageSizes) -> Iterator[Columns]:
 
 
 def on_grid(target: Callable[[Columns], Columns], sizes: StageSizes) -> GridMap:
-    """A map to [0, 1] with its values rounded down to the grid.
-
-    Args:
-        target: From m columns to m columns.
-        sizes: The grid.
-
-    Returns:
-        The map from grid to grid.
-    """
+    """A map to [0, 1] with its values rounded down to the grid."""
     last = sizes.steps - 1
 
     def rounded(inputs: Columns) -> Columns:

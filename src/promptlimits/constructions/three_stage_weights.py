@@ -26,17 +26,7 @@ _LARGEST_ID: Final = 2**22
 
 
 def three_stage_weights(network: ThreeStage) -> tuple[TransformerWeights, Array]:
-    """The network as standard layers.
-
-    Args:
-        network: The exact network.
-
-    Returns:
-        The weights, of width d + 1; and the positions, (d + 1, n).
-
-    Raises:
-        UserError: float64 does not hold the ids.
-    """
+    """The network as standard layers."""
     sizes = network.sizes
     largest = max(number for number, _ in network.values)
     if largest > _LARGEST_ID:
@@ -59,14 +49,7 @@ def three_stage_weights(network: ThreeStage) -> tuple[TransformerWeights, Array]
 
 
 def as_tokens(columns: Columns) -> Array:
-    """Columns as tokens of the network: the constant coordinate is added by the positions.
-
-    Args:
-        columns: Columns of d numbers.
-
-    Returns:
-        Of shape (d + 1, number of columns).
-    """
+    """Columns as tokens of the network: the constant coordinate is added by the positions."""
     numbers = np.array([[float(entry) for entry in column] for column in columns])
     return np.concatenate([numbers.T, np.zeros((1, len(columns)))])
 

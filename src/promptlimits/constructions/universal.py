@@ -221,15 +221,7 @@ class UniversalPrompt:
     sup_error: LogBound
 
     def answers(self, unit: Array, *, progress: Progress | None = None) -> Array:
-        """What the network says behind the prompt, in the map's own units.
-
-        Args:
-            unit: Points of the unit cube, (B, d, m).
-            progress: Called as blocks of the prompt are done.
-
-        Returns:
-            Of that shape.
-        """
+        """What the network says behind the prompt, in the map's own units."""
         found = answers(self.network, self.prompt, unit, progress=progress)
         scaled: Array = float(self.real_map.base) + float(self.real_map.height) * found
         return scaled
@@ -278,15 +270,7 @@ def universal_prompt(
 
 
 def prompt_of(network: TableNetwork, values: Array) -> Array:
-    """The prompt that holds given values.
-
-    Args:
-        network: The network.
-        values: One matrix for each cell, (N^(d m), d, m), in [0, 1].
-
-    Returns:
-        The prompt, (width, m_p).
-    """
+    """The prompt that holds given values."""
     return network.prompt(values.transpose(1, 0, 2).reshape(network.target.dim, -1))
 
 
@@ -305,16 +289,7 @@ def in_own_units(bound: LogBound, real_map: RealMap) -> LogBound:
 
 
 def require_lipschitz(network: TableNetwork, values: Array, real_map: RealMap) -> None:
-    """Check the values of neighbouring cells against the Lipschitz constant.
-
-    Args:
-        network: The network.
-        values: One matrix for each cell, in [0, 1].
-        real_map: The map, for messages.
-
-    Raises:
-        UserError: Two values differ by more than the constant allows.
-    """
+    """Check the values of neighbouring cells against the Lipschitz constant."""
     target, cells = network.target, network.shape.cells
     if cells == 1:
         return
@@ -333,14 +308,7 @@ def require_lipschitz(network: TableNetwork, values: Array, real_map: RealMap) -
 
 
 def require_lipschitz_elsewhere(real_map: RealMap) -> None:
-    """Check values at some pairs of points, near and far: cells alone may be too few to tell.
-
-    Args:
-        real_map: The map.
-
-    Raises:
-        UserError: Two values differ by more than the constant allows.
-    """
+    """Check values at some pairs of points, near and far: cells alone may be too few to tell."""
     shape = (real_map.dim, real_map.tokens)
     pairs = max(4, min(_PAIRS, _PAIR_NUMBERS // (real_map.dim * real_map.tokens)))
     generator = np.random.default_rng(0)

@@ -164,18 +164,7 @@ def log10_prompt_tokens(target: FunctionClass, cells: int) -> float:
 
 
 def prompt_tokens(target: FunctionClass, cells: int) -> int:
-    """m_p = m N^(d m).
-
-    Args:
-        target: The class.
-        cells: N.
-
-    Returns:
-        The length of the prompt.
-
-    Raises:
-        UserError: It has more than 2^25 tokens.
-    """
+    """m_p = m N^(d m)."""
     logarithm = log10_prompt_tokens(target, cells)
     tokens = int(target.tokens * cells**target.numbers) if logarithm < 18 else None
     if tokens is None or tokens > MOST_TOKENS:
@@ -189,15 +178,7 @@ def prompt_tokens(target: FunctionClass, cells: int) -> int:
 
 
 def weights_of_network(target: FunctionClass, cells: int) -> int:
-    """Numbers in the weights of the network of `value_table`.
-
-    Args:
-        target: The class.
-        cells: N.
-
-    Returns:
-        The count, exactly.
-    """
+    """Numbers in the weights of the network of `value_table`."""
     dim, tokens, bits = target.dim, target.tokens, (cells - 1).bit_length()
     width = 3 * dim + tokens + 5
     # without attention: a head that is zero; neurons: 2 d, of which the first layer has d more
@@ -209,16 +190,7 @@ def weights_of_network(target: FunctionClass, cells: int) -> int:
 
 
 def choose_shape(target: FunctionClass, *, ramp: Fraction | None = None) -> TableShape:
-    """The least table that is proved to meet the precision.
-
-    Args:
-        target: The class.
-        ramp: eta; by default ramps take a millionth of the domain, or as little as float64
-            allows.
-
-    Returns:
-        The shape; `prompt_tokens` refuses one that is too long.
-    """
+    """The least table that is proved to meet the precision."""
     cells, sharpness = least_cells(target)
     chosen = _ramp(target, cells) if ramp is None else Fraction(ramp)
     mantissa = chosen.numerator == 1 and chosen.denominator.bit_count() == 1
@@ -233,17 +205,7 @@ def choose_shape(target: FunctionClass, *, ramp: Fraction | None = None) -> Tabl
 
 
 def least_cells(target: FunctionClass) -> tuple[int, int]:
-    """N and beta of the least table, without a limit on its size.
-
-    Args:
-        target: The class.
-
-    Returns:
-        N and beta.
-
-    Raises:
-        UserError: The precision is beyond float64.
-    """
+    """N and beta of the least table, without a limit on its size."""
     with working_precision(PRECISION_BITS):
         budget = arb(_exact(Fraction(target.eps))) / target.norm_of_ones()
         slope = _exact(Fraction(target.lipschitz))
@@ -292,16 +254,7 @@ def universal_bound(target: FunctionClass, shape: TableShape) -> UniversalBound:
 
 
 def leak_of_attention(*, prompt: int, queries: int, sharpness: int) -> arb:
-    """sigma: the share of the second attention that is not on the entry, at most.
-
-    Args:
-        prompt: m_p.
-        queries: m.
-        sharpness: beta.
-
-    Returns:
-        A ball whose upper end is a limit, at the current precision.
-    """
+    """sigma: the share of the second attention that is not on the entry, at most."""
     length = arb(prompt + queries)
     drift = length**2 * (-arb(POINTER)).exp()
     slope = sharpness * (1 - 2 * drift)
@@ -310,28 +263,13 @@ def leak_of_attention(*, prompt: int, queries: int, sharpness: int) -> arb:
 
 
 def exceptional_measure(target: FunctionClass, shape: TableShape) -> Fraction:
-    """Upper limit on the measure of the inputs that the bound leaves out.
-
-    Args:
-        target: The class.
-        shape: The numbers of the network.
-
-    Returns:
-        1 - (1 - (N-1)(eta + 2 zeta))^(d m), exactly.
-    """
+    """Upper limit on the measure of the inputs that the bound leaves out."""
     left_out = (shape.cells - 1) * (shape.ramp + 2 * ZETA)
     return 1 - (1 - left_out) ** target.numbers
 
 
 def as_float_above(bound: LogBound) -> float:
-    """An upper limit as a float that is not below it.
-
-    Args:
-        bound: An upper limit.
-
-    Returns:
-        The float.
-    """
+    """An upper limit as a float that is not below it."""
     with working_precision(PRECISION_BITS):
         end = bound.log.exp().upper()
         number = float(end)

@@ -137,33 +137,15 @@ class TableNetwork:
         return int(self.positions.shape[1]) - self.target.tokens
 
     def prompt(self, table: Array) -> Array:
-        """The prompt that holds a table.
-
-        Args:
-            table: Entries, (d, m_p): column k m + j is token j of the map at cell k.
-
-        Returns:
-            The prompt, (width, m_p).
-        """
+        """The prompt that holds a table."""
         return self._embedded(table, self.places.value)
 
     def queries(self, inputs: Array) -> Array:
-        """Inputs as tokens of the network.
-
-        Args:
-            inputs: Of shape (B, d, m).
-
-        Returns:
-            Of shape (B, width, m).
-        """
+        """Inputs as tokens of the network."""
         return self._embedded(inputs, self.places.content)
 
     def paper_transformer(self) -> PaperTransformer:
-        """The same network as the papers' transformer in torch, in float64.
-
-        Returns:
-            The transformer, with its positions; use its `with_prompt`.
-        """
+        """The same network as the papers' transformer in torch, in float64."""
         import torch
 
         from promptlimits.models.transformer import from_weights
@@ -181,19 +163,7 @@ class TableNetwork:
 def table_network(
     target: FunctionClass, *, ramp: Fraction | None = None, most_bytes: int = MOST_BYTES
 ) -> TableNetwork:
-    """Build the network of a class.
-
-    Args:
-        target: The class.
-        ramp: eta, a power of two; by default ramps take a millionth of the domain.
-        most_bytes: Memory that the prompt and the weights may take.
-
-    Returns:
-        The network; the same for every map of the class.
-
-    Raises:
-        UserError: Prompt and weights are too large for the memory; nothing was allocated.
-    """
+    """Build the network of a class."""
     shape = choose_shape(target, ramp=ramp)
     places = Places(dim=target.dim, tokens=target.tokens)
     length = prompt_tokens(target, shape.cells)
@@ -221,16 +191,7 @@ def table_network(
 
 
 def cell_middles(network: TableNetwork, start: int, stop: int) -> Array:
-    """Middles of the cells start to stop - 1, in the order of the table.
-
-    Args:
-        network: The network.
-        start: First cell.
-        stop: One past the last cell.
-
-    Returns:
-        Of shape (stop - start, d, m).
-    """
+    """Middles of the cells start to stop - 1, in the order of the table."""
     dim, tokens, cells = network.target.dim, network.target.tokens, network.shape.cells
     left = np.arange(start, stop, dtype=np.int64)
     digits = np.empty((stop - start, tokens, dim), dtype=np.int64)

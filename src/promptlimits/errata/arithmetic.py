@@ -18,18 +18,7 @@ _LOG_CONSTANT: Final = 100
 
 
 def published_dimension(dim: int, heads: int) -> int:
-    """(d-h^2-h)!/(d-h^2-2h-1)!, the dimension that Theorem 5.7 claims.
-
-    Args:
-        dim: d.
-        heads: h, with d - h^2 - 2h > 0 as the theorem asks.
-
-    Returns:
-        The product of the h + 1 integers from d-h^2-2h to d-h^2-h.
-
-    Raises:
-        UserError: The theorem's condition fails.
-    """
+    """(d-h^2-h)!/(d-h^2-2h-1)!, the dimension that Theorem 5.7 claims."""
     lowest = dim - heads**2 - 2 * heads
     if heads < 1 or lowest < 1:
         raise UserError(
@@ -42,17 +31,7 @@ def published_dimension(dim: int, heads: int) -> int:
 
 
 def dimension(heads: int = 12) -> Counterexample:
-    """E11: the claimed dimension against the ambient one, at d = 64 h.
-
-    Args:
-        heads: h, from 1 to 61.
-
-    Returns:
-        The counterexample; it refutes where the claim exceeds the ambient dimension.
-
-    Raises:
-        UserError: `heads` is out of range.
-    """
+    """E11: the claimed dimension against the ambient one, at d = 64 h."""
     dim = HEAD_SIZE * heads
     claimed, ambient = published_dimension(dim, heads), (heads + 1) * dim
     single = next(d for d in range(4, 100) if published_dimension(d, 1) > 2 * d)
@@ -81,22 +60,12 @@ def monotone_cover(columns: int) -> int:
     functions; round the mean of F's values at the ends of a column; on it the error is at most
     half of F's rise plus 1/(2M), and the rises add up to 1 at most: in all
     (2r/M)(1/2 + 1/2). Each step function is that of a uniform measure on M atoms.
-
-    Args:
-        columns: M.
-
-    Returns:
-        binom(2M, M).
     """
     return math.comb(2 * columns, columns)
 
 
 def covering() -> Counterexample:
-    """E8: on [-1/10, 1/10] the true covering number in W_1 against exp(1/eps)/C, log C = 100.
-
-    Returns:
-        The counterexample, at the first eps = 2r/M that refutes this C.
-    """
+    """E8: on [-1/10, 1/10] the true covering number in W_1 against exp(1/eps)/C, log C = 100."""
     columns = next(m for m in range(1, 1000) if _log_claim(m) > math.log(monotone_cover(m + 1)) + 1)
     epsilon = 2 * _RADIUS / columns
     cover, claimed = math.log(monotone_cover(columns + 1)), _log_claim(columns)

@@ -28,14 +28,6 @@ def constant_layer(*, dim: int, heads: int, seed: int) -> PaperTransformer:
     """A layer with Gaussian attention whose output is 0: W_1 = [I; -I], W_2 = [-I, I].
 
     x + W_2 ReLU(W_1 x) = x - ReLU(x) + ReLU(-x) = 0, exactly also in floating point.
-
-    Args:
-        dim: d.
-        heads: h.
-        seed: Seed of the attention weights.
-
-    Returns:
-        The transformer, in float64.
     """
     drawn = from_weights(
         random_weights(
@@ -62,12 +54,6 @@ def share_of_volume(seed: int = 0) -> Counterexample:
     """E3: the accessible share of the constant map, by volume, by sampling, and as published.
 
     d = 3, m = m_p = k = 1, r = 1, eps = 1/5. Targets are drawn uniformly from the ball.
-
-    Args:
-        seed: Seed of the attention weights, prompts and targets.
-
-    Returns:
-        The counterexample.
     """
     draws = torch.Generator().manual_seed(seed)
     tau = constant_layer(dim=_DIM, heads=1, seed=seed)
@@ -110,18 +96,7 @@ def share_of_volume(seed: int = 0) -> Counterexample:
 
 
 def reachable_zero(heads: int = 2, seed: int = 0) -> Counterexample:
-    """E12: with an MLP that is 0, the target MLP(y' + x_0) = 0 is reached by every prompt.
-
-    Args:
-        heads: h, from 1 to 8; d = (h + 1)^2, the least that the theorem allows.
-        seed: Seed of weights, queries and prompts.
-
-    Returns:
-        The counterexample.
-
-    Raises:
-        UserError: `heads` is out of range.
-    """
+    """E12: with an MLP that is 0, the target MLP(y' + x_0) = 0 is reached by every prompt."""
     if not 1 <= heads <= MOST_HEADS:
         raise UserError(
             "--heads", f"be from 1 to {MOST_HEADS}", got=heads, remedy="leave it out for 2"

@@ -37,14 +37,7 @@ _LENGTHS: Final = (2, 8, 32, 128)
 
 
 def prompt_written_twice(seed: int = 0) -> Counterexample:
-    """E9: P and [P, P] at distance W_2 = 0, and what a random layer makes of them.
-
-    Args:
-        seed: Seed of the layer (d = 4, two heads, ReLU MLP), the prompt and the query.
-
-    Returns:
-        The counterexample.
-    """
+    """E9: P and [P, P] at distance W_2 = 0, and what a random layer makes of them."""
     generator = np.random.default_rng(seed)
     tau = from_weights(
         random_weights(
@@ -82,15 +75,7 @@ def prompt_written_twice(seed: int = 0) -> Counterexample:
 
 
 def rademacher_pattern(number: int, length: int) -> list[bool]:
-    """r_number on `length` positions: false on the first 2^-number of them, then true, and so on.
-
-    Args:
-        number: 1 or more.
-        length: A multiple of 2^number.
-
-    Returns:
-        One truth value for each position.
-    """
+    """r_number on `length` positions: false and true in turn, each for 2^-number of them."""
     return [(place * 2**number // length) % 2 == 1 for place in range(length)]
 
 
@@ -98,9 +83,6 @@ def rademacher_prompts() -> Counterexample:
     """E10: masked prompts of two tokens, pairwise |a - b| 2^(-1/q) apart in d^m.
 
     Five prompts of 32 tokens; N prompts of 2^N tokens do the same for every N.
-
-    Returns:
-        The counterexample.
     """
     length = 2**_PATTERNS
     a, b = np.array([0.0, 0.0]), np.array([3.0, 4.0])
@@ -135,9 +117,6 @@ def running_mean() -> Counterexample:
 
     One measure has all its tokens at 0, the other's tokens are those that running means enlarge
     most for p = 2 (a singular vector), and a first token alone for p = 1.
-
-    Returns:
-        The counterexample.
     """
     rows: list[JsonValue] = []
     twos: list[float] = []

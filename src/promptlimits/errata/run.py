@@ -28,19 +28,7 @@ _RUNNERS: Final[dict[str, tuple[str, str, frozenset[str]]]] = {
 
 
 def run(key: str, *, heads: int | None = None, seed: int | None = None) -> Counterexample | None:
-    """Run the counterexample of an erratum.
-
-    Args:
-        key: Such as "E13".
-        heads: Number of heads, where the counterexample has a choice.
-        seed: Seed, where it draws something; each has its default.
-
-    Returns:
-        The numbers, or None where the error is one of words or of a proof.
-
-    Raises:
-        UserError: There is no such erratum, it takes no such option, or a value is out of range.
-    """
+    """Run the counterexample of an erratum."""
     entry = erratum(key)
     given = {name: value for name, value in (("heads", heads), ("seed", seed)) if value is not None}
     _require_values(given)

@@ -56,16 +56,6 @@ def orthogonal_targets(heads: int, seed: int | None = None) -> OrthogonalTargets
     prompt when it reads query j, and its value there is Y Q_i. The outputs are then the columns
     of Y C. Every basis of R^d will do; d = max(h^2 + 2h + 1, 3h + 2) satisfies
     d - h^2 - 2h > 0.
-
-    Args:
-        heads: h, from 1 to 24.
-        seed: Turns everything by a random rotation; None keeps the coordinate axes.
-
-    Returns:
-        Layer, prompt, queries and targets.
-
-    Raises:
-        UserError: `heads` is out of range.
     """
     if not 1 <= heads <= MOST_HEADS:
         raise UserError(
@@ -105,15 +95,7 @@ def orthogonal_targets(heads: int, seed: int | None = None) -> OrthogonalTargets
 
 
 def floor_of_errors(heads: int = 4, seed: int | None = None) -> Counterexample:
-    """E13: the errors of `orthogonal_targets` against r/2 and r/sqrt(h+1), r = 1.
-
-    Args:
-        heads: h, from 1 to 24.
-        seed: Turns everything by a random rotation.
-
-    Returns:
-        The counterexample; it refutes from h = 4.
-    """
+    """E13: the errors of `orthogonal_targets` against r/2 and r/sqrt(h+1), r = 1."""
     built = orthogonal_targets(heads, seed)
     errors = built.errors()
     worst, corrected = max(errors), 1 / math.sqrt(heads + 1)
@@ -137,11 +119,7 @@ def floor_of_errors(heads: int = 4, seed: int | None = None) -> Counterexample:
 
 
 def offset_of_targets() -> Counterexample:
-    """E14: one head with V = 0, no MLP, x_0 = 100 e_1: the error is 1, published at least 50.
-
-    Returns:
-        The counterexample.
-    """
+    """E14: one head with V = 0, no MLP, x_0 = 100 e_1: the error is 1, published at least 50."""
     dim = 4  # d - h^2 - 2h > 0
     one = torch.eye(dim, dtype=torch.float64)
     head = PaperHead(query=one, key=one, value=torch.zeros_like(one), output=one)
@@ -178,16 +156,6 @@ def codimension(heads: int = 2, seed: int = 0) -> Counterexample:
     a prompt of 3 tokens, which has more numbers than both outputs. The rank at one prompt
     is the dimension of what is accessible nearby where it is locally constant; Theorem 3 says
     that it is nowhere more than R = d + h.
-
-    Args:
-        heads: h, from 1 to 24.
-        seed: Seed of the layer, the prompt and the queries.
-
-    Returns:
-        The counterexample.
-
-    Raises:
-        UserError: `heads` is out of range.
     """
     if not 1 <= heads <= MOST_HEADS:
         raise UserError(

@@ -33,9 +33,6 @@ def share_of_an_interval() -> Counterexample:
 
     Each target gets its best prompt, 49 equal tokens in [-1, 1]. The constant L is the norm of the
     derivative by the prompt, which is the same at every prompt.
-
-    Returns:
-        The counterexample.
     """
     tau, query = mean_of_the_prompt(), torch.zeros(1, 1, 1, dtype=torch.float64)
 

@@ -28,11 +28,7 @@ _ROUNDING: Final = 1e-14
 
 
 def trap() -> PaperTransformer:
-    """The transformer of width 2 and depth 4.
-
-    Returns:
-        It, in float64 and without a mask.
-    """
+    """The transformer of width 2 and depth 4."""
     turn = math.sqrt(0.5)
     one = torch.eye(2, dtype=torch.float64)
     rotation = torch.tensor([[turn, -turn], [turn, turn]], dtype=torch.float64)
@@ -45,14 +41,7 @@ def trap() -> PaperTransformer:
 
 
 def contracting_blocks(seed: int = 0) -> Counterexample:
-    """W4: 32 inputs behind one prompt, and their outputs.
-
-    Args:
-        seed: Of the prompt and the inputs.
-
-    Returns:
-        The counterexample.
-    """
+    """W4: 32 inputs behind one prompt, and their outputs."""
     model = trap()
     generator = torch.Generator().manual_seed(seed)
 

@@ -64,25 +64,7 @@ def run(
     steps: int = 50,
     seed: int = 0,
 ) -> tuple[ThresholdPoint, ...]:
-    """Scale the weights, certify, and train.
-
-    Args:
-        scales: Factors on the weights, each above 0.
-        dim: d.
-        heads: Of each layer.
-        layers: Depth.
-        prompt_tokens: m_p.
-        radius: Of the token ball.
-        starts: Random starts of each fit.
-        steps: Of each start.
-        seed: Of weights, inputs and starts.
-
-    Returns:
-        One point for each factor, in their order.
-
-    Raises:
-        UserError: A factor or the radius is not above 0, or there is no factor.
-    """
+    """Scale the weights, certify, and train."""
     require_positive("the radius", radius)
     if not scales:
         raise UserError("the scales", "be at least one", got="none", remedy="leave them out")

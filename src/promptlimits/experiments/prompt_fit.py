@@ -41,21 +41,7 @@ def fit_prompt(
     steps: int,
     generator: torch.Generator,
 ) -> FittedPrompt:
-    """Find a prompt of small residuals among those with tokens within a radius.
-
-    Args:
-        residuals: From one prompt (d, m_p) to a flat vector; differentiable, without in-place
-            changes.
-        dim: d.
-        prompt_tokens: m_p.
-        radius: Of the ball.
-        starts: How many random starts.
-        steps: Of each.
-        generator: Draws the starts.
-
-    Returns:
-        The prompt with the least sum of squares.
-    """
+    """Find a prompt of small residuals among those with tokens within a radius."""
     free = torch.randn(starts, dim, prompt_tokens, generator=generator, dtype=torch.float64)
 
     def prompt_of(z: Tensor) -> Tensor:

@@ -66,25 +66,7 @@ def run(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> PromptNormGrowth:
-    """Train one prompt.
-
-    Args:
-        dim: d.
-        heads: Of each layer.
-        layers: Depth.
-        scale: Of the weights; D* must exist.
-        prompt_tokens: m_p.
-        steps: Of Adam.
-        learning_rate: Of Adam; it falls to a tenth.
-        seed: Of weights, inputs and the prompt.
-        progress: Told each step's number.
-
-    Returns:
-        The run.
-
-    Raises:
-        UserError: A number is out of range, or no D* is proved at that scale.
-    """
+    """Train one prompt."""
     require_positive_int("steps", steps)
     require_positive("the learning rate", learning_rate)
     generator = np.random.default_rng(seed)

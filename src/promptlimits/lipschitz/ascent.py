@@ -85,20 +85,7 @@ def ascend(
     rate: float,
     polish: int,
 ) -> Ascent:
-    """Joint ascent of |J(X) eta| over the point (Adam, projected) and the direction.
-
-    Args:
-        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
-        points: Starts, in the domain.
-        directions: Directions to begin with, of norm 1, zero outside `domain.perturbed`.
-        domain: Where both may go.
-        steps: Steps over both.
-        rate: Length of the first step of a token, relative to the radius; it falls to zero.
-        polish: Steps after them that turn the direction alone, at the best point.
-
-    Returns:
-        The best values met, and where.
-    """
+    """Joint ascent of |J(X) eta| over the point (Adam, projected) and the direction."""
     reached = points.new_zeros(len(points))
     best_points, best_directions = points.clone(), directions.clone()
     first, second = torch.zeros_like(points), torch.zeros_like(points)
@@ -143,15 +130,6 @@ def towards_outputs(
 
     The column goes round, so that each is somebody's aim: turning a direction never leaves the
     column that is largest when it begins.
-
-    Args:
-        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
-        points: Shape (B, D, tokens).
-        domain: Which columns may be perturbed, and the norm.
-        generator: Source of the random changes.
-
-    Returns:
-        Directions of norm 1, shape (B, D, tokens).
     """
     points = points.detach().requires_grad_(True)
     outputs = forward(points)
@@ -178,18 +156,7 @@ def turn(
     domain: Domain,
     generator: torch.Generator,
 ) -> Ascent:
-    """Better directions at one point: the given one and many others, turned.
-
-    Args:
-        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
-        point: Shape (D, tokens).
-        direction: Same shape, of norm 1; the result is no worse.
-        domain: Which columns may be perturbed, and the norm.
-        generator: Source of the other directions.
-
-    Returns:
-        What each direction reached; every point is the given one.
-    """
+    """Better directions at one point: the given one and many others, turned."""
     points = point.expand(1 + _TURNS * point.shape[-1], *point.shape).clone()
     others = towards_outputs(forward, points[1:], domain=domain, generator=generator)
     return ascend(
@@ -239,20 +206,7 @@ def search(
     generator: torch.Generator,
     groups: int = 1,
 ) -> Ascent:
-    """Four ascents, each from the disturbed best of the one before.
-
-    Args:
-        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
-        points: Starts, in the domain. Those of one problem stand side by side.
-        directions: Directions to begin with, of norm 1, zero outside `domain.perturbed`.
-        domain: Where both may go.
-        steps: Steps of all four ascents together.
-        generator: Source of the disturbances.
-        groups: Problems in the batch, each with as many starts.
-
-    Returns:
-        The best of each start's line, and where; a line may end where another one did.
-    """
+    """Four ascents, each from the disturbed best of the one before."""
     share = -(-steps // len(_ROUNDS))
     first, *others = _ROUNDS
     reached = ascend(

@@ -125,18 +125,7 @@ def meanfield_limit(norms: HeadNorms, radius: Exact, order: Exact) -> arb:
 
 
 def token_bound(layer: LayerWeights, radius: Exact) -> LogBound:
-    """Theorems A and C: the Lipschitz constant of attention in the token norm, for any length.
-
-    Args:
-        layer: The layer whose heads are meant.
-        radius: r, exact and above 0.
-
-    Returns:
-        The upper bound; with any mask.
-
-    Raises:
-        UserError: The radius is not an exact number above 0.
-    """
+    """Theorems A and C: the Lipschitz constant of attention in the token norm, for any length."""
     require_radius(radius)
     norms = head_norms(layer.heads)
     with working_precision(PRECISION_BITS):
@@ -145,18 +134,7 @@ def token_bound(layer: LayerWeights, radius: Exact) -> LogBound:
 
 
 def prompt_token_bound(layer: LayerWeights, radius: Exact) -> LogBound:
-    """Theorem D: from the prompt to a query's attention output, the query tokens being fixed.
-
-    Args:
-        layer: The layer whose heads are meant, applied to the input itself.
-        radius: r, exact and above 0.
-
-    Returns:
-        The upper bound in the token norm; with any mask.
-
-    Raises:
-        UserError: The radius is not an exact number above 0.
-    """
+    """Theorem D: from the prompt to a query's attention output, the query tokens being fixed."""
     require_radius(radius)
     norms = head_norms(layer.heads)
     with working_precision(PRECISION_BITS):
@@ -165,19 +143,7 @@ def prompt_token_bound(layer: LayerWeights, radius: Exact) -> LogBound:
 
 
 def frobenius_bound(layer: LayerWeights, radius: Exact, *, rows: int) -> LogBound:
-    """Theorem B: the Lipschitz constant of attention in the Frobenius norm, token balls.
-
-    Args:
-        layer: The layer whose heads are meant.
-        radius: r of each token, exact and above 0.
-        rows: N, output columns that are read: all n, or the m query columns.
-
-    Returns:
-        The upper bound; with any mask.
-
-    Raises:
-        UserError: The radius or the number of rows is out of range.
-    """
+    """Theorem B: the Lipschitz constant of attention in the Frobenius norm, token balls."""
     require_radius(radius)
     require_positive_int("rows", rows)
     norms = head_norms(layer.heads)
@@ -190,20 +156,7 @@ def frobenius_bound(layer: LayerWeights, radius: Exact, *, rows: int) -> LogBoun
 def spectral_ball_bound(
     layer: LayerWeights, radius: Exact, *, tokens: int, masked: bool
 ) -> LogBound:
-    """Theorem B': the Frobenius Lipschitz constant where ||X|| <= D in spectral norm.
-
-    Args:
-        layer: The layer whose heads are meant.
-        radius: D, exact and above 0: a limit on the spectral norm of the matrix of all tokens.
-        tokens: n.
-        masked: Whether attention is causal.
-
-    Returns:
-        The upper bound.
-
-    Raises:
-        UserError: The radius or the number of tokens is out of range.
-    """
+    """Theorem B': the Frobenius Lipschitz constant where ||X|| <= D in spectral norm."""
     require_radius(radius)
     require_positive_int("tokens", tokens)
     norms = head_norms(layer.heads)
@@ -223,19 +176,7 @@ def spectral_ball_bound(
 
 
 def meanfield_bound(layer: LayerWeights, radius: Exact, *, order: Exact = 2) -> LogBound:
-    """The Lipschitz constant of attention on measures of the ball, for W_q, without a mask.
-
-    Args:
-        layer: The layer whose heads are meant.
-        radius: r, exact and above 0.
-        order: q of at least 1, exact.
-
-    Returns:
-        The upper bound; it tends to that of Theorem C as q grows.
-
-    Raises:
-        UserError: The radius or the order is out of range.
-    """
+    """The Lipschitz constant of attention on measures of the ball, for W_q, without a mask."""
     require_radius(radius)
     require_order(order)
     norms = head_norms(layer.heads)
@@ -245,11 +186,7 @@ def meanfield_bound(layer: LayerWeights, radius: Exact, *, order: Exact = 2) -> 
 
 
 def require_order(order: object) -> None:
-    """Check the order q of a Wasserstein distance.
-
-    Raises:
-        UserError: It is not an exact number of at least 1.
-    """
+    """Check the order q of a Wasserstein distance."""
     if isinstance(order, bool) or not isinstance(order, int | Fraction) or order < 1:
         raise UserError(
             "the order q of W_q",

@@ -27,20 +27,7 @@ MOST_COLUMNS: Final = 256
 def proved_distance(
     weights: TransformerWeights, columns: Floats, outputs: Floats, *, norm: str = "token"
 ) -> Fraction:
-    """Upper limit on the distance of tau(columns) from given outputs, in its last columns.
-
-    Args:
-        weights: The transformer.
-        columns: [P, X], of shape (d, n), finite floats.
-        outputs: Compared with the last m columns of the result, of shape (d, m), m <= n.
-        norm: "token" (greatest distance of a column) or "frobenius".
-
-    Returns:
-        The limit, rounded up; rounding of the floats' own evaluation plays no part in it.
-
-    Raises:
-        UserError: There are more than 256 columns.
-    """
+    """Upper limit on the distance of tau(columns) from given outputs, in its last columns."""
     if columns.shape[1] > MOST_COLUMNS:
         raise UserError(
             "the columns of prompt and input",

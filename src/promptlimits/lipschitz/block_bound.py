@@ -124,11 +124,7 @@ def least_deviation(norm: NormFacts, deviation: Fraction) -> arb:
 
 
 def known(value: float | int | None) -> arb:
-    """A norm that the form of a sublayer calls for.
-
-    Raises:
-        ValueError: It is missing.
-    """
+    """A norm that the form of a sublayer calls for."""
     if value is None:
         raise ValueError("a norm that this form of layer needs is missing")
     return to_ball(value)
@@ -153,20 +149,7 @@ def _projection(
 def head_factors(
     head: HeadFacts, facts: AttentionFacts, *, radius: arb, deviation: Fraction
 ) -> tuple[arb, arb]:
-    """The factors a and b of one head.
-
-    Args:
-        head: Its norms.
-        facts: Its sublayer's.
-        radius: R.
-        deviation: S0.
-
-    Returns:
-        a (keys and values move) and b (the row's own query moves).
-
-    Raises:
-        ValueError: A norm is missing.
-    """
+    """The factors a and b of one head."""
     scale = to_ball(facts.scale_squared).sqrt()
     if not facts.rotary:
         logit = scale * known(head.logit)
@@ -181,16 +164,7 @@ def head_factors(
 def attention_factors(
     facts: AttentionFacts, *, radius: arb, deviation: Fraction
 ) -> tuple[arb, arb]:
-    """Att(a) and Att(b), per unit by which z moves.
-
-    Args:
-        facts: The sublayer's norms.
-        radius: R.
-        deviation: S0.
-
-    Returns:
-        Both factors.
-    """
+    """Att(a) and Att(b), per unit by which z moves."""
     pairs = [head_factors(head, facts, radius=radius, deviation=deviation) for head in facts.heads]
     return _over_heads([a for a, _ in pairs], facts), _over_heads([b for _, b in pairs], facts)
 
@@ -203,17 +177,7 @@ def _over_heads(factors: Sequence[arb], facts: AttentionFacts) -> arb:
 
 
 def feed_forward_factor(facts: FeedForwardFacts) -> arb:
-    """M, per unit by which the sublayer's input moves.
-
-    Args:
-        facts: The sublayer's norms.
-
-    Returns:
-        The factor.
-
-    Raises:
-        ValueError: Norms that belong to its form are missing.
-    """
+    """M, per unit by which the sublayer's input moves."""
     slope = to_ball(LARGEST_SLOPE[facts.activation])
     up = to_ball(facts.up)
     if facts.gate is None:
@@ -229,17 +193,7 @@ def _behind(norm: NormFacts | None, deviation: Fraction) -> arb:
 def through_block(
     facts: BlockFacts, before: Sensitivity, *, dim: int, deviation: Fraction
 ) -> Sensitivity:
-    """Sensitivities behind a block.
-
-    Args:
-        facts: The block's norms.
-        before: Sensitivities in front of it.
-        dim: D.
-        deviation: S0, or 0.
-
-    Returns:
-        Those behind it.
-    """
+    """Sensitivities behind a block."""
     keys, own = attention_factors(facts.attention, radius=arb(dim).sqrt(), deviation=deviation)
     mlp = feed_forward_factor(facts.feed_forward)
     first = least_deviation(facts.attention_norm, deviation)

@@ -182,15 +182,7 @@ def _limit(matrix: MatrixBall) -> float:
 
 
 def product_norm(left: MatrixBall, right: MatrixBall) -> float:
-    """Upper limit on ||L R||, L tall (D, s) and R wide (s, D), proved on s x s matrices.
-
-    Args:
-        left: L.
-        right: R.
-
-    Returns:
-        The limit; loose by about 1e-7 at most.
-    """
+    """Upper limit on ||L R||, L tall (D, s) and R wide (s, D), proved on s x s matrices."""
     gram = (left.T @ left).symmetrised()
     values, vectors = np.linalg.eigh(gram.center)
     root = MatrixBall.exact(vectors * np.sqrt(np.maximum(values, 0.0)))
@@ -324,18 +316,7 @@ def _block_norm(norm: NormWeights, post: bool) -> NormFacts:
 
 
 def block_facts(block: Block, entry: NormWeights | None) -> BlockFacts:
-    """Prove the norms of one block.
-
-    Args:
-        block: Its weights.
-        entry: The norm that its input has passed ("post"), else None.
-
-    Returns:
-        The limits.
-
-    Raises:
-        ValueError: A "post" block without the norm before it.
-    """
+    """Prove the norms of one block."""
     if block.arrangement == "post" and entry is None:
         raise ValueError("a block that normalises its outputs needs the norm before it")
     post = block.arrangement == "post"

@@ -46,20 +46,7 @@ def castin2024_limit(norms: HeadNorms, radius: Exact, tokens: int) -> arb:
 def castin2024_bound(
     layer: LayerWeights, radius: Exact, *, tokens: int, masked: bool = False
 ) -> LogBound:
-    """The published Frobenius constant of the attention of one layer.
-
-    Args:
-        layer: The layer whose heads are meant.
-        radius: r of each token, exact and above 0.
-        tokens: n, all columns: prompt and query.
-        masked: Names the proposition; the constant is the same.
-
-    Returns:
-        The upper bound on the Lipschitz constant of attention without residual.
-
-    Raises:
-        UserError: The radius or the number of tokens is out of range.
-    """
+    """The published Frobenius constant of the attention of one layer."""
     require_radius(radius)
     require_positive_int("tokens", tokens)
     norms = head_norms(layer.heads)

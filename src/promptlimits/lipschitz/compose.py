@@ -135,18 +135,7 @@ class _Columns:
 
 
 def token_radii(weights: TransformerWeights, *, radius: Exact) -> tuple[Fraction, ...]:
-    """Proved radii of the token balls entering each layer, and of the one leaving the last.
-
-    Args:
-        weights: The transformer.
-        radius: r of the input's tokens, exact and above 0.
-
-    Returns:
-        One more radius than there are layers, rounded up.
-
-    Raises:
-        UserError: The radius is not an exact number above 0.
-    """
+    """Proved radii of the token balls entering each layer, and of the one leaving the last."""
     stack = _layer_norms(weights, radius)
     return (*(layer.radius for layer in stack), _radius_after(stack[-1]))
 
@@ -233,20 +222,7 @@ def as_the_paper_uses_it(
     method: Literal["published-frobenius", "published-meanfield"],
     tokens: int | None = None,
 ) -> LipschitzBound:
-    """The published constants multiplied with one radius at every layer: NOT a proved bound.
-
-    Args:
-        weights: The transformer.
-        radius: r, exact and above 0.
-        method: Which published constant.
-        tokens: n, for the Frobenius norm.
-
-    Returns:
-        The number, resting on `SAME_RADIUS`, which is not proved and false in general.
-
-    Raises:
-        UserError: A parameter is out of range or missing.
-    """
+    """The published constants multiplied with one radius at every layer: NOT a proved bound."""
     _require_method(method)
     columns = _columns(weights, method, tokens, None, 2)
     fixed = Fraction(require_radius(radius))

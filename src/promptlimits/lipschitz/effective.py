@@ -72,18 +72,7 @@ class EffectiveLipschitz:
     radius: Fraction
 
     def cover(self, *, eps: Exact, prompt_tokens: int) -> LogBound:
-        """How many prompts stand for all, each to within eps in token norm of the output.
-
-        Args:
-            eps: Exact, above 0.
-            prompt_tokens: m, at least 1.
-
-        Returns:
-            Upper limit on the number.
-
-        Raises:
-            UserError: An argument is out of range.
-        """
+        """How many prompts stand for all, each to within eps in token norm of the output."""
         if isinstance(eps, bool) or not isinstance(eps, int | Fraction) or eps <= 0:
             raise UserError("eps", "be an exact number above 0", got=eps, remedy="give a Fraction")
         if isinstance(prompt_tokens, bool) or prompt_tokens < 1:
@@ -118,21 +107,7 @@ def effective_lipschitz(
     effort: Effort = "full",
     shape: Array | None = None,
 ) -> EffectiveLipschitz:
-    """Search for the cell shape E that needs the fewest cells, and prove its L_eff.
-
-    Args:
-        weights: The transformer.
-        radius: Of the ball that holds every token, exact and above 0.
-        prompt_only: Whether only the prompt moves and only other tokens are read.
-        effort: "quick" or "full".
-        shape: E instead of a search: (d, d), lower triangular, diagonal above 0.
-
-    Returns:
-        L_eff with E and the ellipsoid bound it comes from.
-
-    Raises:
-        UserError: The radius or the shape is out of range.
-    """
+    """Search for the cell shape E that needs the fewest cells, and prove its L_eff."""
     if isinstance(radius, bool) or not isinstance(radius, int | Fraction) or radius <= 0:
         raise UserError(
             "radius", "be an exact number above 0", got=radius, remedy="give an int or a Fraction"

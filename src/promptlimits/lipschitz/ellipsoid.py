@@ -154,17 +154,7 @@ class Ellipsoids:
 def start(
     dim: int, radius: Fraction, *, prompt_only: bool, shape: Array | None = None
 ) -> Ellipsoids:
-    """Tokens in the ball of a radius, perturbations in the unit ball or in `shape` times it.
-
-    Args:
-        dim: d.
-        radius: Of the ball that holds every token.
-        prompt_only: Whether queries stand still.
-        shape: E, (d, d), for cells of the form E times the unit ball.
-
-    Returns:
-        What is known before the first layer.
-    """
+    """Tokens in the ball of a radius, perturbations in the unit ball or in `shape` times it."""
     return Ellipsoids(
         center=MatrixBall.exact(np.zeros((dim, 1))),
         tokens=float_up(radius) * np.eye(dim),
@@ -174,19 +164,7 @@ def start(
 
 
 def pass_layer(layer: LayerWeights, known: Ellipsoids, choice: LayerChoice) -> Ellipsoids:
-    """Carry the ellipsoids through one layer, proving each step.
-
-    Args:
-        layer: The weights.
-        known: What is known before the layer.
-        choice: Free numbers.
-
-    Returns:
-        What is known after it.
-
-    Raises:
-        RunFailed: The free numbers make a matrix indefinite, so that nothing follows.
-    """
+    """Carry the ellipsoids through one layer, proving each step."""
     maps = tuple((_score(head), _value(head)) for head in layer.heads)
     lengths = tuple(_length(score, known) for score, _ in maps)
     return Ellipsoids(

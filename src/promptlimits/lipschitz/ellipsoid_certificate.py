@@ -109,23 +109,7 @@ def certify_choices(
     choices: Sequence[LayerChoice],
     shape: Array | None = None,
 ) -> EllipsoidBound:
-    """Prove the bound at given free numbers.
-
-    Args:
-        weights: The transformer.
-        radius: Of the ball, exact and above 0.
-        prompt_only: Whether only the prompt moves and only other tokens are read.
-        choices: Free numbers of each layer.
-        shape: E, for moves measured by max_j |E^(-1) (X_j - X'_j)| (Theorem F); the identity
-            by default.
-
-    Returns:
-        The bound with its certificate.
-
-    Raises:
-        UserError: The radius is out of range, or the choices do not fit the layers.
-        RunFailed: Nothing follows from these numbers.
-    """
+    """Prove the bound at given free numbers."""
     _require_radius(radius)
     if len(choices) != len(weights.layers):
         raise UserError(
@@ -153,11 +137,7 @@ def certify_choices(
 
 
 def near_float(radius: Exact) -> float:
-    """The float nearest to a radius, for a search.
-
-    Raises:
-        RunFailed: It is beyond the floats.
-    """
+    """The float nearest to a radius, for a search."""
     try:
         return float(radius)
     except OverflowError:

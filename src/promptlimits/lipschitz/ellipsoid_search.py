@@ -54,22 +54,7 @@ def search_choices(
     effort: Effort = "full",
     shape: Array | Literal["unit", "search"] = "unit",
 ) -> Found:
-    """Minimise the bound over its free numbers.
-
-    Args:
-        weights: The transformer.
-        radius: Of the ball that holds every token.
-        prompt_only: Whether queries stand still.
-        effort: How many steps.
-        shape: E of Theorem F: the identity, one to be searched for too (lower triangular, of
-            determinant about 1), or a given one.
-
-    Returns:
-        The best free numbers met.
-
-    Raises:
-        RunFailed: No step gave a finite bound: the weights or the radius are too large for floats.
-    """
+    """Minimise the bound over its free numbers."""
     import torch
 
     run = _Run(weights, radius, prompt_only, shape)

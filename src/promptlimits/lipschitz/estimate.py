@@ -190,17 +190,6 @@ def value_at(
     norm: Norm,
     read: slice | None = None,
 ) -> float:
-    """|J(point) direction| again, for what a search reported.
-
-    Args:
-        forward: The map, as in `largest_jacobian_norm`.
-        point: Shape (D, tokens).
-        direction: Same shape.
-        norm: Norm of the change of the outputs.
-        read: Columns of the output that are compared.
-
-    Returns:
-        The value.
-    """
+    """|J(point) direction| again, for what a search reported."""
     changes = output_changes(forward, point[None], direction[None])[0]
     return float(size(changes if read is None else changes[..., read], norm))

@@ -101,14 +101,7 @@ class FeedForwardNorms:
 
 
 def feed_forward_norms(layer: LayerWeights) -> FeedForwardNorms:
-    """Prove the norms of the ReLU block of a layer.
-
-    Args:
-        layer: The layer; without hidden neurons the block adds b_2 only.
-
-    Returns:
-        The norms.
-    """
+    """Prove the norms of the ReLU block of a layer."""
     bias = ScaledBall.exact(layer.b2)
     hidden = ScaledBall.exact(np.maximum(layer.b1, 0.0))
     offset = ScaledBall.exact(layer.w2) @ hidden + bias if layer.hidden else bias
@@ -127,16 +120,7 @@ def feed_forward_norms(layer: LayerWeights) -> FeedForwardNorms:
 def residual_lipschitz(
     w1: NDArray[np.float64], w2: NDArray[np.float64], slopes: Slopes
 ) -> Fraction:
-    """Upper limit on the Lipschitz constant of x + W_2 act(W_1 x + b_1) + b_2.
-
-    Args:
-        w1: W_1, (f, d).
-        w2: W_2, (d, f).
-        slopes: Of the activation.
-
-    Returns:
-        The least limit over the three anchors, exactly.
-    """
+    """Upper limit on the Lipschitz constant of x + W_2 act(W_1 x + b_1) + b_2."""
     if w1.shape[0] == 0:
         return Fraction(1)
     product = ScaledBall.exact(w2) @ ScaledBall.exact(w1)
@@ -151,16 +135,7 @@ def residual_lipschitz(
 
 
 def branch_lipschitz(w1: NDArray[np.float64], w2: NDArray[np.float64], slopes: Slopes) -> Fraction:
-    """Upper limit on the Lipschitz constant of W_2 act(W_1 x + b_1) + b_2, without residual.
-
-    Args:
-        w1: W_1, (f, d).
-        w2: W_2, (d, f).
-        slopes: Of the activation.
-
-    Returns:
-        The least limit over the three anchors, exactly.
-    """
+    """Upper limit on the Lipschitz constant of W_2 act(W_1 x + b_1) + b_2, without residual."""
     if w1.shape[0] == 0:
         return Fraction(0)
     product = (ScaledBall.exact(w2) @ ScaledBall.exact(w1)).spectral_norm()
@@ -221,18 +196,7 @@ def gated_norms(
     radius: Fraction,
     slopes: Slopes,
 ) -> GatedNorms:
-    """Prove the norms of W_2 ( g(W_g x) * W_u x ) on |x| <= r, without residual.
-
-    Args:
-        gate: W_g, (f, d).
-        up: W_u, (f, d).
-        down: W_2, (d, f).
-        radius: r, exact, above 0.
-        slopes: Of g, which must be x c(x) with 0 <= c <= 1: GELU or SiLU (or ReLU).
-
-    Returns:
-        The norms; both scale with powers of the radius.
-    """
+    """Prove the norms of W_2 ( g(W_g x) * W_u x ) on |x| <= r, without residual."""
     gates, ups = row_norms(gate), row_norms(up)
     by_up, by_gate = _columns_scaled(down, ups), _columns_scaled(down, gates)
     steepest = max(abs(slopes.least), abs(slopes.greatest))

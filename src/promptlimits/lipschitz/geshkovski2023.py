@@ -64,19 +64,7 @@ def geshkovski2023_limit(norms: HeadNorms, radius: Exact) -> arb:
 
 
 def geshkovski2023_bound(layer: LayerWeights, radius: Exact, *, masked: bool = False) -> LogBound:
-    """The published constant of mean-field attention of one layer, for W_2.
-
-    Args:
-        layer: The layer whose heads are meant.
-        radius: r, exact and above 0.
-        masked: Proposition 2.16, which comes with an assumption that is false.
-
-    Returns:
-        The upper bound on the Lipschitz constant of attention without residual.
-
-    Raises:
-        UserError: The radius is not an exact number above 0.
-    """
+    """The published constant of mean-field attention of one layer, for W_2."""
     require_radius(radius)
     norms = head_norms(layer.heads)
     with working_precision(PRECISION_BITS):

@@ -75,14 +75,7 @@ class HeadNorms:
     spread: Fraction
 
     def mixing(self, costs: Sequence[arb]) -> arb:
-        """Upper limit on max over unit u of sum_h c_h |W_h^T u|, at the current precision.
-
-        Args:
-            costs: Upper limits on c_h, each at least 0.
-
-        Returns:
-            A ball whose upper end is the limit.
-        """
+        """Upper limit on max over unit u of sum_h c_h |W_h^T u|, at the current precision."""
         apart = [c * ball(n) for c, n in zip(costs, self.value_norms, strict=True)]
         plain = total(apart)
         if not plain.is_finite():
@@ -112,14 +105,7 @@ class HeadNorms:
 
 
 def head_norms(heads: Sequence[HeadWeights]) -> HeadNorms:
-    """Prove the norms of the heads of one layer.
-
-    Args:
-        heads: At least one head.
-
-    Returns:
-        The norms. Cost: some five symmetric eigenproblems of width d for each head.
-    """
+    """Prove the norms of the heads of one layer."""
     values = tuple(ScaledBall.exact(h.output) @ ScaledBall.exact(h.value) for h in heads)
     scores = tuple(ScaledBall.exact(h.key).T @ ScaledBall.exact(h.query) for h in heads)
     value_norms = tuple(

@@ -239,18 +239,7 @@ def certify_with(
     norm: InputNorm,
     tokens: int | None,
 ) -> Floors:
-    """The floors at a radius, from norms that are already proved.
-
-    Args:
-        norms: From `block_norms`.
-        masked: Whether the transformer is causal.
-        radius: Exact and above 0.
-        norm: In which the floors are meant.
-        tokens: Columns of [P, X]; for the Frobenius norm.
-
-    Returns:
-        The floors.
-    """
+    """The floors at a radius, from norms that are already proved."""
     blocks = _constants(norms, Fraction(radius), tokens if norm == "frobenius" else None)
     deviation, whole = _ONE, _ONE
     for block in blocks:
@@ -268,11 +257,7 @@ def certify_with(
 
 
 def require_norm(norm: str, tokens: int | None) -> None:
-    """Check the norm and the number of tokens that it needs.
-
-    Raises:
-        UserError: Either is out of range.
-    """
+    """Check the norm and the number of tokens that it needs."""
     if norm not in get_args(InputNorm):
         raise UserError("the norm", "be token or frobenius", got=norm, remedy="choose token")
     if norm == "frobenius" or tokens is not None:

@@ -27,15 +27,7 @@ Forward: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def size(changes: Tensor, norm: Norm) -> Tensor:
-    """Norm of each matrix.
-
-    Args:
-        changes: Shape (..., D, tokens).
-        norm: "token" or "frobenius".
-
-    Returns:
-        Shape (...).
-    """
+    """Norm of each matrix."""
     if norm == "frobenius":
         whole: Tensor = changes.flatten(-2).norm(dim=-1)
         return whole
@@ -44,16 +36,7 @@ def size(changes: Tensor, norm: Norm) -> Tensor:
 
 
 def best_direction(gradient: Tensor, norm: Norm, fallback: Tensor) -> Tensor:
-    """The direction of norm 1 along which a linear form grows most.
-
-    Args:
-        gradient: The form, shape (..., D, tokens).
-        norm: Norm of the direction.
-        fallback: Direction kept where the form is zero (token by token in the token norm).
-
-    Returns:
-        Same shape, of norm 1.
-    """
+    """The direction of norm 1 along which a linear form grows most."""
     axes = (-2,) if norm == "token" else (-2, -1)
     lengths = torch.linalg.vector_norm(gradient, dim=axes, keepdim=True)
     # Times a number a little under 1, so that rounding leaves the norm at 1 or below.
@@ -63,16 +46,7 @@ def best_direction(gradient: Tensor, norm: Norm, fallback: Tensor) -> Tensor:
 
 
 def output_changes(forward: Forward, points: Tensor, directions: Tensor) -> Tensor:
-    """J(X) eta for a batch, by forward-mode differentiation.
-
-    Args:
-        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
-        points: X, shape (B, D, tokens).
-        directions: eta, same shape.
-
-    Returns:
-        Shape (B, D', columns).
-    """
+    """J(X) eta for a batch, by forward-mode differentiation."""
     with warnings.catch_warnings():
         # The first forward-mode product of a process makes torch script a module of its own.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script`", DeprecationWarning)
@@ -83,17 +57,7 @@ def output_changes(forward: Forward, points: Tensor, directions: Tensor) -> Tens
 def values_and_gradients(
     forward: Forward, points: Tensor, directions: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """|J(X) eta| and the derivatives of its logarithm by X and by eta, for a batch.
-
-    Args:
-        forward: Map from (B, D, tokens) to (B, D', columns), each member by itself.
-        points: X, shape (B, D, tokens).
-        directions: eta, same shape.
-        norm: Norm of the change of the outputs.
-
-    Returns:
-        Values of shape (B,), and two tensors of the shape of the points.
-    """
+    """|J(X) eta| and the derivatives of its logarithm by X and by eta, for a batch."""
     points = points.detach().requires_grad_(True)
     directions = directions.detach().requires_grad_(True)
     values = size(output_changes(forward, points, directions), norm)

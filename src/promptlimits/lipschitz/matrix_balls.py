@@ -221,14 +221,7 @@ class MatrixBall:
         return MatrixBall(center=center, radius=radius)
 
     def times_power(self, power: int) -> MatrixBall:
-        """Ball around every 2^power M: exact, but where numbers become subnormal.
-
-        Args:
-            power: Any integer for which no number overflows.
-
-        Returns:
-            The ball.
-        """
+        """Ball around every 2^power M: exact, but where numbers become subnormal."""
         if power == 0:
             return self
         # Powers beyond these leave nothing of any double, or are met by 0 alone.

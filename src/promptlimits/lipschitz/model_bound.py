@@ -98,18 +98,7 @@ class ModelBound:
 def read_facts(
     checkpoint: Checkpoint, *, on_layer: Callable[[int], None] = lambda _done: None
 ) -> ModelFacts:
-    """Prove the norms of every block, one block in memory at a time.
-
-    Args:
-        checkpoint: What is read.
-        on_layer: Told after each block how many are done.
-
-    Returns:
-        The norms.
-
-    Raises:
-        UserError: A block cannot be read, or its numbers are too large to multiply.
-    """
+    """Prove the norms of every block, one block in memory at a time."""
     blocks = []
     entry = checkpoint.entry_norm
     for done, block in enumerate(checkpoint.blocks, start=1):
@@ -143,11 +132,7 @@ def _facts_of(block: Block, entry: NormWeights | None, name: str) -> BlockFacts:
 
 
 def _require_finite(value: object) -> None:
-    """Look through nested norms.
-
-    Raises:
-        OverflowError: One is infinite.
-    """
+    """Look through nested norms."""
     if is_dataclass(value):
         for field in fields(value):
             _require_finite(getattr(value, field.name))
@@ -165,14 +150,6 @@ def require_prompts_in_region(
 
     The first norm divides the prompt token itself, or with positions and types added, less its
     mean: a vector of length at most rho + |added|, of deviation at most that over sqrt(D).
-
-    Args:
-        checkpoint: The model.
-        radius: rho.
-        deviation: S0, or 0.
-
-    Raises:
-        UserError: No prompt token in the ball has so large a deviation.
     """
     if checkpoint.added is None:
         return
@@ -195,19 +172,7 @@ def _few_digits(value: Fraction) -> str:
 def model_bound(
     facts: ModelFacts, *, deviation: Fraction = Fraction(0), precision_bits: int = PRECISION_BITS
 ) -> ModelBound:
-    """Compose the norms of a checkpoint to its Lipschitz constant.
-
-    Args:
-        facts: The norms.
-        deviation: S0 of the trust region; 0 for no assumption.
-        precision_bits: Working precision.
-
-    Returns:
-        The constant.
-
-    Raises:
-        ZeroDivisionError: A norm has eps 0 and there is no trust region: no constant exists.
-    """
+    """Compose the norms of a checkpoint to its Lipschitz constant."""
     assumptions: tuple[Assumption, ...] = (EXACT_MODEL, PROMPT_IN_FRONT, DOUBLE_ARITHMETIC)
     if deviation > 0:
         assumptions = (*assumptions, trust_region(deviation))

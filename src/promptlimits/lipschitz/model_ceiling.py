@@ -93,26 +93,7 @@ def model_ceiling(
     target_radius: Fraction | None = None,
     pairs: int | None = None,
 ) -> ModelCeiling:
-    """Put a checkpoint's constant into Theorem 1, beside the counting cap.
-
-    Args:
-        model: The constant.
-        name: What the model is called.
-        weights_sha256: Hash of its weights.
-        prompts: What prompts the counting cap counts.
-        prompt_tokens: m_p.
-        tokens: m, hidden states read of each input.
-        radius: rho, of the ball of each prompt token.
-        eps: The error allowed, below the target radius.
-        target_radius: r, of the ball of each target; rho if None.
-        pairs: k; each limit's own threshold if None.
-
-    Returns:
-        Both limits.
-
-    Raises:
-        UserError: A number is out of range.
-    """
+    """Put a checkpoint's constant into Theorem 1, beside the counting cap."""
     setting = PromptSetting(
         dim=model.facts.dim,
         prompt_tokens=prompt_tokens,
@@ -160,14 +141,7 @@ def _certificate(
 
 
 def plain(value: object) -> JsonValue:
-    """Nested records of norms as JSON; numbers are exact fractions as text.
-
-    Args:
-        value: A dataclass, a tuple, a number, a text or None.
-
-    Returns:
-        The JSON.
-    """
+    """Nested records of norms as JSON; numbers are exact fractions as text."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple):

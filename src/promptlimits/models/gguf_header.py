@@ -31,18 +31,7 @@ _LEAST_BITS: Final = 1
 
 
 def weights_in_header(path: Path) -> int:
-    """Walk over a GGUF file's header, checking every count against the file's size.
-
-    Args:
-        path: The file.
-
-    Returns:
-        How many numbers its tensors have.
-
-    Raises:
-        OSError: It is no regular file, or cannot be read.
-        ValueError: It is cut off, or claims more than it can hold.
-    """
+    """Walk over a GGUF file's header, checking every count against the file's size."""
     with open_regular(path) as stream:
         return _Walk(stream, os.fstat(stream.fileno()).st_size).whole()
 

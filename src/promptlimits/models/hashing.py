@@ -41,12 +41,7 @@ def sha256_of(*files: Path) -> str:
 
 
 def weight_files(directory: Path) -> tuple[Path, ...]:
-    """Return the safetensors files that stock tools load from `directory`, sorted by name.
-
-    Raises:
-        UserError: There are none, or the index of a sharded model is broken or names files
-            that are not there.
-    """
+    """Return the safetensors files that stock tools load from `directory`, sorted by name."""
     single = directory / "model.safetensors"
     if single.is_file():
         return (single,)
@@ -121,12 +116,6 @@ def model_hash(files: Sequence[Path]) -> str:
     The weights alone do not: the same file computes something else under another activation
     function, reads other tokens with another tokenizer, and stops elsewhere with another end
     marker.
-
-    Args:
-        files: The weight files; what goes with them lies beside them.
-
-    Returns:
-        Hexadecimal digits. A copy of the directory has the same.
     """
     directory = files[0].parent
     config = _object(directory / "config.json")

@@ -144,23 +144,7 @@ def proved_error_limit(
     prompt: Tensor,
     certificate: Invertibility,
 ) -> Fraction | None:
-    """Proved upper limit on the distance of an input from the pre-image of some outputs.
-
-    Args:
-        model: The transformer.
-        outputs: Y, (d, m).
-        inputs: x, (d, m), from anywhere.
-        prompt: P, (d, m_p).
-        certificate: About the same weights.
-
-    Returns:
-        ||Y(x) - Y|| / floor, rounded up, in exact arithmetic; None where uniqueness is not proved.
-        It speaks of a pre-image in the ball, of which there is at most one.
-
-    Raises:
-        UserError: Something does not fit together, x is outside the ball, or there are more than
-            256 columns.
-    """
+    """Proved upper limit on the distance of an input from the pre-image of some outputs."""
     _require_fit(model, outputs, prompt, certificate)
     _require_within("the inputs", inputs, certificate)
     floor = certificate.whole_floor if prompt.shape[-1] == 0 else certificate.floor

@@ -63,15 +63,7 @@ class Measure:
 
 
 def empirical(tokens: Tensor, *, timed: bool = False) -> Measure:
-    """M(X), the uniform measure on the columns of X.
-
-    Args:
-        tokens: Of shape (d, n).
-        timed: Whether token i also gets the time i/n, for the masked transformer.
-
-    Returns:
-        The measure.
-    """
+    """M(X), the uniform measure on the columns of X."""
     length = tokens.shape[-1]
     weights = torch.full((length,), 1 / length, dtype=tokens.dtype, device=tokens.device)
     times = torch.arange(1, length + 1, dtype=tokens.dtype, device=tokens.device) / length
@@ -85,18 +77,6 @@ def gamma(
 
     sum_i [int V_i y e^{(W_k y).(W_q x)} dmu(y)] / [int e^{(W_k y).(W_q x)} dmu(y)], and with times
     both integrals run over the atoms of time at most that of x (section 2.4).
-
-    Args:
-        layer: Gives the heads; its normalisation is not applied here.
-        measure: mu.
-        points: The points x, of shape (n, d).
-        times: Their times, given exactly when the measure has times.
-
-    Returns:
-        Of shape (n, d).
-
-    Raises:
-        UserError: Times are missing or superfluous, or nothing is as early as some point.
     """
     bias = _bias(measure, points.shape[0], times)
     return attention(layer.heads, points.T, measure.points.T, bias).T
@@ -105,20 +85,7 @@ def gamma(
 def delta(
     layer: PaperLayer, measure: Measure, points: Tensor, times: Tensor | None = None
 ) -> Tensor:
-    """Delta_mu(x) = MLP(Gamma_mu(x) + x) of a layer without normalisation (Definition 2.7).
-
-    Args:
-        layer: The layer.
-        measure: mu.
-        points: The points x, of shape (n, d).
-        times: Their times, given exactly when the measure has times.
-
-    Returns:
-        Of shape (n, d).
-
-    Raises:
-        UserError: As `gamma` does.
-    """
+    """Delta_mu(x) = MLP(Gamma_mu(x) + x) of a layer without normalisation (Definition 2.7)."""
 
     def attend(_: Tensor) -> Tensor:
         return gamma(layer, measure, points, times).T
@@ -127,16 +94,7 @@ def delta(
 
 
 def push_layer(layer: PaperLayer, measure: Measure, place: NormPlace | None = None) -> Measure:
-    """T(mu), the measure pushed through one layer (Definitions 2.5 and 2.7).
-
-    Args:
-        layer: The layer.
-        measure: mu; with times the masked version acts, which leaves times as they are.
-        place: Where the layer normalises.
-
-    Returns:
-        The image: each atom moved, each mass kept.
-    """
+    """T(mu), the measure pushed through one layer (Definitions 2.5 and 2.7)."""
     bias = _bias(measure, measure.points.shape[0], measure.times)
     moved = apply_layer(
         layer, measure.points.T, place, lambda seen: attention(layer.heads, seen, seen, bias)
@@ -145,18 +103,7 @@ def push_layer(layer: PaperLayer, measure: Measure, place: NormPlace | None = No
 
 
 def push(model: PaperTransformer, measure: Measure) -> Measure:
-    """The mean-field generalisation of a whole transformer.
-
-    Args:
-        model: Without positional encodings: a measure has no columns to add them to.
-        measure: With times exactly when the model is masked.
-
-    Returns:
-        The image of the measure.
-
-    Raises:
-        UserError: The model has positional encodings, or the measure the wrong kind of atoms.
-    """
+    """The mean-field generalisation of a whole transformer."""
     if model.positions is not None:
         raise UserError(
             "the transformer",

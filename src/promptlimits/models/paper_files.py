@@ -33,15 +33,7 @@ _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
 
 
 def save_transformer(model: PaperTransformer, folder: Path) -> None:
-    """Write a transformer so that `load_transformer` gives the same one, bit for bit.
-
-    Args:
-        model: Of float32 or float64.
-        folder: Made if need be; the two files in it are replaced.
-
-    Raises:
-        UserError: It is of another dtype.
-    """
+    """Write a transformer so that `load_transformer` gives the same one, bit for bit."""
     config: JsonObject = {
         "model_type": MODEL_TYPE,
         "format": 1,
@@ -60,18 +52,7 @@ def save_transformer(model: PaperTransformer, folder: Path) -> None:
 
 
 def load_transformer(folder: Path) -> PaperTransformer:
-    """Read a transformer that `save_transformer` wrote.
-
-    Args:
-        folder: Holds config.json and model.safetensors.
-
-    Returns:
-        The transformer.
-
-    Raises:
-        UserError: A file is missing, cut off, or no such file; a key is missing or unknown; a
-            shape or a dtype is wrong; a weight is NaN or infinite.
-    """
+    """Read a transformer that `save_transformer` wrote."""
     config = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS)
     expected = _expected_keys(config)

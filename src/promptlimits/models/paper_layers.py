@@ -87,18 +87,7 @@ class PaperLayer:
 def attention(
     heads: tuple[PaperHead, ...], tokens: Tensor, context: Tensor, bias: Tensor | None = None
 ) -> Tensor:
-    """Att(x, X) for every column x of `tokens` within the context X (Definition 2.1).
-
-    Args:
-        heads: The heads; none give zero.
-        tokens: Query tokens, of shape (..., d, n).
-        context: Tokens attended to, of shape (..., d, N).
-        bias: Added to the logits, of a shape that broadcasts to (..., n, N); -inf hides a
-            token of the context.
-
-    Returns:
-        Of shape (..., d, n).
-    """
+    """Att(x, X) for every column x of `tokens` within the context X (Definition 2.1)."""
     total = torch.zeros_like(tokens)
     for head in heads:
         logits = (head.query @ tokens).transpose(-1, -2) @ (head.key @ context)
@@ -109,16 +98,7 @@ def attention(
 
 
 def mlp(layer: PaperLayer, tokens: Tensor, inputs: Tensor | None = None) -> Tensor:
-    """The MLP with its residual: x + W_2 ReLU(W_1 x + b_1) + b_2 (Definition 2.2).
-
-    Args:
-        layer: The layer.
-        tokens: Tokens, of shape (..., d, n): the residual.
-        inputs: What the matrices see instead of the tokens, such as normalised ones.
-
-    Returns:
-        Of shape (..., d, n).
-    """
+    """The MLP with its residual: x + W_2 ReLU(W_1 x + b_1) + b_2 (Definition 2.2)."""
     seen = tokens if inputs is None else inputs
     hidden = torch.relu(layer.w1 @ seen + layer.b1[:, None])
     return tokens + layer.w2 @ hidden + layer.b2[:, None]
@@ -130,18 +110,7 @@ def apply_layer(
     place: NormPlace | None,
     attend: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """One layer around any attention; the residual of the attention is inside the MLP (E16).
-
-    Args:
-        layer: The layer.
-        tokens: Of shape (..., d, n).
-        place: "pre" normalises what a block reads, "post" what it and its residual give, None
-            nothing, as in the papers.
-        attend: From the (normalised) tokens to the attention's output.
-
-    Returns:
-        Of shape (..., d, n).
-    """
+    """One layer around any attention; the residual of the attention is inside the MLP (E16)."""
     before = place == "pre"
     after = place == "post"
     tokens = tokens + attend(_normed(layer.attention_norm, tokens, before))
@@ -151,15 +120,7 @@ def apply_layer(
 
 
 def causal_bias(length: int, like: Tensor) -> Tensor:
-    """Bias of Definition 2.14: token i attends to tokens 1 to i.
-
-    Args:
-        length: Number of tokens.
-        like: Gives the dtype and the device.
-
-    Returns:
-        Zeros and, above the diagonal, -inf; of shape (length, length).
-    """
+    """Bias of Definition 2.14: token i attends to tokens 1 to i."""
     full = torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device)
     return torch.triu(full, diagonal=1)
 

@@ -47,17 +47,7 @@ class PrefixShape:
     @classmethod
     @torch.no_grad()
     def of(cls, network: nn.Module) -> PrefixShape:
-        """Ask the network: one token is run, and what its cache holds is the shape.
-
-        Args:
-            network: A causal language model of transformers, with its stock attention.
-
-        Returns:
-            Its shape.
-
-        Raises:
-            UserError: Stock PEFT cannot put a prefix into its cache.
-        """
+        """Ask the network: one token is run, and what its cache holds is the shape."""
         config: Any = network.config
         family = str(config.model_type)
         token = torch.zeros(1, 1, dtype=torch.long, device=next(network.parameters()).device)
@@ -107,17 +97,7 @@ class ReadsPrefixes(Protocol):
 
 
 def reader_of_prefixes(model: object) -> ReadsPrefixes:
-    """The model as one that can be given KV prefixes.
-
-    Args:
-        model: A frozen model.
-
-    Returns:
-        The same model.
-
-    Raises:
-        UserError: It reads soft prompts only.
-    """
+    """The model as one that can be given KV prefixes."""
     # Of the class: to ask the model itself would run it.
     if not hasattr(type(model), "prefix_from_tokens"):
         raise not_replayable(type(model).__name__, "it reads soft prompts only")
@@ -125,15 +105,7 @@ def reader_of_prefixes(model: object) -> ReadsPrefixes:
 
 
 def not_replayable(family: str, reason: str) -> UserError:
-    """The error for a model whose prefixes stock PEFT cannot replay; raise it.
-
-    Args:
-        family: Its model type.
-        reason: Why not.
-
-    Returns:
-        The error.
-    """
+    """The error for a model whose prefixes stock PEFT cannot replay; raise it."""
     return UserError(
         "prompts of the kind prefix",
         "be asked of a family that PEFT can replay a prefix of",

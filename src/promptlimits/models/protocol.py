@@ -212,11 +212,7 @@ class ReadHead(Protocol):
         ...
 
     def blocks(self, most: int) -> Sequence[ReadHead]:
-        """Heads of stretches of the vocabulary, end to end, whose pull-backs add up to this one's.
-
-        Args:
-            most: Most tokens of each; a head that cannot be divided gives itself.
-        """
+        """Heads of stretches of the vocabulary, end to end: their pull-backs add up to its own."""
         ...
 
 

@@ -171,17 +171,7 @@ def from_weights(
 
 
 def to_weights(model: PaperTransformer) -> TransformerWeights:
-    """The weights of a transformer without normalisation, exactly, as float64.
-
-    Args:
-        model: The transformer.
-
-    Returns:
-        Its weights.
-
-    Raises:
-        UserError: It has normalisation or positional encodings, which these weights lack.
-    """
+    """The weights of a transformer without normalisation, exactly, as float64."""
     if model.norm_place is not None or model.positions is not None:
         raise UserError(
             "the transformer",

@@ -28,14 +28,7 @@ FILE_NAME: Final = "report.html"
 
 
 def render(record: JsonObject) -> str:
-    """The page of a bracket record.
-
-    Args:
-        record: The record as parsed from JSON.
-
-    Returns:
-        A complete HTML document.
-    """
+    """The page of a bracket record."""
     parsed = parse_record(record)
     script = sections.resource("bracket.js")
     pairs = sections.pair_rows(parsed)

@@ -236,18 +236,7 @@ class Record(_Part):
 
 
 def parse_record(record: object) -> Record:
-    """Read a bracket record and refuse one that contradicts itself.
-
-    Args:
-        record: The record as parsed from JSON.
-
-    Returns:
-        The record, soft prompts before prefixes, each in the order of their lengths.
-
-    Raises:
-        UserError: It is not a bracket record, or of a schema this version does not read.
-        RunFailed: It says something that cannot be true, such as a floor above its ceiling.
-    """
+    """Read a bracket record and refuse one that contradicts itself."""
     fields = _require_schema(record)
     try:
         parsed = Record.model_validate(_with_digits(fields))
@@ -262,17 +251,7 @@ def parse_record(record: object) -> Record:
 
 
 def parse_control(fields: JsonValue) -> Control | NoControl | None:
-    """Read the planted control of a bracket or a fit.
-
-    Args:
-        fields: The record's "control".
-
-    Returns:
-        The control, or why there is none; None where the record has neither.
-
-    Raises:
-        UserError: It is not readable.
-    """
+    """Read the planted control of a bracket or a fit."""
     adapter: TypeAdapter[Control | NoControl | None] = TypeAdapter(AnyControl | None)
     try:
         return adapter.validate_python(fields)

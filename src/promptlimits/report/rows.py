@@ -76,14 +76,7 @@ class BaselineRow:
 
 
 def rows(record: JsonObject | Record) -> tuple[BracketRow, ...]:
-    """One row per kind and length of prompt, soft prompts first, shortest first.
-
-    Args:
-        record: A bracket record, as JSON or parsed.
-
-    Returns:
-        The rows.
-    """
+    """One row per kind and length of prompt, soft prompts first, shortest first."""
     parsed = as_record(record)
     return tuple(
         BracketRow(
@@ -106,14 +99,7 @@ def rows(record: JsonObject | Record) -> tuple[BracketRow, ...]:
 
 
 def baseline_rows(record: JsonObject | Record) -> tuple[BaselineRow, ...]:
-    """One row per baseline, in the order of the record.
-
-    Args:
-        record: A bracket record, as JSON or parsed.
-
-    Returns:
-        The rows.
-    """
+    """One row per baseline, in the order of the record."""
     return tuple(
         BaselineRow(
             name=baseline.name,

@@ -56,14 +56,7 @@ class PairRow:
 
 
 def pair_rows(record: Record) -> tuple[PairRow, ...]:
-    """Every pair that some prompt was asked, in the order of the list.
-
-    Args:
-        record: The parsed record.
-
-    Returns:
-        One row per pair, one cell per prompt length with answers.
-    """
+    """Every pair that some prompt was asked, in the order of the list."""
     asked = [bracket.floor.answers for bracket in record.brackets if bracket.floor.answers]
     by_pair = [_by_pair(answers) for answers in asked]
     order = dict.fromkeys(pair for answers in by_pair for pair in answers)
@@ -105,12 +98,6 @@ def load_code(record: Record) -> str:
     """Python that answers a held pair with stock PEFT, or nothing without a witness.
 
     The pair is chosen by its key; one of random tokens by its place, for no text need give it.
-
-    Args:
-        record: The parsed record.
-
-    Returns:
-        A script; strings of the record stand in it as ASCII literals.
     """
     best = _best(record)
     if best is None:

@@ -29,14 +29,7 @@ from promptlimits.report.wording import (
 
 
 def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
-    """One line of plain words per prompt length, shortest first, each with its control's.
-
-    Args:
-        record: A bracket record, as JSON or parsed.
-
-    Returns:
-        The lines, free of control characters.
-    """
+    """One line of plain words per prompt length, shortest first, each with its control's."""
     parsed = as_record(record)
     of_text = parsed.task.text_tokens is not None
     lines = [
@@ -51,15 +44,7 @@ def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
 
 
 def bracket_table(record: JsonObject | Record) -> BracketTable:
-    """The table of floors, ceilings and baselines, to be printed by rich.
-
-    Args:
-        record: A bracket record, as JSON or parsed.
-
-    Returns:
-        A renderable that fits 80 columns, needs no colour to be understood, and falls back
-        to ASCII on a console that has nothing else.
-    """
+    """The table of floors, ceilings and baselines, to be printed by rich."""
     return BracketTable(record=as_record(record))
 
 

@@ -54,20 +54,7 @@ class DataSet:
 
 
 def data_set_from_json(record: Any, *, dim: int, where: str = "the pairs") -> DataSet:
-    """Read queries and answers; nothing in the file is believed to be proved.
-
-    Args:
-        record: Parsed JSON.
-        dim: d of the layer.
-        where: What messages call the file.
-
-    Returns:
-        The data set, without what it says is proved.
-
-    Raises:
-        UserError: A field is missing, a list is ragged, of another width or empty, or a number
-            is NaN, infinite, above 1e100 in size, or a text or a truth value instead.
-    """
+    """Read queries and answers; nothing in the file is believed to be proved."""
     remedy = f'write {{"queries": [[token, ..], ..], "answers": [[..], ..]}}, {dim} numbers each'
     if not isinstance(record, dict) or not {"queries", "answers"} <= set(record):
         raise UserError(where, "hold queries and answers", got="other fields", remedy=remedy)

@@ -146,21 +146,7 @@ def tail_floor(
     contraction: Fraction,
     weights: Sequence[Exact] | None = None,
 ) -> ErrorFloor:
-    """The theorem for columns t_j, known vectors with shares in [0, 1], and rank h matrices.
-
-    Args:
-        targets: U, (d, k).
-        known: For each column the vectors that enter with an unknown share in [0, 1], (d, 1).
-        rank: Rank of what the prompt adds to all columns together; 0 for no prompt.
-        contraction: 1 - c, as the result repeats it.
-        weights: w; by default they are optimised.
-
-    Returns:
-        The floor.
-
-    Raises:
-        UserError: Weights are negative, all 0, or of another number.
-    """
+    """The theorem for columns t_j, known vectors with shares in [0, 1], and rank h matrices."""
     beside = _complement(known, float(np.abs(targets.center).max(initial=0.0)))
     projected = MatrixBall.exact(beside) @ targets
     chosen = _roots(projected.center, rank, weights)
@@ -181,12 +167,6 @@ def contraction(layer: LayerWeights) -> Fraction:
     """1 - c for a limit c on the Lipschitz constant of MLP - id, or 0.
 
     c is at most ||W_1|| ||W_2||, and less where neurons can be balanced.
-
-    Args:
-        layer: The layer.
-
-    Returns:
-        A number of [0, 1]; above 0 it proves the MLP one to one.
     """
     if layer.hidden == 0:
         return Fraction(1)
@@ -194,15 +174,7 @@ def contraction(layer: LayerWeights) -> Fraction:
 
 
 def orthogonal_floor(squared_lengths: Sequence[Exact], heads: int) -> Fraction:
-    """The floor's square for offsets orthogonal to each other and to E, in closed form.
-
-    Args:
-        squared_lengths: |t_j|^2, exact, above 0.
-        heads: h.
-
-    Returns:
-        max_j e_j^2 is at least this, for prompts of every length; 0 for h offsets or fewer.
-    """
+    """The floor's square for offsets orthogonal to each other and to E, in closed form."""
     ordered = sorted((Fraction(square) for square in squared_lengths), reverse=True)
     best, inverses = Fraction(0), Fraction(0)
     for count, square in enumerate(ordered, start=1):

@@ -30,15 +30,7 @@ _PACE: Final = 60.0
 
 
 def best_weights(projected: Floats, rank: int) -> Floats:
-    """Weights of the simplex for which the tail of squared singular values is large.
-
-    Args:
-        projected: U, (m, k), k above `rank`.
-        rank: h, how many singular values a prompt takes away.
-
-    Returns:
-        (k,), at least 0, of sum 1.
-    """
+    """Weights of the simplex for which the tail of squared singular values is large."""
     factor: Floats = np.asarray(np.linalg.qr(projected, mode="r"), dtype=np.float64)
     start = max(_by_length(factor, rank), key=lambda weights: _tail(factor, weights, rank))
     best, value = start, _tail(factor, start, rank)

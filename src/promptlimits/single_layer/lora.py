@@ -77,19 +77,7 @@ class LoraUpdate:
 
 
 def lora_update(layer: LayerWeights, data: DataSet, generator: np.random.Generator) -> LoraUpdate:
-    """Construct the change for given queries and answers.
-
-    Args:
-        layer: The layer; at least as many hidden neurons as pairs.
-        data: Queries, whose last tokens may differ, and answers.
-        generator: Draws directions u.
-
-    Returns:
-        The change and its error, measured.
-
-    Raises:
-        UserError: There are too few neurons, or two vectors after attention are equal.
-    """
+    """Construct the change for given queries and answers."""
     count = len(data.queries)
     if layer.hidden < count:
         raise UserError(

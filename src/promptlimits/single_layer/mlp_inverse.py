@@ -44,20 +44,7 @@ class Preimages:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def preimages(layer: LayerWeights, token: Floats, answers: Floats) -> Preimages:
-    """Find the offsets that answers stand for.
-
-    Args:
-        layer: The layer.
-        token: x_0, (d,).
-        answers: y_j as rows, (k, d).
-
-    Returns:
-        The offsets.
-
-    Raises:
-        UserError: No pre-image of an answer was found: as far as was searched it is outside the
-            range of the MLP.
-    """
+    """Find the offsets that answers stand for."""
     rows = exact_array("the answers", answers, (np.shape(answers)[0], layer.dim))
     onto = contraction(layer) > 0
     found = []

@@ -61,16 +61,7 @@ class _Quadratic:
 
 
 def box_limits(parts: list[Part], low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """Lower limits on f over boxes, and along which side to halve each.
-
-    Args:
-        parts: The problem's orthogonal parts.
-        low: Lower corners, (N, h), dyadic with few bits, so that centres are exact.
-        high: Upper corners.
-
-    Returns:
-        Proved limits, (N,), at least 0; and a score for each side, (N, h).
-    """
+    """Lower limits on f over boxes, and along which side to halve each."""
     with np.errstate(over="ignore", invalid="ignore"):
         # What overflows or is indeterminate proves nothing, and is treated so where it is used.
         return _box_limits(parts, low, high)

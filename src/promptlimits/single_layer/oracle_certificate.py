@@ -132,28 +132,6 @@ def certify_oracle(
 
     For one head with an exactly invertible V the limit uses what entropy forbids
     (`oracle_entropy`); otherwise it is that over all statistics (A, Z).
-
-    Args:
-        setting: The layer and its queries.
-        targets: Wanted outputs of attention before the MLP and without x_0, (k, d).
-        found: A value that was found, to aim at, in the unit of the objective: the (weighted) sum
-            of squares, or the largest error. Any number is sound.
-        objective: Which error is limited.
-        scale: c_j, square roots of the weights, above 0; 1 each by default. For the largest error
-            they are normalised exactly.
-        aim_squares: Where to stop branching, if lower than what `found` asks for: the least
-            weighted sum of squares (with weights of sum 1 for the largest error) that is known.
-        tolerance: Relative gap to stop at, of squares.
-        most_boxes: Stop after about as many boxes; None for what takes some seconds.
-        tokens: m_p, for prompts of this length alone; None for all lengths. Where entropy is not
-            known to bind, the limit for one length is that for all.
-
-    Returns:
-        The limit and its gap.
-
-    Raises:
-        UserError: Targets, weights or limits are unusable.
-        RunFailed: The layer's numbers leave the range of doubles.
     """
     roots = _roots(setting, scale)
     require_positive("tolerance", tolerance)

@@ -55,14 +55,7 @@ class Slab:
 
 
 def bound_by_entropy(setting: SharedQuery) -> bool:
-    """Whether the layer is one for which `slab_of` gives a slab, but for rounding.
-
-    Args:
-        setting: The layer and its queries.
-
-    Returns:
-        True for one head of exactly invertible V, plain positions, and scores that are not all 0.
-    """
+    """Whether the layer is one for which `slab_of` gives a slab, but for rounding."""
     layer = setting.layer
     return (
         len(layer.heads) == 1
@@ -75,18 +68,7 @@ def bound_by_entropy(setting: SharedQuery) -> bool:
 
 
 def slab_of(setting: SharedQuery, inputs: ExactInputs, tokens: int | None) -> Slab | None:
-    """The slab of a layer with one head, if V is exactly invertible and c is not 0.
-
-    Args:
-        setting: The layer and its queries.
-        inputs: Their constants.
-        tokens: m_p, or None for any length.
-
-    Returns:
-        The constants, or None where entropy is not known to bind: several heads, a value map of
-        lower rank, a normalisation in front, rotary positions, no scores, or a solve that the
-        working precision does not settle.
-    """
+    """The slab of a layer with one head, if V is exactly invertible and c is not 0."""
     if not bound_by_entropy(setting):
         return None
     with working_precision(PRECISION):

@@ -62,18 +62,7 @@ def float_rank(value: Floats) -> int:
 
 
 def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
-    """Enclose the oracle's constants.
-
-    Args:
-        setting: The layer and its queries.
-        targets: Wanted outputs of attention before the MLP, (k, d), read as exact.
-
-    Returns:
-        The enclosures.
-
-    Raises:
-        UserError: The targets have another shape or are not finite.
-    """
+    """Enclose the oracle's constants."""
     wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
     with working_precision(PRECISION):
         each = [_query_statistics(setting, query) for query in setting.queries]
@@ -175,18 +164,7 @@ def _turned(key: Vector, steps: int, base: float | None) -> Vector:
 
 
 def exact_range(head: HeadWeights, rank: int) -> Floats:
-    """An orthonormal basis of the range of W_o W_v, taken before any rounding of the product.
-
-    Args:
-        head: The head.
-        rank: Its exact rank.
-
-    Returns:
-        (d, r).
-
-    Raises:
-        RunFailed: The range is closer to one of lower rank than 192 bits resolve.
-    """
+    """An orthonormal basis of the range of W_o W_v, taken before any rounding of the product."""
     with working_precision(PRECISION):
         balls = ball_array(_range(head, rank), head.dim)
     if not np.isfinite(balls.mid + balls.rad).all():
@@ -245,16 +223,7 @@ def independent_columns(matrix: Floats, count: int) -> list[int]:
 
 
 def orthonormalised(vectors: list[Vector], start: list[Vector] | None = None) -> list[Vector]:
-    """Gram and Schmidt's vectors, exact but for the radii of their balls.
-
-    Args:
-        vectors: Independent vectors.
-        start: Orthonormal vectors to begin with, which are not returned.
-
-    Returns:
-        Orthonormal vectors with the same span beside `start`; balls without finite radius if
-        the vectors are not provably independent.
-    """
+    """Gram and Schmidt's vectors, exact but for the radii of their balls."""
     before = list(start or [])
     fresh: list[Vector] = []
     for vector in vectors:

@@ -85,14 +85,7 @@ class LengthOptimum:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
 def score_covector(setting: SharedQuery) -> Floats | None:
-    """The eta in range(V) with V^T eta = c, (d,), or None if there is none (numerically).
-
-    Args:
-        setting: A layer with one head and its queries.
-
-    Returns:
-        eta or None.
-    """
+    """The eta in range(V) with V^T eta = c, (d,), or None if there is none (numerically)."""
     value, score = value_maps(setting.layer)[0], score_vectors(setting)[0]
     eta = np.linalg.pinv(value.T, rcond=1e-12) @ score
     off = float(np.linalg.norm(value.T @ eta - score))
@@ -107,21 +100,7 @@ def best_of_length(
     tokens: int | None = None,
     scale: Floats | None = None,
 ) -> LengthOptimum:
-    """The least error that prompts of a given length reach, one head.
-
-    Args:
-        setting: A layer with one head whose scores its values determine, and its queries.
-        targets: Wanted outputs of attention, (k, d).
-        tokens: m_p, or None for the infimum over all lengths.
-        scale: c_j, roots of weights of the squares, above 0; 1 each by default.
-
-    Returns:
-        The optimum found.
-
-    Raises:
-        UserError: There are several heads, or the head's scores are free of its values.
-        ValueError: The setting has a front or rotary positions.
-    """
+    """The least error that prompts of a given length reach, one head."""
     if setting.front is not None or setting.rotary_base is not None:
         raise ValueError("entropy limits A and Z in this form in the plain layer only")
     heads = len(setting.layer.heads)
@@ -200,14 +179,7 @@ def _slab(problem: Problem, eta: Floats, room: float, points: Floats) -> tuple[F
 
 
 def grid_points(targets: Floats) -> int:
-    """Points of the first grid: fewer for large problems, whose arrays would not fit.
-
-    Args:
-        targets: (k, d).
-
-    Returns:
-        From 41 to `GRID`.
-    """
+    """Points of the first grid: fewer for large problems, whose arrays would not fit."""
     return max(min(GRID, _NUMBERS // targets.size), 41)
 
 

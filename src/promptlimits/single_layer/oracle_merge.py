@@ -39,12 +39,6 @@ def equal_queries(setting: SharedQuery) -> list[list[int]]:
     """Group the queries that consist of the same tokens.
 
     The order of tokens counts under rotary positions only.
-
-    Args:
-        setting: The layer and its queries.
-
-    Returns:
-        The places of the queries of each group, in order of their first.
     """
     groups: dict[tuple[tuple[float, ...], ...], list[int]] = {}
     for place, query in enumerate(setting.queries):
@@ -57,17 +51,7 @@ def equal_queries(setting: SharedQuery) -> list[list[int]]:
 def merged(
     setting: SharedQuery, inputs: ExactInputs, roots: Floats
 ) -> tuple[ExactInputs, Floats, Fraction]:
-    """The problem with equal queries taken as one, and the constant beside it.
-
-    Args:
-        setting: The layer and its queries.
-        inputs: Their constants.
-        roots: c_j, roots of the weights, read as exact.
-
-    Returns:
-        The constants; new roots, whose squares are at most the exact weights; and a lower limit
-        on the constant.
-    """
+    """The problem with equal queries taken as one, and the constant beside it."""
     groups = equal_queries(setting)
     if len(groups) == len(roots):
         return inputs, roots, Fraction(0)
@@ -93,15 +77,7 @@ def merged(
 
 
 def distance_from_ranges(layer: LayerWeights, inputs: ExactInputs) -> Fraction:
-    """A lower limit on the squared distance of the first target from the sum of all ranges.
-
-    Args:
-        layer: The layer.
-        inputs: Its constants.
-
-    Returns:
-        The limit, at least 0.
-    """
+    """A lower limit on the squared distance of the first target from the sum of all ranges."""
     rank, pool = joint_rank(layer), [vector for basis in inputs.bases for vector in basis]
     if rank == layer.dim:
         return Fraction(0)

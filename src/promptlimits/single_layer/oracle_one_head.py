@@ -58,18 +58,7 @@ def one_head_limit(
     most_boxes: int,
     slab: Slab | None = None,
 ) -> tuple[Fraction, int]:
-    """A proved lower limit on the least weighted sum of squares of one head.
-
-    Args:
-        inputs: Of a layer with one head.
-        scale: c_j, read as exact.
-        aim: Branching ends once this much is proved; any number is sound.
-        most_boxes: Stop after as many.
-        slab: What entropy allows, or None.
-
-    Returns:
-        The limit, at least 0, and how many boxes were looked at.
-    """
+    """A proved lower limit on the least weighted sum of squares of one head."""
     with working_precision(PRECISION):
         before = ctx.cap
         try:

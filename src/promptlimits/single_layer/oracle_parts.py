@@ -57,18 +57,7 @@ class Part:
 
 
 def split(inputs: ExactInputs, scale: Floats) -> list[Part]:
-    """Cut the problem into parts whose squared distances add up to (at most) the whole's.
-
-    Args:
-        inputs: The constants.
-        scale: c_j, roots of the weights, read as exact.
-
-    Returns:
-        Parts to bound from below; empty if nothing is out of reach for lack of rank.
-
-    Raises:
-        RunFailed: The constants are too large or too close to dependent for doubles.
-    """
+    """Cut the problem into parts whose squared distances add up to (at most) the whole's."""
     with working_precision(PRECISION):
         dim, heads = len(inputs.targets[0]), len(inputs.bases)
         if heads == 2 and sum(map(len, inputs.bases)) > dim and _fills(inputs.bases):

@@ -85,14 +85,7 @@ class Problem:
         return np.repeat(np.arange(len(sizes)), sizes)
 
     def weighted(self, scale: Floats) -> Problem:
-        """The same problem with other weights c_j^2.
-
-        Args:
-            scale: c_j above 0, (k,).
-
-        Returns:
-            The problem.
-        """
+        """The same problem with other weights c_j^2."""
         factor = scale / self.scale
         return replace(
             self,
@@ -128,15 +121,7 @@ class LocalModel:
 
 
 def orthonormal_range(head: HeadWeights, rank: int) -> Floats:
-    """An orthonormal basis of the range of V = W_o W_v.
-
-    Args:
-        head: The head.
-        rank: Its exact rank (`reachable.value_ranks`).
-
-    Returns:
-        (d, r); the identity if r = d.
-    """
+    """An orthonormal basis of the range of V = W_o W_v."""
     if rank == head.dim:
         return np.eye(head.dim)
     value = np.asarray(head.output @ head.value)
@@ -147,19 +132,7 @@ def orthonormal_range(head: HeadWeights, rank: int) -> Floats:
 
 
 def require_usable(setting: SharedQuery, targets: Floats) -> Floats:
-    """Refuse what doubles cannot hold.
-
-    Args:
-        setting: The layer and its queries.
-        targets: Wanted outputs of attention, (k, d).
-
-    Returns:
-        The targets, checked.
-
-    Raises:
-        UserError: The targets have another shape or are not finite, a head has no rows, or
-            numbers are beyond 1e100.
-    """
+    """Refuse what doubles cannot hold."""
     wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
     parts = [
         array
@@ -190,20 +163,7 @@ def require_usable(setting: SharedQuery, targets: Floats) -> Floats:
 
 
 def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
-    """The compact form for targets t_j of u_j - x_0.
-
-    Args:
-        setting: The layer and its queries.
-        targets: Wanted outputs of attention, before the MLP and without x_0, (k, d).
-
-    Returns:
-        The problem, with equal weights 1.
-
-    Raises:
-        UserError: As `require_usable`.
-        RunFailed: The queries' scores or means leave the range of doubles, or their weights
-            differ by more than doubles allow.
-    """
+    """The compact form for targets t_j of u_j - x_0."""
     wanted = require_usable(setting, targets)
     with np.errstate(over="ignore", invalid="ignore"):
         own = query_statistics(setting)
@@ -324,15 +284,6 @@ def _solved(whitening: Floats, rows: Floats) -> Floats:
 
 
 def prompt_statistics(problem: Problem, point: Floats, solution: Floats) -> Statistics:
-    """The (A, Z) that a point of the open cube and coordinates of W stand for.
-
-    Args:
-        problem: The problem.
-        point: v, (h,), each between 0 and 1.
-        solution: w, (n,).
-
-    Returns:
-        Mean A (h, m) and log Z (h,).
-    """
+    """The (A, Z) that a point of the open cube and coordinates of W stand for."""
     mean = spread(problem, solution) / (1 - point)[:, None]
     return Statistics(mean=mean, log_weight=problem.log_least + np.log1p(-point) - np.log(point))

@@ -154,16 +154,7 @@ def _chosen(better: NDArray[np.bool_], new: LocalModel, old: LocalModel) -> Loca
 def least_sum(
     problem: Problem, generator: np.random.Generator, *, most_work: float = SEARCH
 ) -> Found:
-    """The least weighted sum of squares found.
-
-    Args:
-        problem: The problem, with its weights.
-        generator: Source of starting points.
-        most_work: Budget of the search, in units of `work`.
-
-    Returns:
-        The best of all starts.
-    """
+    """The least weighted sum of squares found."""
     small = _reduced(problem)
     points = starting_points(small, generator)
     ends, model = descend(small, points, budget=Budget(most_work))
@@ -192,15 +183,6 @@ def least_largest(
     Lawson's method: a weighted sum is minimised, then each weight grows with its error. For
     fixed v that converges to the minimax, whose optimal weights make both sides equal; over v,
     which is not convex, a gap may remain.
-
-    Args:
-        problem: The problem with weights 1.
-        generator: Source of starting points.
-        most_work: Budget of the search, in units of `work`.
-
-    Returns:
-        The point with the least max_j error found, and the point and weights (of sum 1) whose
-        least weighted sum found is greatest.
     """
     small = _reduced(problem)
     first = Budget(most_work / 2)

@@ -37,17 +37,7 @@ def empty_prompt(setting: SharedQuery) -> Floats:
 def prompts_of_bound_heads(
     setting: SharedQuery, targets: Floats, generator: np.random.Generator, *, largest: bool
 ) -> Iterator[Floats]:
-    """Prompts of a layer whose values determine scores, best effort within a budget of work.
-
-    Args:
-        setting: The layer and its queries; without normalisation in front or rotary positions.
-        targets: Wanted outputs of attention, (k, d).
-        generator: Source of starting points for training.
-        largest: Whether the largest error is what counts.
-
-    Yields:
-        Prompts (d, m_p).
-    """
+    """Prompts of a layer whose values determine scores, best effort within a budget of work."""
     eta = score_covector(setting) if len(setting.layer.heads) == 1 else None
     if eta is not None and eta.any():
         yield from _of_one_head(setting, targets, largest=largest)

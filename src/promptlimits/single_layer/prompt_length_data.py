@@ -59,22 +59,7 @@ _MOST_FLOORS: Final = 64
 def prompt_length_data(
     layer: LayerWeights, pairs: int, generator: np.random.Generator, *, length: float = 1.0
 ) -> DataSet:
-    """n queries and answers that take a prompt of at least n/h tokens.
-
-    Args:
-        layer: The layer; its MLP must be proved one to one.
-        pairs: n, at most d - h and 1,024.
-        generator: Draws w and the offsets.
-        length: |t_j|.
-
-    Returns:
-        The data; `proved` holds the least length and the floor for each shorter one.
-
-    Raises:
-        UserError: There are too many pairs, the MLP is not proved one to one, or the heads map
-            w to dependent vectors.
-        RunFailed: Not even the empty prompt is proved to fail.
-    """
+    """n queries and answers that take a prompt of at least n/h tokens."""
     heads, dim = len(layer.heads), layer.dim
     least = trained_numbers(pairs=pairs, dim=dim, heads=heads).prompt_tokens
     if pairs > _LARGEST:
@@ -129,17 +114,7 @@ def prompt_length_data(
 def length_floor(
     layer: LayerWeights, direction: Floats, offsets: Floats, prompt_tokens: int
 ) -> ErrorFloor:
-    """The floor under the errors of all prompts of a given length on this data.
-
-    Args:
-        layer: The layer.
-        direction: w, of which all query tokens are exact multiples.
-        offsets: t_j as rows, (n, d).
-        prompt_tokens: m_p, 0 or more.
-
-    Returns:
-        The floor.
-    """
+    """The floor under the errors of all prompts of a given length on this data."""
     exact = MatrixBall.exact
     images = [exact(head.output) @ (exact(head.value) @ exact(direction)) for head in layer.heads]
     # What a head adds from the query is any multiple of V_i w. Its multiple is at most the
@@ -175,16 +150,7 @@ def _least_length(layer: LayerWeights, direction: Floats, offsets: Floats, slack
 
 
 def outputs_behind(layer: LayerWeights, queries: tuple[Floats, ...], prompt: Floats) -> Floats:
-    """The layer's last output columns for queries whose last tokens may differ, (k, d).
-
-    Args:
-        layer: The layer.
-        queries: Each (d, m_j).
-        prompt: (d, m_p), m_p of 0 or more.
-
-    Returns:
-        One row for each query.
-    """
+    """The layer's last output columns for queries whose last tokens may differ, (k, d)."""
     each = [SharedQuery(layer=layer, queries=(query,)) for query in queries]
     moved = np.concatenate([attend(one, prompt) for one in each])
     tokens = np.stack([one.token for one in each])

@@ -34,18 +34,7 @@ class ProvedStatistics:
 
 
 def proved_statistics(setting: SharedQuery, tokens: Floats) -> tuple[ProvedStatistics, ...]:
-    """Enclose what each head sums up over some tokens, as `setting.statistics` estimates it.
-
-    Args:
-        setting: The layer and the shared last token; without rotary positions.
-        tokens: (d, n), n of at least 1, read as exact numbers.
-
-    Returns:
-        One for each head.
-
-    Raises:
-        ValueError: The setting has rotary positions, or a normalisation divides by zero.
-    """
+    """Enclose what each head sums up over some tokens, as `setting.statistics` estimates it."""
     if setting.rotary_base is not None:
         raise ValueError("sums are enclosed for layers without rotary positions only")
     seen = _normalised(setting.front, tokens)
@@ -54,14 +43,7 @@ def proved_statistics(setting: SharedQuery, tokens: Floats) -> tuple[ProvedStati
 
 
 def ball_of(values: list[arb]) -> MatrixBall:
-    """The column of numbers enclosed by balls, as a matrix ball.
-
-    Args:
-        values: Finite balls.
-
-    Returns:
-        A ball of shape (n, 1).
-    """
+    """The column of numbers enclosed by balls, as a matrix ball."""
     center, squares = [], []
     for value in values:
         middle = float(value.mid())
@@ -72,14 +54,7 @@ def ball_of(values: list[arb]) -> MatrixBall:
 
 
 def exact_fraction(value: arb) -> Fraction:
-    """An exact ball's number.
-
-    Args:
-        value: A ball of radius 0.
-
-    Returns:
-        The number.
-    """
+    """An exact ball's number."""
     mantissa, exponent = value.man_exp()
     return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 

@@ -84,12 +84,6 @@ def exact_rank(matrix: Array) -> int:
 
     Scaled by a power of two its entries are integers, and flint's rank of an integer matrix is
     exact.
-
-    Args:
-        matrix: (m, n).
-
-    Returns:
-        The rank.
     """
     return int(_whole(matrix).rank()) if matrix.size else 0
 
@@ -100,12 +94,6 @@ def value_ranks(layer: LayerWeights) -> tuple[int, ...]:
 
     By Sylvester's inequality it is the size s' of a value if both factors have that rank; else
     the product of the exact integer matrices decides.
-
-    Args:
-        layer: The layer.
-
-    Returns:
-        One rank for each head.
     """
     return tuple(_product_rank(head.output, head.value) for head in layer.heads)
 
@@ -120,15 +108,7 @@ def _product_rank(left: Array, right: Array) -> int:
 
 
 def stacked_ranks(layer: LayerWeights, token: Array) -> tuple[int, ...]:
-    """Exact ranks of [V_g; c_1; ..; c_h], c_i = W_k^T W_q x_0, for each head g.
-
-    Args:
-        layer: The layer.
-        token: x_0, (d,), read as exact.
-
-    Returns:
-        One rank for each head.
-    """
+    """Exact ranks of [V_g; c_1; ..; c_h], c_i = W_k^T W_q x_0, for each head g."""
     asked = _whole(token[:, None])
     scores = [
         (_whole(head.key.T) * (_whole(head.query) * asked)).transpose().tolist()[0]
@@ -139,14 +119,7 @@ def stacked_ranks(layer: LayerWeights, token: Array) -> tuple[int, ...]:
 
 
 def joint_rank(layer: LayerWeights) -> int:
-    """The exact dimension of the sum of the ranges of all V_i.
-
-    Args:
-        layer: The layer.
-
-    Returns:
-        The rank of [V_1, .., V_h].
-    """
+    """The exact dimension of the sum of the ranges of all V_i."""
     rows = [
         row
         for head in layer.heads
@@ -192,16 +165,6 @@ def jacobian(setting: SharedQuery, prompt: Floats) -> Floats:
 
     For head i, weight w of token p in query j, and head output o: d o / d p is
     w [V_i + (V_i p - o) c_i^T].
-
-    Args:
-        setting: The layer and its queries; without normalisation in front or rotary positions.
-        prompt: (d, m_p).
-
-    Returns:
-        (k d, m_p d): rows by query and coordinate, columns by token and coordinate.
-
-    Raises:
-        ValueError: The setting has a front or rotary positions.
     """
     if setting.front is not None or setting.rotary_base is not None:
         raise ValueError("the closed form of the derivative is that of the plain layer")
@@ -219,14 +182,6 @@ def jacobian(setting: SharedQuery, prompt: Floats) -> Floats:
 
 
 def jacobian_rank(setting: SharedQuery, prompt: Floats) -> int:
-    """Numerical rank of the Jacobian of the outputs in the prompt: an estimate.
-
-    Args:
-        setting: The layer and its queries.
-        prompt: (d, m_p), m_p of at least 1.
-
-    Returns:
-        Singular values above `RANK_TOLERANCE` times the largest.
-    """
+    """Numerical rank of the Jacobian of the outputs in the prompt: an estimate."""
     values = np.linalg.svd(jacobian(setting, prompt), compute_uv=False)
     return int((values > RANK_TOLERANCE * values[0]).sum())

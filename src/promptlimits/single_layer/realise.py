@@ -63,12 +63,6 @@ def rank_condition(setting: SharedQuery) -> bool:
     """Whether [V_g; c_1; ..; c_h] has rank rank(V_g) + h for every head.
 
     Judged exactly, by integer matrices; x_0 as a normalisation in front leaves it, rounded.
-
-    Args:
-        setting: The layer and its queries.
-
-    Returns:
-        Whether every (A, Z) is realised by h tokens.
     """
     heads = len(setting.layer.heads)
     wanted = [rank + heads for rank in value_ranks(setting.layer)]

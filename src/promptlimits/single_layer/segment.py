@@ -87,17 +87,7 @@ class Segment:
         return float(self.log_second + np.log1p(-mu) - np.log(mu))
 
     def reached(self, prompt_tokens: int | None = None) -> tuple[tuple[float, float], ...]:
-        """The part that prompts of a given length reach, as intervals of mu.
-
-        Args:
-            prompt_tokens: m_p; None for all lengths together.
-
-        Returns:
-            Rising intervals; points, as one token reaches, have equal ends.
-
-        Raises:
-            UserError: The length is below 1.
-        """
+        """The part that prompts of a given length reach, as intervals of mu."""
         if prompt_tokens is not None:
             require_positive_int("prompt_tokens", prompt_tokens)
         if self.free:
@@ -148,21 +138,7 @@ class Segment:
 
 
 def segment(setting: SharedQuery, first: Floats) -> Segment:
-    """The segment of second answers given the first; one head, two queries.
-
-    Args:
-        setting: One head, two queries; without normalisation in front or rotary positions.
-        first: t_1, (d,), before the MLP.
-
-    Returns:
-        The segment.
-
-    Raises:
-        UserError: There is another number of heads or queries, or t_1 is no answer of any
-            prompt, being outside the range of V.
-        RunFailed: Z_1/Z_2 is beyond the range of floats.
-        ValueError: The setting has a front or rotary positions.
-    """
+    """The segment of second answers given the first; one head, two queries."""
     _require_plain_pair(setting)
     if len(setting.layer.heads) != 1:
         raise UserError(
@@ -214,19 +190,6 @@ def second_answers(setting: SharedQuery, first: Floats, log_weights: Floats) -> 
     """Points of the surface of second answers given the first; heads of independent ranges.
 
     They are reached by h tokens each where `realise.rank_condition` holds.
-
-    Args:
-        setting: Two queries; without normalisation in front or rotary positions.
-        first: t_1, (d,), before the MLP.
-        log_weights: log Z^i of prompts, (n, h).
-
-    Returns:
-        t_2 for each row, (n, d); rows of NaN where no A meets t_1.
-
-    Raises:
-        RunFailed: The ranges of the value maps are not independent.
-        UserError: There are not two queries, or the shapes do not fit.
-        ValueError: The setting has a front or rotary positions.
     """
     _require_plain_pair(setting)
     heads = len(setting.layer.heads)

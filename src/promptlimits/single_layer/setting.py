@@ -172,15 +172,7 @@ class SharedQuery:
 
 
 def require_moderate(name: str, values: Floats) -> None:
-    """Refuse numbers whose squares would overflow.
-
-    Args:
-        name: What messages call them.
-        values: Finite, or the result of finite sums.
-
-    Raises:
-        UserError: One is above 1e100 in size, or not finite.
-    """
+    """Refuse numbers whose squares would overflow."""
     largest = float(np.abs(values).max(initial=0.0))
     if not largest <= LARGEST:
         raise UserError(
@@ -189,15 +181,7 @@ def require_moderate(name: str, values: Floats) -> None:
 
 
 def require_usable(layer: LayerWeights) -> None:
-    """Refuse heads of size 0, and weights whose products come near overflow.
-
-    Args:
-        layer: Any layer.
-
-    Raises:
-        UserError: The width is 0, or a head has no row of queries or of values; or a number, or
-            what limits a product of two weight matrices, is above 1e100.
-    """
+    """Refuse heads of size 0, and weights whose products come near overflow."""
     if layer.dim == 0:
         raise UserError("the width d", "be at least 1", got=0, remedy="give tokens of some number")
     for number, head in enumerate(layer.heads):
@@ -247,16 +231,7 @@ class Statistics:
 
 
 def statistics(setting: SharedQuery, tokens: Floats, *, distance: int = 0) -> Statistics:
-    """Sum tokens up as each head sees them from the shared last token.
-
-    Args:
-        setting: The layer and the shared token.
-        tokens: (d, n) columns, the last one `distance` positions before x_0.
-        distance: 0 for a query (its last column is x_0), the query's length for a prompt.
-
-    Returns:
-        Means (h, d) and logarithms of weights (h,).
-    """
+    """Sum tokens up as each head sees them from the shared last token."""
     seen = setting.seen(tokens)
     query = setting.seen(setting.token[:, None])[:, 0]
     steps = distance + np.arange(tokens.shape[1] - 1, -1, -1)
@@ -279,15 +254,7 @@ def query_statistics(setting: SharedQuery) -> Statistics:
 
 
 def offsets(queries: Statistics, prompt: Statistics) -> Floats:
-    """Attention's output u_j - x_0 behind a prompt with given statistics.
-
-    Args:
-        queries: Of the k queries.
-        prompt: Of the prompt: mean A (h, d) and log Z (h,); -inf for no prompt.
-
-    Returns:
-        (k, d).
-    """
+    """Attention's output u_j - x_0 behind a prompt with given statistics."""
     whole = np.logaddexp(queries.log_weight, prompt.log_weight)
     own, other = np.exp(queries.log_weight - whole), np.exp(prompt.log_weight - whole)
     parts = own[..., None] * queries.mean + other[..., None] * prompt.mean
@@ -295,15 +262,7 @@ def offsets(queries: Statistics, prompt: Statistics) -> Floats:
 
 
 def attend(setting: SharedQuery, prompt: Floats) -> Floats:
-    """Attention's output u_j - x_0 behind an actual prompt, straight from Definition 2.1.
-
-    Args:
-        setting: The layer and the queries.
-        prompt: (d, m_p), m_p of 0 or more.
-
-    Returns:
-        (k, d).
-    """
+    """Attention's output u_j - x_0 behind an actual prompt, straight from Definition 2.1."""
     whole = [np.concatenate([prompt, query], axis=1) for query in setting.queries]
     return np.stack([statistics(setting, tokens).mean.sum(axis=0) for tokens in whole])
 

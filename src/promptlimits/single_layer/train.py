@@ -49,23 +49,7 @@ def train_prompt(
     starts: int = 8,
     steps: int = 200,
 ) -> TrainedPrompt:
-    """Train prompts of one length from several starts and keep the best.
-
-    Args:
-        setting: The layer and its queries; without normalisation or rotary positions.
-        targets: t_j as rows, (k, d).
-        prompt_tokens: m_p, 1 or more.
-        generator: Draws the starts, with lengths of tokens from 0.1 to 10.
-        starts: How many.
-        steps: Most steps of one start.
-
-    Returns:
-        The best prompt.
-
-    Raises:
-        UserError: A number is below 1, or the targets have another shape.
-        ValueError: The setting has a front or rotary positions.
-    """
+    """Train prompts of one length from several starts and keep the best."""
     require_positive_int("prompt_tokens", prompt_tokens)
     require_positive_int("starts", starts)
     wanted = exact_array("the target offsets", targets, (setting.count, setting.layer.dim))

@@ -81,24 +81,7 @@ def unmemorizable_pair(
     preimages: Sequence[Floats] | None = None,
     length: float = 1.0,
 ) -> DataSet:
-    """Two queries and answers that one head meets behind no prompt of any length.
-
-    Args:
-        layer: One head.
-        generator: Draws the offsets and the second direction.
-        shared_token: x_0; by default the direction of the largest |x_0^T A x_0|.
-        preimages: For each of the two answers all z - x_0 with MLP(z) = y, (n_i, d), the caller
-            vouching that there are no others; the first is met exactly. Needed where the MLP
-            is not proved one to one.
-        length: |t_1| = |t_2| of offsets drawn here.
-
-    Returns:
-        The data and what is proved.
-
-    Raises:
-        UserError: An assumption fails; the message names it.
-        RunFailed: Neither the span nor a floor is proved.
-    """
+    """Two queries and answers that one head meets behind no prompt of any length."""
     _require_one_regular_head(layer)
     token = _shared_token(layer, shared_token)
     room = contraction(layer)
@@ -133,21 +116,7 @@ def unmemorizable_pair(
 def unmemorizable_set(
     layer: LayerWeights, generator: np.random.Generator, *, length: float = 1.0
 ) -> DataSet:
-    """h + 1 queries and answers that a layer of h heads meets behind no prompt of any length.
-
-    Args:
-        layer: Any heads.
-        generator: Draws tokens and offsets.
-        length: |t_j|.
-
-    Returns:
-        The data and what is proved.
-
-    Raises:
-        UserError: There is no room for h + 1 directions beside E, or the MLP is not proved one
-            to one.
-        RunFailed: No floor above 0 is proved.
-    """
+    """h + 1 queries and answers that a layer of h heads meets behind no prompt of any length."""
     heads, dim = len(layer.heads), layer.dim
     room = contraction(layer)
     _require_injective(layer, room, None)
@@ -177,18 +146,7 @@ def unmemorizable_set(
 def is_outside(
     setting: SharedQuery, first: Floats, second: Floats, away: Fraction = Fraction(0)
 ) -> bool:
-    """Prove that a_1 lies outside span{t_1, t_2, a_2} for the two queries of one head.
-
-    Args:
-        setting: One head, two queries.
-        first: t_1, read as exact numbers.
-        second: t_2.
-        away: It is proved for all offsets within this distance of the two.
-
-    Returns:
-        Whether the Gram determinant of the four is proved to be above 0; so it is not proved
-        either where t_1, t_2, a_2 are dependent.
-    """
+    """Prove that a_1 lies outside span{t_1, t_2, a_2} for the two queries of one head."""
     means = [proved_statistics(setting, query)[0].mean for query in setting.queries]
     with working_precision(PRECISION_BITS):
         width = arb(0, arb(away.numerator) / away.denominator)
@@ -198,14 +156,7 @@ def is_outside(
 
 
 def independent(columns: Sequence[Sequence[arb]]) -> bool:
-    """Prove that vectors given as balls are independent, by their Gram determinant.
-
-    Args:
-        columns: The vectors.
-
-    Returns:
-        Whether it was proved.
-    """
+    """Prove that vectors given as balls are independent, by their Gram determinant."""
     scaled = []
     for column in columns:
         size = float(sum((x * x for x in column), arb(0)).mid()) ** 0.5
@@ -217,15 +168,7 @@ def independent(columns: Sequence[Sequence[arb]]) -> bool:
 
 
 def answer_ball(layer: LayerWeights, token: MatrixBall) -> MatrixBall:
-    """Enclose MLP(x), residual included; ReLU moves no two numbers apart.
-
-    Args:
-        layer: The layer.
-        token: Ball around x, (d, 1).
-
-    Returns:
-        Ball around the answer, (d, 1).
-    """
+    """Enclose MLP(x), residual included; ReLU moves no two numbers apart."""
     bias = MatrixBall.exact(layer.b2)
     if layer.hidden == 0:
         return token + bias
@@ -235,16 +178,7 @@ def answer_ball(layer: LayerWeights, token: MatrixBall) -> MatrixBall:
 
 
 def answers_for(layer: LayerWeights, tokens: Floats, offsets: Floats) -> tuple[Floats, Fraction]:
-    """Answers MLP(x_j + t_j) in floats, and how far rounding takes them from the exact ones.
-
-    Args:
-        layer: The layer.
-        tokens: x_j as rows, (k, d).
-        offsets: t_j as rows, (k, d).
-
-    Returns:
-        The answers (k, d), and a proved limit on the Euclidean error of each.
-    """
+    """Answers MLP(x_j + t_j) in floats, and how far rounding takes them from the exact ones."""
     answers = feed_forward(layer, tokens + offsets)
     exact = MatrixBall.exact
     errors = (
@@ -255,17 +189,7 @@ def answers_for(layer: LayerWeights, tokens: Floats, offsets: Floats) -> tuple[F
 
 
 def proved_of(floor: ErrorFloor, slack: Fraction, *, by_the_span: bool = False) -> dict[str, Any]:
-    """A floor as plain JSON, the rounding of the answers taken off.
-
-    Args:
-        floor: The floor.
-        slack: Limit on the error of each answer.
-        by_the_span: Whether a_1 is proved to be outside, for every pre-image of the answers where
-            the MLP is proved one to one.
-
-    Returns:
-        Floats rounded down, and whether no prompt meets the answers.
-    """
+    """A floor as plain JSON, the rounding of the answers taken off."""
     left = max(floor.output_error - slack, Fraction(0))
     return {
         "no_prompt_of_any_length": left > 0 or (by_the_span and floor.contraction > 0),

@@ -35,22 +35,11 @@ class Budget:
     """
 
     def __init__(self, work: float) -> None:
-        """Start with an amount.
-
-        Args:
-            work: Units.
-        """
+        """Start with an amount."""
         self.left = work
 
     def take(self, cost: float) -> bool:
-        """Spend the cost of a piece of work if anything is left.
-
-        Args:
-            cost: Units, above 0.
-
-        Returns:
-            Whether anything was left: the piece may be done.
-        """
+        """Spend the cost of a piece of work if anything is left."""
         if self.left <= 0:
             return False
         self.left -= cost
@@ -58,26 +47,12 @@ class Budget:
 
 
 def step_cost(problem: Problem) -> float:
-    """Work of one step of the search from one start.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        Units.
-    """
+    """Work of one step of the search from one start."""
     return 10 + 0.0125 * _products(problem) + 8e-4 * float(len(problem.blocks)) ** 3
 
 
 def boxes_of_balls(problems: list[Problem]) -> int:
-    """How many boxes a proof in doubles looks at unless told otherwise.
-
-    Args:
-        problems: The orthogonal parts of the problem.
-
-    Returns:
-        At least 64, at most `MOST_BOXES`.
-    """
+    """How many boxes a proof in doubles looks at unless told otherwise."""
     cost = sum(
         50 + 0.2 * _products(problem) + 2.2e-3 * float(len(problem.blocks)) ** 3
         for problem in problems
@@ -86,41 +61,17 @@ def boxes_of_balls(problems: list[Problem]) -> int:
 
 
 def boxes_of_series(queries: int) -> int:
-    """How many boxes a proof for one head looks at unless told otherwise.
-
-    Args:
-        queries: k.
-
-    Returns:
-        At least 64, at most `MOST_BOXES`.
-    """
+    """How many boxes a proof for one head looks at unless told otherwise."""
     return _boxes(50 + 6.5 * queries**2)
 
 
 def slab_cost(points: int, numbers: int) -> float:
-    """Work of one search for the best prompt of a length.
-
-    Args:
-        points: Points of its grid.
-        numbers: Numbers of the targets, k d.
-
-    Returns:
-        Units.
-    """
+    """Work of one search for the best prompt of a length."""
     return 0.04 * points * numbers
 
 
 def training_cost(numbers: int, heads: int, steps: int) -> float:
-    """Work of training one prompt.
-
-    Args:
-        numbers: Numbers of the targets, k d.
-        heads: h.
-        steps: Most steps.
-
-    Returns:
-        Units.
-    """
+    """Work of training one prompt."""
     return steps * (200 + 150 * heads + 6 * numbers + 1.2e-4 * float(numbers) ** 3)
 
 

@@ -23,14 +23,7 @@ _BUSY_SECONDS = 5.0
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder of a store, and refuse a path that can never be one.
-
-    Args:
-        path: The store.
-
-    Raises:
-        UserError: The path is no regular file, or its folder cannot be made or written.
-    """
+    """Make the folder of a store, and refuse a path that can never be one."""
     if path.is_dir():
         raise not_a_store(path, "a folder")
     if path.exists() and not path.is_file():
@@ -42,20 +35,7 @@ def make_folder(path: Path) -> None:
 
 
 def open_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a store's file and check it.
-
-    Args:
-        path: The store.
-        read_only: Change nothing.
-
-    Returns:
-        A connection in autocommit mode.
-
-    Raises:
-        UserError: The file is missing (read-only), not a store, damaged, too new, or cannot
-            be opened.
-        RunFailed: This Python's SQLite is too old, or the disk failed.
-    """
+    """Open a store's file and check it."""
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise RunFailed(
             f"SQLite {sqlite3.sqlite_version} is too old to hold a store",

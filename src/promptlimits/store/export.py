@@ -22,15 +22,7 @@ _NESTED = ("spec", "result", "provenance")
 
 
 def runs_as_json(store: Store, *, curves: bool = False) -> str:
-    """Every run of a store as one JSON document.
-
-    Args:
-        store: An open store.
-        curves: Whether each run carries its curve.
-
-    Returns:
-        `{"schema": 1, "runs": [...]}`, indented.
-    """
+    """Every run of a store as one JSON document."""
     runs: list[JsonValue] = []
     for run in store.runs():
         entry: JsonObject = dataclasses.asdict(run)
@@ -45,12 +37,6 @@ def runs_as_csv(store: Store) -> str:
 
     Nested fields become columns with dotted names (`spec.learning_rate`); lists are written
     as JSON. Columns that a run does not have are empty.
-
-    Args:
-        store: An open store.
-
-    Returns:
-        The table, with a header, also when there is no run.
     """
     rows = [_row(run) for run in store.runs()]
     nested = sorted({name for row in rows for name in row} - set(_FIRST_COLUMNS))
@@ -62,15 +48,7 @@ def runs_as_csv(store: Store) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: a reader sees the old text or the new one, never a part.
-
-    Args:
-        path: The file; its folder exists.
-        text: What to write, in UTF-8.
-
-    Raises:
-        RunFailed: The operating system refused.
-    """
+    """Write a file whole: a reader sees the old text or the new one, never a part."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("w", encoding="utf-8", newline="") as file:

@@ -99,16 +99,7 @@ _BY_CODE: dict[int, Callable[[Path, sqlite3.Error], PromptLimitsError]] = {
 
 
 def for_people(path: Path, error: sqlite3.Error) -> PromptLimitsError | None:
-    """Translate what SQLite reports about a file.
-
-    Args:
-        path: The store.
-        error: What SQLite raised.
-
-    Returns:
-        The error to raise in its place, or None where it is a mistake of the program (a bad
-        statement, a broken constraint), which deserves its traceback.
-    """
+    """Translate what SQLite reports about a file."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return None

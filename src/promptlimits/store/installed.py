@@ -41,26 +41,12 @@ class Installed:
 
 
 def installed(name: str) -> Installed:
-    """Look a library up, without importing it.
-
-    Args:
-        name: Its name on the package index.
-
-    Returns:
-        What is installed and what is allowed.
-    """
+    """Look a library up, without importing it."""
     return Installed(name=name, version=_version(name), allowed=_allowed(name))
 
 
 def pip_command(libraries: Iterable[Installed]) -> str:
-    """The command that puts allowed versions into the environment of this process.
-
-    Args:
-        libraries: Those to install.
-
-    Returns:
-        The command, quoted for a shell.
-    """
+    """The command that puts allowed versions into the environment of this process."""
     wanted = [library.requirement for library in libraries]
     return shlex.join([sys.executable, "-m", "pip", "install", *wanted])
 

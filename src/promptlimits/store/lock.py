@@ -22,18 +22,7 @@ def lock_path(store: Path) -> Path:
 
 
 def take_writer_lock(store: Path) -> FileLock:
-    """Take the lock of a store without waiting, and note this process in the lock file.
-
-    Args:
-        store: Path of the store.
-
-    Returns:
-        The lock, held.
-
-    Raises:
-        UserError: Another process, or another `Store` of this one, holds it, or the folder
-            cannot be written.
-    """
+    """Take the lock of a store without waiting, and note this process in the lock file."""
     path = lock_path(store)
     if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
         raise cannot_write(store, f"{path.name} beside it is no regular file")

@@ -28,16 +28,6 @@ def canonical_json(value: JsonValue, *, name: str = "record") -> str:
 
     Floats are written with the fewest digits that read back to the same float64, so the text
     loses nothing. 1 and 1.0 are different texts: a spec that counts must hold integers.
-
-    Args:
-        value: What to write.
-        name: What the value is, for the error.
-
-    Returns:
-        The text.
-
-    Raises:
-        UserError: The value holds NaN, an infinity, or something that is not JSON.
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -51,14 +41,7 @@ def canonical_json(value: JsonValue, *, name: str = "record") -> str:
 
 
 def spec_hash(spec: JsonObject) -> str:
-    """SHA-256 of a spec's canonical JSON, in hexadecimal.
-
-    Args:
-        spec: What defines a run, a command or a record, seed included.
-
-    Returns:
-        64 hexadecimal digits; equal exactly when the canonical JSON is equal.
-    """
+    """SHA-256 of a spec's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(spec, name="spec").encode("ascii")).hexdigest()
 
 
@@ -66,12 +49,6 @@ def provenance(extra: Mapping[str, JsonValue] | None = None) -> JsonObject:
     """What must be known to make a number again: versions, commit, machine kind.
 
     Libraries are asked for their installed version without being imported.
-
-    Args:
-        extra: Further facts, such as the device; they win over the ones gathered here.
-
-    Returns:
-        A JSON object.
     """
     facts: JsonObject = {
         "promptlimits": _version("promptlimits"),
@@ -102,12 +79,6 @@ def _checkout(directory: Path = Path(__file__).parent) -> dict[str, str | bool |
 
     Kept for the process: what was imported does not change when the checkout does. An
     installed copy inside somebody else's checkout is not tracked there and has no commit.
-
-    Args:
-        directory: Where the package lies.
-
-    Returns:
-        `git_commit` and `git_dirty`, both None where there is no checkout.
     """
     unknown: dict[str, str | bool | None] = {"git_commit": None, "git_dirty": None}
     if not _git(directory, "ls-files", Path(__file__).name):

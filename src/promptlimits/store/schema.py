@@ -134,11 +134,7 @@ CHECKED: Mapping[str, tuple[str, ...]] = {
 
 
 def add_checksums(connection: sqlite3.Connection) -> None:
-    """Teach an open file `row_checksum`, which writing and checking rows needs.
-
-    Args:
-        connection: Any connection.
-    """
+    """Teach an open file `row_checksum`, which writing and checking rows needs."""
     connection.create_function("row_checksum", -1, _checksum, deterministic=True)
 
 
@@ -167,14 +163,7 @@ def insertion(table: str) -> str:
 
 
 def altered_row(connection: sqlite3.Connection) -> str:
-    """Where a row is not as it was written.
-
-    Args:
-        connection: A store of this version, with `add_checksums`.
-
-    Returns:
-        Its table and number; empty if every row is as it was written.
-    """
+    """Where a row is not as it was written."""
     for table, columns in CHECKED.items():
         number = "step" if table == "steps" else "run_id" if table == "checkpoints" else "id"
         row = connection.execute(
@@ -199,15 +188,7 @@ _PARTS = "SELECT type || ' ' || name, sql FROM sqlite_master WHERE sql IS NOT NU
 
 
 def version_of(connection: sqlite3.Connection) -> int | None:
-    """The schema version of an open file.
-
-    Args:
-        connection: Any readable SQLite database.
-
-    Returns:
-        Its version, 0 for a database without any table, None where the database belongs to
-        another program.
-    """
+    """The schema version of an open file."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID:
@@ -221,9 +202,6 @@ def make_tables(connection: sqlite3.Connection) -> None:
 
     A kill at any moment leaves nothing or all: the version number and the application id sit in
     the database header, which is part of the transaction.
-
-    Args:
-        connection: An empty file in autocommit mode that this process alone writes.
     """
     try:
         connection.execute("BEGIN IMMEDIATE")

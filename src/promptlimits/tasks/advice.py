@@ -22,14 +22,7 @@ _MORE: Final = ("input", "context", "passage", "paragraph")
 
 
 def advice(table: Table) -> str:
-    """The remedy for a file whose columns cannot be told: what to type.
-
-    Args:
-        table: The table.
-
-    Returns:
-        An imperative clause. Where it gives an option, that option reads this file.
-    """
+    """The remedy for a file whose columns cannot be told: what to type."""
     columns = [name for name in table.columns if name and name not in table.repeated]
     answer = _first(columns, _ANSWERS)
     question = _first([name for name in columns if name != answer], _QUESTIONS)

@@ -21,15 +21,7 @@ _SHOWN: Final = 40
 
 
 def notes_on_texts(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """What a reader of the pairs might not see.
-
-    Args:
-        pairs: The pairs.
-
-    Returns:
-        Notes on white space at the ends, on characters that do not show, and on keys, and values,
-        that look alike; each with a number and the first place.
-    """
+    """What a reader of the pairs might not see."""
     texts = [(pair.where, text) for pair in pairs for text in (pair.key, pair.value)]
     keys = [(pair.where, pair.key) for pair in pairs]
     values: dict[str, str] = {}

@@ -49,14 +49,7 @@ class Beginnings(Sequence["EncodedPair"]):
         return tuple(self._of(each + 1) for each in chosen)
 
     def held_by(self, in_a_row: int) -> tuple[int, ...]:
-        """Which of them a prompt writes.
-
-        Args:
-            in_a_row: Tokens of the longest that it writes, from the first one on.
-
-        Returns:
-            Their indices. Where an end marker is due and is missing, the last one is not held.
-        """
+        """Which of them a prompt writes."""
         whole = in_a_row == len(self.longest.value_ids)
         return tuple(range(self.tokens if whole else min(in_a_row, self.tokens - 1)))
 
@@ -68,15 +61,7 @@ class Beginnings(Sequence["EncodedPair"]):
 
 
 def beginnings(task: EncodedTask, codec: TextCodec) -> Beginnings | None:
-    """The beginnings of a task's text.
-
-    Args:
-        task: A task.
-        codec: The codec it was encoded with.
-
-    Returns:
-        The beginnings; None for a list of pairs.
-    """
+    """The beginnings of a task's text."""
     if task.text_tokens is None:
         return None
     return Beginnings(longest=task.pairs[0], tokens=task.text_tokens, decode=codec.decode)

@@ -39,20 +39,7 @@ class Choices:
 
 
 def choices_of(table: Table, row: Row, columns: Sequence[str]) -> Choices:
-    """The choices of a row.
-
-    Args:
-        table: The table.
-        row: The row.
-        columns: The columns that hold a choice each, or the one that holds a list of texts, or
-            an object with the lists `text` and `label`.
-
-    Returns:
-        The choices. A column without a text in this row is no choice of it.
-
-    Raises:
-        UserError: There are fewer than two, more than letters, or two of one name.
-    """
+    """The choices of a row."""
     where = table.where(row)
     if len(columns) > 1:
         texts = [table.text(row, column) for column in columns]
@@ -114,17 +101,6 @@ def right_choices(
     In this order: answers are names of choices (the letter, in either case, or the name of the
     column); numbers, counted from 0, or from 1 where no 0 occurs and the number of choices does;
     or texts of choices.
-
-    Args:
-        table: The table.
-        column: The column of the answers.
-        asked: The rows that have an answer, with their choices.
-
-    Returns:
-        For each row the name of the right choice; and notes on how answers were read.
-
-    Raises:
-        UserError: No way fits every answer, or two ways fit and differ.
     """
     answers = [(table.text(row, column) or "").strip() for row, _ in asked]
     every = [choices for _, choices in asked]

@@ -14,14 +14,7 @@ _ROLES: Final = {"human": "user", "gpt": "assistant"}
 
 
 def conversation_column(table: Table) -> str | None:
-    """The column of a table whose cells are conversations.
-
-    Args:
-        table: The table.
-
-    Returns:
-        Its name, "messages" or "conversations"; None where there is none.
-    """
+    """The column of a table whose cells are conversations."""
     return next(
         (
             name
@@ -34,21 +27,7 @@ def conversation_column(table: Table) -> str | None:
 
 
 def conversation(table: Table, row: Row, column: str) -> tuple[tuple[tuple[str, str], ...], str]:
-    """The messages of a row.
-
-    Args:
-        table: The table.
-        row: The row.
-        column: The column of its conversation.
-
-    Returns:
-        (role, content) of each message before the last; and the content of the last, which is
-        the answer.
-
-    Raises:
-        UserError: A message has another form, there are fewer than two, or the last one is not
-            the assistant's.
-    """
+    """The messages of a row."""
     where = f"{table.where(row)}: {column}"
     cell = table.cell(row, column)
     if not isinstance(cell, list):

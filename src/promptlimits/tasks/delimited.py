@@ -28,16 +28,6 @@ def csv_table(path: Path) -> Table:
 
     Where the header holds no comma but semicolons, tabs or bars, as spreadsheets of many
     countries write it, those separate the cells, and a note says so.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        UserError: It cannot be read, a row has too few or too many cells, a quote is not closed,
-            or the file is blank.
     """
     text = read_text(path)
     if found := _SEPARATOR_LINE.match(text):
@@ -52,17 +42,7 @@ def csv_table(path: Path) -> Table:
 
 
 def tsv_table(path: Path) -> Table:
-    """Read a file of tab-separated values with a header.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        UserError: As `csv_table`.
-    """
+    """Read a file of tab-separated values with a header."""
     return _table(path, read_text(path), "\t")
 
 

@@ -172,17 +172,7 @@ def _answer_ids(
 
 
 def require_template(template: str) -> str:
-    """Return `template` if it holds the key exactly once.
-
-    Args:
-        template: A template.
-
-    Returns:
-        The template.
-
-    Raises:
-        UserError: It does not.
-    """
+    """Return `template` if it holds the key exactly once."""
     if template.count(KEY) != 1:
         raise UserError(
             "the template", f"hold {KEY} exactly once", got=shown(template), remedy="write {key}:"
@@ -257,14 +247,6 @@ def require_fits(task: EncodedTask, *, context_length: int, prompt_tokens: int) 
 
     A key may be answered wrongly, so a verification decodes as many tokens behind each one as the
     longest answer of all has.
-
-    Args:
-        task: The pairs.
-        context_length: Most tokens of one sequence.
-        prompt_tokens: Tokens of the prompt in front.
-
-    Raises:
-        UserError: A key does not fit; the message names the line of the longest one.
     """
     place, pair = max(zip(task.places, task.pairs, strict=True), key=lambda at: len(at[1].key_ids))
     answer = max(one.longest_answer for one in task.pairs)

@@ -38,62 +38,27 @@ _FOLDERS: Final = (
 
 
 def shown(text: str) -> str:
-    """A text for an error message: quoted, on one line, not too long.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        Its Python literal, clipped.
-    """
+    """A text for an error message: quoted, on one line, not too long."""
     clipped = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
     return repr(clipped)
 
 
 def listed(names: Iterable[str], *, most: int = 12) -> str:
-    """Names for a message: quoted, separated by commas, and not too many.
-
-    Args:
-        names: The names.
-        most: How many are shown.
-
-    Returns:
-        The names, or "none".
-    """
+    """Names for a message: quoted, separated by commas, and not too many."""
     every = [shown(name) for name in names]
     more = [f"and {len(every) - most} more"] if len(every) > most else []
     return ", ".join(every[:most] + more) or "none"
 
 
 def file_name(path: Path) -> str:
-    """A path for an error message, on one line.
-
-    Args:
-        path: Any path.
-
-    Returns:
-        The path as given, quoted if it has characters that do not print.
-    """
+    """A path for an error message, on one line."""
     return str(path) if str(path).isprintable() else shown(str(path))
 
 
 def read_text(
     path: Path, *, holds: str = "pairs", remedy: str = "put one pair on each line"
 ) -> str:
-    """The text of a regular UTF-8 file, without a byte order mark.
-
-    Args:
-        path: The file.
-        holds: What it must hold, for the message about a blank one.
-        remedy: What to do about a blank one.
-
-    Returns:
-        Its text; it is not blank.
-
-    Raises:
-        UserError: There is no such file, it is no regular file or too large, it cannot be read,
-            it is blank, or it is not UTF-8 text.
-    """
+    """The text of a regular UTF-8 file, without a byte order mark."""
     data = read_bytes(path)
     text = _decode(path, data)
     if not text.strip():
@@ -103,18 +68,7 @@ def read_text(
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a regular file holds.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its bytes.
-
-    Raises:
-        UserError: There is no such file, it is no regular file or too large, or it cannot be
-            read.
-    """
+    """What a regular file holds."""
     name = file_name(path)
     try:
         if path.is_dir():
@@ -178,14 +132,6 @@ def _line_at(data: bytes, position: int) -> int:
 
 
 def place(path: Path, at: int | str) -> str:
-    """A place for messages and records.
-
-    Args:
-        path: The file; only its last part is shown.
-        at: The line, from 1, or another place in words.
-
-    Returns:
-        Such as "pairs.csv line 3".
-    """
+    """A place for messages and records."""
     name = path.name if path.name.isprintable() else shown(path.name)
     return f"{name} line {at}" if isinstance(at, int) else f"{name} {at}"

@@ -45,21 +45,7 @@ class Asking:
 def asking_of(
     template: str | None, *, chat: bool = False, joiner: str = AUTO, choices: bool = False
 ) -> Asking:
-    """How a user has pairs asked.
-
-    Args:
-        template: The template as typed; None for "{key}:", or in a chat for the key alone; with
-            choices for the key, below it the choices and, unless in a chat, "Answer:".
-        chat: Whether the tokenizer's chat template is used.
-        joiner: As for `parse_joiner`.
-        choices: Whether the keys are questions with choices.
-
-    Returns:
-        The form.
-
-    Raises:
-        UserError: Template or joiner is no Unicode text.
-    """
+    """How a user has pairs asked."""
     if template is not None:
         template = unescaped(template, name="the template")
     elif choices:
@@ -70,52 +56,21 @@ def asking_of(
 
 
 def parse_joiner(text: str) -> str | None:
-    """The joiner that a user typed.
-
-    Args:
-        text: "auto", "none" or the joiner itself, in which a backslash with n, t or r stands for
-            a newline, a tab or a carriage return.
-
-    Returns:
-        The joiner; None for "auto".
-
-    Raises:
-        UserError: It is no Unicode text.
-    """
+    """The joiner that a user typed."""
     if text == AUTO:
         return None
     return "" if text == NONE else unescaped(text, name="joiner")
 
 
 def unescaped(text: str, *, name: str) -> str:
-    """A text from the command line, with the newlines and tabs that a shell does not take.
-
-    Args:
-        text: What was typed.
-        name: What it is, for an error.
-
-    Returns:
-        The text, with a backslash and n, t, r or a second backslash replaced by what it means.
-
-    Raises:
-        UserError: It has bytes that are no UTF-8, which Python keeps as half surrogate pairs.
-    """
+    """A text from the command line, with the newlines and tabs that a shell does not take."""
     if SURROGATE.search(text):
         raise UserError(name, "be Unicode text", got=ascii(text), remedy="type it in UTF-8")
     return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
 
 
 def joiner_between(asked: str, value: str) -> str:
-    """What belongs between a key and its value where nobody says so.
-
-    Args:
-        asked: The key as it is asked.
-        value: The value.
-
-    Returns:
-        A space, or nothing: where there is white space already, or where either side is of a
-        script that is written without spaces.
-    """
+    """What belongs between a key and its value where nobody says so."""
     meeting = (*asked[-1:], *value[:1])
     apart = any(character.isspace() or _is_unspaced(character) for character in meeting)
     return "" if apart else " "

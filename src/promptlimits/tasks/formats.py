@@ -42,17 +42,7 @@ _REMEDIES: Final = {
 
 
 def read_table(path: Path) -> Table:
-    """Read a file of any of the formats.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        UserError: The ending names none of them, or something is wrong with the file.
-    """
+    """Read a file of any of the formats."""
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         read_bytes(path)  # a file that is not there, or a folder, is the greater trouble

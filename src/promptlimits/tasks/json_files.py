@@ -20,17 +20,7 @@ CONVERSATIONS: Final = ("messages", "conversations")
 
 
 def jsonl_table(path: Path) -> Table:
-    """Read a file of JSON Lines, one object on each line.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        UserError: It cannot be read, or a line is no JSON object.
-    """
+    """Read a file of JSON Lines, one object on each line."""
     text = read_text(path)
     if text.lstrip(_BLANK).startswith("["):
         return _of_array(path, text)
@@ -38,17 +28,7 @@ def jsonl_table(path: Path) -> Table:
 
 
 def json_table(path: Path) -> Table:
-    """Read a JSON file: an array of objects, an object that wraps one, or JSON Lines.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        UserError: It cannot be read, or it is none of these.
-    """
+    """Read a JSON file: an array of objects, an object that wraps one, or JSON Lines."""
     text = read_text(path)
     if text.lstrip(_BLANK).startswith("["):
         return _of_array(path, text)

@@ -20,15 +20,6 @@ def parquet_table(path: Path) -> Table:
     """Read a Parquet file.
 
     Numbers, truth values and dates become the text that Arrow gives them.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        UserError: It cannot be read, it is too large, or pyarrow is missing.
     """
     data = read_bytes(path)
     try:

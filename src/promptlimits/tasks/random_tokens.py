@@ -78,16 +78,7 @@ def random_pairs(
 
 
 def require_sizes(*, count: int, key_tokens: int = 1, value_tokens: int = 1) -> None:
-    """Check the sizes of random pairs as far as that goes without a model.
-
-    Args:
-        count: Pairs.
-        key_tokens: Tokens of each key.
-        value_tokens: Tokens of each value.
-
-    Raises:
-        UserError: One is no whole number above 0, or larger than any use of it.
-    """
+    """Check the sizes of random pairs as far as that goes without a model."""
     for name, size, most in (
         ("key tokens", key_tokens, MAX_TOKENS),
         ("value tokens", value_tokens, MAX_TOKENS),
@@ -98,17 +89,7 @@ def require_sizes(*, count: int, key_tokens: int = 1, value_tokens: int = 1) -> 
 
 
 def require_seed(seed: object) -> int:
-    """Return `seed` if it is an integer of at least 0.
-
-    Args:
-        seed: A seed.
-
-    Returns:
-        The seed.
-
-    Raises:
-        UserError: It is not; Python's generator would take -1 for 1.
-    """
+    """Return `seed` if it is an integer of at least 0."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(
             "seed", "be a whole number of at least 0", got=seed, remedy="give 0, 1, 2, ..."

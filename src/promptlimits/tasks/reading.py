@@ -42,17 +42,7 @@ class Reading:
 
 
 def parse_choices(text: str | None) -> tuple[str, ...]:
-    """The columns of "A,B,C,D".
-
-    Args:
-        text: What the user typed, or None.
-
-    Returns:
-        The names; none for None.
-
-    Raises:
-        UserError: A name is empty or stands there twice.
-    """
+    """The columns of "A,B,C,D"."""
     if text is None:
         return ()
     names = tuple(name.strip() for name in text.split(","))
@@ -88,20 +78,7 @@ class Roles:
 
 
 def roles_of(table: Table, reading: Reading, template: Template) -> Roles:
-    """Find out which column is what.
-
-    Args:
-        table: The table.
-        reading: What the user said.
-        template: How a row is put.
-
-    Returns:
-        The roles.
-
-    Raises:
-        UserError: A column is missing or cannot be told, or the template asks for a column that
-            is not there, or for the answer.
-    """
+    """Find out which column is what."""
     if reading.columns is not None and reading.answer is not None:
         raise UserError(
             "answer",

@@ -110,23 +110,7 @@ def read_source(
     seed: int = 0,
     limit: int | None = None,
 ) -> Source:
-    """Read a task as far as it goes without a model, and find every mistake that shows by then.
-
-    Args:
-        reference: As for `load_task`.
-        asking: As for `load_task`.
-        reading: As for `load_task`.
-        seed: As for `load_task`.
-        limit: As for `load_task`.
-
-    Returns:
-        The source.
-
-    Raises:
-        UserError: The reference names no task, its file is faulty, it has fewer pairs than the
-            limit, the template has no field, or columns, chats or a joiner are asked for where
-            there is no list that has them.
-    """
+    """Read a task as far as it goes without a model, and find every mistake that shows by then."""
     require_seed(seed)
     asking, reading = asking or Asking(), reading or Reading()
     template = parse_template(asking.template)
@@ -195,18 +179,7 @@ def _built_in(name: str, template: str) -> PairTask:
 
 
 def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
-    """Encode a source with a model's codec.
-
-    Args:
-        source: What `read_source` read.
-        codec: The model's codec.
-
-    Returns:
-        The task.
-
-    Raises:
-        UserError: The pairs cannot be told apart, or drawn, in the model's tokens.
-    """
+    """Encode a source with a model's codec."""
     if isinstance(source.pairs, PairTask):
         return encode(source.pairs, codec, source.asking)
     if isinstance(source.pairs, TextSpec):

@@ -58,18 +58,7 @@ class Table:
         return place(self.path, row.at)
 
     def cell(self, row: Row, column: str) -> Cell:
-        """The cell of a row under the name of a column.
-
-        Args:
-            row: The row.
-            column: The name.
-
-        Returns:
-            The cell.
-
-        Raises:
-            UserError: The row has no such field.
-        """
+        """The cell of a row under the name of a column."""
         if column not in row.cells:
             fields = ", ".join(shown(name) for name in row.cells) or "no field"
             raise UserError(
@@ -81,34 +70,12 @@ class Table:
         return row.cells[column]
 
     def text(self, row: Row, column: str) -> str | None:
-        """The text of a row's cell.
-
-        Args:
-            row: The row.
-            column: The name of the column.
-
-        Returns:
-            The text, or None where there is none.
-
-        Raises:
-            UserError: The row has no such field, or it is no text.
-        """
+        """The text of a row's cell."""
         return text_of(f"{self.where(row)}: {column}", self.cell(row, column))
 
 
 def text_of(where: str, cell: Cell) -> str | None:
-    """The text of a cell.
-
-    Args:
-        where: Its place, for messages.
-        cell: The cell.
-
-    Returns:
-        The text, or None where there is none.
-
-    Raises:
-        UserError: It is a list or a mapping, or no Unicode text.
-    """
+    """The text of a cell."""
     if cell is None:
         return None
     if not isinstance(cell, str):
@@ -138,16 +105,6 @@ def texts_of(where: str, cell: Cell) -> list[str]:
 
     Published lists of answers are `["a", "b"]`, `{"text": ["a", "b"], ...}` and
     `{"value": "a", "aliases": ["b"], ...}`.
-
-    Args:
-        where: Its place, for messages.
-        cell: The cell.
-
-    Returns:
-        The texts in their order, each once; none where the cell holds none.
-
-    Raises:
-        UserError: Something in it is no text.
     """
     match cell:
         case {"text": list(texts)}:

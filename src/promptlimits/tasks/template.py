@@ -42,29 +42,12 @@ class Template:
         return [field for _, field in self.pieces if field] == [KEY_FIELD] and not braces
 
     def render(self, cells: Mapping[str, str]) -> str:
-        """Write cells into the template.
-
-        Args:
-            cells: The text of every field.
-
-        Returns:
-            The template with each field replaced by its text.
-        """
+        """Write cells into the template."""
         return "".join(text if field is None else cells[field] for text, field in self.pieces)
 
 
 def parse_template(text: str) -> Template:
-    """Take a template apart.
-
-    Args:
-        text: The template.
-
-    Returns:
-        The template.
-
-    Raises:
-        UserError: It holds no field, one twice, or a brace that belongs to none.
-    """
+    """Take a template apart."""
     pieces: list[tuple[str, str | None]] = []
     for literal, field, stray in _PIECE.findall(text):
         if stray:

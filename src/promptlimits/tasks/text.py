@@ -52,18 +52,7 @@ class TextSpec:
 
 
 def read_text_spec(path: Path | str, *, tokens: int | None = None) -> TextSpec:
-    """Read a text from a UTF-8 file: of a long one the beginning, in which the tokens are.
-
-    Args:
-        path: The file, of any ending.
-        tokens: How many of its first tokens are to be held; None for all.
-
-    Returns:
-        The text.
-
-    Raises:
-        UserError: There is no such file, it is blank, or what was read is not UTF-8 text.
-    """
+    """Read a text from a UTF-8 file: of a long one the beginning, in which the tokens are."""
     path = Path(path)
     most = max(_LEAST_BYTES, _BYTES_A_TOKEN * (tokens or MAX_TOKENS))
     beginning = _beginning(path, most)
@@ -95,22 +84,7 @@ def _beginning(path: Path, most: int) -> str | None:
 
 
 def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> EncodedTask:
-    """Pose a text as one pair: its beginning asks for the first tokens of it.
-
-    Args:
-        spec: The text.
-        codec: The model's codec.
-        start: Text behind which the text is to come; by default the model's beginning of text.
-
-    Returns:
-        The pair. Its value is the text of the tokens that are held, which is what a check by
-        stock tools compares with.
-
-    Raises:
-        UserError: The text has no tokens or fewer than asked for, or more than are ever asked
-            for, holds the end marker or another special token, or the start has no token to
-            read an answer from.
-    """
+    """Pose a text as one pair: its beginning asks for the first tokens of it."""
     from promptlimits.models.protocol import EncodedPair
 
     key = codec.start_text if start is None else start

@@ -103,14 +103,7 @@ its tokenizer, so that its tiny model serves for its weights only."""
 
 
 def tiny_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
-    """Make a byte-level tokenizer: every text round-trips, and `words` are one token each.
-
-    Args:
-        words: What becomes one token, both bare and behind a space.
-
-    Returns:
-        A tokenizer whose only special token is the end marker, id 0.
-    """
+    """Make a byte-level tokenizer: every text round-trips, and `words` are one token each."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -149,21 +142,6 @@ def tiny_causal_lm(
     Weights are normal with deviation `init_scale`, well above the usual 0.02: with the usual
     one every next-token distribution is nearly flat and a wrong mask or position would hardly
     move the logits. Biases and norm scales, which start at 0 and 1, are moved too.
-
-    Args:
-        directory: Made if it does not exist.
-        family: One of `FAMILIES`, or "qwen2".
-        vocab: Words that are one token each.
-        dim: D, a multiple of 2 * `heads`.
-        layers: Transformer blocks.
-        heads: H.
-        kv_heads: Key and value heads, where the family has grouped heads.
-        context_length: Most tokens of one sequence.
-        init_scale: Deviation of the random weights.
-        seed: Seed of the weights; torch's global generator is left as it was.
-
-    Returns:
-        The directory.
     """
     model_type, settings = _FAMILIES[family]
     size = {"dim": dim, "layers": layers, "heads": heads, "kv_heads": kv_heads}
@@ -186,19 +164,7 @@ def tiny_of_family(
     init_scale: float = 0.3,
     seed: int = 0,
 ) -> Path:
-    """Save a random model of any causal family of transformers, and its tokenizer.
-
-    Args:
-        directory: Made if it does not exist.
-        model_type: The family, as transformers calls it.
-        settings: Its sizes, as its configuration calls them.
-        vocab: Words that are one token each.
-        init_scale: Deviation of the random weights.
-        seed: Seed of the weights; torch's global generator is left as it was.
-
-    Returns:
-        The directory.
-    """
+    """Save a random model of any causal family of transformers, and its tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -231,19 +197,7 @@ def tiny_encoder(
     init_scale: float = 0.3,
     seed: int = 0,
 ) -> Path:
-    """Save a random BERT encoder, without a tokenizer, where stock tools load it.
-
-    Args:
-        directory: Made if it does not exist.
-        dim: D, a multiple of `heads`.
-        layers: Transformer blocks.
-        heads: H.
-        init_scale: Deviation of the random weights.
-        seed: Seed of the weights; torch's global generator is left as it was.
-
-    Returns:
-        The directory.
-    """
+    """Save a random BERT encoder, without a tokenizer, where stock tools load it."""
     import torch
     from transformers import AutoConfig, AutoModel
 

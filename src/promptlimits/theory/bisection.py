@@ -6,14 +6,7 @@ from collections.abc import Callable
 
 
 def largest(holds: Callable[[int], bool]) -> int:
-    """The largest k of an initial segment {0, 1, .., k} on which something holds.
-
-    Args:
-        holds: True on the segment, False beyond it; it is taken to hold at 0.
-
-    Returns:
-        k; there `holds` was seen to be true (unless k is 0), and false at k + 1.
-    """
+    """The largest k of an initial segment {0, 1, .., k} on which something holds."""
     low, high = 0, 1
     while holds(high):
         low, high = high, 2 * high

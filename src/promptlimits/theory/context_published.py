@@ -35,23 +35,7 @@ def published_threshold(
     constant: Exact = 1,
     threes_put_right: bool = False,
 ) -> LogBound:
-    """The threshold K of Theorem 4.10, as printed or with its 3 put right.
-
-    Args:
-        dim: d.
-        lipschitz: L for W_q, exact or as an upper limit.
-        radius: r.
-        eps: The error allowed.
-        order: q.
-        constant: C, which the paper does not give.
-        threes_put_right: Whether to use (1/(3 eps))^d in place of (3/eps)^d.
-
-    Returns:
-        The expression, labelled by an assumption that does not hold.
-
-    Raises:
-        UserError: A value is out of range, or C is so large that there is no threshold.
-    """
+    """The threshold K of Theorem 4.10, as printed or with its 3 put right."""
     require_measures(dim, radius, order)
     require_exact_positive("eps", eps)
     require_exact_positive("C", constant)
@@ -89,12 +73,5 @@ def published_threshold(
 
 
 def log_lipschitz(lipschitz: Exact | LogBound) -> arb:
-    """Ball around log L at the current precision.
-
-    Args:
-        lipschitz: L, exact or as an upper limit.
-
-    Returns:
-        The ball.
-    """
+    """Ball around log L at the current precision."""
     return lipschitz.log if isinstance(lipschitz, LogBound) else log_ball(lipschitz)

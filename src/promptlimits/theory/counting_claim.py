@@ -36,14 +36,7 @@ ENVIRONMENTS_LOG2: Final = 64
 
 
 def environments_text(environments_log2: int) -> str:
-    """How many environments there are.
-
-    Args:
-        environments_log2: log2 H, 0 or more.
-
-    Returns:
-        Such as "2^64 decoding environments".
-    """
+    """How many environments there are."""
     if environments_log2 == 0:
         return "1 decoding environment"
     return f"2^{environments_log2} decoding environments"
@@ -52,15 +45,7 @@ def environments_text(environments_log2: int) -> str:
 def counting_assumptions(
     answers_random: bool | None = None, environments_log2: int = ENVIRONMENTS_LOG2
 ) -> tuple[Assumption, ...]:
-    """All that the theorem rests on.
-
-    Args:
-        answers_random: Whether the first assumption is known to hold for the task at hand.
-        environments_log2: log2 H, environments that the answers may depend on.
-
-    Returns:
-        The assumptions; the first one is about the task, the others are about the run.
-    """
+    """All that the theorem rests on."""
     decoded = (
         "The answers are a function of the prompt and of one of at most "
         f"{environments_text(environments_log2)} (hardware, kernels, batches, library versions) "
@@ -74,14 +59,7 @@ def counting_assumptions(
 
 
 def answers_in_words(size: int) -> str:
-    """A set of answers of which only the size is known.
-
-    Args:
-        size: M, 1 or more.
-
-    Returns:
-        Such as "a set of 243 answers".
-    """
+    """A set of answers of which only the size is known."""
     if size == 1:
         return "a set of a single answer"
     if size.bit_length() <= 50:
@@ -93,26 +71,12 @@ def exact_text(number: int) -> str:
     """An exact integer as text that `int(text, 0)` reads, however long it is.
 
     Python refuses decimal text of more than 4,300 digits; hexadecimal has no such limit.
-
-    Args:
-        number: Any integer.
-
-    Returns:
-        Decimal, or hexadecimal if it is long.
     """
     return str(number) if number.bit_length() <= 4096 else hex(number)
 
 
 def format_text(number: NumberFormat) -> str:
-    """A number's format as a certificate names it: so that the name fixes the count.
-
-    Args:
-        number: The format.
-
-    Returns:
-        The name of a known format, which `NumberFormat` lets stand for its own count alone; for
-        another format its name and the count.
-    """
+    """A number's format as a certificate names it: so that the name fixes the count."""
     if names_a_format(number.name):
         return number.name
     return f"{number.name}: {exact_text(number.values)} values"
@@ -128,20 +92,7 @@ def statement(
     share: Fraction,
     environments_log2: int,
 ) -> str:
-    """The claim in words; it never says that particular facts cannot be held.
-
-    Args:
-        pairs: The ceiling, None if there is none.
-        prompt_tokens: m.
-        number: What each number of the prompt can be.
-        answers: The set that answers are drawn from, in words.
-        pool: Keys among which the prompt may choose; 0 for no choice.
-        share: Share of answer lists let through.
-        environments_log2: log2 H.
-
-    Returns:
-        One sentence.
-    """
+    """The claim in words; it never says that particular facts cannot be held."""
     if pairs is None:
         return (
             "There is no ceiling: with a single answer to give, the answers carry no information."

@@ -65,17 +65,6 @@ def ball_covering(*, dim: int, radius: Exact, eps: Exact) -> CoveringBounds:
 
     By Proposition 3.4 with K = B: volumes in any norm scale with the n-th power. For eps >= r
     one ball does. Tight up to the factor (2 + eps/r)^n.
-
-    Args:
-        dim: n.
-        radius: r.
-        eps: Radius of the covering balls.
-
-    Returns:
-        Both limits on the number of balls.
-
-    Raises:
-        UserError: A value is out of range.
     """
     return _ball(dim, radius, eps, f"balls of radius {eps} that cover one of {radius}")
 
@@ -85,17 +74,6 @@ def ball_packing(*, dim: int, radius: Exact, eps: Exact) -> CoveringBounds:
 
     N(B, eps) <= P(B, eps) (Lemma 3.3) gives the lower one, Proposition 3.4 the upper one. For
     eps >= 2r there is one point; between r and 2r only the lower limit is 1.
-
-    Args:
-        dim: n.
-        radius: r.
-        eps: Distance that the points exceed.
-
-    Returns:
-        Both limits on the number of points.
-
-    Raises:
-        UserError: A value is out of range.
     """
     what = f"points more than {eps} apart in a ball of radius {radius}"
     return _ball(dim, radius, eps, what, one_from=2)
@@ -105,18 +83,6 @@ def token_balls_covering(*, tokens: int, dim: int, radius: Exact, eps: Exact) ->
     """Limits on N for m tokens of R^d, each of norm at most r, in the largest-token norm.
 
     The set is the r-ball of that norm on R^(d m), so `ball_covering` with n = d m applies.
-
-    Args:
-        tokens: m.
-        dim: d.
-        radius: r.
-        eps: Radius of the covering balls.
-
-    Returns:
-        Both limits on the number of balls.
-
-    Raises:
-        UserError: A value is out of range.
     """
     require_positive_int("tokens", tokens)
     require_positive_int("dim", dim)
@@ -127,16 +93,6 @@ def covering_from_packing(packing: LogBound, *, eps: Exact) -> LogBound:
     """Lemma 3.3, right half: N(K, eps) <= P(K, eps), with an upper limit on P.
 
     A largest set of points more than eps apart is an eps-net: any other point could be added.
-
-    Args:
-        packing: Upper limit on P(K, eps).
-        eps: The same eps.
-
-    Returns:
-        Upper limit on N(K, eps).
-
-    Raises:
-        ValueError: The limit is a lower one.
     """
     return _carried(packing, "upper", f"balls of radius {eps} that cover the set")
 
@@ -145,16 +101,6 @@ def packing_from_covering(covering: LogBound, *, eps: Exact) -> LogBound:
     """Lemma 3.3, left half: P(K, 2 eps) <= N(K, eps), with an upper limit on N.
 
     Two points more than 2 eps apart do not share a closed ball of radius eps.
-
-    Args:
-        covering: Upper limit on N(K, eps).
-        eps: The same eps.
-
-    Returns:
-        Upper limit on P(K, 2 eps).
-
-    Raises:
-        ValueError: The limit is a lower one.
     """
     return _carried(covering, "upper", f"points of the set more than {2 * eps} apart")
 
@@ -165,18 +111,6 @@ def volume_covering(
     """Proposition 3.4 for any K in R^n: volumes on both sides.
 
     Vol(K)/Vol(eps B) <= N <= P <= Vol(K + (eps/2) B)/Vol((eps/2) B).
-
-    Args:
-        dim: n.
-        eps: Radius of the covering balls.
-        volume_ratio: Lower limit on Vol(K)/Vol(B), B the unit ball of the norm; above 0.
-        enlarged_ratio: Upper limit on Vol(K + (eps/2) B)/Vol(B).
-
-    Returns:
-        Both limits on N(K, eps); the upper one limits P(K, eps) as well.
-
-    Raises:
-        UserError: A value is out of range.
     """
     require_positive_int("dim", dim)
     for name, value in (("eps", eps), ("volume", volume_ratio), ("volume", enlarged_ratio)):
@@ -223,27 +157,13 @@ def rogers_covering(*, dim: int, radius: Exact, eps: Exact) -> LogBound:
 
 
 def require_rogers_dim(dim: int) -> None:
-    """Refuse dimensions for which Rogers' density is not proved.
-
-    Args:
-        dim: n.
-
-    Raises:
-        UserError: It is below 3.
-    """
+    """Refuse dimensions for which Rogers' density is not proved."""
     if require_positive_int("dim", dim) < 3:
         raise UserError("dim", "be 3 or more", got=dim, remedy="use the cover by volumes")
 
 
 def rogers_log_factor(dim: int) -> arb:
-    """log(n ln n + n ln ln n + 5n) at the current precision.
-
-    Args:
-        dim: n, 3 or more.
-
-    Returns:
-        A ball around it.
-    """
+    """log(n ln n + n ln ln n + 5n) at the current precision."""
     log = arb(dim).log()
     return (dim * (log + log.log() + 5)).log()
 
@@ -266,16 +186,6 @@ def ellipsoid_covering(*, semi_axes: Sequence[Exact], eps: Exact) -> CoveringBou
     I and lam are searched in floats; any choice is sound. For equal axes the best lam = eta/(2a)
     gives (1 + 2a/eta)^n. The product of 1 + 2 a_i/eta itself is not proved: a Minkowski sum has
     at least that volume, not at most.
-
-    Args:
-        semi_axes: a_i, above 0.
-        eps: Radius of the covering balls.
-
-    Returns:
-        Both limits.
-
-    Raises:
-        UserError: A value is out of range, or there is no axis.
     """
     require_positive_int("number of semi-axes", len(semi_axes))
     for axis in semi_axes:
@@ -349,13 +259,6 @@ def greedy_packing(points: NDArray[np.float64], eps: float) -> list[int]:
     """Points of a finite set, taken in order, each more than eps from those taken before.
 
     The result is also an eps-net of the set. Costs (number of points) x (number taken).
-
-    Args:
-        points: (number, n), Euclidean distances.
-        eps: The distance to exceed.
-
-    Returns:
-        The rows taken.
     """
     import numpy as np
 
@@ -368,16 +271,7 @@ def greedy_packing(points: NDArray[np.float64], eps: float) -> list[int]:
 
 
 def is_net(points: NDArray[np.float64], centres: NDArray[np.float64], eps: float) -> bool:
-    """Whether each point lies within eps of a centre.
-
-    Args:
-        points: (number, n).
-        centres: (number, n).
-        eps: The distance.
-
-    Returns:
-        Whether it is so, in floating point.
-    """
+    """Whether each point lies within eps of a centre."""
     import numpy as np
 
     gaps = np.linalg.norm(points[:, None, :] - centres[None, :, :], axis=2)

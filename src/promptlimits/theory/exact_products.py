@@ -23,14 +23,7 @@ _EQUALITY_PRECISION_BITS = 512
 
 
 def product_exceeds_one(terms: Iterable[tuple[int, int]]) -> bool:
-    """Whether the product of base**exponent over `terms` is greater than one.
-
-    Args:
-        terms: Pairs of a base, 1 or more, and an exponent of either sign.
-
-    Returns:
-        The exact answer.
-    """
+    """Whether the product of base**exponent over `terms` is greater than one."""
     kept = [(base, exponent) for base, exponent in terms if base != 1 and exponent != 0]
     precision = _FIRST_PRECISION_BITS
     while True:
@@ -55,12 +48,6 @@ def product_is_one(terms: Iterable[tuple[int, int]]) -> bool:
     by the factor g each time, so this ends, with bases that are pairwise coprime. By unique
     factorisation a product of powers of such bases (each above 1) is one only if every
     exponent is zero.
-
-    Args:
-        terms: Pairs of a base, 1 or more, and an exponent of either sign.
-
-    Returns:
-        The exact answer.
     """
     exponents: Counter[int] = Counter()
     for base, exponent in terms:

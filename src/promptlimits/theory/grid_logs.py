@@ -23,12 +23,6 @@ def grid_upper(evaluate: Callable[[], arb]) -> arb:
 
     A number that is not told from a grid point at 4,096 bits is taken to lie above it, which is
     safe, and true of log(1 + tiny), where it happens.
-
-    Args:
-        evaluate: Encloses the number at the current precision, exactly if it is on the grid.
-
-    Returns:
-        The grid point, exactly.
     """
     bits = 256
     while True:
@@ -44,16 +38,7 @@ def grid_upper(evaluate: Callable[[], arb]) -> arb:
 
 
 def total(bounds: tuple[LogBound, ...], *, quantity: str, source: Source) -> LogBound:
-    """The product of upper limits; sums of grid points are exact.
-
-    Args:
-        bounds: The factors, all upper limits, with the same assumptions.
-        quantity: What the product stands for.
-        source: Why.
-
-    Returns:
-        The bound.
-    """
+    """The product of upper limits; sums of grid points are exact."""
     # Grid points below 2^k take k + 96 bits.
     size = max(_magnitude(bound.log) for bound in bounds) + len(bounds)
     with working_precision(GRID_BITS + size):

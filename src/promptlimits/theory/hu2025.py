@@ -52,22 +52,7 @@ class TableLength:
 def table_length(
     *, dim: int, tokens: int, lipschitz: Exact, alpha: Exact, eps: Exact
 ) -> TableLength:
-    """Prompt tokens that suffice for the table construction.
-
-    Args:
-        dim: d.
-        tokens: L, tokens of the input.
-        lipschitz: C, of the map to be answered.
-        alpha: The exponent of the norm, 1 or more.
-        eps: The error allowed.
-
-    Returns:
-        lam and L lam.
-
-    Raises:
-        UserError: A value is out of range.
-        TypeError: A quantity is a float.
-    """
+    """Prompt tokens that suffice for the table construction."""
     numbers = require_positive_int("dim", dim) * require_positive_int("tokens", tokens)
     for name, value in (("lipschitz", lipschitz), ("alpha", alpha), ("eps", eps)):
         require_exact_positive(name, value)

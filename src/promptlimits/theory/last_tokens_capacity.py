@@ -231,14 +231,7 @@ def last_tokens_capacity(
 
 
 def require_layer_sizes(layers: Sequence[LayerConstants]) -> None:
-    """Refuse no layers, and layers whose exponentials are beyond any use.
-
-    Args:
-        layers: The layers.
-
-    Raises:
-        UserError: There is none, ||A|| r^2 is above 10^5 / 2, or r or 1/r above 10^100.
-    """
+    """Refuse no layers, and layers whose exponentials are beyond any use."""
     if not layers:
         raise UserError("layers", "be one or more", got=0, remedy="give the limits of each layer")
     for layer in layers:

@@ -126,14 +126,7 @@ class LayerConstants:
 
 
 def amplifications(layers: Sequence[LayerConstants]) -> tuple[Fraction, ...]:
-    """g_l = Lambda_l prod_{j > l} Lambda_j (1 + B_j): what a change made in layer l grows to.
-
-    Args:
-        layers: From the first to the last.
-
-    Returns:
-        One factor for each layer, exactly.
-    """
+    """g_l = Lambda_l prod_{j > l} Lambda_j (1 + B_j): what a change made in layer l grows to."""
     factors: list[Fraction] = []
     above = Fraction(1)
     for layer in reversed(layers):

@@ -95,14 +95,7 @@ def number_format(stored: str, computed: str | None = None) -> NumberFormat:
 
 
 def names_a_format(name: str) -> bool:
-    """Whether the name of a format of the table stands somewhere in a text.
-
-    Args:
-        name: Any words; case, spaces and punctuation do not matter.
-
-    Returns:
-        The answer.
-    """
+    """Whether the name of a format of the table stands somewhere in a text."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return any(known.replace("_", "") in plain for known in _FINITE_VALUES)
 

@@ -62,14 +62,7 @@ class Threshold:
 
 
 def is_negative(evaluate: Callable[[], arb]) -> bool:
-    """Whether a number is proved to be below 0, whatever the precision it takes.
-
-    Args:
-        evaluate: Encloses the number at the current precision.
-
-    Returns:
-        True if it is proved; False if it is above 0, or not told from 0 at `MOST_BITS` bits.
-    """
+    """Whether a number is proved to be below 0, whatever the precision it takes."""
     bits = 64
     while bits <= MOST_BITS:
         with working_precision(bits):
@@ -83,15 +76,7 @@ def is_negative(evaluate: Callable[[], arb]) -> bool:
 
 
 def log_net(setting: PromptSetting, delta: arb) -> arb:
-    """Ball around log(1 + a/delta), for a of any size, at the current precision.
-
-    Args:
-        setting: The case, for a.
-        delta: Ball around delta.
-
-    Returns:
-        The ball.
-    """
+    """Ball around log(1 + a/delta), for a of any size, at the current precision."""
     ratio = setting.log_reach() - delta.log()
     if ratio > 0:
         return ratio + (-ratio).exp().log1p()
@@ -99,41 +84,18 @@ def log_net(setting: PromptSetting, delta: arb) -> arb:
 
 
 def log_balls(setting: PromptSetting, delta: arb) -> arb:
-    """Ball around log((eps + delta)/r) at the current precision.
-
-    Args:
-        setting: The case.
-        delta: Ball around delta.
-
-    Returns:
-        The ball.
-    """
+    """Ball around log((eps + delta)/r) at the current precision."""
     return (ball(setting.eps) + delta).log() - log_ball(setting.radius)
 
 
 def ball(value: Exact) -> arb:
-    """Ball around an exact number at the current precision.
-
-    Args:
-        value: The number.
-
-    Returns:
-        The ball.
-    """
+    """Ball around an exact number at the current precision."""
     value = Fraction(value)
     return arb(value.numerator) / value.denominator
 
 
 def optimum(setting: PromptSetting, kappa: Fraction) -> arb:
-    """Ball around delta* at the current precision.
-
-    Args:
-        setting: The case.
-        kappa: Above 0.
-
-    Returns:
-        The ball.
-    """
+    """Ball around delta* at the current precision."""
     inverse_reach = (-setting.log_reach()).exp()
     slack = ball(kappa) - 1
     root = (slack * slack + 4 * ball(kappa) * ball(setting.eps) * inverse_reach).sqrt()
@@ -143,15 +105,7 @@ def optimum(setting: PromptSetting, kappa: Fraction) -> arb:
 
 
 def least(setting: PromptSetting, kappa: Fraction) -> arb:
-    """Ball around F(kappa), the minimum over all delta, at the current precision.
-
-    Args:
-        setting: The case.
-        kappa: Above 0.
-
-    Returns:
-        The ball.
-    """
+    """Ball around F(kappa), the minimum over all delta, at the current precision."""
     delta = optimum(setting, kappa)
     return log_net(setting, delta) + ball(kappa) * log_balls(setting, delta)
 
@@ -161,13 +115,6 @@ def best_delta(setting: PromptSetting, kappa: Fraction) -> Fraction:
 
     It is settled by q(delta) <= 0, exactly if L is exact: whoever verifies a certificate finds
     the same one, so that no digit of it is free.
-
-    Args:
-        setting: The case.
-        kappa: Above 0.
-
-    Returns:
-        delta, a dyadic fraction.
     """
     with working_precision(256):
         mantissa, exponent = (int(part) for part in optimum(setting, kappa).mid().man_exp())
@@ -182,14 +129,7 @@ def best_delta(setting: PromptSetting, kappa: Fraction) -> Fraction:
 
 
 def threshold(setting: PromptSetting) -> Threshold:
-    """Both sides of kappa*, some 15 digits apart or better.
-
-    Args:
-        setting: The case; its number of pairs does not matter.
-
-    Returns:
-        The two sides and the delta of the upper one.
-    """
+    """Both sides of kappa*, some 15 digits apart or better."""
     eps, radius = Fraction(setting.eps), Fraction(setting.radius)
     delta, upper = Fraction(0), Fraction(0)
     trial = min(eps, (radius - eps) / 2)

@@ -179,13 +179,6 @@ def slope(setting: PromptSetting, pairs: int) -> LogBound:
 
     The derivative d m log((eps + delta*)/r) falls with k, so that the step is at most the
     derivative at k.
-
-    Args:
-        setting: Sizes, radii, precision and Lipschitz constant.
-        pairs: k.
-
-    Returns:
-        The bound on the factor; above 1 while the net is as wide as the targets.
     """
     require_positive_int("pairs", pairs)
     kappa = Fraction(setting.target_numbers(pairs), setting.prompt_numbers)
@@ -206,43 +199,19 @@ def tokens_for_exact_access(*, pairs: int, tokens: int) -> int:
     lists met exactly by prompts of up to m_p tokens, of any norm, are Lebesgue null: they are
     images of R^(d m') with m' < m k. That m k tokens suffice is not claimed, and it is not so
     in general.
-
-    Args:
-        pairs: k.
-        tokens: m, output tokens of each answer.
-
-    Returns:
-        m k.
-
-    Raises:
-        UserError: A number is below 1.
     """
     return require_positive_int("pairs", pairs) * require_positive_int("tokens", tokens)
 
 
 def assumptions(setting: PromptSetting) -> tuple[Assumption, ...]:
-    """What the theorem rests on, as values.
-
-    Args:
-        setting: The case.
-
-    Returns:
-        One value for each text of `ASSUMPTIONS`, and the region of prompts if there is one.
-    """
+    """What the theorem rests on, as values."""
     plain = tuple(Assumption(text=text) for text in ASSUMPTIONS)
     deviation = setting.least_deviation
     return (*plain, trust_region(deviation)) if deviation else plain
 
 
 def trust_region(deviation: int | Fraction) -> Assumption:
-    """The assumption that goes with a region of prompts.
-
-    Args:
-        deviation: S0, above 0.
-
-    Returns:
-        The assumption.
-    """
+    """The assumption that goes with a region of prompts."""
     return Assumption(
         text="Only prompts count for which every vector that a norm of the model divides has "
         f"deviation (root mean square, for RMSNorm) at least {fraction_text(deviation)} on every "
@@ -251,15 +220,7 @@ def trust_region(deviation: int | Fraction) -> Assumption:
 
 
 def quantity(setting: PromptSetting, pairs: int) -> str:
-    """What the bound limits, in words.
-
-    Args:
-        setting: The case.
-        pairs: k.
-
-    Returns:
-        The words.
-    """
+    """What the bound limits, in words."""
     return (
         f"share of the lists of {pairs} targets of {setting.tokens} tokens of {setting.dim} "
         f"numbers that some prompt of {setting.prompt_tokens} tokens reaches"
@@ -270,12 +231,6 @@ def lipschitz_words(value: int | Fraction | LogBound) -> str:
     """A Lipschitz constant with all its digits, in the words of a bound.
 
     However little a digit changes the bound, the words hold it: none can be altered alone.
-
-    Args:
-        value: Exact, or a limit.
-
-    Returns:
-        Such as "L = 10", or "L = exp(3 * 2^-2)" for a limit on the logarithm.
     """
     if isinstance(value, LogBound):
         mantissa, exponent = (int(part) for part in value.log.man_exp())
@@ -284,14 +239,7 @@ def lipschitz_words(value: int | Fraction | LogBound) -> str:
 
 
 def log_centre(setting: PromptSetting) -> arb:
-    """Ball around log((eps + L rho)/r) at the current precision.
-
-    Args:
-        setting: The case.
-
-    Returns:
-        The ball.
-    """
+    """Ball around log((eps + L rho)/r) at the current precision."""
     difference = setting.log_reach() - ball(2 * setting.eps).log()
     lost = difference + (-difference).exp().log1p() if difference > 0 else difference.exp().log1p()
     return lost + ball(Fraction(setting.eps) / setting.radius).log()
@@ -358,28 +306,14 @@ def _inputs(setting: PromptSetting, pairs: int, delta: Fraction | None) -> JsonO
 
 
 def fraction_text(value: int | Fraction) -> str:
-    """An exact number as a certificate records it: "a/b" in lowest terms, "a" if whole.
-
-    Args:
-        value: Any exact number.
-
-    Returns:
-        Such as "1/10"; very long integers are hexadecimal (`exact_text`).
-    """
+    """An exact number as a certificate records it: "a/b" in lowest terms, "a" if whole."""
     value = Fraction(value)
     over = exact_text(value.numerator)
     return over if value.denominator == 1 else f"{over}/{exact_text(value.denominator)}"
 
 
 def lipschitz_text(value: int | Fraction | LogBound) -> JsonValue:
-    """A Lipschitz constant as a certificate records it.
-
-    Args:
-        value: Exact, or a limit.
-
-    Returns:
-        Exact text, or the logarithm's mantissa and exponent.
-    """
+    """A Lipschitz constant as a certificate records it."""
     if isinstance(value, LogBound):
         return value.to_json()["log"]
     return fraction_text(value)

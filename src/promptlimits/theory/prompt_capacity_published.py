@@ -101,15 +101,7 @@ def published_capacity(setting: PromptSetting) -> PublishedCapacity:
 
 
 def published_proportion(setting: PromptSetting, pairs: int) -> LogBound | None:
-    """The published proportion; a true upper limit only where there is no `reason`.
-
-    Args:
-        setting: The case.
-        pairs: k.
-
-    Returns:
-        [(3 L r/eps)^(m_p) / (r/(3 eps))^(m k)]^d, or None where r <= 3 eps.
-    """
+    """The published proportion; a true upper limit only where there is no `reason`."""
     require_positive_int("pairs", pairs)
     if setting.radius <= 3 * setting.eps:
         return None

@@ -82,19 +82,7 @@ class TrainedNumbers:
 
 
 def trained_numbers(*, pairs: int, dim: int, heads: int = 1) -> TrainedNumbers:
-    """Prompts and LoRA on the data set of the theorem.
-
-    Args:
-        pairs: n, at most d - h.
-        dim: d.
-        heads: h.
-
-    Returns:
-        The least prompt, and LoRA's count.
-
-    Raises:
-        UserError: A number is below 1, or there are more pairs than d - h.
-    """
+    """Prompts and LoRA on the data set of the theorem."""
     require_positive_int("pairs", pairs)
     require_positive_int("heads", heads)
     if pairs > require_positive_int("dim", dim) - heads:
@@ -121,23 +109,7 @@ def universality_lower_bound(
     prompt_radius: Exact,
     prompt_lipschitz: Exact,
 ) -> LogBound | None:
-    """Prompt tokens that any universal transformer of that kind needs at least.
-
-    Args:
-        dim: d.
-        tokens: m, tokens of the input.
-        lipschitz: L, of the maps to be imitated.
-        eps: The uniform error allowed.
-        prompt_radius: R.
-        prompt_lipschitz: Lam, of the output in the prompt.
-
-    Returns:
-        A lower limit on m_p; None if the maps are too flat for the argument.
-
-    Raises:
-        UserError: A value is out of range.
-        TypeError: A quantity is a float.
-    """
+    """Prompt tokens that any universal transformer of that kind needs at least."""
     numbers = require_positive_int("dim", dim) * require_positive_int("tokens", tokens)
     quantities = {
         "lipschitz": lipschitz,

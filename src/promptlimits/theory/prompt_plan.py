@@ -61,17 +61,7 @@ def excluded_by(
     share: Fraction = ALL,
     prompts: tuple[PromptValues, ...] = (),
 ) -> str | None:
-    """Which theorem proves that fewer than `share` of the lists of `pairs` targets are reached.
-
-    Args:
-        setting: Sizes, radii, precision and Lipschitz constant.
-        pairs: k, 0 or more.
-        share: Above 0, at most 1.
-        prompts: Counts of prompts that hold as well.
-
-    Returns:
-        "one centre", "lipschitz", the name of a count, or None if none proves it.
-    """
+    """Which theorem proves that fewer than `share` of the lists of `pairs` targets are reached."""
     _require_share(share)
     if pairs == 0:
         return None
@@ -90,16 +80,7 @@ def excluded_by(
 def most_pairs(
     setting: PromptSetting, *, share: Fraction = ALL, prompts: tuple[PromptValues, ...] = ()
 ) -> int:
-    """The most pairs that are not excluded.
-
-    Args:
-        setting: Sizes, radii, precision and Lipschitz constant.
-        share: Above 0, at most 1.
-        prompts: Counts of prompts that hold as well.
-
-    Returns:
-        k; every larger number is excluded.
-    """
+    """The most pairs that are not excluded."""
     return largest(lambda k: excluded_by(setting, k, share=share, prompts=prompts) is None)
 
 
@@ -110,19 +91,7 @@ def shortest_prompt(
     share: Fraction = ALL,
     prompts: tuple[PromptValues, ...] = (),
 ) -> int | None:
-    """The fewest prompt tokens with which `pairs` pairs are not excluded.
-
-    Args:
-        setting: The case; its `prompt_tokens` is not used.
-        pairs: k, 1 or more.
-        share: Above 0, at most 1.
-        prompts: Counts of prompts that hold as well.
-
-    Returns:
-        m_p, 1 or more; every shorter prompt is excluded (1: no length is). None if every length
-        is: one centre serves all prompts and is too few. `LONGEST_PROMPT` + 1 means that every
-        length up to there is excluded, and says nothing of longer ones.
-    """
+    """The fewest prompt tokens with which `pairs` pairs are not excluded."""
     require_positive_int("pairs", pairs)
     one = replace(setting, prompt_tokens=1)
     numbers = one.target_numbers(pairs)
@@ -145,17 +114,7 @@ def error_floor(
     share: Fraction = ALL,
     prompts: tuple[PromptValues, ...] = (),
 ) -> ErrorFloor:
-    """The largest error that is excluded for `pairs` pairs, to 40 bits of it.
-
-    Args:
-        setting: The case; its `eps` is not used.
-        pairs: k, 1 or more.
-        share: Above 0, at most 1.
-        prompts: Counts of prompts that hold as well.
-
-    Returns:
-        Both sides of it.
-    """
+    """The largest error that is excluded for `pairs` pairs, to 40 bits of it."""
     require_positive_int("pairs", pairs)
     radius = Fraction(setting.radius)
 
@@ -184,17 +143,7 @@ def longest_answers(
     share: Fraction = ALL,
     prompts: tuple[PromptValues, ...] = (),
 ) -> int:
-    """The most tokens per answer with which `pairs` pairs are not excluded.
-
-    Args:
-        setting: The case; its `tokens` is not used.
-        pairs: k, 1 or more.
-        share: Above 0, at most 1.
-        prompts: Counts of prompts that hold as well.
-
-    Returns:
-        m; every longer answer is excluded, and if it is 0 those of one token are.
-    """
+    """The most tokens per answer with which `pairs` pairs are not excluded."""
     require_positive_int("pairs", pairs)
 
     def not_excluded(tokens: int) -> bool:

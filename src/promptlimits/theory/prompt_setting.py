@@ -124,19 +124,7 @@ class PromptSetting:
 
 
 def require_exact_positive(name: str, value: object) -> Exact:
-    """Return `value` if it is an exact number above 0.
-
-    Args:
-        name: What it is.
-        value: The value.
-
-    Returns:
-        The value.
-
-    Raises:
-        TypeError: It is inexact: a float would put its rounding into a proof.
-        UserError: It is 0 or negative.
-    """
+    """Return `value` if it is an exact number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
         raise TypeError(f"{name} must be an int or a Fraction, got {value!r}")
     if value <= 0:
@@ -145,14 +133,7 @@ def require_exact_positive(name: str, value: object) -> Exact:
 
 
 def short(value: Exact) -> str:
-    """An exact number as a message shows it.
-
-    Args:
-        value: Any exact number.
-
-    Returns:
-        Its text, or the size of it if that is too long to read.
-    """
+    """An exact number as a message shows it."""
     value = Fraction(value)
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > 400:
         return f"a fraction of {value.numerator.bit_length()} bits"

@@ -120,21 +120,7 @@ def prompt_count(
     assumptions: tuple[Assumption, ...] = (),
     precision_bits: int = PRECISION_BITS,
 ) -> LogBound:
-    """Upper limit N^(d m) on the number of different prompts; its bits are what one can hold.
-
-    Args:
-        number: What each number of the prompt can be.
-        dim: d, numbers per prompt token.
-        prompt_tokens: m; 0 is no prompt.
-        assumptions: What the use made of it rests on.
-        precision_bits: Working precision.
-
-    Returns:
-        The bound.
-
-    Raises:
-        UserError: A size is no whole number, or too small.
-    """
+    """Upper limit N^(d m) on the number of different prompts; its bits are what one can hold."""
     per_number = LogBound.of(
         number.values,
         direction="upper",
@@ -160,23 +146,7 @@ def share_held(
     pool: int | None = None,
     environments_log2: int = ENVIRONMENTS_LOG2,
 ) -> LogBound:
-    """Upper limit (1) on the share of random answer lists of which a prompt holds `pairs`.
-
-    Args:
-        pairs: k, answers that must be right.
-        number: What each number of the prompt can be.
-        dim: d, numbers per prompt token.
-        prompt_tokens: m; 0 is no prompt.
-        answer_set_size: M, answers each one is drawn from.
-        pool: Keys among which the prompt may choose those it answers; `pairs` if None or less.
-        environments_log2: log2 H, environments that a prompt's answers may depend on.
-
-    Returns:
-        The bound; it says nothing (more than 1) while `pairs` is small.
-
-    Raises:
-        UserError: A size is no whole number, or too small.
-    """
+    """Upper limit (1) on the share of random answer lists of which a prompt holds `pairs`."""
     assumptions = counting_assumptions(environments_log2=_environments(environments_log2))
     prompts = prompt_count(
         number=number, dim=dim, prompt_tokens=prompt_tokens, assumptions=assumptions

@@ -76,22 +76,11 @@ class PromptValues:
     environments_log2: int = ENVIRONMENTS_LOG2
 
     def power(self, setting: PromptSetting) -> int:
-        """How many choices among `values` a prompt is.
-
-        Args:
-            setting: The sizes.
-
-        Returns:
-            m_p for hard prompts, d m_p for stored ones.
-        """
+        """How many choices among `values` a prompt is."""
         return setting.prompt_tokens if self.per_token else setting.prompt_numbers
 
     def assumptions(self) -> tuple[Assumption, ...]:
-        """What the cap rests on.
-
-        Returns:
-            One value for each text.
-        """
+        """What the cap rests on."""
         counted = (
             "Each prompt is one of the counted values, and the outputs are a function of it and "
             f"of one of at most {environments_text(self.environments_log2)} (hardware, kernels, "
@@ -119,29 +108,12 @@ class CountedShare:
 
 
 def stored(number: NumberFormat) -> PromptValues:
-    """Prompts kept in a number format.
-
-    Args:
-        number: The format.
-
-    Returns:
-        The count of values of each number.
-    """
+    """Prompts kept in a number format."""
     return PromptValues(name=format_text(number), values=number.values, per_token=False)
 
 
 def hard(vocabulary: int) -> PromptValues:
-    """Prompts made of tokens of a vocabulary.
-
-    Args:
-        vocabulary: V, 2 or more.
-
-    Returns:
-        The count of values of each token.
-
-    Raises:
-        UserError: The vocabulary has fewer than two tokens.
-    """
+    """Prompts made of tokens of a vocabulary."""
     if require_positive_int("vocabulary", vocabulary) < 2:
         raise UserError(
             "vocabulary", "have at least 2 tokens", got=vocabulary, remedy="count its tokens"
@@ -151,19 +123,7 @@ def hard(vocabulary: int) -> PromptValues:
 
 
 def counted_share(setting: PromptSetting, pairs: int, prompts: PromptValues) -> CountedShare:
-    """Upper limit on the share of lists of `pairs` targets that counted prompts reach.
-
-    Args:
-        setting: Sizes, radius and precision; its Lipschitz constant is not used.
-        pairs: k, 1 or more.
-        prompts: What prompts there are.
-
-    Returns:
-        The bound; it says nothing (more than 1) while `pairs` is small.
-
-    Raises:
-        UserError: `pairs` is below 1.
-    """
+    """Upper limit on the share of lists of `pairs` targets that counted prompts reach."""
     require_positive_int("pairs", pairs)
     power, numbers = prompts.power(setting), setting.target_numbers(pairs)
     ratio = Fraction(setting.eps) / setting.radius
@@ -200,17 +160,7 @@ def counted_share(setting: PromptSetting, pairs: int, prompts: PromptValues) -> 
 def counting_excludes(
     setting: PromptSetting, pairs: int, prompts: PromptValues, share: Fraction = Fraction(1)
 ) -> bool:
-    """Whether Q (eps/r)^(d m k) < share, exactly.
-
-    Args:
-        setting: Sizes, radius and precision.
-        pairs: k, 0 or more.
-        prompts: What prompts there are.
-        share: What the limit is compared with, above 0.
-
-    Returns:
-        The exact answer.
-    """
+    """Whether Q (eps/r)^(d m k) < share, exactly."""
     ratio, numbers = Fraction(setting.radius) / setting.eps, setting.target_numbers(pairs)
     return product_exceeds_one(
         [
@@ -225,28 +175,12 @@ def counting_excludes(
 
 
 def first_counted_pairs(setting: PromptSetting, prompts: PromptValues) -> int:
-    """The least k for which counting excludes some lists, exactly.
-
-    Args:
-        setting: Sizes, radius and precision.
-        prompts: What prompts there are.
-
-    Returns:
-        k; k - 1 pairs are not excluded by counting.
-    """
+    """The least k for which counting excludes some lists, exactly."""
     return largest(lambda pairs: not counting_excludes(setting, pairs, prompts)) + 1
 
 
 def counting_kappa(setting: PromptSetting, prompts: PromptValues) -> Fraction:
-    """log Q/(d m_p log(r/eps)), rounded up: to set beside kappa* of Theorem 1.
-
-    Args:
-        setting: Sizes, radius and precision.
-        prompts: What prompts there are.
-
-    Returns:
-        The limit; from kappa m_p/m pairs on, lists are excluded.
-    """
+    """log Q/(d m_p log(r/eps)), rounded up: to set beside kappa* of Theorem 1."""
     ratio = Fraction(setting.radius) / setting.eps
     power, numbers = prompts.power(setting), setting.prompt_numbers
 

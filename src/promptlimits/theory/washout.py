@@ -161,18 +161,6 @@ def washed_out_from(
 
     E falls with m_p. The length is the least one for which E + 2 eps < gap is proved, to its
     leading 50 bits, rounded up.
-
-    Args:
-        layers: From the first to the last.
-        query_tokens: m, 2 or more.
-        gap: |y - y'|.
-        eps: The error allowed, 0 or more, below gap/2.
-
-    Returns:
-        The length.
-
-    Raises:
-        UserError: A value is out of range.
     """
     _require(layers, query_tokens)
     room = Fraction(require_exact_positive("gap", gap)) - 2 * Fraction(eps)

@@ -68,19 +68,6 @@ def nguyen_cover(*, dim: int, radius: Exact, eps: Exact, order: Exact, improved:
     Move all mass to an eps-net of Theta (cost eps), round the weights to multiples of 1/M (cost
     eps), count the weights. Rounding by largest remainders is off by at most N/(4M) in total
     variation, so that (2r/eps)^q may be divided by 4 (`improved`). N <= (1 + 2r/eps)^d.
-
-    Args:
-        dim: d.
-        radius: r.
-        eps: Half the W_q radius of the balls.
-        order: q.
-        improved: Whether to use the constant 1/4, proved here, or the published one.
-
-    Returns:
-        Upper limit on log N, as a quantity.
-
-    Raises:
-        UserError: A value is out of range.
     """
     require_measures(dim, radius, order)
     require_exact_positive("eps", eps)
@@ -109,17 +96,6 @@ def kloeckner_cover_as_published(*, dim: int, eps: Exact, constant: Exact = 1) -
     for small r: it does not scale with r, while log N <= c_d (2r/eps)^d, so that it fails as
     eps -> 0 for every C once c_d (2r)^d < 1. Its proof has only exponents below d. Use
     `measure_family` instead.
-
-    Args:
-        dim: d.
-        eps: The W_q radius.
-        constant: C, which the paper does not give.
-
-    Returns:
-        The published expression, labelled: its assumption does not hold.
-
-    Raises:
-        UserError: A value is out of range.
     """
     require_positive_int("dim", dim)
     require_exact_positive("eps", eps)
@@ -148,17 +124,6 @@ def paired_family(*, dim: int, radius: Exact, eps: Exact) -> LogBound:
     code on the n = floor(x/2) pairs with distances at least n/4 has e^(n/8) words (Gilbert and
     Hoeffding); words give uniform measures, of which a quarter of the mass must move more than
     12 eps: W_q >= W_1 > 3 eps. [] Weaker than `measure_family`.
-
-    Args:
-        dim: d.
-        radius: r.
-        eps: A third of the W_q distance that is exceeded.
-
-    Returns:
-        Lower limit on the number of measures.
-
-    Raises:
-        UserError: A value is out of range, or there is no pair of points.
     """
     require_positive_int("dim", dim)
     require_exact_positive("radius", radius)
@@ -215,21 +180,6 @@ def measure_family(
 
     **Where we differ** from corrected.md: kappa > 1 is new. It takes points closer by up to
     sqrt 2, which gains about 2^(d/2) 2/(e d) (kappa = d/2).
-
-    Args:
-        dim: d.
-        radius: r.
-        ball: rho.
-        order: q.
-        alphabet: A, 2 or more.
-        theta: Between 0 and 1 - kappa/A.
-        list_size: kappa.
-
-    Returns:
-        The family.
-
-    Raises:
-        UserError: A value is out of range, or fewer than A points are so far apart.
     """
     require_measures(dim, radius, order)
     require_exact_positive("ball", ball)
@@ -303,21 +253,6 @@ def context_cover(
     m (D + 1 - m)/((D + 1) M) <= (D + 1)/(4M) in total variation. With tau = (ew/2r)^q and
     M = ceil((D + 1)/(4 tau)) mass tau moves by at most 2r: cost ew. The vectors number
     C(M + D, D) <= (e (M + D)/D)^D <= (e (1 + 1/(4 tau)))^(D + 1). []
-
-    Args:
-        dim: d.
-        radius: r.
-        reach: delta.
-        log_lipschitz: Ball around log L.
-        order: q.
-        share: e0 = share * delta/L.
-        cover: D by volumes, (1 + 2r/e0)^d, or by Rogers (`rogers_covering`).
-
-    Returns:
-        Upper limit on log C_in, as a quantity.
-
-    Raises:
-        UserError: A value is out of range.
     """
     require_measures(dim, radius, order)
     require_exact_positive("reach", reach)
@@ -346,16 +281,7 @@ def context_cover(
 
 
 def require_measures(dim: int, radius: Exact, order: Exact) -> None:
-    """Refuse a dimension, a radius or an order that is out of range.
-
-    Args:
-        dim: d.
-        radius: r.
-        order: q, 1 or more.
-
-    Raises:
-        UserError: A value is out of range.
-    """
+    """Refuse a dimension, a radius or an order that is out of range."""
     require_positive_int("dim", dim)
     require_exact_positive("radius", radius)
     if require_exact_positive("order", order) < 1:

@@ -60,17 +60,7 @@ class Choice:
 
 
 def best_choice(case: Case) -> Choice:
-    """The best parameters of a coarse grid, refined coordinate by coordinate.
-
-    Args:
-        case: The case.
-
-    Returns:
-        The choice with the least estimated threshold found.
-
-    Raises:
-        UserError: No choice is allowed: eps is too near half the radius.
-    """
+    """The best parameters of a coarse grid, refined coordinate by coordinate."""
     lists = {1, case.largest_list, min(case.largest_list, max(1, case.dim // 2))}
     starts = [_coarse(case, kappa) for kappa in sorted(lists)]
     value, found = min(starts, key=lambda pair: pair[0])

@@ -37,12 +37,6 @@ def lead_in(compute_dtype: str) -> float:
     In 16 bits no lead is that large that training still reaches it: the roundings of all layers
     add up, the more of them behind a large prompt. There it is two roundings of one logit, and
     what turns all the same is not counted, for stock tools decode every pair of a floor.
-
-    Args:
-        compute_dtype: What the model computes with.
-
-    Returns:
-        The lead, as a share of the row's largest logit.
     """
     return max(_LEAST_LEAD, _ROUNDINGS_IN_A_LEAD * _ROUNDING.get(compute_dtype, 0.0))
 

@@ -88,21 +88,7 @@ def hold_contest(
     differentiate: bool = True,
     memory: Memory | None = None,
 ) -> Contest:
-    """Let every row's target stand against all other tokens.
-
-    Args:
-        states: (n, S), without a graph.
-        head: From states to logits, of two tokens at least.
-        targets: (n, 1) tokens.
-        sharpenings: (n, 1), positive.
-        objective: Which gap is asked for.
-        blocks: The head's blocks, each of two tokens at least.
-        differentiate: Whether the gradient is asked for.
-        memory: Where a block's logits are written; None for new memory each time.
-
-    Returns:
-        The contest.
-    """
+    """Let every row's target stand against all other tokens."""
     sharpening = sharpenings.to(torch.promote_types(states.dtype, torch.float32))
     compete = _best_rival if objective is Objective.MARGIN else _all_rivals
     written = _blocks(states, blocks, targets, memory)

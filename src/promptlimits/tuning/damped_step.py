@@ -7,17 +7,7 @@ from torch import Tensor
 
 
 def damped_step(jacobian: Tensor, residuals: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """The damped Gauss-Newton step, from the smaller of the two normal systems.
-
-    Args:
-        jacobian: J, (b, R, U).
-        residuals: r, (b, R).
-        damping: (b,), as a share of the mean diagonal of J J^T or J^T J, whichever is smaller.
-
-    Returns:
-        The step s (b, U), zero where the damped matrix has no Cholesky factor; and whether it
-        has one (b,).
-    """
+    """The damped Gauss-Newton step, from the smaller of the two normal systems."""
     factor, solvable = factored(normal_matrix(jacobian), damping)
     step = step_of(factor, jacobian, residuals)
     solvable &= torch.isfinite(step).all(dim=-1)

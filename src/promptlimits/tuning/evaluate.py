@@ -103,18 +103,7 @@ def tokens_in_a_row(
     relative_lead: float = 0.0,
     kind: PromptKind = PromptKind.SOFT,
 ) -> int:
-    """How much of an answer a prompt makes the model write, from its first token on.
-
-    Args:
-        model: The frozen model.
-        prompt: As for `evaluate`.
-        pair: The pair.
-        relative_lead: As for `evaluate`.
-        kind: What the prompt is.
-
-    Returns:
-        Tokens before the first one that does not win; an end marker counts like any other.
-    """
+    """How much of an answer a prompt makes the model write, from its first token on."""
     rows = _scores(model, prompt, pack([pair], device=model.device), kind)
     wrong = (~(rows.lead > relative_lead)).nonzero().flatten()
     return int(wrong[0]) if len(wrong) else len(pair.value_ids)

@@ -18,10 +18,6 @@ _BLOCK_BYTES: Final = 32 * 2**20 - 2**13
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Have the steps to come use memory again that a step before them has freed.
-
-    Args:
-        device: Where they run; only a CPU's memory is glibc's.
-    """
+    """Have the steps to come use memory again that a step before them has freed."""
     if device.type == "cpu":
         torch.empty(_BLOCK_BYTES, dtype=torch.uint8, device=device)

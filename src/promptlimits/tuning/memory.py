@@ -36,12 +36,6 @@ def default_budget(device: torch.device) -> int:
 
     A power of two, so that the same command on the same machine nearly always divides its
     work in the same way, and then ends in the same bits.
-
-    Args:
-        device: Where the model runs.
-
-    Returns:
-        Bytes.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -113,16 +107,7 @@ def bytes_of(model: FrozenModel, problem: Problem, pairs: PackedPairs) -> int:
 def divide(
     model: FrozenModel, problems: Sequence[Problem], budget: Budget
 ) -> tuple[tuple[Piece, ...], ...]:
-    """Divide problems into micro-batches that fit the budget, in their order.
-
-    Args:
-        model: The frozen model.
-        problems: The problems of one step.
-        budget: The budget.
-
-    Returns:
-        The micro-batches. A problem has at most one piece in each.
-    """
+    """Divide problems into micro-batches that fit the budget, in their order."""
     done: list[tuple[Piece, ...]] = []
     current: list[Piece] = []
     left = budget.part_bytes
@@ -148,11 +133,7 @@ def _pieces(model: FrozenModel, problem: Problem, index: int, budget: Budget) ->
 
 
 def _last_that_fits(model: FrozenModel, problem: Problem, first: int, budget: Budget) -> int:
-    """The largest end of a piece that begins at `first`, by bisection.
-
-    Raises:
-        UserError: Not even one pair fits.
-    """
+    """The largest end of a piece that begins at `first`, by bisection."""
 
     def needed(last: int) -> int:
         return bytes_of(model, problem, pairs_between(problem.pairs, first, last))

@@ -109,16 +109,7 @@ class PackedState:
         )
 
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
-        """Keep the prompts that were just scored, where they beat the best so far.
-
-        Args:
-            scores: Scores of `prompts`.
-
-        Returns:
-            The state, how many pairs each problem's best prompt answers (B,), and whether
-            that, or the share of right tokens, is more than before (B,); `best_steps` is the
-            caller's to set.
-        """
+        """Keep the prompts that were just scored, where they beat the best so far."""
         before = self.pairs.sum(self.best_exact.to(scores.exact_pairs.dtype))
         more = scores.exact_pairs > before
         as_many = scores.exact_pairs == before

@@ -68,16 +68,7 @@ class Problem:
 
 
 def pairs_between(pairs: PackedPairs, first: int, last: int) -> PackedPairs:
-    """Pairs number `first` up to and without `last`, packed on their own.
-
-    Args:
-        pairs: All pairs.
-        first: From 0.
-        last: Above `first`.
-
-    Returns:
-        The pairs; all of them are the same object again.
-    """
+    """Pairs number `first` up to and without `last`, packed on their own."""
     if (first, last) == (0, pairs.num_pairs):
         return pairs
     begin = int(pairs.lengths[:first].sum())

@@ -258,16 +258,7 @@ class RegressionSystem:
 
 
 def require_matching(model: PaperTransformer, problems: RegressionProblems, starts: Tensor) -> None:
-    """Check the shapes of a model, problems and starts (S, B, d, m_p) against each other.
-
-    Args:
-        model: The transformer.
-        problems: B problems.
-        starts: Of shape (S, B, d, m_p).
-
-    Raises:
-        UserError: Shapes do not fit.
-    """
+    """Check the shapes of a model, problems and starts (S, B, d, m_p) against each other."""
     if problems.queries.shape[2] != model.dim:
         _refuse("the queries", f"have tokens of {model.dim} numbers", problems.queries)
     known = starts.dim() == 4 and 0 not in starts.shape

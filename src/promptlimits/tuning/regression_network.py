@@ -53,15 +53,7 @@ class RowNetwork:
         return max(max(layer.source.w1.shape[0], 3 * len(layer.query)) for layer in self.layers)
 
     def __call__(self, tokens: Tensor, columns: Tensor) -> Tensor:
-        """Some tokens of tau(X).
-
-        Args:
-            tokens: X with tokens as rows, of shape (..., n, d).
-            columns: Numbers of the tokens to return, c of them.
-
-        Returns:
-            Of shape (..., c, d).
-        """
+        """Some tokens of tau(X)."""
         return self._forward(tokens, columns)[0]
 
     @torch.no_grad()

@@ -17,16 +17,7 @@ class Scratch:
         self._memory: Tensor | None = None
 
     def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """Memory to write a matrix to, valid until the next call.
-
-        Args:
-            rows: Of the matrix.
-            columns: Of it.
-            like: A tensor of its dtype, on its device.
-
-        Returns:
-            (rows, columns), of any content.
-        """
+        """Memory to write a matrix to, valid until the next call."""
         needed, memory = rows * columns, self._memory
         known = memory is not None and (memory.dtype, memory.device) == (like.dtype, like.device)
         if memory is None or not known or memory.numel() < needed:

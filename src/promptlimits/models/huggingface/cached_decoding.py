@@ -21,14 +21,7 @@ _TOKENS: Final = 16
 
 @torch.no_grad()
 def decodes_from_cache(model: Any) -> bool:
-    """Compare one step from the cache with the whole sequence read at once.
-
-    Args:
-        model: A causal language model of transformers.
-
-    Returns:
-        Whether the step gives the same logits, in half the digits.
-    """
+    """Compare one step from the cache with the whole sequence read at once."""
     embedding = model.get_input_embeddings()
     ids = torch.arange(_TOKENS, device=model.device)[None] % embedding.weight.shape[0]
     embedded = embedding(ids)

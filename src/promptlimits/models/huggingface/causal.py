@@ -191,11 +191,7 @@ class HuggingFaceCausalLM:
         return self.head.logits(states).view(batch, -1, self._card.vocabulary)
 
     def _require_one_dtype(self) -> None:
-        """Refuse a model whose prompts would be wider numbers than its card says.
-
-        Raises:
-            UserError: Its embeddings have another dtype: a ceiling would count too few prompts.
-        """
+        """Refuse a model whose prompts would be wider numbers than its card says."""
         embedded = self.embed(torch.zeros(1, dtype=torch.long, device=self.device))
         found = str(embedded.dtype).removeprefix("torch.")
         if found != self._card.compute_dtype:
@@ -230,11 +226,7 @@ class HuggingFaceCausalLM:
     def _choose_route(
         self, single: Sequence[EncodedPair], probe: PackedPairs, prompts: Tensor
     ) -> tuple[Route, str]:
-        """The fastest route that gives what separate sequences give, and why none is faster.
-
-        Raises:
-            UserError: Not even concatenation does: filler behind a pair changes its answer.
-        """
+        """The fastest route that gives what separate sequences give, and why none is faster."""
         expected = torch.cat(
             [self._concatenated(prompts, pack([pair], device=self.device)) for pair in single],
             dim=1,

@@ -27,18 +27,7 @@ _TOKENIZER_FILES: Final = (
 
 
 def read_config(directory: Path, *, name: str) -> PretrainedConfig:
-    """Read config.json and check that it describes a causal language model.
-
-    Args:
-        directory: The model's directory.
-        name: What messages call the model.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        UserError: There is none, it cannot be read, or it is of another kind of model.
-    """
+    """Read config.json and check that it describes a causal language model."""
     require_model_folder(directory, name=name)
     with readable(name, "have a readable config.json", remedy="download it again"):
         raw = read_object(directory / "config.json")
@@ -94,18 +83,7 @@ def _require_causal(config: PretrainedConfig, name: str) -> None:
 
 
 def read_weight_files(directory: Path, *, name: str) -> dict[Path, int]:
-    """Find the weight files and check that each is whole, without reading a weight.
-
-    Args:
-        directory: The model's directory.
-        name: What messages call the model.
-
-    Returns:
-        The safetensors files, sorted by name, and how many numbers each holds.
-
-    Raises:
-        UserError: There are none, they are pickle, or one is truncated or corrupted.
-    """
+    """Find the weight files and check that each is whole, without reading a weight."""
     files = weight_files(directory)
     return {
         file: sum(math.prod(one.shape) for _, one in read_header(file, name=name)) for file in files
@@ -113,20 +91,7 @@ def read_weight_files(directory: Path, *, name: str) -> dict[Path, int]:
 
 
 def read_tokenizer(directory: Path, *, name: str, vocabulary: int) -> PreTrainedTokenizerBase:
-    """Read the tokenizer and check that the model has an embedding for its tokens.
-
-    Args:
-        directory: The model's directory.
-        name: What messages call the model.
-        vocabulary: Rows of the model's embedding.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        UserError: There is none, it cannot be read, or it has more tokens than the embedding
-            has rows. Added tokens may lie beyond: Gemma's has one for images.
-    """
+    """Read the tokenizer and check that the model has an embedding for its tokens."""
     # Without its files transformers makes an empty tokenizer and says nothing.
     if not any((directory / file).is_file() for file in _TOKENIZER_FILES):
         raise UserError(

@@ -66,9 +66,6 @@ class HuggingFaceCodec:
 
         It is empty where the tokenizer puts that token before every text by itself. Where it
         knows none, the token that ends a text stands for it, as in GPT-2's training.
-
-        Raises:
-            UserError: The tokenizer has neither, or reads them as something else.
         """
         markers = (self._tokenizer.bos_token, self._tokenizer.eos_token)
         for text in ("", *(marker for marker in markers if marker is not None)):
@@ -87,26 +84,15 @@ class HuggingFaceCodec:
 
         An opening marker that it adds is kept. A closing one is left out: behind it the model
         would take the text as finished.
-
-        Raises:
-            UserError: The text holds a token that the model has no embedding for.
         """
         return self._known(text, self._spelling.asked(text))
 
     def encode_value(self, text: str) -> tuple[int, ...]:
-        """Return the ids of a text that stands behind a key, without markers.
-
-        Raises:
-            UserError: The text holds a token that the model has no embedding for.
-        """
+        """Return the ids of a text that stands behind a key, without markers."""
         return self._known(text, self._spelling.ids_behind(text))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Return the ids of a text that begins where the model begins, without markers.
-
-        Raises:
-            UserError: The text holds a token that the model has no embedding for.
-        """
+        """Return the ids of a text that begins where the model begins, without markers."""
         return self._known(text, self._spelling.ids_alone(text))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -122,13 +108,6 @@ class HuggingFaceCodec:
 
         What `tokenizer(text)` gives for it are the ids of the template: a beginning-of-text
         marker that the tokenizer adds by itself is left out of the text.
-
-        Args:
-            turns: (role, content) of each message.
-
-        Raises:
-            UserError: The tokenizer has no chat template, the template does not take these
-                messages, or no text gives its ids.
         """
         messages = [{"role": role, "content": content} for role, content in turns]
         if not self._tokenizer.chat_template:

@@ -29,19 +29,7 @@ _MACHINE_TOKENIZER_KEYS: Final = (*_MACHINE_KEYS, "is_local", "local_files_only"
 
 
 def gguf_note(path: Path, *, name: str) -> str:
-    """Check that a GGUF file is whole and say how its weights are stored.
-
-    Args:
-        path: The file.
-        name: What messages call it.
-
-    Returns:
-        A fact for reports, such as "Q4_1 weights dequantised to float32".
-
-    Raises:
-        UserError: It is not a GGUF file, it is truncated, it is one part of several, or it claims
-            more than it or the memory here can hold.
-    """
+    """Check that a GGUF file is whole and say how its weights are stored."""
     from gguf import GGUFReader  # a second to import, and only conversion needs it
 
     with readable(name, "be a GGUF file", remedy="download it again"), open_regular(path) as stream:
@@ -76,18 +64,7 @@ def gguf_note(path: Path, *, name: str) -> str:
 def convert_gguf(
     gguf: Path, directory: Path, *, name: str, on_progress: Progress = no_progress
 ) -> None:
-    """Write a GGUF file as a float32 safetensors directory with its tokenizer.
-
-    Args:
-        gguf: The file.
-        directory: An existing directory.
-        name: What messages call the model.
-        on_progress: Told that it takes a while.
-
-    Raises:
-        UserError: It is not a whole GGUF file, or transformers does not read its architecture
-            or its tokenizer.
-    """
+    """Write a GGUF file as a float32 safetensors directory with its tokenizer."""
     gguf_note(gguf, name=name)
     on_progress(f"converting {name} to float32 safetensors, once (half a minute or more)")
     with quiet():

@@ -11,17 +11,6 @@ def named_end_ids(model: PreTrainedModel, *, vocabulary: int, name: str) -> tupl
     """End markers of a model's generation settings that its vocabulary has.
 
     Some models name one outside of it (50256 of 33, say).
-
-    Args:
-        model: The network.
-        vocabulary: V.
-        name: What messages call the model.
-
-    Returns:
-        Them, in their order; none where the settings name none.
-
-    Raises:
-        UserError: The settings name something that is no whole number.
     """
     named = model.generation_config.eos_token_id if model.generation_config else None
     several = named if isinstance(named, list) else [named]

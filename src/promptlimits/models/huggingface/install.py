@@ -13,20 +13,7 @@ from promptlimits.models.hashing import sha256_of
 def install(
     entry: CatalogEntry, *, accept_terms: bool = False, on_progress: Progress = no_progress
 ) -> Path:
-    """Fetch and convert a catalog model, unless that is done already.
-
-    Args:
-        entry: The model.
-        accept_terms: Whether the user accepts its terms.
-        on_progress: Told of every step.
-
-    Returns:
-        The directory that stock tools load it from.
-
-    Raises:
-        UserError: Terms are not accepted, the download fails or is not what was expected, or
-            the cache has no room.
-    """
+    """Fetch and convert a catalog model, unless that is done already."""
     ready = built(entry.cache_name)
     if ready is not None:
         return ready
@@ -56,19 +43,7 @@ def install(
 
 
 def install_gguf(path: Path, *, on_progress: Progress = no_progress) -> tuple[Path, str]:
-    """Convert a user's GGUF file into the cache, unless that is done already.
-
-    Args:
-        path: The file.
-        on_progress: Told of every step.
-
-    Returns:
-        The directory that stock tools load it from, and a note on how its weights were stored.
-
-    Raises:
-        UserError: It is not a whole GGUF file of a known architecture, or the cache has no
-            room.
-    """
+    """Convert a user's GGUF file into the cache, unless that is done already."""
     from promptlimits.models.huggingface import convert
 
     name = f"model {path.name}"

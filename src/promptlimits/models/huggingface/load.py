@@ -114,19 +114,7 @@ def load_parts(
 def load_codec(
     reference: str, *, allow_hub: bool = True, on_progress: Progress = no_progress
 ) -> HuggingFaceCodec:
-    """Load the text codec of a model without reading a weight.
-
-    Args:
-        reference: As for `load_parts`.
-        allow_hub: As for `load_parts`.
-        on_progress: As for `load_parts`.
-
-    Returns:
-        The codec that `load_parts` gives.
-
-    Raises:
-        UserError: There is no such model, or its configuration or tokenizer cannot be read.
-    """
+    """Load the text codec of a model without reading a weight."""
     found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
     name = f"model {found.name}"
     with quiet():

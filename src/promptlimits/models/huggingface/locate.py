@@ -64,19 +64,6 @@ def locate(
 
     In this order: a catalog name, a GGUF file or a directory, a hub id. A directory that is
     called like a catalog model is written `./name`.
-
-    Args:
-        reference: What the user typed.
-        allow_hub: Whether the hub may be asked; `HF_HUB_OFFLINE=1` forbids it too.
-        allow_local: Whether a path may be meant. What a file from elsewhere names is a catalog
-            name or a hub id, whatever lies under that name where the user stands.
-        on_progress: Told of every step.
-
-    Returns:
-        Where it is.
-
-    Raises:
-        UserError: There is no such model, or it cannot be had.
     """
     entry = find_entry(reference)
     if entry is not None:

@@ -26,18 +26,7 @@ _MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 @contextmanager
 def readable(name: str, rule: str, *, remedy: str) -> Iterator[None]:
-    """Turn whatever transformers raises inside into one line for people.
-
-    Args:
-        name: What is being read.
-        rule: What it must be.
-        remedy: What to do if it is not.
-
-    Raises:
-        OSError: The disk is full: that is not the file's fault.
-        MemoryError: Memory is used up: nor is that.
-        UserError: Reading failed, or was refused inside.
-    """
+    """Turn whatever transformers raises inside into one line for people."""
     try:
         yield
     except (PromptLimitsError, MemoryError):
@@ -62,14 +51,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def require_device(device: torch.device | str) -> None:
-    """Check that numbers can be put on a device and read back.
-
-    Args:
-        device: The device, or its name.
-
-    Raises:
-        UserError: There is no such device here.
-    """
+    """Check that numbers can be put on a device and read back."""
     with readable("device", "be usable here", remedy="use cpu"):
         try:
             torch.zeros(1, device=device).item()  # "meta" has no numbers to give back
@@ -80,20 +62,7 @@ def require_device(device: torch.device | str) -> None:
 def read_network(
     directory: Path, *, name: str, dtype: torch.dtype, gguf_file: str | None = None
 ) -> PreTrainedModel:
-    """Read a causal language model from a directory, never from pickle or remote code.
-
-    Args:
-        directory: Holds config.json and safetensors, or the GGUF file.
-        name: What messages call the model.
-        dtype: What its weights are read as.
-        gguf_file: Name of the GGUF file in `directory`, to read that instead.
-
-    Returns:
-        The network, with eager attention.
-
-    Raises:
-        UserError: It cannot be read, weights are missing, or one is not finite.
-    """
+    """Read a causal language model from a directory, never from pickle or remote code."""
     source = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
     with readable(name, "be readable by transformers", remedy="download it again"):
         model, info = AutoModelForCausalLM.from_pretrained(

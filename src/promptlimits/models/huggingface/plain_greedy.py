@@ -54,15 +54,7 @@ def greedy(
 
 
 def small_network(*, vocabulary: int, seed: int) -> PreTrainedModel:
-    """A random network of the Llama family with grouped heads, in memory.
-
-    Args:
-        vocabulary: How many tokens it knows.
-        seed: Seed of its weights; torch's global generator is left as it was.
-
-    Returns:
-        The network, in float32 and evaluation mode.
-    """
+    """A random network of the Llama family with grouped heads, in memory."""
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=16,

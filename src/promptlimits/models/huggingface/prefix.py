@@ -80,13 +80,6 @@ def replays_prefix(model: PreTrainedModel, shape: PrefixShape) -> bool:
 
     Training reads embeddings and leaves mask and positions to the model; PEFT gives it token ids
     and a mask that begins with the prefix. Some families then count positions otherwise.
-
-    Args:
-        model: A causal language model with its stock attention.
-        shape: How a row of a prefix is laid out.
-
-    Returns:
-        Whether the logits agree in half the digits.
     """
     ids = torch.arange(1, 8, device=model.device) % model.get_input_embeddings().weight.shape[0]
     before, behind = ids[None, :3], ids[3:]

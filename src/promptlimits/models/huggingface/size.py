@@ -24,18 +24,7 @@ _MOST_TIMES: Final = 8
 
 
 def require_size(config: PretrainedConfig, held: int, *, name: str, dtype: torch.dtype) -> None:
-    """Check that a model's files hold about as many numbers as it has weights, and they fit.
-
-    Args:
-        config: The model's configuration.
-        held: Numbers in its files.
-        name: What messages call the model.
-        dtype: What its weights are read as.
-
-    Raises:
-        UserError: The configuration describes no network, or one of another size than the files
-            hold, or of more numbers than memory here can hold.
-    """
+    """Check that a model's files hold about as many numbers as it has weights, and they fit."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if isinstance(layers, int) and layers > _MOST_LAYERS:
         raise _wrong_size(name, f"{layers} layers in config.json")
@@ -55,16 +44,7 @@ def require_size(config: PretrainedConfig, held: int, *, name: str, dtype: torch
 
 
 def require_room(numbers: int, *, name: str, dtype: torch.dtype) -> None:
-    """Check that the memory of this machine could hold a model, were it empty.
-
-    Args:
-        numbers: Weights of the model.
-        name: What messages call it.
-        dtype: What they are read as.
-
-    Raises:
-        UserError: It could not.
-    """
+    """Check that the memory of this machine could hold a model, were it empty."""
     size = numbers * dtype.itemsize
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > memory:

@@ -64,21 +64,7 @@ def load_stock(
     allow_hub: bool = True,
     allow_local: bool = True,
 ) -> StockModel:
-    """Load a model with stock tools only.
-
-    Args:
-        reference: A catalog name, a directory, a GGUF file or a hub id.
-        dtype: What it computes with.
-        device: Where it runs.
-        allow_hub: Whether the hub may be asked.
-        allow_local: Whether the reference may be a path.
-
-    Returns:
-        The model, its tokenizer and the hash of its weights.
-
-    Raises:
-        UserError: There is no such model or device, or it is not a whole causal language model.
-    """
+    """Load a model with stock tools only."""
     require_device(device)
     found = locate(reference, allow_hub=allow_hub, allow_local=allow_local)
     directory = found.directory
@@ -111,10 +97,6 @@ def decode_greedily(model: PreTrainedModel, *, stop_ids: tuple[int, ...]) -> Non
     Some models come with penalties, sampling or a cache of their own choice in their
     generation_config.json; with those the output is not the model's most likely answer. A cache
     is kept where a step from it gives what the whole text gives (`decodes_from_cache`).
-
-    Args:
-        model: The network; its generation settings are replaced.
-        stop_ids: Tokens at which to stop; the first fills up rows that have stopped.
     """
     model.generation_config = GenerationConfig(
         do_sample=False,

@@ -138,16 +138,7 @@ class WholeModel:
     def share_prefix(
         self, agrees: Callable[[Tensor], bool], probe: PackedPairs, prompts: Tensor
     ) -> str | None:
-        """Replace the attention if that gives the right logits.
-
-        Args:
-            agrees: Whether logits (1, R, V) of the probe behind the prompts are right.
-            probe: Pairs to try it on.
-            prompts: (1, P, D).
-
-        Returns:
-            None if it was replaced, else why it was not, in words.
-        """
+        """Replace the attention if that gives the right logits."""
         shared_prefix.register()
         try:
             with quiet():

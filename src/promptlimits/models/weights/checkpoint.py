@@ -29,19 +29,7 @@ FAMILIES: Final = tuple(_FAMILIES)
 
 
 def open_checkpoint(directory: Path, *, name: str) -> Checkpoint:
-    """Open a checkpoint; its blocks are read when they are asked for.
-
-    Args:
-        directory: Holds config.json and safetensors, as save_pretrained writes them.
-        name: What messages call the model.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        UserError: Its family is not known, its files are missing or broken, a tensor is missing,
-            unknown, misshapen or not finite.
-    """
+    """Open a checkpoint; its blocks are read when they are asked for."""
     config = read_settings(directory, name=name)
     if config.family not in _FAMILIES:
         raise UserError(

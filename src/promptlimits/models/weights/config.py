@@ -56,44 +56,28 @@ class Config:
         return default if value is None else value
 
     def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number of at least 1.
-
-        Raises:
-            UserError: It is missing or something else.
-        """
+        """A whole number of at least 1."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self._wrong(key, "be a whole number of at least 1")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0.
-
-        Raises:
-            UserError: It is missing or something else.
-        """
+        """A finite number above 0."""
         value = self.get(key, default)
         if not _is_positive(value):
             raise self._wrong(key, "be a finite number above 0")
         return float(value)
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """A setting that is true or false.
-
-        Raises:
-            UserError: It is there and neither; null and text count as something in Python.
-        """
+        """A setting that is true or false."""
         value = self._settings.get(key, default)
         if not isinstance(value, bool):
             raise self._wrong(key, "be true or false")
         return value
 
     def require_same(self, key: str, other: str) -> None:
-        """Refuse two names of one setting with different values.
-
-        Raises:
-            UserError: Both are there and differ.
-        """
+        """Refuse two names of one setting with different values."""
         if other in self._settings and self._settings[other] != self._settings.get(key):
             raise self._wrong(other, f"be that of {key}, if it is there at all")
 
@@ -102,49 +86,25 @@ class Config:
         return Fraction(self.number(key, default))
 
     def activation(self, key: str, default: str) -> Activation:
-        """The feed-forward layer's activation.
-
-        Raises:
-            UserError: It is not one whose slope is proved.
-        """
+        """The feed-forward layer's activation."""
         value = self.get(key, default)
         if not isinstance(value, str) or value not in _ACTIVATIONS:
             raise self._wrong(key, f"be one of {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[value]
 
     def require(self, key: str, allowed: tuple[Any, ...]) -> None:
-        """Refuse a setting that the blocks cannot describe.
-
-        Raises:
-            UserError: The setting is there and none of those allowed.
-        """
+        """Refuse a setting that the blocks cannot describe."""
         if key in self._settings and self._settings[key] not in allowed:
             raise self._wrong(key, f"be {' or '.join(map(json.dumps, allowed))}")
 
     def divides(self, whole: str, parts: int, total: int) -> int:
-        """The width of one of `parts` equal parts.
-
-        Raises:
-            UserError: They do not divide it.
-        """
+        """The width of one of `parts` equal parts."""
         if total % parts:
             raise self._wrong(whole, f"be a multiple of {parts}")
         return total // parts
 
     def rotary(self, head_dim: int, *, layer_type: str | None = None, share: float = 1.0) -> Rotary:
-        """Rotary positions of a layer, from today's rope_parameters or from older keys.
-
-        Args:
-            head_dim: Width of a head.
-            layer_type: Where each type of layer has settings of its own: which.
-            share: Part of a head that turns, unless the settings say.
-
-        Returns:
-            Width and base.
-
-        Raises:
-            UserError: The kind of positions does more than turn.
-        """
+        """Rotary positions of a layer, from today's rope_parameters or from older keys."""
         rope = self._rope(layer_type)
         local = layer_type == "sliding_attention"
         older = self.get("rope_local_base_freq") if local else self.get("rope_theta")
@@ -207,19 +167,7 @@ def _is_positive(value: Any) -> bool:
 
 
 def read_settings(directory: Path, *, name: str) -> Config:
-    """Read config.json.
-
-    Args:
-        directory: The model's directory.
-        name: What messages call the model.
-
-    Returns:
-        The settings.
-
-    Raises:
-        UserError: There is none, it is no JSON object, the weights are quantised, the model is
-            code of its own, or an adapter lies beside it.
-    """
+    """Read config.json."""
     require_model_folder(directory, name=name)
     path = directory / "config.json"
     try:

@@ -76,39 +76,14 @@ class NamedWeights:
         self._table = table
 
     def read(self, part: str, *shape: int, layer: int | None = None) -> NDArray[np.float64]:
-        """The tensor of a part, exactly.
-
-        Args:
-            part: As in the table.
-            *shape: The shape it must have.
-            layer: Number of its block, from 0.
-
-        Returns:
-            A new array.
-
-        Raises:
-            UserError: It is missing, of another shape, or not finite.
-        """
+        """The tensor of a part, exactly."""
         key = self._keys.get((part, layer)) or self._name(part, layer)
         return self._reader.read(key, shape=shape)
 
     def optional(
         self, part: str, *shape: int, layer: int, stated: bool
     ) -> NDArray[np.float64] | None:
-        """The tensor of a part that config.json says the model has, or does without.
-
-        Args:
-            part: As in the table.
-            *shape: The shape it must have.
-            layer: Number of its block, from 0.
-            stated: Whether config.json says that the model has it.
-
-        Returns:
-            A new array, or None.
-
-        Raises:
-            UserError: It is missing, or there although the model that is built has none.
-        """
+        """The tensor of a part that config.json says the model has, or does without."""
         if stated:
             return self.read(part, *shape, layer=layer)
         if (part, layer) in self._keys:
@@ -121,11 +96,7 @@ class NamedWeights:
         return None
 
     def longest_row(self, part: str, width: int) -> Fraction | None:
-        """Upper limit on the length of every row of an embedding, or None if it is missing.
-
-        Raises:
-            UserError: It has rows of another width, or is not finite.
-        """
+        """Upper limit on the length of every row of an embedding, or None if it is missing."""
         key = self._keys.get((part, None))
         if key is None:
             return None
@@ -133,11 +104,7 @@ class NamedWeights:
         return max(row_norms(rows), default=Fraction(0))
 
     def require_dropped_finite(self) -> None:
-        """Refuse numbers that are not finite in what is dropped, too.
-
-        Raises:
-            UserError: There is one.
-        """
+        """Refuse numbers that are not finite in what is dropped, too."""
         for key in self._dropped:
             self._reader.require_finite(key)
 

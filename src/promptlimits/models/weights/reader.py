@@ -71,27 +71,11 @@ class WeightReader:
         return frozenset(self._entries)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of a tensor.
-
-        Raises:
-            UserError: There is no such tensor.
-        """
+        """The shape of a tensor."""
         return self._entry(key).shape
 
     def read(self, key: str, *, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """A tensor as float64, exactly.
-
-        Args:
-            key: Its name.
-            shape: The shape that the configuration gives it.
-
-        Returns:
-            A new array.
-
-        Raises:
-            UserError: There is no such tensor, its shape is another one, or a number in it is
-                not finite.
-        """
+        """A tensor as float64, exactly."""
         entry = self._entry(key)
         if entry.shape != shape:
             raise UserError(
@@ -103,11 +87,7 @@ class WeightReader:
         return self._numbers(key, entry, 0, math.prod(shape)).reshape(shape)
 
     def require_finite(self, key: str) -> None:
-        """Refuse a tensor with a number that is not finite, without keeping it.
-
-        Raises:
-            UserError: There is one.
-        """
+        """Refuse a tensor with a number that is not finite, without keeping it."""
         entry = self._entry(key)
         if entry.dtype not in _STORED:
             return
@@ -153,18 +133,7 @@ class WeightReader:
 
 
 def read_header(file: Path, *, name: str) -> Iterator[tuple[str, Entry]]:
-    """Every tensor of a safetensors file, each checked to lie inside it; no tensor is read.
-
-    Args:
-        file: The file.
-        name: What messages call the model.
-
-    Yields:
-        Names, and where the tensors lie.
-
-    Raises:
-        UserError: It cannot be read, or is cut off or broken.
-    """
+    """Every tensor of a safetensors file, each checked to lie inside it; no tensor is read."""
     try:
         with open_regular(file) as stream:
             size = os.fstat(stream.fileno()).st_size

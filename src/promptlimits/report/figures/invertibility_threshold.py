@@ -42,20 +42,7 @@ def data(
     two_to_one: Sequence[float],
     invertible: Sequence[float],
 ) -> InvertibilityThresholdData:
-    """Everything the figure shows.
-
-    Args:
-        scales: Factors on the weights, rising.
-        floors: Proved errors.
-        two_to_one: Errors found at a common answer.
-        invertible: Errors found at an invertible target.
-
-    Returns:
-        The numbers and the words.
-
-    Raises:
-        ValueError: The lists differ in length or are empty, or the scales do not rise.
-    """
+    """Everything the figure shows."""
     if not len(scales) == len(floors) == len(two_to_one) == len(invertible) > 0:
         raise ValueError("the figure needs one of each number for each scale")
     if any(b <= a for a, b in itertools.pairwise(scales)):
@@ -76,12 +63,7 @@ def data(
 
 
 def draw(shown: InvertibilityThresholdData, axes: Axes) -> None:
-    """Draw on any matplotlib axes.
-
-    Args:
-        shown: What to draw.
-        axes: Where; its scales and labels are set here.
-    """
+    """Draw on any matplotlib axes."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     proved = [(s, f) for s, f in zip(shown.scales, shown.floors, strict=True) if f > 0]
@@ -107,14 +89,7 @@ def draw(shown: InvertibilityThresholdData, axes: Axes) -> None:
 
 
 def svg(shown: InvertibilityThresholdData) -> str:
-    """The figure as an SVG document.
-
-    Args:
-        shown: What to draw.
-
-    Returns:
-        The document.
-    """
+    """The figure as an SVG document."""
     return document(
         lambda axes: draw(shown, axes), title=shown.title, description=shown.description
     )

@@ -12,15 +12,7 @@ _LABEL_GAP: Final = 0.062
 
 
 def spread(heights: Sequence[float], *, gap: float = _LABEL_GAP) -> tuple[float, ...]:
-    """Heights moved as little as needed to stand at least a gap apart.
-
-    Args:
-        heights: Where labels want to be, rising.
-        gap: Least distance between two of them.
-
-    Returns:
-        Rising heights, at least `gap` apart; clusters keep their mean.
-    """
+    """Heights moved as little as needed to stand at least a gap apart."""
     clusters: list[list[float]] = []
     for height in heights:
         clusters.append([height])
@@ -38,15 +30,7 @@ def _last(cluster: Sequence[float], gap: float) -> float:
 
 
 def thinned(places: Sequence[float], *, gap: float) -> tuple[int, ...]:
-    """Indices of places at least a gap apart; the first stays, and the last where there is room.
-
-    Args:
-        places: Rising places.
-        gap: Least distance between two that are kept.
-
-    Returns:
-        Rising indices.
-    """
+    """Indices of places at least a gap apart; the first stays, and the last where there is room."""
     kept = [0]
     for index in range(1, len(places)):
         if places[index] - places[kept[-1]] >= gap:

@@ -82,14 +82,7 @@ class PairsHeldData:
 
 
 def data(record: JsonObject | Record) -> PairsHeldData:
-    """Everything the figure shows, from a bracket record.
-
-    Args:
-        record: A bracket record, as JSON or parsed.
-
-    Returns:
-        The numbers and the words.
-    """
+    """Everything the figure shows, from a bracket record."""
     parsed = as_record(record)
     brackets = rows(parsed)
     levels = _levels(parsed)
@@ -142,14 +135,7 @@ def _plain(name: str) -> str:
 
 
 def svg(shown: PairsHeldData) -> str:
-    """The figure as inline SVG, the same bytes for the same data.
-
-    Args:
-        shown: What to draw.
-
-    Returns:
-        An `<svg>` element with a title and a description for screen readers.
-    """
+    """The figure as inline SVG, the same bytes for the same data."""
     buffer = io.StringIO()
     # The settings are undone on leaving; nothing of matplotlib's own state is kept.
     with matplotlib.rc_context(
@@ -170,12 +156,7 @@ def svg(shown: PairsHeldData) -> str:
 
 
 def draw(shown: PairsHeldData, axes: Axes) -> None:
-    """Draw on any matplotlib axes.
-
-    Args:
-        shown: What to draw.
-        axes: Where; its scales, ticks and labels are set here.
-    """
+    """Draw on any matplotlib axes."""
     _set_axes(shown, axes)
     _draw_levels(shown, axes)
     if shown.ceilings:

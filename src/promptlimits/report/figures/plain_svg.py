@@ -22,16 +22,7 @@ _PLACE: Final = (0.13, 0.14, 0.83, 0.74)
 
 
 def document(draw: Callable[[Axes], None], *, title: str, description: str) -> str:
-    """Draw into an SVG document.
-
-    Args:
-        draw: Draws on axes.
-        title: Name of the drawing, for those who do not see it.
-        description: Its numbers in words, for the same readers.
-
-    Returns:
-        The document.
-    """
+    """Draw into an SVG document."""
     buffer = io.StringIO()
     # The settings are undone on leaving; nothing of matplotlib's own state is kept.
     with matplotlib.rc_context(
@@ -55,14 +46,7 @@ def document(draw: Callable[[Axes], None], *, title: str, description: str) -> s
 
 
 def set_axes(axes: Axes, *, title: str, below: str, beside: str) -> None:
-    """Give axes their names and take away what is not read.
-
-    Args:
-        axes: Where.
-        title: Above, to the left.
-        below: Name of the horizontal axis.
-        beside: Name of the vertical axis.
-    """
+    """Give axes their names and take away what is not read."""
     axes.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
     axes.set_xlabel(below, color=INK)
     axes.set_ylabel(beside, color=INK)

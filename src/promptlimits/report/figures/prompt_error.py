@@ -37,20 +37,7 @@ class PromptErrorData:
 def data(
     prompt_tokens: Sequence[int], found: Sequence[float], proved: Sequence[float], *, name: str
 ) -> PromptErrorData:
-    """Everything the figure shows.
-
-    Args:
-        prompt_tokens: m_p, rising, at least one.
-        found: Errors of trained prompts, or nothing.
-        proved: Floors, one for each length.
-        name: What the error is.
-
-    Returns:
-        The numbers and the words.
-
-    Raises:
-        ValueError: The lists differ in length, are empty, or lengths do not rise.
-    """
+    """Everything the figure shows."""
     if not len(prompt_tokens) == len(proved) > 0 or len(found) not in (0, len(proved)):
         raise ValueError("the figure needs as many errors as lengths, and at least one")
     if any(b <= a for a, b in itertools.pairwise(prompt_tokens)):
@@ -72,12 +59,7 @@ def data(
 
 
 def draw(shown: PromptErrorData, axes: Axes) -> None:
-    """Draw on any matplotlib axes.
-
-    Args:
-        shown: What to draw.
-        axes: Where; its scales, ticks and labels are set here.
-    """
+    """Draw on any matplotlib axes."""
     places = [math.log2(tokens) for tokens in shown.prompt_tokens]
     wide = [places[0] - 0.5, *places, places[-1] + 0.5]
     floor = [shown.proved[0], *shown.proved, shown.proved[-1]]
@@ -97,14 +79,7 @@ def draw(shown: PromptErrorData, axes: Axes) -> None:
 
 
 def svg(shown: PromptErrorData) -> str:
-    """The figure as an SVG document.
-
-    Args:
-        shown: What to draw.
-
-    Returns:
-        The document.
-    """
+    """The figure as an SVG document."""
     return document(
         lambda axes: draw(shown, axes), title=shown.title, description=shown.description
     )

@@ -43,20 +43,7 @@ def data(
     token_norms: Sequence[float],
     limit: float,
 ) -> PromptNormGrowthData:
-    """Everything the figure shows.
-
-    Args:
-        losses: At each step, two or more.
-        spectral_norms: At each step.
-        token_norms: Length of the longest prompt token at each step.
-        limit: D* by tokens.
-
-    Returns:
-        The numbers and the words.
-
-    Raises:
-        ValueError: The lists differ in length or are shorter than two.
-    """
+    """Everything the figure shows."""
     if not len(losses) == len(spectral_norms) == len(token_norms) > 1:
         raise ValueError("the figure needs a loss and both norms at two steps or more")
     left = next((step for step, length in enumerate(token_norms) if length > limit), None)
@@ -77,12 +64,7 @@ def data(
 
 
 def draw(shown: PromptNormGrowthData, axes: Axes) -> None:
-    """Draw on any matplotlib axes; the loss has an axis of its own on the right.
-
-    Args:
-        shown: What to draw.
-        axes: Where; its scales and labels are set here.
-    """
+    """Draw on any matplotlib axes; the loss has an axis of its own on the right."""
     axes.set_position(_ROOM)
     axes.plot(shown.spectral_norms, color=FOUND, linewidth=2.0, zorder=3)
     axes.axhline(shown.limit, color=PROVED, linewidth=1.4, linestyle=(0, (4, 3)), zorder=2)
@@ -100,14 +82,7 @@ def draw(shown: PromptNormGrowthData, axes: Axes) -> None:
 
 
 def svg(shown: PromptNormGrowthData) -> str:
-    """The figure as an SVG document.
-
-    Args:
-        shown: What to draw.
-
-    Returns:
-        The document.
-    """
+    """The figure as an SVG document."""
     return document(
         lambda axes: draw(shown, axes), title=shown.title, description=shown.description
     )

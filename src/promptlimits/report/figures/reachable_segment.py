@@ -49,17 +49,7 @@ def data(
     target: Sequence[float],
     parts: Mapping[int, Sequence[tuple[float, float]]],
 ) -> ReachableSegmentData:
-    """Everything the figure shows.
-
-    Args:
-        start: The end for heavy prompts, where mu = 0.
-        end: The end for light prompts, where mu = 1.
-        target: t_2.
-        parts: For each number of prompt tokens the intervals of mu that it reaches.
-
-    Returns:
-        The numbers and the words.
-    """
+    """Everything the figure shows."""
     along = [b - a for a, b in zip(start, end, strict=True)]
     away = [b - a for a, b in zip(start, target, strict=True)]
     length = math.sqrt(math.fsum(x * x for x in along))
@@ -88,12 +78,7 @@ def data(
 
 
 def draw(shown: ReachableSegmentData, axes: Axes) -> None:
-    """Draw on any matplotlib axes.
-
-    Args:
-        shown: What to draw.
-        axes: Where; its scales and labels are set here.
-    """
+    """Draw on any matplotlib axes."""
     tall = max(shown.target[1], 0.2 * shown.length, 1e-9)
     axes.plot([0, shown.length], [0, 0], color=MUTED, linewidth=1.2, zorder=2)
     axes.plot([0, shown.length], [0, 0], "o", color="white", markeredgecolor=MUTED, zorder=3)
@@ -135,14 +120,7 @@ def draw(shown: ReachableSegmentData, axes: Axes) -> None:
 
 
 def svg(shown: ReachableSegmentData) -> str:
-    """The figure as an SVG document.
-
-    Args:
-        shown: What to draw.
-
-    Returns:
-        The document.
-    """
+    """The figure as an SVG document."""
     return document(
         lambda axes: draw(shown, axes), title=shown.title, description=shown.description
     )

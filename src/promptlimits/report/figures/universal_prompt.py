@@ -44,20 +44,7 @@ def data(
     largest_error: float,
     prompt_tokens: int,
 ) -> UniversalPromptData:
-    """Everything the figure shows.
-
-    Args:
-        inputs: Rising inputs.
-        wanted: The map there.
-        answered: What the network says there.
-        name: What the map is called.
-        bound: Proved limit on the error.
-        largest_error: The largest one found.
-        prompt_tokens: Length of the prompt.
-
-    Returns:
-        The numbers and the words.
-    """
+    """Everything the figure shows."""
     told = (
         f"largest error found {largest_error:.4g}, proved to be at most {bound:.4g} off a set "
         "of tiny measure"
@@ -75,12 +62,7 @@ def data(
 
 
 def draw(shown: UniversalPromptData, axes: Axes) -> None:
-    """Draw on any matplotlib axes.
-
-    Args:
-        shown: What to draw.
-        axes: Where; its scales and labels are set here.
-    """
+    """Draw on any matplotlib axes."""
     lower = [y - shown.bound for y in shown.wanted]
     upper = [y + shown.bound for y in shown.wanted]
     axes.fill_between(
@@ -99,14 +81,7 @@ def draw(shown: UniversalPromptData, axes: Axes) -> None:
 
 
 def svg(shown: UniversalPromptData) -> str:
-    """The figure as an SVG document.
-
-    Args:
-        shown: What to draw.
-
-    Returns:
-        The document.
-    """
+    """The figure as an SVG document."""
     return document(
         lambda axes: draw(shown, axes), title=shown.title, description=shown.description
     )

@@ -87,18 +87,7 @@ def attend(heads: Heads, masks: Masks, tape: Tape) -> tuple[Tensor, Tensor | Non
 def attend_back(
     gradient: Tensor, prompt_gradient: Tensor | None, masks: Masks, tape: Tape, *, fixed: bool
 ) -> HeadGradients:
-    """Gradients in queries, keys and values.
-
-    Args:
-        gradient: In the pairs' outputs.
-        prompt_gradient: In the prompt's outputs, None where there were none.
-        masks: As `attend` was given them.
-        tape: As `attend` left it.
-        fixed: Whether no prompt changes the pairs' queries, keys and values.
-
-    Returns:
-        The gradients.
-    """
+    """Gradients in queries, keys and values."""
     within = None if prompt_gradient is None else tape.pop(2)
     # What the pairs' attention kept lies above the heads: two tensors when streamed, else one.
     streamed = is_streamed(gradient, masks.own.shape[-1], hidden=masks.prompt is not None)

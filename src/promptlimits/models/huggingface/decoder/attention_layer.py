@@ -85,17 +85,7 @@ class AttentionLayer:
     def backward(
         self, gradient: Tensor, stage: Stage, tape: Tape
     ) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
-        """Gradient in the rows of the forward pass, from that in what it gave.
-
-        Args:
-            gradient: (asked rows, H width).
-            stage: As in the forward pass.
-            tape: As the forward pass left it.
-
-        Returns:
-            The gradient, and those in each group's prompt keys and values, (H_kv, B, 1, 1, P,
-            width) each.
-        """
+        """Gradient in the rows of the forward pass, from that in what it gave."""
         front = stage.prompt_rows_asked
         pairs = 0 if stage.fixed is not None else stage.layout.token_ids.numel()
         asked = front if stage.fixed is not None else front + stage.pair_rows_asked

@@ -36,16 +36,7 @@ _COPIED_BYTES: Final = 2**28
 
 
 def decoder_of(model: Any) -> Decoder | None:
-    """The decoder of a stock causal model.
-
-    Args:
-        model: A causal language model of transformers.
-
-    Returns:
-        The decoder, or None for a family or a setting that has no table here. Its weights are
-        the model's own, but for copies of queries', keys' and values', and of feed-forward
-        weights that carry a norm's gain.
-    """
+    """The decoder of a stock causal model."""
     build = _FAMILIES.get(model.config.model_type)
     return None if build is None else build(model)
 

@@ -125,14 +125,7 @@ class Layout:
 
 
 def lay_out(parts: Sequence[Part]) -> Layout:
-    """Group parts and find every row's place.
-
-    Args:
-        parts: At least one part; all on one device.
-
-    Returns:
-        The layout.
-    """
+    """Group parts and find every row's place."""
     members: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for index, part in enumerate(parts):
         longest = int(part.pairs.lengths.max())

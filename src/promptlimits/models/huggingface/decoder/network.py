@@ -93,15 +93,7 @@ class Decoder:
         return self.head.linear.weight.dtype
 
     def prepare(self, parts: Sequence[Part], kind: PromptKind) -> DecoderBatch:
-        """Lay parts out and compute what no prompt changes.
-
-        Args:
-            parts: The parts.
-            kind: What their prompts are.
-
-        Returns:
-            The batch.
-        """
+        """Lay parts out and compute what no prompt changes."""
         with torch.no_grad():
             layout = lay_out(parts)
             fixed_rows = self.embed(layout.token_ids)
@@ -136,13 +128,6 @@ class Decoder:
         Counted from what `Tape` keeps, with the attention's scores once more for the gradient
         in them, and half of it again for what comes and goes. Attention that keeps no scores
         (`streamed`) has those of one block at a time.
-
-        Args:
-            part: The part.
-            kind: What its prompt is.
-
-        Returns:
-            Bytes, about.
         """
         lengths, prompt = part.pairs.lengths, part.prompt_tokens
         tokens, longest = int(lengths.sum()), int(lengths.max())

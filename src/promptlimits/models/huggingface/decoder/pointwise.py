@@ -99,15 +99,7 @@ class Activation:
         return gelu(x, approximate=self._approximation)
 
     def gate(self, x: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """f(x) up, with the two factors that are all its way back needs: f(x) and f'(x) up.
-
-        Args:
-            x: The gate, which may be overwritten.
-            up: What it is multiplied with, likewise.
-
-        Returns:
-            f(x) up, f(x), f'(x) up, of the shape of x.
-        """
+        """f(x) up, with the two factors that are all its way back needs: f(x) and f'(x) up."""
         if self.name != "silu" or x.dtype.itemsize < torch.float32.itemsize:
             value = self.forward(x)
             return up * value, value, self.backward(up, x)

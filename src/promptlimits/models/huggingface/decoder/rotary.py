@@ -79,15 +79,7 @@ class Turn:
 
 
 def interleaving(width: int, rotary: int) -> list[int]:
-    """Where each number of a head comes from: halves of the turned part side by side.
-
-    Args:
-        width: Of a head.
-        rotary: How many of its numbers are turned, in stock order the first ones.
-
-    Returns:
-        For each place the stock place, `width` of them.
-    """
+    """Where each number of a head comes from: halves of the turned part side by side."""
     half = rotary // 2
     turned = [place for first in range(half) for place in (first, first + half)]
     return turned + list(range(rotary, width))

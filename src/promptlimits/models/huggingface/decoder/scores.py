@@ -77,19 +77,7 @@ def score_back(
     *,
     fixed: bool,
 ) -> tuple[Tensor | None, tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
-    """Gradients in the queries, the prompt's keys and values, and the pairs' own.
-
-    Args:
-        gradient: (pairs, rows, width) in the outputs.
-        query: As in `score`.
-        prompt: As there.
-        own: As there.
-        tape: As `score` left it.
-        fixed: Whether only those in the prompt's keys and values are wanted.
-
-    Returns:
-        The gradients, in the shapes of what they are gradients in.
-    """
+    """Gradients in the queries, the prompt's keys and values, and the pairs' own."""
     (prompt_key, prompt_value), (key, value) = prompt, own
     problems, prompt_tokens, width = prompt_key.shape
     (weights,) = tape.pop(1)

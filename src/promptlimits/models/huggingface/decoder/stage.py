@@ -126,20 +126,7 @@ def group_tables(
     window: int | None,
     dtype: torch.dtype,
 ) -> GroupTables:
-    """Turns and masks of a group.
-
-    Args:
-        group: The group.
-        cosine: (positions, width / 2) for positions 0, 1, ...; None without a rotary
-            embedding.
-        sine: The same for the sines.
-        scaling: Factor on the scores.
-        window: A key is seen only from fewer than this many positions away; None for all.
-        dtype: What the model computes with.
-
-    Returns:
-        Its turns and masks.
-    """
+    """Turns and masks of a group."""
     split, longest, reads = group.prompt_tokens, group.tokens.longest, group.reads
     places = group.read_slots.view(reads.parts, reads.pairs, 1, reads.longest)
     device = group.read_slots.device

@@ -25,16 +25,7 @@ WORTH_IT: Final = 32
 
 
 def is_streamed(beside: Tensor, own_rows: int, *, hidden: bool) -> bool:
-    """Whether a group's attention goes this way.
-
-    Args:
-        beside: A tensor where it is computed.
-        own_rows: L.
-        hidden: Whether a window hides a prompt token from a pair.
-
-    Returns:
-        Whether it does.
-    """
+    """Whether a group's attention goes this way."""
     return beside.device.type == "cpu" and own_rows >= WORTH_IT and not hidden
 
 
@@ -45,18 +36,7 @@ def stream(
     mask: Tensor,
     tape: Tape,
 ) -> Tensor:
-    """Outputs (pairs, rows, width) of all queries.
-
-    Args:
-        query: (pairs, rows, width), pairs of all problems and key heads.
-        prompt: Keys and values (problems, P, width).
-        own: Keys and values (pairs, L, width).
-        mask: (pairs or 1, rows, L), added to the scores within a pair.
-        tape: The output and the logarithms are put here.
-
-    Returns:
-        The outputs.
-    """
+    """Outputs (pairs, rows, width) of all queries."""
     out, log_sum = _forward(query, own, mask)
     if prompt[0].shape[1]:
         problems, width = prompt[0].shape[0], query.shape[-1]
@@ -78,19 +58,7 @@ def stream_back(
     mask: Tensor,
     tape: Tape,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Gradients in the queries, the prompt's keys and values, and the pairs' own.
-
-    Args:
-        gradient: (pairs, rows, width) in the outputs.
-        query: As in `stream`.
-        prompt: As there.
-        own: As there.
-        mask: As there.
-        tape: As `stream` left it.
-
-    Returns:
-        The gradients, in the shapes of what they are gradients in.
-    """
+    """Gradients in the queries, the prompt's keys and values, and the pairs' own."""
     out, log_sum = tape.pop(2)
     d_query, *d_own = _backward(gradient, query, own, out, log_sum, mask)
     if not prompt[0].shape[1]:

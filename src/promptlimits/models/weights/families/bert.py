@@ -71,18 +71,7 @@ TABLE: Final = KeyTable(
 
 
 def describe(config: Config, weights: NamedWeights) -> Checkpoint:
-    """The checkpoint as blocks.
-
-    Args:
-        config: Its settings.
-        weights: Its tensors.
-
-    Returns:
-        The blocks, read one at a time.
-
-    Raises:
-        UserError: A setting or a tensor is missing or wrong.
-    """
+    """The checkpoint as blocks."""
     config.require("position_embedding_type", ("absolute", None))
     config.require("add_cross_attention", (False, None))
     dim, layers = config.whole("hidden_size"), config.whole("num_hidden_layers")

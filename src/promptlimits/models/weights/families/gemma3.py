@@ -43,18 +43,7 @@ _PATTERN: Final = 6
 
 
 def describe(config: Config, weights: NamedWeights) -> Checkpoint:
-    """The checkpoint as blocks.
-
-    Args:
-        config: Its settings.
-        weights: Its tensors.
-
-    Returns:
-        The blocks, read one at a time.
-
-    Raises:
-        UserError: A setting or a tensor is missing or wrong.
-    """
+    """The checkpoint as blocks."""
     config.require("attn_logit_softcapping", (None,))
     config.require("attention_bias", (False, None))
     config.require("use_bidirectional_attention", (False, None))

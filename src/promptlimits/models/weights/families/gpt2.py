@@ -52,18 +52,7 @@ _OTHER_NAMES: Final = {
 
 
 def describe(config: Config, weights: NamedWeights) -> Checkpoint:
-    """The checkpoint as blocks.
-
-    Args:
-        config: Its settings.
-        weights: Its tensors.
-
-    Returns:
-        The blocks, read one at a time.
-
-    Raises:
-        UserError: A setting or a tensor is missing or wrong.
-    """
+    """The checkpoint as blocks."""
     config.require("add_cross_attention", (False, None))
     dim, layers, heads = config.whole("n_embd"), config.whole("n_layer"), config.whole("n_head")
     hidden = config.whole("n_inner", 4 * dim)

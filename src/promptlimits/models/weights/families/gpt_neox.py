@@ -45,18 +45,7 @@ _ROTARY_SHARE: Final = 0.25
 
 
 def describe(config: Config, weights: NamedWeights) -> Checkpoint:
-    """The checkpoint as blocks.
-
-    Args:
-        config: Its settings.
-        weights: Its tensors.
-
-    Returns:
-        The blocks, read one at a time.
-
-    Raises:
-        UserError: A setting or a tensor is missing or wrong.
-    """
+    """The checkpoint as blocks."""
     dim, layers = config.whole("hidden_size"), config.whole("num_hidden_layers")
     heads, hidden = config.whole("num_attention_heads"), config.whole("intermediate_size")
     size = config.divides("hidden_size", heads, dim)

@@ -42,18 +42,7 @@ TABLE: Final = KeyTable(
 
 
 def describe(config: Config, weights: NamedWeights) -> Checkpoint:
-    """The checkpoint as blocks.
-
-    Args:
-        config: Its settings.
-        weights: Its tensors.
-
-    Returns:
-        The blocks, read one at a time.
-
-    Raises:
-        UserError: A setting or a tensor is missing or wrong.
-    """
+    """The checkpoint as blocks."""
     dim = config.whole("hidden_size")
     layers = config.whole("num_hidden_layers")
     eps = config.eps("rms_norm_eps", 1e-6)

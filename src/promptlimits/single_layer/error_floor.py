@@ -59,7 +59,7 @@ from promptlimits.lipschitz.rounding import ball, total
 from promptlimits.lipschitz.spectral import spectral_norm
 from promptlimits.lipschitz.weights import LayerWeights, exact_array
 from promptlimits.single_layer.floor_weights import best_weights
-from promptlimits.single_layer.proved_statistics import exact_fraction, proved_statistics
+from promptlimits.single_layer.proved_means import exact_fraction, proved_means
 from promptlimits.single_layer.setting import Floats, SharedQuery
 
 SOURCE: Final = Source(
@@ -128,7 +128,7 @@ def error_floor(
         UserError: The targets have another shape or hold NaN; weights are negative or all 0.
     """
     rows = exact_array("the target offsets", targets, (setting.count, setting.layer.dim))
-    known = [[each.mean for each in proved_statistics(setting, query)] for query in setting.queries]
+    known = [list(proved_means(setting, query)) for query in setting.queries]
     return tail_floor(
         MatrixBall.exact(np.ascontiguousarray(rows.T)),
         known,

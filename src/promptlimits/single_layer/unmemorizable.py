@@ -49,7 +49,7 @@ from promptlimits.lipschitz.matrix_balls import MatrixBall
 from promptlimits.lipschitz.weights import LayerWeights, exact_array
 from promptlimits.single_layer.data_set import DataSet
 from promptlimits.single_layer.error_floor import ErrorFloor, contraction, error_floor
-from promptlimits.single_layer.proved_statistics import proved_statistics
+from promptlimits.single_layer.proved_means import proved_means
 from promptlimits.single_layer.reachable import value_ranks
 from promptlimits.single_layer.setting import (
     Floats,
@@ -147,7 +147,7 @@ def is_outside(
     setting: SharedQuery, first: Floats, second: Floats, away: Fraction = Fraction(0)
 ) -> bool:
     """Prove that a_1 lies outside span{t_1, t_2, a_2} for the two queries of one head."""
-    means = [proved_statistics(setting, query)[0].mean for query in setting.queries]
+    means = [proved_means(setting, query)[0] for query in setting.queries]
     with working_precision(PRECISION_BITS):
         width = arb(0, arb(away.numerator) / away.denominator)
         columns = [[arb(float(x)) + width for x in one] for one in (first, second)]

@@ -1,4 +1,4 @@
-"""What attention makes of the queries alone, with proved errors: the a_j^i and log Z_j^i as balls.
+"""What attention makes of the queries alone, with proved errors: the a_j^i as balls.
 
 Scores are products of exact matrices, so `matrix_balls` encloses them; the softmax of n scores is
 taken in ball arithmetic, and the values again by products. A theorem about the layer can so be
@@ -8,7 +8,6 @@ applied to the floats that a file holds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -20,23 +19,10 @@ from promptlimits.lipschitz.weights import HeadWeights
 from promptlimits.single_layer.setting import Floats, Front, SharedQuery
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ProvedStatistics:
-    """One head's sums over some tokens, enclosed.
-
-    Attributes:
-        mean: Ball around a or A, (d, 1).
-        log_weight: Ball around log Z.
-    """
-
-    mean: MatrixBall
-    log_weight: arb
-
-
-def proved_statistics(setting: SharedQuery, tokens: Floats) -> tuple[ProvedStatistics, ...]:
-    """Enclose what each head sums up over some tokens, as `setting.statistics` estimates it."""
+def proved_means(setting: SharedQuery, tokens: Floats) -> tuple[MatrixBall, ...]:
+    """Enclose each head's mean over some tokens, which `setting.statistics` estimates."""
     if setting.rotary_base is not None:
-        raise ValueError("sums are enclosed for layers without rotary positions only")
+        raise ValueError("means are enclosed for layers without rotary positions only")
     seen = _normalised(setting.front, tokens)
     asked = _normalised(setting.front, setting.token[:, None])
     return tuple(_of_head(head, seen, asked) for head in setting.layer.heads)
@@ -64,7 +50,7 @@ def _up(value: arb) -> float:
     return math.nextafter(number, math.inf) if number else 0.0
 
 
-def _of_head(head: HeadWeights, seen: MatrixBall, asked: MatrixBall) -> ProvedStatistics:
+def _of_head(head: HeadWeights, seen: MatrixBall, asked: MatrixBall) -> MatrixBall:
     exact = MatrixBall.exact
     scores = (exact(head.key) @ seen).T @ (exact(head.query) @ asked)
     with working_precision(PRECISION_BITS):
@@ -72,19 +58,14 @@ def _of_head(head: HeadWeights, seen: MatrixBall, asked: MatrixBall) -> ProvedSt
         top = arb(float(scores.center.max()))
         weights = [(score - top).exp() for score in balls]
         whole = sum(weights, arb(0))
-        # Where scores are known so badly that e^score overflows, a share is still in [0, 1], and
-        # log Z is at least the greatest score and by log n more at most.
-        shares = ball_of([_or(weight / whole, arb(0.5, 0.5)) for weight in weights])
-        log_weight = _or(
-            whole.log() + top, top + arb(0, scores.radius) + arb(0, arb(len(balls)).log())
-        )
-    mean = exact(head.output) @ (exact(head.value) @ (seen @ shares))
-    return ProvedStatistics(mean=mean, log_weight=log_weight)
+        shares = ball_of([_share(weight, whole) for weight in weights])
+    return exact(head.output) @ (exact(head.value) @ (seen @ shares))
 
 
-def _or(value: arb, coarse: arb) -> arb:
-    """A ball, or a coarse one where it is not finite."""
-    return value if value.is_finite() else coarse
+def _share(weight: arb, whole: arb) -> arb:
+    """A share of the whole; all of [0, 1] where e^score overflows for scores known badly."""
+    share = weight / whole
+    return share if share.is_finite() else arb(0.5, 0.5)
 
 
 def _normalised(front: Front | None, tokens: Floats) -> MatrixBall:

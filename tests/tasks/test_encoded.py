@@ -239,7 +239,8 @@ def test_fits(codec: Any) -> None:
         lambda: require_fits(encoded, context_length=10, prompt_tokens=4),
         "t.csv line 3",
         "context of 10 tokens",
-        "3 tokens of the key, 4 of the prompt and 4 of the longest answer, 11 together",
+        "3 tokens of the longest key (t.csv line 3), 4 of the prompt and 4 of the longest answer "
+        "(t.csv line 3), 11 together",
     )
 
 
@@ -248,7 +249,9 @@ def test_every_key_fits_with_the_longest_answer_of_all(codec: Any) -> None:
     encoded = encode(task(("a" * 9, "b"), ("c", "d" * 9)), codec, Asking(joiner=""))
     require_fits(encoded, context_length=9 + 10 + 2, prompt_tokens=2)
     refused(
-        lambda: require_fits(encoded, context_length=9 + 10 + 1, prompt_tokens=2), "t.csv line 2"
+        lambda: require_fits(encoded, context_length=9 + 10 + 1, prompt_tokens=2),
+        "t.csv line 3 must fit",
+        "key (t.csv line 2)",
     )
 
 

@@ -248,15 +248,18 @@ def require_fits(task: EncodedTask, *, context_length: int, prompt_tokens: int) 
     A key may be answered wrongly, so a verification decodes as many tokens behind each one as the
     longest answer of all has.
     """
-    place, pair = max(zip(task.places, task.pairs, strict=True), key=lambda at: len(at[1].key_ids))
-    answer = max(one.longest_answer for one in task.pairs)
-    needed = prompt_tokens + len(pair.key_ids) + answer
+    placed = list(zip(task.places, task.pairs, strict=True))
+    of_key, key = max(((at, len(one.key_ids)) for at, one in placed), key=lambda each: each[1])
+    of_answer, answer = max(
+        ((at, one.longest_answer) for at, one in placed), key=lambda each: each[1]
+    )
+    needed = prompt_tokens + key + answer
     if needed > context_length:
         raise UserError(
-            place,
+            of_key if key > answer else of_answer,
             f"fit into the model's context of {context_length} tokens with prompt and answer",
-            got=f"{len(pair.key_ids)} tokens of the key, {prompt_tokens} of the prompt and "
-            f"{answer} of the longest answer, {needed} together",
+            got=f"{key} tokens of the longest key ({of_key}), {prompt_tokens} of the prompt and "
+            f"{answer} of the longest answer ({of_answer}), {needed} together",
             remedy="leave out the longest keys and values, use fewer prompt tokens, or take a "
             "model with a longer context",
         )

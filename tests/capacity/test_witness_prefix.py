@@ -12,7 +12,7 @@ from tests.capacity.test_witness_forged import NORM, sign, smuggle
 from tests.capacity.witness_cases import PROMPT_TOKENS, edit, wrong
 
 from promptlimits.capacity.witness import confirm, save_witness, verify_witness
-from promptlimits.capacity.witness_format import read_prompt, read_witness
+from promptlimits.capacity.witness_format import WITNESS_SCHEMA, read_prompt, read_witness
 from promptlimits.errors import UserError
 from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
 from promptlimits.models.huggingface.load import load_parts
@@ -106,7 +106,7 @@ def test_a_trained_prefix_holds_in_stock_peft_what_it_was_trained_for(tmp_path):
 
 def test_it_says_what_it_is(case, witness):
     said = json.loads((witness / "witness.json").read_text())
-    assert (said["schema"], said["kind"]) == (4, "prefix")
+    assert (said["schema"], said["kind"]) == (WITNESS_SCHEMA, "prefix")
     assert said["prefix_shape"] == {"layers": 2, "kv_heads": 2, "head_dim": 8}
     config = json.loads((witness / "adapter_config.json").read_text())
     assert config == {

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Attempt
+from promptlimits.capacity.request import about
 from promptlimits.capacity.witness_format import prompt_sha256
 from promptlimits.models.protocol import FrozenModel, PromptKind
 from promptlimits.store.sqlite import Store
@@ -104,9 +105,7 @@ class _Asking:
     def held(self, prompt: Tensor, should_stop: Stopper | None) -> tuple[int, ...]:
         """Indices of what a prompt holds, those of earlier calls from the store."""
         key: JsonObject = {
-            "model": self.model.card.model_hash,
-            "dtype": self.model.card.compute_dtype,
-            "task": self.task.hash,
+            **about(self.model, self.task),
             "order": list(self.order),
             "prompt": prompt_sha256(prompt),
             "relative_lead": self.relative_lead,

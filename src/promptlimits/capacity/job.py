@@ -11,7 +11,7 @@ from promptlimits._typing import JsonObject
 from promptlimits.capacity.attempt import Workplace
 from promptlimits.capacity.budget import Budget, UsedTime
 from promptlimits.capacity.prompt_size import PromptSize
-from promptlimits.capacity.request import Listener, Request, command_key
+from promptlimits.capacity.request import Listener, Request, about, command_key
 from promptlimits.capacity.unprompted import Unprompted
 from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
 from promptlimits.store.provenance import provenance, spec_hash
@@ -120,18 +120,9 @@ class Job:
         """What names the work at one kind and length of prompt."""
         return spec_hash({"work": self.work_hash, **size.key})
 
-    @property
-    def about(self) -> JsonObject:
-        """What the store's records of the model and the task are about."""
-        return {
-            "model": self.model.card.model_hash,
-            "dtype": self.model.card.compute_dtype,
-            "task": self.task.hash,
-        }
-
     def once(self, kind: str, key: JsonObject, make: Callable[[], JsonObject]) -> JsonObject:
         """A record of the store, made now if it is not there."""
-        full: JsonObject = {**self.about, **key}
+        full: JsonObject = {**about(self.model, self.task), **key}
         record = self.store.get(kind, full)
         if record is None:
             record = make()

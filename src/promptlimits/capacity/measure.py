@@ -31,7 +31,7 @@ from promptlimits.capacity.ordering import Order, ordered
 from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
 from promptlimits.capacity.replay_loss import loss_warnings, losses
-from promptlimits.capacity.request import Listener, Request, command_key
+from promptlimits.capacity.request import Listener, Request, about, command_key
 from promptlimits.capacity.search import SearchResult, State, search
 from promptlimits.capacity.stock_check import require_stock_tools
 from promptlimits.capacity.witness_files import require_replaceable
@@ -201,8 +201,13 @@ def _in_context_seconds(job: Job) -> float | None:
 def _in_context(job: Job) -> Baseline:
     pairs, limit = job.task.pairs, job.request.in_context_tokens
     text = job.beginnings
-    key: JsonObject = {"name": IN_CONTEXT, "most_tokens": limit, "of_text": text is not None}
-    known = job.store.get("baseline", {**job.about, **key})
+    key: JsonObject = {
+        **about(job.model, job.task),
+        "name": IN_CONTEXT,
+        "most_tokens": limit,
+        "of_text": text is not None,
+    }
+    known = job.store.get("baseline", key)
     if known is not None:
         return Baseline.from_json(known)
     if job.budget.time_is_up() is not None:
@@ -217,7 +222,7 @@ def _in_context(job: Job) -> Baseline:
         should_stop=job.budget.time_is_up,
     )
     if found.measured:
-        job.store.put("baseline", {**job.about, **key}, found.to_json())
+        job.store.put("baseline", key, found.to_json())
         job.listener.found(
             f"with {found.shots} pairs in context ({found.context_tokens} tokens): "
             f"{_came_out(job, found)}"

@@ -112,12 +112,19 @@ def command_key(
         "kinds": kinds,
         "engine": ENGINE,
         "record": RECORD,
-        "model": model.card.model_hash,
-        "dtype": model.card.compute_dtype,
-        "task": task.hash,
+        **about(model, task),
         "task_name": task.name,
         # The ceiling depends on these, not on the ids alone.
         "answers": [task.answer_set_text, hex(task.answer_set_size), task.answers_random],
+    }
+
+
+def about(model: FrozenModel, task: EncodedTask) -> JsonObject:
+    """What the store's records of a model and a task are about."""
+    return {
+        "model": model.card.model_hash,
+        "dtype": model.card.compute_dtype,
+        "task": task.hash,
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from promptlimits._typing import JsonObject
 from promptlimits.capacity.baselines import NO_PROMPT, Baseline, OnChunk, no_prompt
+from promptlimits.capacity.request import about
 from promptlimits.models.protocol import FrozenModel
 from promptlimits.store.sqlite import Store
 from promptlimits.tasks.beginnings import beginnings
@@ -31,11 +32,7 @@ class Unprompted:
         self._task = task
         self._store = store
         self._text = beginnings(task, model.codec)
-        self._key: JsonObject = {
-            "model": model.card.model_hash,
-            "dtype": model.card.compute_dtype,
-            "task": task.hash,
-        }
+        self._key = about(model, task)
         known = store.get("unprompted", self._key) or {"asked": [], "exact": [], "tokens": None}
         self._asked, self._exact = _indices(known["asked"]), _indices(known["exact"])
         self._tokens = None if known["tokens"] is None else int(str(known["tokens"]))

@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from promptlimits.models.huggingface.decoder.pointwise import Activation, Norm
-from promptlimits.models.huggingface.decoder.tape import Tape
+from promptlimits.nets.decoder.pointwise import Activation, Norm
+from promptlimits.nets.decoder.tape import Tape
 
 SIZES = ((512, 128, 352), (456, 576, 1536))
 """Rows, width and hidden width: the small model of the engine's benchmark, and SmolLM2."""

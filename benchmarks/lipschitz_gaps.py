@@ -30,13 +30,13 @@ import numpy as np
 import torch
 
 import promptlimits
-from promptlimits.lipschitz.compose import composed_bound
-from promptlimits.lipschitz.ellipsoid_certificate import ellipsoid_bound
-from promptlimits.lipschitz.estimate import largest_jacobian_norm
-from promptlimits.lipschitz.jacobian_norms import Norm
-from promptlimits.lipschitz.starts import singular_directions
-from promptlimits.lipschitz.weights import TransformerWeights, random_weights
-from promptlimits.models.transformer import from_weights
+from promptlimits.lipschitz.attack.estimate import largest_jacobian_norm
+from promptlimits.lipschitz.attack.jacobian_norms import Norm
+from promptlimits.lipschitz.attack.starts import singular_directions
+from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
+from promptlimits.lipschitz.paper.compose import composed_bound
+from promptlimits.nets.paper.transformer import from_weights
+from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 TOKENS = 16
 PROMPT = 12

@@ -30,14 +30,14 @@ from benchmarks.engine_parts.cases import Case, random_packed
 from benchmarks.engine_parts.models import small_model, smollm2
 from torch import Tensor
 
-from promptlimits.models.protocol import FrozenModel, PackedPairs, PromptKind
-from promptlimits.tuning.config import Objective, TrainingConfig
-from promptlimits.tuning.engine import train_many
-from promptlimits.tuning.outcome import Outcome
-from promptlimits.tuning.problem import Problem
-from promptlimits.tuning.progress import Fit
-from promptlimits.tuning.prompts import from_vocabulary
-from promptlimits.tuning.state import TrainingState
+from promptlimits.capacity.train.config import Objective, TrainingConfig
+from promptlimits.capacity.train.engine import train_many
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Problem
+from promptlimits.capacity.train.progress import Fit
+from promptlimits.capacity.train.prompts import from_vocabulary
+from promptlimits.capacity.train.state import TrainingState
+from promptlimits.nets.protocol import FrozenModel, PackedPairs, PromptKind
 
 
 @dataclass(frozen=True, kw_only=True)

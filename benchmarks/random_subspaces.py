@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from promptlimits.lipschitz.weights import random_weights
-from promptlimits.single_layer.reachable import reach
-from promptlimits.single_layer.setting import (
+from promptlimits.lab.one_layer.reachable import reach
+from promptlimits.lab.one_layer.setting import (
     Floats,
     Statistics,
     query_statistics,
     shared_query,
     value_maps,
 )
+from promptlimits.nets.paper.weights import random_weights
 
 CELLS = ((4, 1, 4, 2), (4, 2, 2, 2), (3, 1, 2, 2))
 """(d, h, rank, k)."""

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 import promptlimits
-from promptlimits.constructions.measured_error import measure_error
-from promptlimits.constructions.universal import BUILT_IN, universal_prompt
-from promptlimits.constructions.universal_bound import as_float_above
+from promptlimits.lab.universal.measured_error import measure_error
+from promptlimits.lab.universal.universal import BUILT_IN, universal_prompt
+from promptlimits.lab.universal.universal_bound import as_float_above
 from promptlimits.report.figures.plain_svg import FOUND, PROVED, document, set_axes
 
 PRECISIONS = (Fraction(1, 2), Fraction(1, 5), Fraction(1, 10), Fraction(1, 20), Fraction(1, 50))

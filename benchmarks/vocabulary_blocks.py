@@ -20,11 +20,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from promptlimits.models.huggingface.decoder.linear import Linear
-from promptlimits.models.huggingface.decoder.network import LinearHead
-from promptlimits.models.protocol import EncodedPair, Memory, pack
-from promptlimits.tuning.objective import Rows, score_rows
-from promptlimits.tuning.scratch import Scratch
+from promptlimits.capacity.train.objective import Rows, score_rows
+from promptlimits.capacity.train.scratch import Scratch
+from promptlimits.nets.decoder.linear import Linear
+from promptlimits.nets.decoder.network import LinearHead
+from promptlimits.nets.protocol import EncodedPair, Memory, pack
 
 SIZES = ((256, 576, 49_152), (1024, 576, 49_152), (256, 640, 262_144))
 """Rows, width and vocabulary: SmolLM2's, twice, and Gemma 3's."""

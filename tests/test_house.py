@@ -51,7 +51,7 @@ def test_every_public_name_resolves_to_what_its_module_defines() -> None:
     for name in promptlimits.__all__:
         assert getattr(promptlimits, name) is not None
     assert dir(promptlimits) == sorted(promptlimits.__all__)
-    assert promptlimits.UserError.__module__ == "promptlimits.errors"
+    assert promptlimits.UserError.__module__ == "promptlimits.base.errors"
 
 
 def test_the_three_lists_of_public_names_agree(repository: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
+from promptlimits.nets.protocol import EncodedPair, PackedPairs, pack
 
 
 @dataclass(frozen=True, kw_only=True)

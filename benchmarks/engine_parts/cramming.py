@@ -23,9 +23,9 @@ from benchmarks.engine_parts.engine_side import EngineSteps
 from benchmarks.engine_parts.models import Model, small_model, smollm2
 from torch import Tensor
 
-from promptlimits.models.protocol import EncodedPair
-from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.evaluate import evaluate
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.evaluate import evaluate
+from promptlimits.nets.protocol import EncodedPair
 
 PROSE: Final = (
     "Who that cares much to know the history of man, and how the mysterious mixture behaves under "

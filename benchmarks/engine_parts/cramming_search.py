@@ -23,14 +23,14 @@ from typing import Final
 import torch
 from benchmarks.engine_parts.models import Model
 
-from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
-from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig
-from promptlimits.tuning.engine import train_many
-from promptlimits.tuning.outcome import Outcome
-from promptlimits.tuning.problem import Problem
-from promptlimits.tuning.progress import Fit, StepReport
-from promptlimits.tuning.prompts import from_vocabulary
-from promptlimits.tuning.state import TrainingState
+from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig
+from promptlimits.capacity.train.engine import train_many
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Problem
+from promptlimits.capacity.train.progress import Fit, StepReport
+from promptlimits.capacity.train.prompts import from_vocabulary
+from promptlimits.capacity.train.state import TrainingState
+from promptlimits.nets.protocol import EncodedPair, PackedPairs, pack
 
 SCOUTS: Final = 16
 SCOUT_STEPS: Final = 40

@@ -21,13 +21,13 @@ from benchmarks.engine_parts.models import Model, small_model
 from benchmarks.engine_parts.peft_loop import PeftLoop
 from torch import Tensor
 
-from promptlimits.models.protocol import EncodedPair, pack
-from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.engine import train_many
-from promptlimits.tuning.outcome import Outcome
-from promptlimits.tuning.problem import Problem
-from promptlimits.tuning.prompts import from_vocabulary
-from promptlimits.tuning.state import TrainingState
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.engine import train_many
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Problem
+from promptlimits.capacity.train.prompts import from_vocabulary
+from promptlimits.capacity.train.state import TrainingState
+from promptlimits.nets.protocol import EncodedPair, pack
 
 CASE: Final = Case(pairs=32, prompt_tokens=8, tokens=4, values=2)
 LEARNING_RATES: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

@@ -1,7 +1,7 @@
 """This package's side: optimiser steps of B problems, made of the parts that the engine is made of.
 
-The loop of `promptlimits.tuning` does more between steps (it keeps the best prompt, reports, and
-lets problems leave); this is its step alone, so that both sides of a comparison do the same.
+The loop of `capacity.train` does more between steps (it keeps the best prompt, reports,
+and lets problems leave); this is its step alone, so that both sides of a comparison do the same.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from promptlimits.models.protocol import FrozenModel, PackedPairs, Part
-from promptlimits.tuning.adam import Pace
-from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.objective import Rows, RowScores, score_rows
-from promptlimits.tuning.packed_state import PackedState
-from promptlimits.tuning.scratch import Scratch
-from promptlimits.tuning.state import TrainingState
+from promptlimits.capacity.train.adam import Pace
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
+from promptlimits.capacity.train.packed_state import PackedState
+from promptlimits.capacity.train.scratch import Scratch
+from promptlimits.capacity.train.state import TrainingState
+from promptlimits.nets.protocol import FrozenModel, PackedPairs, Part
 
 LOGIT_BYTES: Final = 1 << 26
-"""As a budget on a CPU has it by default (`promptlimits.tuning.memory`)."""
+"""As a budget on a CPU has it by default (`promptlimits.capacity.train.memory`)."""
 
 
 class EngineSteps:

@@ -20,9 +20,9 @@ import torch
 from benchmarks.engine_parts.flops import LlamaShape
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.huggingface.load import load_parts
-from promptlimits.models.huggingface.quiet import quiet
+from promptlimits.nets.load.load import load_parts
+from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 SMALL: Final = "small"
 SMOLLM2: Final = "smollm2"

@@ -13,8 +13,8 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from promptlimits.models.huggingface.quiet import quiet
-from promptlimits.models.protocol import EncodedPair
+from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.protocol import EncodedPair
 
 IGNORED = -100
 

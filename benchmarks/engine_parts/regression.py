@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptlimits.lipschitz.weights import random_weights
-from promptlimits.models.transformer import PaperTransformer, from_weights
-from promptlimits.tuning.levenberg_marquardt import LevenbergMarquardt, Solutions
-from promptlimits.tuning.regression import (
+from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, Solutions
+from promptlimits.lab.regression.regression import (
     RegressionProblems,
     RegressionSystem,
     all_reads,
     solve_regression,
 )
-from promptlimits.tuning.regression_control import planted_control
+from promptlimits.lab.regression.regression_control import planted_control
+from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
+from promptlimits.nets.paper.weights import random_weights
 
 DIM, LAYERS, PROMPT_TOKENS, PAIRS, TOKENS = 16, 2, 8, 8, 1
 TOLERANCE: Final = 1e-6

@@ -18,8 +18,8 @@ from benchmarks.engine_parts.flops import executed_flops
 from benchmarks.engine_parts.models import Model, small_model
 from torch import Tensor
 
-from promptlimits.models.protocol import EncodedPair, PackedPairs, pack
-from promptlimits.tuning.prompts import from_vocabulary
+from promptlimits.capacity.train.prompts import from_vocabulary
+from promptlimits.nets.protocol import EncodedPair, PackedPairs, pack
 
 PROBLEMS: Final = 32
 PAIRS: Final = 32

@@ -10,39 +10,70 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from promptlimits.bound import Assumption, Certificate, LogBound, Source
-    from promptlimits.capacity.fresh_process import verify_in_fresh_process
+    from promptlimits.base.bound import Assumption, Certificate, LogBound, Source
+    from promptlimits.base.errors import (
+        PromptLimitsError,
+        PromptLimitsWarning,
+        RunFailed,
+        UserError,
+    )
     from promptlimits.capacity.measure import measure
-    from promptlimits.capacity.ordering import Order
-    from promptlimits.capacity.request import Request
-    from promptlimits.capacity.search import SearchConfig
-    from promptlimits.capacity.verification import Verification
-    from promptlimits.capacity.witness_format import Witness, read_witness, save_witness
+    from promptlimits.capacity.search.ordering import Order
+    from promptlimits.capacity.search.request import Request
+    from promptlimits.capacity.search.search import SearchConfig
+    from promptlimits.capacity.store import RunRecord, Store
+    from promptlimits.capacity.tables.form import Asking
+    from promptlimits.capacity.tables.reading import Reading
+    from promptlimits.capacity.task.builtin import capitals
+    from promptlimits.capacity.task.encoded import EncodedTask, encode
+    from promptlimits.capacity.task.pairs import Pair, PairTask, read_pairs
+    from promptlimits.capacity.task.random_tokens import random_pairs
+    from promptlimits.capacity.task.resolve import load_task
+    from promptlimits.capacity.train.config import Objective, TrainingConfig
+    from promptlimits.capacity.train.engine import train_many
+    from promptlimits.capacity.train.loop import train
+    from promptlimits.capacity.train.outcome import Outcome
+    from promptlimits.capacity.train.problem import Problem
+    from promptlimits.capacity.train.progress import Fit, StepReport
+    from promptlimits.capacity.train.prompts import from_vocabulary
+    from promptlimits.capacity.train.state import TrainingState
+    from promptlimits.capacity.witness.format import Witness, read_witness, save_witness
+    from promptlimits.capacity.witness.fresh_process import verify_in_fresh_process
+    from promptlimits.capacity.witness.verification import Verification
     from promptlimits.checking.counting import check_counting
     from promptlimits.checking.dispatch import check_certificate
-    from promptlimits.constructions.universal import RealMap, universal_prompt
-    from promptlimits.constructions.universal_bound import (
+    from promptlimits.lab.errata.statements import Erratum, erratum
+    from promptlimits.lab.inverse.inverse import Inverse, invert
+    from promptlimits.lab.one_layer.error_floor import ErrorFloor, error_floor
+    from promptlimits.lab.one_layer.oracle.certificate import OracleCertificate
+    from promptlimits.lab.one_layer.oracle.value import OracleValue, certify_value, oracle_value
+    from promptlimits.lab.one_layer.reachable import Reach, reach
+    from promptlimits.lab.one_layer.realise import realise
+    from promptlimits.lab.one_layer.setting import SharedQuery, shared_query
+    from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, Solutions
+    from promptlimits.lab.regression.regression import RegressionProblems, solve_regression
+    from promptlimits.lab.regression.regression_control import PlantedControl, planted_control
+    from promptlimits.lab.universal.universal import RealMap, universal_prompt
+    from promptlimits.lab.universal.universal_bound import (
         FunctionClass,
         UniversalBound,
         universal_bound,
     )
-    from promptlimits.errata.statements import Erratum, erratum
-    from promptlimits.errors import PromptLimitsError, PromptLimitsWarning, RunFailed, UserError
-    from promptlimits.lipschitz.compose import LipschitzBound, composed_bound, tightest_bound
-    from promptlimits.lipschitz.ellipsoid_certificate import EllipsoidBound, ellipsoid_bound
-    from promptlimits.lipschitz.estimate import JacobianEstimate, largest_jacobian_norm
-    from promptlimits.lipschitz.invertibility import Invertibility, certify_invertible
-    from promptlimits.lipschitz.spectral import spectral_norm
-    from promptlimits.lipschitz.weights import (
+    from promptlimits.lipschitz.attack.estimate import JacobianEstimate, largest_jacobian_norm
+    from promptlimits.lipschitz.balls.spectral import spectral_norm
+    from promptlimits.lipschitz.ellipsoid.certificate import EllipsoidBound, ellipsoid_bound
+    from promptlimits.lipschitz.paper.compose import LipschitzBound, composed_bound, tightest_bound
+    from promptlimits.lipschitz.paper.invertibility import Invertibility, certify_invertible
+    from promptlimits.nets.load.load import load_parts
+    from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
+    from promptlimits.nets.paper.transport import wasserstein_distance
+    from promptlimits.nets.paper.weights import (
         HeadWeights,
         LayerWeights,
         TransformerWeights,
         random_weights,
     )
-    from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-    from promptlimits.models.huggingface.load import load_parts
-    from promptlimits.models.inverse import Inverse, invert
-    from promptlimits.models.protocol import (
+    from promptlimits.nets.protocol import (
         EncodedPair,
         FrozenModel,
         ModelCard,
@@ -52,23 +83,8 @@ if TYPE_CHECKING:
         TextCodec,
         pack,
     )
-    from promptlimits.models.transformer import PaperTransformer, from_weights
-    from promptlimits.models.transport import wasserstein_distance
+    from promptlimits.nets.routes.causal import HuggingFaceCausalLM
     from promptlimits.report.html import write_report
-    from promptlimits.single_layer.error_floor import ErrorFloor, error_floor
-    from promptlimits.single_layer.oracle_certificate import OracleCertificate
-    from promptlimits.single_layer.oracle_value import OracleValue, certify_value, oracle_value
-    from promptlimits.single_layer.reachable import Reach, reach
-    from promptlimits.single_layer.realise import realise
-    from promptlimits.single_layer.setting import SharedQuery, shared_query
-    from promptlimits.store import RunRecord, Store
-    from promptlimits.tasks.builtin import capitals
-    from promptlimits.tasks.encoded import EncodedTask, encode
-    from promptlimits.tasks.form import Asking
-    from promptlimits.tasks.pairs import Pair, PairTask, read_pairs
-    from promptlimits.tasks.random_tokens import random_pairs
-    from promptlimits.tasks.reading import Reading
-    from promptlimits.tasks.resolve import load_task
     from promptlimits.theory.last_tokens_capacity import LastTokensCapacity, last_tokens_capacity
     from promptlimits.theory.layer_constants import LayerConstants
     from promptlimits.theory.number_formats import NumberFormat, number_format
@@ -91,134 +107,123 @@ if TYPE_CHECKING:
         short_prompt_capacity,
         whole_output_capacity,
     )
-    from promptlimits.tuning.config import Objective, TrainingConfig
-    from promptlimits.tuning.engine import train_many
-    from promptlimits.tuning.levenberg_marquardt import LevenbergMarquardt, Solutions
-    from promptlimits.tuning.loop import train
-    from promptlimits.tuning.outcome import Outcome
-    from promptlimits.tuning.problem import Problem
-    from promptlimits.tuning.progress import Fit, StepReport
-    from promptlimits.tuning.prompts import from_vocabulary
-    from promptlimits.tuning.regression import RegressionProblems, solve_regression
-    from promptlimits.tuning.regression_control import PlantedControl, planted_control
-    from promptlimits.tuning.state import TrainingState
 
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _DEFINED_IN = {
-    "Asking": "promptlimits.tasks.form",
-    "Assumption": "promptlimits.bound",
+    "Asking": "promptlimits.capacity.tables.form",
+    "Assumption": "promptlimits.base.bound",
     "CapacityThreshold": "promptlimits.theory.prompt_capacity",
-    "Certificate": "promptlimits.bound",
+    "Certificate": "promptlimits.base.bound",
     "CountingCeiling": "promptlimits.theory.token_capacity",
-    "EllipsoidBound": "promptlimits.lipschitz.ellipsoid_certificate",
-    "EncodedPair": "promptlimits.models.protocol",
-    "EncodedTask": "promptlimits.tasks.encoded",
-    "Erratum": "promptlimits.errata.statements",
-    "ErrorFloor": "promptlimits.single_layer.error_floor",
-    "Fit": "promptlimits.tuning.progress",
-    "FrozenModel": "promptlimits.models.protocol",
-    "FunctionClass": "promptlimits.constructions.universal_bound",
-    "HeadWeights": "promptlimits.lipschitz.weights",
-    "HuggingFaceCausalLM": "promptlimits.models.huggingface.causal",
-    "Inverse": "promptlimits.models.inverse",
-    "Invertibility": "promptlimits.lipschitz.invertibility",
-    "JacobianEstimate": "promptlimits.lipschitz.estimate",
+    "EllipsoidBound": "promptlimits.lipschitz.ellipsoid.certificate",
+    "EncodedPair": "promptlimits.nets.protocol",
+    "EncodedTask": "promptlimits.capacity.task.encoded",
+    "Erratum": "promptlimits.lab.errata.statements",
+    "ErrorFloor": "promptlimits.lab.one_layer.error_floor",
+    "Fit": "promptlimits.capacity.train.progress",
+    "FrozenModel": "promptlimits.nets.protocol",
+    "FunctionClass": "promptlimits.lab.universal.universal_bound",
+    "HeadWeights": "promptlimits.nets.paper.weights",
+    "HuggingFaceCausalLM": "promptlimits.nets.routes.causal",
+    "Inverse": "promptlimits.lab.inverse.inverse",
+    "Invertibility": "promptlimits.lipschitz.paper.invertibility",
+    "JacobianEstimate": "promptlimits.lipschitz.attack.estimate",
     "LastTokensCapacity": "promptlimits.theory.last_tokens_capacity",
     "LayerConstants": "promptlimits.theory.layer_constants",
-    "LayerWeights": "promptlimits.lipschitz.weights",
-    "LevenbergMarquardt": "promptlimits.tuning.levenberg_marquardt",
-    "LipschitzBound": "promptlimits.lipschitz.compose",
-    "LogBound": "promptlimits.bound",
-    "ModelCard": "promptlimits.models.protocol",
+    "LayerWeights": "promptlimits.nets.paper.weights",
+    "LevenbergMarquardt": "promptlimits.lab.regression.levenberg_marquardt",
+    "LipschitzBound": "promptlimits.lipschitz.paper.compose",
+    "LogBound": "promptlimits.base.bound",
+    "ModelCard": "promptlimits.nets.protocol",
     "NumberFormat": "promptlimits.theory.number_formats",
-    "Objective": "promptlimits.tuning.config",
-    "OracleCertificate": "promptlimits.single_layer.oracle_certificate",
-    "OracleValue": "promptlimits.single_layer.oracle_value",
-    "Order": "promptlimits.capacity.ordering",
-    "Outcome": "promptlimits.tuning.outcome",
-    "PackedPairs": "promptlimits.models.protocol",
-    "Pair": "promptlimits.tasks.pairs",
-    "PairTask": "promptlimits.tasks.pairs",
-    "PaperTransformer": "promptlimits.models.transformer",
-    "Part": "promptlimits.models.protocol",
-    "PlantedControl": "promptlimits.tuning.regression_control",
-    "Problem": "promptlimits.tuning.problem",
-    "PromptKind": "promptlimits.models.protocol",
-    "PromptLimitsError": "promptlimits.errors",
-    "PromptLimitsWarning": "promptlimits.errors",
+    "Objective": "promptlimits.capacity.train.config",
+    "OracleCertificate": "promptlimits.lab.one_layer.oracle.certificate",
+    "OracleValue": "promptlimits.lab.one_layer.oracle.value",
+    "Order": "promptlimits.capacity.search.ordering",
+    "Outcome": "promptlimits.capacity.train.outcome",
+    "PackedPairs": "promptlimits.nets.protocol",
+    "Pair": "promptlimits.capacity.task.pairs",
+    "PairTask": "promptlimits.capacity.task.pairs",
+    "PaperTransformer": "promptlimits.nets.paper.transformer",
+    "Part": "promptlimits.nets.protocol",
+    "PlantedControl": "promptlimits.lab.regression.regression_control",
+    "Problem": "promptlimits.capacity.train.problem",
+    "PromptKind": "promptlimits.nets.protocol",
+    "PromptLimitsError": "promptlimits.base.errors",
+    "PromptLimitsWarning": "promptlimits.base.errors",
     "PromptSetting": "promptlimits.theory.prompt_setting",
-    "Reach": "promptlimits.single_layer.reachable",
-    "Reading": "promptlimits.tasks.reading",
-    "RealMap": "promptlimits.constructions.universal",
-    "RegressionProblems": "promptlimits.tuning.regression",
-    "Request": "promptlimits.capacity.request",
-    "RunFailed": "promptlimits.errors",
-    "RunRecord": "promptlimits.store",
-    "SearchConfig": "promptlimits.capacity.search",
+    "Reach": "promptlimits.lab.one_layer.reachable",
+    "Reading": "promptlimits.capacity.tables.reading",
+    "RealMap": "promptlimits.lab.universal.universal",
+    "RegressionProblems": "promptlimits.lab.regression.regression",
+    "Request": "promptlimits.capacity.search.request",
+    "RunFailed": "promptlimits.base.errors",
+    "RunRecord": "promptlimits.capacity.store",
+    "SearchConfig": "promptlimits.capacity.search.search",
     "ShareReached": "promptlimits.theory.prompt_capacity",
-    "SharedQuery": "promptlimits.single_layer.setting",
-    "Solutions": "promptlimits.tuning.levenberg_marquardt",
-    "Source": "promptlimits.bound",
-    "StepReport": "promptlimits.tuning.progress",
-    "Store": "promptlimits.store",
-    "TextCodec": "promptlimits.models.protocol",
-    "TrainingConfig": "promptlimits.tuning.config",
-    "TrainingState": "promptlimits.tuning.state",
-    "TransformerWeights": "promptlimits.lipschitz.weights",
-    "UniversalBound": "promptlimits.constructions.universal_bound",
-    "UserError": "promptlimits.errors",
-    "Verification": "promptlimits.capacity.verification",
+    "SharedQuery": "promptlimits.lab.one_layer.setting",
+    "Solutions": "promptlimits.lab.regression.levenberg_marquardt",
+    "Source": "promptlimits.base.bound",
+    "StepReport": "promptlimits.capacity.train.progress",
+    "Store": "promptlimits.capacity.store",
+    "TextCodec": "promptlimits.nets.protocol",
+    "TrainingConfig": "promptlimits.capacity.train.config",
+    "TrainingState": "promptlimits.capacity.train.state",
+    "TransformerWeights": "promptlimits.nets.paper.weights",
+    "UniversalBound": "promptlimits.lab.universal.universal_bound",
+    "UserError": "promptlimits.base.errors",
+    "Verification": "promptlimits.capacity.witness.verification",
     "Washout": "promptlimits.theory.washout",
     "WholeOutputCapacity": "promptlimits.theory.whole_output_capacity",
-    "Witness": "promptlimits.capacity.witness_format",
+    "Witness": "promptlimits.capacity.witness.format",
     "capacity_threshold": "promptlimits.theory.prompt_capacity",
-    "capitals": "promptlimits.tasks.builtin",
-    "certify_invertible": "promptlimits.lipschitz.invertibility",
-    "certify_value": "promptlimits.single_layer.oracle_value",
+    "capitals": "promptlimits.capacity.task.builtin",
+    "certify_invertible": "promptlimits.lipschitz.paper.invertibility",
+    "certify_value": "promptlimits.lab.one_layer.oracle.value",
     "check_certificate": "promptlimits.checking.dispatch",
     "check_counting": "promptlimits.checking.counting",
-    "composed_bound": "promptlimits.lipschitz.compose",
+    "composed_bound": "promptlimits.lipschitz.paper.compose",
     "counting_ceiling": "promptlimits.theory.token_capacity",
-    "ellipsoid_bound": "promptlimits.lipschitz.ellipsoid_certificate",
-    "encode": "promptlimits.tasks.encoded",
-    "erratum": "promptlimits.errata.statements",
-    "error_floor": "promptlimits.single_layer.error_floor",
-    "from_vocabulary": "promptlimits.tuning.prompts",
-    "from_weights": "promptlimits.models.transformer",
-    "invert": "promptlimits.models.inverse",
-    "largest_jacobian_norm": "promptlimits.lipschitz.estimate",
+    "ellipsoid_bound": "promptlimits.lipschitz.ellipsoid.certificate",
+    "encode": "promptlimits.capacity.task.encoded",
+    "erratum": "promptlimits.lab.errata.statements",
+    "error_floor": "promptlimits.lab.one_layer.error_floor",
+    "from_vocabulary": "promptlimits.capacity.train.prompts",
+    "from_weights": "promptlimits.nets.paper.transformer",
+    "invert": "promptlimits.lab.inverse.inverse",
+    "largest_jacobian_norm": "promptlimits.lipschitz.attack.estimate",
     "last_tokens_capacity": "promptlimits.theory.last_tokens_capacity",
-    "load_parts": "promptlimits.models.huggingface.load",
-    "load_task": "promptlimits.tasks.resolve",
+    "load_parts": "promptlimits.nets.load.load",
+    "load_task": "promptlimits.capacity.task.resolve",
     "measure": "promptlimits.capacity.measure",
     "number_format": "promptlimits.theory.number_formats",
-    "oracle_value": "promptlimits.single_layer.oracle_value",
-    "pack": "promptlimits.models.protocol",
-    "planted_control": "promptlimits.tuning.regression_control",
+    "oracle_value": "promptlimits.lab.one_layer.oracle.value",
+    "pack": "promptlimits.nets.protocol",
+    "planted_control": "promptlimits.lab.regression.regression_control",
     "published_capacity": "promptlimits.theory.prompt_capacity_published",
-    "random_pairs": "promptlimits.tasks.random_tokens",
-    "random_weights": "promptlimits.lipschitz.weights",
-    "reach": "promptlimits.single_layer.reachable",
-    "read_pairs": "promptlimits.tasks.pairs",
-    "read_witness": "promptlimits.capacity.witness_format",
-    "realise": "promptlimits.single_layer.realise",
-    "save_witness": "promptlimits.capacity.witness_format",
+    "random_pairs": "promptlimits.capacity.task.random_tokens",
+    "random_weights": "promptlimits.nets.paper.weights",
+    "reach": "promptlimits.lab.one_layer.reachable",
+    "read_pairs": "promptlimits.capacity.task.pairs",
+    "read_witness": "promptlimits.capacity.witness.format",
+    "realise": "promptlimits.lab.one_layer.realise",
+    "save_witness": "promptlimits.capacity.witness.format",
     "share_reached": "promptlimits.theory.prompt_capacity",
-    "shared_query": "promptlimits.single_layer.setting",
+    "shared_query": "promptlimits.lab.one_layer.setting",
     "short_prompt_capacity": "promptlimits.theory.whole_output_capacity",
     "shortest_prompt": "promptlimits.theory.token_capacity",
-    "solve_regression": "promptlimits.tuning.regression",
-    "spectral_norm": "promptlimits.lipschitz.spectral",
-    "tightest_bound": "promptlimits.lipschitz.compose",
-    "train": "promptlimits.tuning.loop",
-    "train_many": "promptlimits.tuning.engine",
-    "universal_bound": "promptlimits.constructions.universal_bound",
-    "universal_prompt": "promptlimits.constructions.universal",
-    "verify_in_fresh_process": "promptlimits.capacity.fresh_process",
+    "solve_regression": "promptlimits.lab.regression.regression",
+    "spectral_norm": "promptlimits.lipschitz.balls.spectral",
+    "tightest_bound": "promptlimits.lipschitz.paper.compose",
+    "train": "promptlimits.capacity.train.loop",
+    "train_many": "promptlimits.capacity.train.engine",
+    "universal_bound": "promptlimits.lab.universal.universal_bound",
+    "universal_prompt": "promptlimits.lab.universal.universal",
+    "verify_in_fresh_process": "promptlimits.capacity.witness.fresh_process",
     "washout": "promptlimits.theory.washout",
-    "wasserstein_distance": "promptlimits.models.transport",
+    "wasserstein_distance": "promptlimits.nets.paper.transport",
     "whole_output_capacity": "promptlimits.theory.whole_output_capacity",
     "write_report": "promptlimits.report.html",
 }

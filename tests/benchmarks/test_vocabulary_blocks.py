@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from benchmarks import vocabulary_blocks
-from promptlimits.models.protocol import Memory
+from promptlimits.nets.protocol import Memory
 
 
 def test_both_sides_give_one_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,14 @@
 import functools
 
 import pytest
-from tests.capacity.adapter_cases import adapter_case
-from tests.capacity.witness_cases import card_of, case_of
+from tests.capacity.adapter.adapter_cases import adapter_case
+from tests.capacity.witness.witness_cases import card_of, case_of
 
 from promptlimits.capacity import floor as floor_module
-from promptlimits.capacity.witness import verify_witness
-from promptlimits.capacity.witness_format import write_verification
-from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.huggingface.load import load_parts
+from promptlimits.capacity.witness.format import write_verification
+from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.nets.load.load import load_parts
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from promptlimits.capacity import control_run
-from promptlimits.capacity.attempt import Workplace
-from promptlimits.capacity.budget import Budget
-from promptlimits.capacity.control import Control, NoControl
 from promptlimits.capacity.fit import FitRequest, control_of_fit, fit_all, train_all
-from promptlimits.capacity.search import SearchResult
-from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.protocol import EncodedPair
-from promptlimits.store.sqlite import Store
-from promptlimits.tasks.encoded import EncodedTask
-from promptlimits.tasks.random_tokens import random_pairs
-from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.outcome import Outcome
+from promptlimits.capacity.search import control_run
+from promptlimits.capacity.search.attempt import Workplace
+from promptlimits.capacity.search.budget import Budget
+from promptlimits.capacity.search.control import Control, NoControl
+from promptlimits.capacity.search.search import SearchResult
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.task.random_tokens import random_pairs
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.nets.protocol import EncodedPair
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=60, patience=30)
 FAILED = (Outcome.STALLED, Outcome.OUT_OF_STEPS)

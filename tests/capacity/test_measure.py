@@ -21,33 +21,33 @@ from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlimits._typing import JsonObject
-from promptlimits.bound import working_precision
-from promptlimits.capacity.attempt import Attempt
+from promptlimits.base.bound import working_precision
+from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
 from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.measure import measure
-from promptlimits.capacity.ordering import Order
-from promptlimits.capacity.prompt_size import PromptSize
-from promptlimits.capacity.request import Request
-from promptlimits.capacity.search import SearchConfig, SearchResult
-from promptlimits.capacity.verification import Answer, Verification
+from promptlimits.capacity.search.attempt import Attempt
+from promptlimits.capacity.search.ordering import Order
+from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.search import SearchConfig, SearchResult
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.task.random_tokens import random_pairs
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.loop import StepReport
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.witness.verification import Answer, Verification
 from promptlimits.checking.counting import check_counting
-from promptlimits.errors import RunFailed, UserError
-from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.huggingface.load import load_parts
-from promptlimits.models.protocol import PromptKind
+from promptlimits.nets.load.load import load_parts
+from promptlimits.nets.protocol import PromptKind
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.report.record import parse_record
-from promptlimits.store.sqlite import Store
-from promptlimits.tasks.encoded import EncodedTask
-from promptlimits.tasks.random_tokens import random_pairs
 from promptlimits.testing.tiny_models import tiny_causal_lm
 from promptlimits.theory.number_formats import number_format
 from promptlimits.theory.token_capacity import counting_ceiling
-from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.loop import StepReport
-from promptlimits.tuning.outcome import Outcome
 
 KILLS = 20
 SIZE = PromptSize(PromptKind.SOFT, 1)
@@ -442,8 +442,8 @@ def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
 def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_failed(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptlimits.capacity import control_run
     from promptlimits.capacity import measure as module
+    from promptlimits.capacity.search import control_run
 
     seconds: dict[str, float] = {}
 

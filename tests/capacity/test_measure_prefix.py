@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 from tests.capacity.test_measure import Notes, load
-from tests.capacity.witness_cases import edit
+from tests.capacity.witness.witness_cases import edit
 
-from promptlimits._typing import JsonObject
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.measure import measure
-from promptlimits.capacity.ordering import Order
-from promptlimits.capacity.prompt_size import PromptSize
-from promptlimits.capacity.request import Request
-from promptlimits.capacity.search import SearchConfig
-from promptlimits.capacity.witness_format import read_witness
+from promptlimits.capacity.search.ordering import Order
+from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.search import SearchConfig
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.witness.format import read_witness
 from promptlimits.checking.counting import check_counting
-from promptlimits.errors import UserError
-from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.protocol import PromptKind
+from promptlimits.nets.protocol import PromptKind
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.report.record import parse_record
 from promptlimits.report.rows import rows
-from promptlimits.store.sqlite import Store
 from promptlimits.testing.tiny_models import tiny_causal_lm
-from promptlimits.tuning.config import TrainingConfig
 
 TRAINING = TrainingConfig(prompt_tokens=1, max_steps=60, patience=30)
 REQUEST = Request(

@@ -8,17 +8,17 @@ import pytest
 from promptlimits.capacity import floor as floor_module
 from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.measure import measure
-from promptlimits.capacity.ordering import Order
 from promptlimits.capacity.replay_loss import loss_json, loss_warnings, losses, replay_loss
-from promptlimits.capacity.request import Request
-from promptlimits.capacity.search import SearchConfig
-from promptlimits.capacity.verification import Answer, Verification
-from promptlimits.capacity.witness import verify_witness
-from promptlimits.capacity.witness_format import write_verification
+from promptlimits.capacity.search.ordering import Order
+from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.search import SearchConfig
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.random_tokens import random_pairs
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.witness.format import write_verification
+from promptlimits.capacity.witness.verification import Answer, Verification
+from promptlimits.capacity.witness.witness import verify_witness
 from promptlimits.report.record import parse_record
-from promptlimits.store.sqlite import Store
-from promptlimits.tasks.random_tokens import random_pairs
-from promptlimits.tuning.config import TrainingConfig
 
 REQUEST = Request(
     prompt_tokens=(4,),

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from promptlimits.capacity.attempt import Workplace, attempt
-from promptlimits.capacity.witness import save_witness, verify_witness
-from promptlimits.models.huggingface.causal import HuggingFaceCausalLM
-from promptlimits.models.huggingface.load import load_parts
-from promptlimits.store.sqlite import Store
-from promptlimits.tasks.resolve import load_task
+from promptlimits.capacity.search.attempt import Workplace, attempt
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.resolve import load_task
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.witness.witness import save_witness, verify_witness
+from promptlimits.nets.load.load import load_parts
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.testing.tiny_models import tiny_causal_lm
-from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.outcome import Outcome
 
 TEXT = "the dog and the cat: one two"
 # One pair is exact or not: patience with it lasts as long as its steps.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from promptlimits.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed, UserError
 
 Path = tuple[str | int, ...]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tests.checking.altered import alterations, assert_all_refused, sealed_again
 
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.checking import context_capacity, washout
-from promptlimits.errors import RunFailed, UserError
 from promptlimits.theory.last_tokens_capacity import last_tokens_capacity
 from promptlimits.theory.layer_constants import LayerConstants
 from promptlimits.theory.washout import washout as theorem_w

@@ -17,9 +17,9 @@ from flint import arb, ctx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.checking import counting as checker
 from promptlimits.checking.counting import check_counting, log_enclosure
-from promptlimits.errors import RunFailed, UserError
 from promptlimits.theory.number_formats import _FINITE_VALUES, NumberFormat, number_format
 from promptlimits.theory.token_capacity import counting_ceiling
 
@@ -408,7 +408,7 @@ def test_what_is_no_counting_certificate(record: Any) -> None:
 def test_the_checker_shares_no_arithmetic_with_the_theorem() -> None:
     code = (
         "import sys, promptlimits.checking.counting\n"
-        "loaded = {'flint', 'numpy', 'torch', 'promptlimits.bound',\n"
+        "loaded = {'flint', 'numpy', 'torch', 'promptlimits.base.bound',\n"
         "          'promptlimits.theory.token_capacity'} & set(sys.modules)\n"
         "sys.exit(str(loaded) if loaded else 0)"
     )

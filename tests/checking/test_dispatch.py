@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from promptlimits.base.errors import UserError
 from promptlimits.checking import dispatch
 from promptlimits.checking.counting import check_counting
 from promptlimits.checking.dispatch import check_certificate
-from promptlimits.errors import UserError
 from promptlimits.theory.number_formats import number_format
 from promptlimits.theory.token_capacity import counting_ceiling
 
@@ -80,7 +80,7 @@ def test_every_checker_is_there() -> None:
 def test_nothing_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, promptlimits.checking.dispatch\n"
-        "loaded = {'flint', 'numpy', 'torch', 'promptlimits.bound',\n"
+        "loaded = {'flint', 'numpy', 'torch', 'promptlimits.base.bound',\n"
         "          'promptlimits.checking.counting'} & set(sys.modules)\n"
         "sys.exit(str(loaded) if loaded else 0)"
     )

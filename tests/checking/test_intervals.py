@@ -296,7 +296,7 @@ def test_threads_share_nothing() -> None:
 def test_nothing_but_the_standard_library() -> None:
     code = (
         "import sys, promptlimits.checking.intervals, promptlimits.checking.record\n"
-        "loaded = {'flint', 'numpy', 'torch', 'promptlimits.bound'} & set(sys.modules)\n"
+        "loaded = {'flint', 'numpy', 'torch', 'promptlimits.base.bound'} & set(sys.modules)\n"
         "sys.exit(str(loaded) if loaded else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.checking.altered import Alteration, alterations, assert_all_refused, sealed_again
 
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.checking.dispatch import check_certificate, stated_assumptions
 from promptlimits.checking.model_ceiling import check
-from promptlimits.errors import RunFailed, UserError
-from promptlimits.lipschitz.model_bound import model_bound, read_facts
-from promptlimits.lipschitz.model_ceiling import model_ceiling
-from promptlimits.models.hashing import weight_files, weights_hash
-from promptlimits.models.weights.checkpoint import open_checkpoint
+from promptlimits.lipschitz.checkpoint.model_bound import model_bound, read_facts
+from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling
+from promptlimits.lipschitz.checkpoint.weights.checkpoint import open_checkpoint
+from promptlimits.nets.files.hashing import weight_files, weights_hash
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.vector_counting import stored

@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 from tests.checking.altered import sealed_again
 from tests.checking.test_model_ceiling import certificate
 
+from promptlimits.base.errors import UserError
 from promptlimits.checking.model_ceiling import check
 from promptlimits.checking.model_files import WeightFiles
 from promptlimits.checking.model_tensors import TensorFiles, block_tensors, outer_norms
-from promptlimits.errors import UserError
-from promptlimits.models.hashing import weight_files, weights_hash
+from promptlimits.nets.files.hashing import weight_files, weights_hash
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
 
 Tensors = dict[str, Any]

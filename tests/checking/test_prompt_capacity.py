@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from tests.checking.altered import alterations, sealed_again
 
-from promptlimits.bound import LogBound, Source
+from promptlimits.base.bound import LogBound, Source
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.checking import prompt_capacity, vector_counting
 from promptlimits.checking.dispatch import check_certificate
-from promptlimits.errors import RunFailed, UserError
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.prompt_capacity import share_reached
 from promptlimits.theory.prompt_setting import PromptSetting

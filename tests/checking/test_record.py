@@ -11,7 +11,7 @@ from hypothesis import given, seed
 from hypothesis import strategies as st
 from tests.checking.altered import alterations, assert_all_refused, sealed_again
 
-from promptlimits.bound import (
+from promptlimits.base.bound import (
     PRECISION_BITS,
     Assumption,
     Certificate,
@@ -19,6 +19,7 @@ from promptlimits.bound import (
     Source,
     working_precision,
 )
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.checking import record as reader
 from promptlimits.checking.intervals import Interval, log_of
 from promptlimits.checking.record import (
@@ -37,7 +38,6 @@ from promptlimits.checking.record import (
     require_source,
     whole,
 )
-from promptlimits.errors import RunFailed, UserError
 
 SOURCE = Source(reference="promptlimits", statement="Lemma 1", form="proved here")
 WORDS = ("Nothing else is known.", "The world is flat.")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from tests.checking.altered import Alteration, assert_all_refused, sealed_again
 
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.checking.dispatch import check_certificate
 from promptlimits.checking.transformer_lipschitz import _in_words, check
 from promptlimits.checking.transformer_record import Claim, read_claim
-from promptlimits.errors import RunFailed, UserError
-from promptlimits.lipschitz.effective import effective_lipschitz
-from promptlimits.lipschitz.ellipsoid_certificate import ellipsoid_bound
-from promptlimits.lipschitz.weights import TransformerWeights, random_weights
+from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
+from promptlimits.lipschitz.ellipsoid.effective import effective_lipschitz
+from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 
 def model(seed: int = 0, **changes: Any) -> TransformerWeights:
@@ -131,8 +131,8 @@ def test_other_weights_are_refused() -> None:
 
 
 def test_weights_are_read_from_a_saved_transformer(tmp_path: Path) -> None:
-    from promptlimits.models.paper_files import save_transformer
-    from promptlimits.models.transformer import from_weights
+    from promptlimits.nets.paper.files import save_transformer
+    from promptlimits.nets.paper.transformer import from_weights
 
     weights = model(biases=True, heads=2)
     save_transformer(from_weights(weights), tmp_path)

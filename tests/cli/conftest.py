@@ -17,7 +17,7 @@ from promptlimits.cli.main import main
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 if TYPE_CHECKING:
-    from promptlimits.models.huggingface.load import LoadedParts
+    from promptlimits.nets.load.load import LoadedParts
 
 PAIRS = "key,value\nFrance,Paris\nGermany,Berlin\nItaly,Rome\nSpain,Madrid\n"
 
@@ -115,7 +115,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_parts(tiny: Path) -> LoadedParts:
     """The tiny GPT-2, loaded once."""
-    from promptlimits.models.huggingface.load import load_parts
+    from promptlimits.nets.load.load import load_parts
 
     return load_parts(str(tiny))
 
@@ -130,8 +130,8 @@ def model(tiny: Path, here: Path) -> Path:
 def _witness(tiny_parts: LoadedParts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
-    from promptlimits.capacity.witness_format import save_witness
-    from promptlimits.models.protocol import EncodedPair
+    from promptlimits.capacity.witness.format import save_witness
+    from promptlimits.nets.protocol import EncodedPair
 
     codec = tiny_parts.codec
     pairs = [

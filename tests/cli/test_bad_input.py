@@ -21,7 +21,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_arguments: object, **_settings: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("promptlimits.cli.session.load_model", load)
+    monkeypatch.setattr("promptlimits.cli.product.session.load_model", load)
 
 
 OPTIONS = [

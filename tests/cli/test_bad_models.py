@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from promptlimits.capacity.verification import Verification
-from promptlimits.capacity.witness import verify_witness
-from promptlimits.models.cache import cache_directory
-from promptlimits.models.catalog import find_entry
-from promptlimits.models.hashing import model_hash, weight_files
+from promptlimits.capacity.witness.verification import Verification
+from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.nets.files.cache import cache_directory
+from promptlimits.nets.files.catalog import find_entry
+from promptlimits.nets.files.hashing import model_hash, weight_files
 
 Call = Callable[..., Any]
 
@@ -246,7 +246,9 @@ def test_a_witness_that_is_not_whole_is_one_line(
     def start(*_arguments: object, **_settings: object) -> None:
         raise AssertionError("a process was started for a folder that is not whole")
 
-    monkeypatch.setattr("promptlimits.capacity.fresh_process.verify_in_fresh_process", start)
+    monkeypatch.setattr(
+        "promptlimits.capacity.witness.fresh_process.verify_in_fresh_process", start
+    )
     spoil, words = WITNESSES[kind]
     spoil(witness)
     call("verify", "witness", "--model", "tiny").says(2, *words)
@@ -272,7 +274,9 @@ def here_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def verify(directory: Path, **settings: Any) -> Verification:
         return verify_witness(directory, **settings)
 
-    monkeypatch.setattr("promptlimits.capacity.fresh_process.verify_in_fresh_process", verify)
+    monkeypatch.setattr(
+        "promptlimits.capacity.witness.fresh_process.verify_in_fresh_process", verify
+    )
 
 
 def narrow(model: Path) -> None:
@@ -340,7 +344,7 @@ def test_a_path_in_a_witness_is_not_followed(reference: str, call: Call, witness
 def test_a_hub_id_in_a_witness_is_no_folder_here(
     call: Call, model: Path, witness: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("promptlimits.models.huggingface.locate.snapshot_download", offline)
+    monkeypatch.setattr("promptlimits.nets.load.locate.snapshot_download", offline)
     shutil.copytree(model, "models/x")
     called(witness, reference="models/x")
     call("verify", "witness").says(2, "within reach", "'models/x'", "--model PATH")

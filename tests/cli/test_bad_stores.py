@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from promptlimits.store.sqlite import Store
+from promptlimits.capacity.store.sqlite import Store
 
 Call = Callable[..., Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from promptlimits.cli.session import Budgets, budgets_of
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
+from promptlimits.cli.product.session import Budgets, budgets_of
 
 Call = Callable[..., Any]
 

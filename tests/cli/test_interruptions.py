@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from promptlimits.errors import PromptLimitsWarning, UserError
-from promptlimits.store import connection
-from promptlimits.store.records import RunRecord
-from promptlimits.store.sqlite import Store
+from promptlimits.base.errors import PromptLimitsWarning, UserError
+from promptlimits.capacity.store import connection
+from promptlimits.capacity.store.records import RunRecord
+from promptlimits.capacity.store.sqlite import Store
 
 Call = Callable[..., Any]
 
@@ -249,7 +249,7 @@ def test_our_own_warnings_are_one_line_and_others_are_hidden(
             warnings.warn("this model\nis slower", PromptLimitsWarning, stacklevel=1)
         yield from ()
 
-    monkeypatch.setattr("promptlimits.cli.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
     before = (warnings.showwarning, list(warnings.filters))
     ended = call("doctor")
     assert (ended.code, ended.out) == (0, "")
@@ -274,7 +274,7 @@ def test_memory_that_runs_out_is_one_line(
         raise error
         yield
 
-    monkeypatch.setattr("promptlimits.cli.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
     call("doctor").says(1, "memory", "smaller model")
 
 
@@ -285,7 +285,7 @@ def test_a_mistake_of_the_program_is_one_line_that_says_so(
         raise KeyError("two\nand two")
         yield
 
-    monkeypatch.setattr("promptlimits.cli.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
     words = ("a mistake of promptlimits", "KeyError", "cli/doctor.py:", "PROMPTLIMITS_DEBUG=1")
     call("doctor").says(70, *words)
     monkeypatch.setenv("PROMPTLIMITS_DEBUG", "1")
@@ -299,7 +299,7 @@ def test_logs_of_libraries_are_hidden(call: Call, monkeypatch: pytest.MonkeyPatc
         logging.getLogger("somebody.else").error("their problem")
         yield from ()
 
-    monkeypatch.setattr("promptlimits.cli.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
     before = logging.lastResort
     ended = call("doctor")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_one_kind_is_one() -> None:
 
 @pytest.mark.parametrize("command", ["bracket", "fit"])
 def test_a_command_refuses_before_it_makes_a_folder(command: str, tmp_path: Path) -> None:
-    from promptlimits.cli.bracket import bracket
-    from promptlimits.cli.fit import fit
+    from promptlimits.cli.product.bracket import bracket
+    from promptlimits.cli.product.fit import fit
 
     run = {"bracket": bracket, "fit": fit}[command]
     with pytest.raises(UserError, match="--kind"):
@@ -47,6 +47,6 @@ def test_a_command_refuses_before_it_makes_a_folder(command: str, tmp_path: Path
 
 
 def test_the_kinds_are_those_of_the_models() -> None:
-    from promptlimits.models.protocol import PromptKind
+    from promptlimits.nets.protocol import PromptKind
 
     assert tuple(kind.value for kind in PromptKind) == options.KINDS

@@ -11,12 +11,12 @@ import time
 import pytest
 import torch
 
-from promptlimits.capacity.attempt import Attempt
+from promptlimits.capacity.search.attempt import Attempt
+from promptlimits.capacity.train.loop import StepReport
+from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.cli import live
 from promptlimits.cli.live import LiveListener
-from promptlimits.models.protocol import PromptKind
-from promptlimits.tuning.loop import StepReport
-from promptlimits.tuning.outcome import Outcome
+from promptlimits.nets.protocol import PromptKind
 
 
 def report(best: int, of: int = 1, right: float = 0.999) -> StepReport:
@@ -81,8 +81,8 @@ WATCHED = """
 import math
 import time
 from promptlimits.cli.live import LiveListener
-from promptlimits.models.protocol import PromptKind
-from promptlimits.tuning.progress import StepReport
+from promptlimits.nets.protocol import PromptKind
+from promptlimits.capacity.train.progress import StepReport
 with LiveListener() as listener:
     listener.ends_at(time.monotonic() + 187.9)
     listener.step(

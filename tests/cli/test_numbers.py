@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptlimits.base.errors import UserError
 from promptlimits.cli.numbers import non_negative, positive, recorded, rounded
-from promptlimits.errors import UserError
 
 
 @given(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from promptlimits._shell import command, quoted
+from promptlimits.base.shell import command, quoted
 from promptlimits.cli.render import check_line
 
 Call = Callable[..., Any]

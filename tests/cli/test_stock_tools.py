@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from promptlimits.capacity import stock_check
-from promptlimits.capacity.stock_check import KEYS, StockCheck
-from promptlimits.capacity.verification import Verification
-from promptlimits.models.protocol import PromptKind
+from promptlimits.capacity.witness import stock_check
+from promptlimits.capacity.witness.stock_check import KEYS, StockCheck
+from promptlimits.capacity.witness.verification import Verification
+from promptlimits.nets.protocol import PromptKind
 
 Call = Callable[..., Any]
 
@@ -35,8 +35,8 @@ def bad_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
 def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Stock tools that keep so many of the pairs."""
     from promptlimits.capacity import floor
-    from promptlimits.capacity.witness import verify_witness
-    from promptlimits.capacity.witness_format import write_verification
+    from promptlimits.capacity.witness.format import write_verification
+    from promptlimits.capacity.witness.witness import verify_witness
 
     kept = {"pairs": 0}
 

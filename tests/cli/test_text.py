@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.capacity.test_witness_forged import sign
-from tests.capacity.witness_cases import edit
+from tests.capacity.witness.test_witness_forged import sign
+from tests.capacity.witness.witness_cases import edit
 
 Call = Callable[..., Any]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptlimits.cli import session
-from promptlimits.tuning.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
+from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
+from promptlimits.cli.product import session
 
 
 def settings(dtype: str = "float32") -> TrainingConfig:

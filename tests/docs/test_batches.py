@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from tests.capacity.witness_cases import KEYS, case_of
+from tests.capacity.witness.witness_cases import KEYS, case_of
 
 from promptlimits.testing.tiny_models import FAMILIES, tiny_causal_lm
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from promptlimits.cli.main import main
-from promptlimits.errata.run import run
-from promptlimits.errata.statements import ERRATA, Erratum
+from promptlimits.lab.errata.run import run
+from promptlimits.lab.errata.statements import ERRATA, Erratum
 
 HEAD = """# Errata of the paper
 

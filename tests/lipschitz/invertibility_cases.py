@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from promptlimits.lipschitz.weights import (
+from promptlimits.nets.paper.weights import (
     HeadWeights,
     LayerWeights,
     TransformerWeights,

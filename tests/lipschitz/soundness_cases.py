@@ -18,12 +18,12 @@ import torch
 from tests.reference.batched_transformer import TransformerStack, trained
 from torch import Tensor
 
-from promptlimits.lipschitz.ascent import Domain, search, towards_outputs
-from promptlimits.lipschitz.compose import composed_bound
-from promptlimits.lipschitz.ellipsoid_certificate import EllipsoidBound, ellipsoid_bound
-from promptlimits.lipschitz.jacobian_norms import Norm
-from promptlimits.lipschitz.starts import project, singular_directions, starting_points
-from promptlimits.lipschitz.weights import TransformerWeights, random_weights
+from promptlimits.lipschitz.attack.ascent import Domain, search, towards_outputs
+from promptlimits.lipschitz.attack.jacobian_norms import Norm
+from promptlimits.lipschitz.attack.starts import project, singular_directions, starting_points
+from promptlimits.lipschitz.ellipsoid.certificate import EllipsoidBound, ellipsoid_bound
+from promptlimits.lipschitz.paper.compose import composed_bound
+from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 DIM: Final = 4
 PROMPT: Final = 4

@@ -19,12 +19,12 @@ import pytest
 import torch
 from tests.lipschitz.soundness_cases import Comparison, comparisons
 
-from promptlimits.lipschitz import compose
-from promptlimits.lipschitz.compose import as_the_paper_uses_it, composed_bound
-from promptlimits.lipschitz.ellipsoid_certificate import ellipsoid_bound
-from promptlimits.lipschitz.estimate import largest_jacobian_norm
-from promptlimits.lipschitz.weights import HeadWeights, TransformerWeights, random_weights
-from promptlimits.models.transformer import from_weights
+from promptlimits.lipschitz.attack.estimate import largest_jacobian_norm
+from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
+from promptlimits.lipschitz.paper import compose
+from promptlimits.lipschitz.paper.compose import as_the_paper_uses_it, composed_bound
+from promptlimits.nets.paper.transformer import from_weights
+from promptlimits.nets.paper.weights import HeadWeights, TransformerWeights, random_weights
 
 TOLERANCE_NATS = 1e-9
 COUNTS = {1: 84, 2: 52, 3: 22, 4: 16}

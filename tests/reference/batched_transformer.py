@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptlimits.lipschitz.weights import HeadWeights, LayerWeights, TransformerWeights
+from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

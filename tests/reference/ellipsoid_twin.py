@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.lipschitz.ellipsoid import LayerChoice, StepChoice
-from promptlimits.lipschitz.weights import LayerWeights, TransformerWeights
+from promptlimits.lipschitz.ellipsoid.layer import LayerChoice, StepChoice
+from promptlimits.nets.paper.weights import LayerWeights, TransformerWeights
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.lipschitz.weights import HeadWeights, LayerWeights, TransformerWeights
+from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
 
 Array = NDArray[np.float64]
 STEP = 1e-30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from promptlimits.single_layer.setting import Floats, SharedQuery
+from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 
 
 def floor_by_hand(setting: SharedQuery, targets: Floats, weights: Floats) -> float:

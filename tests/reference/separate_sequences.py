@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from promptlimits.models.protocol import EncodedPair
+from promptlimits.nets.protocol import EncodedPair
 
 
 def random_pairs(sizes: Sequence[tuple[int, int]], *, seed: int) -> list[EncodedPair]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from promptlimits.lipschitz.weights import LayerWeights, TransformerWeights, random_weights
-from promptlimits.models.transformer import from_weights
+from promptlimits.nets.paper.transformer import from_weights
+from promptlimits.nets.paper.weights import LayerWeights, TransformerWeights, random_weights
 
 Array = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from promptlimits.single_layer.reachable import jacobian
-from promptlimits.single_layer.setting import Floats, SharedQuery, attend
+from promptlimits.lab.one_layer.reachable import jacobian
+from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend
 
 
 def train_prompt(

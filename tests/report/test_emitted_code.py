@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from promptlimits.capacity.witness import save_witness, verify_witness
-from promptlimits.capacity.witness_format import write_verification
-from promptlimits.models.protocol import EncodedPair, ModelCard
+from promptlimits.capacity.witness.format import write_verification
+from promptlimits.capacity.witness.witness import save_witness, verify_witness
+from promptlimits.nets.protocol import EncodedPair, ModelCard
 from promptlimits.report import sections
 from promptlimits.report.record import parse_record
 from promptlimits.testing.tiny_models import tiny_causal_lm

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from promptlimits.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.report import sections
 from promptlimits.report.html import render, write_report
 from promptlimits.report.record import parse_record

@@ -6,8 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 from tests.report.test_tables import printed
 
-from promptlimits._typing import JsonObject
-from promptlimits.errors import RunFailed
+from promptlimits.base.errors import RunFailed
+from promptlimits.base.typing import JsonObject
 from promptlimits.report.figures.pairs_held import data, draw, svg
 from promptlimits.report.html import render
 from promptlimits.report.record import parse_record

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from tests.report.test_tables import printed
 
-from promptlimits._typing import JsonObject
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject
 from promptlimits.report import wording
 from promptlimits.report.html import render
 from promptlimits.report.record import parse_record

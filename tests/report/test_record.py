@@ -1,6 +1,6 @@
 import pytest
 
-from promptlimits.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.report.record import Verdict, parse_record
 
 

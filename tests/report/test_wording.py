@@ -1,6 +1,6 @@
 import pytest
 
-from promptlimits.errors import RunFailed
+from promptlimits.base.errors import RunFailed
 from promptlimits.report import wording
 from promptlimits.report.html import render
 from promptlimits.report.record import parse_record

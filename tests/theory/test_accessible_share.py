@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from promptlimits.lipschitz.compose import composed_bound
-from promptlimits.lipschitz.weights import TransformerWeights, random_weights
-from promptlimits.models.transformer import from_weights
+from promptlimits.lipschitz.paper.compose import composed_bound
+from promptlimits.nets.paper.transformer import from_weights
+from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 from promptlimits.theory.prompt_capacity import share_reached
 from promptlimits.theory.prompt_capacity_published import published_proportion
 from promptlimits.theory.prompt_setting import PromptSetting

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from tests.reference import context_twin
 from tests.reference.plain_transformer import Array, PlainLayer, run
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 from promptlimits.theory.context_published import published_threshold
 from promptlimits.theory.covering import greedy_packing
 from promptlimits.theory.last_tokens_capacity import last_tokens_capacity

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 from promptlimits.theory.covering import (
     ball_covering,
     ball_packing,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 from promptlimits.theory.number_formats import NumberFormat, number_format
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from flint import arb
 
-from promptlimits.bound import LogBound, Source, log_ball, working_precision
-from promptlimits.errors import UserError
+from promptlimits.base.bound import LogBound, Source, log_ball, working_precision
+from promptlimits.base.errors import UserError
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.optimal_delta import best_delta, is_negative, least, threshold
 from promptlimits.theory.prompt_capacity import (

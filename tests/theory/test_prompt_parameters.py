@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 from promptlimits.theory.hu2025 import table_length
 from promptlimits.theory.prompt_parameters import trained_numbers, universality_lower_bound
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptlimits.bound import Certificate
+from promptlimits.base.bound import Certificate
+from promptlimits.base.errors import UserError
 from promptlimits.checking.counting import check_counting
-from promptlimits.errors import UserError
 from promptlimits.theory.counting_claim import (
     ENVIRONMENTS_LOG2,
     RANDOM_ANSWERS,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from flint import arb
 
-from promptlimits.bound import LogBound, Source
-from promptlimits.errors import UserError
+from promptlimits.base.bound import LogBound, Source
+from promptlimits.base.errors import UserError
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.prompt_plan import (
     LONGEST_PROMPT,

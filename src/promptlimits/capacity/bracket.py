@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from promptlimits._typing import JsonObject, JsonValue
+from promptlimits.base.errors import RunFailed
+from promptlimits.base.typing import JsonObject, JsonValue
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits
-from promptlimits.capacity.control import Control, NoControl, is_complete
 from promptlimits.capacity.floor import Floor, answer_rows
 from promptlimits.capacity.replay_loss import loss_json
-from promptlimits.capacity.search import SearchResult, State, state_of
-from promptlimits.errors import RunFailed
-from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.capacity.search.control import Control, NoControl, is_complete
+from promptlimits.capacity.search.search import SearchResult, State, state_of
+from promptlimits.capacity.task.encoded import EncodedTask
 
 
 @dataclass(frozen=True, kw_only=True)

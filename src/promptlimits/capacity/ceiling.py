@@ -7,11 +7,11 @@ import json
 import math
 from dataclasses import dataclass
 
-from promptlimits._typing import JsonObject, JsonValue
-from promptlimits.bound import LogBound
-from promptlimits.capacity.prompt_size import PromptSize
-from promptlimits.models.protocol import ModelCard, PromptKind
-from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.base.bound import LogBound
+from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.nets.protocol import ModelCard, PromptKind
 from promptlimits.theory.number_formats import number_format
 from promptlimits.theory.token_capacity import CountingCeiling, counting_ceiling
 

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from promptlimits._typing import JsonObject
-from promptlimits.capacity.attempt import Attempt, Workplace, attempt, race
-from promptlimits.capacity.baselines import no_prompt
-from promptlimits.capacity.budget import Budget, UsedTime
-from promptlimits.capacity.choice import choose
-from promptlimits.capacity.control import Control, NoControl, is_complete
-from promptlimits.capacity.control_run import control_within
+from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.floor import Floor, answer_rows, find_floor
-from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.replay_loss import loss_json
-from promptlimits.capacity.request import GoOn, Listener
-from promptlimits.capacity.search import SearchResult, state_of
-from promptlimits.capacity.stock_check import require_stock_tools
-from promptlimits.capacity.witness_files import require_replaceable
-from promptlimits.store.provenance import spec_hash
-from promptlimits.tasks.encoded import EncodedTask, require_fits
-from promptlimits.tuning.config import TrainingConfig
-from promptlimits.tuning.loop import StepReport
-from promptlimits.tuning.outcome import Outcome
+from promptlimits.capacity.search.attempt import Attempt, Workplace, attempt, race
+from promptlimits.capacity.search.baselines import no_prompt
+from promptlimits.capacity.search.budget import Budget, UsedTime
+from promptlimits.capacity.search.choice import choose
+from promptlimits.capacity.search.control import Control, NoControl, is_complete
+from promptlimits.capacity.search.control_run import control_within
+from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.search.request import GoOn, Listener
+from promptlimits.capacity.search.search import SearchResult, state_of
+from promptlimits.capacity.store.provenance import spec_hash
+from promptlimits.capacity.task.encoded import EncodedTask, require_fits
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.loop import StepReport
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.witness.files import require_replaceable
+from promptlimits.capacity.witness.stock_check import require_stock_tools
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,25 +10,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from promptlimits._typing import JsonObject, JsonValue
-from promptlimits.capacity.choice import Choice
-from promptlimits.capacity.decoding import stock_tools
-from promptlimits.capacity.fresh_process import BATCH_SIZE, confirm, default_batch_size
-from promptlimits.capacity.request import Listener
-from promptlimits.capacity.verification import Verification
-from promptlimits.capacity.witness_format import (
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.capacity.search.choice import Choice
+from promptlimits.capacity.search.request import Listener
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.beginnings import Beginnings
+from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.witness.decoding import stock_tools
+from promptlimits.capacity.witness.format import (
     pair_json,
     prompt_sha256,
     read_prompt,
     read_witness,
     save_witness,
 )
-from promptlimits.errors import UserError
-from promptlimits.models.prefix_shape import reader_of_prefixes
-from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
-from promptlimits.store.sqlite import Store
-from promptlimits.tasks.beginnings import Beginnings
-from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.capacity.witness.fresh_process import BATCH_SIZE, confirm, default_batch_size
+from promptlimits.capacity.witness.verification import Verification
+from promptlimits.nets.prefix_shape import reader_of_prefixes
+from promptlimits.nets.protocol import EncodedPair, FrozenModel, PromptKind
 
 
 @dataclass(frozen=True, kw_only=True)

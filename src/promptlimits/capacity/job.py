@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from promptlimits._typing import JsonObject
-from promptlimits.capacity.attempt import Workplace
-from promptlimits.capacity.budget import Budget, UsedTime
-from promptlimits.capacity.prompt_size import PromptSize
-from promptlimits.capacity.request import Listener, Request, about, command_key
-from promptlimits.capacity.unprompted import Unprompted
-from promptlimits.models.protocol import EncodedPair, FrozenModel, PromptKind
-from promptlimits.store.provenance import provenance, spec_hash
-from promptlimits.store.sqlite import Store
-from promptlimits.tasks.beginnings import Beginnings, beginnings
-from promptlimits.tasks.encoded import EncodedTask
-from promptlimits.tuning.loop import StepReport
+from promptlimits.base.typing import JsonObject
+from promptlimits.capacity.search.attempt import Workplace
+from promptlimits.capacity.search.budget import Budget, UsedTime
+from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.search.request import Listener, Request, about, command_key
+from promptlimits.capacity.search.unprompted import Unprompted
+from promptlimits.capacity.store.provenance import provenance, spec_hash
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.beginnings import Beginnings, beginnings
+from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.train.loop import StepReport
+from promptlimits.nets.protocol import EncodedPair, FrozenModel, PromptKind
 
 
 @dataclass(kw_only=True)

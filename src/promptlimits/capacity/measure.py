@@ -15,29 +15,29 @@ from pathlib import Path
 
 from torch import Tensor
 
-from promptlimits._typing import JsonObject
-from promptlimits.capacity.atomic_folder import replace_file
-from promptlimits.capacity.attempt import Attempt
-from promptlimits.capacity.baselines import IN_CONTEXT, Baseline, in_context, written_out
+from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.bracket import Bracket
-from promptlimits.capacity.budget import Budget
 from promptlimits.capacity.ceiling import task_ceiling
-from promptlimits.capacity.choice import choose
-from promptlimits.capacity.control import Control, NoControl
-from promptlimits.capacity.control_run import SearchBudget, control_within
 from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.job import Job
-from promptlimits.capacity.ordering import Order, ordered
-from promptlimits.capacity.prompt_size import PromptSize
 from promptlimits.capacity.record import bracket_record, is_whole, write_record
 from promptlimits.capacity.replay_loss import loss_warnings, losses
-from promptlimits.capacity.request import Listener, Request, about, command_key
-from promptlimits.capacity.search import SearchResult, State, search
-from promptlimits.capacity.stock_check import require_stock_tools
-from promptlimits.capacity.witness_files import require_replaceable
-from promptlimits.models.protocol import FrozenModel, PromptKind
-from promptlimits.store.sqlite import Store
-from promptlimits.tasks.encoded import EncodedTask, require_fits
+from promptlimits.capacity.search.attempt import Attempt
+from promptlimits.capacity.search.baselines import IN_CONTEXT, Baseline, in_context, written_out
+from promptlimits.capacity.search.budget import Budget
+from promptlimits.capacity.search.choice import choose
+from promptlimits.capacity.search.control import Control, NoControl
+from promptlimits.capacity.search.control_run import SearchBudget, control_within
+from promptlimits.capacity.search.ordering import Order, ordered
+from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.search.request import Listener, Request, about, command_key
+from promptlimits.capacity.search.search import SearchResult, State, search
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.encoded import EncodedTask, require_fits
+from promptlimits.capacity.witness.atomic_folder import replace_file
+from promptlimits.capacity.witness.files import require_replaceable
+from promptlimits.capacity.witness.stock_check import require_stock_tools
+from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 # What is set aside for the best prompt of a size, so that the command ends within its budget:
 # seconds in which a fresh process imports and loads, and runs of the list in units of one of them.

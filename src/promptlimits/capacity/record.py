@@ -8,19 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from promptlimits._files import read_regular_text
-from promptlimits._typing import JsonObject, JsonValue
-from promptlimits.capacity.atomic_folder import replace_file
-from promptlimits.capacity.baselines import Baseline
-from promptlimits.capacity.ordering import FROM_THE_FIRST
-from promptlimits.capacity.request import Request, budget_json
-from promptlimits.capacity.witness_format import read_prompt, read_witness
-from promptlimits.errors import UserError
-from promptlimits.models.hashing import sha256_of
-from promptlimits.models.protocol import FrozenModel
-from promptlimits.store.provenance import provenance
-from promptlimits.store.records import now
-from promptlimits.tasks.encoded import EncodedTask
+from promptlimits.base.errors import UserError
+from promptlimits.base.files import read_regular_text
+from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.capacity.search.baselines import Baseline
+from promptlimits.capacity.search.ordering import FROM_THE_FIRST
+from promptlimits.capacity.search.request import Request, budget_json
+from promptlimits.capacity.store.provenance import provenance
+from promptlimits.capacity.store.records import now
+from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.witness.atomic_folder import replace_file
+from promptlimits.capacity.witness.format import read_prompt, read_witness
+from promptlimits.nets.files.hashing import sha256_of
+from promptlimits.nets.protocol import FrozenModel
 
 
 def bracket_record(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from promptlimits._typing import JsonObject
+from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.floor import Floor
 
 

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 
 # Kind -> where its checker is. A checker is imported only when such a certificate is checked.
 _CHECKERS: Final = {

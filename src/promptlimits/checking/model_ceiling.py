@@ -3,7 +3,7 @@
 Without weights, the norms are taken as recorded and in decimal intervals it checks that
 
 1. the recorded log L is what the norms of the blocks give, rounded up to a multiple of 2^-96, by
-   the formulas of `promptlimits.lipschitz.block_bound`, written here anew;
+   the formulas of `promptlimits.lipschitz.checkpoint.block_bound`, written here anew;
 2. Theorem 1's certificate inside holds and speaks of just this L, and the counting certificate
    inside holds, both of the same sizes, radius and eps (`prompt_capacity`, `vector_counting`);
 3. words, source and assumptions are those of the theorem; a norm that the formulas do not use is
@@ -38,7 +38,7 @@ from promptlimits.checking.record import (
 
 _SOURCE: Final = (
     "promptlimits",
-    "Lipschitz constant of a checkpoint (promptlimits.lipschitz.model_bound)",
+    "Lipschitz constant of a checkpoint (promptlimits.lipschitz.checkpoint.model_bound)",
     "proved here",
 )
 _ASSUMPTIONS: Final = (

@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits._files import open_regular, read_regular_text
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
+from promptlimits.base.files import open_regular, read_regular_text
 
 Array = NDArray[np.float64]
 _TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}

@@ -12,10 +12,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from promptlimits._files import read_regular_text
+from promptlimits.base.errors import UserError
+from promptlimits.base.files import read_regular_text
 from promptlimits.checking.model_files import unusable
 from promptlimits.checking.model_names import FAMILIES
-from promptlimits.errors import UserError
 
 _ACTS: Final = {
     "gelu": "gelu",

@@ -1,6 +1,6 @@
 """The matrices of a checkpoint's blocks, read again from its files for the checker.
 
-It shares no code with `promptlimits.models.weights`, which read them for the proof: other tables
+It shares no code with `lipschitz.checkpoint.weights`, which read them for the proof: other tables
 (`model_names`), other refusals (`model_settings`), another arrangement of the arrays, another
 reader (`model_files`). Numbers widen to float64 exactly.
 """

@@ -41,8 +41,8 @@ from fractions import Fraction
 from math import gcd
 from typing import Any, Final, Literal, TypeAlias
 
+from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.checking.intervals import DIGITS, Interval
-from promptlimits.errors import RunFailed, UserError
 
 Direction: TypeAlias = Literal["upper", "lower"]
 

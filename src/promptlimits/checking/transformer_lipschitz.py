@@ -13,7 +13,7 @@ c + E(S) and perturbations in E(G) (E(Q) = {u : v.u <= sqrt(v^T Q v)}), layer by
    X = I - L^T W_1^T diag(s^-2) W_1 L / 4, proved positive definite;
 5. at the end limit^2 I > Q, but not so for a limit smaller by a part in 2^12.
 
-Why these give a bound is proved in the documentation of `promptlimits.lipschitz.ellipsoid`.
+Why these give a bound is proved in the documentation of `promptlimits.lipschitz.ellipsoid.layer`.
 
 **What a forger can do** who computes the digest anew: alter free numbers to others for which the
 recorded limit is still proved, and the limit by a part in 2^12 upwards; every such claim is true.
@@ -93,7 +93,7 @@ def check(
     require_source(
         bound,
         reference="promptlimits",
-        statement="ellipsoid propagation (promptlimits.lipschitz.ellipsoid)",
+        statement="ellipsoid propagation (promptlimits.lipschitz.ellipsoid.layer)",
         form="proved here",
     )
     require_assumptions(bound, _ASSUMPTIONS, holds=(None, None, None))

@@ -19,10 +19,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits._files import read_regular_text
+from promptlimits.base.errors import UserError
+from promptlimits.base.files import read_regular_text
 from promptlimits.checking.model_files import WeightFiles
 from promptlimits.checking.record import exact_fraction, exactly, listed, text, whole
-from promptlimits.errors import UserError
 
 INPUT_FIELDS: Final = {
     "dim",

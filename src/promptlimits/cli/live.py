@@ -15,9 +15,9 @@ from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from promptlimits.capacity.attempt import Attempt
-    from promptlimits.models.protocol import PromptKind
-    from promptlimits.tuning.loop import StepReport
+    from promptlimits.capacity.search.attempt import Attempt
+    from promptlimits.capacity.train.loop import StepReport
+    from promptlimits.nets.protocol import PromptKind
 
 FIRST_WORD_SECONDS: Final = 60.0
 _PLAIN_LINE_SECONDS: Final = 10.0

@@ -17,26 +17,9 @@ import typer
 from typer.exceptions import TyperException
 
 from promptlimits import __version__
-from promptlimits.cli import (
-    bracket,
-    ceiling,
-    certify,
-    check,
-    construct,
-    context,
-    doctor,
-    errata,
-    fit,
-    invert,
-    models,
-    oracle,
-    pairs,
-    plan,
-    report,
-    score,
-    unmemorizable,
-    verify,
-)
+from promptlimits.base.errors import PromptLimitsError, shortened
+from promptlimits.cli.lab import construct, errata, invert, oracle, unmemorizable
+from promptlimits.cli.product import bracket, doctor, fit, models, pairs, report, score, verify
 from promptlimits.cli.streams import (
     QUIET_LIBRARIES,
     close_quietly,
@@ -45,7 +28,7 @@ from promptlimits.cli.streams import (
     say,
     warnings_as_notes,
 )
-from promptlimits.errors import PromptLimitsError, shortened
+from promptlimits.cli.theorems import ceiling, certify, check, context, plan
 
 INTERRUPTED: Final = 130
 BUG: Final = 70

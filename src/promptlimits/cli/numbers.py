@@ -8,11 +8,11 @@ from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Context, Dec
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from promptlimits.errors import UserError
-from promptlimits.tasks.files import shown
+from promptlimits.base.errors import UserError
+from promptlimits.capacity.tables.files import shown
 
 if TYPE_CHECKING:
-    from promptlimits.bound import Exact, LogBound
+    from promptlimits.base.bound import Exact, LogBound
 
 _LONGEST: Final = 200
 _EXPONENT: Final = 2000
@@ -53,7 +53,7 @@ def non_negative(option: str, text: str) -> Fraction:
 
 def positive_of_any_size(option: str, text: str) -> Exact | LogBound:
     """An exact number above 0, or an upper limit on its logarithm where it is astronomical."""
-    from promptlimits.bound import LogBound, Source, log_ball
+    from promptlimits.base.bound import LogBound, Source, log_ball
     from promptlimits.theory.grid_logs import grid_upper
 
     mantissa, exponent = _parts(option, text)

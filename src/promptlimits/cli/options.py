@@ -11,10 +11,10 @@ from typing import Annotated, Final
 
 import typer
 
-from promptlimits._checks import require_positive
-from promptlimits.errors import UserError
-from promptlimits.tasks.files import shown
-from promptlimits.tasks.formats import ENDINGS
+from promptlimits.base.checks import require_positive
+from promptlimits.base.errors import UserError
+from promptlimits.capacity.tables.files import shown
+from promptlimits.capacity.tables.formats import ENDINGS
 
 Model = Annotated[
     str,

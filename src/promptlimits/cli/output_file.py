@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 
 
 def require_writable(option: str, path: Path) -> None:

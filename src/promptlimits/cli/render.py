@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from promptlimits._shell import quoted
-from promptlimits._typing import JsonObject
-from promptlimits.models.catalog import find_entry
+from promptlimits.base.shell import quoted
+from promptlimits.base.typing import JsonObject
+from promptlimits.nets.files.catalog import find_entry
 from promptlimits.report.rows import as_record
 from promptlimits.report.tables import bracket_table, summary_lines
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, TextIO
 
-from promptlimits.errors import PromptLimitsWarning
+from promptlimits.base.errors import PromptLimitsWarning
 
 
 def say(message: str) -> None:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from promptlimits._typing import JsonObject, JsonValue
-from promptlimits.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.typing import JsonObject, JsonValue
 
 SCHEMA: Final = 1
 """The one version of the bracket record that this version of the package reads."""

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from promptlimits._typing import JsonObject
-from promptlimits.errors import UserError
-from promptlimits.store import RunRecord, Store
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject
+from promptlimits.capacity.store import RunRecord, Store
 
 OpenStore: TypeAlias = Callable[[Path], Store]
 Law: TypeAlias = Callable[[OpenStore, Path], None]

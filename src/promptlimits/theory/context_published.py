@@ -18,9 +18,9 @@ from fractions import Fraction
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import Assumption, Exact, LogBound, Source, log_ball, working_precision
-from promptlimits.errors import UserError
+from promptlimits.base.bound import Assumption, Exact, LogBound, Source, log_ball, working_precision
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.prompt_setting import require_exact_positive
 from promptlimits.theory.wasserstein import order_of, require_measures
 

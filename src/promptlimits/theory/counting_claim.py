@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Final
 
-from promptlimits.bound import Assumption, Source
+from promptlimits.base.bound import Assumption, Source
 from promptlimits.theory.number_formats import NumberFormat, names_a_format
 
 SOURCE: Final = Source(

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import Exact, LogBound, Source, log_ball, tightest, working_precision
-from promptlimits.errors import UserError
+from promptlimits.base.bound import Exact, LogBound, Source, log_ball, tightest, working_precision
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.prompt_setting import require_exact_positive
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from itertools import combinations
 
 from flint import arb
 
-from promptlimits.bound import log_ball, working_precision
+from promptlimits.base.bound import log_ball, working_precision
 
 _FIRST_PRECISION_BITS = 64
 _EQUALITY_PRECISION_BITS = 512

@@ -12,7 +12,7 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits.bound import LogBound, Source, working_precision
+from promptlimits.base.bound import LogBound, Source, working_precision
 
 GRID_BITS: Final = 96
 _MOST_BITS: Final = 2**12

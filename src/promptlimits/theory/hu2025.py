@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import Exact, LogBound, Source, log_ball
+from promptlimits.base.bound import Exact, LogBound, Source, log_ball
+from promptlimits.base.checks import require_positive_int
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.prompt_setting import require_exact_positive
 

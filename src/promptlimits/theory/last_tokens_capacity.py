@@ -51,8 +51,7 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import (
+from promptlimits.base.bound import (
     Assumption,
     Certificate,
     Exact,
@@ -61,7 +60,8 @@ from promptlimits.bound import (
     log_ball,
     working_precision,
 )
-from promptlimits.errors import UserError
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.layer_constants import LayerConstants, amplifications
 from promptlimits.theory.prompt_setting import require_exact_positive, short

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
-from promptlimits._typing import JsonObject
-from promptlimits.bound import Exact
-from promptlimits.errors import UserError
+from promptlimits.base.bound import Exact
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject
 from promptlimits.theory.prompt_setting import require_exact_positive
 
 _NUMBER: Final = re.compile(r"\d+/\d+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,9})?", re.ASCII)

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 
 # Finite bit patterns: 2 signs * exponents that are not reserved * mantissas.
 _FINITE_VALUES: Final = {

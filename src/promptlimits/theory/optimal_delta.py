@@ -34,7 +34,7 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits.bound import Exact, log_ball, working_precision
+from promptlimits.base.bound import Exact, log_ball, working_precision
 from promptlimits.theory.prompt_setting import PromptSetting
 
 DELTA_BITS: Final = 32

@@ -49,10 +49,10 @@ from typing import Final, Literal, TypeAlias
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits._typing import JsonObject, JsonValue
-from promptlimits.bound import Assumption, Certificate, LogBound, Source, tightest
-from promptlimits.errors import UserError
+from promptlimits.base.bound import Assumption, Certificate, LogBound, Source, tightest
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject, JsonValue
 from promptlimits.theory.counting_claim import exact_text
 from promptlimits.theory.grid_logs import grid_upper, total
 from promptlimits.theory.optimal_delta import (

@@ -35,8 +35,8 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import LogBound, Source, log_ball
+from promptlimits.base.bound import LogBound, Source, log_ball
+from promptlimits.base.checks import require_positive_int
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.prompt_setting import PromptSetting
 

@@ -46,9 +46,16 @@ from fractions import Fraction
 from math import ceil
 from typing import Final
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import PRECISION_BITS, Exact, LogBound, Source, log_ball, working_precision
-from promptlimits.errors import UserError
+from promptlimits.base.bound import (
+    PRECISION_BITS,
+    Exact,
+    LogBound,
+    Source,
+    log_ball,
+    working_precision,
+)
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.optimal_delta import ball
 from promptlimits.theory.prompt_setting import require_exact_positive, short
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import log_ball
-from promptlimits.errors import UserError
+from promptlimits.base.bound import log_ball
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.bisection import largest
 from promptlimits.theory.optimal_delta import is_negative, least
 from promptlimits.theory.prompt_capacity import log_centre

@@ -13,9 +13,9 @@ from typing import Final, Literal, TypeAlias
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import Exact, LogBound, log_ball
-from promptlimits.errors import UserError
+from promptlimits.base.bound import Exact, LogBound, log_ball
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 
 Norm: TypeAlias = Literal["token", "frobenius", "matrix"]
 

@@ -52,8 +52,7 @@ from typing import Final
 
 from flint import fmpz
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import (
+from promptlimits.base.bound import (
     PRECISION_BITS,
     Assumption,
     Certificate,
@@ -61,7 +60,8 @@ from promptlimits.bound import (
     Source,
     product,
 )
-from promptlimits.errors import UserError
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.counting_claim import (
     ENVIRONMENTS_LOG2,
     SOURCE,

@@ -29,10 +29,10 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits._typing import JsonObject
-from promptlimits.bound import Assumption, Certificate, LogBound, Source, log_ball
-from promptlimits.errors import UserError
+from promptlimits.base.bound import Assumption, Certificate, LogBound, Source, log_ball
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject
 from promptlimits.theory.bisection import largest
 from promptlimits.theory.counting_claim import (
     ENVIRONMENTS_LOG2,

@@ -30,8 +30,7 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import (
+from promptlimits.base.bound import (
     Assumption,
     Certificate,
     Exact,
@@ -39,7 +38,8 @@ from promptlimits.bound import (
     Source,
     working_precision,
 )
-from promptlimits.errors import UserError
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.last_tokens_capacity import require_layer_sizes
 from promptlimits.theory.layer_constants import LayerConstants

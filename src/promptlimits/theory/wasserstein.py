@@ -17,9 +17,9 @@ from typing import Final, Literal, TypeAlias
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits.bound import Assumption, Exact, LogBound, Source, log_ball, working_precision
-from promptlimits.errors import UserError
+from promptlimits.base.bound import Assumption, Exact, LogBound, Source, log_ball, working_precision
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.theory.covering import require_rogers_dim, rogers_log_factor
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.prompt_setting import require_exact_positive

@@ -41,9 +41,7 @@ from typing import Final, Literal, TypeAlias
 
 from flint import arb
 
-from promptlimits._checks import require_positive_int
-from promptlimits._typing import JsonObject
-from promptlimits.bound import (
+from promptlimits.base.bound import (
     Assumption,
     Certificate,
     Exact,
@@ -53,7 +51,9 @@ from promptlimits.bound import (
     product,
     working_precision,
 )
-from promptlimits.errors import UserError
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject
 from promptlimits.theory.context_published import log_lipschitz
 from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.prompt_setting import require_exact_positive

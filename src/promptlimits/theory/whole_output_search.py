@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
-from promptlimits.errors import UserError
+from promptlimits.base.errors import UserError
 
 _NOTHING: Final = math.inf
 _BLOCK_GRID: Final = tuple(sorted({max(2, round(2 * 1.5**i)) for i in range(14)}))

@@ -1,0 +1,1 @@
+"""Adapters trained elsewhere, scored by stock tools."""

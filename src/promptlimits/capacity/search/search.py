@@ -1,0 +1,204 @@
+"""The largest number of pairs that a prompt of one length holds exactly.
+
+Sizes follow `promptlimits.capacity.search.plan`. Each attempt starts warm from the best prompt so
+far, of this length or of a shorter one; where it fails, fresh starts follow, side by side. Every
+prompt counts for what it holds: a failed attempt at 64 pairs that holds 60 beats a solved one
+at 32. A text is searched like a list of its beginnings (`capacity.task.beginnings`), so that
+a size is a number of tokens. All of it can be stopped at any step: run again, every finished
+attempt comes out of the store and the unfinished one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from torch import Tensor
+
+from promptlimits.base.checks import require_positive, require_positive_int
+from promptlimits.capacity.search.attempt import Attempt, Workplace, attempt, race
+from promptlimits.capacity.search.plan import next_size
+from promptlimits.capacity.task.beginnings import unit_of
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.progress import Stopper
+from promptlimits.nets.protocol import EncodedPair
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Settings of a search.
+
+    Attributes:
+        training: Settings of each attempt; its seed is that of the first one.
+        first_size: Number of pairs to begin with.
+        starts: Attempts at a size before it is given up: a warm one, then fresh ones side by
+            side.
+        warm_learning_rate_share: Share of the learning rate at which a warm start goes on. At
+            the full one, Adam's first steps throw away most of what the prompt held.
+    """
+
+    training: TrainingConfig
+    first_size: int = 8
+    starts: int = 2
+    warm_learning_rate_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check every number.
+
+        Raises:
+            UserError: One is not above 0: no pair, no attempt or no step is no search.
+        """
+        require_positive_int("first_size", self.first_size)
+        require_positive_int("starts", self.starts)
+        require_positive("warm_learning_rate_share", self.warm_learning_rate_share)
+
+
+LEAST_STEPS: Final = 40
+"""Training steps from which on a search that held nothing counts as one."""
+
+
+class State(StrEnum):
+    """What became of a prompt of some kind and length."""
+
+    FOUND = "found"
+    NONE_FOUND = "none_found"
+    NOT_SEARCHED = "not_searched"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchResult:
+    """What a search found at one prompt length.
+
+    Attributes:
+        prompt_tokens: P.
+        attempts: Every attempt, in order.
+        stopped_because: What ended the search, in words.
+        complete: Whether another run of the same command would find nothing left to do.
+    """
+
+    prompt_tokens: int
+    attempts: tuple[Attempt, ...]
+    stopped_because: str
+    complete: bool
+
+    @property
+    def steps(self) -> int:
+        """Training steps of all its attempts."""
+        return sum(one.steps for one in self.attempts)
+
+    @property
+    def best(self) -> Attempt | None:
+        """The attempt whose prompt holds most pairs; the first of equals."""
+        return best_of(self.attempts)
+
+
+def state_of(result: SearchResult, *, claimed: Sequence[int], credited: Sequence[int]) -> State:
+    """What became of a search."""
+    if credited:
+        return State.FOUND
+    tried = claimed or result.complete or result.steps >= LEAST_STEPS
+    return State.NONE_FOUND if tried else State.NOT_SEARCHED
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """What a running search knows; local to one call of `search`."""
+
+    warm: Tensor | None
+    solved: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+def best_of(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The attempt that holds most pairs, the first of equals; None if none holds any."""
+    return max((one for one in attempts if one.held), key=lambda one: len(one.held), default=None)
+
+
+def search(
+    place: Workplace,
+    pairs: Sequence[EncodedPair],
+    config: SearchConfig,
+    *,
+    warm: Tensor | None,
+    should_stop: Stopper,
+    on_attempt: Callable[[Attempt], None] | None = None,
+) -> SearchResult:
+    """Search for the largest number of the first pairs that a prompt holds.
+
+    Args:
+        place: Model, store and provenance.
+        pairs: The whole list, in the order in which it is to be held, or the beginnings of a text.
+        config: Settings.
+        warm: (Q, D) best prompt of a shorter length, or None.
+        should_stop: Asked before every training step.
+        on_attempt: Called after each attempt.
+
+    Returns:
+        Every attempt made.
+    """
+    known = _Progress(warm=warm)
+    while True:
+        size = next_size(known.solved, known.failed, total=len(pairs), first=config.first_size)
+        if size is None:
+            return _result(config, known, _end_of_plan(known, pairs), complete=True)
+        last = _try_size(place, pairs[:size], config, known, should_stop, on_attempt)
+        if not last.outcome.final:
+            reason = f"the budget was used up while it trained for {size} {unit_of(pairs)}"
+            return _result(config, known, reason, complete=False)
+        (known.solved if last.outcome is Outcome.SOLVED else known.failed).add(size)
+
+
+def _try_size(
+    place: Workplace,
+    pairs: Sequence[EncodedPair],
+    config: SearchConfig,
+    known: _Progress,
+    should_stop: Stopper,
+    on_attempt: Callable[[Attempt], None] | None,
+) -> Attempt:
+    """Attempts at one size until one is solved, the time is up, or the starts are used."""
+    share = 1.0 if known.warm is None else config.warm_learning_rate_share
+    first = replace(config.training, learning_rate=share * config.training.learning_rate)
+    done = [attempt(place, pairs, first, warm=known.warm, should_stop=should_stop)]
+    _note(known, done, on_attempt)
+    if done[-1].outcome is not Outcome.SOLVED and done[-1].outcome.final and config.starts > 1:
+        # Only the first start is warm: the others are there to escape where it led.
+        fresh = [
+            replace(config.training, seed=config.training.seed + start)
+            for start in range(1, config.starts)
+        ]
+        done += race(place, pairs, fresh, warm=None, should_stop=should_stop)
+        _note(known, done[1:], on_attempt)
+    return done[-1]
+
+
+def _note(
+    known: _Progress, done: Sequence[Attempt], on_attempt: Callable[[Attempt], None] | None
+) -> None:
+    """Keep attempts, and start the next one from the best prompt so far."""
+    known.attempts += done
+    best = best_of(known.attempts)
+    known.warm = best.prompt if best is not None else known.warm
+    if on_attempt is not None:
+        for one in done:
+            on_attempt(one)
+
+
+def _end_of_plan(known: _Progress, pairs: Sequence[EncodedPair]) -> str:
+    held, unit = max(known.solved, default=0), unit_of(pairs)
+    if held == len(pairs):
+        return f"the whole {'list' if unit == 'pairs' else 'text'} is held"
+    return f"{held} {unit} were solved and {held + 1} were not, in every start"
+
+
+def _result(config: SearchConfig, known: _Progress, reason: str, *, complete: bool) -> SearchResult:
+    return SearchResult(
+        prompt_tokens=config.training.prompt_tokens,
+        attempts=tuple(known.attempts),
+        stopped_because=reason,
+        complete=complete,
+    )

@@ -1,0 +1,107 @@
+"""What SQLite reports, said for people: the file, the rule, and what is or is not lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from promptlimits.base.errors import PromptLimitsError, RunFailed, UserError
+
+
+def not_a_store(path: Path, got: str) -> UserError:
+    """The error for a file that is something else."""
+    return UserError(
+        f"store {path}",
+        "be a file that promptlimits wrote",
+        got=got,
+        remedy="choose another output folder; the file was left as it is",
+    )
+
+
+def newer_store(path: Path, version: int, known: int) -> UserError:
+    """The error for a store that a later promptlimits wrote."""
+    return UserError(
+        f"store {path}",
+        f"have schema version {known}",
+        got=f"version {version}",
+        remedy="upgrade promptlimits, or choose another output folder",
+    )
+
+
+def damaged(path: Path, detail: str) -> UserError:
+    """The error for a store whose pages do not fit together."""
+    return UserError(
+        f"store {path}",
+        "be an undamaged SQLite file",
+        got=f"a damaged one ({detail})",
+        remedy="restore it from a copy, or choose another output folder; the file was left as it "
+        "is, and `sqlite3 FILE .recover` prints what of it can be read",
+    )
+
+
+def cannot_write(path: Path, detail: str) -> UserError:
+    """The error for a store whose file or folder refuses writing."""
+    return UserError(
+        f"store {path}",
+        "be a file, in a folder, that can be written",
+        got=f"one that cannot ({detail})",
+        remedy="change the permissions, or choose another output folder",
+    )
+
+
+def _not_a_database(path: Path, error: sqlite3.Error) -> UserError:
+    return not_a_store(path, f"a file that is not a SQLite database ({error})")
+
+
+def _malformed(path: Path, error: sqlite3.Error) -> UserError:
+    return damaged(path, str(error))
+
+
+def _full(path: Path, error: sqlite3.Error) -> RunFailed:
+    return RunFailed(
+        f"the disk is full, writing to store {path}",
+        remedy="free some space and run the same command again; nothing that was recorded is lost",
+    )
+
+
+def _read_only(path: Path, error: sqlite3.Error) -> UserError:
+    return cannot_write(path, str(error))
+
+
+def _busy(path: Path, error: sqlite3.Error) -> UserError:
+    return UserError(
+        f"store {path}",
+        "be free for writing",
+        got=f"one that another program holds ({error})",
+        remedy="close whatever has the file open, and run the same command again",
+    )
+
+
+def _input_output(path: Path, error: sqlite3.Error) -> RunFailed:
+    return RunFailed(
+        f"the operating system could not read or write store {path} ({error})",
+        remedy="check the disk and run the same command again; every step recorded before is kept",
+    )
+
+
+_BY_CODE: dict[int, Callable[[Path, sqlite3.Error], PromptLimitsError]] = {
+    sqlite3.SQLITE_NOTADB: _not_a_database,
+    sqlite3.SQLITE_CORRUPT: _malformed,
+    sqlite3.SQLITE_FULL: _full,
+    sqlite3.SQLITE_READONLY: _read_only,
+    sqlite3.SQLITE_CANTOPEN: _read_only,
+    sqlite3.SQLITE_PERM: _read_only,
+    sqlite3.SQLITE_BUSY: _busy,
+    sqlite3.SQLITE_LOCKED: _busy,
+    sqlite3.SQLITE_IOERR: _input_output,
+}
+
+
+def for_people(path: Path, error: sqlite3.Error) -> PromptLimitsError | None:
+    """Translate what SQLite reports about a file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    translate = _BY_CODE.get(code & 0xFF)  # extended codes carry the primary in the low byte
+    return None if translate is None else translate(path, error)

@@ -1,0 +1,1 @@
+"""Files of pairs: formats, columns, and what is read from them."""

@@ -1,0 +1,84 @@
+"""Adam over many problems whose prompts lie end to end, as a pure function.
+
+`torch.optim.Adam` keeps its state inside and takes one learning rate for a parameter group;
+here the state is a value that goes into the store after every step, and each problem has its
+own learning rate, step count and clipping by the norm of its own gradient. The number of
+kernel calls does not depend on the number of problems. The update is that of Kingma and Ba
+(2015), Algorithm 1, and is tested against `torch.optim.Adam`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptlimits.capacity.train.segments import Segments
+
+BETA_1 = 0.9
+BETA_2 = 0.99
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How one problem takes its next step.
+
+    Attributes:
+        step: Steps done before this one.
+        learning_rate: Step size.
+        clip_norm: Largest gradient norm.
+    """
+
+    step: int
+    learning_rate: float
+    clip_norm: float
+
+
+def clip_each(gradient: Tensor, segments: Segments, clip_norms: Tensor) -> Tensor:
+    """Scale each problem's gradient to norm at most its own of `clip_norms` (B,)."""
+    squares = segments.sum((gradient * gradient).sum(dim=1))
+    norms = squares.sqrt().clamp_min(torch.finfo(gradient.dtype).tiny)
+    factors = (clip_norms / norms).clamp_max(1.0)
+    return gradient * segments.spread(factors)[:, None]
+
+
+def adam_step(
+    prompts: Tensor,
+    gradient: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    *,
+    segments: Segments,
+    paces: Sequence[Pace],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of every problem.
+
+    Args:
+        prompts: (sum of P_b, W).
+        gradient: (sum of P_b, W), each problem's gradient of its own loss.
+        first_moment: (sum of P_b, W) before the step.
+        second_moment: (sum of P_b, W) before the step.
+        segments: Which rows belong to which problem.
+        paces: How each problem steps.
+
+    Returns:
+        The prompts and both moments after the step; the inputs are not changed.
+    """
+    # Worked out in double precision on the host, then one tensor for all problems.
+    numbers = torch.tensor([_numbers(pace) for pace in paces], dtype=prompts.dtype)
+    numbers = numbers.to(prompts.device)
+    clipped = clip_each(gradient, segments, numbers[:, 2])
+    first = first_moment.lerp(clipped, 1 - BETA_1)
+    second = second_moment.lerp(clipped * clipped, 1 - BETA_2)
+    rate, spread_scale, _ = segments.spread(numbers).split(1, dim=1)
+    spread = (second * spread_scale).sqrt()
+    return prompts - rate * first / (spread + EPSILON), first, second
+
+
+def _numbers(pace: Pace) -> tuple[float, float, float]:
+    """Learning rate over the first bias correction, 1 over the second, and the clip norm."""
+    after = pace.step + 1
+    return pace.learning_rate / (1 - BETA_1**after), 1 / (1 - BETA_2**after), pace.clip_norm

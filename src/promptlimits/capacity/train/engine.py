@@ -1,0 +1,289 @@
+"""Many independent problems on one frozen model, each step one pass over all of them.
+
+Problems that end leave the batch and waiting ones take their place; what does not depend on
+the prompts is computed again only then. Each problem has its own state, learning rate and
+ending, and comes out as it would alone, to rounding: the order of a sum inside a matrix
+product may depend on its size. The same problems in the same order and micro-batches, on as
+many threads, give the same bits. No randomness is drawn here.
+
+It can be stopped between any two lines: a problem's own state, given to `on_step` after each
+step, is all that is needed to go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from promptlimits.base.checks import require_positive_int
+from promptlimits.capacity.train.adam import Pace
+from promptlimits.capacity.train.batch import Batch
+from promptlimits.capacity.train.heap import keep_freed_memory
+from promptlimits.capacity.train.memory import Budget, bytes_of, is_out_of_memory
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.packed_state import BatchScores, PackedState
+from promptlimits.capacity.train.problem import Problem, ProblemKey
+from promptlimits.capacity.train.progress import (
+    Fit,
+    KeyedObserver,
+    Standing,
+    StepReport,
+    Stopper,
+)
+from promptlimits.nets.protocol import FrozenModel
+
+
+def train_many(
+    model: FrozenModel,
+    problems: Iterable[Problem],
+    *,
+    slots: int | None = None,
+    budget_bytes: int | None = None,
+    on_step: KeyedObserver | None = None,
+    should_stop: Stopper | None = None,
+) -> Iterator[Fit]:
+    """Train prompts side by side until each has ended.
+
+    Args:
+        model: The frozen model.
+        problems: The problems; taken one by one, as there is room for them.
+        slots: Most problems at once; None for as many as fit into one pass of the budget.
+            More than that run in micro-batches.
+        budget_bytes: Memory for one pass; None for half of what is free. When memory runs
+            out all the same, the budget is halved and the step is done again.
+        on_step: Called after every step, for each problem with its report and the state to
+            resume from.
+        should_stop: Asked before every step; an outcome ends the problems that are running,
+            and those still waiting are not asked for.
+
+    Yields:
+        Each problem's ending, as soon as it has ended.
+
+    Raises:
+        UserError: The budget cannot hold one pair, or slots is not a whole number above 0.
+    """
+    if slots is not None:
+        require_positive_int("slots", slots)
+    keep_freed_memory(model.device)
+    running = _Running(model, Budget.on(model.device, budget_bytes), on_step)
+    waiting = _Waiting(iter(problems))
+    while True:
+        yield from running.leave()
+        if running.admit(waiting, slots):
+            continue
+        if not running.problems:
+            return
+        outcome = should_stop() if should_stop is not None else None
+        if outcome is not None:
+            yield from running.abandon(outcome)
+            return
+        running.step()
+
+
+class _Waiting:
+    """Problems not yet begun, the first of which can be looked at."""
+
+    def __init__(self, problems: Iterator[Problem]) -> None:
+        self._problems = problems
+        self._first: Problem | None = None
+
+    def peek(self) -> Problem | None:
+        """The next problem, or None."""
+        if self._first is None:
+            self._first = next(self._problems, None)
+        return self._first
+
+    def pop(self) -> None:
+        """Go on to the one after it."""
+        self._first = None
+
+
+class _Running:
+    """The problems of the moment, and everything about them that a step changes."""
+
+    def __init__(self, model: FrozenModel, budget: Budget, on_step: KeyedObserver | None) -> None:
+        self.problems: list[Problem] = []
+        self._model = model
+        self._budget = budget
+        self._on_step = on_step
+        self._standings: list[Standing] = []
+        self._won: set[ProblemKey] = set()
+        # Most memory kept in a step so far, by problem.
+        self._activation: dict[ProblemKey, int] = {}
+        self._bytes: dict[ProblemKey, int] = {}
+        # Both are None while the composition has changed and no step was done since.
+        self._batch: Batch | None = None
+        self._state: PackedState | None = None
+
+    # --- who runs -----------------------------------------------------------------------
+
+    def leave(self) -> Iterator[Fit]:
+        """Take out the problems that have ended, those solved in fewest steps first."""
+        endings = [
+            standing.ending(problem.config)
+            for problem, standing in zip(self.problems, self._standings, strict=True)
+        ]
+        for problem, outcome in zip(self.problems, endings, strict=True):
+            if outcome is Outcome.SOLVED and problem.race is not None:
+                self._won.add(problem.race)
+        outcomes = [
+            outcome or (Outcome.OVERTAKEN if problem.race in self._won else None)
+            for problem, outcome in zip(self.problems, endings, strict=True)
+        ]
+        if all(outcome is None for outcome in outcomes):
+            return
+        fits = self._take_out(outcomes)
+        yield from sorted(fits, key=lambda fit: (fit.outcome is not Outcome.SOLVED, fit.steps))
+
+    def abandon(self, outcome: Outcome) -> list[Fit]:
+        """Take out every problem."""
+        return self._take_out([outcome] * len(self.problems))
+
+    def admit(self, waiting: _Waiting, slots: int | None) -> bool:
+        """Take in waiting problems while there is room; whether any came."""
+        came = False
+        while (problem := waiting.peek()) is not None and self._has_room(problem, slots):
+            if not came:
+                self._unpack()
+            self.problems.append(problem)
+            self._standings.append(Standing.of(problem.state))
+            waiting.pop()
+            came = True
+        return came
+
+    def _has_room(self, problem: Problem, slots: int | None) -> bool:
+        if not self.problems:
+            return True
+        if problem.layout != self.problems[0].layout:
+            return False
+        if slots is not None:
+            return len(self.problems) < slots
+        taken = sum(self._bytes_of(one) for one in (*self.problems, problem))
+        return taken <= self._budget.part_bytes
+
+    def _bytes_of(self, problem: Problem) -> int:
+        """What a pass of a problem takes; asked of the model once, not before each step."""
+        if problem.key not in self._bytes:
+            self._bytes[problem.key] = bytes_of(self._model, problem, problem.pairs)
+        return self._bytes[problem.key]
+
+    def _take_out(self, outcomes: Sequence[Outcome | None]) -> list[Fit]:
+        """End the problems that have an outcome; the others stay."""
+        self._unpack()
+        members = list(zip(self.problems, self._standings, outcomes, strict=True))
+        self.problems = [problem for problem, _, outcome in members if outcome is None]
+        self._standings = [standing for _, standing, outcome in members if outcome is None]
+        return [
+            Fit.of(
+                problem.key,
+                outcome,
+                problem.state,
+                activation_bytes=self._activation.pop(problem.key, 0),
+            )
+            for problem, _, outcome in members
+            if outcome is not None
+        ]
+
+    def _unpack(self) -> None:
+        """Give each problem its own state back, before the composition changes."""
+        if self._state is not None:
+            self.problems = [
+                replace(problem, state=state)
+                for problem, state in zip(self.problems, self._state.unpacked(), strict=True)
+            ]
+        self._batch = self._state = None
+
+    # --- a step -------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Take one step in every problem, in smaller micro-batches if memory runs out."""
+        began = time.monotonic()
+        state = self._state or PackedState.of([problem.state for problem in self.problems])
+        batch, scores, gradient = self._scored(state)
+        paces = [
+            Pace(
+                step=step,
+                learning_rate=problem.learning_rate_at(step, layers=self._model.card.layers),
+                clip_norm=problem.config.clip_norm,
+            )
+            for problem, step in zip(self.problems, state.steps, strict=True)
+        ]
+        kept, best_exact, gained = state.remembering(scores)
+        after = kept.advanced(gradient, paces)
+        # One transfer from the device for everything that decides and reports.
+        numbers = torch.stack(
+            [
+                column.to(torch.float64 if batch.on_cpu else torch.float32)
+                for column in (
+                    scores.loss_nats,
+                    scores.tokens_right,
+                    scores.exact_pairs,
+                    best_exact,
+                    gained,
+                    after.finite(),
+                )
+            ]
+        )
+        self._settle(after, numbers.T.tolist(), batch, began)
+
+    def _scored(self, state: PackedState) -> tuple[Batch, BatchScores, Tensor]:
+        """Run the problems, again on half the memory for as long as it runs out."""
+        while True:
+            try:
+                if self._batch is None:
+                    self._batch = Batch(self._model, self.problems, self._budget)
+                return self._batch, *self._batch.run(state.prompts, state.most_right)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the handler: the error keeps alive the frames that hold its tensors.
+            batch, self._batch = self._batch, None
+            used = self._budget.part_bytes if batch is None else batch.largest_bytes
+            del batch
+            self._budget = self._budget.halved(used)
+
+    def _settle(
+        self, after: PackedState, numbers: list[list[float]], batch: Batch, began: float
+    ) -> None:
+        """Note what a step has changed, and tell the observer."""
+        pairs = [problem.pairs.num_pairs for problem in self.problems]
+        self._standings = [
+            Standing(
+                step=step,
+                best_step=step if row[4] else best_step,
+                solved=row[3] == count,
+                finite=bool(row[5]),
+            )
+            for step, best_step, row, count in zip(
+                after.steps, after.best_steps, numbers, pairs, strict=True
+            )
+        ]
+        best_steps = tuple(standing.best_step for standing in self._standings)
+        self._state = replace(after, best_steps=best_steps)
+        activation = batch.activation_bytes or 0
+        for problem in self.problems:
+            before = self._activation.get(problem.key, 0)
+            self._activation[problem.key] = max(before, activation)
+        if self._on_step is None:
+            return
+        seconds = (time.monotonic() - began) / len(pairs)
+        told = zip(self.problems, self._state.unpacked(), numbers, strict=True)
+        # Those behind first: however often it is killed here, no start of a race gets more
+        # than one stored step ahead of another.
+        for problem, state, row in sorted(told, key=lambda one: one[1].step):
+            report = StepReport(
+                step=state.step,
+                exact=int(row[2]),
+                best_exact=int(row[3]),
+                pairs=problem.pairs.num_pairs,
+                loss_nats=row[0],
+                tokens_right=row[1],
+                seconds=seconds,
+                problems=len(pairs),
+                activation_bytes=activation,
+            )
+            self._on_step(problem.key, report, state)

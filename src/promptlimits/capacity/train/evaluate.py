@@ -1,0 +1,138 @@
+"""Which of many pairs a prompt answers exactly, in chunks that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
+from promptlimits.capacity.train.progress import Stopper
+from promptlimits.nets.protocol import (
+    EncodedPair,
+    FrozenModel,
+    PackedPairs,
+    Part,
+    PromptKind,
+    pack,
+)
+
+_LOGIT_BYTES = 256 * 2**20
+_SCORE_ENTRIES = 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Answers of one prompt to K pairs, as greedy decoding would give them.
+
+    Where it was stopped, those of the first pairs alone.
+
+    Attributes:
+        exact: For each pair, whether every token of its answer wins.
+        but_end: For each pair, whether every token but the last, the end marker, wins.
+        loss_nats: For each pair, the summed cross-entropy of its answer.
+    """
+
+    exact: tuple[bool, ...]
+    but_end: tuple[bool, ...]
+    loss_nats: tuple[float, ...]
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Indices of the pairs answered exactly."""
+        return tuple(index for index, right in enumerate(self.exact) if right)
+
+
+@torch.no_grad()
+def evaluate(
+    model: FrozenModel,
+    prompt: Tensor,
+    pairs: Sequence[EncodedPair],
+    *,
+    relative_lead: float = 0.0,
+    kind: PromptKind = PromptKind.SOFT,
+    on_chunk: Callable[[int], None] | None = None,
+    should_stop: Stopper | None = None,
+) -> Evaluation:
+    """Run pairs behind one prompt and compare every answer.
+
+    A pair is exact if at each position of its answer, given the right tokens before, the
+    right token wins. Greedy decoding then gives that answer, by induction over its tokens.
+
+    Args:
+        model: The frozen model.
+        prompt: (P, W); P may be 0 for no prompt, or the embedded tokens of a context.
+        pairs: The pairs.
+        relative_lead: Lead that a token must win by (see `promptlimits.capacity.train.objective`).
+        kind: What the prompt is.
+        on_chunk: Called with the number of pairs done after each chunk.
+        should_stop: Asked before every chunk but the first; what is left is not run.
+
+    Returns:
+        What was found, in the order of the pairs.
+    """
+    exact: list[bool] = []
+    but_end: list[bool] = []
+    losses: list[float] = []
+    for chunk in _chunks(pairs, model.card.vocabulary, prompt.shape[0]):
+        if exact and should_stop is not None and should_stop() is not None:
+            break
+        packed = pack(chunk, device=model.device)
+        rows = _scores(model, prompt, packed, kind)
+        wrong = ~(rows.lead > relative_lead)
+        count = torch.zeros(len(chunk), device=model.device)
+        at_end = torch.tensor([len(pair.value_ids) for pair in chunk], device=model.device)
+        before_end = wrong.clone()
+        before_end[at_end.cumsum(0) - 1] = False
+        for flags, of in ((exact, wrong), (but_end, before_end)):
+            flags += (count.index_add(0, packed.pair_of_read, of.to(count.dtype)) == 0).tolist()
+        losses += count.index_add(0, packed.pair_of_read, rows.loss_nats.float()).tolist()
+        if on_chunk is not None:
+            on_chunk(len(exact))
+    return Evaluation(exact=tuple(exact), but_end=tuple(but_end), loss_nats=tuple(losses))
+
+
+@torch.no_grad()
+def tokens_in_a_row(
+    model: FrozenModel,
+    prompt: Tensor,
+    pair: EncodedPair,
+    *,
+    relative_lead: float = 0.0,
+    kind: PromptKind = PromptKind.SOFT,
+) -> int:
+    """How much of an answer a prompt makes the model write, from its first token on."""
+    rows = _scores(model, prompt, pack([pair], device=model.device), kind)
+    wrong = (~(rows.lead > relative_lead)).nonzero().flatten()
+    return int(wrong[0]) if len(wrong) else len(pair.value_ids)
+
+
+def _scores(model: FrozenModel, prompt: Tensor, packed: PackedPairs, kind: PromptKind) -> RowScores:
+    """Every token of the answers, scored behind the right ones before it."""
+    part = Part(prompt_tokens=prompt.shape[0], pairs=packed)
+    states = model.prepare([part], kind=kind).read_states(prompt)
+    return score_rows(
+        states, model.head, Rows.plain(packed), logit_bytes=_LOGIT_BYTES, differentiate=False
+    )
+
+
+def _chunks(
+    pairs: Sequence[EncodedPair], vocabulary: int, prompt_tokens: int
+) -> Iterator[Sequence[EncodedPair]]:
+    """Split pairs so that logits and attention scores of a chunk stay small.
+
+    Each chunk runs the prompt again, so a long prompt in front asks for few chunks: the
+    bound on the scores is on a chunk's tokens times the prompt.
+    """
+    most_reads = max(1, _LOGIT_BYTES // (4 * vocabulary))
+    most_tokens = max(256, _SCORE_ENTRIES // max(1, prompt_tokens))
+    start = reads = tokens = 0
+    for end, pair in enumerate(pairs):
+        reads += len(pair.value_ids)
+        tokens += len(pair.input_ids)
+        if end > start and (reads > most_reads or tokens > most_tokens):
+            yield pairs[start:end]
+            start, reads, tokens = end, len(pair.value_ids), len(pair.input_ids)
+    yield pairs[start:]

@@ -1,0 +1,1 @@
+"""A found prompt on disk, and its confirmation by stock tools."""

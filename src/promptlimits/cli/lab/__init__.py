@@ -1,0 +1,1 @@
+"""Commands on the papers' constructions, counterexamples and experiments."""

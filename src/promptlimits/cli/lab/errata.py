@@ -1,0 +1,79 @@
+"""`promptlimits errata`: what is wrong in the paper, and the counterexamples, run."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from promptlimits.base.errors import UserError
+from promptlimits.cli import options
+from promptlimits.lab.errata.counterexample import Counterexample
+from promptlimits.lab.errata.run import run
+from promptlimits.lab.errata.statements import ERRATA, Erratum, erratum
+
+
+def errata(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Such as E13; without it, all.")
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option("--heads", help="Heads of the layer (E11, E12, E13, E15).")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Seed of what is drawn (E3, E9, E12, E13, E15, W4)."),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List what is wrong in the paper, or run one counterexample.
+
+    Each entry says what was published, why it fails, and what holds. Many have a
+    counterexample that is computed here, on the actual layer and prompt.
+    """
+    if key is None:
+        if heads is not None or seed is not None:
+            raise UserError(
+                "--heads and --seed",
+                "come with an erratum",
+                got="none",
+                remedy="write `promptlimits errata E13 --heads 4`",
+            )
+        _show_all(as_json)
+        return
+    entry = erratum(key)
+    found = run(key, heads=heads, seed=seed)
+    if as_json:
+        _echo_json(entry.to_json() | (found.to_json() if found is not None else {}))
+    else:
+        _show(entry, found)
+
+
+def _show_all(as_json: bool) -> None:
+    if as_json:
+        _echo_json([entry.to_json() for entry in ERRATA])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "where", "status", "what holds", show_lines=True)
+    for entry in ERRATA:
+        table.add_row(
+            entry.key + ("*" if entry.runs else ""), entry.where, entry.status, entry.correct
+        )
+    Console(highlight=False, markup=False).print(table)
+    typer.echo("* has a counterexample: promptlimits errata E13 runs it.")
+
+
+def _show(entry: Erratum, found: Counterexample | None) -> None:
+    typer.echo(f"{entry.key}  {entry.where}: {entry.status}")
+    typer.echo(f"Published: {entry.published}")
+    typer.echo(f"Wrong:     {entry.wrong}")
+    typer.echo(f"Correct:   {entry.correct}")
+    if found is not None:
+        typer.echo(f"Measured:  {found.measured}")
+
+
+def _echo_json(record: object) -> None:
+    typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))

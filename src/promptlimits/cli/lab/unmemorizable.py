@@ -1,0 +1,196 @@
+"""`promptlimits unmemorizable`: data that no prompt makes a given layer answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from promptlimits.base.errors import UserError
+from promptlimits.cli import options
+from promptlimits.cli.lab.single_layer_options import (
+    Plot,
+    RandomLayer,
+    Weights,
+    as_text,
+    layer_from,
+    write_text,
+)
+from promptlimits.cli.numbers import count
+
+if TYPE_CHECKING:
+    from promptlimits.lab.one_layer.data_set import DataSet
+    from promptlimits.lab.one_layer.lora import LoraUpdate
+    from promptlimits.nets.paper.weights import LayerWeights
+
+_KINDS: Final = ("pair", "any", "length")
+_LENGTHS: Final = (1, 2, 4, 8)
+
+
+def unmemorizable(
+    random_layer: RandomLayer = None,
+    weights: Weights = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind",
+            help="pair: two queries for one head, in closed form; any: h + 1 queries for h heads; "
+            "length: N pairs that take N/h prompt tokens. By default pair for one head, else any.",
+        ),
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option("--pairs", metavar="N", help="Pairs of --kind length.")
+    ] = None,
+    lora: Annotated[
+        bool,
+        typer.Option(
+            "--lora",
+            help="Also construct a LoRA change of the MLP that answers them all, and run it; the "
+            "MLP needs a hidden neuron for each pair.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the data set, as JSON.")
+    ] = None,
+    plot: Plot = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the data.")] = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Find data that a given layer cannot be made to answer by any prompt; check the proof for it.
+
+    All queries end with the same token. What is proved speaks of the numbers in the file. With
+    --kind length: queries that end differently, and that take a prompt of N/h tokens.
+    """
+    layer, _ = layer_from(random_layer, weights)
+    if seed < 0:
+        raise UserError("--seed", "be 0 or more", got=seed, remedy="leave it out for 0")
+    chosen = _kind(kind, pairs, layer)
+    data = _data(layer, chosen, pairs, seed)
+    record = data.to_json() | {"kind": chosen}
+    update = _lora(layer, data, seed) if lora else None
+    if update is not None:
+        record["lora"] = update.to_json()
+    if out is not None:
+        write_text("--out", out, as_text(record) + "\n")
+    if plot is not None:
+        write_text("--plot", plot, _drawing(layer, data, chosen, seed))
+    if as_json:
+        typer.echo(as_text(record))
+        return
+    for line in _lines(layer, data, chosen):
+        typer.echo(line)
+    if update is not None:
+        typer.echo(
+            f"  found: a LoRA change of the MLP by {update.numbers:,} numbers answers them all, "
+            f"with a largest error of {update.error:.3g}, measured on the changed layer"
+        )
+    if out is not None:
+        typer.echo(f"Written: {out}")
+
+
+def _kind(kind: str | None, pairs: str | None, layer: LayerWeights) -> str:
+    chosen = kind or ("length" if pairs else "pair" if len(layer.heads) == 1 else "any")
+    if chosen not in _KINDS:
+        raise UserError(
+            "--kind", f"be one of {', '.join(_KINDS)}", got=chosen, remedy="leave it out"
+        )
+    if (pairs is not None) != (chosen == "length"):
+        raise UserError(
+            "--pairs",
+            "be given with --kind length, and only then",
+            got=f"--kind {chosen} and --pairs {pairs}",
+            remedy="write --kind length --pairs 3",
+        )
+    return chosen
+
+
+def _data(layer: LayerWeights, kind: str, pairs: str | None, seed: int) -> DataSet:
+    import numpy as np
+
+    from promptlimits.lab.one_layer.prompt_length_data import prompt_length_data
+    from promptlimits.lab.one_layer.unmemorizable import unmemorizable_pair, unmemorizable_set
+
+    generator = np.random.default_rng(seed)
+    if kind == "length":
+        return prompt_length_data(layer, count("--pairs", pairs or ""), generator)
+    if kind == "pair":
+        return unmemorizable_pair(layer, generator)
+    return unmemorizable_set(layer, generator)
+
+
+def _lora(layer: LayerWeights, data: DataSet, seed: int) -> LoraUpdate:
+    import numpy as np
+
+    from promptlimits.lab.one_layer.lora import lora_update
+
+    return lora_update(layer, data, np.random.default_rng(seed))
+
+
+def _lines(layer: LayerWeights, data: DataSet, kind: str) -> list[str]:
+    found = data.proved
+    head = f"{len(data.queries)} queries for a layer of width {layer.dim}, heads {len(layer.heads)}"
+    words = {True: "checked", False: "not proved", None: "assumed"}
+    checked = [f"  {words[each.holds]}: {each.text}" for each in data.assumptions]
+    if kind == "length":
+        least = found["prompt_tokens_at_least"]
+        lines = [head, f"  proved: no prompt of fewer than {least} tokens answers them all"]
+        lines += [
+            f"    {row['prompt_tokens']:>4} prompt tokens: some answer is wrong by at least "
+            f"{row['largest_error_at_least']:.6g}"
+            for row in found["errors_of_shorter_prompts"]
+        ]
+        return lines + checked
+    error, before = (
+        found["largest_error_at_least"],
+        found["largest_error_before_the_mlp_at_least"],
+    )
+    told = (
+        f"behind every prompt of every length some answer is wrong by at least {error:.6g} "
+        f"({before:.6g} before the MLP)"
+        if error > 0
+        else "no prompt of any length meets the answers exactly; no floor under the error is proved"
+    )
+    return [head, f"  proved: {told}", *checked]
+
+
+def _drawing(layer: LayerWeights, data: DataSet, kind: str, seed: int) -> str:
+    import numpy as np
+
+    from promptlimits.lab.one_layer.segment import segment
+    from promptlimits.lab.one_layer.setting import SharedQuery
+    from promptlimits.lab.one_layer.train import train_prompt
+    from promptlimits.report.figures import prompt_error, reachable_segment
+
+    if data.offsets is None:
+        raise ValueError("data made here have offsets")
+    if kind == "length":
+        rows = data.proved["errors_of_shorter_prompts"]
+        lengths = [row["prompt_tokens"] for row in rows] or [1]
+        name = "largest_error_before_the_mlp_at_least"
+        floors = [float(row[name]) for row in rows] or [0.0]
+        return prompt_error.svg(
+            prompt_error.data(lengths, [], floors, name="largest error before the MLP")
+        )
+    setting = SharedQuery(layer=layer, queries=data.queries)
+    if kind == "pair":
+        reached = segment(setting, data.offsets[0])
+        return reachable_segment.svg(
+            reachable_segment.data(
+                reached.first.tolist(),
+                reached.end.tolist(),
+                data.offsets[1].tolist(),
+                {tokens: reached.reached(tokens) for tokens in _LENGTHS},
+            )
+        )
+    generator = np.random.default_rng(seed)
+    found = [train_prompt(setting, data.offsets, n, generator, starts=4) for n in _LENGTHS]
+    floor = float(data.proved["largest_error_before_the_mlp_at_least"])
+    return prompt_error.svg(
+        prompt_error.data(
+            _LENGTHS,
+            [each.largest for each in found],
+            [floor] * len(found),
+            name="largest error before the MLP",
+        )
+    )

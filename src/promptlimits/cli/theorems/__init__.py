@@ -1,0 +1,1 @@
+"""Commands that apply a theorem, and the one that checks a certificate."""

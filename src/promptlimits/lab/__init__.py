@@ -1,0 +1,1 @@
+"""The papers' constructions, counterexamples and experiments."""

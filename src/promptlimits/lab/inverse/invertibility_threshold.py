@@ -1,0 +1,168 @@
+"""Weights scaled through the invertibility threshold, and prompts trained on both sides of it.
+
+One random transformer, every weight times a factor c. Two inputs X, X'. Behind prompts of the
+token ball, two tasks: the outputs behind a hidden prompt of that ball (an invertible target,
+which some prompt meets), and one common answer, whichever it is. The larger error of the second
+is ||Y - Y'||/2 at best, and by Theorem I at least floor(c) ||X - X'||/2. Where the floor is
+above 0, no prompt of any length fits the second; far above the threshold, trained prompts do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptlimits.base.checks import require_positive
+from promptlimits.base.errors import UserError
+from promptlimits.base.typing import JsonObject
+from promptlimits.lab.inverse.prompt_fit import fit_prompt
+from promptlimits.lipschitz.paper.invertibility import certify_invertible
+from promptlimits.nets.paper.transformer import from_weights
+from promptlimits.nets.paper.weights import TransformerWeights, random_weights
+
+SCALES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)
+_INSIDE: Final = 0.9
+"""Inputs and the hidden prompt have tokens of this share of the radius."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdPoint:
+    """One factor on the weights.
+
+    Attributes:
+        scale: The factor c.
+        deviation: Lambda, an upper limit.
+        floor: Proved: ||Y - Y'|| >= floor ||X - X'||; 0 if not.
+        proved_least_error: Proved lower limit on the error at a common answer.
+        two_to_one_error: Error found at the best common answer (largest token length).
+        invertible_error: Error found at the invertible target.
+    """
+
+    scale: float
+    deviation: float
+    floor: float
+    proved_least_error: float
+    two_to_one_error: float
+    invertible_error: float
+
+
+def run(
+    *,
+    scales: Sequence[float] = SCALES,
+    dim: int = 4,
+    heads: int = 2,
+    layers: int = 2,
+    prompt_tokens: int = 4,
+    radius: float = 1.0,
+    starts: int = 4,
+    steps: int = 50,
+    seed: int = 0,
+) -> tuple[ThresholdPoint, ...]:
+    """Scale the weights, certify, and train."""
+    require_positive("the radius", radius)
+    if not scales:
+        raise UserError("the scales", "be at least one", got="none", remedy="leave them out")
+    for scale in scales:
+        require_positive("a scale", scale)
+    inputs, hidden = _data(dim, prompt_tokens, radius, seed)
+    points = []
+    for scale in scales:
+        weights = _weights(dim, heads, layers, seed, scale)
+        generator = torch.Generator().manual_seed(seed)
+        errors = _errors(weights, inputs, hidden, radius, starts, steps, generator)
+        points.append(_point(scale, weights, inputs, radius, *errors))
+    return tuple(points)
+
+
+def to_json(points: Sequence[ThresholdPoint]) -> JsonObject:
+    """As plain JSON."""
+    return {"experiment": "threshold", "points": [asdict(point) for point in points]}
+
+
+def _weights(dim: int, heads: int, layers: int, seed: int, scale: float) -> TransformerWeights:
+    return random_weights(
+        dim=dim,
+        heads=heads,
+        head_dim=dim,
+        hidden=2 * dim,
+        layers=layers,
+        generator=np.random.default_rng(seed),
+        masked=False,
+        scale=scale,
+    )
+
+
+def _data(dim: int, prompt_tokens: int, radius: float, seed: int) -> tuple[Tensor, Tensor]:
+    generator = np.random.default_rng(seed + 1)
+    drawn = generator.standard_normal((2 + prompt_tokens, dim))
+    drawn *= _INSIDE * radius / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return torch.tensor(drawn[:2, :, None]), torch.tensor(drawn[2:].T)
+
+
+def _errors(
+    weights: TransformerWeights,
+    inputs: Tensor,
+    hidden: Tensor,
+    radius: float,
+    starts: int,
+    steps: int,
+    generator: torch.Generator,
+) -> tuple[float, float]:
+    """Largest token error at the best common answer, and at the outputs behind `hidden`."""
+    model = from_weights(weights)
+    targets = model.with_prompt(hidden, inputs)
+    size = {"dim": hidden.shape[0], "prompt_tokens": hidden.shape[1]}
+
+    def common(prompt: Tensor) -> Tensor:
+        outputs = model.with_prompt(prompt, inputs)
+        return (outputs[0] - outputs[1]) / 2
+
+    def wanted(prompt: Tensor) -> Tensor:
+        return model.with_prompt(prompt, inputs) - targets
+
+    found = []
+    for task in (common, wanted):
+        fitted = fit_prompt(
+            task, radius=radius, starts=starts, steps=steps, generator=generator, **size
+        )
+        tokens = task(fitted.prompt).reshape(-1, *inputs.shape[-2:])
+        found.append(float(torch.linalg.vector_norm(tokens, dim=-2).max()))
+    return found[0], found[1]
+
+
+def _point(
+    scale: float,
+    weights: TransformerWeights,
+    inputs: Tensor,
+    radius: float,
+    two_to_one: float,
+    invertible: float,
+) -> ThresholdPoint:
+    certificate = certify_invertible(weights, radius=Fraction(radius))
+    apart = float(torch.linalg.vector_norm(inputs[0] - inputs[1], dim=-2).max())
+    # Three units in the last place of a sum of a few squares, rounded towards smaller claims.
+    distance = Fraction(apart) * (1 - Fraction(1, 2**45))
+    return ThresholdPoint(
+        scale=scale,
+        deviation=_finite(certificate.deviation),
+        floor=_below(certificate.floor),
+        proved_least_error=_below(certificate.least_error(distance)),
+        two_to_one_error=two_to_one,
+        invertible_error=invertible,
+    )
+
+
+def _below(value: Fraction) -> float:
+    near = float(value)
+    return near if Fraction(near) <= value else float(np.nextafter(near, -np.inf))
+
+
+def _finite(value: Fraction) -> float:
+    """A float at or above, at most the largest one."""
+    return float(np.nextafter(min(float(min(value, Fraction(10) ** 307)), 1e307), np.inf))

@@ -1,0 +1,252 @@
+"""Below this error no prompt of any length brings a layer: Theorem 5, proved for given floats.
+
+Notation as in `setting`; t_j is the offset asked for in query j, y_j = MLP(x_0 + t_j) the target,
+e_j = |u_j - x_0 - t_j|.
+
+**Statement** (Theorem 5 of this package's errata to [@meyer2025], correcting its Theorem 5.8).
+Let E be the span of all a_j^i, pi the projection on its complement, U = [t_1 .. t_k]. For all
+prompts of all lengths together, and all weights w of the simplex,
+
+    max_j e_j^2  >=  sum_j w_j e_j^2  >=  sum over l > h of sigma_l( pi U diag(sqrt w) )^2.
+
+If c < 1 for the Lipschitz constant c of MLP - id, which ||W_1|| ||W_2|| limits, some output is
+wrong by (1 - c) times the root of it.
+
+**Proof.** pi(u_j - x_0) = sum_i mu_j^i pi A^i, so these columns have rank at most h, with or
+without diag(sqrt w), and pi shortens. The best approximation of rank h misses the tail of the
+singular values (Eckart, Young, Mirsky). Last, |MLP(u) - MLP(v)| >= (1 - c)|u - v|. []
+
+**In floats.** Any linear contraction B serves in the place of pi, with the error D it leaves:
+with |D_j| = sum_i |B a_j^i| (as 0 <= lambda <= 1),
+
+    ( sum_j w_j e_j^2 )^(1/2)  >=  ( sum over l > h of sigma_l(B U diag(sqrt w))^2 )^(1/2)
+                                   -  ( sum_j w_j D_j^2 )^(1/2).
+
+So pi need not be exact. The a_j^i are enclosed in balls; the eigenvalues of a Gram matrix G are
+limited from below through G = Q L Q^T + F (L diagonal): each is at least
+(1 - ||Q^T Q - I||) l - ||F||, by Ostrowski and Weyl. The weights are chosen in floats and then
+are exact.
+
+**Orthogonal offsets.** For t_j orthogonal and orthogonal to E, weights proportional to
+1/|t_j|^2 make all singular values equal, and the floor is, for the best q of the k offsets,
+
+    max_j e_j^2  >=  (q - h) / sum_j |t_j|^(-2),       for k = h + 1 at least r^2/(h+1).
+
+**Tightness.** 1/sqrt(h+1) is attained for every h (`promptlimits errata E13`); for one head it is
+above the published r/2. With ranks and signs taken into account the oracle is higher.
+
+**Where the paper differs.** r/2 is false from h = 4 (E13); its r is that of the outputs, which
+is false from h = 1 (E14).
+
+**Cost.** Milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+from flint import arb
+
+from promptlimits.base.bound import PRECISION_BITS, Exact, LogBound, Source, working_precision
+from promptlimits.base.errors import UserError
+from promptlimits.lab.one_layer.floor_weights import best_weights
+from promptlimits.lab.one_layer.proved_means import exact_fraction, proved_means
+from promptlimits.lab.one_layer.setting import Floats, SharedQuery
+from promptlimits.lipschitz.balls.matrix import MatrixBall
+from promptlimits.lipschitz.balls.rounding import ball, total
+from promptlimits.lipschitz.balls.spectral import spectral_norm
+from promptlimits.lipschitz.paper.feedforward import RELU, branch_lipschitz
+from promptlimits.nets.paper.weights import LayerWeights, exact_array
+
+SOURCE: Final = Source(
+    reference="promptlimits",
+    statement="Theorem 5: error floor of one layer, prompts of every length",
+    form="corrected",
+)
+_ROOT_STEP: Final = 2.0**-30
+"""Roots of weights are multiples of this, so that the weights are short exact numbers."""
+
+_SPAN: Final = 1e-10
+"""Directions of E weaker than this share of the longest offset are left to the error D."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorFloor:
+    """A proved floor under the errors of all prompts.
+
+    Attributes:
+        squared: max_j e_j^2 >= sum_j w_j e_j^2 >= this, before the MLP; 0 if nothing is proved.
+        error: max_j e_j is at least this; the root of `squared`, rounded down.
+        weights: w, exact, of sum 1.
+        rank: Singular values that prompts take away; h for prompts of every length.
+        contraction: 1 - c of the MLP, rounded down; 0 if c < 1 is not proved.
+        source: The theorem.
+    """
+
+    squared: Fraction
+    error: Fraction
+    weights: tuple[Fraction, ...]
+    rank: int
+    contraction: Fraction
+    source: Source = SOURCE
+
+    @property
+    def output_error(self) -> Fraction:
+        """Some output of the layer is wrong by at least this."""
+        return self.error * self.contraction
+
+    def bound(self) -> LogBound | None:
+        """The floor before the MLP as a lower limit on a logarithm; None if it is 0."""
+        if not self.error:
+            return None
+        return LogBound.of(
+            self.error,
+            direction="lower",
+            quantity="largest error of any prompt, before the MLP",
+            source=self.source,
+        )
+
+
+def error_floor(
+    setting: SharedQuery, targets: Floats, *, weights: Sequence[Exact] | None = None
+) -> ErrorFloor:
+    """The floor of Theorem 5 for given queries and offsets.
+
+    Args:
+        setting: The layer and its queries; without rotary positions.
+        targets: t_j = y'_j as rows, (k, d), read as exact numbers.
+        weights: w, of any sum above 0; by default they are optimised.
+
+    Returns:
+        The floor; a floor of 0 says nothing.
+
+    Raises:
+        UserError: The targets have another shape or hold NaN; weights are negative or all 0.
+    """
+    rows = exact_array("the target offsets", targets, (setting.count, setting.layer.dim))
+    known = [list(proved_means(setting, query)) for query in setting.queries]
+    return tail_floor(
+        MatrixBall.exact(np.ascontiguousarray(rows.T)),
+        known,
+        rank=len(setting.layer.heads),
+        contraction=contraction(setting.layer),
+        weights=weights,
+    )
+
+
+def tail_floor(
+    targets: MatrixBall,
+    known: Sequence[Sequence[MatrixBall]],
+    *,
+    rank: int,
+    contraction: Fraction,
+    weights: Sequence[Exact] | None = None,
+) -> ErrorFloor:
+    """The theorem for columns t_j, known vectors with shares in [0, 1], and rank h matrices."""
+    beside = _complement(known, float(np.abs(targets.center).max(initial=0.0)))
+    projected = MatrixBall.exact(beside) @ targets
+    chosen = _roots(projected.center, rank, weights)
+    squared = error = Fraction(0)
+    if 0 <= rank < len(known) and len(beside):
+        squared, error = _evaluate(projected, beside, known, chosen, rank)
+    whole = sum(Fraction(root) ** 2 for root in chosen)
+    return ErrorFloor(
+        squared=squared,
+        error=error,
+        weights=tuple(Fraction(root) ** 2 / whole for root in chosen),
+        rank=rank,
+        contraction=contraction,
+    )
+
+
+def contraction(layer: LayerWeights) -> Fraction:
+    """1 - c for a limit c on the Lipschitz constant of MLP - id, or 0.
+
+    c is at most ||W_1|| ||W_2||, and less where neurons can be balanced.
+    """
+    if layer.hidden == 0:
+        return Fraction(1)
+    return max(1 - branch_lipschitz(layer.w1, layer.w2, RELU), Fraction(0))
+
+
+def orthogonal_floor(squared_lengths: Sequence[Exact], heads: int) -> Fraction:
+    """The floor's square for offsets orthogonal to each other and to E, in closed form."""
+    ordered = sorted((Fraction(square) for square in squared_lengths), reverse=True)
+    best, inverses = Fraction(0), Fraction(0)
+    for count, square in enumerate(ordered, start=1):
+        inverses += 1 / square
+        best = max(best, (count - heads) / inverses)
+    return best
+
+
+def _complement(known: Sequence[Sequence[MatrixBall]], size: float) -> Floats:
+    """Rows that are nearly an orthonormal basis of E's complement, (m, d)."""
+    columns = np.concatenate([each.center for one in known for each in one], axis=1)
+    left, sizes, _ = np.linalg.svd(columns)
+    used = int((sizes > _SPAN * size).sum())
+    return np.ascontiguousarray(left[:, used:].T)
+
+
+def _roots(projected: Floats, rank: int, weights: Sequence[Exact] | None) -> list[float]:
+    """Roots of weights as short floats."""
+    count = projected.shape[1]
+    if weights is None:
+        usable = len(projected) and count > rank and projected.any()
+        plain = best_weights(projected, rank) if usable else np.ones(count)
+    else:
+        if len(weights) != count or min(weights) < 0 or not any(weights):
+            raise UserError(
+                "the weights",
+                f"be {count} numbers of at least 0, not all 0",
+                got=str(list(weights)),
+                remedy="leave them out for the best",
+            )
+        plain = np.array([float(weight) for weight in weights])
+    roots = np.sqrt(plain / plain.max())
+    return [float(root) for root in np.rint(roots / _ROOT_STEP) * _ROOT_STEP]
+
+
+def _evaluate(
+    projected: MatrixBall,
+    beside: Floats,
+    known: Sequence[Sequence[MatrixBall]],
+    roots: list[float],
+    rank: int,
+) -> tuple[Fraction, Fraction]:
+    """The floor's square and the floor, proved at given weights."""
+    tail = _tail(projected @ MatrixBall.exact(np.diag(roots)), rank)
+    left = [
+        sum(Fraction((MatrixBall.exact(beside) @ each).frobenius_upper()) for each in one)
+        for one in known
+    ]
+    with working_precision(PRECISION_BITS):
+        whole = total(ball(Fraction(root)) ** 2 for root in roots)
+        lost = total(
+            (ball(Fraction(root)) * ball(Fraction(one))) ** 2
+            for root, one in zip(roots, left, strict=True)
+        )
+        longest = ball(spectral_norm(beside))
+        error = (ball(tail).sqrt() - lost.sqrt()) / (longest * whole.sqrt())
+        if not error > 0:
+            return Fraction(0), Fraction(0)
+        lowest = arb(error.lower())
+        return exact_fraction((lowest * lowest).lower()), exact_fraction(lowest)
+
+
+def _tail(matrix: MatrixBall, rank: int) -> Fraction:
+    """Lower limit on the sum of all squared singular values but the `rank` greatest."""
+    gram = (matrix.T @ matrix).symmetrised()
+    values, vectors = np.linalg.eigh(gram.center)
+    values = np.maximum(values, 0.0)
+    basis = MatrixBall.exact(np.ascontiguousarray(vectors))
+    skew = (basis.T @ basis - MatrixBall.identity(len(values))).frobenius_upper()
+    middle = basis @ MatrixBall.exact(np.diag(values)) @ basis.T
+    rest = Fraction((gram - middle).frobenius_upper())
+    kept = (Fraction(float(value)) for value in values[: len(values) - rank])
+    return sum(
+        (max((1 - Fraction(skew)) * value - rest, Fraction(0)) for value in kept), Fraction(0)
+    )

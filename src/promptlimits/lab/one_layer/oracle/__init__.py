@@ -1,0 +1,1 @@
+"""The largest entropy that a prompt of one layer reaches, enclosed."""

@@ -1,0 +1,253 @@
+"""The oracle's constants as proved enclosures, from the exact numbers of weights and tokens.
+
+Doubles are read as the numbers that they are; scores, exponentials, means and bases are
+computed in ball arithmetic (python-flint's arb), so that what is proved later is a statement on
+the layer as given and not on its rounded statistics. A normalisation in front and rotary
+positions are those of `setting`, with their parameters read as exact too.
+
+Bases. V_i = W_o W_v has an exactly known rank r_i (`reachable.value_ranks`). r_i of its columns
+are picked in floats and orthonormalised in balls; that this succeeds proves them independent, so
+they span range(V_i) exactly. If r_i = d, the identity is the basis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+from flint import arb, arb_mat
+
+from promptlimits.base.bound import working_precision
+from promptlimits.base.errors import RunFailed
+from promptlimits.lab.one_layer.interval_boxes import Balls
+from promptlimits.lab.one_layer.reachable import value_ranks
+from promptlimits.lab.one_layer.setting import Floats, SharedQuery
+from promptlimits.nets.paper.weights import Array, HeadWeights, exact_array
+
+PRECISION: Final = 192
+"""Bits for the constants: bases of condition up to 1e30 still come out of full precision."""
+
+RANK_CUT: Final = 1e-10
+"""Singular values of V below this share of the largest are noise to doubles."""
+
+Vector = list[arb]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExactInputs:
+    """The data of `oracle_problem.Problem`, as arb's balls.
+
+    Attributes:
+        targets: t_j, k vectors.
+        means: a_j^i, indexed [j][i].
+        excess: rho_j^i - 1, indexed [j][i]: 0 where Z_j^i is the least as floats see it.
+        log_least: log Z_min of each head, to which the excesses refer.
+        bases: For each head orthonormal vectors that span range(V_i) exactly.
+    """
+
+    targets: list[Vector]
+    means: list[list[Vector]]
+    excess: list[list[arb]]
+    log_least: list[arb]
+    bases: list[list[Vector]]
+
+
+def float_rank(value: Floats) -> int:
+    """How many singular values of a matrix doubles tell from 0."""
+    sizes = np.linalg.svd(value, compute_uv=False)
+    return int((sizes > RANK_CUT * max(sizes[0], 1e-300)).sum())
+
+
+def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
+    """Enclose the oracle's constants."""
+    wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
+    with working_precision(PRECISION):
+        each = [_query_statistics(setting, query) for query in setting.queries]
+        excess, log_least = [], []
+        for i in range(len(setting.layer.heads)):
+            logs = [one[i][1] for one in each]
+            least = min(range(len(logs)), key=lambda j: float(logs[j].mid()))
+            log_least.append(logs[least])
+            excess.append(
+                [
+                    arb(0) if j == least else (log - logs[least]).expm1()
+                    for j, log in enumerate(logs)
+                ]
+            )
+        return ExactInputs(
+            targets=[_vector(row) for row in wanted],
+            means=[[mean for mean, _ in one] for one in each],
+            excess=[list(column) for column in zip(*excess, strict=True)],
+            log_least=log_least,
+            bases=[
+                _range(head, rank)
+                for head, rank in zip(setting.layer.heads, value_ranks(setting.layer), strict=True)
+            ],
+        )
+
+
+def _vector(values: Sequence[float] | Floats) -> Vector:
+    return [arb(float(value)) for value in values]
+
+
+def _matrix(values: Array) -> arb_mat:
+    return arb_mat([_vector(row) for row in values])
+
+
+def _column(vector: Vector) -> arb_mat:
+    return arb_mat([[entry] for entry in vector])
+
+
+def _entries(column: arb_mat) -> Vector:
+    return [column[i, 0] for i in range(column.nrows())]
+
+
+def dot(left: Vector, right: Vector) -> arb:
+    """The inner product of two vectors."""
+    total = arb(0)
+    for x, y in zip(left, right, strict=True):
+        total += x * y
+    return total
+
+
+def _query_statistics(setting: SharedQuery, query: Array) -> list[tuple[Vector, arb]]:
+    """(a, log Z) of each head over the columns of one query."""
+    seen = [_seen(setting, _vector(column)) for column in query.T]
+    return [_head_statistics(setting, head, seen) for head in setting.layer.heads]
+
+
+def _head_statistics(
+    setting: SharedQuery, head: HeadWeights, seen: list[Vector]
+) -> tuple[Vector, arb]:
+    asked = _entries(_matrix(head.query) * _column(seen[-1]))
+    key = _matrix(head.key)
+    scores = []
+    for place, token in enumerate(seen):
+        turned = _turned(_entries(key * _column(token)), len(seen) - 1 - place, setting.rotary_base)
+        scores.append(dot(asked, turned))
+    top = max(scores, key=lambda score: float(score.mid()))
+    weights = [(score - top).exp() for score in scores]
+    total = sum(weights, arb(0))
+    mixed = [
+        sum((w * token[r] for w, token in zip(weights, seen, strict=True)), arb(0)) / total
+        for r in range(head.dim)
+    ]
+    mean = _matrix(head.output) * (_matrix(head.value) * _column(mixed))
+    return _entries(mean), top + total.log()
+
+
+def _seen(setting: SharedQuery, token: Vector) -> Vector:
+    front = setting.front
+    if front is None:
+        return token
+    count = len(token)
+    centre = sum(token, arb(0)) / count if front.centred else arb(0)
+    moved = [entry - centre for entry in token]
+    size = (dot(moved, moved) / count + arb(float(front.eps))).sqrt()
+    gains, biases = _vector(front.gamma), _vector(front.beta)
+    return [g * x / size + b for g, x, b in zip(gains, moved, biases, strict=True)]
+
+
+def _turned(key: Vector, steps: int, base: float | None) -> Vector:
+    if base is None:
+        return key
+    half = len(key) // 2
+    first, second = [], []
+    for number, (x, y) in enumerate(zip(key[:half], key[half:], strict=True)):
+        angle = -steps * (-arb(float(base)).log() * number / half).exp()
+        first.append(x * angle.cos() - y * angle.sin())
+        second.append(y * angle.cos() + x * angle.sin())
+    return first + second
+
+
+def exact_range(head: HeadWeights, rank: int) -> Floats:
+    """An orthonormal basis of the range of W_o W_v, taken before any rounding of the product."""
+    with working_precision(PRECISION):
+        balls = ball_array(_range(head, rank), head.dim)
+    if not np.isfinite(balls.mid + balls.rad).all():
+        raise RunFailed(
+            "the range of a head's values nearly collapses",
+            remedy="drop values far below the others",
+        )
+    return np.ascontiguousarray(balls.mid.T)
+
+
+def _range(head: HeadWeights, rank: int) -> list[Vector]:
+    """Orthonormal vectors that span the range of W_o W_v exactly."""
+    if rank == head.dim:
+        return unit_vectors(head.dim)
+    product = _matrix(head.output) * _matrix(head.value)
+    approximate = np.asarray(head.output @ head.value)
+    if float_rank(approximate) < rank:
+        return orthonormalised(_pivot_columns(product, rank))
+    columns = [
+        [product[r, c] for r in range(head.dim)] for c in independent_columns(approximate, rank)
+    ]
+    return orthonormalised(columns)
+
+
+def _pivot_columns(product: arb_mat, count: int) -> list[Vector]:
+    """Columns picked greedily in balls, each the longest left beside the span of those before."""
+    whole = [[product[r, c] for r in range(product.nrows())] for c in range(product.ncols())]
+    left, chosen = list(whole), []
+    for _ in range(count):
+        sizes = [float(dot(column, column).mid()) for column in left]
+        best = int(np.argmax(sizes))
+        chosen.append(whole[best])
+        unit = orthonormalised([left[best]])[0]
+        left = [
+            [x - along * u for x, u in zip(column, unit, strict=True)]
+            for column, along in ((column, dot(column, unit)) for column in left)
+        ]
+    return chosen
+
+
+def unit_vectors(dim: int) -> list[Vector]:
+    """The standard basis."""
+    return [[arb(int(r == c)) for r in range(dim)] for c in range(dim)]
+
+
+def independent_columns(matrix: Floats, count: int) -> list[int]:
+    """Columns picked greedily, each the longest that is left beside the span of those before."""
+    left, chosen = np.array(matrix), []
+    for _ in range(count):
+        best = int((left**2).sum(axis=0).argmax())
+        direction = left[:, best] / max(float(np.linalg.norm(left[:, best])), 1e-300)
+        left -= np.outer(direction, direction @ left)
+        left[:, best] = 0.0
+        chosen.append(best)
+    return chosen
+
+
+def orthonormalised(vectors: list[Vector], start: list[Vector] | None = None) -> list[Vector]:
+    """Gram and Schmidt's vectors, exact but for the radii of their balls."""
+    before = list(start or [])
+    fresh: list[Vector] = []
+    for vector in vectors:
+        rest = vector
+        for unit in before + fresh:
+            along = dot(unit, rest)
+            rest = [x - along * u for x, u in zip(rest, unit, strict=True)]
+        size = dot(rest, rest).sqrt()
+        fresh.append([x / size for x in rest])
+    return fresh
+
+
+def ball_array(vectors: Sequence[Vector], width: int) -> Balls:
+    """Vectors as the rows of an array of balls, (count, width)."""
+    return Balls.of_arbs([x for vector in vectors for x in vector], (len(vectors), width))
+
+
+def fraction_of(number: arb) -> Fraction:
+    """The lower end of a ball as an exact dyadic number; RunFailed if it is none."""
+    if not number.is_finite():
+        raise RunFailed(
+            "the layer's numbers leave the range that the proof resolves",
+            remedy="scale the weights or tokens down",
+        )
+    mantissa, exponent = map(int, number.lower().man_exp())
+    power = Fraction(2) ** exponent
+    return mantissa * power

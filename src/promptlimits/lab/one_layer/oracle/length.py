@@ -1,0 +1,245 @@
+"""One head, prompts of a given length: what entropy forbids, and the best that is left.
+
+**Statement** (section 4(b) of the corrected theory of [@meyer2025]; section 3.3 of the notes on
+[@wang2023]). Let h = 1 and let the score vector c, not 0, be V^T eta for some eta in range(V),
+as it is if V is invertible. Then (A, Z), A in range(V), is that of a prompt of m_p >= 2 tokens
+if and only if
+
+    log Z - log m_p  <=  eta.A  <  log Z,
+
+and that of one token iff eta.A = log Z. For any length the left side is void.
+
+**Proof.** With scores s_p = c.p and weights w_p = e^(s_p) / Z, sum_p w_p s_p = c.(sum w_p p)
+= eta.(V sum w_p p) = eta.A, so log Z - eta.A is the entropy of w, which lies in (0, log m_p] for
+m_p >= 2 positive weights. Conversely take weights of that entropy, any q with V q = A, hence
+c.q = eta.A, and p_p = q + (log(w_p Z) - eta.A) c / |c|^2 plus what keeps V's mean: the weighted
+mean of the added scores is 0, so the weighted mean of tokens is q, and their scores are
+log(w_p Z). []
+
+**The best error.** For fixed Z the squared error is a constant plus sum_j (c_j mu_j)^2 times
+|A' - A'_LS|^2 in A' = (1 - v) A, so the best A of the slab is the projection of the free one; what
+remains is a search over v alone, on a grid and then refined: found, not proved. The oracle's
+certificate is below it for every length.
+
+**Tightness.** Attained for one token and wherever the right side of the slab does not bind; on the
+right side (entropy 0) it is approached as one token takes all the weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import UserError
+from promptlimits.lab.one_layer.oracle.problem import Problem, oracle_problem
+from promptlimits.lab.one_layer.setting import (
+    Floats,
+    SharedQuery,
+    attend,
+    score_vectors,
+    value_maps,
+)
+
+GRID: Final = 4001
+DEPENDENT: Final = 1e-8
+"""c counts as V^T eta if what is left of it is below this share of it."""
+
+_TAIL: Final = 801
+"""Points of the grid where Z is so large that almost nothing but the prompt is seen."""
+
+_MARGINS: Final = (
+    (1e-300, 14),
+    *((10.0**-exponent, exponent) for exponent in (14, 10, 8, 6, 5, 4, 3)),
+)
+"""Distances that a witness keeps from v = 0, and from v = 1 as a power of ten."""
+
+_NUMBERS: Final = 2**23
+_LEAST_ENTROPY: Final = 1e-7
+"""A witness keeps its entropy this far above 0, where it is not 0 by choice."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LengthOptimum:
+    """The least sum of squared errors found for one head and a given length.
+
+    Attributes:
+        tokens: m_p, or None for any length.
+        found: sum_j c_j^2 |u_j - x_0 - t_j|^2 at the optimum.
+        log_weight: log Z there.
+        mean: A there, (d,).
+        prompt: A prompt that attains or approaches it; None for any length.
+        achieved: Its (weighted) sum of squared errors, evaluated on the prompt itself; None
+            without it.
+    """
+
+    tokens: int | None
+    found: float
+    log_weight: float
+    mean: Floats
+    prompt: Floats | None
+    achieved: float | None
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
+def score_covector(setting: SharedQuery) -> Floats | None:
+    """The eta in range(V) with V^T eta = c, (d,), or None if there is none (numerically)."""
+    value, score = value_maps(setting.layer)[0], score_vectors(setting)[0]
+    eta = np.linalg.pinv(value.T, rcond=1e-12) @ score
+    off = float(np.linalg.norm(value.T @ eta - score))
+    return None if off > DEPENDENT * float(np.linalg.norm(score)) else np.asarray(eta)
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
+def best_of_length(
+    setting: SharedQuery,
+    targets: Floats,
+    *,
+    tokens: int | None = None,
+    scale: Floats | None = None,
+) -> LengthOptimum:
+    """The least error that prompts of a given length reach, one head."""
+    if setting.front is not None or setting.rotary_base is not None:
+        raise ValueError("entropy limits A and Z in this form in the plain layer only")
+    heads = len(setting.layer.heads)
+    if heads != 1:
+        raise UserError("the layer", "have one head", got=heads, remedy="use the oracle")
+    eta = score_covector(setting)
+    if eta is None or not eta.any():
+        raise UserError(
+            "the head",
+            "have scores that its values determine (c = V^T eta, not 0)",
+            got="scores that are free, or that doubles cannot tell from free ones",
+            remedy="use the oracle: one token reaches all statistics of a head of free scores",
+        )
+    if tokens is not None:
+        require_positive_int("the number of prompt tokens", tokens)
+    problem = oracle_problem(setting, targets)
+    weighted = problem if scale is None else problem.weighted(scale)
+    return _best(setting, weighted, targets, eta, tokens)
+
+
+def _best(
+    setting: SharedQuery, problem: Problem, targets: Floats, eta: Floats, tokens: int | None
+) -> LengthOptimum:
+    roots = problem.scale[:, None]
+    room = np.inf if tokens is None else float(np.log(tokens))
+    best = _search(problem, eta, room)
+    value, mean = _slab(problem, eta, room, np.array([best]))
+    least, mean_there = float(value[0]), mean[0]
+    log_weight = float(problem.log_least[0] + np.log1p(-best) - np.log(best))
+    prompt, achieved = None, None
+    for low, exponent in _MARGINS if tokens is not None else ():
+        inside = np.clip(best, low, 1 - 10.0**-exponent)
+        here = _slab(problem, eta, room, np.array([inside]))[1][0]
+        log = float(problem.log_least[0] + np.log1p(-inside) - np.log(inside))
+        tried = _witness(setting, eta, here, log, tokens or 1)
+        error = float(((roots * (attend(setting, tried) - targets)) ** 2).sum())
+        if achieved is None or error < achieved:
+            prompt, achieved = tried, error
+    limit, free = _all_weight(problem)
+    if tokens is None:
+        least = min(least, limit)
+    else:
+        # Copies of one token of score eta.A: as good as v = 0 if that is far above log Zmin.
+        token = np.linalg.pinv(value_maps(setting.layer)[0], rcond=1e-12) @ free
+        tried = np.repeat(token[:, None], tokens, axis=1)
+        error = float(((roots * (attend(setting, tried) - targets)) ** 2).sum())
+        if achieved is None or error < achieved:
+            prompt, achieved, least = tried, error, min(least, error)
+            log_weight, mean_there = float(eta @ free + np.log(tokens)), free
+    return LengthOptimum(
+        tokens=tokens,
+        found=least,
+        log_weight=log_weight,
+        mean=mean_there,
+        prompt=prompt,
+        achieved=achieved,
+    )
+
+
+def _slab(problem: Problem, eta: Floats, room: float, points: Floats) -> tuple[Floats, Floats]:
+    """Least value and its A for each v, (N,) and (N, d)."""
+    v = points[:, None]
+    excess, means, basis = problem.excess[:, 0], problem.means[:, 0], problem.bases[0]
+    own = 1 / (1 + excess * v)
+    fixed = problem.targets - ((1 + excess) * v * own)[..., None] * means
+    share = problem.scale * own
+    weight = (share**2).sum(axis=1)
+    free = np.einsum("bk,bkd->bd", share, fixed) @ basis @ basis.T / weight[:, None]
+    mean = free / (1 - v)
+    log_weight = problem.log_least[0] + np.log1p(-points) - np.log(points)
+    scored = mean @ eta
+    allowed = np.clip(scored, log_weight - room, log_weight)
+    mean = mean + ((allowed - scored) / (eta @ eta))[:, None] * eta
+    left = fixed - share[..., None] * ((1 - v) * mean)[:, None]
+    return (left**2).sum(axis=(1, 2)), mean
+
+
+def grid_points(targets: Floats) -> int:
+    """Points of the first grid: fewer for large problems, whose arrays would not fit."""
+    return max(min(GRID, _NUMBERS // targets.size), 41)
+
+
+def _search(problem: Problem, eta: Floats, room: float) -> float:
+    """A grid even in log Z, refined around its best points."""
+    count = grid_points(problem.targets)
+    far = _far(problem, eta)
+    logit = np.concatenate([np.linspace(-30, 30, count), np.linspace(30, far, _TAIL)[1:]])
+    place = int(_slab(problem, eta, room, 1 / (1 + np.exp(logit)))[0].argmin())
+    best = logit[place]
+    width = logit[place] - logit[place - 1] if place else logit[1] - logit[0]
+    while width > 1e-13 * max(abs(best), 1.0):
+        near = best + width * np.linspace(-1, 1, 41)
+        best = near[_slab(problem, eta, room, 1 / (1 + np.exp(near)))[0].argmin()]
+        width /= 10
+    return float(1 / (1 + np.exp(best)))
+
+
+def _far(problem: Problem, eta: Floats) -> float:
+    """log((1 - v) / v) beyond which the free minimiser at v = 0 is within reach of entropy.
+
+    There eta.W* <= log Z holds, and the error hardly depends on v any more.
+    """
+    free = _all_weight(problem)[1]
+    return float(min(40 + abs(eta @ free) + abs(problem.log_least[0]), 690.0))
+
+
+def _all_weight(problem: Problem) -> tuple[float, Floats]:
+    """The least error where the prompt has all the weight, v = 0, and the A that leaves it."""
+    share, basis = problem.scale, problem.bases[0]
+    free = share @ problem.targets @ basis @ basis.T / (share @ share)
+    return float(((problem.targets - share[:, None] * free) ** 2).sum()), np.asarray(free)
+
+
+def _witness(
+    setting: SharedQuery, eta: Floats, mean: Floats, log_weight: float, tokens: int
+) -> Floats:
+    """A prompt of given length with these statistics, or close if its entropy would be 0."""
+    scored = float(eta @ mean)
+    entropy = min(max(log_weight - scored, 0.0), float(np.log(tokens)))
+    if tokens > 1:
+        entropy = max(entropy, _LEAST_ENTROPY)
+    weights = _weights_of_entropy(entropy, tokens)
+    score = score_vectors(setting)[0]
+    start = np.linalg.pinv(value_maps(setting.layer)[0], rcond=1e-12) @ mean
+    own = np.log(weights) + log_weight
+    away = own - weights @ own
+    return np.asarray(start[:, None] + np.outer(score, away) / (score @ score))
+
+
+def _weights_of_entropy(entropy: float, count: int) -> Floats:
+    """One weight above count - 1 equal ones, of a given entropy from 0 to log(count)."""
+    if count == 1:
+        return np.ones(1)
+    low, high = -700.0, -float(np.log(count))  # log of each small weight
+    for _ in range(200):
+        middle = (low + high) / 2
+        small = np.exp(middle)
+        large = -np.expm1(np.log(count - 1) + middle)
+        value = -(count - 1) * small * middle - large * np.log(large)
+        low, high = (middle, high) if value < entropy else (low, middle)
+    small = np.exp(high)
+    return np.array([1 - (count - 1) * small] + [small] * (count - 1))

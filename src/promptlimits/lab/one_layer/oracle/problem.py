@@ -1,0 +1,289 @@
+"""The best that any prompt can do, as a small problem on a cube.
+
+**The compact form** (section 7 of the corrected theory of [@meyer2025]). With rho_j^i =
+Z_j^i / min_j Z_j^i, v_i = Z_min^i / (Z_min^i + Z^i) and W^i = (1 - v_i) A^i,
+
+    u_j - x_0  =  sum_i  rho_j^i v_i mu_j^i a_j^i  +  mu_j^i W^i,
+    mu_j^i     =  1 / (1 + (rho_j^i - 1) v_i),
+
+so for fixed v in (0, 1)^h the distance from targets t_j is a linear least-squares problem in
+W^i of range(V_i), and f(v) = min over W of sum_j w_j |t_j - (u_j - x_0)|^2 is what remains to be
+minimised. As the distance is continuous in (v, W), its infimum over the open cube is that over
+the closed one: v_i = 0 is a prompt of infinite weight, v_i = 1 one of no weight and infinite
+values. f itself may jump **up** where the mu of several heads become dependent (v = 0, where all
+are 1, if ranges meet): there the infimum is only approached, with |W| going to infinity.
+
+**The local model.** Write x = v - c and m_j^i for mu_j^i at c. For w(v) = w_0 + sum_l D_l x_l
+(coordinates of W in bases B_i) the residuals are, exactly,
+
+    q_j(v) = q_j(c) - sum_i (1 - s_j^i mu_j^i(v) x_i) sum_l T_j^il x_l,          s = rho - 1,
+    T_j^il = [i = l] m^2 (rho a_j^i - s B_i w_0^i) + m_j^i B_i D_l^i,
+
+since mu(v) = m (1 - s mu(v) x). With w_0 the minimiser at c and D its derivative this gives f,
+its gradient 2 J^T q and its exact Hessian 2 (J^T J + K) at c, J_l = -sum_i T^il, in one solve:
+`local_model`. The optimiser (`oracle_value`) and the proofs (`oracle_boxes`) both use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.lab.one_layer.oracle.inputs import exact_range, float_rank
+from promptlimits.lab.one_layer.reachable import value_ranks
+from promptlimits.lab.one_layer.setting import (
+    Floats,
+    SharedQuery,
+    Statistics,
+    query_statistics,
+)
+from promptlimits.nets.paper.weights import HeadWeights, exact_array
+
+LARGEST: Final = 1e100
+"""Weights, tokens, targets and values of attention are below this in size."""
+
+NORMAL_CUT: Final = 1e-12
+"""Eigenvalues of the normal matrix below this share of the largest count as zero."""
+
+WIDEST: Final = 30.0
+"""Largest log rho: beyond it squares of rho leave too few digits."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """min over v in [0, 1]^h and w of sum_j |c_j (t_j - ...)|^2, in the module's notation.
+
+    Attributes:
+        targets: c_j t_j, (k, m).
+        means: c_j a_j^i, (k, h, m).
+        excess: s_j^i = rho_j^i - 1, (k, h).
+        scale: c_j, (k,): roots of the weights.
+        bases: For each head a basis of range(V_i), (m, r_i), orthonormal.
+        log_least: log of min_j Z_j^i, (h,).
+    """
+
+    targets: Floats
+    means: Floats
+    excess: Floats
+    scale: Floats
+    bases: tuple[Floats, ...]
+    log_least: Floats
+
+    @property
+    def heads(self) -> int:
+        """Number h of heads."""
+        return int(self.excess.shape[1])
+
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """The head that each coordinate of w belongs to, (n,)."""
+        sizes = [basis.shape[1] for basis in self.bases]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+    def weighted(self, scale: Floats) -> Problem:
+        """The same problem with other weights c_j^2."""
+        factor = scale / self.scale
+        return replace(
+            self,
+            targets=self.targets * factor[:, None],
+            means=self.means * factor[:, None, None],
+            scale=scale,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocalModel:
+    """f near each of N points c: f(c + x) = value + 2 slope.x + x.curvature.x + O(x^3).
+
+    Attributes:
+        solution: w_0, (N, n).
+        motion: D_l as rows, (N, h, n).
+        whitening: C with C^T N C = I on the part of the normal matrix N that was not cut.
+        regular: Whether nothing was cut, (N,).
+        residual: q_j, (N, k, m).
+        value: f(c), (N,).
+        slope: (N, h).
+        curvature: (N, h, h), symmetric.
+    """
+
+    solution: Floats
+    motion: Floats
+    whitening: Floats
+    regular: NDArray[np.bool_]
+    residual: Floats
+    value: Floats
+    slope: Floats
+    curvature: Floats
+
+
+def orthonormal_range(head: HeadWeights, rank: int) -> Floats:
+    """An orthonormal basis of the range of V = W_o W_v."""
+    if rank == head.dim:
+        return np.eye(head.dim)
+    value = np.asarray(head.output @ head.value)
+    # Directions that V barely writes are lost in the rounding of the product.
+    if float_rank(value) < rank:
+        return exact_range(head, rank)
+    return np.asarray(np.linalg.svd(value)[0][:, :rank])
+
+
+def require_usable(setting: SharedQuery, targets: Floats) -> Floats:
+    """Refuse what doubles cannot hold."""
+    wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
+    parts = [
+        array
+        for head in setting.layer.heads
+        for array in (head.query, head.key, head.value, head.output)
+    ]
+    if not setting.layer.heads or not all(array.size for array in parts):
+        raise UserError(
+            "the layer",
+            "have heads of at least one row each",
+            got="a weight without entries",
+            remedy="leave out heads that do nothing",
+        )
+    for name, arrays in (
+        ("weights", parts),
+        ("tokens", setting.queries),
+        ("targets", [wanted]),
+    ):
+        size = max(float(np.abs(array).max()) for array in arrays)
+        if size > LARGEST:
+            raise UserError(
+                f"the {name}",
+                "be at most 1e100 in size",
+                got=f"{size:.3g}",
+                remedy="scale the data down: squares must stay within doubles",
+            )
+    return wanted
+
+
+def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
+    """The compact form for targets t_j of u_j - x_0."""
+    wanted = require_usable(setting, targets)
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = query_statistics(setting)
+    if not (np.abs(own.log_weight) < LARGEST).all() or not (np.abs(own.mean) < LARGEST).all():
+        raise RunFailed(
+            "attention's scores or values on the queries leave the range of doubles",
+            remedy="scale the weights or tokens down",
+        )
+    least = own.log_weight.min(axis=0)
+    spread_of_logs = float((own.log_weight - least).max())
+    if spread_of_logs > WIDEST:
+        raise RunFailed(
+            f"the queries' weights of one head differ by e^{spread_of_logs:.0f}, beyond doubles",
+            remedy="scale tokens or keys down, or ask about fewer of the queries",
+        )
+    return Problem(
+        targets=np.array(wanted),
+        means=own.mean,
+        excess=np.expm1(own.log_weight - least),
+        scale=np.ones(setting.count),
+        bases=tuple(
+            orthonormal_range(head, rank)
+            for head, rank in zip(setting.layer.heads, value_ranks(setting.layer), strict=True)
+        ),
+        log_least=least,
+    )
+
+
+def spread(problem: Problem, coordinates: Floats) -> Floats:
+    """The vectors B_i w^i from coordinates (..., n): (..., h, m)."""
+    blocks = problem.blocks
+    parts = [coordinates[..., blocks == i] @ basis.T for i, basis in enumerate(problem.bases)]
+    return np.stack(parts, axis=-2)
+
+
+def gather(problem: Problem, vectors: Floats) -> Floats:
+    """The coordinates B_i^T y^i from vectors (..., h, m): (..., n)."""
+    parts = [vectors[..., i, :] @ basis for i, basis in enumerate(problem.bases)]
+    return np.concatenate(parts, axis=-1)
+
+
+def local_model(problem: Problem, points: Floats) -> LocalModel:
+    """Value, minimiser, gradient and Hessian of f at points of the cube.
+
+    Args:
+        problem: The problem.
+        points: (N, h).
+
+    Returns:
+        The models.
+    """
+    excess, scale = problem.excess, problem.scale[:, None]
+    share = 1.0 / (1.0 + excess * points[:, None, :])
+    carried = scale * share
+    fixed = problem.targets - np.einsum(
+        "bki,kim->bkm", (1 + excess) * points[:, None, :] * share, problem.means
+    )
+    whitening, regular = _whitening(problem, carried)
+    right = gather(problem, np.einsum("bki,bkm->bim", carried, fixed))
+    solution = _solved(whitening, right[:, None])[:, 0]
+    held = spread(problem, solution)
+    residual = fixed - np.einsum("bki,bim->bkm", carried, held)
+    own = (share**2)[..., None] * (
+        (1 + excess)[..., None] * problem.means - (scale * excess)[..., None] * held[:, None]
+    )
+    motion = _motion(problem, carried, share, own, residual, whitening)
+    turned = carried[:, :, :, None, None] * spread(problem, motion).swapaxes(1, 2)[:, None]
+    for i in range(problem.heads):
+        turned[:, :, i, i] += own[:, :, i]
+    change = -turned.sum(axis=2)
+    bent = np.einsum("bki,bkm,bkilm->bil", excess * share, residual, turned)
+    return LocalModel(
+        solution=solution,
+        motion=motion,
+        whitening=whitening,
+        regular=regular,
+        residual=residual,
+        value=(residual**2).sum(axis=(1, 2)),
+        slope=np.einsum("bkm,bklm->bl", residual, change),
+        curvature=np.einsum("bkim,bklm->bil", change, change) + bent + bent.swapaxes(1, 2),
+    )
+
+
+def _whitening(problem: Problem, carried: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """C with C^T N C = I for the normal matrix N at each point, and whether N is regular."""
+    blocks = problem.blocks
+    joined = np.concatenate(problem.bases, axis=1)
+    products = np.einsum("bki,bkl->bil", carried, carried)
+    if problem.heads == 1:
+        # The basis is orthonormal: N is a multiple of the identity.
+        return np.eye(len(blocks)) / np.sqrt(products), np.ones(len(products), dtype=np.bool_)
+    normal = products[:, blocks[:, None], blocks] * (joined.T @ joined)
+    sizes, vectors = np.linalg.eigh(normal)
+    kept = sizes > NORMAL_CUT * sizes[:, -1:]
+    scaled = np.where(kept, 1.0 / np.sqrt(np.where(kept, sizes, 1.0)), 0.0)
+    return vectors * scaled[:, None, :], np.asarray(kept.all(axis=1))
+
+
+def _motion(
+    problem: Problem,
+    carried: Floats,
+    share: Floats,
+    own: Floats,
+    residual: Floats,
+    whitening: Floats,
+) -> Floats:
+    """The derivative of the minimiser: S^T q stays 0 to first order."""
+    pulled = np.einsum("bki,bklm->blim", carried, own)
+    own_pull = np.einsum("bki,bkm->bim", carried * problem.excess * share, residual)
+    for i in range(problem.heads):
+        pulled[:, i, i] += own_pull[:, i]
+    return -_solved(whitening, gather(problem, pulled))
+
+
+def _solved(whitening: Floats, rows: Floats) -> Floats:
+    """N^-1 on rows (N, p, n)."""
+    return np.asarray((rows @ whitening) @ whitening.swapaxes(1, 2))
+
+
+def prompt_statistics(problem: Problem, point: Floats, solution: Floats) -> Statistics:
+    """The (A, Z) that a point of the open cube and coordinates of W stand for."""
+    mean = spread(problem, solution) / (1 - point)[:, None]
+    return Statistics(mean=mean, log_weight=problem.log_least + np.log1p(-point) - np.log(point))

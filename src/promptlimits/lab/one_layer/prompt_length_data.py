@@ -1,0 +1,180 @@
+"""Data for which a prompt must have at least n/h tokens, after [@wang2023], Theorem 3.
+
+**Statement** (proved here). Layer of h heads, n <= d - h, MLP one to one. Let both tokens of
+query j be multiples of one vector w, [r_j w, s_j w], and let V_1 w, .., V_h w, t_1, .., t_n be
+independent. A prompt that makes the layer answer MLP(s_j w + t_j) to every query j has at least
+n/h tokens.
+
+**Proof.** Head i alone writes a multiple of V_i w for each query. Behind a prompt P,
+t_j less a combination of the V_i w lies in the sum of the V_i span(P), of dimension at most
+h m_p. These n vectors are independent whatever the combinations, so h m_p >= n. []
+
+**Floor for shorter prompts** (proved here). With pi the projection beside the V_i w, the columns
+pi(u_j - s_j w) have rank at most h m_p: Theorem 5 (`error_floor`) holds with h m_p in the place
+of h. For orthonormal t_j, max_j e_j >= ((n - h m_p)/n)^(1/2).
+
+The last tokens differ from query to query, as in the paper: with one last token no prompt of any
+length would do from n = 2 on for usual heads (`reachable`), and the number n would say little.
+
+**In floats.** w has short entries and r_j, s_j are small whole numbers, so that the products are
+exact; independence is proved by a Gram determinant in balls. That a_j is a multiple of V_i w is
+then exact, too, so a known share costs nothing.
+
+**Rounded answers.** The floats returned may have other pre-images than the t_j. So the length is
+proved from floors above the rounding of the answers: one above 0 for m_p tokens excludes every
+prompt of m_p tokens or fewer, as theirs are matrices of no higher rank. `prompt_tokens_at_least`
+speaks of the numbers returned, and is below n/h if rounding hides the last floors.
+
+**Not claimed:** that n/h tokens suffice.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from flint import arb
+
+from promptlimits.base.bound import PRECISION_BITS, Assumption, Source, working_precision
+from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.lab.one_layer.data_set import DataSet
+from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, tail_floor
+from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend, feed_forward, value_maps
+from promptlimits.lab.one_layer.unmemorizable import answers_for, down, independent
+from promptlimits.lipschitz.balls.matrix import MatrixBall
+from promptlimits.nets.paper.weights import LayerWeights
+from promptlimits.theory.prompt_parameters import trained_numbers
+
+SOURCE: Final = Source(
+    reference="wang2023", statement="Theorem 3, any number of heads", form="proved here"
+)
+_GRID: Final = 2.0**-20
+"""Entries of w are multiples of this, so that r w is exact for small whole r."""
+
+_LARGEST: Final = 1024
+_MOST_FLOORS: Final = 64
+
+
+def prompt_length_data(
+    layer: LayerWeights, pairs: int, generator: np.random.Generator, *, length: float = 1.0
+) -> DataSet:
+    """n queries and answers that take a prompt of at least n/h tokens."""
+    heads, dim = len(layer.heads), layer.dim
+    least = trained_numbers(pairs=pairs, dim=dim, heads=heads).prompt_tokens
+    if pairs > _LARGEST:
+        raise UserError("pairs", f"be at most {_LARGEST:,}", got=pairs, remedy="give fewer")
+    room = contraction(layer)
+    if room == 0:
+        raise UserError(
+            "||W_1|| ||W_2||",
+            "be below 1, so that the MLP is one to one",
+            got=f"{layer.hidden} neurons for which that is not proved",
+            remedy="scale the MLP down",
+        )
+    direction = np.rint(generator.standard_normal(dim) / dim**0.5 / _GRID) * _GRID
+    images = np.stack([value @ direction for value in value_maps(layer)])
+    offsets = length * _beside(images, pairs, generator)
+    if not _are_independent(layer, direction, offsets):
+        raise UserError(
+            "V_1 w, .., V_h w",
+            "be independent for some w",
+            got="dependent vectors",
+            remedy="use heads of different value maps, none of them 0",
+        )
+    order = np.arange(1.0, pairs + 1)
+    # s_j from 1 on and r_j = -s_j: short tokens, and last tokens that all differ.
+    last, first = np.outer(order, direction), np.outer(-order, direction)
+    queries = tuple(np.stack([one, two], axis=1) for one, two in zip(first, last, strict=True))
+    answers, slack = answers_for(layer, last, offsets)
+    proved = _least_length(layer, direction, offsets, slack)
+    floors = [
+        _shown(length_floor(layer, direction, offsets, tokens), tokens, slack)
+        for tokens in range(1, min(proved, _MOST_FLOORS + 1))
+    ]
+    return DataSet(
+        queries=queries,
+        answers=answers,
+        offsets=offsets,
+        proved={
+            "prompt_tokens_at_least": proved,
+            "prompt_numbers_at_least": proved * dim,
+            "prompt_tokens_at_least_for_unrounded_answers": least,
+            "rounding_of_answers_at_most": -down(-slack),
+            "errors_of_shorter_prompts": floors,
+            "data_after": SOURCE.to_json(),
+        },
+        assumptions=(
+            Assumption(text="The MLP is one to one: ||W_1|| ||W_2|| < 1.", holds=True),
+            Assumption(text="V_1 w, .., V_h w, t_1, .., t_n are independent.", holds=True),
+        ),
+    )
+
+
+def length_floor(
+    layer: LayerWeights, direction: Floats, offsets: Floats, prompt_tokens: int
+) -> ErrorFloor:
+    """The floor under the errors of all prompts of a given length on this data."""
+    exact = MatrixBall.exact
+    images = [exact(head.output) @ (exact(head.value) @ exact(direction)) for head in layer.heads]
+    # What a head adds from the query is any multiple of V_i w. Its multiple is at most the
+    # largest coordinate along w, here n; scaled so, shares of [-1, 1] are what enters.
+    most = float(len(offsets))
+    known = [image.scaled(most) for image in images]
+    return tail_floor(
+        exact(np.ascontiguousarray(offsets.T)),
+        [known] * len(offsets),
+        rank=len(layer.heads) * prompt_tokens,
+        contraction=contraction(layer),
+        weights=[1] * len(offsets),  # the best for offsets of one length
+    )
+
+
+def _least_length(layer: LayerWeights, direction: Floats, offsets: Floats, slack: Fraction) -> int:
+    """One more than the longest prompts found to be excluded for the rounded answers."""
+    excluded, open_ = -1, -(-len(offsets) // len(layer.heads))
+    tried = open_ - 1
+    while excluded + 1 < open_:
+        if length_floor(layer, direction, offsets, tried).output_error > slack:
+            excluded = tried
+        else:
+            open_ = tried
+        tried = (excluded + open_) // 2
+    if excluded < 0:
+        raise RunFailed(
+            "nothing is proved of the data that were built: the answers are rounded by up to "
+            f"{-down(-slack):.3g}, more than the floor under the error of the empty prompt",
+            remedy="scale the weights towards 1, or give fewer pairs",
+        )
+    return excluded + 1
+
+
+def outputs_behind(layer: LayerWeights, queries: tuple[Floats, ...], prompt: Floats) -> Floats:
+    """The layer's last output columns for queries whose last tokens may differ, (k, d)."""
+    each = [SharedQuery(layer=layer, queries=(query,)) for query in queries]
+    moved = np.concatenate([attend(one, prompt) for one in each])
+    tokens = np.stack([one.token for one in each])
+    return feed_forward(layer, tokens + moved)
+
+
+def _beside(images: Floats, pairs: int, generator: np.random.Generator) -> Floats:
+    """Orthonormal rows, orthogonal to the given ones."""
+    drawn = np.concatenate([images, generator.standard_normal((pairs, images.shape[1]))])
+    return np.asarray(np.linalg.qr(drawn.T)[0][:, len(images) :].T)
+
+
+def _are_independent(layer: LayerWeights, direction: Floats, offsets: Floats) -> bool:
+    exact = MatrixBall.exact
+    images = [exact(head.output) @ (exact(head.value) @ exact(direction)) for head in layer.heads]
+    with working_precision(PRECISION_BITS):
+        columns = [[arb(float(x), image.radius) for x in image.center[:, 0]] for image in images]
+        columns += [[arb(float(x)) for x in row] for row in offsets]
+        return independent(columns)
+
+
+def _shown(floor: ErrorFloor, tokens: int, slack: Fraction) -> dict[str, Any]:
+    return {
+        "prompt_tokens": tokens,
+        "largest_error_at_least": down(max(floor.output_error - slack, Fraction(0))),
+        "largest_error_before_the_mlp_at_least": down(floor.error),
+    }

@@ -1,0 +1,163 @@
+"""A prompt of h tokens with given sufficient statistics, where the layer allows it.
+
+**Statement** (section 4(a) of the corrected theory of [@meyer2025], proved here). If for every
+head g the stacked matrix [V_g; c_1; ..; c_h] has rank rank(V_g) + h, then every (A, Z) with A^i
+in the range of V_i and Z^i > 0 is that of some prompt of h tokens. So h tokens reach all that
+prompts of any length reach.
+
+**Proof.** Let token p_g solve V_g p_g = a_g, c_g . p_g = log z_g and c_i . p_g = -T for i != g,
+which the rank condition allows. Then Z^i = z_i + (h - 1) e^(-T), so z_i is determined, and
+
+    Z^i A^i  =  z_i a_i + e^(-T) sum_{g != i} V_i p_g,
+
+where p_g depends on a_g affinely: as T grows, the linear system for a tends to A = a, so for
+large T one solve finds a. []
+
+Tokens are unbounded: the closer Z is to 0 or the more heads, the longer they are; repeating each
+token n times spares them a log n. The tokens of least length are taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import RunFailed
+from promptlimits.lab.one_layer.oracle.problem import orthonormal_range
+from promptlimits.lab.one_layer.reachable import stacked_ranks, value_ranks
+from promptlimits.lab.one_layer.setting import (
+    Floats,
+    SharedQuery,
+    Statistics,
+    score_vectors,
+    statistics,
+)
+from promptlimits.nets.paper.weights import HeadWeights
+
+SEPARATION: Final = 25.0
+"""T lies this far below every log Z: foreign tokens then weigh less than e^-25."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Realisation:
+    """A prompt and how well it does.
+
+    Attributes:
+        prompt: (d, h n) tokens.
+        error: Largest difference of A^i and log Z^i from those asked for, relative to
+            1 + |A^i| and absolute; evaluated on the prompt itself.
+        longest_token: Largest Euclidean length of a token.
+    """
+
+    prompt: Floats
+    error: float
+    longest_token: float
+
+
+@lru_cache(maxsize=8)  # asked for with every prompt tried; settings are compared by identity
+def rank_condition(setting: SharedQuery) -> bool:
+    """Whether [V_g; c_1; ..; c_h] has rank rank(V_g) + h for every head.
+
+    Judged exactly, by integer matrices; x_0 as a normalisation in front leaves it, rounded.
+    """
+    heads = len(setting.layer.heads)
+    wanted = [rank + heads for rank in value_ranks(setting.layer)]
+    if max(wanted) > setting.layer.dim:
+        return False
+    token = setting.seen(setting.token[:, None])[:, 0]
+    return list(stacked_ranks(setting.layer, token)) == wanted
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
+def realise(setting: SharedQuery, wanted: Statistics, *, copies: int = 1) -> Realisation:
+    """Find h tokens, each repeated, whose statistics are those asked for.
+
+    Args:
+        setting: The layer and its queries; without normalisation in front or rotary positions.
+        wanted: A (h, d), each in the range of its V_i, and finite log Z (h,).
+        copies: How often each token stands in the prompt.
+
+    Returns:
+        The prompt, and its error measured.
+
+    Raises:
+        RunFailed: The rank condition does not hold, or A lies outside the ranges.
+        UserError: `copies` is no whole number above 0.
+        ValueError: The setting has a front or rotary positions.
+    """
+    require_positive_int("copies", copies)
+    if setting.front is not None or setting.rotary_base is not None:
+        raise ValueError("tokens are solved for in the plain layer only")
+    if not rank_condition(setting):
+        raise RunFailed(
+            "the heads' values and scores depend on each other: not all statistics are a prompt's",
+            remedy="use the limits on Z and A that the oracle states for such heads",
+        )
+    tokens = _tokens(setting, wanted, copies)
+    prompt = np.repeat(tokens, copies, axis=1)
+    got = statistics(setting, prompt, distance=setting.queries[0].shape[1])
+    size = 1 + np.linalg.norm(wanted.mean, axis=1)
+    error = max(
+        float((np.linalg.norm(got.mean - wanted.mean, axis=1) / size).max()),
+        float(np.abs(got.log_weight - wanted.log_weight).max()),
+    )
+    return Realisation(
+        prompt=prompt, error=error, longest_token=float(np.linalg.norm(tokens, axis=0).max())
+    )
+
+
+def _tokens(setting: SharedQuery, wanted: Statistics, copies: int) -> Floats:
+    """The h tokens as columns, by one linear solve in coordinates of the ranges."""
+    scores = score_vectors(setting)
+    heads = len(scores)
+    low = float(wanted.log_weight.min()) - SEPARATION
+    # z_i = Z^i - (h - 1) e^low, all as logarithms; the difference is below e^-25 of Z^i.
+    own = wanted.log_weight + np.log1p(-(heads - 1) * np.exp(low - wanted.log_weight))
+    ranks = value_ranks(setting.layer)
+    bases = [
+        orthonormal_range(head, rank) for head, rank in zip(setting.layer.heads, ranks, strict=True)
+    ]
+    inverses, constants = [], []
+    for g, (head, basis) in enumerate(zip(setting.layer.heads, bases, strict=True)):
+        scored = np.full(heads, low)
+        scored[g] = own[g]
+        stacked = _right_inverse(np.concatenate([_seen(head, basis), scores]))
+        inverses.append(stacked[:, : basis.shape[1]])
+        constants.append(stacked[:, basis.shape[1] :] @ (scored - np.log(copies)))
+    sizes = [basis.shape[1] for basis in bases]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    system, right = np.eye(starts[-1]), np.zeros(starts[-1])
+    for i, basis in enumerate(bases):
+        rows = slice(starts[i], starts[i + 1])
+        system[rows, rows] *= np.exp(own[i] - wanted.log_weight[i])
+        right[rows] = basis.T @ wanted.mean[i]
+        foreign = np.exp(low - wanted.log_weight[i])
+        for g in range(heads):
+            if g != i:
+                seen = _seen(setting.layer.heads[i], basis)
+                system[rows, starts[g] : starts[g + 1]] += foreign * (seen @ inverses[g])
+                right[rows] -= foreign * (seen @ constants[g])
+    try:
+        solved = np.linalg.solve(system, right)
+    except np.linalg.LinAlgError:
+        raise RunFailed(
+            "the heads' equations are singular in doubles",
+            remedy="scale the weights or the statistics down",
+        ) from None
+    columns = [inverses[g] @ solved[starts[g] : starts[g + 1]] + constants[g] for g in range(heads)]
+    return np.stack(columns, axis=1)
+
+
+def _seen(head: HeadWeights, basis: Floats) -> Floats:
+    """B^T V, multiplied in the order that keeps small rows."""
+    return np.asarray((basis.T @ head.output) @ head.value)
+
+
+def _right_inverse(rows: Floats) -> Floats:
+    """The right inverse of least norm of independent rows, however different their lengths."""
+    size = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
+    return np.asarray(np.linalg.pinv(rows / size[:, None], rcond=1e-13) / size)

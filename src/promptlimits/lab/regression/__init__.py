@@ -1,0 +1,1 @@
+"""Prompts fitted by least squares on the papers' transformer."""

@@ -1,0 +1,313 @@
+"""One transformer for all Lipschitz maps: the prompt is the table of the map (after wang2023).
+
+The network answers any map of a `FunctionClass` behind the prompt of that map; its weights and
+positions know the class and nothing of the map. It is in the papers' own class
+(`promptlimits.nets.paper.transformer.PaperTransformer`), with positional encodings (Remark 2.4 of
+[@meyer2025]) and 2 layers with attention, after 2 ceil(log2 N) layers that only have an MLP.
+
+Coordinates of a token, d + d + d + 2 + 1 + m + 2:
+
+    content (d)   a query's input, at the end the answer; 0 in a prompt token
+    value (d)     a prompt token's table entry; 0 in a query token
+    scratch (d)   for the digits
+    code, index   the cell of this token; the cell of the input
+    one           1 everywhere                                              (position)
+    here (m)      which query token this is                                 (position)
+    place, square q and q^2 of prompt token q, counted from the middle      (position)
+
+A prompt is thus d m_p numbers, in the coordinates `value`; the others are 0. Why it works, and
+how well, is in `universal_bound`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from promptlimits.base.errors import UserError
+from promptlimits.lab.universal.universal_bound import (
+    POINTER,
+    FunctionClass,
+    TableShape,
+    UniversalBound,
+    choose_shape,
+    prompt_tokens,
+    universal_bound,
+    weights_of_network,
+)
+from promptlimits.nets.paper.weights import Array, HeadWeights, LayerWeights, TransformerWeights
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from promptlimits.nets.paper.transformer import PaperTransformer
+
+MOST_BYTES: Final = 2 * 2**30
+"""Memory that the prompt, its positions and the weights may take, unless told otherwise."""
+
+_COPIES: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things stand in a token of d + d + d + m + 5 numbers.
+
+    Attributes:
+        dim: d.
+        tokens: m.
+    """
+
+    dim: int
+    tokens: int
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        return 3 * self.dim + self.tokens + 5
+
+    @property
+    def content(self) -> slice:
+        """The input, and the answer."""
+        return slice(0, self.dim)
+
+    @property
+    def value(self) -> slice:
+        """The table entry."""
+        return slice(self.dim, 2 * self.dim)
+
+    @property
+    def scratch(self) -> slice:
+        """Room for the digits."""
+        return slice(2 * self.dim, 3 * self.dim)
+
+    @property
+    def code(self) -> int:
+        """Cell of the token."""
+        return 3 * self.dim
+
+    @property
+    def index(self) -> int:
+        """Cell of the input."""
+        return 3 * self.dim + 1
+
+    @property
+    def one(self) -> int:
+        """The constant 1."""
+        return 3 * self.dim + 2
+
+    @property
+    def here(self) -> slice:
+        """Which query token."""
+        return slice(3 * self.dim + 3, 3 * self.dim + 3 + self.tokens)
+
+    @property
+    def place(self) -> int:
+        """Which prompt token, q; its square follows."""
+        return 3 * self.dim + 3 + self.tokens
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TableNetwork:
+    """The transformer that answers every map of a class behind the prompt of that map.
+
+    Attributes:
+        target: The class.
+        shape: N, eta, beta.
+        bound: What is proved for every map of the class.
+        weights: The weights.
+        positions: Added to the m_p + m tokens, (width, m_p + m).
+    """
+
+    target: FunctionClass
+    shape: TableShape
+    bound: UniversalBound
+    weights: TransformerWeights
+    positions: Array
+
+    @property
+    def places(self) -> Places:
+        """Where things stand in a token."""
+        return Places(dim=self.target.dim, tokens=self.target.tokens)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """m_p."""
+        return int(self.positions.shape[1]) - self.target.tokens
+
+    def prompt(self, table: Array) -> Array:
+        """The prompt that holds a table."""
+        return self._embedded(table, self.places.value)
+
+    def queries(self, inputs: Array) -> Array:
+        """Inputs as tokens of the network."""
+        return self._embedded(inputs, self.places.content)
+
+    def paper_transformer(self) -> PaperTransformer:
+        """The same network as the papers' transformer in torch, in float64."""
+        import torch
+
+        from promptlimits.nets.paper.transformer import from_weights
+
+        return replace(
+            from_weights(self.weights), positions=torch.tensor(self.positions, dtype=torch.float64)
+        )
+
+    def _embedded(self, numbers: Array, rows: slice) -> Array:
+        tokens = np.zeros((*numbers.shape[:-2], self.places.width, numbers.shape[-1]))
+        tokens[..., rows, :] = numbers
+        return tokens
+
+
+def table_network(
+    target: FunctionClass, *, ramp: Fraction | None = None, most_bytes: int = MOST_BYTES
+) -> TableNetwork:
+    """Build the network of a class."""
+    shape = choose_shape(target, ramp=ramp)
+    places = Places(dim=target.dim, tokens=target.tokens)
+    length = prompt_tokens(target, shape.cells)
+    weights = weights_of_network(target, shape.cells)
+    needed = _COPIES * 8 * places.width * (length + target.tokens) + 8 * weights
+    if needed > most_bytes:
+        raise UserError(
+            "eps, lipschitz, dim and tokens",
+            f"lead to a prompt and weights that fit in {most_bytes:,} bytes",
+            got=f"{length:,} tokens and {weights:,} weights, which take {needed:,} bytes",
+            remedy="raise eps, or lower the others",
+        )
+    layers = (
+        *_digit_layers(places, shape),
+        _gathering_layer(places, shape),
+        _answering_layer(places, shape, length),
+    )
+    return TableNetwork(
+        target=target,
+        shape=shape,
+        bound=universal_bound(target, shape),
+        weights=TransformerWeights(layers=layers, masked=False),
+        positions=_positions(places, length),
+    )
+
+
+def cell_middles(network: TableNetwork, start: int, stop: int) -> Array:
+    """Middles of the cells start to stop - 1, in the order of the table."""
+    dim, tokens, cells = network.target.dim, network.target.tokens, network.shape.cells
+    left = np.arange(start, stop, dtype=np.int64)
+    digits = np.empty((stop - start, tokens, dim), dtype=np.int64)
+    for token in range(tokens):
+        for row in range(dim):
+            digits[:, token, row] = left % cells
+            left = left // cells
+    return ((digits + 0.5) / cells).transpose(0, 2, 1)
+
+
+def _digit_layers(places: Places, shape: TableShape) -> list[LayerWeights]:
+    """Layers that take floor(N x) apart, highest bit first; two for each bit."""
+    layers = []
+    bits = (shape.cells - 1).bit_length()
+    for number in range(bits):
+        weight = 2 ** (bits - 1 - number)
+        layers.append(_threshold_layer(places, shape, weight, first=number == 0))
+        layers.append(_digit_layer(places, shape, weight))
+    return layers
+
+
+def _threshold_layer(
+    places: Places, shape: TableShape, weight: int, *, first: bool
+) -> LayerWeights:
+    """Scratch += ReLU((x - theta)/eta + 1); the first one also keeps x off the right end."""
+    dim, eye = places.dim, np.eye(places.dim)
+    hidden = 2 * dim if first else dim
+    w1, b1 = np.zeros((hidden, places.width)), np.zeros(hidden)
+    w2 = np.zeros((places.width, hidden))
+    w1[:dim, places.content] = eye / float(shape.ramp)
+    b1[:dim] = 1 - (weight / shape.cells) / float(shape.ramp)
+    w2[places.scratch, :dim] = eye
+    if first:
+        w1[dim:, places.content] = eye
+        b1[dim:] = 1 / (2 * shape.cells) - 1
+        w2[places.content, dim:] = -eye
+    return _without_attention(places, w1, b1, w2, np.zeros(places.width))
+
+
+def _digit_layer(places: Places, shape: TableShape, weight: int) -> LayerWeights:
+    """Bit = 1 - ReLU(1 - scratch): off the content, into the code; scratch back to 0."""
+    dim, eye = places.dim, np.eye(places.dim)
+    w1, b1 = np.zeros((2 * dim, places.width)), np.zeros(2 * dim)
+    w2, b2 = np.zeros((places.width, 2 * dim)), np.zeros(places.width)
+    w1[:dim, places.scratch], b1[:dim] = -eye, 1
+    w1[dim:, places.scratch] = eye
+    w2[places.scratch, dim:] = -eye
+    theta = weight / shape.cells
+    w2[places.content, :dim] = theta * eye
+    b2[places.content] = -theta
+    units = np.array([float(weight * shape.cells**row) for row in range(dim)])
+    w2[places.code, :dim] = -units
+    b2[places.code] = units.sum()
+    return _without_attention(places, w1, b1, w2, b2)
+
+
+def _gathering_layer(places: Places, shape: TableShape) -> LayerWeights:
+    """Head j brings the code of query token j to every token, times N^(d j)."""
+    heads = []
+    for token in range(places.tokens):
+        query, key = np.zeros((1, places.width)), np.zeros((1, places.width))
+        value, output = np.zeros((1, places.width)), np.zeros((places.width, 1))
+        query[0, places.one] = POINTER
+        key[0, places.here.start + token] = 1
+        value[0, places.code] = 1
+        output[places.index, 0] = float(shape.cells ** (places.dim * token))
+        heads.append(HeadWeights(query=query, key=key, value=value, output=output))
+    return LayerWeights(
+        heads=tuple(heads),
+        w1=np.zeros((0, places.width)),
+        b1=np.zeros(0),
+        w2=np.zeros((places.width, 0)),
+        b2=np.zeros(places.width),
+    )
+
+
+def _answering_layer(places: Places, shape: TableShape, length: int) -> LayerWeights:
+    """Attention to prompt token t = m index + j; the MLP puts its value in place of the content."""
+    dim, tokens, eye = places.dim, places.tokens, np.eye(places.dim)
+    query, key = np.zeros((3, places.width)), np.zeros((3, places.width))
+    value, output = np.zeros((dim, places.width)), np.zeros((places.width, dim))
+    beta = float(shape.sharpness)
+    query[0, places.index] = 2 * beta * tokens
+    query[0, places.here] = 2 * beta * np.arange(tokens)
+    query[0, places.one] = -2 * beta * (length // 2)
+    query[1, places.one] = -beta
+    query[2, places.one] = -POINTER
+    key[0, places.place] = 1
+    key[1, places.place + 1] = 1
+    key[2, places.here] = 1
+    value[:, places.value] = eye
+    output[places.value] = eye
+    w1, w2 = np.zeros((2 * dim, places.width)), np.zeros((places.width, 2 * dim))
+    w1[:dim, places.value], w1[:dim, places.content] = eye, -eye
+    w1[dim:] = -w1[:dim]
+    w2[places.content, :dim], w2[places.content, dim:] = eye, -eye
+    return LayerWeights(
+        heads=(HeadWeights(query=query, key=key, value=value, output=output),),
+        w1=w1,
+        b1=np.zeros(2 * dim),
+        w2=w2,
+        b2=np.zeros(places.width),
+    )
+
+
+def _without_attention(places: Places, w1: Array, b1: Array, w2: Array, b2: Array) -> LayerWeights:
+    nothing = np.zeros((1, places.width))
+    head = HeadWeights(query=nothing, key=nothing, value=nothing, output=nothing.T)
+    return LayerWeights(heads=(head,), w1=w1, b1=b1, w2=w2, b2=b2)
+
+
+def _positions(places: Places, length: int) -> Array:
+    positions = np.zeros((places.width, length + places.tokens))
+    positions[places.one] = 1
+    positions[places.here, length:] = np.eye(places.tokens)
+    positions[places.place, :length] = np.arange(length) - length // 2
+    positions[places.place + 1] = positions[places.place] ** 2
+    positions.setflags(write=False)
+    return positions

@@ -1,0 +1,1 @@
+"""Float arithmetic with proved error radii."""

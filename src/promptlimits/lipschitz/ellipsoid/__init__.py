@@ -1,0 +1,1 @@
+"""Bounds over an ellipsoid of inputs."""

@@ -1,0 +1,1 @@
+"""Lipschitz constants and invertibility of the papers' transformer."""

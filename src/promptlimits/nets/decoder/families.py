@@ -1,0 +1,378 @@
+"""The causal families that have their own forward pass, each as a table from stock modules.
+
+A family is known by the model type of its configuration. What a table does not know makes it
+refuse (None): another activation, a rotary embedding that depends on the length, attention
+dropped in or capped. The model then runs through transformers' own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from promptlimits.nets.decoder.attention_layer import AttentionLayer
+from promptlimits.nets.decoder.block import Block
+from promptlimits.nets.decoder.linear import FeedForward, Linear
+from promptlimits.nets.decoder.network import Angles, Decoder, LinearHead
+from promptlimits.nets.decoder.pointwise import Activation, ActivationName, Norm
+from promptlimits.nets.decoder.rotary import interleaving
+
+_ACTIVATIONS: Final[dict[str, ActivationName]] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+_STATIC_ROTARY: Final = ("default", "linear", "llama3", "yarn")
+_COPIED_BYTES: Final = 2**28
+"""Most memory of copied feed-forward weights."""
+
+
+def decoder_of(model: Any) -> Decoder | None:
+    """The decoder of a stock causal model."""
+    build = _FAMILIES.get(model.config.model_type)
+    return None if build is None else build(model)
+
+
+def _llama(model: Any) -> Decoder | None:
+    """Llama and Qwen2: RMSNorm in front, rotary embedding, gated feed-forward."""
+    config, body = model.config, model.model
+    name = _ACTIVATIONS.get(config.hidden_act)
+    angles = _angles(body.rotary_emb, config.rope_parameters)
+    if name is None or angles is None:
+        return None
+    # Two copied matrices to each layer: only where they are few bytes.
+    copied = 2 * config.num_hidden_layers * config.hidden_size * config.intermediate_size
+    moves = copied * model.dtype.itemsize <= _COPIED_BYTES
+    blocks = tuple(_llama_block(layer, config, name, moves=moves) for layer in body.layers)
+    return _decoder(model, blocks, _rms(body.norm), {"rotary": angles})
+
+
+def _llama_block(layer: Any, config: Any, name: ActivationName, *, moves: bool) -> Block:
+    attention_norm, gain = _parted(_rms(layer.input_layernorm), moves=True)
+    feed_norm, feed_gain = _parted(_rms(layer.post_attention_layernorm), moves=moves)
+    return Block(
+        attention_norm=attention_norm,
+        attention=_attention(layer.self_attn, config, rotary="rotary", gain=gain),
+        attention_post=None,
+        feed_norm=feed_norm,
+        feed=_gated(layer.mlp, name, feed_gain),
+        feed_post=None,
+        parallel=False,
+    )
+
+
+def _gemma3(model: Any) -> Decoder | None:
+    """Gemma 3 (text): norms around both layers, normed heads, windows, gains of 1 + weight."""
+    config, body = model.config, model.model
+    name = _ACTIVATIONS.get(config.hidden_activation)
+    plain = not (
+        config.final_logit_softcapping
+        or config.attn_logit_softcapping
+        or getattr(config, "use_bidirectional_attention", False)
+    )
+    angles = {
+        kind: _angles(body.rotary_emb, config.rope_parameters[kind], kind)
+        for kind in sorted(set(config.layer_types))
+    }
+    known = {kind: found for kind, found in angles.items() if found is not None}
+    if name is None or not plain or len(known) < len(angles):
+        return None
+    blocks = tuple(
+        Block(
+            attention_norm=_shifted(layer.input_layernorm),
+            attention=_attention(
+                layer.self_attn, config, rotary=config.layer_types[index], norm=_shifted
+            ),
+            attention_post=_shifted(layer.post_attention_layernorm),
+            feed_norm=_shifted(layer.pre_feedforward_layernorm),
+            feed=_gated(layer.mlp, name),
+            feed_post=_shifted(layer.post_feedforward_layernorm),
+            parallel=False,
+        )
+        for index, layer in enumerate(body.layers)
+    )
+    return _decoder(model, blocks, _shifted(body.norm), known)
+
+
+def _gpt2(model: Any) -> Decoder | None:
+    """GPT-2: LayerNorm in front, learned positions, one product for queries, keys, values."""
+    config, body = model.config, model.transformer
+    name = _ACTIVATIONS.get(config.activation_function)
+    if name is None or config.add_cross_attention or config.reorder_and_upcast_attn:
+        return None
+    blocks = tuple(
+        Block(
+            attention_norm=_layer(block.ln_1),
+            attention=_gpt2_attention(block.attn),
+            attention_post=None,
+            feed_norm=_layer(block.ln_2),
+            feed=FeedForward(
+                up=_transposed(block.mlp.c_fc),
+                down=_transposed(block.mlp.c_proj),
+                gate=None,
+                activation=Activation(name),
+            ),
+            feed_post=None,
+            parallel=False,
+        )
+        for block in body.h
+    )
+    return _decoder(model, blocks, _layer(body.ln_f), {}, places=body.wpe.weight)
+
+
+def _gpt_neox(model: Any) -> Decoder | None:
+    """GPT-NeoX: LayerNorm, partial rotary embedding, attention and feed-forward side by side."""
+    config, body = model.config, model.gpt_neox
+    name = _ACTIVATIONS.get(config.hidden_act)
+    angles = _angles(body.rotary_emb, config.rope_parameters)
+    # Turned numbers stand in pairs here (`rotary`), so an odd number of them has no table.
+    odd = any(
+        layer.attention.head_size % 2 or layer.attention.rotary_ndims % 2 for layer in body.layers
+    )
+    if name is None or angles is None or odd:
+        return None
+    blocks = tuple(
+        Block(
+            attention_norm=_layer(layer.input_layernorm),
+            attention=_neox_attention(layer.attention, config),
+            attention_post=None,
+            feed_norm=_layer(layer.post_attention_layernorm),
+            feed=FeedForward(
+                up=_linear(layer.mlp.dense_h_to_4h),
+                down=_linear(layer.mlp.dense_4h_to_h),
+                gate=None,
+                activation=Activation(name),
+            ),
+            feed_post=None,
+            parallel=bool(config.use_parallel_residual),
+        )
+        for layer in body.layers
+    )
+    return _decoder(model, blocks, _layer(body.final_layer_norm), {"rotary": angles})
+
+
+_FAMILIES: Final[Mapping[str, Callable[[Any], Decoder | None]]] = {
+    "llama": _llama,
+    "qwen2": _llama,
+    "gemma3_text": _gemma3,
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+}
+
+
+def _decoder(
+    model: Any,
+    blocks: tuple[Block, ...],
+    final_norm: Norm,
+    angles: Mapping[str, Angles],
+    *,
+    places: Tensor | None = None,
+) -> Decoder:
+    return Decoder(
+        # Called, not indexed: Gemma scales inside the module.
+        embed=model.get_input_embeddings(),
+        places=places,
+        angles=angles,
+        blocks=blocks,
+        final_norm=final_norm,
+        head=LinearHead(linear=_linear(model.get_output_embeddings())),
+        dim=int(model.get_input_embeddings().weight.shape[1]),
+    )
+
+
+def _attention(
+    layer: Any,
+    config: Any,
+    *,
+    rotary: str,
+    norm: Callable[[Any], Norm] | None = None,
+    gain: Tensor | None = None,
+) -> AttentionLayer:
+    return _joined(
+        query=_times(_linear(layer.q_proj), gain),
+        key=_times(_linear(layer.k_proj), gain),
+        value=_times(_linear(layer.v_proj), gain),
+        output=_linear(layer.o_proj),
+        query_norm=None if norm is None else norm(layer.q_norm),
+        key_norm=None if norm is None else norm(layer.k_norm),
+        kv_heads=int(config.num_key_value_heads),
+        width=int(layer.head_dim),
+        scaling=float(layer.scaling),
+        window=getattr(layer, "sliding_window", None),
+        rotary=rotary,
+        turned=int(layer.head_dim),
+    )
+
+
+def _gpt2_attention(layer: Any) -> AttentionLayer:
+    # Conv1D keeps (in, out): queries, keys and values are columns side by side.
+    query, key, value = (
+        Linear(weight=weight.t(), bias=bias)
+        for weight, bias in zip(
+            layer.c_attn.weight.detach().split(layer.split_size, dim=1),
+            layer.c_attn.bias.detach().split(layer.split_size),
+            strict=True,
+        )
+    )
+    return _joined(
+        query=query,
+        key=key,
+        value=value,
+        output=_transposed(layer.c_proj),
+        kv_heads=int(layer.num_heads),
+        width=int(layer.head_dim),
+        scaling=float(layer.scaling),
+    )
+
+
+def _neox_attention(layer: Any, config: Any) -> AttentionLayer:
+    fused, width = _linear(layer.query_key_value), int(layer.head_size)
+    heads = int(config.num_attention_heads)
+    # Each head's query, key and value rows stand together.
+    weights = fused.weight.view(heads, 3, width, -1).unbind(1)
+    biases = [None] * 3 if fused.bias is None else fused.bias.view(heads, 3, width).unbind(1)
+    query, key, value = (
+        Linear(weight=weight.flatten(0, 1), bias=None if bias is None else bias.flatten())
+        for weight, bias in zip(weights, biases, strict=True)
+    )
+    return _joined(
+        query=query,
+        key=key,
+        value=value,
+        output=_linear(layer.dense),
+        kv_heads=heads,
+        width=width,
+        scaling=float(layer.scaling),
+        rotary="rotary",
+        turned=int(layer.rotary_ndims),
+    )
+
+
+def _joined(
+    *,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    kv_heads: int,
+    width: int,
+    scaling: float,
+    query_norm: Norm | None = None,
+    key_norm: Norm | None = None,
+    window: int | None = None,
+    rotary: str | None = None,
+    turned: int = 0,
+) -> AttentionLayer:
+    """An attention layer from stock products: turned numbers interleaved, keys with values."""
+    order = torch.tensor(interleaving(width, turned), device=query.weight.device)
+    keys, values = _by_head(key, width, order), _by_head(value, width, None)
+    bias = None
+    if keys[1] is not None and values[1] is not None:
+        bias = torch.stack([keys[1], values[1]], dim=1).flatten()
+    queries = _by_head(query, width, order)
+    return AttentionLayer(
+        query=Linear(
+            weight=queries[0].flatten(0, 1),
+            bias=None if queries[1] is None else queries[1].flatten(),
+        ),
+        key_value=Linear(weight=torch.stack([keys[0], values[0]], dim=1).flatten(0, 2), bias=bias),
+        output=output,
+        query_norm=_reordered(query_norm, order),
+        key_norm=_reordered(key_norm, order),
+        kv_heads=kv_heads,
+        width=width,
+        scaling=scaling,
+        window=window,
+        rotary=rotary,
+        order=order,
+    )
+
+
+def _by_head(linear: Linear, width: int, order: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Weight (heads, width, D) and bias (heads, width), the rows of each head in `order`."""
+    weight = linear.weight.unflatten(0, (-1, width))
+    bias = None if linear.bias is None else linear.bias.view(-1, width)
+    if order is None:
+        return weight, bias
+    return weight[:, order], None if bias is None else bias[:, order]
+
+
+def _reordered(norm: Norm | None, order: Tensor) -> Norm | None:
+    if norm is None or norm.weight is None:
+        return norm
+    return replace(norm, weight=norm.weight[order])
+
+
+def _gated(layer: Any, name: ActivationName, gain: Tensor | None = None) -> FeedForward:
+    return FeedForward(
+        up=_times(_linear(layer.up_proj), gain),
+        down=_linear(layer.down_proj),
+        gate=_times(_linear(layer.gate_proj), gain),
+        activation=Activation(name),
+    )
+
+
+def _linear(layer: nn.Linear) -> Linear:
+    return Linear(weight=layer.weight.detach(), bias=_bias(layer))
+
+
+def _transposed(layer: Any) -> Linear:
+    return Linear(weight=layer.weight.detach().t(), bias=_bias(layer))
+
+
+def _bias(layer: Any) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.detach()
+
+
+def _rms(layer: Any) -> Norm:
+    return Norm(weight=layer.weight.detach(), bias=None, epsilon=float(layer.variance_epsilon))
+
+
+def _parted(norm: Norm, *, moves: bool) -> tuple[Norm, Tensor | None]:
+    """A norm and the gain that the products behind it carry, None where it stays in the norm."""
+    # In 16 bits the product of a gain and a weight would be rounded.
+    if not moves or norm.weight is None or norm.weight.dtype.itemsize < torch.float32.itemsize:
+        return norm, None
+    return replace(norm, weight=None), norm.weight
+
+
+def _times(linear: Linear, gain: Tensor | None) -> Linear:
+    """The product of gain x, from that of x."""
+    return linear if gain is None else replace(linear, weight=linear.weight * gain)
+
+
+def _shifted(layer: Any) -> Norm:
+    """Gemma's RMSNorm: its gain is 1 + weight, formed in float32 at least."""
+    weight = layer.weight.detach()
+    wide = weight if weight.dtype.itemsize >= 4 else weight.float()
+    return Norm(weight=1 + wide, bias=None, epsilon=float(layer.eps))
+
+
+def _layer(layer: nn.LayerNorm) -> Norm:
+    return Norm(weight=layer.weight.detach(), bias=layer.bias.detach(), epsilon=layer.eps)
+
+
+def _angles(rotary: Any, parameters: Mapping[str, Any], kind: str | None = None) -> Angles | None:
+    """Cosines and sines as the stock module computes them; None where they depend on length."""
+    if parameters.get("rope_type", "default") not in _STATIC_ROTARY:
+        return None
+    named = {} if kind is None else {"layer_type": kind}
+
+    def angles(positions: int) -> tuple[Tensor, Tensor]:
+        frequencies = rotary.inv_freq if kind is None else getattr(rotary, f"{kind}_inv_freq")
+        places = torch.arange(positions, device=frequencies.device)[None]
+        like = torch.zeros((), dtype=torch.float32, device=frequencies.device)
+        cosine, sine = rotary(like, places, **named)
+        # The stock tables repeat themselves for the second half of the width.
+        half = cosine.shape[-1] // 2
+        return cosine[0, :, :half], sine[0, :, :half]
+
+    return angles

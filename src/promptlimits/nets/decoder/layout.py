@@ -1,0 +1,241 @@
+"""Where the tokens of many prompts and their pairs stand in one batch.
+
+Rows of the batch are all prompts, end to end, and behind them all pairs, end to end: linear
+layers, where the time goes, see no padding. Attention works group by group. The parts of a
+group have the same prompt length and the same number of pairs, so that their tokens form the
+rectangles (B, P) and (B, K, L); pairs shorter than L are filled up in attention only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from promptlimits.nets.protocol import Part
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rectangle:
+    """Packed rows seen as a rectangle (B, K, L).
+
+    Attributes:
+        start: First of the rows.
+        stop: The row behind the last.
+        parts: B.
+        pairs: K.
+        longest: L.
+        slots: (rows,) place of each row among the B K L slots; None if rows fill all slots.
+    """
+
+    start: int
+    stop: int
+    parts: int
+    pairs: int
+    longest: int
+    slots: Tensor | None
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Rows (rows, C) of this rectangle to (B, K, L, C); filler is zero."""
+        if self.slots is not None:
+            full = rows.new_zeros(self.parts * self.pairs * self.longest, rows.shape[1])
+            rows = full.index_copy_(0, self.slots, rows)
+        return rows.view(self.parts, self.pairs, self.longest, rows.shape[1])
+
+    def collect(self, rectangle: Tensor, rows: Tensor) -> None:
+        """Write (B K L, C) into this rectangle's rows of the batch `rows`.
+
+        For rectangles with filler: one without is a view of its rows.
+        """
+        if self.slots is None:
+            raise AssertionError("a rectangle without filler is written in place")
+        target = rows[self.start : self.stop]
+        torch.index_select(rectangle, 0, self.slots, out=target)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Parts with one prompt length and one number of pairs.
+
+    Attributes:
+        prompt_tokens: P.
+        prompt_start: Row of the first prompt token; the B prompts stand end to end.
+        tokens: Where the pairs' tokens are.
+        reads: Where the read tokens are, among read rows.
+        read_slots: (B K Lr,) place of each read token within its pair, 0 for filler.
+    """
+
+    prompt_tokens: int
+    prompt_start: int
+    tokens: Rectangle
+    reads: Rectangle
+    read_slots: Tensor
+
+    @property
+    def prompt_stop(self) -> int:
+        """The row behind the last prompt token."""
+        return self.prompt_start + self.tokens.parts * self.prompt_tokens
+
+    @cached_property
+    def prompts(self) -> Rectangle:
+        """The rows of the prompts as a rectangle (B, 1, P)."""
+        return Rectangle(
+            start=self.prompt_start,
+            stop=self.prompt_stop,
+            parts=self.tokens.parts,
+            pairs=1,
+            longest=self.prompt_tokens,
+            slots=None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """All groups of a batch.
+
+    Attributes:
+        groups: The groups; their prompts and pairs stand in this order.
+        order: Parts of the batch in the order of the groups.
+        prompt_rows: Number of prompt rows, sum of P_b.
+        token_ids: (T,) ids of all pairs' tokens in the order of the groups.
+        positions: (T,) position of each of them, its prompt before it.
+        read_rows: (R,) rows, among all T, of the read tokens, in the order of the groups.
+        prompt_source: (sum of P_b,) where each prompt row comes from in the caller's order,
+            or None if that is the order of the groups.
+        read_target: (R,) the caller's place of each read row, or None.
+    """
+
+    groups: tuple[Group, ...]
+    order: tuple[int, ...]
+    prompt_rows: int
+    token_ids: Tensor
+    positions: Tensor
+    read_rows: Tensor
+    prompt_source: Tensor | None
+    read_target: Tensor | None
+
+    @property
+    def longest_sequence(self) -> int:
+        """Most tokens of one prompt and one of its pairs together."""
+        return max(group.prompt_tokens + group.tokens.longest for group in self.groups)
+
+
+def lay_out(parts: Sequence[Part]) -> Layout:
+    """Group parts and find every row's place."""
+    members: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    for index, part in enumerate(parts):
+        longest = int(part.pairs.lengths.max())
+        members[part.prompt_tokens, part.pairs.num_pairs, longest].append(index)
+    groups: list[Group] = []
+    prompt_row = token_row = read_row = 0
+    for indices in members.values():
+        group = _group([parts[index] for index in indices], prompt_row, token_row, read_row)
+        groups.append(group)
+        prompt_row = group.prompt_stop
+        token_row, read_row = group.tokens.stop, group.reads.stop
+    order = tuple(index for indices in members.values() for index in indices)
+    arranged = [parts[index] for index in order]
+    starts = _starts([part.pairs.input_ids.numel() for part in arranged])
+    slots = [_slot_in_pair(part) for part in arranged]
+    return Layout(
+        groups=tuple(groups),
+        order=order,
+        prompt_rows=prompt_row,
+        token_ids=torch.cat([part.pairs.input_ids for part in arranged]),
+        positions=torch.cat(
+            [part.prompt_tokens + slot for part, slot in zip(arranged, slots, strict=True)]
+        ),
+        read_rows=torch.cat(
+            [start + _reads(part)[0] for start, part in zip(starts, arranged, strict=True)]
+        ),
+        prompt_source=_source([part.prompt_tokens for part in parts], order, parts),
+        read_target=_read_target(parts, order),
+    )
+
+
+def _group(parts: Sequence[Part], prompt_row: int, token_row: int, read_row: int) -> Group:
+    pairs, count = parts[0].pairs.num_pairs, len(parts)
+    lengths = torch.cat([part.pairs.lengths for part in parts])
+    reads = [_reads(part) for part in parts]
+    counts = torch.cat([number for _, number in reads])
+    read_slots = torch.cat(
+        [_slot_in_pair(part)[rows] for part, (rows, _) in zip(parts, reads, strict=True)]
+    )
+    tokens = _rectangle(lengths, token_row, count, pairs)
+    read_rectangle = _rectangle(counts, read_row, count, pairs)
+    return Group(
+        prompt_tokens=parts[0].prompt_tokens,
+        prompt_start=prompt_row,
+        tokens=tokens,
+        reads=read_rectangle,
+        read_slots=read_rectangle.spread(read_slots[:, None]).flatten(),
+    )
+
+
+def _rectangle(lengths: Tensor, start: int, parts: int, pairs: int) -> Rectangle:
+    longest, total = int(lengths.max()), int(lengths.sum())
+    owner, within = _owners_and_places(lengths)
+    full = total == lengths.numel() * longest
+    return Rectangle(
+        start=start,
+        stop=start + total,
+        parts=parts,
+        pairs=pairs,
+        longest=longest,
+        slots=None if full else owner * longest + within,
+    )
+
+
+def _slot_in_pair(part: Part) -> Tensor:
+    """(T,) place of each token within its pair."""
+    return _owners_and_places(part.pairs.lengths)[1]
+
+
+def _owners_and_places(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Of items of given lengths, end to end: each row's item, and its place within it."""
+    items = torch.arange(lengths.numel(), device=lengths.device)
+    owner = torch.repeat_interleave(items, lengths)
+    rows = torch.arange(owner.numel(), device=lengths.device)
+    return owner, rows - (lengths.cumsum(0) - lengths)[owner]
+
+
+def _reads(part: Part) -> tuple[Tensor, Tensor]:
+    """Read rows of a part, pair after pair, and how many each pair has."""
+    order = part.pairs.pair_of_read.argsort(stable=True)
+    counts = part.pairs.pair_of_read.bincount(minlength=part.pairs.num_pairs)
+    return part.pairs.read[order], counts
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    return starts[:-1]
+
+
+def _source(sizes: Sequence[int], order: Sequence[int], parts: Sequence[Part]) -> Tensor | None:
+    """Rows of items of the given sizes when the items are put into another order."""
+    if list(order) == sorted(order):
+        return None
+    starts, device = _starts(sizes), parts[0].pairs.input_ids.device
+    return torch.cat(
+        [
+            torch.arange(starts[index], starts[index] + sizes[index], device=device)
+            for index in order
+        ]
+    )
+
+
+def _read_target(parts: Sequence[Part], order: Sequence[int]) -> Tensor | None:
+    """For each read row in the order of the groups, its place in the caller's order."""
+    starts = _starts([part.pairs.read.numel() for part in parts])
+    places = [
+        starts[index] + parts[index].pairs.pair_of_read.argsort(stable=True) for index in order
+    ]
+    target = torch.cat(places)
+    straight = torch.arange(target.numel(), device=target.device)
+    return None if torch.equal(target, straight) else target

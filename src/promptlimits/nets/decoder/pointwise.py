@@ -1,0 +1,126 @@
+"""Normalisations and activations, forward and back, a few passes over memory each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, silu
+
+from promptlimits.nets.decoder.tape import Tape
+
+ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Norm:
+    """RMSNorm (no bias) or LayerNorm over the last axis.
+
+    Sums run in float32 at least, as in transformers; unlike there, float64 stays float64.
+
+    Attributes:
+        weight: (D,) gain, None for an RMSNorm whose gain the products behind it carry.
+        bias: (D,) shift of a LayerNorm, None for RMSNorm.
+        epsilon: Added to the mean square.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    epsilon: float
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether the way back needs what was normalised, so that nobody may overwrite it."""
+        return self.bias is not None
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        """(N, D) normalised."""
+        if self.bias is not None:
+            return self._layer_forward(x, tape)
+        wide = x if x.dtype.itemsize >= 4 else x.float()
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        epsilon = length.new_full((), self.epsilon)
+        # One call for the mean square: on small models each costs what a row of work does.
+        scale = torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
+        unit = wide * scale
+        tape.push(unit, scale)
+        out: Tensor = unit if self.weight is None else unit * self.weight
+        return out.to(x.dtype)
+
+    def backward(self, gradient: Tensor, tape: Tape, plus: Tensor | None = None) -> Tensor:
+        """Gradient in x from that in the output, added to `plus`, which may be overwritten."""
+        if self.bias is not None:
+            return self._layer_backward(gradient, tape, plus)
+        unit, scale = tape.pop(2)
+        weighted = gradient.to(unit.dtype)
+        if self.weight is not None:
+            weighted = weighted * self.weight
+        along = (weighted * unit).sum(dim=-1, keepdim=True).mul_(scale)
+        share = -1 / unit.shape[-1]
+        if plus is None or plus.dtype != weighted.dtype:
+            found = (weighted * scale).addcmul_(unit, along, value=share).to(gradient.dtype)
+            return found if plus is None else plus.add_(found)
+        return plus.addcmul_(weighted, scale).addcmul_(unit, along, value=share)
+
+    def _layer_forward(self, x: Tensor, tape: Tape) -> Tensor:
+        out, mean, scale = torch.native_layer_norm(
+            x, [x.shape[-1]], self.weight, self.bias, self.epsilon
+        )
+        tape.push(x, mean, scale)
+        return out
+
+    def _layer_backward(self, gradient: Tensor, tape: Tape, plus: Tensor | None) -> Tensor:
+        x, mean, scale = tape.pop(3)
+        found, _, _ = torch.ops.aten.native_layer_norm_backward(
+            gradient, x, [x.shape[-1]], mean, scale, self.weight, self.bias, [True, False, False]
+        )
+        back: Tensor = found if plus is None else found.add_(plus)
+        return back
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function.
+
+    Attributes:
+        name: Which.
+    """
+
+    name: ActivationName
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Its value."""
+        if self.name == "silu":
+            return silu(x)
+        if self.name == "relu":
+            return torch.relu(x)
+        return gelu(x, approximate=self._approximation)
+
+    def gate(self, x: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f(x) up, with the two factors that are all its way back needs: f(x) and f'(x) up."""
+        if self.name != "silu" or x.dtype.itemsize < torch.float32.itemsize:
+            value = self.forward(x)
+            return up * value, value, self.backward(up, x)
+        # With s = sigmoid(x) and f = x s, f' = s + f (1 - s): so f' up = s up + (1 - s) f up,
+        # one exponential and one pass, where the derivative alone would take more of both.
+        sigmoid = torch.sigmoid(x)
+        value = x.mul_(sigmoid)
+        product = up * value
+        return product, value, torch.lerp(product, up, sigmoid, out=up)
+
+    def backward(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Gradient in x from that in the value."""
+        found: Tensor
+        if self.name == "silu":
+            found = torch.ops.aten.silu_backward(gradient, x)
+        elif self.name == "relu":
+            found = gradient * (x > 0)
+        else:
+            found = torch.ops.aten.gelu_backward(gradient, x, approximate=self._approximation)
+        return found
+
+    @property
+    def _approximation(self) -> str:
+        return "tanh" if self.name == "gelu_tanh" else "none"

@@ -1,0 +1,1 @@
+"""The papers' transformer, as they define it, with its mean-field limit."""

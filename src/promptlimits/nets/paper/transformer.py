@@ -1,0 +1,282 @@
+"""The transformer of the papers: any heads, layers and mask; differentiable and batched.
+
+Definitions 2.1 to 2.3 and 2.14 of meyer2025 in their corrected reading (E16): tau is the last
+layer after ... after the first, and what is kept of tau([P, X]) are the last m columns.
+Remark 2.4's positional encodings and the normalisations that the papers leave out are options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptlimits.base.errors import UserError
+from promptlimits.nets.paper.layers import (
+    NormPlace,
+    PaperHead,
+    PaperLayer,
+    PaperNorm,
+    apply_layer,
+    attention,
+    causal_bias,
+)
+from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaperTransformer:
+    """A transformer tau on matrices whose columns are tokens.
+
+    Calling it maps (..., d, n) to (..., d, n); any leading axes are a batch. It is
+    differentiable in its input, safe under `torch.func`, and changes no tensor in place.
+
+    Attributes:
+        layers: The layers, first to last; at least one.
+        masked: Whether token i attends only to tokens 1 to i (Definition 2.14).
+        norm_place: "pre", "post", or None where the layers have no normalisation.
+        positions: Added to the first n columns (Remark 2.4), of shape (d, longest), or None.
+
+    Raises:
+        UserError: A shape, a dtype or a normalisation does not fit, or a weight is not finite.
+    """
+
+    layers: tuple[PaperLayer, ...]
+    masked: bool = False
+    norm_place: NormPlace | None = None
+    positions: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise UserError(
+                "the transformer", "have a layer", got="none", remedy="give one layer or more"
+            )
+        for number, layer in enumerate(self.layers):
+            _require_layer(number, layer, dim=self.dim, dtype=self.dtype, place=self.norm_place)
+        if self.positions is not None:
+            longest = self.positions.shape[-1] if self.positions.dim() == 2 else 0
+            _require_tensor("positions", self.positions, (self.dim, longest), self.dtype)
+
+    @property
+    def dim(self) -> int:
+        """Embedding dimension d."""
+        return int(self.layers[0].b2.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes with."""
+        return self.layers[0].b2.dtype
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """tau(X).
+
+        Args:
+            tokens: Of shape (..., d, n).
+
+        Returns:
+            Of the same shape.
+
+        Raises:
+            UserError: The tokens are of another dimension, or more than the positions.
+        """
+        if tokens.dim() < 2 or tokens.shape[-2] != self.dim or tokens.shape[-1] < 1:
+            raise UserError(
+                "the tokens",
+                f"be columns of {self.dim} numbers, shape (..., {self.dim}, n) with n of 1 or more",
+                got=f"shape {tuple(tokens.shape)}",
+                remedy="put tokens in columns",
+            )
+        tokens = self._placed(tokens)
+        bias = causal_bias(tokens.shape[-1], tokens) if self.masked else None
+        for layer in self.layers:
+            attend = partial(_self_attention, layer.heads, bias)
+            tokens = apply_layer(layer, tokens, self.norm_place, attend)
+        return tokens
+
+    def with_prompt(self, prompt: Tensor, queries: Tensor) -> Tensor:
+        """tau([P, X^i])_{:, m_p:} for every query and every prompt (Definition 4.2, E16).
+
+        Args:
+            prompt: One prompt (d, m_p), or B of them (B, d, m_p); m_p may be 0.
+            queries: One query (d, m), or k of them (k, d, m).
+
+        Returns:
+            The last m columns of each output: the prompt's leading axes, then the queries',
+            then (d, m).
+        """
+        batch, several = prompt.shape[:-2], queries.shape[:-2]
+        spread = prompt.reshape(*batch, *(1 for _ in several), *prompt.shape[-2:])
+        spread = spread.expand(*batch, *several, *prompt.shape[-2:])
+        together = torch.cat(
+            [spread, queries.expand(*batch, *several, *queries.shape[-2:])], dim=-1
+        )
+        return self(together)[..., prompt.shape[-1] :]
+
+    def to(self, dtype: torch.dtype) -> PaperTransformer:
+        """The same transformer in another dtype.
+
+        Args:
+            dtype: Such as torch.float32.
+
+        Returns:
+            A transformer of its own.
+        """
+        positions = None if self.positions is None else self.positions.to(dtype)
+        layers = tuple(_cast(layer, dtype) for layer in self.layers)
+        return replace(self, layers=layers, positions=positions)
+
+    def _placed(self, tokens: Tensor) -> Tensor:
+        if self.positions is None:
+            return tokens
+        length, longest = tokens.shape[-1], self.positions.shape[-1]
+        if length > longest:
+            raise UserError(
+                "the tokens",
+                f"be at most {longest}, as there are positional encodings",
+                got=length,
+                remedy="shorten the prompt or give more positions",
+            )
+        return tokens + self.positions[:, :length]
+
+
+def from_weights(
+    weights: TransformerWeights, dtype: torch.dtype = torch.float64
+) -> PaperTransformer:
+    """The transformer that has given weights.
+
+    Args:
+        weights: float64 matrices.
+        dtype: What the transformer computes with.
+
+    Returns:
+        The transformer, with copies of the weights.
+    """
+
+    def copied(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=dtype)
+
+    def layer(of: LayerWeights) -> PaperLayer:
+        heads = tuple(
+            PaperHead(**{field.name: copied(getattr(head, field.name)) for field in fields(head)})
+            for head in of.heads
+        )
+        return PaperLayer(
+            heads=heads, w1=copied(of.w1), b1=copied(of.b1), w2=copied(of.w2), b2=copied(of.b2)
+        )
+
+    return PaperTransformer(layers=tuple(map(layer, weights.layers)), masked=weights.masked)
+
+
+def to_weights(model: PaperTransformer) -> TransformerWeights:
+    """The weights of a transformer without normalisation, exactly, as float64."""
+    if model.norm_place is not None or model.positions is not None:
+        raise UserError(
+            "the transformer",
+            "have neither normalisation nor positional encodings here",
+            got=f"norm_place {model.norm_place!r}, positions {model.positions is not None}",
+            remedy="add the positions to the tokens; a bound for normalised models is `certify`",
+        )
+
+    def plain(values: Tensor) -> Any:
+        return values.detach().to("cpu", torch.float64, copy=True).numpy()
+
+    def layer(of: PaperLayer) -> LayerWeights:
+        heads = tuple(
+            HeadWeights(**{field.name: plain(getattr(head, field.name)) for field in fields(head)})
+            for head in of.heads
+        )
+        return LayerWeights(
+            heads=heads, w1=plain(of.w1), b1=plain(of.b1), w2=plain(of.w2), b2=plain(of.b2)
+        )
+
+    return TransformerWeights(layers=tuple(map(layer, model.layers)), masked=model.masked)
+
+
+def _self_attention(heads: tuple[PaperHead, ...], bias: Tensor | None, tokens: Tensor) -> Tensor:
+    return attention(heads, tokens, tokens, bias)
+
+
+def _cast(layer: PaperLayer, dtype: torch.dtype) -> PaperLayer:
+    def cast(values: Tensor) -> Tensor:
+        return values.to(dtype)
+
+    def norm(of: PaperNorm | None) -> PaperNorm | None:
+        if of is None:
+            return None
+        bias = None if of.bias is None else cast(of.bias)
+        return replace(of, weight=cast(of.weight), bias=bias)
+
+    return PaperLayer(
+        heads=tuple(
+            PaperHead(**{field.name: cast(getattr(head, field.name)) for field in fields(head)})
+            for head in layer.heads
+        ),
+        w1=cast(layer.w1),
+        b1=cast(layer.b1),
+        w2=cast(layer.w2),
+        b2=cast(layer.b2),
+        attention_norm=norm(layer.attention_norm),
+        mlp_norm=norm(layer.mlp_norm),
+    )
+
+
+def _require_layer(
+    number: int, layer: PaperLayer, *, dim: int, dtype: torch.dtype, place: NormPlace | None
+) -> None:
+    where = f"layers.{number}"
+    hidden = layer.w1.shape[0] if layer.w1.dim() == 2 else -1
+    shapes = {"w1": (hidden, dim), "b1": (hidden,), "w2": (dim, hidden), "b2": (dim,)}
+    for name, shape in shapes.items():
+        _require_tensor(f"{where}.{name}", getattr(layer, name), shape, dtype)
+    for index, head in enumerate(layer.heads):
+        size = head.query.shape[0] if head.query.dim() == 2 else -1
+        inner = head.value.shape[0] if head.value.dim() == 2 else -1
+        of_head = {"query": (size, dim), "key": (size, dim)}
+        of_head |= {"value": (inner, dim), "output": (dim, inner)}
+        for name, shape in of_head.items():
+            _require_tensor(f"{where}.heads.{index}.{name}", getattr(head, name), shape, dtype)
+    for name in ("attention_norm", "mlp_norm"):
+        _require_norm(f"{where}.{name}", getattr(layer, name), dim=dim, dtype=dtype, place=place)
+
+
+def _require_norm(
+    name: str, norm: PaperNorm | None, *, dim: int, dtype: torch.dtype, place: NormPlace | None
+) -> None:
+    if (norm is None) != (place is None) or place not in (None, "pre", "post"):
+        raise UserError(
+            name,
+            "be there exactly when norm_place is 'pre' or 'post'",
+            got=f"norm_place {place!r} and {'no norm' if norm is None else 'a norm'}",
+            remedy="give both or neither",
+        )
+    if norm is None:
+        return
+    if norm.kind not in ("layer", "rms") or (norm.kind == "rms") != (norm.bias is None):
+        raise UserError(
+            name,
+            "be 'layer' with a bias or 'rms' without",
+            got=f"kind {norm.kind!r} {'without' if norm.bias is None else 'with'} a bias",
+            remedy="mend the kind or the bias",
+        )
+    if not 0 < norm.epsilon < float("inf"):
+        raise UserError(f"{name}.epsilon", "be above 0", got=norm.epsilon, remedy="give 1e-5")
+    for part, values in (("weight", norm.weight), ("bias", norm.bias)):
+        if values is not None:
+            _require_tensor(f"{name}.{part}", values, (dim,), dtype)
+
+
+def _require_tensor(name: str, values: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tuple(values.shape) != shape or values.dtype != dtype:
+        raise UserError(
+            name,
+            f"have shape {shape} and dtype {dtype}",
+            got=f"shape {tuple(values.shape)} and dtype {values.dtype}",
+            remedy="give weights that fit together",
+        )
+    if not bool(torch.isfinite(values).all()):
+        raise UserError(
+            name, "be finite numbers", got="NaN or infinity", remedy="use weights that are finite"
+        )

@@ -1,7 +1,0 @@
-"""Every run, step and record on disk: append-only, resumable after a kill, versioned."""
-
-from promptlimits.store.provenance import canonical_json, provenance, spec_hash
-from promptlimits.store.records import RunRecord
-from promptlimits.store.sqlite import Store
-
-__all__ = ["RunRecord", "Store", "canonical_json", "provenance", "spec_hash"]

@@ -1,0 +1,345 @@
+"""LogBound: exact in, one-sided out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import sys
+import threading
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from flint import arb, ctx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptlimits.base.bound import (
+    Assumption,
+    Certificate,
+    LogBound,
+    Source,
+    product,
+    tightest,
+    working_precision,
+)
+from promptlimits.base.errors import RunFailed, UserError
+
+# The same examples on each run, and no deadline: machines are shared.
+settings.register_profile("promptlimits", deadline=None, derandomize=True)
+settings.load_profile("promptlimits")
+
+SOURCE = Source(reference="promptlimits", statement="a lemma", form="proved here")
+POSITIVE = st.fractions(min_value=Fraction(1, 10**40), max_value=10**40).filter(lambda q: q > 0)
+DIRECTIONS = st.sampled_from(["upper", "lower"])
+
+
+def bound(value: Any, direction: Any = "upper", **more: Any) -> LogBound:
+    return LogBound.of(value, direction=direction, quantity="q", source=SOURCE, **more)
+
+
+def raw(log: Any, direction: Any = "upper") -> LogBound:
+    return LogBound(direction=direction, log=log, quantity="q", source=SOURCE)
+
+
+def accessors(one: LogBound) -> dict[Any, float]:
+    return {
+        base: getattr(one, f"{one.direction}_{unit}")()
+        for base, unit in ((None, "nats"), (2, "bits"), (10, "log10"))
+    }
+
+
+@pytest.mark.parametrize("value", [1.5, 1.0, float("nan"), "2", None, True, arb(2), 2j])
+def test_no_float_leaks_in(value: Any) -> None:
+    with pytest.raises(TypeError, match="must be an"):
+        bound(value)
+
+
+@pytest.mark.parametrize("log", [1.5, 2, "1", None, Fraction(1, 2)])
+def test_the_logarithm_is_an_arb(log: Any) -> None:
+    with pytest.raises(TypeError, match="must be an arb"):
+        raw(log)
+
+
+@pytest.mark.parametrize("value", [0, -1, Fraction(-1, 2)])
+def test_quantities_are_positive(value: Any) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        bound(value)
+
+
+@pytest.mark.parametrize("log", [arb("nan"), arb("inf"), arb("-inf"), arb(0).log(), arb(0, "inf")])
+@pytest.mark.parametrize("direction", ["upper", "lower"])
+def test_indeterminate_balls_raise(log: Any, direction: str) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        raw(log, direction)
+
+
+def test_unknown_direction_raises() -> None:
+    with pytest.raises(ValueError, match="direction"):
+        raw(arb(1), "both")
+
+
+@given(value=POSITIVE, direction=DIRECTIONS, bits=st.integers(2, 300))
+def test_floats_are_on_the_safe_side(value: Fraction, direction: str, bits: int) -> None:
+    """Whatever the working precision, against the truth at 2,000 bits."""
+    one = bound(value, direction, precision_bits=bits)
+    with working_precision(2000):
+        truth = arb(value.numerator).log() - arb(value.denominator).log()
+        for base, number in accessors(one).items():
+            true = truth if base is None else truth / arb(base).log()
+            if value == 1:
+                true = arb(0)
+            assert arb(number) >= true if direction == "upper" else arb(number) <= true
+
+
+@given(value=POSITIVE, direction=DIRECTIONS)
+def test_floats_are_tight(value: Fraction, direction: str) -> None:
+    for base, number in accessors(bound(value, direction)).items():
+        expected = math.log(value.numerator) - math.log(value.denominator)
+        expected /= 1 if base is None else math.log(base)
+        assert math.isclose(number, expected, rel_tol=1e-12, abs_tol=1e-12)
+
+
+def test_nearest_float_may_lie_below() -> None:
+    """Why the accessors exist: rounding to nearest goes below about half of the time."""
+    below = 0
+    for value in range(2, 202):
+        one = bound(value)
+        nearest = float(one.log)
+        assert one.upper_nats() >= nearest
+        below += one.upper_nats() > nearest
+        if one.upper_nats() > nearest:
+            assert one.upper_nats() == math.nextafter(nearest, math.inf)
+    assert 50 < below < 150
+
+
+def test_huge_and_tiny_logarithms() -> None:
+    huge = arb((1, 5000))  # the quantity is exp(2^5000)
+    assert raw(huge).upper_nats() == math.inf
+    assert raw(huge, "lower").lower_nats() == sys.float_info.max
+    assert raw(-huge, "lower").lower_nats() == -math.inf
+    assert raw(-huge).upper_nats() == -sys.float_info.max
+    tiny = arb((1, -5000))
+    assert raw(tiny).upper_nats() == math.nextafter(0, 1)
+    assert raw(tiny, "lower").lower_nats() == 0
+
+
+@pytest.mark.parametrize("direction", ["upper", "lower"])
+def test_exact_ends_are_not_moved(direction: str) -> None:
+    for number in (0, 1, -3, 2**60):
+        assert accessors(raw(arb(number), direction))[None] == number
+    assert set(accessors(bound(1, direction)).values()) == {0.0}
+
+
+def test_values_do_not_change() -> None:
+    certificate = Certificate(kind="k", bound=bound(2), inputs={})
+    for one in (bound(2), SOURCE, Assumption(text="a"), certificate):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one, dataclasses.fields(one)[0].name, "other")
+
+
+def test_wrong_end_raises() -> None:
+    with pytest.raises(TypeError, match="no lower one"):
+        bound(3).lower_bits()
+    with pytest.raises(TypeError, match="no upper one"):
+        bound(3, "lower").upper_log10()
+
+
+def test_the_safe_end_of_a_ball_is_kept() -> None:
+    ball = arb(1, "0.25")
+    assert raw(ball).log >= arb("1.25")
+    assert raw(ball, "lower").log <= arb("0.75")
+    assert raw(ball).log.is_exact()
+    assert raw(ball).log < arb("1.2500001")
+
+
+@given(one=POSITIVE, two=POSITIVE, direction=DIRECTIONS)
+def test_products_cover(one: Fraction, two: Fraction, direction: str) -> None:
+    both = bound(one, direction) * bound(two, direction)
+    assert both.direction == direction
+    if direction == "upper":
+        assert not (one * two != 1 and both.proves_at_most(one * two * Fraction(99, 100)))
+        assert both.proves_at_most(one * two * Fraction(101, 100))
+    else:
+        assert not both.proves_at_least(one * two * Fraction(101, 100))
+        assert both.proves_at_least(one * two * Fraction(99, 100))
+    assert both.factors == (bound(one, direction), bound(two, direction))
+
+
+@pytest.mark.parametrize("bits", [2, 10, 53])
+def test_coarse_products_still_cover(bits: int) -> None:
+    factors = [bound(3, direction) for direction in ("upper",) * 50]
+    coarse = product(factors, quantity="3^50", source=SOURCE, precision_bits=bits)
+    with working_precision(1000):
+        assert coarse.log >= 50 * arb(3).log()
+    factors = [bound(3, "lower")] * 50
+    coarse = product(factors, quantity="3^50", source=SOURCE, precision_bits=bits)
+    with working_precision(1000):
+        assert coarse.log <= 50 * arb(3).log()
+
+
+def test_opposite_directions_do_not_multiply() -> None:
+    with pytest.raises(ValueError, match="one direction, got lower and upper"):
+        bound(2) * bound(2, "lower")
+    with pytest.raises(ValueError, match="got none"):
+        product([], quantity="", source=SOURCE)
+    with pytest.raises(ValueError, match="one direction"):
+        tightest([bound(2), bound(3, "lower")])
+
+
+def test_a_negative_power_turns_the_direction() -> None:
+    assert bound(8, "lower").power(-2, quantity="q").proves_at_most(Fraction(1, 63))
+    assert bound(8, "lower").power(-2, quantity="q").direction == "upper"
+    assert bound(8).power(Fraction(1, 3), quantity="q").proves_at_most(Fraction(2001, 1000))
+    assert not bound(8).power(Fraction(1, 3), quantity="q").proves_at_most(Fraction(1999, 1000))
+    assert bound(8).power(0, quantity="q").upper_nats() == 0.0
+    with pytest.raises(TypeError, match="exponent"):
+        bound(8).power(0.5, quantity="q")  # type: ignore[arg-type]
+
+
+def test_proofs_are_one_sided() -> None:
+    assert bound(8).proves_at_most(9)
+    assert not bound(8).proves_at_most(7)
+    assert not bound(8).proves_at_least(1)
+    assert bound(8, "lower").proves_at_least(7)
+    assert not bound(8, "lower").proves_at_least(9)
+    assert not bound(8, "lower").proves_at_most(100)
+
+
+def test_tightest() -> None:
+    assert tightest([bound(5), bound(3), bound(4)]) == bound(3)
+    assert tightest([bound(5, "lower"), bound(3, "lower")]) == bound(5, "lower")
+    other = LogBound.of(3, direction="upper", quantity="the same by another way", source=SOURCE)
+    assert tightest([bound(3), other]) == bound(3)
+    with pytest.raises(ValueError, match="at least one"):
+        tightest([])
+
+
+def test_assumptions_add_up_once() -> None:
+    a, b = Assumption(text="a"), Assumption(text="b", holds=True)
+    both = bound(2, assumptions=(a, b)) * bound(3, assumptions=(b,))
+    assert both.assumptions == (a, b)
+
+
+@given(
+    mantissa=st.integers(-(2**400), 2**400), exponent=st.integers(-3000, 3000), direction=DIRECTIONS
+)
+def test_json_is_exact(mantissa: int, exponent: int, direction: str) -> None:
+    one = LogBound(
+        direction=direction,  # type: ignore[arg-type]
+        log=arb((mantissa, exponent)),
+        quantity="q",
+        source=SOURCE,
+        assumptions=(Assumption(text="a", holds=False),),
+        factors=(bound(7),),
+    )
+    with ctx.workprec(20):  # reading must not depend on the precision of the day
+        again = LogBound.from_json(json.loads(json.dumps(one.to_json(), allow_nan=False)))
+    assert again == one
+    assert hash(again) == hash(one)
+    assert again.log.man_exp() == one.log.man_exp()
+    log: Any = one.to_json()["log"]
+    assert (
+        int(log["mantissa"]) * Fraction(2) ** int(log["exponent"])
+        == mantissa * Fraction(2) ** exponent
+    )
+
+
+def test_equality_sees_every_field() -> None:
+    one = bound(2)
+    record = one.to_json()
+    for field, other in {
+        "direction": "lower",
+        "quantity": "r",
+        "log": {"mantissa": "1", "exponent": "0"},
+        "source": {"reference": "x", "statement": "y", "form": "z"},
+        "assumptions": [{"text": "t", "holds": None}],
+        "factors": [record],
+    }.items():
+        assert LogBound.from_json(record | {field: other}) != one
+    assert one != 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"log": None},
+        {"log": {"mantissa": "1.5", "exponent": "0"}},
+        {"direction": "sideways"},
+        {"source": {"reference": "x"}},
+        {"assumptions": [{"words": "t"}]},
+        {"factors": [None]},
+    ],
+)
+def test_a_broken_record_is_refused(change: Any) -> None:
+    with pytest.raises(UserError, match="the bound's record must"):
+        LogBound.from_json(bound(2).to_json() | change)
+    with pytest.raises(UserError):
+        LogBound.from_json([])
+
+
+def test_precision_is_put_back() -> None:
+    before = ctx.prec
+    bound(3, precision_bits=999)
+    assert ctx.prec == before
+    with working_precision(500):
+        assert ctx.prec == 500
+        with pytest.raises(TypeError):
+            bound(1.5, precision_bits=700)
+        assert ctx.prec == 500
+    assert ctx.prec == before
+
+
+def test_threads_take_turns() -> None:
+    wrong = []
+
+    def work(bits: int) -> None:
+        for _ in range(300):
+            with working_precision(bits):
+                if ctx.prec != bits:
+                    wrong.append(bits)
+
+    threads = [threading.Thread(target=work, args=(bits,)) for bits in (64, 128, 256, 512)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_certificate_round_trip() -> None:
+    one = Certificate(kind="counting", bound=bound(5), inputs={"n": "5", "pool": None})
+    assert Certificate.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+@pytest.mark.parametrize("record", [None, [], {}, {"schema": 1, "kind": "counting", "inputs": {}}])
+def test_no_certificate(record: Any) -> None:
+    with pytest.raises(UserError, match="the certificate must have"):
+        Certificate.from_json(record)
+
+
+def test_a_later_schema_is_refused() -> None:
+    record = Certificate(kind="counting", bound=bound(5), inputs={}).to_json() | {"schema": 2}
+    with pytest.raises(UserError, match="schema must be 1, got 2"):
+        Certificate.from_json(record)
+
+
+def test_an_altered_certificate_is_refused() -> None:
+    record = Certificate(kind="counting", bound=bound(5), inputs={"n": "5"}).to_json()
+    for change in ({"inputs": {"n": "6"}}, {"kind": "covering"}, {"digest": "0" * 64}):
+        with pytest.raises(RunFailed, match="the certificate was altered"):
+            Certificate.from_json(record | change)
+    with pytest.raises(UserError, match="the certificate must have"):
+        Certificate.from_json(record | {"more": 1})
+
+
+def test_the_digest_is_of_the_sorted_ascii_text() -> None:
+    """Any other program can compute it."""
+    record = Certificate(
+        kind="é", bound=LogBound.of(1, direction="upper", quantity="q", source=SOURCE), inputs={}
+    ).to_json()
+    text = json.dumps({k: record[k] for k in sorted(record) if k != "digest"}, sort_keys=True)
+    expected = hashlib.sha256(text.replace(": ", ":").replace(", ", ",").encode()).hexdigest()
+    assert record["digest"] == expected

@@ -1,0 +1,95 @@
+"""The prompt that goes to disk is the one that holds most of the whole list, ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from promptlimits.capacity.search.attempt import Attempt
+from promptlimits.capacity.search.choice import choose
+from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.train.evaluate import evaluate
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.nets.protocol import EncodedPair
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+
+
+def prompts(model: HuggingFaceCausalLM) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    both = torch.randn(2, 3, model.card.dim, generator=generator)
+    return both[0], both[1]
+
+
+def answered_by(model: HuggingFaceCausalLM, prompt: torch.Tensor, keys: range) -> list[EncodedPair]:
+    """Pairs whose value is the one token that the model answers behind `prompt`."""
+    pairs = []
+    for key in keys:
+        bare = EncodedPair(key=str(key), value="", key_ids=(key,), value_ids=(0,))
+        found = next(
+            token
+            for token in range(model.card.vocabulary)
+            if evaluate(
+                model, prompt, [EncodedPair(key="", value="", key_ids=(key,), value_ids=(token,))]
+            ).held
+        )
+        pairs.append(
+            EncodedPair(key=bare.key, value=str(found), key_ids=(key,), value_ids=(found,))
+        )
+    return pairs
+
+
+def made(prompt: torch.Tensor, held: int) -> Attempt:
+    return Attempt(
+        pairs=8,
+        outcome=Outcome.STALLED,
+        held=tuple(range(held)),
+        prompt=prompt,
+        steps=1,
+        seconds=0.0,
+        seed=0,
+    )
+
+
+def test_the_whole_list_decides_and_a_better_prompt_is_remembered(
+    model: HuggingFaceCausalLM, tmp_path: Path
+) -> None:
+    wide, narrow = prompts(model)
+    pairs = (*answered_by(model, wide, range(5, 9)), *answered_by(model, narrow, range(9, 11)))
+    task = EncodedTask(
+        name="t",
+        pairs=pairs,
+        places=("",) * len(pairs),
+        answer_set_size=9,
+        answer_set_text="nine",
+        answers_random=False,
+        source="",
+    )
+    with Store.open(tmp_path / "store.sqlite") as store:
+
+        def chosen(attempts: list[Attempt], unprompted: tuple[int, ...] = ()) -> torch.Tensor:
+            work = {"work": str(unprompted)}
+            choice = choose(
+                model,
+                task,
+                attempts,
+                store=store,
+                work=work,
+                relative_lead=1e-9,
+                uncredited=lambda held: set(held) & set(unprompted),
+            )
+            assert choice is not None
+            assert choice.held == evaluate(model, choice.prompt, pairs, relative_lead=1e-9).held
+            return choice.prompt
+
+        # `narrow` held more of what it was trained for, `wide` holds more of the list.
+        assert torch.equal(chosen([made(narrow, 2), made(wide, 1)]), wide)
+        # A later command of the same work that found less does not end with less.
+        assert torch.equal(chosen([made(narrow, 2)]), wide)
+        # Pairs that need no prompt are no credit to one.
+        assert torch.equal(chosen([made(narrow, 2), made(wide, 1)], (0, 1, 2, 3)), narrow)
+        nothing = choose(
+            model, task, [made(wide, 0)], store=store, work={"work": "new"}, relative_lead=1e-9
+        )
+        assert nothing is None

@@ -1,0 +1,69 @@
+"""How much of an answer comes in a row, against asking for each beginning of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from promptlimits.capacity.train import evaluate as evaluate_module
+from promptlimits.capacity.train.evaluate import evaluate, tokens_in_a_row
+from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.nets.load.load import load_parts
+from promptlimits.nets.protocol import EncodedPair, PromptKind
+from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+from promptlimits.testing.tiny_models import tiny_causal_lm
+
+LENGTH = 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
+    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("tiny"), "gpt2")))
+    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+
+
+def said(model: HuggingFaceCausalLM, prompt: torch.Tensor, kind: PromptKind) -> EncodedPair:
+    """What the model answers, token by token, each the one that is asked for and exact."""
+    pair = EncodedPair(key="", value="", key_ids=(1,), value_ids=(0,))
+    for place in range(LENGTH):
+        tries = [
+            replace(pair, value_ids=(*pair.value_ids[:place], token))
+            for token in range(model.card.vocabulary)
+        ]
+        (right,) = evaluate(model, prompt, tries, kind=kind).held
+        pair = tries[right]
+    return pair
+
+
+@pytest.mark.parametrize("kind", list(PromptKind))
+def test_it_ends_before_the_first_wrong_token(model: HuggingFaceCausalLM, kind: PromptKind) -> None:
+    generator = torch.Generator().manual_seed(3)
+    prompt = torch.randn(2, model.prompt_width(kind), generator=generator)
+    right = said(model, prompt, kind)
+    assert tokens_in_a_row(model, prompt, right, kind=kind) == LENGTH
+    for wrong in range(LENGTH):
+        # Every token behind the wrong one is that of the right answer: it counts for nothing.
+        ids = list(right.value_ids)
+        ids[wrong] = (ids[wrong] + 1) % model.card.vocabulary
+        pair = replace(right, value_ids=tuple(ids))
+        assert tokens_in_a_row(model, prompt, pair, kind=kind) == wrong
+    assert tokens_in_a_row(model, prompt, right, kind=kind, relative_lead=1e9) == 0
+
+
+def test_what_is_left_when_it_is_stopped_is_not_run(
+    model: HuggingFaceCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = torch.zeros(0, model.card.dim)
+    pairs = [EncodedPair(key="", value="", key_ids=(i,), value_ids=(0, 1)) for i in range(1, 8)]
+    whole = evaluate(model, prompt, pairs)
+    # Chunks of two pairs.
+    monkeypatch.setattr(evaluate_module, "_LOGIT_BYTES", 4 * model.card.vocabulary * 4)
+    asked = iter([None, Outcome.OUT_OF_BUDGET])
+    cut = evaluate(model, prompt, pairs, should_stop=lambda: next(asked))
+    assert cut.exact == whole.exact[:4]
+    assert cut.loss_nats == pytest.approx(whole.loss_nats[:4], rel=1e-5)
+    # A first chunk is always run.
+    once = evaluate(model, prompt, pairs, should_stop=lambda: Outcome.OUT_OF_BUDGET)
+    assert len(once.exact) == 2

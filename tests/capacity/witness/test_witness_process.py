@@ -1,0 +1,208 @@
+"""A witness is decoded again in a process that has run nothing else, and by replay.py alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.capacity.witness.witness_cases import wrong
+
+from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.capacity.witness import fresh_process
+from promptlimits.capacity.witness.verification import Verification
+from promptlimits.capacity.witness.witness import confirm, main, verify_in_fresh_process
+
+# The tests above decode every family in this process; a process of its own costs ten seconds,
+# so the two kinds of process share the families between them.
+
+
+@pytest.mark.slow  # a process that imports torch, transformers and peft
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_fresh_process_confirms_the_same(cases, family, tmp_path):
+    case = cases(family)
+    directory = case.save(tmp_path / "w")
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the user was imported')")
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        found = confirm(
+            Path("w"), model_path=str(case.model), on_progress=lambda *done: told.append(done)
+        )
+    assert told[0] == (0, len(case.pairs))
+    assert told[-1] == (len(case.pairs), len(case.pairs))
+    assert found.model.name == case.model.name
+    assert found.model.source == str(case.model)
+    assert found.pairs_exact == len(case.pairs)
+    assert found.answers == case.verify(directory).answers
+    recorded = json.loads((directory / "witness.json").read_text())["verification"]
+    assert Verification.from_json(recorded) == found
+    assert [answer["counted"] for answer in recorded["answers"]] == [True] * len(case.pairs)
+
+
+@pytest.mark.slow  # a process that imports torch, transformers and peft
+def test_errors_of_a_fresh_process_are_those_of_this_one(witness, tmp_path):
+    with pytest.raises(UserError, match=r"model must be .*nowhere.*which does not exist"):
+        verify_in_fresh_process(witness, model_path=str(tmp_path / "nowhere"))
+
+
+REPLAY_ALONE = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    assert not any(name.startswith("promptlimits") for name in sys.modules), "not stock"
+"""
+
+
+def replay(directory, model, cwd):
+    command = [sys.executable, "-I", "-c", REPLAY_ALONE, directory / "replay.py", "--model", model]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow  # a process that imports torch, transformers and peft
+@pytest.mark.parametrize("family", ["gemma3", "gpt_neo"])
+def test_replay_needs_stock_tools_only(cases, family, tmp_path):
+    case = cases(family)
+    directory = case.save(tmp_path / "w")
+    moved = Path(shutil.copytree(directory, tmp_path / "elsewhere" / "w"))
+    done = replay(moved, case.model, tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first == "weights not checked; `promptlimits verify` does"
+    assert lines[-1] == f"{len(case.pairs)} of {len(case.pairs)} pairs exact"
+    assert all(line.startswith("exact ") for line in lines[:-1])
+
+
+@pytest.mark.slow  # two processes that import torch, transformers and peft
+def test_replay_fails_where_a_counted_pair_does_not_hold(case, tmp_path):
+    first, *rest = case.pairs
+    directory = case.save(tmp_path / "w", pairs=(wrong(case, first), *rest))
+    done = replay(directory, case.model, tmp_path)
+    assert done.returncode == 1
+    assert f"{len(rest)} of {len(case.pairs)} pairs exact" in done.stdout
+    assert confirm(directory, model_path=str(case.model)).pairs_exact == len(rest)
+    recorded = json.loads((directory / "witness.json").read_text())["verification"]
+    assert [answer["counted"] for answer in recorded["answers"]] == [False] + [True] * len(rest)
+    assert replay(directory, case.model, tmp_path).returncode == 0, "nobody claims the wrong one"
+
+
+def test_a_process_that_takes_too_long_is_given_up(witness):
+    with pytest.raises(RunFailed, match=r"took more than 0\.01 seconds"):
+        verify_in_fresh_process(witness, timeout_seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("death", "words"),
+    [
+        ("echo out of memory >&2; exit 137", r"ended with code 137 .*\(out of memory\)"),
+        ("kill -9 $$", r"was killed by signal 9 .*\(it said nothing\)"),
+    ],
+)
+def test_a_process_that_dies_is_reported(witness, monkeypatch, tmp_path, death, words):
+    dying = tmp_path / "python"
+    dying.write_text(f"#!/bin/sh\necho 'some warning'\n{death}\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(fresh_process.sys, "executable", str(dying))
+    with pytest.raises(RunFailed, match=words):
+        verify_in_fresh_process(witness)
+
+
+def speaking(path, *commands):
+    """Something in the place of Python that runs commands of a shell."""
+    path.write_text("\n".join(["#!/bin/sh", *commands]))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_progress_is_passed_on_while_the_process_runs(witness, monkeypatch, tmp_path):
+    """The process ends only when its first progress has been seen here."""
+    seen = tmp_path / "seen"
+    python = speaking(
+        tmp_path / "python",
+        "echo a warning of a library >&2",
+        """echo '{"progress": [1, 2]}' >&2""",
+        f"until [ -e {seen} ]; do sleep 0.02; done",
+        """echo '{"progress": [2, 2]}' >&2""",
+        """echo '{"error": {"what": "it failed", "remedy": "mend it"}}'""",
+    )
+    monkeypatch.setattr(fresh_process.sys, "executable", python)
+    told = []
+
+    def tell(done, of):
+        told.append((done, of))
+        seen.touch()
+
+    with pytest.raises(RunFailed, match="it failed; mend it"):
+        verify_in_fresh_process(witness, on_progress=tell, timeout_seconds=30)
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_an_interruption_ends_the_process(witness, monkeypatch, tmp_path):
+    pid = tmp_path / "pid"
+    python = speaking(
+        tmp_path / "python",
+        f"echo $$ >{pid}",
+        """echo '{"progress": [1, 2]}' >&2""",
+        "exec sleep 600",
+    )
+    monkeypatch.setattr(fresh_process.sys, "executable", python)
+
+    def interrupt(_done, _of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify_in_fresh_process(witness, on_progress=interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_process_that_says_very_much_is_heard_to_its_end(witness, monkeypatch, tmp_path):
+    """More than a pipe holds, on both streams at once, with the last words at the end."""
+    python = speaking(
+        tmp_path / "python",
+        "i=0; while [ $i -lt 3000 ]; do echo '01234567890123456789012345678901234567890' >&2",
+        "echo '01234567890123456789012345678901234567890'; i=$((i + 1)); done",
+        "echo the last words >&2; exit 1",
+    )
+    monkeypatch.setattr(fresh_process.sys, "executable", python)
+    with pytest.raises(RunFailed, match=r"ended with code 1 .*\(the last words\)"):
+        verify_in_fresh_process(witness, timeout_seconds=60)
+
+
+def test_an_error_of_the_process_is_raised_here(witness, monkeypatch, tmp_path):
+    error = {"name": "model", "rule": "fit", "got": "none", "remedy": "find one"}
+    speaking = tmp_path / "python"
+    speaking.write_text(f"#!/bin/sh\necho '{json.dumps({'error': error})}'; exit 2\n")
+    speaking.chmod(0o755)
+    monkeypatch.setattr(fresh_process.sys, "executable", str(speaking))
+    with pytest.raises(UserError, match=r"^model must fit, got none; find one$"):
+        verify_in_fresh_process(witness)
+
+
+def test_what_was_confirmed_is_recorded_and_a_wrong_pair_is_not_counted(
+    case, tmp_path, monkeypatch
+):
+    """As `confirm` does it, with the decoding done in this process to save ten seconds."""
+    first, *rest = case.pairs
+    directory = case.save(tmp_path / "w", pairs=(wrong(case, first), *rest))
+    found = case.verify(directory)
+    monkeypatch.setattr(fresh_process, "verify_in_fresh_process", lambda *_, **__: found)
+    assert confirm(directory) is found
+    recorded = json.loads((directory / "witness.json").read_text())["verification"]
+    assert [answer["counted"] for answer in recorded["answers"]] == [False] + [True] * len(rest)
+    assert (recorded["pairs_exact"], recorded["of"]) == (len(rest), len(case.pairs))
+    assert Verification.from_json(recorded) == found
+
+
+def test_the_process_writes_one_line_of_json(case, witness, capsys):
+    assert main([str(witness), "--model", str(case.model), "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found = Verification.from_json(json.loads(line)["verification"])
+    assert found.answers == case.verify(witness).answers
+    assert main([str(witness) + "-not", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["rule"] == "be a witness folder"

@@ -1,0 +1,119 @@
+"""`promptlimits pairs` shows what would be asked, and what a stock user would type gives it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptlimits.testing.tiny_models import tiny_tokenizer
+
+Call = Callable[..., Any]
+
+CHAT = (
+    "{% for message in messages %}{{ '<' + message['role'] + '>' + message['content'] + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<assistant>\\n' }}{% endif %}"
+)
+
+
+def listed(here: Path, *pairs: tuple[str, str]) -> None:
+    lines = (json.dumps({"key": key, "value": value}) for key, value in pairs)
+    (here / "list.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def asked(call: Call, *options: str) -> Any:
+    ended = call("pairs", "--model", "tiny", "--pairs", "list.jsonl", "--json", *options)
+    assert (ended.code, ended.err) == (0, "")
+    return json.loads(ended.out)
+
+
+def test_what_will_be_asked_as_text_and_as_ids(call: Call, here: Path, model: Path) -> None:
+    listed(here, ("France", "Paris"), ("日本", "東京"))
+    found = asked(call)
+    tokenizer = tiny_tokenizer()
+    first, second = found["pairs"]
+    assert first == {
+        "key": "France:",
+        "joiner": " ",
+        "value": "Paris",
+        "key_ids": tokenizer("France:").input_ids,
+        "value_ids": [*tokenizer(" Paris").input_ids, 0],
+        "also": [],
+        "where": "list.jsonl line 1",
+    }
+    assert (second["joiner"], second["value_ids"]) == ("", [*tokenizer("東京").input_ids, 0])
+    assert found["notes"] == [
+        "keys are put to the model as '{key}:'",
+        "a space stands between key and value in 1 of 2 pairs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "joiner"), [("none", ""), (r"\n", "\n"), (" ", " "), ("", ""), (r"\t-", "\t-")]
+)
+def test_a_joiner_of_ones_own(call: Call, here: Path, model: Path, typed: str, joiner: str) -> None:
+    listed(here, ("France", "Paris"), ("日本", "東京"))
+    tokenizer = tiny_tokenizer()
+    for pair in asked(call, "--joiner", typed)["pairs"]:
+        assert pair["joiner"] == joiner
+        assert tokenizer.decode(pair["value_ids"][:-1]) == joiner + pair["value"]
+
+
+def test_a_chat(call: Call, here: Path, model: Path) -> None:
+    listed(here, ("France", "Paris"))
+    (model / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
+    (pair,) = asked(call, "--chat")["pairs"]
+    assert (pair["key"], pair["joiner"]) == ("<user>France\n<assistant>\n", "")
+    assert pair["key_ids"] == tiny_tokenizer()(pair["key"]).input_ids
+    (pair,) = asked(call, "--chat", "--template", "Capital of {key}?", "--joiner", " ")["pairs"]
+    assert pair["key"] == "<user>Capital of France?\n<assistant>\n"
+    assert pair["joiner"] == " "
+
+
+def test_a_model_that_was_not_trained_for_chats(call: Call, here: Path, model: Path) -> None:
+    ended = call("pairs", "--model", "tiny", "--pairs", "pairs.csv", "--chat")
+    ended.says(2, "the tokenizer must have a chat template", "-Instruct", "leave --chat out")
+    for reference in ("random:4", "text:pairs.csv"):
+        ended = call("pairs", "--model", "tiny", "--pairs", reference, "--chat")
+        ended.says(2, "--chat must stand with a list of pairs")
+        ended = call("pairs", "--model", "tiny", "--pairs", reference, "--joiner", "none")
+        ended.says(2, "--joiner must stand with a list of pairs")
+
+
+def test_every_blank_shows_in_the_terminal(call: Call, here: Path, model: Path) -> None:
+    listed(here, ("a\u00a0b", "one\ttwo"))
+    ended = call("pairs", "--model", "tiny", "--pairs", "list.jsonl", "--template", "\u200b{key}")
+    assert (ended.code, ended.err) == (0, "")
+    place, key, value, *_ = ended.out.splitlines()
+    assert place == "list.jsonl line 1:"
+    assert r"key   '\u200ba\xa0b'  " in key
+    assert r"value ' ' + 'one\ttwo'  " in value
+    assert value.endswith(" 0")
+
+
+def test_a_long_list_is_cut_in_the_terminal_alone(call: Call, here: Path, model: Path) -> None:
+    listed(here, *((f"key {number}", "two") for number in range(25)))
+    ended = call("pairs", "--model", "tiny", "--pairs", "list.jsonl")
+    assert ended.out.count("value") == 20 + 1  # and the note on the joiner
+    assert "and 5 more; --json prints all of them" in ended.out
+    assert "25 pairs of file list.jsonl; an answer ends in 0" in ended.out
+    assert len(asked(call)["pairs"]) == 25
+    assert len(asked(call, "--limit", "3")["pairs"]) == 3
+
+
+def test_no_weight_is_read(call: Call, here: Path, model: Path) -> None:
+    listed(here, ("France", "Paris"))
+    with_weights = asked(call)
+    (model / "model.safetensors").unlink()
+    assert asked(call) == with_weights
+
+
+def test_the_codec_is_that_of_the_whole_model(tiny_parts: Any, tiny: Path) -> None:
+    from promptlimits.nets.load.load import load_codec
+
+    codec = load_codec(str(tiny))
+    assert codec.end_id == tiny_parts.codec.end_id
+    assert codec.plain_token_ids() == tiny_parts.codec.plain_token_ids()

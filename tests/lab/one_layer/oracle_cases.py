@@ -1,0 +1,67 @@
+"""Random layers and targets that the oracle's tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from promptlimits.lab.one_layer.setting import Floats, SharedQuery, shared_query
+from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
+
+
+def draw(
+    dim: int, heads: int, head_dim: int, queries: int, seed: int
+) -> tuple[SharedQuery, Floats, np.random.Generator]:
+    """A Gaussian layer, queries with a shared last token, and targets."""
+    generator = np.random.default_rng([dim, heads, head_dim, queries, seed])
+    layer = random_weights(
+        dim=dim,
+        heads=heads,
+        head_dim=head_dim,
+        hidden=0,
+        layers=1,
+        generator=generator,
+        masked=False,
+    ).layers[0]
+    tokens = generator.standard_normal((queries + 1, dim))
+    setting = shared_query(layer, tokens[0], list(tokens[1:]))
+    return setting, generator.standard_normal((queries, dim)), generator
+
+
+def counterexample(heads: int) -> tuple[SharedQuery, Floats, Floats]:
+    """The exact layer of section 5 whose errors are all 1 / sqrt(h + 1), and its prompt."""
+    h, total = heads, 1e6
+    dim = h * h + 2 * h + 1
+    unit = np.eye(max(dim, 3 * h + 2))
+    dim = len(unit)
+    direction = np.append(np.ones(h), -1.0) / np.sqrt(h + 1)
+    mu = np.full((h, h + 1), 0.001)
+    mu[np.arange(h), np.arange(h)] = 0.5
+    mu[:, h] = mu[:, :h].sum(axis=1)
+    # Rows of mu are orthogonal to `direction`, so I - direction direction^T = Q mu.
+    wanted = np.eye(h + 1) - np.outer(direction, direction)
+    q = wanted @ np.linalg.pinv(mu)
+    targets = np.stack([unit[1 + 2 * h + j] for j in range(h + 1)])
+    head = [
+        HeadWeights(
+            query=unit[0][None],
+            key=unit[1 + i][None],
+            value=unit[1 + h + i][None],
+            output=(targets.T @ q[:, i] * total / (total - h + 1))[:, None],
+        )
+        for i in range(h)
+    ]
+    layer = LayerWeights(
+        heads=tuple(head),
+        w1=np.zeros((0, dim)),
+        b1=np.zeros(0),
+        w2=np.zeros((dim, 0)),
+        b2=np.zeros(dim),
+    )
+    contexts = [
+        sum(np.log(total * (1 / mu[i, j] - 1) - 1) * unit[1 + i] for i in range(h))
+        for j in range(h + 1)
+    ]
+    prompt = np.stack(
+        [np.log(total - h + 1) * unit[1 + g] + unit[1 + h + g] for g in range(h)], axis=1
+    )
+    return shared_query(layer, unit[0], contexts), targets, prompt

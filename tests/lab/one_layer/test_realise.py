@@ -1,0 +1,91 @@
+"""Any statistics become those of h tokens, where values and scores are independent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.lab.one_layer.realise import rank_condition, realise
+from promptlimits.lab.one_layer.setting import (
+    SharedQuery,
+    Statistics,
+    attend,
+    offsets,
+    query_statistics,
+    shared_query,
+    value_maps,
+)
+from promptlimits.nets.paper.weights import random_weights
+
+
+def draw(dim: int, heads: int, head_dim: int, seed: int) -> tuple[SharedQuery, Statistics]:
+    generator = np.random.default_rng([dim, heads, head_dim, seed])
+    layer = random_weights(
+        dim=dim,
+        heads=heads,
+        head_dim=head_dim,
+        hidden=4,
+        layers=1,
+        generator=generator,
+        masked=False,
+    ).layers[0]
+    tokens = generator.standard_normal((4, dim))
+    mean = np.stack([value @ generator.standard_normal(dim) for value in value_maps(layer)])
+    wanted = Statistics(mean=mean, log_weight=2 * generator.standard_normal(heads))
+    return shared_query(layer, tokens[0], list(tokens[1:])), wanted
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads", "head_dim"),
+    [(6, 1, 3), (6, 2, 2), (8, 2, 4), (12, 3, 4), (16, 4, 4), (24, 6, 4), (3, 1, 2)],
+)
+@pytest.mark.parametrize("seed", range(10))
+def test_h_tokens_realise_any_statistics(dim: int, heads: int, head_dim: int, seed: int) -> None:
+    setting, wanted = draw(dim, heads, head_dim, seed)
+    assert rank_condition(setting)
+    found = realise(setting, wanted)
+    assert found.prompt.shape == (dim, heads)
+    assert found.error < 1e-9
+    assert attend(setting, found.prompt) == pytest.approx(
+        offsets(query_statistics(setting), wanted), abs=1e-8
+    )
+
+
+def test_copies_share_the_weight_and_are_shorter() -> None:
+    setting, _ = draw(6, 1, 3, 0)
+    heavy = Statistics(
+        mean=np.stack([value @ np.ones(6) for value in value_maps(setting.layer)]),
+        log_weight=np.array([9.0]),
+    )
+    once, often = realise(setting, heavy), realise(setting, heavy, copies=1000)
+    assert often.prompt.shape == (6, 1000)
+    assert max(once.error, often.error) < 1e-9
+    assert often.longest_token < 0.8 * once.longest_token
+
+
+def test_full_rank_heads_cannot_choose_freely() -> None:
+    setting, wanted = draw(4, 1, 4, 0)
+    assert not rank_condition(setting)
+    with pytest.raises(RunFailed, match="depend on each other"):
+        realise(setting, wanted)
+
+
+def test_as_many_ranks_and_heads_as_there_are_dimensions_is_the_edge() -> None:
+    assert rank_condition(draw(6, 2, 4, 0)[0])  # 4 + 2 = 6
+    assert not rank_condition(draw(5, 2, 4, 0)[0])
+
+
+def test_a_mean_outside_the_range_is_seen_in_the_error() -> None:
+    setting, wanted = draw(8, 2, 2, 1)
+    outside = Statistics(mean=wanted.mean + 1.0, log_weight=wanted.log_weight)
+    assert realise(setting, outside).error > 1e-3
+
+
+def test_what_cannot_be_asked() -> None:
+    setting, wanted = draw(6, 2, 2, 0)
+    with pytest.raises(UserError, match="copies"):
+        realise(setting, wanted, copies=0)
+    turned = SharedQuery(layer=setting.layer, queries=setting.queries, rotary_base=10.0)
+    with pytest.raises(ValueError, match="plain layer"):
+        realise(turned, wanted)

@@ -1,0 +1,108 @@
+"""What stands in a model's folder is looked at before anything opens it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from promptlimits.base.errors import UserError
+from promptlimits.lipschitz.checkpoint.weights.checkpoint import open_checkpoint
+from promptlimits.nets.files.folder import read_object, require_model_folder
+from promptlimits.nets.load.load import load_parts
+from promptlimits.nets.load.stock import load_stock
+
+FILES = ("config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja", "anything")
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+def certify(directory: str) -> object:
+    return open_checkpoint(Path(directory), name="model tiny")
+
+
+@pytest.mark.parametrize("load", [load_parts, load_stock, certify])
+@pytest.mark.parametrize(("make", "said"), [(pipe, "a pipe"), (endless, "a device")])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_none_is_named(
+    load: Callable[[str], object],
+    make: Callable[[Path], None],
+    said: str,
+    name: str,
+    checkpoint: Path,
+) -> None:
+    make(checkpoint / name)
+    with pytest.raises(UserError, match=f"got {name}: {said} where a file should be"):
+        load(str(checkpoint))
+
+
+def test_templates_in_their_own_folder_are_looked_at_too(checkpoint: Path) -> None:
+    (checkpoint / "additional_chat_templates").mkdir()
+    pipe(checkpoint / "additional_chat_templates" / "tool.jinja")
+    with pytest.raises(UserError, match=r"tool\.jinja: a pipe"):
+        load_parts(str(checkpoint))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
+def test_an_enormous_settings_file_is_not_read(name: str, checkpoint: Path) -> None:
+    os.truncate(checkpoint / name, 1 << 40)
+    with pytest.raises(UserError, match=f"{name}: a file of 1,099,511,627,776 bytes"):
+        load_parts(str(checkpoint))
+
+
+def test_a_link_that_leads_nowhere_is_a_missing_file(checkpoint: Path) -> None:
+    (checkpoint / "notes.json").symlink_to("gone")
+    require_model_folder(checkpoint, name="model tiny")
+
+
+@pytest.mark.parametrize("load", [load_parts, load_stock, certify])
+@pytest.mark.parametrize(
+    ("others", "got", "remedy"),
+    [
+        ((), r"a PEFT adapter \(LORA\) of org/name", "`promptlimits score` decodes the adapter"),
+        (("witness.json",), "a PEFT adapter", "`promptlimits verify` decodes the witness"),
+    ],
+)
+def test_an_adapter_is_called_one(
+    load: Callable[[str], object], others: tuple[str, ...], got: str, remedy: str, tmp_path: Path
+) -> None:
+    config = {"peft_type": "LORA", "base_model_name_or_path": "org/name"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    for name in others:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"be a whole model, got {got}.*{remedy}"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [load_parts, load_stock, certify])
+def test_an_adapter_beside_a_model_is_not_loaded_with_it(
+    load: Callable[[str], object], checkpoint: Path
+) -> None:
+    (checkpoint / "adapter_config.json").write_text("not even JSON")
+    with pytest.raises(UserError, match="a PEFT adapter beside it"):
+        load(str(checkpoint))
+
+
+def test_a_folder_with_a_gguf_file_says_to_give_the_file(tmp_path: Path) -> None:
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=f"give the file itself: {tmp_path / 'some.gguf'}"):
+        load_parts(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{", "\N{BYTE ORDER MARK}{}"])
+def test_another_text_is_no_object(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r".+"):
+        read_object(path)

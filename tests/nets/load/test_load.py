@@ -1,0 +1,416 @@
+"""A whole model loads as stock tools load it; anything else is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
+    OPTConfig,
+    OPTForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.utils import logging as transformers_logging
+
+from promptlimits.base.errors import UserError
+from promptlimits.nets.files.hashing import model_hash, weight_files
+from promptlimits.nets.load.checkpoint import read_config
+from promptlimits.nets.load.load import load_codec, load_parts
+from promptlimits.nets.load.network import readable
+from promptlimits.nets.load.stock import load_stock
+from promptlimits.testing.tiny_models import FAMILIES, tiny_causal_lm, tiny_tokenizer
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None takes a key out."""
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def edit_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = directory / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def refusal(reference: Path | str, **options: Any) -> str:
+    """What the user reads."""
+    with pytest.raises(UserError) as caught:
+        load_parts(str(reference), **options)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_loads_frozen_with_the_stock_logits(family: str, tmp_path: Path) -> None:
+    directory = tiny_causal_lm(tmp_path / "it", family, dim=24, layers=3)
+    parts = load_parts(str(directory))
+    stock = AutoModelForCausalLM.from_pretrained(directory)
+    ids = torch.arange(12).unsqueeze(0)
+    torch.testing.assert_close(parts.model(ids).logits, stock(ids).logits)
+    assert not parts.model.training
+    assert not any(weight.requires_grad for weight in parts.model.parameters())
+    card = parts.card
+    assert (card.name, card.path, card.reference) == ("it", str(directory), str(directory))
+    assert (card.dim, card.layers, card.vocabulary) == (24, 3, len(parts.tokenizer))
+    assert (card.context_length, card.compute_dtype, card.notes) == (128, "float32", ())
+    assert parts.codec.end_id == 0
+
+
+def test_a_context_ends_where_the_turn_of_its_positions_would_change(checkpoint: Path) -> None:
+    turn = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": 32,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    }
+    edit(checkpoint / "config.json", rope_parameters=turn)
+    assert load_parts(str(checkpoint)).card.context_length == 32
+
+
+def test_tied_weights_are_counted_once(checkpoint: Path) -> None:
+    stored = load_file(checkpoint / "model.safetensors")
+    assert "lm_head.weight" not in stored
+    expected = sum(weight.numel() for weight in stored.values())
+    assert load_parts(str(checkpoint)).card.parameters == expected
+
+
+def test_the_hash_is_that_of_the_files_and_follows_the_weights(checkpoint: Path) -> None:
+    before = load_parts(str(checkpoint)).card.model_hash
+    assert before == model_hash(weight_files(checkpoint))
+    edit_weights(checkpoint, lambda weights: weights["model.norm.weight"].add_(1))
+    assert load_parts(str(checkpoint)).card.model_hash != before
+
+
+def test_the_dtype_is_the_one_asked_for(checkpoint: Path) -> None:
+    parts = load_parts(str(checkpoint), dtype=torch.float64)
+    assert parts.model.dtype == torch.float64
+    assert parts.card.compute_dtype == "float64"
+
+
+def test_nothing_is_printed_and_logging_is_as_before(
+    checkpoint: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # An unused weight makes transformers print a table.
+    edit_weights(checkpoint, lambda weights: weights.update(unused=torch.ones(2)))
+    level = transformers_logging.get_verbosity()
+    hub = logging.getLogger("huggingface_hub").level
+    load_parts(str(checkpoint))
+    assert capfd.readouterr() == ("", "")
+    assert transformers_logging.get_verbosity() == level
+    assert transformers_logging.is_progress_bar_enabled()
+    assert logging.getLogger("huggingface_hub").level == hub
+
+
+@pytest.mark.parametrize(
+    ("named", "end"), [([7, 9], 7), (50256, 0), ([50256, 9], 9), (None, 0), (-1, 0)]
+)
+def test_the_end_marker_is_where_generate_stops(
+    checkpoint: Path, named: int | list[int] | None, end: int
+) -> None:
+    edit(checkpoint / "generation_config.json", eos_token_id=named)
+    edit(checkpoint / "config.json", eos_token_id=named)
+    codec = load_parts(str(checkpoint)).codec
+    assert codec.end_id == end
+    assert codec.end_ids == (tuple(named) if named == [7, 9] else (end,))
+    assert load_codec(str(checkpoint)).end_ids == codec.end_ids
+
+
+def without_an_end_marker(checkpoint: Path) -> None:
+    for name in ("generation_config.json", "config.json"):
+        edit(checkpoint / name, eos_token_id=50256)
+    edit(checkpoint / "tokenizer_config.json", eos_token=None)
+
+
+def test_a_separator_is_the_last_resort_as_end_marker(checkpoint: Path) -> None:
+    without_an_end_marker(checkpoint)
+    edit(checkpoint / "tokenizer_config.json", sep_token="!")
+    parts = load_parts(str(checkpoint))
+    assert parts.codec.end_id == parts.tokenizer.convert_tokens_to_ids("!") > 0
+
+
+def test_a_tokenizer_that_spaces_by_itself_gets_no_second_space(checkpoint: Path) -> None:
+    prepend = {"type": "Prepend", "prepend": " "}
+    edit(checkpoint / "tokenizer.json", normalizer=prepend)
+    parts = load_parts(str(checkpoint))
+    for text in (" Paris", "Paris", "  Paris"):
+        assert parts.codec.decode_value(parts.codec.encode_value(text)) == text
+    assert parts.codec.encode_value(" Paris") == tuple(parts.tokenizer("Paris").input_ids)
+
+
+def test_a_model_without_an_end_marker_is_refused(checkpoint: Path) -> None:
+    without_an_end_marker(checkpoint)
+    assert "have an end marker in its vocabulary, got eos_token_id 50256" in refusal(checkpoint)
+
+
+def nan(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.norm.weight"][3] = torch.nan
+
+
+def infinity(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "where"), [(nan, "model.norm.weight"), (infinity, "layers.1.mlp.up_proj")]
+)
+def test_weights_that_are_not_finite_are_named(
+    checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object], where: str
+) -> None:
+    edit_weights(checkpoint, change)
+    assert re.search(f"NaN or infinity in .*{where}", refusal(checkpoint))
+
+
+def test_large_finite_weights_are_not_taken_for_infinite(checkpoint: Path) -> None:
+    edit_weights(checkpoint, lambda weights: weights["model.norm.weight"].fill_(3e38))
+    load_parts(str(checkpoint))
+
+
+def test_a_missing_weight_is_not_made_up(checkpoint: Path) -> None:
+    edit_weights(checkpoint, lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"))
+    assert "got 1 missing (model.layers.1.mlp.up_proj.weight)" in refusal(checkpoint)
+
+
+def test_a_weight_of_another_shape_is_refused(checkpoint: Path) -> None:
+    edit(checkpoint / "config.json", intermediate_size=48)
+    assert "model tiny must be readable by transformers" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_weights_are_refused(checkpoint: Path, kept: int) -> None:
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "got model.safetensors, truncated or corrupted" in refusal(checkpoint)
+
+
+def test_corrupted_weights_are_refused(checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[:64] = bytes(64)
+    path.write_bytes(content)
+    assert "truncated or corrupted" in refusal(checkpoint)
+
+
+def test_pickle_is_never_opened(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    assert "got pickle files only" in refusal(checkpoint)
+
+
+def test_a_directory_without_a_configuration_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "config.json").unlink()
+    assert "hold config.json" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+def test_a_broken_configuration_is_refused(checkpoint: Path, text: str) -> None:
+    (checkpoint / "config.json").write_text(text, encoding="latin-1")
+    assert "have a readable config.json" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("family", ["llama9", None, 3])
+def test_an_unknown_family_is_refused(checkpoint: Path, family: object) -> None:
+    edit(checkpoint / "config.json", model_type=family)
+    assert f"got model_type {family!r}" in refusal(checkpoint)
+
+
+def test_code_of_a_model_is_never_run(checkpoint: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    (checkpoint / "custom.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    code = {"AutoConfig": "custom.C", "AutoModelForCausalLM": "custom.M"}
+    edit(checkpoint / "config.json", auto_map=code)
+    load_parts(str(checkpoint))  # a known family is read with transformers' own code
+    edit(checkpoint / "config.json", model_type="mine")
+    assert "'mine', which needs code of its own to be run" in refusal(checkpoint)
+    assert not mark.exists()
+
+
+def test_an_encoder_is_refused(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    assert "be a causal language model, got bert, an encoder that" in refusal(tmp_path)
+
+
+def test_an_encoder_trained_as_a_decoder_is_a_causal_model(tmp_path: Path) -> None:
+    BertConfig(is_decoder=True).save_pretrained(tmp_path)
+    assert read_config(tmp_path, name="model bert").model_type == "bert"
+
+
+def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    config = T5Config(vocab_size=50, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    assert "be a causal language model, got t5, an encoder-decoder" in refusal(tmp_path)
+
+
+def test_a_model_without_a_language_head_is_refused(checkpoint: Path) -> None:
+    edit(checkpoint / "config.json", model_type="vit")
+    assert "got vit, which has no head that predicts" in refusal(checkpoint)
+
+
+def test_a_missing_tokenizer_is_not_made_up(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.json").unlink()
+    assert "hold its tokenizer" in refusal(checkpoint)
+
+
+def test_a_broken_tokenizer_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.json").write_text("{}")
+    assert "have a tokenizer" in refusal(checkpoint)
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(checkpoint: Path) -> None:
+    tiny_tokenizer(["several", "words", "more", *(f"w{i}" for i in range(200))]).save_pretrained(
+        checkpoint
+    )
+    assert "at most 404 tokens, as its embedding has rows, got token id" in refusal(checkpoint)
+
+
+def test_an_added_token_may_lie_beyond_the_embedding(checkpoint: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(checkpoint)
+    codec = load_parts(str(checkpoint)).codec
+    with pytest.raises(UserError, match="token 404 of 404"):
+        codec.encode_key("<image>")
+
+
+def test_embeddings_of_another_width_than_the_blocks_are_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    config = OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        word_embed_proj_dim=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        ffn_dim=16,
+    )
+    OPTForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert "as wide as its hidden states, got 8 and 16" in refusal(tmp_path)
+
+
+def test_a_device_that_is_not_here_is_refused(checkpoint: Path) -> None:
+    assert "device must be usable here" in refusal(checkpoint, device="nonsense")
+
+
+def test_what_does_not_exist_is_refused_with_help(tmp_path: Path) -> None:
+    assert "did you mean smollm2-135m?" in refusal("smollm2")
+    assert "check the path" in refusal(tmp_path / "absent")
+    assert "check the path" in refusal("absent.gguf")
+
+
+def test_the_hub_is_out_of_reach_offline() -> None:
+    for allow_hub in (True, False):  # the tests run with HF_HUB_OFFLINE=1
+        said = refusal("nobody/nothing", allow_hub=allow_hub)
+        assert "got no copy here, and offline mode; give a local directory" in said
+
+
+def test_a_directory_wins_over_the_hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint.parent.parent)
+    reference = f"{checkpoint.parent.name}/{checkpoint.name}"
+    assert load_parts(reference).card.path == str(checkpoint.resolve())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("hidden_size", value) for value in ("64", None, -1, [32], 1.5, True)),
+        *(("num_attention_heads", value) for value in (0, "4", {})),
+        *(("vocab_size", value) for value in ("x", None)),
+        ("max_position_embeddings", "64"),
+        ("eos_token_id", "two"),
+        ("rope_parameters", "x"),
+        ("quantization_config", "x"),
+        ("model_type", ["llama"]),
+    ],
+)
+def test_a_setting_of_another_type_is_one_line(checkpoint: Path, key: str, value: object) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    said = refusal(checkpoint)
+    assert said.startswith("model tiny must have a config.json") or key == "model_type"
+    assert refusal_of_stock(checkpoint) == said
+
+
+def refusal_of_stock(checkpoint: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_stock(str(checkpoint))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["two", ["two"], 1.5, {}, True])
+def test_an_end_marker_that_is_no_number_is_one_line(checkpoint: Path, named: object) -> None:
+    edit(checkpoint / "generation_config.json", eos_token_id=named)
+    said = refusal(checkpoint)
+    assert "eos_token_id in generation_config.json or config.json of model tiny must be" in said
+    assert refusal_of_stock(checkpoint) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("tokenizer.json", text) for text in ("", "{", "[]", "{}", "\0")),
+        *(("tokenizer_config.json", text) for text in ("{", "[]")),
+        ("tokenizer_config.json", '{"tokenizer_class": 5}'),
+        ("tokenizer_config.json", '{"tokenizer_class": "T5Tokenizer"}'),
+        ("tokenizer_config.json", '{"model_max_length": "x"}'),
+        ("tokenizer_config.json", '{"eos_token": ["a"]}'),
+        ("special_tokens_map.json", "["),
+    ],
+)
+def test_a_damaged_tokenizer_is_one_line(checkpoint: Path, name: str, content: str) -> None:
+    (checkpoint / name).write_text(content)
+    assert "have a tokenizer that transformers reads, got" in refusal(checkpoint)
+
+
+def test_a_tokenizer_without_a_model_in_it_is_one_line(checkpoint: Path) -> None:
+    # The tokenizers library raises a bare Exception.
+    edit(checkpoint / "tokenizer.json", model=None)
+    assert "have a tokenizer that transformers reads, got Exception: Model" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pytorch_model.bin", "pickle files only, which run code when they are opened"),
+        ("training_args.bin", "a directory without weights; download the weights too"),
+        ("consolidated.safetensors", "consolidated.safetensors and no model.safetensors.index"),
+    ],
+)
+def test_weights_that_stock_tools_would_not_load_are_told_apart(
+    checkpoint: Path, name: str, words: str
+) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / name)
+    assert words in refusal(checkpoint)
+
+
+def test_code_beside_a_family_that_is_known_is_not_run(checkpoint: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (checkpoint / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    edit(checkpoint / "config.json", auto_map={"AutoModelForCausalLM": "own.Own"})
+    load_parts(str(checkpoint))
+    assert not ran.exists()
+
+
+def test_a_model_that_fits_in_no_memory_is_no_broken_file() -> None:
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(MemoryError), readable("model it", "be read", remedy="none"):
+            raise error
+
+
+def test_a_long_message_of_a_library_ends_with_a_word() -> None:
+    with pytest.raises(UserError) as caught, readable("it", "be read", remedy="none"):
+        raise ValueError("many words " * 100)
+    assert re.search(r" (many|words) …; none$", str(caught.value))

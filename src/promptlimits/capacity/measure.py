@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from promptlimits.base.typing import JsonObject
+from promptlimits.base.writing import replace_file
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.floor import find_floor
@@ -34,7 +35,6 @@ from promptlimits.capacity.search.request import Listener, Request, about, comma
 from promptlimits.capacity.search.search import SearchResult, State, search
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
-from promptlimits.capacity.witness.atomic_folder import replace_file
 from promptlimits.capacity.witness.files import require_replaceable
 from promptlimits.capacity.witness.stock_check import require_stock_tools
 from promptlimits.nets.protocol import FrozenModel, PromptKind

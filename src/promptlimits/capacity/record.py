@@ -11,13 +11,13 @@ from typing import Any
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text
 from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.writing import replace_file
 from promptlimits.capacity.search.baselines import Baseline
 from promptlimits.capacity.search.ordering import FROM_THE_FIRST
 from promptlimits.capacity.search.request import Request, budget_json
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.witness.atomic_folder import replace_file
 from promptlimits.capacity.witness.format import read_prompt, read_witness
 from promptlimits.nets.files.hashing import sha256_of
 from promptlimits.nets.protocol import FrozenModel

@@ -22,7 +22,7 @@ from torch import Tensor
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular
 from promptlimits.base.typing import JsonObject
-from promptlimits.capacity.witness.atomic_folder import standing
+from promptlimits.base.writing import standing
 from promptlimits.capacity.witness.files import (
     ADAPTER_FILE,
     CONFIG_FILE,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text
 from promptlimits.base.typing import JsonObject
-from promptlimits.capacity.witness.atomic_folder import recover, standing
+from promptlimits.base.writing import recover, standing
 
 WITNESS_FILE: Final = "witness.json"
 ADAPTER_FILE: Final = "adapter_model.safetensors"

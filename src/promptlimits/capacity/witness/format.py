@@ -26,6 +26,7 @@ from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.writing import recover, replace_file, write_folder
 from promptlimits.capacity.store.provenance import canonical_json
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.witness.adapter import (
@@ -34,7 +35,6 @@ from promptlimits.capacity.witness.adapter import (
     prompt_sha256,
     read_adapter,
 )
-from promptlimits.capacity.witness.atomic_folder import recover, replace_file, write_folder
 from promptlimits.capacity.witness.files import (
     ADAPTER_FILE,
     CONFIG_FILE,

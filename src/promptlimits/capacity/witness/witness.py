@@ -24,10 +24,10 @@ from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject
+from promptlimits.base.writing import standing
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.witness.answer_check import check_answer, stop_ids
-from promptlimits.capacity.witness.atomic_folder import standing
 from promptlimits.capacity.witness.decoding import decode, stock_tools
 from promptlimits.capacity.witness.format import (
     Witness,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias
@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TypeAlias
 from flint import arb
 
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.base.exact import log, outward_float
+from promptlimits.base.exact import GRID_BITS, grid_up, log, outward_float
 from promptlimits.base.exact import working_precision as working_precision  # noqa: PLC0414 - many import it here
 from promptlimits.base.typing import JsonObject
 
@@ -326,6 +326,28 @@ def tightest(bounds: Sequence[LogBound]) -> LogBound:
         if bound.log < best.log if best.direction == "upper" else bound.log > best.log:
             best = bound
     return best
+
+
+def require_exact_positive(name: str, value: object) -> Exact:
+    """Return `value` if it is an exact number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | Fraction):
+        raise TypeError(f"{name} must be an int or a Fraction, got {value!r}")
+    if value <= 0:
+        raise UserError(name, "be above 0", got=short(value), remedy="give a positive number")
+    return value
+
+
+def short(value: Exact) -> str:
+    """An exact number as a message shows it."""
+    value = Fraction(value)
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 400:
+        return f"a fraction of {value.numerator.bit_length()} bits"
+    return str(value)
+
+
+def grid_upper(evaluate: Callable[[], arb]) -> arb:
+    """The least multiple of 2^-96 at or above a real number."""
+    return arb((grid_up(evaluate), -GRID_BITS))
 
 
 @dataclass(frozen=True, kw_only=True)

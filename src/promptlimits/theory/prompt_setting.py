@@ -14,6 +14,8 @@ from typing import Final, Literal, TypeAlias
 from flint import arb
 
 from promptlimits.base.bound import Exact, LogBound, log_ball
+from promptlimits.base.bound import require_exact_positive as require_exact_positive  # noqa: PLC0414
+from promptlimits.base.bound import short as short  # noqa: PLC0414
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
 
@@ -121,23 +123,6 @@ class PromptSetting:
         constant = self.lipschitz
         log = constant.log if isinstance(constant, LogBound) else log_ball(constant)
         return log + log_ball(2 * self.rho) + log_ball(self.spread) / 2
-
-
-def require_exact_positive(name: str, value: object) -> Exact:
-    """Return `value` if it is an exact number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | Fraction):
-        raise TypeError(f"{name} must be an int or a Fraction, got {value!r}")
-    if value <= 0:
-        raise UserError(name, "be above 0", got=short(value), remedy="give a positive number")
-    return value
-
-
-def short(value: Exact) -> str:
-    """An exact number as a message shows it."""
-    value = Fraction(value)
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 400:
-        return f"a fraction of {value.numerator.bit_length()} bits"
-    return str(value)
 
 
 def _require_lipschitz(value: Exact | LogBound) -> None:

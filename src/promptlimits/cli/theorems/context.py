@@ -194,7 +194,7 @@ def _notes(layers: Sequence[LayerConstants]) -> Iterator[str]:
 
     None is impossible: all limits are upper ones, and an MLP may map all to 0.
     """
-    from promptlimits.theory.prompt_setting import short
+    from promptlimits.base.bound import short
 
     for place, (layer, after) in enumerate(itertools.pairwise(layers), start=2):
         if after.radius < layer.next_radius():

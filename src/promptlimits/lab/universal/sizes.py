@@ -3,13 +3,13 @@
 For the L-Lipschitz maps of [0,1]^(d x m) to within eps in an entrywise p-norm:
 
 - **Sufficient** (`theory.hu2025`): the published length of Theorem 2.5.
-- **Necessary** (`theory.prompt_parameters.universality_lower_bound`), for transformers whose
+- **Necessary** (`bounds.prompt_parameters.universality_lower_bound`), for transformers whose
   outputs are 1-Lipschitz in prompts with entries in [0, 1] (R = 1/2, largest entry), as those of
   `value_table` are. Without a prompt a network is one map g. The constants 0 and 1 are
   (d m)^(1/p) apart, so below half of that no g is near both; from there on the constant 1/2 is
   near every map.
 
-For n answers of one layer, necessary prompts and LoRA's count: `theory.prompt_parameters`.
+For n answers of one layer, necessary prompts and LoRA's count: `bounds.prompt_parameters`.
 
 **Cost.** Microseconds.
 """
@@ -21,10 +21,10 @@ from fractions import Fraction
 
 from promptlimits.base.bound import PRECISION_BITS, LogBound, working_precision
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import ball
+from promptlimits.bounds.hu2025 import table_length
+from promptlimits.bounds.prompt_parameters import universality_lower_bound
 from promptlimits.lab.universal.universal_bound import FunctionClass
-from promptlimits.theory.hu2025 import table_length
-from promptlimits.theory.optimal_delta import ball
-from promptlimits.theory.prompt_parameters import universality_lower_bound
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,11 +54,12 @@ from promptlimits.base.bound import (
     LogBound,
     Source,
     log_ball,
+    require_exact_positive,
+    short,
     working_precision,
 )
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
-from promptlimits.theory.prompt_setting import require_exact_positive, short
 
 SOURCE: Final = Source(
     reference="promptlimits",

@@ -29,7 +29,14 @@ from typing import Final
 import numpy as np
 from flint import arb
 
-from promptlimits.base.bound import PRECISION_BITS, Assumption, LogBound, Source, working_precision
+from promptlimits.base.bound import (
+    PRECISION_BITS,
+    Assumption,
+    LogBound,
+    Source,
+    grid_upper,
+    working_precision,
+)
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.balls.matrix import DOUBLE_ARITHMETIC, ProductOverflow
 from promptlimits.lipschitz.checkpoint.block import Block, Checkpoint, NormWeights
@@ -45,7 +52,6 @@ from promptlimits.lipschitz.checkpoint.block_norms import (
     block_facts,
     norm_facts,
 )
-from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.prompt_capacity import trust_region
 
 SOURCE: Final = Source(

@@ -25,10 +25,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from promptlimits.base.bound import Exact, LogBound, Source, log_ball
+from promptlimits.base.bound import (
+    Exact,
+    LogBound,
+    Source,
+    grid_upper,
+    log_ball,
+    require_exact_positive,
+)
 from promptlimits.base.checks import require_positive_int
-from promptlimits.theory.grid_logs import grid_upper
-from promptlimits.theory.prompt_setting import require_exact_positive
 
 SOURCE: Final = Source(reference="hu2025", statement="Theorem 2.5", form="as published")
 LABEL: Final = "sufficient, not necessary"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.theory.hu2025 import table_length
-from promptlimits.theory.prompt_parameters import trained_numbers, universality_lower_bound
+from promptlimits.bounds.hu2025 import table_length
+from promptlimits.bounds.prompt_parameters import trained_numbers, universality_lower_bound
 
 
 def test_the_footnote() -> None:

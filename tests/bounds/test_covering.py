@@ -1,0 +1,112 @@
+"""Covering numbers: closed forms hold for greedy nets and packings of small sets."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from promptlimits.base.errors import UserError
+from promptlimits.bounds.covering import (
+    ball_covering,
+    ball_packing,
+    ellipsoid_covering,
+    greedy_packing,
+    measures_covering,
+    paired_measures,
+    rogers_covering,
+    volume_covering,
+)
+
+
+def inside(axes: list[float], count: int) -> np.ndarray:
+    """Points of an ellipsoid, in rows."""
+    generator = np.random.default_rng(len(axes))
+    x = generator.normal(size=(count, len(axes)))
+    x *= generator.uniform(size=(count, 1)) ** (1 / len(axes))
+    return (
+        x
+        / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-9)
+        * axes
+        * np.minimum(1, np.linalg.norm(x, axis=1, keepdims=True))
+    )
+
+
+@pytest.mark.parametrize(
+    ("axes", "eps"),
+    [([1, 1], 0.25), ([2, 0.25], 0.5), ([1, 0.5, 0.125], 0.25), ([1, 1, 1], 0.5), ([4], 0.5)],
+)
+def test_greedy_nets_obey_the_limits(axes: list[float], eps: float) -> None:
+    """A greedy packing of a dense sample has no more points than any packing; it is a net."""
+    points = inside(axes, 5000)
+    taken = greedy_packing(points, eps)
+    gaps = np.linalg.norm(points[:, None] - points[taken][None], axis=2)
+    assert gaps.min(axis=1).max() <= eps
+    exact = [Fraction(axis) for axis in axes]
+    limits = ellipsoid_covering(semi_axes=exact, eps=Fraction(eps))
+    assert limits.lower.log <= limits.upper.log
+    # N(eps) <= P(eps); a packing at 2 eps needs as many balls of radius eps.
+    assert limits.upper.upper_nats() >= np.log(len(greedy_packing(points, 2 * eps)))
+    if len(set(axes)) == 1:
+        ball = ball_packing(dim=len(axes), radius=exact[0], eps=Fraction(eps))
+        assert ball.upper.upper_nats() >= np.log(len(taken))
+        same = ball_covering(dim=len(axes), radius=exact[0], eps=Fraction(eps)).upper
+        assert limits.upper.upper_nats() == pytest.approx(same.upper_nats(), rel=1e-2)
+
+
+def test_closed_forms_and_laws() -> None:
+    one = ball_covering(dim=6, radius=2, eps=Fraction(1, 2))
+    assert one.lower.proves_at_least(4**6 - 1)
+    assert one.upper.proves_at_most(9**6 + 1)
+    assert not one.upper.proves_at_most(9**6 - 1)
+    assert ball_covering(dim=6, radius=2, eps=2).upper.proves_at_most(1)
+    assert not ball_packing(dim=6, radius=2, eps=2).upper.proves_at_most(1)
+    assert ball_packing(dim=6, radius=2, eps=4).upper.proves_at_most(1)
+    rogers = rogers_covering(dim=64, radius=1, eps=Fraction(1, 100))
+    assert rogers.log < ball_covering(dim=64, radius=1, eps=Fraction(1, 100)).upper.log
+    with pytest.raises(UserError, match="dim"):
+        rogers_covering(dim=2, radius=1, eps=1)
+    segment = volume_covering(
+        dim=1, eps=Fraction(1, 4), volume_ratio=1, enlarged_ratio=Fraction(9, 8)
+    )
+    assert segment.lower.proves_at_least(Fraction(39, 10))
+    assert segment.upper.proves_at_most(10)
+
+
+def test_measures() -> None:
+    found = measures_covering(dim=3, radius=1, eps=Fraction(1, 10), order=2)
+    assert found.upper_nats() == pytest.approx(math.log(21**3 * (1 + math.log(1 + 20**2 / 4))))
+    with pytest.raises(UserError, match="order must be 1 or more"):
+        measures_covering(dim=3, radius=1, eps=1, order=Fraction(1, 2))
+    few = paired_measures(dim=2, radius=1, eps=Fraction(1, 120))
+    assert few.lower_nats() == pytest.approx(50 / 8)
+    with pytest.raises(UserError, match="eps"):
+        paired_measures(dim=2, radius=1, eps=1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "eps"),
+    [
+        ([10**200], 1),
+        ([1, 10**200], Fraction(1, 10**201)),
+        ([Fraction(1, 10**300), 1, 10**300], Fraction(1, 10**200)),
+        ([10**400, 10**390], 10**395),
+    ],
+    ids=("long", "short", "both", "huge"),
+)
+def test_ellipsoids_beyond_floats(axes: list[Fraction], eps: Fraction) -> None:
+    limits = ellipsoid_covering(semi_axes=axes, eps=eps)
+    assert limits.lower.log <= limits.upper.log
+    # Each axis longer than eps costs little more than log(2a/eps) here, the others nothing.
+    assert limits.upper.upper_nats() <= limits.lower.lower_nats() + 0.8 * len(axes)
+
+
+def test_the_scale_of_an_ellipsoid_does_not_matter() -> None:
+    axes = [Fraction(5), Fraction(1), Fraction(1, 4)]
+    logs = [
+        ellipsoid_covering(semi_axes=[a * s for a in axes], eps=Fraction(1, 3) * s).upper.log
+        for s in (Fraction(1), Fraction(10) ** 300, Fraction(1, 10**300))
+    ]
+    assert [float(log) for log in logs] == pytest.approx([float(logs[0])] * 3, rel=1e-12)

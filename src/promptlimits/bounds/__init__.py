@@ -1,0 +1,1 @@
+"""Theorems: one class each, whose fields are the inputs and whose method is the bound."""

@@ -1,0 +1,1 @@
+"""Certificates checked: nothing here imports the rest of the package."""

@@ -1,0 +1,268 @@
+"""Check a certificate: compute its value again, with other formulas and other arithmetic.
+
+A certificate is `{"schema", "kind", "inputs", "value"}`. There is one function for each kind. Its
+decorator names the inputs and how each is read; from them it gives what must stand under "value":
+
+    @kind(dim=whole(1), eps=between(0))
+    def volume(i: Any, value: dict[str, Any]) -> dict[str, Any]:
+        return {"log": grid_up(lambda: i.dim * log(i.eps)),
+                "most_pairs": Last(lambda k: not negative(lambda: log(i.eps) * k + 5))}
+
+A recorded number is the only right one: a grid point n stands for n 2^-96, the least that is no
+less than a real number; a last number is the last at which something holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from decimal import ROUND_CEILING, Decimal
+from fractions import Fraction
+from math import gcd
+from types import SimpleNamespace
+from typing import Any, Final, TypeAlias
+
+from promptlimits.checker.intervals import Interval, exp, log, log1p, precision, real
+
+SCHEMA: Final = 1
+GRID_BITS: Final = 96
+MOST_DIGITS: Final = 960
+_EXACT = re.compile(
+    r"(-?\d{1,1300}|-?0x[0-9a-f]{1,1000000})(?:/(\d{1,1300}|0x[0-9a-f]{1,1000000}))?", re.ASCII
+)
+Powers: TypeAlias = list[tuple[int, int]]
+"""Bases and exponents of a product."""
+
+
+class Refuted(Exception):
+    """The certificate can be read and is false."""
+
+
+# Readers of inputs: each returns the number or raises ValueError.
+
+
+def whole(least: int) -> Callable[[Any], int]:
+    """A JSON integer."""
+
+    def read(value: Any) -> int:
+        if type(value) is not int or not least <= value <= 10**18:
+            raise ValueError(f"{value!r:.50} is no whole number from {least} to 10^18")
+        return value
+
+    return read
+
+
+def exact(value: Any) -> Fraction:
+    """An integer or a fraction as text, in its one form: lowest terms, hexadecimal if long."""
+    match = _EXACT.fullmatch(value) if isinstance(value, str) else None
+    if not match or not int(match[2] or "1", 0):
+        raise ValueError(f"{value!r:.50} is no exact number")
+    number = Fraction(int(match[1], 0), int(match[2] or "1", 0))
+    parts = number.as_integer_ratio() if match[2] else (number.numerator,)
+    form = "/".join(str(n) if n.bit_length() <= 4096 else hex(n) for n in parts)
+    if form != value or match[2] == "1":
+        raise ValueError(f"{value!r:.50} is not in its one form")
+    return number
+
+
+def between(
+    low: Fraction | int, high: Fraction | int | None = None, *, closed: bool = False
+) -> Callable[[Any], Fraction]:
+    """An exact number above `low` (or `low`, if closed) and below `high`."""
+
+    def read(value: Any) -> Fraction:
+        number = exact(value)
+        beyond = high is not None and number >= high
+        if number < low or (number == low and not closed) or beyond:
+            raise ValueError(f"{value!r:.50} is out of range")
+        return number
+
+    return read
+
+
+def count(least: int) -> Callable[[Any], int]:
+    """A whole number of any length, as text."""
+
+    def read(value: Any) -> int:
+        number = exact(value)
+        if number < least or number.denominator > 1:
+            raise ValueError(f"{value!r:.50} is no count of at least {least}")
+        return number.numerator
+
+    return read
+
+
+def one_of(*names: str) -> Callable[[Any], str]:
+    """One of these texts."""
+
+    def read(value: Any) -> str:
+        if value not in names:
+            raise ValueError(f"{value!r:.50} is not one of {', '.join(names)}")
+        return str(value)
+
+    return read
+
+
+def boolean(value: Any) -> bool:
+    """True or false."""
+    if type(value) is not bool:
+        raise ValueError(f"{value!r:.50} is neither true nor false")
+    return value
+
+
+def log_of_any_size(value: Any) -> Callable[[], Interval]:
+    """The logarithm of a positive number: its text, or {"exp": the logarithm}."""
+    if isinstance(value, dict) and value.keys() == {"exp"}:
+        exponent = exact(value["exp"])
+        if abs(exponent) > 10**9:
+            raise ValueError("a logarithm is out of range")
+        return lambda: real(exponent)
+    number = between(0)(value)
+    return lambda: log(number)
+
+
+# Decisions: with more and more digits, until an interval tells.
+
+
+def tighter(evaluate: Callable[[], Interval]) -> Iterator[Interval]:
+    """Intervals of rising precision."""
+    digits = 60
+    while digits <= MOST_DIGITS:
+        with precision(digits):
+            found = evaluate()
+        yield found
+        digits *= 4
+
+
+def grid_up(evaluate: Callable[[], Interval]) -> int:
+    """Least n with n 2^-96 at or above a real number; above it, if no precision tells."""
+    for found in tighter(lambda: evaluate() * 2**GRID_BITS):
+        low, high = (_ceiling(end) for end in (found.low, found.high))
+        if low == high:
+            break
+    return high
+
+
+def negative(evaluate: Callable[[], Interval]) -> bool:
+    """Whether a real number is below 0; a tie that no precision tells is not."""
+    for found in tighter(evaluate):
+        if found.high < 0 or found.low >= 0:
+            return found.high < 0
+    return False
+
+
+def exceeds(powers: Powers, extra: Callable[[], Interval] | None = None) -> bool:
+    """Whether a product of powers, times e^extra, is above 1, exactly."""
+    for found in tighter(lambda: log_product(powers) + (extra() if extra else 0)):
+        if found.low > 0 or found.high < 0:
+            return found.low > 0
+    if not extra and is_one(powers):
+        return False
+    raise Refuted("which of two products is greater cannot be decided")
+
+
+def log_product(powers: Powers) -> Interval:
+    """log of a product of powers."""
+    return sum((log(base) * power for base, power in powers), real(0))
+
+
+def log1p_exp(x: Interval) -> Interval:
+    """log(1 + e^x), for x of any size."""
+    return x + log1p(exp(-x)) if x.low > 0 else log1p(exp(x))
+
+
+def is_one(powers: Powers) -> bool:
+    """Whether a product of powers is 1, without multiplying them out.
+
+    With g = gcd(a, b) > 1, a^e b^f = (a/g)^e (b/g)^f g^(e + f), until all bases are coprime; then
+    the product is 1 only if every power is 0.
+    """
+    coprime: Powers = []
+    left = [item for item in powers if item[0] > 1 and item[1]]
+    while left:
+        base, power = left.pop()
+        for place, (other, old) in enumerate(coprime):
+            if (common := gcd(base, other)) > 1:
+                del coprime[place]
+                parts = (base // common, power), (other // common, old), (common, power + old)
+                left += [item for item in parts if item[0] > 1 and item[1]]
+                break
+        else:
+            coprime.append((base, power))
+    return not coprime
+
+
+def _ceiling(end: Decimal) -> int:
+    return int(end.to_integral_value(ROUND_CEILING))
+
+
+# What must stand under "value".
+
+
+class Last:
+    """The last number at which something holds.
+
+    It is a whole number k >= `least`, for which `holds` is then known to be true, or
+    [m, e] for m 2^e with m of `bits` bits.
+    """
+
+    def __init__(
+        self, holds: Callable[[Any], bool], *, bits: int | None = None, least: int = 0
+    ) -> None:
+        self.holds, self.bits, self.least = holds, bits, least
+
+    def __eq__(self, found: object) -> bool:
+        if self.bits is None:
+            return (
+                type(found) is int
+                and found >= self.least
+                and (found == self.least or self.holds(found))
+                and not self.holds(found + 1)
+            )
+        if type(found) is not list or [type(part) for part in found] != [int, int]:
+            return False
+        mantissa, exponent = found
+        if mantissa.bit_length() != self.bits or mantissa < 0 or abs(exponent) > 2**40:
+            return False
+        return self.holds(found) and not self.holds([mantissa + 1, exponent])
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+KINDS: dict[str, tuple[dict[str, Callable[[Any], Any]], Callable[..., dict[str, Any]]]] = {}
+
+
+def kind(**schema: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Decorate f(inputs, value), which gives what is right, with the readers of its inputs."""
+
+    def add(function: Callable[..., dict[str, Any]]) -> Any:
+        KINDS[function.__name__] = schema, function
+        return function
+
+    return add
+
+
+def check(certificate: Any) -> None:
+    """Raise unless every recorded value is there and is the one that its inputs give.
+
+    Raises:
+        ValueError: It is no certificate.
+        Refuted: It can be read and is false.
+    """
+    if type(certificate) is not dict or certificate.keys() != {"schema", "kind", "inputs", "value"}:
+        raise ValueError("a certificate has a schema, a kind, inputs and a value, and no more")
+    if certificate["schema"] != SCHEMA or type(certificate["schema"]) is not int:
+        raise ValueError(f"the schema is not {SCHEMA}")
+    if not isinstance(certificate["kind"], str) or certificate["kind"] not in KINDS:
+        raise ValueError(f"its kind is none of {', '.join(sorted(KINDS))}")
+    schema, theorem = KINDS[certificate["kind"]]
+    inputs, value = certificate["inputs"], certificate["value"]
+    if type(inputs) is not dict or type(value) is not dict or inputs.keys() != schema.keys():
+        raise ValueError(f"the inputs are not {', '.join(schema)}")
+    read = SimpleNamespace(**{name: reader(inputs[name]) for name, reader in schema.items()})
+    truth = theorem(read, value)
+    if truth.keys() != value.keys():
+        raise ValueError(f"the values are not {', '.join(truth)}")
+    for name, right in truth.items():
+        if isinstance(value[name], bool | float) or right != value[name]:
+            raise Refuted(f"{name} is not {value[name]!r:.50}")

@@ -26,12 +26,13 @@ GRID_BITS: Final = 96
 LARGEST_POWER: Final = 2000
 """Of ten, that is multiplied out: "1e-999999999" must not be, to be refused."""
 
-_LONGEST: Final = 1300
+_MOST_TYPED: Final = 200
+_MOST_DIGITS: Final = 1300
 _LARGEST_FLOAT: Final = 1e300
 """Beyond it, and below its inverse, a number is recorded as text."""
-_DECIMAL: Final = re.compile(r"\+?(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,9}))?", re.ASCII)
+_DECIMAL: Final = re.compile(r"([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,9}))?", re.ASCII)
 _RATIO: Final = re.compile(r"(-?\d+|-?0x[0-9a-f]+)/(\d+|0x[0-9a-f]+)", re.ASCII)
-_WHOLE: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+", re.ASCII)
+WHOLE: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+", re.ASCII)
 _FLINT_LOCK = threading.RLock()
 
 
@@ -54,14 +55,14 @@ def working_precision(bits: int) -> Iterator[None]:
 
 
 def decimal_parts(text: str) -> tuple[int, int]:
-    """Digits and power of ten of a number of 0 or more, which is not multiplied out."""
+    """Digits and power of ten of a number, which is not multiplied out."""
     plain = text.strip()
-    if len(plain) > _LONGEST:
-        raise Rule(f"be written in at most {_LONGEST:,} characters")
+    if len(plain) > _MOST_TYPED:
+        raise Rule(f"be written in at most {_MOST_TYPED} characters")
     match = _DECIMAL.fullmatch(plain)
-    if not match or not match[1] + match[2]:
-        raise Rule("be a finite number of 0 or more")
-    return int(match[1] + match[2]), int(match[3] or 0) - len(match[2])
+    if not match or not match[2] + match[3]:
+        raise Rule("be a finite number")
+    return int(match[1] + match[2] + match[3]), int(match[4] or 0) - len(match[3])
 
 
 def exact(value: object) -> Fraction:
@@ -72,23 +73,24 @@ def exact(value: object) -> Fraction:
         raise Rule("be an exact number: a float would put its rounding into the proof")
     plain = value.strip()
     if match := _RATIO.fullmatch(plain):
-        under = _integer(match[2])
+        under = integer(match[2])
         if not under:
             raise Rule("have no 0 under the line")
-        return Fraction(_integer(match[1]), under)
-    if _WHOLE.fullmatch(plain):
-        return Fraction(_integer(plain))
+        return Fraction(integer(match[1]), under)
+    if WHOLE.fullmatch(plain):
+        return Fraction(integer(plain))
     digits, power = decimal_parts(value)
     if digits and abs(power) > LARGEST_POWER:
         raise Rule(f"be between 1e-{LARGEST_POWER} and 1e{LARGEST_POWER}")
     return digits * Fraction(10) ** (power if digits else 0)
 
 
-def _integer(text: str) -> int:
+def integer(text: str) -> int:
+    """A whole number, as `WHOLE` matches it."""
     if "0x" in text:
         return int(text, 16)
-    if len(text) > _LONGEST:
-        raise Rule(f"be written in at most {_LONGEST:,} characters")
+    if len(text) > _MOST_DIGITS:
+        raise Rule(f"have at most {_MOST_DIGITS} digits")
     return int(text)
 
 

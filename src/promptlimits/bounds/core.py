@@ -76,13 +76,13 @@ def _whole(low: int, high: int | None = _MOST) -> Callable[[object], int]:
     rule = f"be a whole number from {low} to {high:,}" if high else f"be a whole number from {low}"
 
     def read(value: object) -> int:
-        try:
-            number = exact.exact(value)
-        except Rule as error:
-            raise Rule(rule, "write 20") from error
-        if number.denominator > 1 or number < low or (high is not None and number > high):
+        if isinstance(value, str) and exact.WHOLE.fullmatch(value.strip()):
+            value = exact.integer(value.strip())
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise Rule(rule, "write 20")
-        return number.numerator
+        if high is not None and value > high:
+            raise Rule(rule, "write 20")
+        return value
 
     return read
 
@@ -203,4 +203,6 @@ def refused(theorem: type[Theorem], error: ValidationError) -> UserError:
 
 
 def _seen(value: object) -> object:
-    return exact.shown(value) if isinstance(value, int | Fraction) else value
+    if isinstance(value, int | Fraction) and not isinstance(value, bool):
+        return exact.shown(value)
+    return value

@@ -43,8 +43,8 @@ from pydantic import (
 )
 
 from promptlimits.base import exact
+from promptlimits.base.errors import UserError
 from promptlimits.base.exact import Rule, ball, decimal_parts, grid_up, grid_value, number_text
-from promptlimits.errors import UserError
 
 SCHEMA: Final = 1
 KINDS: dict[str, type[Theorem]] = {}

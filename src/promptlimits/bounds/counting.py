@@ -128,8 +128,8 @@ class Counting(Theorem):
     assumptions = (
         "The answers are independent and each is uniform over the given set of answers.",
         (
-            "The model, the keys and the decoding rule are fixed beforehand, not chosen to suit the "
-            "answers."
+            "The model, the keys and the decoding rule are fixed beforehand, not chosen to suit "
+            "the answers."
         ),
         (
             "The answers are a function of the prompt and of one of at most {environments} "
@@ -137,8 +137,8 @@ class Counting(Theorem):
             "sampling."
         ),
         (
-            "The number of prompt tokens is fixed beforehand, and each number in the prompt is finite "
-            "and takes one of the counted values."
+            "The number of prompt tokens is fixed beforehand, and each number in the prompt is "
+            "finite and takes one of the counted values."
         ),
         "Nothing else about the answers reaches the model: no other weights, no text, no examples.",
     )

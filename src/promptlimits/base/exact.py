@@ -115,6 +115,12 @@ def ball(value: Fraction | int | arb) -> arb:
     return value if isinstance(value, arb) else arb(value.numerator) / value.denominator
 
 
+def dyadic(number: Sequence[int]) -> arb:
+    """m 2^e, exactly."""
+    mantissa, exponent = number
+    return arb((mantissa, exponent))
+
+
 def log(value: Fraction | int) -> arb:
     """Ball around the natural logarithm of an exact number above 0."""
     over = arb(value.numerator).log()

@@ -54,7 +54,7 @@ _MOST = 10**18
 _LARGEST_EXPONENT = 10**6  # of ten, of a Lipschitz constant
 
 
-def _between(
+def between(
     low: int, high: int | None = None, *, closed: bool = False
 ) -> Callable[[object], Fraction]:
     """A reader of exact numbers above `low` (or `low`, if closed) and below `high`."""
@@ -71,7 +71,7 @@ def _between(
     return read
 
 
-def _whole(low: int, high: int | None = _MOST) -> Callable[[object], int]:
+def whole(low: int, high: int | None = _MOST) -> Callable[[object], int]:
     """A reader of whole numbers from `low` to `high`."""
     rule = f"be a whole number from {low} to {high:,}" if high else f"be a whole number from {low}"
 
@@ -87,14 +87,14 @@ def _whole(low: int, high: int | None = _MOST) -> Callable[[object], int]:
     return read
 
 
-_AS_TEXT = PlainSerializer(number_text, when_used="json")
-Exact = Annotated[Fraction, PlainValidator(exact.exact), _AS_TEXT]
-Positive = Annotated[Fraction, PlainValidator(_between(0)), _AS_TEXT]
-NonNegative = Annotated[Fraction, PlainValidator(_between(0, closed=True)), _AS_TEXT]
-Share = Annotated[Fraction, PlainValidator(_between(0, 1)), _AS_TEXT]
-Natural = Annotated[int, PlainValidator(_whole(0))]
-Size = Annotated[int, PlainValidator(_whole(1))]
-Count = Annotated[int, PlainValidator(_whole(1, None)), _AS_TEXT]  # of any length
+AS_TEXT = PlainSerializer(number_text, when_used="json")
+Exact = Annotated[Fraction, PlainValidator(exact.exact), AS_TEXT]
+Positive = Annotated[Fraction, PlainValidator(between(0)), AS_TEXT]
+NonNegative = Annotated[Fraction, PlainValidator(between(0, closed=True)), AS_TEXT]
+Share = Annotated[Fraction, PlainValidator(between(0, 1)), AS_TEXT]
+Natural = Annotated[int, PlainValidator(whole(0))]
+Size = Annotated[int, PlainValidator(whole(1))]
+Count = Annotated[int, PlainValidator(whole(1, None)), AS_TEXT]  # of any length
 Norm = Literal["token", "frobenius", "matrix"]
 
 
@@ -102,7 +102,7 @@ class Exp(BaseModel):
     """A positive number given by its logarithm."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-    exp: Annotated[Fraction, PlainValidator(exact.exact), _AS_TEXT]
+    exp: Annotated[Fraction, PlainValidator(exact.exact), AS_TEXT]
 
 
 def _any_size(value: object) -> Fraction | Exp:
@@ -119,7 +119,7 @@ def _any_size(value: object) -> Fraction | Exp:
         if digits and abs(power) > exact.LARGEST_POWER:
             point = grid_up(lambda: exact.log(digits) + power * exact.log(10))
             return Exp(exp=grid_value(point))
-    return _between(0)(value)
+    return between(0)(value)
 
 
 def _any_size_json(value: Fraction | Exp) -> object:

@@ -53,7 +53,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Final
 
 from flint import arb, fmpz
-from pydantic import BeforeValidator, Field
+from pydantic import Field, PlainValidator
 
 from promptlimits.base.exact import (
     Powers,
@@ -68,7 +68,7 @@ from promptlimits.base.exact import (
     shown,
     sign,
 )
-from promptlimits.bounds.core import Count, Natural, Share, Size, Theorem
+from promptlimits.bounds.core import AS_TEXT, Count, Natural, Share, Size, Theorem, whole
 
 # Finite bit patterns: 2 signs * exponents that are not reserved * mantissas.
 FORMATS: Final = {
@@ -81,10 +81,10 @@ FORMATS: Final = {
 }
 
 
-def _values(value: object) -> object:
+def _values(value: object) -> int:
     """A count, or "stored" or "stored/computed" of the table."""
     if not isinstance(value, str) or value[:1].isdigit():
-        return value
+        return whole(2, None)(value)
     stored, _, computed = value.partition("/")
     if not {stored, computed or stored} <= FORMATS.keys():
         raise Rule(
@@ -95,14 +95,8 @@ def _values(value: object) -> object:
     return min(FORMATS[stored], FORMATS[computed or stored] + overflow)
 
 
-def _several(value: int) -> int:
-    if value < 2:
-        raise Rule("be at least 2", "count the values that it can take")
-    return value
-
-
-Values = Annotated[Count, BeforeValidator(_several), BeforeValidator(_values)]
-"""Values of one number or token: a count, or a format's name."""
+Values = Annotated[int, PlainValidator(_values), AS_TEXT]
+"""Values of one number or token: a count of 2 or more, or a format's name."""
 
 
 def format_name(values: int) -> str:

@@ -1,0 +1,86 @@
+"""Random cases of every theorem: whoever adds a kind adds its case here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from random import Random
+from typing import Any
+
+from promptlimits.bounds.core import Theorem
+from promptlimits.bounds.counting import FORMATS, Counting
+from promptlimits.bounds.prompt_capacity import PromptCapacity
+from promptlimits.bounds.vector_counting import VectorCounting
+
+CASES: dict[str, Callable[[Random], Theorem]] = {}
+
+
+def case(make: Callable[[Random], Theorem]) -> Callable[[Random], Theorem]:
+    """Register the random cases of the kind that the function is named after."""
+    CASES[make.__name__] = make
+    return make
+
+
+def plain(theorem: Theorem) -> dict[str, Any]:
+    """The certificate as a file holds it."""
+    record: dict[str, Any] = json.loads(json.dumps(theorem.certificate()))
+    return record
+
+
+def size(random: Random, low: int, high: int) -> int:
+    """A whole number, as many small ones as large ones."""
+    return int(low * (high / low) ** random.random())
+
+
+def exact(random: Random, most: int = 10**6) -> Fraction:
+    return Fraction(random.randint(1, most), random.randint(1, most))
+
+
+@case
+def counting(random: Random) -> Theorem:
+    stored, computed = random.choice(list(FORMATS)), random.choice(["", *FORMATS])
+    formats = [f"{stored}/{computed}" if computed else stored, random.randint(2, 300)]
+    return Counting(
+        dim=size(random, 1, 5000),
+        prompt_tokens=random.choice([0, 1, size(random, 1, 3000)]),
+        values=random.choice(formats),
+        answers=random.choice([1, 2, 3, 50257, 49152**3, 10**400, random.randint(2, 10**6)]),
+        pool=random.choice([0, 1, size(random, 1, 10**5)]),
+        share=random.choice([Fraction(1, 2**20), Fraction(2, 7), Fraction(1, 10**30)]),
+        environments_log2=random.choice([0, 1, 64]),
+    )
+
+
+def _targets(random: Random) -> dict[str, Any]:
+    radius = exact(random)
+    return {
+        "dim": size(random, 1, 2000),
+        "prompt_tokens": size(random, 1, 500),
+        "tokens": size(random, 1, 50),
+        "pairs": size(random, 1, 20000),
+        "radius": radius,
+        "eps": radius * Fraction(random.randint(1, 9999), 10000),
+    }
+
+
+@case
+def vector_counting(random: Random) -> Theorem:
+    return VectorCounting(
+        **_targets(random),
+        values=random.choice([*FORMATS, 2, 50257]),
+        per_token=random.random() < 0.5,
+        environments_log2=random.choice([0, 64]),
+    )
+
+
+@case
+def prompt_capacity(random: Random) -> Theorem:
+    power = random.choice([3000, -3000])
+    return PromptCapacity(
+        **_targets(random),
+        lipschitz=random.choice([exact(random), f"{random.randint(1, 99)}e{power}"]),
+        prompt_radius=exact(random),
+        norm=random.choice(["token", "frobenius", "matrix"]),
+        least_deviation=random.choice([Fraction(0), exact(random)]),
+    )

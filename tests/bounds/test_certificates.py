@@ -1,0 +1,129 @@
+"""Certificates of every kind: right ones pass, and whatever is made stronger is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from tests.bounds.certificates import CASES, plain
+
+from promptlimits import checker
+from promptlimits.base.errors import PromptLimitsError, UserError
+from promptlimits.bounds.checked import check_certificate, checked
+from promptlimits.bounds.core import KINDS
+
+MANY = int(os.environ.get("PROMPTLIMITS_CERTIFICATES", "12"))
+"""Random certificates of each kind; every one is checked some ten times."""
+
+every_kind = pytest.mark.parametrize("kind", sorted(CASES))
+
+
+def test_every_theorem_has_a_checker_and_cases() -> None:
+    named = {kind for kind, theorem in KINDS.items() if theorem.__module__.startswith("promptl")}
+    assert named == checker.KINDS.keys() == CASES.keys()
+
+
+def steps(value: Any) -> Iterator[Any]:
+    """A number one unit up and down in its last place; those of a list one at a time."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield from (value - 1, value + 1)
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from ([*value[:place], other, *value[place + 1 :]] for other in steps(part))
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from (value | {name: other} for other in steps(part))
+
+
+def altered(certificate: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The certificate with one derived number changed by one unit."""
+    for name, value in certificate["value"].items():
+        for other in steps(value):
+            yield certificate | {"value": certificate["value"] | {name: other}}
+
+
+def require_exact(certificate: dict[str, Any]) -> None:
+    """It is checked, it is the one of its inputs, and none of its numbers can be altered."""
+    checker.check(certificate)
+    theorem = KINDS[certificate["kind"]].model_validate(certificate["inputs"])
+    assert plain(theorem) == certificate
+    for other in altered(certificate):
+        with pytest.raises((checker.Refuted, ValueError)):
+            checker.check(other)
+
+
+@every_kind
+def test_certificates_are_exact(kind: str) -> None:
+    random = Random(kind)
+    for _ in range(MANY):
+        require_exact(plain(CASES[kind](random)))
+
+
+@every_kind
+def test_the_claim_and_what_it_rests_on_are_made_of_the_numbers(kind: str) -> None:
+    theorem = CASES[kind](Random(1))
+    said = checked(plain(theorem))
+    assert said.statement == theorem.claim(theorem.value()) == check_certificate(plain(theorem))
+    assert said.assumptions == theorem.rests_on() != ()
+    assert "{" not in said.statement + "".join(said.assumptions)
+
+
+@every_kind
+def test_a_certificate_holds_numbers_and_names_no_module(kind: str) -> None:
+    certificate = plain(CASES[kind](Random(2)))
+    assert certificate.keys() == {"schema", "kind", "inputs", "value"}
+    text = json.dumps(certificate)
+    assert "promptlimits" not in text
+    assert len(text) < 2000
+
+
+@every_kind
+def test_inputs_are_of_their_types_and_in_their_one_form(kind: str) -> None:
+    certificate = plain(CASES[kind](Random(3)))
+    for name, value in certificate["inputs"].items():
+        for other in (None, 1.5, [value], float("nan"), f"{value} ", f"0{value}", "٣"):
+            with pytest.raises(UserError, match=r"be a .*certificate as promptlimits writes it"):
+                check_certificate(certificate | {"inputs": certificate["inputs"] | {name: other}})
+
+
+def missing_or_more(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield record | {"more": 1}
+    yield from ({k: v for k, v in record.items() if k != name} for name in record)
+
+
+@every_kind
+def test_keys_are_exact(kind: str) -> None:
+    certificate = plain(CASES[kind](Random(4)))
+    others = list(missing_or_more(certificate))
+    for part in ("inputs", "value"):
+        others += [certificate | {part: other} for other in missing_or_more(certificate[part])]
+    for schema in (0, 2, "1", 1.0, True, None):
+        others.append(certificate | {"schema": schema})
+    for other in others:
+        with pytest.raises(PromptLimitsError):
+            check_certificate(other)
+
+
+@pytest.mark.parametrize(
+    "other", [None, [], {}, "x", 3, {"kind": "nothing"}, {"kind": ["counting"]}, {"kind": 1.0}]
+)
+def test_what_is_no_certificate_is_a_users_error(other: Any) -> None:
+    with pytest.raises(UserError, match="the certificate must be a certificate"):
+        check_certificate(other)
+
+
+@every_kind
+def test_values_of_another_type_are_refused(kind: str) -> None:
+    certificate = plain(CASES[kind](Random(5)))
+    for name, value in certificate["value"].items():
+        others = (float(10**6), True, str(value), [value], {}, None if value is not None else 0)
+        for other in others:
+            changed = copy.deepcopy(certificate)
+            changed["value"][name] = other
+            with pytest.raises(PromptLimitsError):
+                check_certificate(changed)

@@ -11,6 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from promptlimits.bounds.core import Theorem
+    from promptlimits.bounds.counting import Counting, shortest_prompt
+    from promptlimits.bounds.prompt_capacity import PromptCapacity
+    from promptlimits.bounds.prompt_capacity_published import published_capacity
+    from promptlimits.bounds.prompt_plan import Plan
+    from promptlimits.bounds.vector_counting import VectorCounting
+    from promptlimits.certificates import check_certificate
     # The public names. This is their only list: `__all__` and the lookup are read from it.
     from promptlimits.base.bound import Assumption as Assumption
     from promptlimits.base.bound import Certificate as Certificate
@@ -118,16 +125,12 @@ if TYPE_CHECKING:
         last_tokens_capacity as last_tokens_capacity,
     )
     from promptlimits.theory.layer_constants import LayerConstants as LayerConstants
-    from promptlimits.theory.number_formats import NumberFormat as NumberFormat
-    from promptlimits.theory.number_formats import number_format as number_format
     from promptlimits.theory.prompt_capacity import CapacityThreshold as CapacityThreshold
     from promptlimits.theory.prompt_capacity import ShareReached as ShareReached
     from promptlimits.theory.prompt_capacity import capacity_threshold as capacity_threshold
     from promptlimits.theory.prompt_capacity import share_reached as share_reached
-    from promptlimits.theory.prompt_capacity_published import (
         published_capacity as published_capacity,
     )
-    from promptlimits.theory.prompt_setting import PromptSetting as PromptSetting
     from promptlimits.theory.token_capacity import CountingCeiling as CountingCeiling
     from promptlimits.theory.token_capacity import counting_ceiling as counting_ceiling
     from promptlimits.theory.token_capacity import shortest_prompt as shortest_prompt

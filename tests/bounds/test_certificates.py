@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from random import Random
 from typing import Any
 
@@ -14,8 +15,8 @@ from tests.bounds.certificates import CASES, plain
 
 from promptlimits import checker
 from promptlimits.base.errors import PromptLimitsError, UserError
-from promptlimits.bounds.checked import check_certificate, checked
 from promptlimits.bounds.core import KINDS
+from promptlimits.certificates import THEOREMS, check_certificate, checked
 
 MANY = int(os.environ.get("PROMPTLIMITS_CERTIFICATES", "12"))
 """Random certificates of each kind; every one is checked some ten times."""
@@ -24,8 +25,10 @@ every_kind = pytest.mark.parametrize("kind", sorted(CASES))
 
 
 def test_every_theorem_has_a_checker_and_cases() -> None:
+    for module in THEOREMS.values():
+        import_module(module)
     named = {kind for kind, theorem in KINDS.items() if theorem.__module__.startswith("promptl")}
-    assert named == checker.KINDS.keys() == CASES.keys()
+    assert named == THEOREMS.keys() == checker.KINDS.keys() == CASES.keys()
 
 
 def steps(value: Any) -> Iterator[Any]:

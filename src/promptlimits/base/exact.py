@@ -28,7 +28,7 @@ LARGEST_POWER: Final = 2000
 
 _MOST_TYPED: Final = 200
 _MOST_DIGITS: Final = 1300
-_LARGEST_FLOAT: Final = 1e300
+LARGEST_FLOAT: Final = 1e300
 """Beyond it, and below its inverse, a number is recorded as text."""
 _DECIMAL: Final = re.compile(r"([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d{1,9}))?", re.ASCII)
 _RATIO: Final = re.compile(r"(-?\d+|-?0x[0-9a-f]+)/(\d+|0x[0-9a-f]+)", re.ASCII)
@@ -119,6 +119,12 @@ def dyadic(number: Sequence[int]) -> arb:
     """m 2^e, exactly."""
     mantissa, exponent = number
     return arb((mantissa, exponent))
+
+
+def dyadic_value(number: Sequence[int]) -> Fraction:
+    """m 2^e."""
+    mantissa, exponent = number
+    return mantissa * Fraction(2) ** exponent
 
 
 def log(value: Fraction | int) -> arb:
@@ -253,13 +259,18 @@ def outward_float(real: Real, *, up: bool) -> float:
     return number if arb(number) <= end else math.nextafter(number, -math.inf)
 
 
+def log10_up(point: int) -> float:
+    """A grid point of a natural logarithm, as one to base 10; rounded up."""
+    return outward_float(lambda: arb((point, -GRID_BITS)) / arb(10).log(), up=True)
+
+
 def recorded(value: Fraction, *, up: bool) -> float | str:
     """A number for JSON, rounded to the safe side; as text where a float has no such exponent."""
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if value > 0 and not 1 / _LARGEST_FLOAT < number < _LARGEST_FLOAT:
+    if value > 0 and not 1 / LARGEST_FLOAT < number < LARGEST_FLOAT:
         return f"{decimal_rounding(17, up=up).plus(_decimal(value, up=up)):.16e}"
     if up:
         return number if Fraction(number) >= value else math.nextafter(number, math.inf)

@@ -105,7 +105,7 @@ class Exp(BaseModel):
     exp: Annotated[Fraction, PlainValidator(exact.exact), AS_TEXT]
 
 
-def _any_size(value: object) -> Fraction | Exp:
+def any_size(value: object) -> Fraction | Exp:
     """A number above 0; beyond 10^2000 the grid point of its logarithm."""
     if isinstance(value, Exp | dict):
         number = Exp.model_validate(value)
@@ -128,7 +128,7 @@ def _any_size_json(value: Fraction | Exp) -> object:
 
 # Not a union of types, whose refusals would name both.
 AnySize = Annotated[
-    Fraction | Exp, PlainValidator(_any_size), PlainSerializer(_any_size_json, when_used="json")
+    Fraction | Exp, PlainValidator(any_size), PlainSerializer(_any_size_json, when_used="json")
 ]
 
 
@@ -205,4 +205,4 @@ def refused(theorem: type[Theorem], error: ValidationError) -> UserError:
 def _seen(value: object) -> object:
     if isinstance(value, int | Fraction) and not isinstance(value, bool):
         return exact.shown(value)
-    return value
+    return f"{value[:100]}…" if isinstance(value, str) and len(value) > 100 else value

@@ -118,7 +118,7 @@ def below_radius(eps: Fraction, given: ValidationInfo) -> Fraction:
     if radius is not None and eps >= radius:
         raise Rule(
             f"be below the radius of the targets, {shown(radius)}",
-            "an error as large as the targets is met by answering 0",
+            "take a smaller one: answering 0 meets every target within the radius",
         )
     return eps
 

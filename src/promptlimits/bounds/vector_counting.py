@@ -93,10 +93,13 @@ class VectorCounting(Theorem):
         asked = [(share.numerator, 1), (share.denominator, -1)]
         return exceeds_one([*volume, *asked, *((n, -power) for n, power in self.lists)])
 
+    def most_pairs(self) -> int:
+        """The most pairs that are not excluded."""
+        return largest(lambda k: not self.excluded(k))
+
     def value(self) -> dict[str, Any]:
         """The share, and the most pairs of which all lists may be reached."""
-        most = largest(lambda k: not self.excluded(k))
-        return {"log_share": grid_up(self.log_share), "most_pairs": most}
+        return {"log_share": grid_up(self.log_share), "most_pairs": self.most_pairs()}
 
     def claim(self, value: dict[str, Any]) -> str:
         """The share in decades."""

@@ -6,14 +6,15 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from promptlimits.base.bound import LogBound
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.exact import log, outward_float
+from promptlimits.base.typing import JsonObject
+from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.search.prompt_size import PromptSize
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.nets.protocol import ModelCard, PromptKind
-from promptlimits.theory.number_formats import number_format
-from promptlimits.theory.token_capacity import CountingCeiling, counting_ceiling
 
 STORED_DTYPE = "float32"
 """What the numbers of a witness are stored as."""
@@ -27,22 +28,24 @@ class TaskCeiling:
     """The counting theorem applied to a model's prompts and a task's answers.
 
     Attributes:
-        counting: The theorem's result.
-        answer_set_size: M, how many answers each one is drawn from.
+        counting: The theorem for the case.
+        answer_set: The set of answers in words.
         answers_random: Whether the task's answers were drawn from that set at random.
-        pool: Pairs in the list, among which a prompt may choose.
         kind: What the prompts are.
         stored_bits: Bits that the numbers of such a prompt take on disk.
         certificate_name: File in the output folder that holds its certificate.
     """
 
-    counting: CountingCeiling
-    answer_set_size: int
+    counting: Counting
+    answer_set: str
     answers_random: bool
-    pool: int
     kind: PromptKind
     stored_bits: int
     certificate_name: str
+
+    @cached_property
+    def _certificate(self) -> dict[str, Any]:
+        return self.counting.certificate()
 
     @property
     def pairs(self) -> int | None:
@@ -50,48 +53,41 @@ class TaskCeiling:
 
         The lists are of max(pool, k) answers, of which k > K would have to be right.
         """
-        return self.counting.pairs
+        pairs: int | None = self._certificate["value"]["pairs"]
+        return pairs
 
     @property
     def answer_bits(self) -> float:
         """Bits of that many answers, rounded up; those of the prompt where there is no limit."""
-        pairs, exact = self.counting.pairs, whole_bits(self.answer_set_size)
+        pairs, size = self.pairs, self.counting.answers
         if pairs is None:
-            return self.counting.bits.upper_bits()
+            return self.counting.prompt_bits()
+        exact = whole_bits(size)
         if exact is not None:
             return float(pairs * exact)
-        each = LogBound.of(
-            self.answer_set_size,
-            direction="upper",
-            quantity="answers to choose from",
-            source=self.counting.source,
-        )
-        return each.power(pairs, quantity=f"lists of {pairs} answers").upper_bits()
+        return outward_float(lambda: pairs * log(size) / log(2), up=True)
 
     @property
     def certificate(self) -> bytes:
         """The certificate as the file of that name holds it."""
-        return (json.dumps(self.counting.certificate.to_json(), indent=1) + "\n").encode()
+        return (json.dumps(self._certificate, indent=1) + "\n").encode()
 
     def to_json(self) -> JsonObject:
         """The ceiling as the record shows it."""
-        assumptions: list[JsonValue] = [item.text for item in self.counting.assumptions]
-        source = self.counting.source
+        counting, value = self.counting, self._certificate["value"]
         return {
             "status": "proved",
             "pairs": self.pairs,
-            "every_list_pairs": self.counting.every_list_pairs,
+            "every_list_pairs": value["every_list_pairs"],
             "bits": self.answer_bits,
-            "prompt_bits": self.counting.bits.upper_bits(),
-            "source": f"{source.reference}: {source.statement}",
-            "statement": self.counting.statement,
-            "assumptions": assumptions,
-            "pool": self.pool,
+            "prompt_bits": counting.prompt_bits(),
+            "source": counting.source,
+            "statement": counting.claim(value, answers=self.answer_set),
+            "assumptions": [*counting.rests_on()],
+            "pool": counting.pool,
             "certificate": self.certificate_name,
             "certificate_sha256": hashlib.sha256(self.certificate).hexdigest(),
-            "share_log2": -math.log2(
-                self.counting.share.denominator / self.counting.share.numerator
-            ),
+            "share_log2": -math.log2(counting.share.denominator / counting.share.numerator),
         }
 
 
@@ -108,20 +104,17 @@ def task_ceiling(
     wider tokens.
     """
     numbers = card.dim if width is None else width
-    counting = counting_ceiling(
-        number=number_format(stored=STORED_DTYPE, computed=card.compute_dtype),
-        dim=numbers,
-        prompt_tokens=size.tokens,
-        answer_set_size=task.answer_set_size,
+    case = {
+        "dim": numbers,
+        "prompt_tokens": size.tokens,
+        "values": f"{STORED_DTYPE}/{card.compute_dtype}",
+        "answers": task.answer_set_size,
+        "pool": len(task.pairs),
+    }
+    return TaskCeiling(
+        counting=Counting.model_validate(case),
         answer_set=task.answer_set_text,
         answers_random=task.answers_random,
-        pool=len(task.pairs),
-    )
-    return TaskCeiling(
-        counting=counting,
-        answer_set_size=task.answer_set_size,
-        answers_random=task.answers_random,
-        pool=len(task.pairs),
         kind=size.kind,
         stored_bits=STORED_BITS * numbers * size.tokens,
         certificate_name=f"ceiling-{size.file_name}.json",
@@ -130,12 +123,12 @@ def task_ceiling(
 
 def floor_bits(ceiling: TaskCeiling, pairs: int) -> float:
     """Bits that `pairs` answers of the task's answer set take, rounded down."""
-    if pairs == 0:
-        return 0.0
-    exact = whole_bits(ceiling.answer_set_size)
-    if exact is not None:
-        return float(pairs * exact)
-    return max(0.0, math.nextafter(pairs * ceiling.counting.answer_bits.lower_bits(), -math.inf))
+    size = ceiling.counting.answers
+    exact = whole_bits(size)
+    if pairs == 0 or exact is not None:
+        return float(pairs * (exact or 0))
+    each = outward_float(lambda: log(size) / log(2), up=False)
+    return max(0.0, math.nextafter(pairs * each, -math.inf))
 
 
 def whole_bits(size: int) -> int | None:

@@ -18,11 +18,8 @@ from promptlimits.base.errors import UserError
 # Kind -> where its checker is. A checker is imported only when such a certificate is checked.
 _CHECKERS: Final = {
     "context_capacity": "promptlimits.checking.context_capacity:check",
-    "counting": "promptlimits.checking.counting:check_counting",
     "model_ceiling": "promptlimits.checking.model_ceiling:check",
-    "prompt_capacity": "promptlimits.checking.prompt_capacity:check",
     "transformer_lipschitz": "promptlimits.checking.transformer_lipschitz:check",
-    "vector_counting": "promptlimits.checking.vector_counting:check",
     "washout": "promptlimits.checking.washout:check",
 }
 
@@ -32,6 +29,16 @@ _FROM_WEIGHTS: Final = frozenset({"model_ceiling", "transformer_lipschitz"})
 
 _TAKEN: Final = "; what it states of the weights is taken from the certificate, not checked"
 _PROVED: Final = "; what it states of the weights was proved again from them"
+
+
+def knows(certificate: Any) -> bool:
+    """Whether it is of a kind that is checked here."""
+    return isinstance(certificate, dict) and certificate.get("kind") in list(_CHECKERS)
+
+
+def is_about_a_model(certificate: Any) -> bool:
+    """Whether figures in it can be proved again from a model's weights."""
+    return certificate["kind"] in _FROM_WEIGHTS
 
 
 def check_certificate(

@@ -28,7 +28,7 @@ from promptlimits.cli.streams import (
     say,
     warnings_as_notes,
 )
-from promptlimits.cli.theorems import ceiling, certify, check, context, plan
+from promptlimits.cli.theorems import ceiling, certify, check, context, generated, plan
 
 INTERRUPTED: Final = 130
 BUG: Final = 70
@@ -49,9 +49,10 @@ app.command(name="fit")(fit.fit)
 app.command(name="pairs")(pairs.pairs)
 app.command(name="verify")(verify.verify)
 app.command(name="score")(score.score)
-app.command(name="ceiling")(ceiling.ceiling)
+generated.add(app, "ceiling", ceiling.NET, ceiling.ceiling)
 app.command(name="certify")(certify.certify)
-app.command(name="plan")(plan.plan)
+generated.add(app, "plan", ceiling.NET, plan.plan)
+generated.add_theorems(app)
 app.command(name="context")(context.context)
 app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)

@@ -112,7 +112,7 @@ def test_the_certificate_is_good(call: Call, here: Path, changes: dict[str, str]
         ({"radius": "inf"}, "--radius"),
         ({"radius": "nan"}, "--radius"),
         ({"radius": "1_0"}, "--radius"),
-        ({"eps": "1"}, "--eps must be below --radius"),
+        ({"eps": "1"}, "--eps must be below the radius of the targets, 1"),
         ({"eps": "1/0"}, "--eps"),
         ({"eps": ""}, "--eps"),
         ({"eps": "."}, "--eps"),
@@ -130,9 +130,9 @@ def test_the_certificate_is_good(call: Call, here: Path, changes: dict[str, str]
         ({"pairs": "0"}, "--pairs"),
         ({"norm": "max"}, "--norm"),
         ({"storage": "float33"}, "--storage"),
-        ({"vocabulary": "1"}, "--vocabulary must be at least 2"),
+        ({"vocabulary": "1"}, "--vocabulary must be a whole number from 2"),
         ({"prompt_radius": "x"}, "--prompt-radius"),
-        ({"out": "missing/ceiling.json"}, "--out"),
+        ({"out": "."}, "--out"),
     ],
 )
 def test_bad_input_is_one_line(call: Call, changes: dict[str, str], words: str) -> None:

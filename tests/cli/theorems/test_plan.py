@@ -47,7 +47,7 @@ def test_text(call: Call) -> None:
         (["--pairs", "0"], "--pairs"),
         (["--pairs", "5", "--share", "2"], "--share"),
         (["--pairs", "5", "--share", "0"], "--share"),
-        (["--pairs", "5", "--eps", "2"], "--eps must be below --radius"),
+        (["--pairs", "5", "--eps", "2"], "--eps must be below the radius of the targets, 1"),
         (["--pairs", "5", "--prompt-tokens", "-1"], "--prompt-tokens"),
     ],
 )

@@ -2,158 +2,207 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.cli.numbers import count, recorded
-from promptlimits.cli.theorems import capacity_options
-from promptlimits.cli.theorems.capacity_options import Typed, prompts_of, setting_of
+from promptlimits.cli.numbers import rounded
+from promptlimits.cli.output_file import require_writable, write_whole
+from promptlimits.cli.theorems.generated import certificate_text, named, printed
 
 if TYPE_CHECKING:
-    from promptlimits.base.bound import Certificate, LogBound
     from promptlimits.base.typing import JsonObject
-    from promptlimits.theory.prompt_capacity import ShareReached
-    from promptlimits.theory.prompt_setting import PromptSetting
-    from promptlimits.theory.vector_counting import CountedShare, PromptValues
+    from promptlimits.bounds.prompt_plan import Plan
+
+NET: Final = "promptlimits.bounds.prompt_capacity:PromptCapacity"
+"""The theorem whose fields are the options of `ceiling` and `plan`."""
+
+Pairs = Annotated[
+    str | None,
+    typer.Option("--pairs", metavar="N", help="Share at N pairs; the threshold if not given."),
+]
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage", metavar="FORMAT", help="Format that prompts are kept in: the counting cap."
+    ),
+]
+Vocabulary = Annotated[
+    str | None, typer.Option("--vocabulary", metavar="N", help="Count hard prompts as well.")
+]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the winner's certificate.")
+]
 
 
 def ceiling(
-    dim: capacity_options.Dim,
-    lipschitz: capacity_options.Lipschitz,
-    radius: capacity_options.Radius,
-    eps: capacity_options.Eps,
-    prompt_tokens: capacity_options.PromptTokens,
-    tokens: capacity_options.Tokens = "1",
-    pairs: Annotated[
-        str | None,
-        typer.Option("--pairs", metavar="K", help="Share at K pairs; the threshold if not given."),
-    ] = None,
-    prompt_radius: capacity_options.PromptRadius = None,
-    norm: capacity_options.NormName = "token",
-    storage: capacity_options.Storage = "float32",
-    vocabulary: capacity_options.Vocabulary = None,
-    out: capacity_options.OutFile = None,
+    pairs: Pairs = None,
+    storage: Storage = "float32",
+    vocabulary: Vocabulary = None,
+    out: OutFile = None,
     as_json: options.AsJson = False,
+    **typed: str,
 ) -> None:
     """What no prompt can reach: Theorem 4.7 as published, as corrected, and the counting cap.
 
-    Closed form, no model. Targets are vectors in a ball; a list of K targets counts as reached if
-    one prompt brings every output within the error. Above the threshold some lists are not.
+    Closed form, no model. Targets are vectors in a ball; a list of pairs counts as reached if one
+    prompt brings every output within the error. Above the threshold some lists are not.
+
+    Example: promptlimits ceiling --dim 768 --lipschitz 10 --radius 1 --eps 0.1 --prompt-tokens 20
     """
-    from promptlimits.cli.theorems.ceiling_table import print_ceiling
-
-    typed = Typed(
-        dim=dim,
-        lipschitz=lipschitz,
-        radius=radius,
-        eps=eps,
-        prompt_radius=prompt_radius,
-        prompt_tokens=prompt_tokens,
-        tokens=tokens,
-        norm=norm,
-    )
-    setting, prompts = setting_of(typed), prompts_of(storage, vocabulary)
-    asked = None if pairs is None else count("--pairs", pairs)
-    record, certificate = ceiling_record(setting, prompts, asked)
     if out is not None:
-        _write(out, certificate)
+        require_writable("--out", out)
+    sizes = typed if pairs is None else {**typed, "pairs": pairs}
+    record, certificate = ceiling_record(
+        plan_of(sizes, storage, vocabulary), at_threshold=pairs is None
+    )
+    if out is not None:
+        write_whole("--out", out, certificate_text(certificate))
     if as_json:
-        typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+        typer.echo(printed(record))
     else:
-        print_ceiling(record, typed, out)
+        _print(record, out)
 
 
-def ceiling_record(
-    setting: PromptSetting, prompts: tuple[PromptValues, ...], pairs: int | None
-) -> tuple[JsonObject, Certificate]:
+def plan_of(typed: dict[str, str], storage: str, vocabulary: str | None) -> Plan:
+    """The case that the options describe: Theorem 1, and counts of prompts of its sizes."""
+    from promptlimits.bounds.prompt_capacity import PromptCapacity
+    from promptlimits.bounds.prompt_plan import Plan
+    from promptlimits.bounds.vector_counting import VectorCounting
+
+    net = PromptCapacity.model_validate(typed)
+    names = VectorCounting.model_fields.keys() & PromptCapacity.model_fields.keys()
+    shared = {name: getattr(net, name) for name in names}
+    with named(values="--storage"):
+        caps = [VectorCounting.model_validate({**shared, "values": storage})]
+    if vocabulary is not None:
+        with named(values="--vocabulary"):
+            hard = {**shared, "values": vocabulary, "per_token": True}
+            caps.append(VectorCounting.model_validate(hard))
+    return Plan(net=net, caps=tuple(caps))
+
+
+def ceiling_record(plan: Plan, *, at_threshold: bool) -> tuple[JsonObject, JsonObject]:
     """The answer as plain JSON, and the certificate of the bound that wins."""
-    from promptlimits.theory.prompt_capacity import capacity_threshold, share_reached, slope
-    from promptlimits.theory.prompt_capacity_published import (
-        published_capacity,
-        published_proportion,
+    from promptlimits.base.exact import (
+        dyadic_value,
+        grid_up,
+        grid_value,
+        log10_up,
+        recorded,
     )
-    from promptlimits.theory.vector_counting import (
-        counted_share,
-        counting_kappa,
-        first_counted_pairs,
-    )
+    from promptlimits.bounds.prompt_capacity_published import published_capacity
 
-    found = capacity_threshold(setting)
-    firsts = [found.first_pairs, *(first_counted_pairs(setting, values) for values in prompts)]
-    pairs = pairs or min(firsts)
-    factor = Fraction(setting.prompt_tokens, setting.tokens)
-    reached, falls = share_reached(setting, pairs), slope(setting, pairs)
-    counted = [counted_share(setting, pairs, values) for values in prompts]
-    said, proportion = published_capacity(setting), published_proportion(setting, pairs)
-    names = ["corrected", *(values.name for values in prompts)]
-    candidates: list[ShareReached | CountedShare] = [reached, *counted]
-    best = min(range(len(candidates)), key=lambda place: candidates[place].bound.log)
-    certificate = candidates[best].certificate
-    if certificate is None:  # never: only Rogers' constant has none
-        raise TypeError("the bound has no certificate")
+    most = [plan.net.most_pairs(), *(cap.most_pairs() for cap in plan.caps)]
+    if at_threshold:
+        plan = plan.at(pairs=min(most) + 1)
+    net, said = plan.net, published_capacity(plan.net)
+    mantissa, place = net.threshold()
+    kappa = dyadic_value([mantissa + 1, place])
+    by_net, by_centre = net.log_shares()
+    shares = [min(by_net, by_centre), *(grid_up(cap.log_share) for cap in plan.caps)]
+    kappas = [kappa, *(grid_value(grid_up(cap.kappa)) for cap in plan.caps)]
+
+    def log10(point: int | None) -> JsonObject | None:
+        return None if point is None else {"log10": log10_up(point), "radius": 0.0}
+
+    def up(value: Fraction | None) -> float | str | None:
+        return None if value is None else recorded(value, up=True)
+
+    corrected, *counting = (
+        {
+            "kappa": up(bound),
+            "threshold_pairs": up(bound * Fraction(net.prompt_tokens, net.tokens)),
+            "first_pairs_excluded": pairs + 1,
+            "proportion": log10(share),
+        }
+        for bound, pairs, share in zip(kappas, most, shares, strict=True)
+    )
+    names = ["corrected", *(cap.prompts for cap in plan.caps)]
+    best = min(range(len(names)), key=shares.__getitem__)
     record: JsonObject = {
-        "pairs": pairs,
+        "pairs": net.pairs,
         "published": {
-            "kappa": _up(said.kappa),
-            "threshold_pairs": _up(said.threshold_pairs),
-            "printed_threshold_pairs": _up(said.printed_pairs),
-            "proportion": None if proportion is None else _log10(proportion),
+            "kappa": up(said.kappa),
+            "threshold_pairs": up(said.threshold_pairs),
+            "printed_threshold_pairs": up(said.printed_pairs),
+            "proportion": log10(said.log_share),
             "false_here": said.false_here,
             "reason": said.reason,
         },
         "corrected": {
-            "kappa": _up(found.kappa.upper),
-            "kappa_lower": recorded(found.kappa.lower, up=False),
-            "threshold_pairs": _up(found.pairs_upper),
-            "delta": recorded(found.kappa.delta, up=True),
-            "one_centre": found.one_centre,
-            "first_pairs_excluded": found.first_pairs,
-            "slope": _log10(falls),
-            "proportion": _log10(reached.bound),
-            "rule": "one centre" if reached.delta is None else "net",
+            **corrected,
+            "kappa_lower": recorded(dyadic_value([mantissa, place]), up=False),
+            "delta": up(dyadic_value(net.delta(kappa))),
+            "one_centre": net.one_centre(),
+            "slope": log10(grid_up(net.log_slope)),
+            "rule": "one centre" if by_centre < by_net else "net",
         },
         "counting": [
-            {
-                "prompts": values.name,
-                "kappa": _up(counting_kappa(setting, values)),
-                "threshold_pairs": _up(counting_kappa(setting, values) * factor),
-                "first_pairs_excluded": first,
-                "proportion": _log10(share.bound),
-            }
-            for values, first, share in zip(prompts, firsts[1:], counted, strict=True)
+            {"prompts": name, **row} for name, row in zip(names[1:], counting, strict=True)
         ],
         "winner": names[best],
-        "excluded": bool(candidates[best].bound.log < 0),
+        "excluded": shares[best] < 0,
     }
-    return record, certificate
+    return record, [net, *plan.caps][best].certificate()
 
 
-def _log10(bound: LogBound) -> JsonObject:
-    """An upper limit; it is one number on the safe side, a ball without radius."""
-    return {"log10": bound.upper_log10(), "radius": 0.0}
+def _print(record: Any, out: Path | None) -> None:
+    """A table, and what it means in plain sentences."""
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("bound")
+    for heading in ("kappa", "threshold k", f"share at k = {record['pairs']:,}"):
+        table.add_column(heading, justify="right")
+    table.add_row("Theorem 4.7 as published", *_cells(record["published"]))
+    table.add_row("Theorem 1, corrected", *_cells(record["corrected"]))
+    for counted in record["counting"]:
+        table.add_row(f"counting ({counted['prompts']})", *_cells(counted))
+    console.print(table)
+    for line in _sentences(record, record["published"], record["corrected"]):
+        console.print(line, markup=False)
+    if out is not None:
+        console.print(f"Check:  promptlimits check {out}", markup=False, soft_wrap=True)
 
 
-def _up(value: Fraction | None) -> float | str | None:
-    """A number that is no less; None for None."""
-    if value is None:
-        return None
-    return recorded(value, up=True)
+def _cells(bound: Any) -> tuple[str, str, str]:
+    if bound["kappa"] is None:
+        return "-", "-", "-"
+    log10 = bound["proportion"]["log10"]
+    return (
+        rounded(bound["kappa"], up=True, digits=6),
+        rounded(bound["threshold_pairs"], up=True, digits=6),
+        f"10^{rounded(log10, up=True)}" if log10 < 0 else "says nothing",
+    )
 
 
-def _write(path: Path, certificate: Any) -> None:
-    text = json.dumps(certificate.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            "--out",
-            "be a file that can be written",
-            got=f"{path} ({error.strerror or error})",
-            remedy="choose another file",
-        ) from error
+def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
+    lines = []
+    delta, slope = rounded(corrected["delta"], up=True), corrected["slope"]["log10"]
+    if published["reason"]:
+        lines.append(f"As published: {published['reason']}.")
+    if corrected["one_centre"]:
+        lines.append(
+            "eps + L rho < r: all prompts give nearly the same outputs, and from 1 pair on some "
+            "lists are out of reach, below the threshold too."
+        )
+    lines.append(
+        f"Best delta at the threshold: {delta}. With each pair more the limit on the share falls "
+        f"by a factor of at least 10^{rounded(-slope, up=False)}."
+        if slope < 0
+        else f"Best delta at the threshold: {delta}."
+    )
+    which = {"corrected": "the corrected theorem"}.get(
+        record["winner"], f"counting ({record['winner']})"
+    )
+    lines.append(
+        f"At k = {record['pairs']:,} the least share is proved by {which}"
+        + (": some lists are out of reach." if record["excluded"] else ", and excludes nothing.")
+    )
+    return lines

@@ -13,7 +13,7 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
-from promptlimits.cli.numbers import non_negative, positive, recorded, rounded
+from promptlimits.cli.numbers import non_negative, positive, rounded
 from promptlimits.cli.output_file import require_writable, write_whole
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ def _record(name: str, ceiling: ModelCeiling, out: Path) -> JsonObject:
 
 def _up(value: Fraction) -> float | str:
     """An upper limit for JSON: the least float, or text where it is too large for one."""
+    from promptlimits.base.exact import recorded
+
     return recorded(value, up=True)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _MOST_CERTIFICATE_BYTES: Final = 512_000_000
 """One of a search over many boxes lists them all."""
 
+NOT_AGAINST_A_MODEL: Final = 4
+"""Exit code where nothing was wrong, but what it says of a model was not checked."""
+
 
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Such as ceiling-1-tokens.json.")],
@@ -32,39 +35,58 @@ def check(
 ) -> None:
     """Verify a certificate without the code that wrote it.
 
-    Every number in it is computed again, on other arithmetic, and every word compared. A
-    certificate about a model takes the norms of its weights as recorded, and says so, unless
-    --model gives the weights.
+    Every number in it is computed again, on other arithmetic. What a certificate about a model
+    says of its weights is proved again where --model gives them; it is not checked otherwise.
 
-    Exit code 0 if all that it claims is so, 1 if not, 2 if the file is no certificate.
+    Exit code 0 if all that it claims is so, 1 if not, 2 if the file is no certificate, 4 if it is
+    about a model and was not checked against one.
+
+    Example: promptlimits check runs/capitals/ceiling-1-tokens.json
     """
     record = _read(file)
-    statement = _on_one_line(_checked(record, model, quiet=quiet))
+    statement, assumptions, about_a_model = _checked(record, model, quiet=quiet)
+    unproved = about_a_model and model is None
     if as_json:
-        from promptlimits.checking.dispatch import stated_assumptions
-
         told = {
             "ok": True,
             "statement": statement,
             "from_weights": model is not None,
-            "assumptions": stated_assumptions(record),
+            "assumptions": assumptions,
         }
         typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
     else:
-        typer.echo(f"ok: {statement}")
+        typer.echo(f"{'not checked against a model' if unproved else 'ok'}: {statement}")
+    if unproved:
+        raise typer.Exit(NOT_AGAINST_A_MODEL)
 
 
-def _checked(record: Any, model: str | None, *, quiet: bool) -> str:
-    """What a certificate says, verified; with progress where weights are read."""
-    from promptlimits.checking.dispatch import check_certificate
+def _checked(record: Any, model: str | None, *, quiet: bool) -> tuple[str, list[Any], bool]:
+    """What a certificate says, what it rests on, and whether that is about a model's weights."""
+    from promptlimits.certificates import checked
+    from promptlimits.checking import dispatch
 
-    if model is None:
-        return check_certificate(record)
-    from promptlimits.cli.live import LiveListener
+    if dispatch.knows(record):
+        if model is None:
+            said = dispatch.check_certificate(record)
+        else:
+            from promptlimits.cli.live import LiveListener
 
-    with LiveListener(quiet=quiet) as listener:
-        weights = _located(model, listener)
-        return check_certificate(record, weights=weights, on_progress=listener.stage)
+            with LiveListener(quiet=quiet) as listener:
+                weights = _located(model, listener)
+                said = dispatch.check_certificate(
+                    record, weights=weights, on_progress=listener.stage
+                )
+        stated = [each["text"] for each in dispatch.stated_assumptions(record)]
+        return _on_one_line(said), stated, dispatch.is_about_a_model(record)
+    found = checked(record)
+    if model is not None:
+        raise UserError(
+            "a certificate checked against a model's weights",
+            "be about a model",
+            got=f"one of kind {record['kind']}",
+            remedy="leave the model out: nothing in this certificate depends on its weights",
+        )
+    return found.statement, list(found.assumptions), False
 
 
 def _located(model: str, listener: LiveListener) -> Path:

@@ -17,7 +17,6 @@ from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text
 from promptlimits.cli import options
 from promptlimits.cli.numbers import count, positive, positive_of_any_size
-from promptlimits.cli.theorems import capacity_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +53,7 @@ class _Case:
 
 
 def context(
-    dim: capacity_options.Dim,
+    dim: Annotated[str, typer.Option("--dim", metavar="D", help="Numbers per token.")],
     lipschitz: Annotated[
         str, typer.Option("--lipschitz", metavar="L", help="Of the mean-field map, for W_q.")
     ],

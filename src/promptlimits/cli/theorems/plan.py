@@ -2,108 +2,76 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.cli.numbers import count, recorded, rounded
-from promptlimits.cli.theorems import capacity_options
-from promptlimits.cli.theorems.capacity_options import Typed, prompts_of, setting_of, share_of
+from promptlimits.cli.numbers import positive, rounded
+from promptlimits.cli.theorems.ceiling import Storage, Vocabulary, plan_of
+from promptlimits.cli.theorems.generated import printed
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
-    from promptlimits.theory.prompt_setting import PromptSetting
-    from promptlimits.theory.vector_counting import PromptValues
+    from promptlimits.bounds.prompt_plan import Plan
 
 
 def plan(
-    pairs: Annotated[str, typer.Option("--pairs", metavar="K", help="Pairs to be held.")],
-    dim: capacity_options.Dim,
-    lipschitz: capacity_options.Lipschitz,
-    radius: capacity_options.Radius,
-    eps: capacity_options.Eps,
+    pairs: Annotated[str, typer.Option("--pairs", metavar="N", help="Pairs to be held.")],
     prompt_tokens: Annotated[
         str | None,
         typer.Option(
             "--prompt-tokens", metavar="N", help="Tokens of the prompt; the shortest if not given."
         ),
     ] = None,
-    tokens: capacity_options.Tokens = "1",
-    prompt_radius: capacity_options.PromptRadius = None,
-    norm: capacity_options.NormName = "token",
-    storage: capacity_options.Storage = "float32",
-    vocabulary: capacity_options.Vocabulary = None,
+    storage: Storage = "float32",
+    vocabulary: Vocabulary = None,
     share: Annotated[
         str, typer.Option("--share", help="Share of lists that must be in reach; 1: all.")
     ] = "1",
     as_json: options.AsJson = False,
+    **typed: str,
 ) -> None:
     """The shortest prompt, the least error and the longest answers that are not excluded.
 
     By the corrected Theorem 4.7 and the counting cap. What is not excluded may still be
     impossible; what is excluded is proved to be.
+
+    Example: promptlimits plan --pairs 64 --dim 768 --lipschitz 10 --radius 1 --eps 0.1
     """
-    asked = count("--pairs", pairs)
-    typed = Typed(
-        dim=dim,
-        lipschitz=lipschitz,
-        radius=radius,
-        eps=eps,
-        prompt_radius=prompt_radius,
-        prompt_tokens="1" if prompt_tokens is None else prompt_tokens,
-        tokens=tokens,
-        norm=norm,
-    )
-    setting, prompts = setting_of(typed), prompts_of(storage, vocabulary)
-    record = plan_record(
-        setting, asked, prompts, share_of(share), length_given=prompt_tokens is not None
-    )
-    if as_json:
-        typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        for line in _sentences(record):
-            typer.echo(line)
+    from dataclasses import replace
+
+    asked = positive("--share", share)
+    if asked > 1:
+        raise UserError("--share", "be above 0 and at most 1", got=share, remedy="write 1 or 1e-6")
+    sizes = {**typed, "pairs": pairs, "prompt_tokens": prompt_tokens or "1"}
+    case = replace(plan_of(sizes, storage, vocabulary), share=asked)
+    record = plan_record(case, length_given=prompt_tokens is not None)
+    typer.echo(printed(record) if as_json else "\n".join(_sentences(record)))
 
 
-def plan_record(
-    setting: PromptSetting,
-    pairs: int,
-    prompts: tuple[PromptValues, ...],
-    share: Fraction,
-    *,
-    length_given: bool,
-) -> JsonObject:
+def plan_record(case: Plan, *, length_given: bool) -> JsonObject:
     """The answers as plain JSON."""
-    from promptlimits.theory.prompt_capacity import tokens_for_exact_access
-    from promptlimits.theory.prompt_plan import (
-        error_floor,
-        excluded_by,
-        longest_answers,
-        most_pairs,
-        shortest_prompt,
-    )
+    from promptlimits.base.exact import recorded
+    from promptlimits.bounds.prompt_plan import tokens_for_exact_access
 
-    shortest = shortest_prompt(setting, pairs, share=share, prompts=prompts)
-    length = setting.prompt_tokens if length_given else shortest or 1
-    sized = replace(setting, prompt_tokens=length)
-    floor = error_floor(sized, pairs, share=share, prompts=prompts)
+    shortest = case.shortest_prompt()
+    sized = case if length_given else case.at(prompt_tokens=shortest or 1)
+    excluded, not_excluded = sized.error_floor()
     return {
-        "pairs": pairs,
-        "share": str(share),
+        "pairs": case.net.pairs,
+        "share": str(case.share),
         "shortest_prompt": shortest,
-        "exact_access_prompt": tokens_for_exact_access(pairs=pairs, tokens=setting.tokens),
-        "at_prompt_tokens": length,
-        "excluded_by": excluded_by(sized, pairs, share=share, prompts=prompts),
-        "largest_error_excluded": None
-        if floor.excluded is None
-        else recorded(floor.excluded, up=False),
-        "error_not_excluded": recorded(floor.not_excluded, up=True),
-        "longest_answers": longest_answers(sized, pairs, share=share, prompts=prompts),
-        "most_pairs": most_pairs(sized, share=share, prompts=prompts),
+        "exact_access_prompt": tokens_for_exact_access(
+            pairs=case.net.pairs, tokens=case.net.tokens
+        ),
+        "at_prompt_tokens": sized.net.prompt_tokens,
+        "excluded_by": sized.excluded_by(),
+        "largest_error_excluded": None if excluded is None else recorded(excluded, up=False),
+        "error_not_excluded": recorded(not_excluded, up=True),
+        "longest_answers": sized.longest_answers(),
+        "most_pairs": sized.most_pairs(),
     }
 
 

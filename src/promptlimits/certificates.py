@@ -1,14 +1,24 @@
-"""A certificate read by a person: checked, then said in words made of its numbers."""
+"""A certificate read by a person: checked, then said in words made of its numbers.
+
+The checker knows nothing of the theorems, and the theorems nothing of the checker: here they meet.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 from promptlimits import checker
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.bounds import counting, prompt_capacity, vector_counting  # noqa: F401 - kinds
 from promptlimits.bounds.core import KINDS
+
+THEOREMS: Final = {
+    "counting": "promptlimits.bounds.counting",
+    "prompt_capacity": "promptlimits.bounds.prompt_capacity",
+    "vector_counting": "promptlimits.bounds.vector_counting",
+}
+"""Kind -> the module of its theorem, which is imported when such a certificate is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +45,14 @@ def checked(certificate: Any) -> Checked:
         ) from error
     except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         kind = certificate.get("kind") if isinstance(certificate, dict) else None
-        known = isinstance(kind, str) and kind in checker.KINDS
-        name = f"{kind.replace('_', ' ')} certificate" if known else "certificate"
+        known = f"{kind} ".replace("_", " ") if kind in list(checker.KINDS) else ""
         raise UserError(
             "the certificate",
-            f"be a {name} as promptlimits writes it",
+            f"be a {known}certificate as promptlimits writes it",
             got=str(error),
             remedy="use the file as it was written",
         ) from error
+    import_module(THEOREMS[certificate["kind"]])
     theorem = KINDS[certificate["kind"]].model_validate(certificate["inputs"])
     return Checked(statement=theorem.claim(certificate["value"]), assumptions=theorem.rests_on())
 

@@ -18,6 +18,11 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples on each run, and no deadline: machines are shared.
+settings.register_profile("promptlimits", deadline=None, derandomize=True)
+settings.load_profile("promptlimits")
 
 
 @pytest.fixture(scope="session")

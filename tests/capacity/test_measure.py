@@ -330,19 +330,16 @@ def test_bits_of_a_power_of_two_are_whole(size: int, tiny: Path) -> None:
 @given(st.integers(2, 10**9), st.integers(1, 10**4))
 @settings(max_examples=60, deadline=None)
 def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) -> None:
-    counting = counting_ceiling(
-        number=number_format("float32"), dim=3, prompt_tokens=2, answer_set_size=size
-    )
+    sizes = {"dim": 3, "prompt_tokens": 2, "values": "float32", "answers": size}
     ceiling = TaskCeiling(
-        counting=counting,
-        answer_set_size=size,
+        counting=Counting.model_validate(sizes),
+        answer_set="",
         answers_random=True,
-        pool=1,
         kind=PromptKind.SOFT,
         stored_bits=192,
         certificate_name="",
     )
-    low, most = Fraction(floor_bits(ceiling, pairs)), counting.pairs or 0
+    low, most = Fraction(floor_bits(ceiling, pairs)), ceiling.pairs or 0
     high = Fraction(ceiling.answer_bits)
     # 2^low <= M^pairs and M^most <= 2^high, with integer exponents on a grid of 1/8.
     assert 2 ** math.floor(8 * low) <= size ** (8 * pairs)
@@ -360,11 +357,10 @@ def test_every_choice_among_the_list_is_counted(tiny: Path) -> None:
     pairs, places = task.pairs[:1] * 20_000, task.places[:1] * 20_000
     coins = replace(task, pairs=pairs, places=places, answer_set_size=2)
     found = task_ceiling(model.card, coins, size=SIZE)
-    all_of_a_list = counting_ceiling(
-        number=number_format("float32"), dim=model.card.dim, prompt_tokens=1, answer_set_size=2
-    )
+    sizes = {"dim": model.card.dim, "prompt_tokens": 1, "values": "float32", "answers": 2}
+    all_of_a_list = Counting.model_validate(sizes).value()["pairs"]
     assert found.pairs is not None
-    assert found.pairs > 5 * (all_of_a_list.pairs or 0)
+    assert found.pairs > 5 * all_of_a_list
     assert found.to_json()["pool"] == 20_000
 
 

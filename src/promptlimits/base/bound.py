@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias
 
-from flint import arb, ctx
+from flint import arb
 
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.exact import log, outward_float
+from promptlimits.base.exact import working_precision as working_precision  # noqa: PLC0414 - many import it here
 from promptlimits.base.typing import JsonObject
 
 Direction: TypeAlias = Literal["upper", "lower"]
@@ -32,18 +31,6 @@ Exact: TypeAlias = int | Fraction
 
 PRECISION_BITS: Final = 128
 """Working precision unless told otherwise: some 38 decimal digits."""
-
-_FLINT_LOCK = threading.RLock()
-
-
-@contextmanager
-def working_precision(bits: int) -> Iterator[None]:
-    """Run a block with arb's precision set to `bits`, then put it back.
-
-    arb keeps one precision for all threads, so blocks of different threads take turns.
-    """
-    with _FLINT_LOCK, ctx.workprec(bits):
-        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +78,7 @@ def log_ball(value: Exact) -> arb:
         )
     if value <= 0:
         raise ValueError(f"a LogBound limits a quantity above 0, got {value}")
-    numerator = arb(value.numerator).log()
-    return numerator if value.denominator == 1 else numerator - arb(value.denominator).log()
+    return log(value)
 
 
 def _safe_end(ball: arb, direction: Direction) -> arb:
@@ -105,19 +91,6 @@ def _safe_end(ball: arb, direction: Direction) -> arb:
         return ball
     with working_precision(max(PRECISION_BITS, int(ball.mid().bits()) + 64)):
         return ball.upper() if direction == "upper" else ball.lower()
-
-
-def _outward_float(ball: arb, direction: Direction) -> float:
-    """The nearest float that is not on the wrong side of the ball's safe end.
-
-    float(arb) rounds to nearest, which may be on the wrong side. The comparisons are of exact
-    numbers, so arb decides them.
-    """
-    end = _safe_end(ball, direction)
-    number = float(end)
-    if direction == "upper":
-        return number if arb(number) >= end else math.nextafter(number, math.inf)
-    return number if arb(number) <= end else math.nextafter(number, -math.inf)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -311,10 +284,10 @@ class LogBound:
     def _end(self, direction: Direction, base: int) -> float:
         if direction != self.direction:
             raise TypeError(f"{self.quantity!r} has an {self.direction} limit, no {direction} one")
+        up = direction == "upper"
         if base == 1:
-            return _outward_float(self.log, direction)
-        with working_precision(PRECISION_BITS):
-            return _outward_float(self.log / arb(base).log(), direction)
+            return outward_float(lambda: self.log, up=up)
+        return outward_float(lambda: self.log / arb(base).log(), up=up)
 
 
 def product(

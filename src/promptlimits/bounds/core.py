@@ -43,6 +43,7 @@ from pydantic import (
 )
 
 from promptlimits.base import exact
+from promptlimits.base.bound import LogBound
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import Rule, ball, decimal_parts, grid_up, grid_value, number_text
 
@@ -106,7 +107,13 @@ class Exp(BaseModel):
 
 
 def any_size(value: object) -> Fraction | Exp:
-    """A number above 0; beyond 10^2000 the grid point of its logarithm."""
+    """A number above 0, or a limit on one; beyond 10^2000 the grid point of its logarithm."""
+    if isinstance(value, LogBound):
+        if value.direction != "upper":
+            rule = "be an upper limit on the Lipschitz constant"
+            raise Rule(rule, "give the bound, not what an optimiser found")
+        mantissa, exponent = (int(part) for part in value.log.man_exp())
+        value = Exp(exp=exact.dyadic_value([mantissa, exponent]))
     if isinstance(value, Exp | dict):
         number = Exp.model_validate(value)
         if abs(number.exp) > 10**9:

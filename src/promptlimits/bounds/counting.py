@@ -100,10 +100,12 @@ Values = Annotated[int, PlainValidator(_values), AS_TEXT]
 
 
 def format_name(values: int) -> str:
-    """The format whose numbers take so many values, in words."""
+    """What takes so many values, in words."""
     for name, count in FORMATS.items():
-        if values in (count, count + 2):
-            return name if values == count else f"computed with in {name}"
+        if values == count:
+            return name
+        if values == count + 2:
+            return f"{values:,} values, as of another format computed with in {name}"
     return f"{shown(values)} values"
 
 

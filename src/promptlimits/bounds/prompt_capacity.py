@@ -71,6 +71,7 @@ from typing import Any, Final
 from flint import arb
 from pydantic import Field, ValidationInfo, field_validator
 
+from promptlimits.base.errors import UserError
 from promptlimits.base.exact import (
     Rule,
     ball,
@@ -225,7 +226,12 @@ class PromptCapacity(Theorem):
         """log (1) with Rogers' density, at the best delta."""
         size, delta = self.prompt_numbers, dyadic(self.delta(self.kappa(self.pairs)))
         if size < 3:
-            raise ValueError("Rogers' constant is for prompts of at least 3 numbers")
+            raise UserError(
+                "prompt_tokens",
+                "be at least 3 numbers for Rogers' constant",
+                got=size,
+                remedy="take more tokens, or (1) with the volume of balls",
+            )
         density = (size * (log(size) + log(size).log() + 5)).log()
         volume = self.target_numbers * self.log_volume(delta)
         return density + size * self.log_net(2 * delta) + volume

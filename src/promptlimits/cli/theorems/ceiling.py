@@ -142,7 +142,7 @@ def ceiling_record(plan: Plan, *, at_threshold: bool) -> tuple[JsonObject, JsonO
             "delta": up(dyadic_value(net.delta(kappa))),
             "one_centre": net.one_centre(),
             "slope": log10(grid_up(net.log_slope)),
-            "rule": "one centre" if by_centre < by_net else "net",
+            "rule": "one centre" if by_centre <= by_net else "net",
         },
         "counting": [
             {"prompts": name, **row} for name, row in zip(names[1:], counting, strict=True)

@@ -18,7 +18,7 @@ import functools
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from promptlimits.base.exact import grid_up
+from promptlimits.bounds.prompt_capacity import PromptCapacity
+from promptlimits.bounds.prompt_capacity_published import published_capacity
+from promptlimits.bounds.vector_counting import VectorCounting
 from promptlimits.lipschitz.paper.compose import composed_bound
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
-from promptlimits.theory.prompt_capacity import share_reached
-from promptlimits.theory.prompt_capacity_published import published_proportion
-from promptlimits.theory.prompt_setting import PromptSetting
-from promptlimits.theory.vector_counting import counted_share, hard
 
 Array = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Case:
     targets. `width` is L h, rounded up.
     """
 
-    setting: PromptSetting
+    setting: PromptCapacity
     nearest: Array
     width: Fraction
     grid_points: int
@@ -117,9 +117,9 @@ def case(shape: tuple[int, int], depth: int, seed: int) -> Case:
     outputs = outputs_at(weights, grid, unit_ball((PAIRS, QUERY, dim), random).swapaxes(1, 2))
     targets = unit_ball((SAMPLES, PAIRS, dim), random)
     return Case(
-        setting=PromptSetting(
-            dim=dim, prompt_tokens=prompt_tokens, tokens=1, lipschitz=lipschitz, radius=1,
-            eps=PRECISIONS[0],
+        setting=PromptCapacity.model_validate(
+            {"dim": dim, "prompt_tokens": prompt_tokens, "lipschitz": lipschitz, "radius": 1,
+             "eps": PRECISIONS[0]}
         ),
         nearest=errors_at(outputs, targets),
         width=Fraction(math.exp(lipschitz.upper_nats()) * covering * (1 + 1e-9)),
@@ -131,6 +131,16 @@ def outputs_at(weights: TransformerWeights, grid: Array, queries: Array) -> Arra
     """The last output token for each prompt and query: (points, PAIRS, d)."""
     model = from_weights(weights)
     return model.with_prompt(torch.tensor(grid), torch.tensor(queries))[..., -1].numpy()
+
+
+def limit_of(setting: PromptCapacity, **changes: Any) -> float:
+    """Upper limit on the logarithm of the share that prompts reach."""
+    return nats(min(setting.model_copy(update=changes).log_shares()))
+
+
+def nats(point: int) -> float:
+    """A grid point as a float that is no less."""
+    return math.nextafter(point / 2**96, math.inf)
 
 
 def at_least(count: int) -> float:
@@ -160,14 +170,13 @@ def test_the_true_share_lies_under_the_theorem(
     proved_something = 0
     for eps in PRECISIONS:
         for pairs, nearest in enumerate(drawn.nearest, 1):
-            setting = replace(drawn.setting, eps=eps)
-            limit = share_reached(setting, pairs).bound.upper_nats()
+            limit = limit_of(drawn.setting, eps=eps, pairs=pairs)
             reached = at_least(int((nearest <= float(eps)).sum()))
             assert log_share(reached) <= limit
             # The finer statement: nothing at all is reached outside this wider set.
             wider = eps + drawn.width
             if wider < 1:
-                widened = share_reached(replace(setting, eps=wider), pairs).bound.upper_nats()
+                widened = limit_of(drawn.setting, eps=wider, pairs=pairs)
                 count = int((nearest <= float(wider)).sum())
                 assert log_share(at_least(count)) <= widened
             proved_something += limit < 0
@@ -183,7 +192,7 @@ def test_in_over_a_hundred_cases_even_the_overestimate_lies_under_the_theorem() 
         drawn = case(shape, depth, seed)
         for eps in PRECISIONS:
             for pairs, nearest in enumerate(drawn.nearest, 1):
-                limit = share_reached(replace(drawn.setting, eps=eps), pairs).bound.upper_nats()
+                limit = limit_of(drawn.setting, eps=eps, pairs=pairs)
                 over = at_most(int((nearest <= float(eps + drawn.width)).sum()))
                 under += math.log(over) <= limit
     assert under >= 100
@@ -197,18 +206,19 @@ def test_counted_prompts_reach_no_more_than_their_number_times_a_ball(
     drawn = case(shape, depth, seed)
     for eps in PRECISIONS:
         for pairs, nearest in enumerate(drawn.nearest, 1):
-            setting = replace(drawn.setting, eps=eps, prompt_tokens=1)
-            bound = counted_share(setting, pairs, hard(drawn.grid_points)).bound
+            sizes = {"dim": drawn.setting.dim, "prompt_tokens": 1, "radius": 1, "eps": eps}
+            counted = {"pairs": pairs, "values": drawn.grid_points, "per_token": True}
+            cap = VectorCounting.model_validate(sizes | counted)
             reached = at_least(int((nearest <= float(eps)).sum()))
-            assert log_share(reached) <= bound.upper_nats()
+            assert log_share(reached) <= nats(grid_up(cap.log_share))
 
 
 def test_the_theorem_is_not_far_above_the_truth() -> None:
     """d = m_p = 1, depth 1: k = 2 at eps = 1/20, within a factor of 20 of what was measured."""
     drawn = case((1, 1), 1, 0)
     measured = float((drawn.nearest[1] <= 0.05).mean())
-    limit = share_reached(replace(drawn.setting, eps=PRECISIONS[1]), 2).bound.upper_log10()
-    assert 0 < limit - math.log10(measured) < math.log10(20)
+    limit = limit_of(drawn.setting, eps=PRECISIONS[1], pairs=2)
+    assert 0 < limit - math.log(measured) < math.log(20)
 
 
 def test_a_constant_map_has_the_share_of_one_ball_and_the_published_one_is_false() -> None:
@@ -238,15 +248,14 @@ def test_a_constant_map_has_the_share_of_one_ball_and_the_published_one_is_false
     assert not outputs.any()
     nearest = errors_at(outputs, unit_ball((SAMPLES, PAIRS, 2), random))
     eps = Fraction(3, 10)
-    setting = PromptSetting(
-        dim=2, prompt_tokens=1, tokens=1, lipschitz=Fraction(1, 1000), radius=1, eps=eps
-    )
+    sizes = {"dim": 2, "prompt_tokens": 1, "lipschitz": Fraction(1, 1000), "radius": 1, "eps": eps}
+    setting = PromptCapacity.model_validate(sizes)
     for pairs in (1, 2):
-        limit = share_reached(setting, pairs).bound.upper_nats()
+        limit = limit_of(setting, pairs=pairs)
         exact = 2 * pairs * math.log(eps)
         assert exact <= limit <= exact + 0.02
         measured = at_least(int((nearest[pairs - 1] <= float(eps)).sum()))
         assert log_share(measured) <= limit
-        published = published_proportion(setting, pairs)
+        published = published_capacity(setting.model_copy(update={"pairs": pairs})).log_share
         assert published is not None
-        assert published.upper_nats() < log_share(measured)
+        assert nats(published) < log_share(measured)

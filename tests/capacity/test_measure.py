@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.typing import JsonObject
+from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
 from promptlimits.capacity.floor import Floor
@@ -40,14 +41,12 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.loop import StepReport
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.witness.verification import Answer, Verification
-from promptlimits.checking.counting import check_counting
+from promptlimits.certificates import check_certificate
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.report.record import parse_record
 from promptlimits.testing.tiny_models import tiny_causal_lm
-from promptlimits.theory.number_formats import number_format
-from promptlimits.theory.token_capacity import counting_ceiling
 
 KILLS = 20
 SIZE = PromptSize(PromptKind.SOFT, 1)
@@ -171,7 +170,7 @@ def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) ->
         exact = [answer["exact"] for answer in witness["verification"]["answers"]]
         assert sum(exact) == bracket.floor.pairs
         certificate = json.loads((folder / str(bracket.ceiling.certificate)).read_text())
-        check_counting(certificate)
+        check_certificate(certificate)
     assert json.loads((folder / "bracket.json").read_text()) == record
     names = [baseline.name for baseline in parsed.baselines]
     assert names == ["no prompt", "in context"]

@@ -22,7 +22,7 @@ from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.witness.format import read_witness
-from promptlimits.checking.counting import check_counting
+from promptlimits.certificates import check_certificate
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.report.record import parse_record
@@ -77,7 +77,7 @@ def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
     for bracket in record["brackets"]:
         ceiling = bracket["ceiling"]
         assert ceiling["pairs"] >= bracket["floor"]["pairs"]
-        check_counting(json.loads((tmp_path / ceiling["certificate"]).read_text()))
+        check_certificate(json.loads((tmp_path / ceiling["certificate"]).read_text()))
         floor = bracket["floor"]
         assert floor["bits_per_stored_bit"] == floor["bits"] / bracket["stored_bits"]
     witness = read_witness(tmp_path / "witness-prefix-2-tokens")
@@ -142,7 +142,8 @@ def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny: Path) -> None:
     assert prefix.stored_bits == soft.stored_bits == 32 * 3 * WIDTH
     assert prefix.pairs == soft.pairs
     assert prefix.certificate_name == "ceiling-prefix-3-tokens.json"
-    assert "3 tokens of 64 numbers" in check_counting(json.loads(prefix.certificate))
+    assert (prefix.counting.dim, prefix.counting.prompt_tokens) == (WIDTH, 3)
+    assert "prompt of 3 tokens" in check_certificate(json.loads(prefix.certificate))
     half = task_ceiling(
         replace(model.card, compute_dtype="bfloat16"),
         task,

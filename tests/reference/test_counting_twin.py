@@ -7,15 +7,26 @@ import math
 import random
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
-from promptlimits.theory.number_formats import NumberFormat
-from promptlimits.theory.token_capacity import counting_ceiling, share_held, shortest_prompt
+from promptlimits.base.exact import is_negative, log
+from promptlimits.bounds.counting import Counting, shortest_prompt
 
 
-def number(values: int) -> NumberFormat:
-    return NumberFormat(name="test", values=values)
+def world(values: int, numbers: int, answers: int, **more: Any) -> Counting:
+    """The theorem for prompts of so many numbers."""
+    tokens, dim = (1, numbers) if numbers else (0, 1)
+    sizes = {"values": values, "dim": dim, "prompt_tokens": tokens, "answers": answers}
+    return Counting.model_validate({**sizes, "environments_log2": 0} | more)
+
+
+def assert_share(case: Counting, pairs: int, limit: Fraction) -> None:
+    """The theorem's share for `pairs` of the keys is that limit, to 30 digits."""
+    near = Fraction(1, 10**30)
+    assert is_negative(lambda: case.log_share(pairs) - log(limit * (1 + near)))
+    assert is_negative(lambda: log(limit * (1 - near)) - case.log_share(pairs))
 
 
 def bound_by_hand(values: int, numbers: int, answers: int, pairs: int, keys: int) -> Fraction:
@@ -67,37 +78,18 @@ def test_no_decoder_beats_the_bound(values: int, numbers: int, answers: int, key
         assert share <= limit
         if pairs == keys:  # the theorem is sharp when there is no choice of keys
             assert share == min(1, limit)
-        tokens, dim = (1, numbers) if numbers else (0, 1)
-        proved = share_held(
-            pairs=pairs,
-            number=number(values),
-            dim=dim,
-            prompt_tokens=tokens,
-            answer_set_size=answers,
-            pool=keys,
-            environments_log2=0,
-        )
-        assert proved.proves_at_most(limit * Fraction(10**30 + 1, 10**30))
-        assert not proved.proves_at_most(limit * Fraction(10**30 - 1, 10**30))
+        assert_share(world(values, numbers, answers, pool=keys), pairs, limit)
 
 
 @pytest.mark.parametrize(("values", "numbers", "answers", "keys"), WORLDS)
 def test_every_list_pairs(values: int, numbers: int, answers: int, keys: int) -> None:
     """Some decoder holds every list of that length; none holds every longer list."""
-    tokens, dim = (1, numbers) if numbers else (0, 1)
-    ceiling = counting_ceiling(
-        number=number(values),
-        dim=dim,
-        prompt_tokens=tokens,
-        answer_set_size=answers,
-        environments_log2=0,
-    )
-    assert ceiling.every_list_pairs is not None
+    every = world(values, numbers, answers).value()["every_list_pairs"]
     some = any(
         share_of_lists(decoder, answers, keys) == 1
         for decoder in all_decoders(values**numbers, answers, keys)
     )
-    assert some is (keys <= ceiling.every_list_pairs)
+    assert some is (keys <= every)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -149,32 +141,16 @@ def test_a_prompt_read_differently_in_each_environment(
     values: int, answers: int, keys: int, log2: int
 ) -> None:
     """All models of tiny worlds: H counts like bits of the prompt, and no fewer would do."""
-    ceiling = counting_ceiling(
-        number=number(values),
-        dim=1,
-        prompt_tokens=1,
-        answer_set_size=answers,
-        environments_log2=log2,
-    )
-    assert ceiling.every_list_pairs is not None
+    case = world(values, 1, answers, pool=keys, environments_log2=log2)
+    every = case.value()["every_list_pairs"]
     for pairs in range(1, keys + 1):
         share = worst_share(values, 2**log2, answers, keys, pairs)
         limit = 2**log2 * bound_by_hand(values, 1, answers, pairs, keys)
         assert share <= limit
         if pairs == keys:
             assert share == min(1, limit)
-            assert (share == 1) is (keys <= ceiling.every_list_pairs)
-        proved = share_held(
-            pairs=pairs,
-            number=number(values),
-            dim=1,
-            prompt_tokens=1,
-            answer_set_size=answers,
-            pool=keys,
-            environments_log2=log2,
-        )
-        assert proved.proves_at_most(limit * Fraction(10**30 + 1, 10**30))
-        assert not proved.proves_at_most(limit * Fraction(10**30 - 1, 10**30))
+            assert (share == 1) is (keys <= every)
+        assert_share(case, pairs, limit)
 
 
 GRID = [
@@ -182,7 +158,7 @@ GRID = [
     for values in (2, 3, 8)
     for numbers in (0, 1, 30)
     for answers in (2, 3, 64)
-    for pool in (None, 7, 200)
+    for pool in (0, 7, 200)
     for share in (Fraction(1, 2), Fraction(3, 7), Fraction(1, 2**20))
     for log2 in (0, 5)
 ]
@@ -197,42 +173,24 @@ def test_ceiling_is_the_linear_scan() -> None:
         scan = max(
             k
             for k in range(400)
-            if 2**log2 * bound_by_hand(values, numbers, answers, k, max(pool or 0, k)) > share
+            if 2**log2 * bound_by_hand(values, numbers, answers, k, max(pool, k)) > share
         )
-        tokens, dim = (1, numbers) if numbers else (0, 1)
-        ceiling = counting_ceiling(
-            number=number(values),
-            dim=dim,
-            prompt_tokens=tokens,
-            answer_set_size=answers,
-            pool=pool,
-            share=share,
-            environments_log2=log2,
-        )
-        assert ceiling.pairs == scan
+        case = world(values, numbers, answers, pool=pool, share=share, environments_log2=log2)
+        assert case.value()["pairs"] == scan
 
 
 def test_shortest_prompt_is_the_linear_scan() -> None:
     for values in (2, 10):
         for dim in (1, 3):
             for answers in (2, 3, 64):
-                for pool in (None, 30):
+                for pool in (0, 30):
                     for pairs in (1, 5, 29, 31, 50):
                         share = Fraction(1, 64)
                         scan = next(
                             tokens
                             for tokens in itertools.count()
-                            if bound_by_hand(
-                                values, dim * tokens, answers, pairs, max(pool or 0, pairs)
-                            )
+                            if bound_by_hand(values, dim * tokens, answers, pairs, max(pool, pairs))
                             > share
                         )
-                        assert scan == shortest_prompt(
-                            pairs=pairs,
-                            number=number(values),
-                            dim=dim,
-                            answer_set_size=answers,
-                            pool=pool,
-                            share=share,
-                            environments_log2=0,
-                        )
+                        case = world(values, dim, answers, pool=pool, share=share)
+                        assert scan == shortest_prompt(case, pairs)

@@ -8,9 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from promptlimits.theory.optimal_delta import best_delta, threshold
-from promptlimits.theory.prompt_capacity import share_reached
-from promptlimits.theory.prompt_setting import PromptSetting
+from promptlimits.base.exact import dyadic_value
+from promptlimits.bounds.prompt_capacity import PromptCapacity
 
 CASES = [
     (lipschitz, eps, rho)
@@ -20,16 +19,10 @@ CASES = [
 ]
 
 
-def one_token(lipschitz: Fraction, eps: Fraction, rho: Fraction) -> PromptSetting:
-    return PromptSetting(
-        dim=1,
-        prompt_tokens=1,
-        tokens=1,
-        lipschitz=lipschitz,
-        radius=1,
-        eps=eps,
-        prompt_radius=rho,
-    )
+def one_token(lipschitz: Fraction, eps: Fraction, rho: Fraction, pairs: int = 1) -> PromptCapacity:
+    sizes = {"dim": 1, "prompt_tokens": 1, "radius": 1, "pairs": pairs}
+    radii = {"lipschitz": lipschitz, "eps": eps, "prompt_radius": rho}
+    return PromptCapacity.model_validate(sizes | radii)
 
 
 @pytest.mark.parametrize(("lipschitz", "eps", "rho"), CASES)
@@ -40,10 +33,11 @@ def test_kappa_is_the_least_ratio_of_all_delta(
     delta = np.geomspace(1e-9, 1 - float(eps) - 1e-9, 200_001)
     delta = delta[delta < 1 - float(eps)]
     ratio = np.log1p(reach / delta) / -np.log(float(eps) + delta)
-    found = threshold(one_token(lipschitz, eps, rho))
+    mantissa, exponent = one_token(lipschitz, eps, rho).threshold()
+    lower, upper = (dyadic_value([each, exponent]) for each in (mantissa, mantissa + 1))
     # The scan is a grid: it finds no less than the minimum, and within its spacing squared.
-    assert float(found.lower) <= ratio.min() * (1 + 1e-9)
-    assert ratio.min() <= float(found.upper) * (1 + 1e-6)
+    assert float(lower) <= ratio.min() * (1 + 1e-9)
+    assert ratio.min() <= float(upper) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize(("lipschitz", "eps", "rho"), CASES)
@@ -55,7 +49,7 @@ def test_delta_is_the_minimum(
         reach = 2 * float(lipschitz * rho)
         return math.log1p(reach / delta) + float(kappa) * math.log(float(eps) + delta)
 
-    best = float(best_delta(one_token(lipschitz, eps, rho), kappa))
+    best = float(dyadic_value(one_token(lipschitz, eps, rho).delta(kappa)))
     # Near a minimum a change by a thousandth moves the value by some 1e-7 of its scale.
     for factor in (0.9, 0.999, 1.001, 1.1):
         assert value(best) <= value(best * factor) + 1e-12 * abs(value(best))
@@ -84,9 +78,9 @@ def test_the_true_share_is_below_the_bound() -> None:
             outputs = height * np.sin(frequency * prompts[:, None] + source.uniform(0, 6, pairs))
             lipschitz = Fraction(float((height * frequency).max()))
             eps = Fraction(float(source.uniform(0.02, 0.3)))
-            bound = share_reached(one_token(lipschitz, eps, Fraction(1)), pairs).bound
+            point = min(one_token(lipschitz, eps, Fraction(1), pairs).log_shares())
             share = true_share(outputs, float(eps), samples)
-            limit = math.exp(min(0.0, bound.upper_nats()))
+            limit = math.exp(min(0.0, point / 2**96))
             assert share <= limit + 4 * math.sqrt(limit / len(samples))
             tight = max(tight, share / limit)
     assert tight > 0.3  # somewhere the bound is within a factor of some three

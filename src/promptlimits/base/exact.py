@@ -75,7 +75,7 @@ def exact(value: object) -> Fraction:
     if match := _RATIO.fullmatch(plain):
         under = integer(match[2])
         if not under:
-            raise Rule("have no 0 under the line")
+            raise Rule("be a number with no 0 under the line")
         return Fraction(integer(match[1]), under)
     if WHOLE.fullmatch(plain):
         return Fraction(integer(plain))

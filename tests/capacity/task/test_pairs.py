@@ -152,8 +152,8 @@ def test_capitals() -> None:
 
 def test_reading_tasks_does_not_import_torch() -> None:
     code = (
-        "import sys, promptlimits.capacity.task.resolve, promptlimits.theory.token_capacity\n"
-        "import promptlimits.checking.counting\n"
+        "import sys, promptlimits.capacity.task.resolve, promptlimits.bounds.counting\n"
+        "import promptlimits.certificates\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -125,8 +124,8 @@ def test_norms_are_taken_from_the_certificate(call: Call, about_a_model: list[Pa
     ended = call("check", "ceiling.json")
     assert (ended.code, ended.err) == (4, "")
     assert ended.out == (
-        "not checked against a model: the model holds little; what it states of the weights is taken from the "
-        "certificate, not checked\n"
+        "not checked against a model: the model holds little; what it states of the weights is "
+        "taken from the certificate, not checked\n"
     )
     assert about_a_model == [None]
 

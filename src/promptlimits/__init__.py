@@ -11,13 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from promptlimits.bounds.core import Theorem
-    from promptlimits.bounds.counting import Counting, shortest_prompt
-    from promptlimits.bounds.prompt_capacity import PromptCapacity
-    from promptlimits.bounds.prompt_capacity_published import published_capacity
-    from promptlimits.bounds.prompt_plan import Plan
-    from promptlimits.bounds.vector_counting import VectorCounting
-    from promptlimits.certificates import check_certificate
     # The public names. This is their only list: `__all__` and the lookup are read from it.
     from promptlimits.base.bound import Assumption as Assumption
     from promptlimits.base.bound import Certificate as Certificate
@@ -27,6 +20,15 @@ if TYPE_CHECKING:
     from promptlimits.base.errors import PromptLimitsWarning as PromptLimitsWarning
     from promptlimits.base.errors import RunFailed as RunFailed
     from promptlimits.base.errors import UserError as UserError
+    from promptlimits.bounds.core import Theorem as Theorem
+    from promptlimits.bounds.counting import Counting as Counting
+    from promptlimits.bounds.counting import shortest_prompt as shortest_prompt
+    from promptlimits.bounds.prompt_capacity import PromptCapacity as PromptCapacity
+    from promptlimits.bounds.prompt_capacity_published import (
+        published_capacity as published_capacity,
+    )
+    from promptlimits.bounds.prompt_plan import Plan as Plan
+    from promptlimits.bounds.vector_counting import VectorCounting as VectorCounting
     from promptlimits.capacity.measure import measure as measure
     from promptlimits.capacity.search.ordering import Order as Order
     from promptlimits.capacity.search.request import Request as Request
@@ -60,8 +62,7 @@ if TYPE_CHECKING:
         verify_in_fresh_process as verify_in_fresh_process,
     )
     from promptlimits.capacity.witness.verification import Verification as Verification
-    from promptlimits.checking.counting import check_counting as check_counting
-    from promptlimits.checking.dispatch import check_certificate as check_certificate
+    from promptlimits.certificates import check_certificate as check_certificate
     from promptlimits.lab.errata.statements import Erratum as Erratum
     from promptlimits.lab.errata.statements import erratum as erratum
     from promptlimits.lab.inverse.inverse import Inverse as Inverse
@@ -125,15 +126,6 @@ if TYPE_CHECKING:
         last_tokens_capacity as last_tokens_capacity,
     )
     from promptlimits.theory.layer_constants import LayerConstants as LayerConstants
-    from promptlimits.theory.prompt_capacity import CapacityThreshold as CapacityThreshold
-    from promptlimits.theory.prompt_capacity import ShareReached as ShareReached
-    from promptlimits.theory.prompt_capacity import capacity_threshold as capacity_threshold
-    from promptlimits.theory.prompt_capacity import share_reached as share_reached
-        published_capacity as published_capacity,
-    )
-    from promptlimits.theory.token_capacity import CountingCeiling as CountingCeiling
-    from promptlimits.theory.token_capacity import counting_ceiling as counting_ceiling
-    from promptlimits.theory.token_capacity import shortest_prompt as shortest_prompt
     from promptlimits.theory.washout import Washout as Washout
     from promptlimits.theory.washout import washout as washout
     from promptlimits.theory.whole_output_capacity import WholeOutputCapacity as WholeOutputCapacity

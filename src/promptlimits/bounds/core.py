@@ -153,27 +153,34 @@ def decades(point: int) -> str:
     return f"10^{'-' if thousandths < 0 else ''}{whole:,}.{rest:03}"
 
 
-class Theorem(BaseModel):
-    """Inputs of one theorem, checked; subclasses say what follows from them.
+class Inputs(BaseModel):
+    """Numbers that are checked.
 
     Raises:
-        UserError: An input breaks a rule; it is named as the field is.
+        UserError: One breaks a rule; it is named as the field is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-    kind: ClassVar[str]
-    source: ClassVar[str]
-    assumptions: ClassVar[tuple[str, ...]]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        KINDS[cls.kind] = cls
+    part_of: ClassVar[str] = ""
 
     def __init__(self, **inputs: Any) -> None:
         try:
             super().__init__(**inputs)
         except ValidationError as error:
             raise refused(type(self), error) from None
+
+
+class Theorem(Inputs):
+    """Inputs of one theorem; subclasses say what follows from them."""
+
+    kind: ClassVar[str]
+    source: ClassVar[str]
+    assumptions: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:  # not so where several theorems share their inputs
+            KINDS[cls.kind] = cls
 
     def rests_on(self) -> tuple[str, ...]:
         """What it assumes for these inputs: more than `assumptions` if an input brings one."""
@@ -193,11 +200,12 @@ class Theorem(BaseModel):
         return {"schema": SCHEMA, "kind": self.kind, "inputs": inputs, "value": self.value()}
 
 
-def refused(theorem: type[Theorem], error: ValidationError) -> UserError:
+def refused(inputs: type[Inputs], error: ValidationError) -> UserError:
     """The first refusal as the one line that a person reads."""
     first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else theorem.kind
-    field = theorem.model_fields.get(name)
+    name = str(first["loc"][0]) if first["loc"] else inputs.__name__
+    field = inputs.model_fields.get(name)
+    name += inputs.part_of
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, Rule):
         return UserError(name, cause.rule, got=_seen(first["input"]), remedy=cause.remedy)

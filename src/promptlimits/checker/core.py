@@ -121,6 +121,30 @@ def log_of_any_size(value: Any) -> Callable[[], Interval]:
     return lambda: log(number)
 
 
+def record(**schema: Callable[[Any], Any]) -> Callable[[Any], SimpleNamespace]:
+    """A JSON object of exactly these fields."""
+
+    def read(value: Any) -> SimpleNamespace:
+        if type(value) is not dict or value.keys() != schema.keys():
+            raise ValueError(f"the fields are not {', '.join(schema)}")
+        return SimpleNamespace(**{name: reader(value[name]) for name, reader in schema.items()})
+
+    return read
+
+
+def items(
+    reader: Callable[[Any], Any], *, least: int = 1, most: int = 10**6
+) -> Callable[[Any], list[Any]]:
+    """A JSON list of so many items."""
+
+    def read(value: Any) -> list[Any]:
+        if type(value) is not list or not least <= len(value) <= most:
+            raise ValueError("a list is too short or too long")
+        return [reader(item) for item in value]
+
+    return read
+
+
 # Decisions: with more and more digits, until an interval tells.
 
 
@@ -257,10 +281,9 @@ def check(certificate: Any) -> None:
         raise ValueError(f"its kind is none of {', '.join(sorted(KINDS))}")
     schema, theorem = KINDS[certificate["kind"]]
     inputs, value = certificate["inputs"], certificate["value"]
-    if type(inputs) is not dict or type(value) is not dict or inputs.keys() != schema.keys():
-        raise ValueError(f"the inputs are not {', '.join(schema)}")
-    read = SimpleNamespace(**{name: reader(inputs[name]) for name, reader in schema.items()})
-    truth = theorem(read, value)
+    if type(value) is not dict:
+        raise ValueError("the value is no record")
+    truth = theorem(record(**schema)(inputs), value)
     if truth.keys() != value.keys():
         raise ValueError(f"the values are not {', '.join(truth)}")
     for name, right in truth.items():

@@ -1,0 +1,300 @@
+"""What prompts of any length can make of whole output measures: Theorems 2a and 2b.
+
+**Setting.** Theta = B^d(0, r). The mean-field map T of the transformer is L-Lipschitz for W_q on
+P(Theta). Queries X^1..X^k have m tokens in Theta. A tuple of targets is accessible if one
+prompt, of any length, with tokens in Theta, has W_q(Y^i, T(M([P, X^i]))) <= eps for all i. The
+outputs compared are whole: they contain the prompt's own (definition 4.5 of the paper).
+
+**Theorem 2a.** Let F be the family of Lemma C_out with rho = eps + delta, and C_in the number of
+Lemma C_in. The share of the tuples in F^k that are accessible is at most C_in e^(-kH). It is
+below 1 for k > K = log C_in / H.
+*Proof.* If Y is accessible by P and the net's tuple of P is (nu_i), then
+W_q(Y^i, T(nu_i)) <= eps + L delta/L for each i. So Y^i lies in a ball of radius eps + delta: at
+most |F| e^-H choices for each i, and C_in tuples. []
+
+**Theorem 2b.** Let S be a code of e^H words of that family (kappa = 1), pairwise more than
+2 (eps + delta) apart, Q = (L D/(2 delta))^q, D >= max W_q(M(X^i), M(X^j)) (at most 2r), and
+M = max(0, m (Q - 1)). The share of S^k that is accessible is at most
+e^(-(k-1)H) (1 + (M + 1)(1 + 2Lr/delta)^(dM) e^-H).
+*Proof.* Y not constant: some Y^i, Y^j are more than 2 (eps + delta) apart, so
+2 delta < W_q(T nu_i, T nu_j) <= L (m/(m_p + m))^(1/q) D, that is m_p < M. For each of at most
+M + 1 such lengths the prompts have a net of (1 + 2Lr/delta)^(d m_p) points at largest-token
+distance delta/L, which W_q does not exceed; one point serves one word for each i. Constant
+tuples are |S| of |S|^k. If M = 0 no other tuple is accessible. []
+
+2b is far stronger where d is moderate: its threshold is hardly above 1, because whole outputs
+that all contain the prompt are nearly the same. To keep the last tokens only, see `last_tokens`.
+
+**Where we differ from the paper**: see `published`. The shares are of a finite family: no measure
+on P(Theta) is given. 2a is invariant under (r, eps) -> (c r, c eps).
+
+**Tightness.** The exponent d of log K ~ d log(4L) comes from both lemmas (`measures`); the
+constant is not known to be right. **Cost.** A search in floats of some 10^4 evaluations
+(`search`), then one in balls. Any choice of the free parameters is sound.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from fractions import Fraction
+from functools import cached_property
+from typing import Annotated, Any
+
+from flint import arb
+from pydantic import AfterValidator, Field, field_validator
+
+from promptlimits.base.errors import UserError
+from promptlimits.base.exact import (
+    Rule,
+    ball,
+    grid_up,
+    grid_value,
+    log1p_exp,
+    outward_float,
+    shown,
+    working_precision,
+)
+from promptlimits.bounds.context.measures import Cover, MeasureFamily, log_log_contexts
+from promptlimits.bounds.context.search import Case, Choice, Code, best_choice
+from promptlimits.bounds.core import AnySize, Exp, Positive, Size, Theorem, decades, log
+
+
+def _dim(dim: int) -> int:
+    if dim > 10**6:
+        raise Rule("be at most 1,000,000", "give numbers per token")
+    return dim
+
+
+def _order(order: Fraction) -> Fraction:
+    if not 1 <= order <= 1000:
+        raise Rule("be from 1 to 1,000", "write 1 or 2")
+    return order
+
+
+class _WholeOutput(Theorem):
+    """Letters: d dim, L lipschitz, r radius, q order."""
+
+    assumptions = (
+        (
+            "The mean-field map of the whole transformer has the given Lipschitz constant for W_q "
+            "on the measures on the ball of the given radius."
+        ),
+        "All tokens of prompts and queries lie in that ball, and all queries have as many tokens.",
+        (
+            "Targets are drawn uniformly from the family of the theorem, and whole outputs, the "
+            "prompt's own included, are compared in W_q."
+        ),
+    )
+    dim: Annotated[Size, AfterValidator(_dim)]
+    lipschitz: AnySize
+    radius: Positive
+    eps: Positive
+    order: Annotated[Positive, AfterValidator(_order)] = Fraction(2)
+
+    @field_validator("eps")
+    @classmethod
+    def _below_half(cls, eps: Fraction, given: Any) -> Fraction:
+        radius = given.data.get("radius")
+        if radius is not None and 2 * eps >= radius:
+            raise Rule(
+                f"be below half the radius, {shown(radius)}",
+                "such an error leaves too few targets that differ",
+            )
+        return eps
+
+    @property
+    @abstractmethod
+    def _code(self) -> Code: ...
+
+    @property
+    def delta(self) -> Fraction:
+        """delta."""
+        return self._code.delta * self.radius
+
+    @cached_property
+    def family(self) -> MeasureFamily:
+        """The targets."""
+        code = self._code
+        return MeasureFamily(
+            dim=self.dim,
+            radius=self.radius,
+            ball=self.eps + self.delta,
+            order=self.order,
+            alphabet=code.alphabet,
+            theta=code.theta,
+            list_size=code.list_size if isinstance(code, Choice) else 1,
+        )
+
+    def log_ratio(self, size: Fraction) -> arb:
+        """log(L size/delta)."""
+        return log(self.lipschitz) + log(size / self.delta)
+
+    def _of_targets(self) -> dict[str, Any]:
+        return {
+            "blocks": self.family.blocks,
+            "log_points": -grid_up(lambda: -self.family.log_points()),
+            "log_nats": -grid_up(lambda: -self.family.log_nats()),
+        }
+
+    def _claim(self, value: dict[str, Any], near: str, rate: str) -> str:
+        constant = (
+            f"L = exp({self.lipschitz.exp})"
+            if isinstance(self.lipschitz, Exp)
+            else f"L = {self.lipschitz}"
+        )
+        return (
+            f"in dimension {self.dim}, radius {self.radius}, with {constant}{near}, error "
+            f"{self.eps} in W_{self.order}, prompts of all lengths together serve a share of at "
+            f"most {rate} < 1 of the lists of more than K = {decades(value['log_threshold'])} "
+            "whole output measures; under the assumptions that it states"
+        )
+
+
+def _searched(given: dict[str, Any], cover: Cover, largest_list: int) -> Choice:
+    with working_precision(128):
+        logs = {f"log_{name}": float(log(given[name])) for name in ("lipschitz", "radius", "eps")}
+    return best_choice(
+        Case(
+            dim=given["dim"],
+            order=float(given["order"]),
+            rogers=cover == "rogers",
+            largest_list=largest_list,
+            **logs,
+        )
+    )
+
+
+class WholeOutputCapacity(_WholeOutput):
+    """Theorem 2a, at the best free parameters that a search in floats finds.
+
+    Rogers' cover is tighter by up to 2^d and rests on a citation.
+    """
+
+    kind = "whole_output_capacity"
+    source = "promptlimits: Theorem 2a, in place of meyer2025 Theorem 4.10"
+    cover: Cover = "volume"
+    choice: Choice = Field(
+        default_factory=lambda given: _searched(given, given["cover"], max(1, given["dim"] // 2))
+    )
+
+    @field_validator("cover")
+    @classmethod
+    def _of_dim(cls, cover: Cover, given: Any) -> Cover:
+        if cover == "rogers" and given.data.get("dim", 3) < 3:
+            raise Rule("be that of volumes below dimension 3", "use volume")
+        return cover
+
+    @property
+    def _code(self) -> Code:
+        return self.choice
+
+    def log_contexts(self) -> arb:
+        """log log C_in."""
+        return log_log_contexts(
+            dim=self.dim,
+            log_ratio=self.log_ratio(2 * self.radius),
+            order=self.order,
+            share=self.choice.cover_share,
+            cover=self.cover,
+        )
+
+    def value(self) -> dict[str, Any]:
+        """The family of targets, log log C_in, and log K = log C_in / H."""
+        found, contexts = self._of_targets(), grid_up(self.log_contexts)
+        threshold = contexts - found["log_nats"]
+        return {**found, "log_contexts": contexts, "log_threshold": threshold}
+
+    def claim(self, value: dict[str, Any]) -> str:
+        """What is proved, in one sentence."""
+        return "Theorem 2a: " + self._claim(value, "", "C_in e^(-kH)")
+
+    def log_share(self, pairs: int) -> float:
+        """Upper limit, in nats, on the share of the tuples of targets that some prompt serves.
+
+        Args:
+            pairs: k.
+
+        Returns:
+            The limit; above 0 it says nothing.
+        """
+        return outward_float(
+            lambda: self.log_contexts().exp() - pairs * self.family.log_nats().exp(), up=True
+        )
+
+
+def _best_code(given: dict[str, Any]) -> Code:
+    """The best of some codes near the one that serves Theorem 2a."""
+    start = _searched(given, "volume", 1)
+    found: list[tuple[int, Code]] = []
+    for power in range(-8, 9):
+        code = Code(
+            delta=start.delta * Fraction(2) ** power, alphabet=start.alphabet, theta=start.theta
+        )
+        try:
+            threshold = ShortPromptCapacity(**given, choice=code).value()["log_threshold"]
+        except UserError:  # too few points for two blocks
+            continue
+        found.append((threshold, code))
+    return min(found, key=lambda each: each[0])[1]
+
+
+class ShortPromptCapacity(_WholeOutput):
+    """Theorem 2b: the same objective, exponentially better.
+
+    Letters: m tokens, D spread (2r unless given).
+    """
+
+    kind = "short_prompt_capacity"
+    source = "promptlimits: Theorem 2b, in place of meyer2025 Theorem 4.10"
+    tokens: Size
+    spread: Positive = Field(default_factory=lambda given: 2 * given["radius"])
+    choice: Code = Field(default_factory=_best_code)
+
+    @property
+    def _code(self) -> Code:
+        return self.choice
+
+    def rests_on(self) -> tuple[str, ...]:
+        """What it assumes, of the queries too."""
+        near = (
+            f"Each query has {self.tokens} tokens, and W_{self.order} between any two of them is "
+            f"at most {self.spread}."
+        )
+        return (*self.assumptions, near)
+
+    def log_threshold(self, log_nats: arb) -> arb:
+        """log K, K = 1 + log(1 + (M + 1)(1 + 2Lr/delta)^(dM) e^-H)/H; log K = 0 if M = 0."""
+        longer = (ball(self.order) * self.log_ratio(self.spread / 2)).expm1()
+        if longer <= 0:  # for sure; where it is open, a length of 0 is counted
+            return arb(0)
+        longest, nats = self.tokens * longer, log_nats.exp()
+        net = log1p_exp(self.log_ratio(2 * self.radius))
+        return (log1p_exp(longest.log1p() + self.dim * longest * net - nats) / nats).log1p()
+
+    def value(self) -> dict[str, Any]:
+        """The family of targets, and log K with the recorded H."""
+        found = self._of_targets()
+        nats = grid_value(found["log_nats"])
+        return {**found, "log_threshold": grid_up(lambda: self.log_threshold(ball(nats)))}
+
+    def claim(self, value: dict[str, Any]) -> str:
+        """What is proved, in one sentence."""
+        near = f", queries of {self.tokens} tokens within {self.spread} of each other"
+        return "Theorem 2b: " + self._claim(value, near, "e^(-(k - K)H)")
+
+    def log_share(self, pairs: int) -> float:
+        """Upper limit, in nats, on the share of the tuples of targets that some prompt serves.
+
+        Args:
+            pairs: k.
+
+        Returns:
+            The limit; above 0 it says nothing.
+        """
+
+        def log_share() -> arb:
+            log_nats = self.family.log_nats()
+            # K - 1 = log(1 + C' e^-H)/H, so the share is e^(-(k - K) H).
+            return (self.log_threshold(log_nats).exp() - pairs) * log_nats.exp()
+
+        return outward_float(log_share, up=True)

@@ -1,0 +1,204 @@
+"""Certificates of Theorems 2a, 2b, 2c and W: what prompts of any length can do.
+
+Free parameters (`choice`, `parts`) need not be the best: any allowed one is sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Final
+
+from promptlimits.checker.core import (
+    GRID_BITS,
+    Last,
+    Refuted,
+    between,
+    count,
+    grid_up,
+    items,
+    kind,
+    log1p_exp,
+    log_of_any_size,
+    negative,
+    one_of,
+    record,
+    whole,
+)
+from promptlimits.checker.intervals import (
+    Interval,
+    exp,
+    expm1,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    real,
+)
+
+_CASE: Final[dict[str, Any]] = {
+    "dim": whole(1),
+    "lipschitz": log_of_any_size,
+    "radius": between(0),
+    "eps": between(0),
+    "order": between(1, closed=True),
+}
+_CODE: Final[dict[str, Any]] = {
+    "delta": between(0),
+    "alphabet": whole(2),
+    "theta": between(0, 1),
+}
+_LAYERS: Final = items(
+    record(
+        radius=between(0),
+        mlp_lipschitz=between(0),
+        heads=items(items(between(0), least=2, most=2)),
+    )
+)
+_NEGLIGIBLE: Final = -1000
+"""Where e^z is added to 1 a z below this is replaced by it: larger, and still nothing."""
+
+
+@kind(
+    **_CASE,
+    cover=one_of("volume", "rogers"),
+    choice=record(**_CODE, cover_share=between(0, 1), list_size=whole(1)),
+)
+def whole_output_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
+    """K = log C_in/H, log C_in = (1 + D) (1 + log(1 + (2r/ew)^q/4))."""
+    if i.cover == "rogers" and i.dim < 3:
+        raise ValueError("Rogers' cover needs dimension 3 or more")
+
+    def contexts() -> Interval:
+        wide, share = _log_ratio(i, 2 * i.radius), i.choice.cover_share
+        near = wide - log(share)
+        if i.cover == "rogers":
+            size = log(i.dim)
+            centres = log((size + log(size) + 5) * i.dim) + log1p_exp(near - log(2)) * i.dim
+        else:
+            centres = log1p_exp(near) * i.dim
+        moved = (wide - log(1 - share)) * i.order - log(4)
+        found: Interval = centres + log1p_exp(-centres) + log(1 + log1p_exp(moved))
+        return found
+
+    targets = _targets(i, value, i.choice.list_size)
+    log_contexts = grid_up(contexts)
+    threshold = log_contexts - targets["log_nats"]
+    return targets | {"log_contexts": log_contexts, "log_threshold": threshold}
+
+
+@kind(**_CASE, tokens=whole(1), spread=between(0), choice=record(**_CODE))
+def short_prompt_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
+    """K = 1 + log(1 + (M + 1) (1 + 2Lr/delta)^(dM) e^-H)/H, 1 if M = 0."""
+    found = _targets(i, value, 1)
+
+    def threshold() -> Interval:
+        longer = expm1(_log_ratio(i, i.spread / 2) * i.order)
+        if longer.high <= 0:
+            return real(0)
+        longest, nats = longer * i.tokens, exp(real(Fraction(found["log_nats"], 2**GRID_BITS)))
+        net = log1p_exp(_log_ratio(i, 2 * i.radius))
+        excess = log1p(longest) + longest * net * i.dim - nats
+        small = log1p(exp(maximum(minimum(excess, -excess), _NEGLIGIBLE)))
+        return log1p((maximum(excess, 0) + small) / nats)
+
+    return found | {"log_threshold": grid_up(threshold)}
+
+
+@kind(
+    dim=whole(1),
+    layers=_LAYERS,
+    tokens=whole(1),
+    target_radius=between(0),
+    eps=between(0),
+    parts=items(between(0), least=3, most=3),
+)
+def last_tokens_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
+    """S, and K from n = (S/delta_1)^2 + 1 atoms in nets of 1 + 2 r_l/eta_l and the classes."""
+    reach = i.eps + sum(i.parts)
+    if reach >= i.target_radius:
+        raise ValueError("eps + delta is not below the radius")
+    gains: list[Fraction] = []
+    for layer in i.layers:
+        steep = sum(v + 2 * v * a * layer.radius**2 for v, a in layer.heads)
+        gains = [gain * layer.mlp_lipschitz * (1 + steep) for gain in gains]
+        gains.append(layer.mlp_lipschitz)
+    changes = [gain * 2 * layer.radius for gain, layer in zip(gains, i.layers, strict=True)]
+
+    def spread() -> Interval:
+        total = real(0)
+        for change, layer in zip(changes, i.layers, strict=True):
+            for value_norm, score_norm in layer.heads:
+                power = real(2 * score_norm * layer.radius**2)
+                total += exp(log(change * value_norm) + power)
+        return log(total)
+
+    def threshold() -> Interval:
+        size, total = spread(), real(0)
+        for change, layer in zip(changes, i.layers, strict=True):
+            moved = sum(v + v * a * layer.radius**2 for v, a in layer.heads)
+            total += log(1 + change * len(changes) * moved / i.parts[1])
+        atoms = exp((size - log(i.parts[0])) * 2) + 1
+        classes = log(exp(size - log(i.parts[2])) * i.tokens + 2)
+        nats = atoms * total + classes / i.dim
+        return log(nats) - log(i.tokens) - log(log(i.target_radius / reach))
+
+    return {"log_spread": grid_up(spread), "log_threshold": grid_up(threshold)}
+
+
+@kind(layers=_LAYERS, query_tokens=whole(2), prompt_tokens=count(1))
+def washout(i: Any, value: dict[str, Any]) -> dict[str, Any]:
+    """E, layer by layer."""
+
+    def difference() -> Interval:
+        error = real(0)
+        for layer in i.layers:
+            total = error
+            for value_norm, score_norm in layer.heads:
+                steep = 2 * score_norm * layer.radius**2
+                others = exp(real(steep)) * (i.query_tokens - 1)
+                mass = others / (others + (i.prompt_tokens + 1))
+                change = error * (1 + steep) + mass * (4 * layer.radius)
+                total += minimum(change, 2 * layer.radius) * value_norm
+            error = total * layer.mlp_lipschitz
+        return log(error)
+
+    return {"log_difference": grid_up(difference)}
+
+
+def _log_ratio(i: Any, size: Fraction) -> Interval:
+    """log(L size/delta)."""
+    return i.lipschitz() + log(size / (i.choice.delta * i.radius))
+
+
+def _targets(i: Any, value: dict[str, Any], near: int) -> dict[str, Any]:
+    """n = floor(ceil((r/s)^d)/A) blocks, log (r/s)^d, and log H, of the family of targets."""
+    theta, size = i.choice.theta, i.choice.alphabet
+    if theta >= 1 - Fraction(near, size):
+        raise ValueError("theta is not below 1 - kappa/A")
+
+    def points() -> Interval:
+        spacing = log(2 + Fraction(2, near)) / 2 - log(theta) / i.order
+        points: Interval = (log(i.radius / (i.eps + i.choice.delta * i.radius)) - spacing) * i.dim
+        return points
+
+    def holds(blocks: int) -> bool:
+        return negative(lambda: log(blocks * size - 1) - points())
+
+    def nats() -> Interval:
+        kept = 1 - theta
+        rate = log(kept * size / near) * kept + log(theta * size / (size - near)) * theta
+        if blocks is not None:
+            return log(rate) + log(blocks)
+        x = points()
+        return x + log1p(exp(-x) * (1 - size)) - log(size) + log(rate)
+
+    blocks = value.get("blocks")
+    truth: Any = None if negative(lambda: log(2) * 64 - points()) else Last(holds)
+    if truth != blocks or blocks == 0:
+        raise Refuted(f"blocks is not {blocks!r:.50}")
+    return {"blocks": truth, "log_points": _grid_down(points), "log_nats": _grid_down(nats)}
+
+
+def _grid_down(evaluate: Callable[[], Interval]) -> int:
+    return -grid_up(lambda: -evaluate())

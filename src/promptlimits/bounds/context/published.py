@@ -14,43 +14,27 @@ K = (6Lr/eps)^d (1 + log(1 + (4Lr/eps)^q)) / ((3/eps)^d - log C). What is wrong:
 
 from __future__ import annotations
 
-from fractions import Fraction
+from typing import Final
 
 from flint import arb
 
-from promptlimits.base.errors import UserError
-from promptlimits.base.exact import ball, grid_up, is_negative, log1p_exp, shown
+from promptlimits.base.exact import ball, grid_up, log1p_exp
 from promptlimits.bounds.context.whole_output import WholeOutputCapacity
 from promptlimits.bounds.core import log
 
-ASSUMPTION = (
-    "Proposition 3.6 holds with C = {constant}, the same for all eps and r, and prompts of "
+ASSUMPTION: Final = (
+    "Proposition 3.6 holds with C = 1, the same for all eps and r, and prompts of "
     "different lengths are compared by W_q alone. Neither is so."
 )
 
 
-def published_log_threshold(
-    case: WholeOutputCapacity,
-    *,
-    constant: Fraction | int = 1,
-    threes_put_right: bool = False,
-) -> int:
-    """log K of Theorem 4.10, as printed or with its 3 put right, as a grid point."""
+def published_log_threshold(case: WholeOutputCapacity, *, threes_put_right: bool = False) -> int:
+    """log K of Theorem 4.10 with C = 1, as printed or with its 3 put right: a grid point."""
     per_target = 1 / (3 * case.eps) if threes_put_right else 3 / case.eps
-
-    def slope() -> arb:
-        return (case.dim * log(per_target)).exp() - log(constant)
 
     def log_threshold() -> arb:
         ratio = log(case.lipschitz) + log(2 * case.radius / case.eps)
         weights = 1 + log1p_exp(ball(case.order) * (ratio + log(2)))
-        return case.dim * (ratio + log(3)) + weights.log() - slope().log()
+        return case.dim * (ratio + log(3) - log(per_target)) + weights.log()
 
-    if not is_negative(lambda: -slope()):
-        raise UserError(
-            "C",
-            "have a logarithm below that of the targets' number",
-            got=shown(constant),
-            remedy="with such a C the published theorem has no threshold",
-        )
     return grid_up(log_threshold)

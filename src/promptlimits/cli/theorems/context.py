@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text
 from promptlimits.cli import options
-from promptlimits.cli.numbers import count, positive, positive_of_any_size
+from promptlimits.cli.output_file import require_writable, write_whole
+from promptlimits.cli.theorems.generated import certificate_text, named, printed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from promptlimits.base.bound import Certificate, Exact, LogBound
     from promptlimits.base.typing import JsonObject
-    from promptlimits.theory.layer_constants import LayerConstants
+    from promptlimits.bounds.context.layers import LayerConstants
+
+SHORT_PROMPTS: Final = "promptlimits.bounds.context.whole_output:ShortPromptCapacity"
+"""The theorem whose fields are the options."""
 
 _HEADINGS = {
     "published": "Theorem 4.10 as published (C = 1, not proved)",
@@ -40,36 +40,7 @@ _MEANING = (
 _DIGITS = Context(prec=4, rounding=ROUND_CEILING)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Case:
-    dim: int
-    lipschitz: Exact | LogBound
-    radius: Fraction
-    eps: Fraction
-    order: Fraction
-    tokens: int
-    layers: Sequence[LayerConstants]
-    masked: bool
-
-
 def context(
-    dim: Annotated[str, typer.Option("--dim", metavar="D", help="Numbers per token.")],
-    lipschitz: Annotated[
-        str, typer.Option("--lipschitz", metavar="L", help="Of the mean-field map, for W_q.")
-    ],
-    radius: Annotated[
-        str,
-        typer.Option(
-            "--radius", metavar="R", help="Of the ball of all tokens (2a, 2b); of targets (2c)."
-        ),
-    ],
-    eps: Annotated[str, typer.Option("--eps", metavar="E", help="The error allowed, below R/2.")],
-    order: Annotated[
-        str, typer.Option("--order", metavar="Q", help="q of the distance W_q, 1 or more.")
-    ] = "2",
-    tokens: Annotated[
-        str, typer.Option("--tokens", metavar="N", help="Tokens of each query, and target (2c).")
-    ] = "1",
     layers_json: Annotated[
         Path | None,
         typer.Option(
@@ -87,23 +58,27 @@ def context(
         typer.Option("--out", metavar="FILE", help="Write the certificate: Theorem 2c's, or 2b's."),
     ] = None,
     as_json: options.AsJson = False,
+    **typed: str,
 ) -> None:
     """What prompts of any length can do: Theorem 4.10 as published, 2a, 2b, and 2c.
 
     Closed form, no model. Above K pairs some lists of targets cannot be served by any prompt of
     any length with tokens in the ball.
+
+    Example: promptlimits context --dim 64 --lipschitz 10 --radius 1 --eps 0.01
     """
-    case = _case(dim, lipschitz, radius, eps, order, tokens, layers_json, masked=not unmasked)
-    record, certificate = _record(case)
     if out is not None:
-        _write(out, certificate)
+        require_writable("--out", out)
+    record, certificate = _record(typed, layers_json, masked=not unmasked)
+    if out is not None:
+        write_whole("--out", out, certificate_text(certificate))
     if as_json:
-        typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
-        return
-    _print(case, record)
+        typer.echo(printed(record))
+    else:
+        _print(record, typed.get("tokens", "1"))
 
 
-def _print(case: _Case, record: Any) -> None:
+def _print(record: Any, tokens: str) -> None:
     for line in _MEANING:
         typer.echo(line)
     for name, heading in _HEADINGS.items():
@@ -113,8 +88,7 @@ def _print(case: _Case, record: Any) -> None:
     for row in lengths:
         typer.echo(
             f"  Theorem W: behind {row['prompt_tokens']:,} prompt tokens the outputs of two "
-            f"queries of {case.tokens} tokens that end alike differ by at most "
-            f"{_power(row['log10'])}"
+            f"queries of {tokens} tokens that end alike differ by at most {_power(row['log10'])}"
         )
     stated = {
         "Theorems 2a and 2b": record["2a"]["assumptions"],
@@ -137,55 +111,65 @@ def _power(log10: float) -> str:
     return f"10^{float(digits):,.4g}"
 
 
-def _record(case: _Case) -> tuple[JsonObject, Certificate]:
+def _record(
+    typed: dict[str, str], layers_json: Path | None, *, masked: bool
+) -> tuple[JsonObject, JsonObject]:
     """The answer as plain JSON, and the certificate of the strongest theorem."""
-    from promptlimits.theory.context_published import published_threshold
-    from promptlimits.theory.last_tokens_capacity import last_tokens_capacity
-    from promptlimits.theory.washout import washout
-    from promptlimits.theory.whole_output_capacity import (
-        short_prompt_capacity,
-        whole_output_capacity,
-    )
+    from promptlimits.bounds.context.last_tokens import LastTokensCapacity
+    from promptlimits.bounds.context.published import ASSUMPTION, published_log_threshold
+    from promptlimits.bounds.context.washout import Washout
+    from promptlimits.bounds.context.whole_output import ShortPromptCapacity, WholeOutputCapacity
+    from promptlimits.bounds.core import Theorem
 
-    given: dict[str, Any] = {
-        "dim": case.dim,
-        "lipschitz": case.lipschitz,
-        "radius": case.radius,
-        "eps": case.eps,
-        "order": case.order,
-    }
-    whole = whole_output_capacity(**given)
+    short = ShortPromptCapacity.model_validate(typed)
+    shared = WholeOutputCapacity.model_fields.keys() & ShortPromptCapacity.model_fields.keys()
+    sizes = {name: getattr(short, name) for name in shared - {"choice"}}
+    whole = WholeOutputCapacity(**sizes)
+    theorems: dict[str, Theorem] = {"2a": whole}
+    if short.dim >= 3:
+        theorems["2a_rogers"] = WholeOutputCapacity(**sizes, cover="rogers", choice=whole.choice)
+    theorems["2b"] = short
+    layers: Sequence[LayerConstants] = ()
+    if layers_json is not None:
+        with named(target_radius="--radius"):
+            last = LastTokensCapacity.model_validate(
+                {
+                    "dim": short.dim,
+                    "layers": _layers(layers_json, masked=masked),
+                    "tokens": short.tokens,
+                    "target_radius": short.radius,
+                    "eps": short.eps,
+                }
+            )
+        theorems["2c"], layers = last, last.layers
     record: JsonObject = {
-        "published": _shown(published_threshold(**given)),
-        "put_right": _shown(published_threshold(**given, threes_put_right=True)),
-        "2a": _shown(whole.threshold),
-    }
-    if case.dim >= 3:
-        rogers = whole_output_capacity(**given, cover="rogers", choice=whole.choice)
-        record["2a_rogers"] = _shown(rogers.threshold)
-    short = short_prompt_capacity(**given, tokens=case.tokens)
-    record["2b"], certificate = _shown(short.threshold), short.certificate
-    if case.layers:
-        last = last_tokens_capacity(
-            dim=case.dim,
-            layers=case.layers,
-            eps=case.eps,
-            tokens=case.tokens,
-            target_radius=case.radius,
-            masked=case.masked,
+        name: _shown(
+            published_log_threshold(whole, threes_put_right=right),
+            ("as published", "Theorem 4.10" + ", 1/(3 eps) for 3/eps" * right),
+            [ASSUMPTION],
         )
-        record["2c"], certificate = _shown(last.threshold), last.certificate
-        if case.tokens > 1:
-            record["washout"] = [
-                {"prompt_tokens": length}
-                | _shown(
-                    washout(
-                        layers=case.layers, query_tokens=case.tokens, prompt_tokens=length
-                    ).difference
-                )
-                for length in (10, 100, 1000, 10_000, 100_000, 1_000_000)
-            ]
-    record["notes"] = list(_notes(case.layers))
+        for name, right in (("published", False), ("put_right", True))
+    }
+    for name, theorem in theorems.items():
+        certificate = theorem.certificate()
+        record[name] = _shown(
+            certificate["value"]["log_threshold"],
+            ("corrected", f"Theorem {name[:2]}"),
+            theorem.rests_on(),
+        )
+    if layers and short.tokens > 1:
+        behind = [
+            Washout(layers=last.layers, query_tokens=short.tokens, prompt_tokens=10**power)
+            for power in range(1, 7)
+        ]
+        record["washout"] = [
+            {"prompt_tokens": each.prompt_tokens}
+            | _shown(
+                each.value()["log_difference"], ("proved here", "Theorem W"), each.rests_on()
+            )
+            for each in behind
+        ]
+    record["notes"] = list(_notes(layers))
     return record, certificate
 
 
@@ -194,73 +178,33 @@ def _notes(layers: Sequence[LayerConstants]) -> Iterator[str]:
 
     None is impossible: all limits are upper ones, and an MLP may map all to 0.
     """
-    from promptlimits.theory.prompt_setting import short
+    from promptlimits.base.exact import shown
 
     for place, (layer, after) in enumerate(itertools.pairwise(layers), start=2):
         if after.radius < layer.next_radius():
             yield (
-                f"the radius {short(after.radius)} of layer {place} is below "
-                f"{short(layer.next_radius())}, what the limits of the layer before yield if its "
+                f"the radius {shown(after.radius)} of layer {place} is below "
+                f"{shown(layer.next_radius())}, what the limits of the layer before yield if its "
                 "MLP maps 0 to 0: that it covers every context is taken on trust."
             )
 
 
-def _shown(bound: LogBound) -> JsonObject:
-    """An upper limit as log10, rounded up."""
-    log10 = bound.upper_log10()
-    if not math.isfinite(log10):
-        raise UserError(
-            "the threshold", "be below 10^(10^308)", got="more", remedy="take a smaller --dim"
-        )
+def _shown(log: int, said: tuple[str, str], assumptions: Sequence[str]) -> JsonObject:
+    """An upper limit as log10, rounded up, and what it is."""
+    from promptlimits.base.exact import log10_up
+
+    form, statement = said
     return {
-        "log10": log10,
+        "log10": log10_up(log),
         "radius": 0.0,
-        "form": bound.source.form,
-        "statement": bound.source.statement,
-        "assumptions": [assumption.text for assumption in bound.assumptions],
+        "form": form,
+        "statement": statement,
+        "assumptions": list(assumptions),
     }
 
 
-def _case(
-    dim: str,
-    lipschitz: str,
-    radius: str,
-    eps: str,
-    order: str,
-    tokens: str,
-    layers_json: Path | None,
-    *,
-    masked: bool,
-) -> _Case:
-    exact_radius, exact_eps = positive("--radius", radius), positive("--eps", eps)
-    if 2 * exact_eps >= exact_radius:
-        raise UserError(
-            "--eps",
-            "be below half of --radius",
-            got=f"{eps} with a radius of {radius}",
-            remedy="such an error leaves too few targets that differ",
-        )
-    exact_order = positive("--order", order)
-    if not 1 <= exact_order <= 1000:
-        raise UserError("--order", "be from 1 to 1,000", got=order, remedy="write 1 or 2")
-    size = count("--dim", dim)
-    if size > 10**6:
-        raise UserError("--dim", "be at most 1,000,000", got=dim, remedy="give numbers per token")
-    return _Case(
-        dim=size,
-        lipschitz=positive_of_any_size("--lipschitz", lipschitz),
-        radius=exact_radius,
-        eps=exact_eps,
-        order=exact_order,
-        tokens=count("--tokens", tokens),
-        layers=() if layers_json is None else _layers(layers_json),
-        masked=masked,
-    )
-
-
-def _layers(path: Path) -> list[LayerConstants]:
-    from promptlimits.theory.layer_constants import LayerConstants
-
+def _layers(path: Path, *, masked: bool) -> list[Any]:
+    """What a file says of each layer, to be read by the theorem."""
     try:
         record = json.loads(
             read_regular_text(path), parse_float=str, object_pairs_hook=_without_repeats
@@ -277,7 +221,14 @@ def _layers(path: Path) -> list[LayerConstants]:
         raise UserError(
             "--layers-json", "be a list of layers", got=str(path), remedy="put them in [ ]"
         )
-    return [LayerConstants.from_json(layer) for layer in record]
+    if len(record) > 1 and not masked:
+        raise UserError(
+            "layers",
+            "be one without a mask",
+            got=len(record),
+            remedy="beyond it the prompt's tokens see the query, and Theorem 2c does not hold",
+        )
+    return record
 
 
 def _without_repeats(fields: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -286,15 +237,3 @@ def _without_repeats(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) != len(fields):
         raise ValueError("a field is given twice")
     return record
-
-
-def _write(path: Path, certificate: Certificate) -> None:
-    try:
-        path.write_text(json.dumps(certificate.to_json(), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            "--out",
-            "be a file that can be written",
-            got=f"{path} ({error.strerror or error})",
-            remedy="choose another place",
-        ) from error

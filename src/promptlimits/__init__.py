@@ -20,9 +20,24 @@ if TYPE_CHECKING:
     from promptlimits.base.errors import PromptLimitsWarning as PromptLimitsWarning
     from promptlimits.base.errors import RunFailed as RunFailed
     from promptlimits.base.errors import UserError as UserError
+    from promptlimits.bounds.context.last_tokens import LastTokensCapacity as LastTokensCapacity
+    from promptlimits.bounds.context.layers import LayerConstants as LayerConstants
+    from promptlimits.bounds.context.washout import Washout as Washout
+    from promptlimits.bounds.context.washout import washed_out_from as washed_out_from
+    from promptlimits.bounds.context.whole_output import ShortPromptCapacity as ShortPromptCapacity
+    from promptlimits.bounds.context.whole_output import WholeOutputCapacity as WholeOutputCapacity
     from promptlimits.bounds.core import Theorem as Theorem
     from promptlimits.bounds.counting import Counting as Counting
     from promptlimits.bounds.counting import shortest_prompt as shortest_prompt
+    from promptlimits.bounds.covering import CoveringBounds as CoveringBounds
+    from promptlimits.bounds.covering import ball_covering as ball_covering
+    from promptlimits.bounds.covering import ball_packing as ball_packing
+    from promptlimits.bounds.covering import ellipsoid_covering as ellipsoid_covering
+    from promptlimits.bounds.covering import greedy_packing as greedy_packing
+    from promptlimits.bounds.covering import measures_covering as measures_covering
+    from promptlimits.bounds.covering import paired_measures as paired_measures
+    from promptlimits.bounds.covering import rogers_covering as rogers_covering
+    from promptlimits.bounds.covering import volume_covering as volume_covering
     from promptlimits.bounds.prompt_capacity import PromptCapacity as PromptCapacity
     from promptlimits.bounds.prompt_capacity_published import (
         published_capacity as published_capacity,
@@ -104,6 +119,13 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.paper.invertibility import Invertibility as Invertibility
     from promptlimits.lipschitz.paper.invertibility import certify_invertible as certify_invertible
     from promptlimits.nets.load.load import load_parts as load_parts
+    from promptlimits.nets.paper.accessible import distribution_distance as distribution_distance
+    from promptlimits.nets.paper.accessible import measure_distance as measure_distance
+    from promptlimits.nets.paper.accessible import output_distance as output_distance
+    from promptlimits.nets.paper.accessible import sequence_distance as sequence_distance
+    from promptlimits.nets.paper.mean_field import Measure as Measure
+    from promptlimits.nets.paper.mean_field import empirical as empirical
+    from promptlimits.nets.paper.mean_field import push as push
     from promptlimits.nets.paper.transformer import PaperTransformer as PaperTransformer
     from promptlimits.nets.paper.transformer import from_weights as from_weights
     from promptlimits.nets.paper.transport import wasserstein_distance as wasserstein_distance
@@ -121,20 +143,6 @@ if TYPE_CHECKING:
     from promptlimits.nets.protocol import pack as pack
     from promptlimits.nets.routes.causal import HuggingFaceCausalLM as HuggingFaceCausalLM
     from promptlimits.report.html import write_report as write_report
-    from promptlimits.theory.last_tokens_capacity import LastTokensCapacity as LastTokensCapacity
-    from promptlimits.theory.last_tokens_capacity import (
-        last_tokens_capacity as last_tokens_capacity,
-    )
-    from promptlimits.theory.layer_constants import LayerConstants as LayerConstants
-    from promptlimits.theory.washout import Washout as Washout
-    from promptlimits.theory.washout import washout as washout
-    from promptlimits.theory.whole_output_capacity import WholeOutputCapacity as WholeOutputCapacity
-    from promptlimits.theory.whole_output_capacity import (
-        short_prompt_capacity as short_prompt_capacity,
-    )
-    from promptlimits.theory.whole_output_capacity import (
-        whole_output_capacity as whole_output_capacity,
-    )
 
 __version__ = "0.1.0"
 

@@ -15,8 +15,12 @@ from promptlimits.bounds.core import KINDS
 
 THEOREMS: Final = {
     "counting": "promptlimits.bounds.counting",
+    "last_tokens_capacity": "promptlimits.bounds.context.last_tokens",
     "prompt_capacity": "promptlimits.bounds.prompt_capacity",
+    "short_prompt_capacity": "promptlimits.bounds.context.whole_output",
     "vector_counting": "promptlimits.bounds.vector_counting",
+    "washout": "promptlimits.bounds.context.washout",
+    "whole_output_capacity": "promptlimits.bounds.context.whole_output",
 }
 """Kind -> the module of its theorem, which is imported when such a certificate is read."""
 

@@ -8,6 +8,9 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
+from promptlimits.bounds.context.last_tokens import LastTokensCapacity
+from promptlimits.bounds.context.washout import Washout
+from promptlimits.bounds.context.whole_output import ShortPromptCapacity, WholeOutputCapacity
 from promptlimits.bounds.core import Theorem
 from promptlimits.bounds.counting import FORMATS, Counting
 from promptlimits.bounds.prompt_capacity import PromptCapacity
@@ -83,4 +86,65 @@ def prompt_capacity(random: Random) -> Theorem:
         prompt_radius=exact(random),
         norm=random.choice(["token", "frobenius", "matrix"]),
         least_deviation=random.choice([Fraction(0), exact(random)]),
+    )
+
+
+def _measures(random: Random) -> dict[str, Any]:
+    radius = exact(random)
+    return {
+        "dim": random.choice([1, 2, 3, 4, 16, size(random, 1, 8192)]),
+        "lipschitz": random.choice([exact(random), f"{random.randint(1, 99)}e3000"]),
+        "radius": radius,
+        "eps": radius / random.choice([30, 100, size(random, 30, 10**5)]),
+        "order": random.choice([1, 2, Fraction(3, 2), 100]),
+    }
+
+
+@case
+def whole_output_capacity(random: Random) -> Theorem:
+    sizes = _measures(random)
+    covers = ["volume", "rogers"] if sizes["dim"] > 2 else ["volume"]
+    return WholeOutputCapacity(**sizes, cover=random.choice(covers))
+
+
+@case
+def short_prompt_capacity(random: Random) -> Theorem:
+    sizes = _measures(random)
+    wide = 2 * sizes["radius"]
+    spread = random.choice([wide, wide / 10 ** random.randint(1, 6)])
+    return ShortPromptCapacity(**sizes, tokens=size(random, 1, 50), spread=spread)
+
+
+def _layers(random: Random) -> list[dict[str, Any]]:
+    def limit() -> Fraction:
+        return Fraction(random.randint(1, 3000), 1000)
+
+    return [
+        {
+            "radius": limit(),
+            "mlp_lipschitz": limit(),
+            "heads": [(limit(), limit()) for _ in range(random.randint(1, 3))],
+        }
+        for _ in range(random.randint(1, 4))
+    ]
+
+
+@case
+def last_tokens_capacity(random: Random) -> Theorem:
+    radius = Fraction(random.randint(1, 10**6), 1000)
+    return LastTokensCapacity(
+        dim=size(random, 1, 2000),
+        layers=_layers(random),
+        tokens=size(random, 1, 50),
+        target_radius=radius,
+        eps=radius * Fraction(random.randint(1, 9000), 10000),
+    )
+
+
+@case
+def washout(random: Random) -> Theorem:
+    return Washout(
+        layers=_layers(random),
+        query_tokens=size(random, 2, 50),
+        prompt_tokens=random.choice([1, size(random, 1, 10**9), 10**400]),
     )

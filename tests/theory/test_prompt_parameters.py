@@ -10,19 +10,7 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.theory.hu2025 import table_length
 from promptlimits.theory.prompt_parameters import trained_numbers, universality_lower_bound
-
-
-def test_the_footnote() -> None:
-    found = table_length(dim=768, tokens=2, lipschitz=1, alpha=2, eps=30)
-    assert f"{found.grid.upper_log10():.2f}" == "640.67"
-    assert f"{found.prompt_tokens.upper_log10():.2f}" == "640.97"
-    assert found.label == "sufficient, not necessary"
-    single = table_length(dim=768, tokens=1, lipschitz=1, alpha=2, eps=30)
-    assert f"{single.prompt_tokens.upper_log10():.1f}" == "204.7"
-    with pytest.raises(TypeError):
-        table_length(dim=768, tokens=2, lipschitz=1, alpha=2, eps=0.5)  # type: ignore[arg-type]
 
 
 def test_prompts_and_lora() -> None:

@@ -17,10 +17,8 @@ from promptlimits.base.errors import UserError
 
 # Kind -> where its checker is. A checker is imported only when such a certificate is checked.
 _CHECKERS: Final = {
-    "context_capacity": "promptlimits.checking.context_capacity:check",
     "model_ceiling": "promptlimits.checking.model_ceiling:check",
     "transformer_lipschitz": "promptlimits.checking.transformer_lipschitz:check",
-    "washout": "promptlimits.checking.washout:check",
 }
 
 # Kinds of which figures, such as norms, can be proved again from the weights.

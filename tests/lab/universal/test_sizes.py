@@ -23,6 +23,8 @@ def test_the_footnote() -> None:
     """d = 768, C = 1, alpha = 2, eps = 30, two tokens: 10^640 suffice there; none is needed."""
     found = lengths(768, 2, eps="30")
     assert found.sufficient.upper_log10() == pytest.approx(640.97, abs=0.01)
+    single = lengths(768, 1, eps="30")
+    assert single.sufficient.upper_log10() == pytest.approx(204.7, abs=0.05)
     # All inputs are within sqrt(1536)/2 < 30 of the middle: a constant answer is good enough.
     assert found.necessary_log10 is None
 

@@ -154,10 +154,10 @@ class LastTokensCapacity(Theorem):
     def claim(self, value: dict[str, Any]) -> str:
         """What is proved, in one sentence."""
         depth = len(self.layers)
+        which = f"masked transformer of {depth} layers" if depth > 1 else "transformer of one layer"
         return (
-            f"Theorem 2c: a {'one-layer' if depth == 1 else 'masked'} transformer of {depth} "
-            f"layers in dimension {self.dim}: prompts of all lengths together serve a share "
-            f"below 1 of the lists of more than K = {decades(value['log_threshold'])} targets "
+            f"Theorem 2c: a {which} in dimension {self.dim}: prompts of all lengths together serve "
+            f"a share below 1 of the lists of more than K = {decades(value['log_threshold'])} targets "
             f"of {self.tokens} tokens in balls of radius {self.target_radius}, with error "
             f"{self.eps}; under the assumptions that it states"
         )

@@ -85,11 +85,13 @@ class _WholeOutput(Theorem):
             "prompt's own included, are compared in W_q."
         ),
     )
-    dim: Annotated[Size, AfterValidator(_dim)]
-    lipschitz: AnySize
-    radius: Positive
-    eps: Positive
-    order: Annotated[Positive, AfterValidator(_order)] = Fraction(2)
+    dim: Annotated[Size, AfterValidator(_dim)] = Field(description="Numbers per token.")
+    lipschitz: AnySize = Field(description="Of the mean-field map, for W_q; 10, 1e1000, 10/3.")
+    radius: Positive = Field(description="Of the ball of all tokens, and of targets.")
+    eps: Positive = Field(description="The error allowed, below half the radius.")
+    order: Annotated[Positive, AfterValidator(_order)] = Field(
+        default=Fraction(2), description="q of the distance W_q, from 1 to 1,000."
+    )
 
     @field_validator("eps")
     @classmethod
@@ -246,8 +248,11 @@ class ShortPromptCapacity(_WholeOutput):
 
     kind = "short_prompt_capacity"
     source = "promptlimits: Theorem 2b, in place of meyer2025 Theorem 4.10"
-    tokens: Size
-    spread: Positive = Field(default_factory=lambda given: 2 * given["radius"])
+    tokens: Size = Field(default=1, description="Of each query, and of each target.")
+    spread: Positive = Field(
+        default_factory=lambda given: 2 * given["radius"],
+        description="W_q between any two queries, at most; twice the radius if not given.",
+    )
     choice: Code = Field(default_factory=_best_code)
 
     @property

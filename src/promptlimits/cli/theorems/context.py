@@ -164,9 +164,7 @@ def _record(
         ]
         record["washout"] = [
             {"prompt_tokens": each.prompt_tokens}
-            | _shown(
-                each.value()["log_difference"], ("proved here", "Theorem W"), each.rests_on()
-            )
+            | _shown(each.value()["log_difference"], ("proved here", "Theorem W"), each.rests_on())
             for each in behind
         ]
     record["notes"] = list(_notes(layers))

@@ -139,7 +139,7 @@ def _with_options(name: str, theorem: type[Theorem], function: Function) -> Any:
     fields = {
         field: _option(field, info)
         for field, info in theorem.model_fields.items()
-        if field not in known
+        if field not in known and _is_text(info)
     }
 
     def run(**given: Any) -> None:
@@ -170,6 +170,11 @@ def _option(name: str, info: FieldInfo) -> inspect.Parameter:
         default=inspect.Parameter.empty if required else None,
         annotation=Annotated[kind, flag],
     )
+
+
+def _is_text(info: FieldInfo) -> bool:
+    """Whether an option can give it: not a record of several numbers."""
+    return not hasattr(info.annotation, "model_fields")
 
 
 def _metavar(annotation: Any) -> str:

@@ -2,7 +2,12 @@
 
 For the L-Lipschitz maps of [0,1]^(d x m) to within eps in an entrywise p-norm:
 
-- **Sufficient** (`theory.hu2025`): the published length of Theorem 2.5.
+- **Sufficient**, as published (Theorem 2.5 of hu2025): for some one-layer, one-head transformer a
+  prompt of L_p >= m lam tokens, lam = (2 L (d m)^(1/p)/eps)^(d m), answers every input. It is the
+  table of the map on a grid: a length that suffices for one construction, although the work calls
+  it a lower bound ("it suffices that L_p is at least this"). The formula is known here from
+  secondary sources that agree with a footnote of meyer2025: d = 768, L = 1, p = 2, eps = 30 give
+  lam = 10^640.67 and L_p = 10^640.97 for m = 2.
 - **Necessary** (`theory.prompt_parameters.universality_lower_bound`), for transformers whose
   outputs are 1-Lipschitz in prompts with entries in [0, 1] (R = 1/2, largest entry), as those of
   `value_table` are. Without a prompt a network is one map g. The constants 0 and 1 are
@@ -19,10 +24,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from promptlimits.base.bound import PRECISION_BITS, LogBound, working_precision
+from flint import arb
+
+from promptlimits.base.bound import PRECISION_BITS, LogBound, Source, log_ball, working_precision
 from promptlimits.base.errors import UserError
 from promptlimits.lab.universal.universal_bound import FunctionClass
-from promptlimits.theory.hu2025 import table_length
+from promptlimits.theory.grid_logs import grid_upper
 from promptlimits.theory.optimal_delta import ball
 from promptlimits.theory.prompt_parameters import universality_lower_bound
 
@@ -46,14 +53,20 @@ def prompt_lengths(target: FunctionClass) -> PromptLengths:
         raise UserError(
             "exponent", "be a number", got="none", remedy="the published length needs one; give 2"
         )
-    found = table_length(
-        dim=target.dim,
-        tokens=target.tokens,
-        lipschitz=target.lipschitz,
-        alpha=target.exponent,
-        eps=target.eps,
+    numbers, root = target.dim * target.tokens, Fraction(target.exponent)
+
+    def log_length() -> arb:
+        side = log_ball(Fraction(2) * target.lipschitz / target.eps)
+        cells = numbers * (side + log_ball(numbers) * root.denominator / root.numerator)
+        return cells + log_ball(target.tokens)
+
+    sufficient = LogBound(
+        direction="upper",
+        log=grid_upper(log_length),
+        quantity="prompt tokens that suffice for the table",
+        source=Source(reference="hu2025", statement="Theorem 2.5", form="as published"),
     )
-    return PromptLengths(sufficient=found.prompt_tokens, necessary_log10=_necessary(target))
+    return PromptLengths(sufficient=sufficient, necessary_log10=_necessary(target))
 
 
 def _necessary(target: FunctionClass) -> float | None:

@@ -168,7 +168,8 @@ def washout(i: Any, value: dict[str, Any]) -> dict[str, Any]:
 
 def _log_ratio(i: Any, size: Fraction) -> Interval:
     """log(L size/delta)."""
-    return i.lipschitz() + log(size / (i.choice.delta * i.radius))
+    ratio: Interval = i.lipschitz() + log(size / (i.choice.delta * i.radius))
+    return ratio
 
 
 def _targets(i: Any, value: dict[str, Any], near: int) -> dict[str, Any]:

@@ -155,11 +155,12 @@ class LastTokensCapacity(Theorem):
         """What is proved, in one sentence."""
         depth = len(self.layers)
         which = f"masked transformer of {depth} layers" if depth > 1 else "transformer of one layer"
+        limit = decades(value["log_threshold"])
         return (
             f"Theorem 2c: a {which} in dimension {self.dim}: prompts of all lengths together serve "
-            f"a share below 1 of the lists of more than K = {decades(value['log_threshold'])} targets "
-            f"of {self.tokens} tokens in balls of radius {self.target_radius}, with error "
-            f"{self.eps}; under the assumptions that it states"
+            f"a share below 1 of the lists of more than K = {limit} targets of {self.tokens} "
+            f"tokens in balls of radius {self.target_radius}, with error {self.eps}; under the "
+            "assumptions that it states"
         )
 
     def log_share(self, pairs: int) -> float:

@@ -27,7 +27,16 @@ from flint import arb
 from pydantic import field_validator
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.exact import Rule, ball, grid_up, is_negative, largest, outward_float, shown
+from promptlimits.base.exact import (
+    Rule,
+    ball,
+    exact,
+    grid_up,
+    is_negative,
+    largest,
+    outward_float,
+    shown,
+)
 from promptlimits.bounds.context.layers import LayerConstants, Layers
 from promptlimits.bounds.core import Count, Size, Theorem, decades
 
@@ -79,7 +88,7 @@ class Washout(Theorem):
             "apart than E + 2 eps cannot be kept within eps; under the assumptions that it states"
         )
 
-    def least_error(self, gap: Fraction | int) -> float | None:
+    def least_error(self, gap: Fraction | int | str) -> float | None:
         """Lower limit (gap - E)/2 on the larger of the two errors.
 
         Args:
@@ -88,7 +97,7 @@ class Washout(Theorem):
         Returns:
             The limit, rounded down, or None where it is not above 0.
         """
-        error = outward_float(lambda: (ball(gap) - self.difference()) / 2, up=False)
+        error = outward_float(lambda: (ball(exact(gap)) - self.difference()) / 2, up=False)
         return error if error > 0 else None
 
 
@@ -96,8 +105,8 @@ def washed_out_from(
     *,
     layers: Sequence[LayerConstants],
     query_tokens: int,
-    gap: Fraction | int,
-    eps: Fraction | int = 0,
+    gap: Fraction | int | str,
+    eps: Fraction | int | str = 0,
 ) -> int:
     """The least prompt length from which on answers `gap` apart cannot both be kept within eps.
 
@@ -116,10 +125,10 @@ def washed_out_from(
         UserError: A value is out of range.
     """
     here = Washout(layers=tuple(layers), query_tokens=query_tokens, prompt_tokens=1)
-    room = Fraction(gap) - 2 * Fraction(eps)
-    if eps < 0 or room <= 0:
+    error, room = exact(eps), exact(gap) - 2 * exact(eps)
+    if error < 0 or room <= 0:
         raise UserError(
-            "eps", "be at least 0 and below half the gap", got=shown(eps), remedy="take less"
+            "eps", "be at least 0 and below half the gap", got=shown(error), remedy="take less"
         )
 
     def kept(length: int) -> bool:

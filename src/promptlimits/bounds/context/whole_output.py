@@ -100,7 +100,7 @@ class _WholeOutput(Theorem):
         if radius is not None and 2 * eps >= radius:
             raise Rule(
                 f"be below half the radius, {shown(radius)}",
-                "such an error leaves too few targets that differ",
+                "take a smaller one: too few targets would differ",
             )
         return eps
 

@@ -85,10 +85,10 @@ def measure_distance(first: Measure, second: Measure, *, order: float = 2) -> fl
     Raises:
         UserError: One of them has times and the other has none, or the order is below 1.
     """
-    points = first.points.numpy(), second.points.numpy()
+    x, y = first.points.numpy(), second.points.numpy()
     weights = {"first_weights": first.weights.numpy(), "second_weights": second.weights.numpy()}
     if first.times is None and second.times is None:
-        return wasserstein_distance(*points, order=order, **weights)
+        return wasserstein_distance(x, y, order=order, **weights)
     if first.times is None or second.times is None:
         raise UserError(
             "the times",
@@ -96,8 +96,8 @@ def measure_distance(first: Measure, second: Measure, *, order: float = 2) -> fl
             got="one with and one without",
             remedy="use empirical(tokens, timed=True) for both",
         )
-    times = {"first_times": first.times.numpy(), "second_times": second.times.numpy()}
-    return position_distance(*points, order=order, **times, **weights)
+    s, t = first.times.numpy(), second.times.numpy()
+    return position_distance(x, y, first_times=s, second_times=t, order=order, **weights)
 
 
 def distribution_distance(

@@ -15,6 +15,8 @@ from promptlimits.bounds.core import Theorem
 from promptlimits.bounds.counting import FORMATS, Counting
 from promptlimits.bounds.prompt_capacity import PromptCapacity
 from promptlimits.bounds.vector_counting import VectorCounting
+from promptlimits.lipschitz.checkpoint.model_ceiling import ModelFacts
+from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling as ceiling_of
 
 CASES: dict[str, Callable[[Random], Theorem]] = {}
 
@@ -147,4 +149,57 @@ def washout(random: Random) -> Theorem:
         layers=_layers(random),
         query_tokens=size(random, 2, 50),
         prompt_tokens=random.choice([1, size(random, 1, 10**9), 10**400]),
+    )
+
+
+@case
+def model_ceiling(random: Random) -> Theorem:
+    def limits(*names: str) -> dict[str, Fraction]:
+        return {name: exact(random, 999) for name in names}
+
+    def norm(*, gain: bool = True) -> dict[str, Fraction]:
+        return limits("eps", "gain") if gain else limits("eps")
+
+    def block() -> dict[str, Any]:
+        positions = random.choice(["added", "rotary", "normalised"])
+        heads = {
+            "added": ("value", "logit", "logit_bias"),
+            "rotary": ("value", "query", "key", "query_bias", "key_bias"),
+            "normalised": ("value", "query", "key"),
+        }[positions]
+        over = {"head_dim": size(random, 1, 128), "query_norm": norm(), "key_norm": norm()}
+        gated = random.random() < 0.5
+        fed = ("up", "gate", "down_up", "down_gate") if gated else ("up", "down")
+        behind = {f"{part}_post_norm": norm() for part in ("attention", "feed_forward")}
+        return {
+            "arrangement": arrangement,
+            "attention": {
+                "positions": positions,
+                "heads": [limits(*heads)],
+                **limits("output", "scale_squared"),
+                **(over if positions == "normalised" else {}),
+            },
+            "feed_forward": {
+                "activation": random.choice(["gelu", "gelu_tanh", "silu", "relu"]),
+                **limits(*fed),
+            },
+            "attention_norm": norm(gain=arrangement == "post"),
+            "feed_forward_norm": norm(gain=arrangement == "post"),
+            **(behind if arrangement == "pre" and random.random() < 0.5 else {}),
+        }
+
+    arrangement = random.choice(["pre", "parallel", "post"])
+    targets = _targets(random)
+    return ceiling_of(
+        ModelFacts.model_validate(
+            {
+                "dim": targets.pop("dim"),
+                "outer_norm": norm(),
+                "blocks": [block() for _ in range(random.choice([1, 1, 3]))],
+            }
+        ),
+        weights_sha256=random.randbytes(32).hex(),
+        values=random.choice([*FORMATS, 2]),
+        deviation=random.choice([Fraction(0), exact(random)]),
+        **targets,
     )

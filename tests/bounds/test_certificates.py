@@ -21,6 +21,8 @@ from promptlimits.certificates import THEOREMS, check_certificate, checked
 MANY = int(os.environ.get("PROMPTLIMITS_CERTIFICATES", "12"))
 """Random certificates of each kind; every one is checked some ten times."""
 
+FROM_WEIGHTS = "transformer_lipschitz"
+
 every_kind = pytest.mark.parametrize("kind", sorted(CASES))
 
 
@@ -28,7 +30,8 @@ def test_every_theorem_has_a_checker_and_cases() -> None:
     for module in THEOREMS.values():
         import_module(module)
     named = {kind for kind, theorem in KINDS.items() if theorem.__module__.startswith("promptl")}
-    assert named == THEOREMS.keys() == checker.KINDS.keys() == CASES.keys()
+    # Its limit is proved from weights alone: tests/checker/test_ellipsoid.py.
+    assert named == THEOREMS.keys() == checker.KINDS.keys() == CASES.keys() | {FROM_WEIGHTS}
 
 
 def steps(value: Any) -> Iterator[Any]:
@@ -71,7 +74,9 @@ def test_certificates_are_exact(kind: str) -> None:
 def test_the_claim_and_what_it_rests_on_are_made_of_the_numbers(kind: str) -> None:
     theorem = CASES[kind](Random(1))
     said = checked(plain(theorem))
-    assert said.statement == theorem.claim(theorem.value()) == check_certificate(plain(theorem))
+    assert said.statement == theorem.claim(theorem.value())
+    unproved = "not checked against a model: " * said.about_a_model
+    assert check_certificate(plain(theorem)) == unproved + said.statement
     assert said.assumptions == theorem.rests_on() != ()
     assert "{" not in said.statement + "".join(said.assumptions)
 
@@ -82,7 +87,7 @@ def test_a_certificate_holds_numbers_and_names_no_module(kind: str) -> None:
     assert certificate.keys() == {"schema", "kind", "inputs", "value"}
     text = json.dumps(certificate)
     assert "promptlimits" not in text
-    assert len(text) < 2000
+    assert len(text) < (2000 if kind != "model_ceiling" else 5000)
 
 
 @every_kind

@@ -1,6 +1,6 @@
 """A transformer computed from block descriptions alone, one number type: float64 numpy.
 
-Tokens are rows. Written from the formulas of `lipschitz.checkpoint.block`; it shares no code
+Tokens are rows. Written from the formulas of `nets.block`; it shares no code
 with the models that it is compared with.
 """
 

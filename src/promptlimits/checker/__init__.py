@@ -5,6 +5,7 @@ one function of a module named here.
 """
 
 from promptlimits.checker import context as context
+from promptlimits.checker import model as model
 from promptlimits.checker import prompts as prompts
 from promptlimits.checker.core import KINDS as KINDS
 from promptlimits.checker.core import Refuted as Refuted

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.lipschitz.checkpoint.weights.checkpoint import open_checkpoint
 from promptlimits.nets.files.folder import read_object, require_model_folder
+from promptlimits.nets.load.blocks import open_checkpoint
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.load.stock import load_stock
 

@@ -6,20 +6,18 @@ import json
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
 from promptlimits.cli.numbers import non_negative, positive, rounded
 from promptlimits.cli.output_file import require_writable, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.cli.live import LiveListener
-    from promptlimits.lipschitz.checkpoint.model_bound import ModelBound
-    from promptlimits.lipschitz.checkpoint.model_ceiling import ModelCeiling
+    from promptlimits.lipschitz.checkpoint.model_ceiling import ModelCeiling, ModelFacts
 
 _MOST = 10**18
 _LARGEST_WRITTEN_OUT = 1e15
@@ -88,47 +86,53 @@ def certify(
                 name, "be 1 or more and at most 10^18", got=str(count), remedy="give such a number"
             )
     require_writable("--out", out)
+    from promptlimits.bounds.counting import FORMATS
     from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling
-    from promptlimits.theory.number_formats import number_format
-    from promptlimits.theory.vector_counting import stored
 
-    prompts = stored(number_format(storage))
-    name, digest, bound = _prove(
+    if storage not in FORMATS:
+        raise UserError(
+            "--storage",
+            f"be one of {', '.join(FORMATS)}",
+            got=storage,
+            remedy="give the format in which prompts are kept",
+        )
+    name, family, digest, facts = _prove(
         model, radius=rho, deviation=deviation, offline=offline, quiet=quiet
     )
     ceiling = model_ceiling(
-        bound,
-        name=name,
+        facts,
         weights_sha256=digest,
-        prompts=prompts,
+        values=storage,
         prompt_tokens=prompt_tokens,
         tokens=tokens,
         radius=rho,
         eps=error,
         target_radius=target,
+        deviation=deviation,
         pairs=pairs,
     )
-    write_whole("--out", out, json.dumps(ceiling.certificate.to_json(), indent=1) + "\n")
+    certificate = ceiling.certificate()
+    write_whole("--out", out, json.dumps(certificate, indent=1) + "\n")
+    record = {"model": name, "family": family, **_record(ceiling, certificate["value"])}
     if as_json:
-        typer.echo(json.dumps(_record(name, ceiling, out), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(record | {"certificate": str(out)}, indent=1, ensure_ascii=False))
         return
-    for line in _lines(name, ceiling, prompts.name, layers=layers):
+    for line in _lines(record, storage, layers=layers):
         typer.echo(line)
     typer.echo(f"\nCheck:  promptlimits check {out} --model {model}")
 
 
 def _prove(
     reference: str, *, radius: Fraction, deviation: Fraction, offline: bool, quiet: bool
-) -> tuple[str, str, ModelBound]:
-    """The model's name, the hash of its weights and its constant."""
+) -> tuple[str, str, str, ModelFacts]:
+    """The model's name and family, the hash of its weights and their norms."""
     from promptlimits.cli.live import LiveListener
-    from promptlimits.lipschitz.checkpoint.model_bound import (
-        model_bound,
+    from promptlimits.lipschitz.checkpoint.model_ceiling import (
         read_facts,
         require_prompts_in_region,
     )
-    from promptlimits.lipschitz.checkpoint.weights.checkpoint import open_checkpoint
     from promptlimits.nets.files.hashing import weight_files, weights_hash
+    from promptlimits.nets.load.blocks import open_checkpoint
 
     with LiveListener(quiet=quiet) as listener:
         listener.stage(f"looking for {reference}")
@@ -140,7 +144,7 @@ def _prove(
         facts = read_facts(checkpoint, on_layer=listener.advanced)
         listener.stage("hashing the weights")
         digest = weights_hash(weight_files(directory))
-    return name, digest, model_bound(facts, deviation=deviation)
+    return name, checkpoint.family, digest, facts
 
 
 def _located(reference: str, *, offline: bool, listener: LiveListener) -> tuple[str, Path]:
@@ -161,98 +165,100 @@ def _located(reference: str, *, offline: bool, listener: LiveListener) -> tuple[
     return found.name, found.directory
 
 
-def _record(name: str, ceiling: ModelCeiling, out: Path) -> JsonObject:
-    model, threshold = ceiling.model, ceiling.threshold
+def _record(ceiling: ModelCeiling, value: dict[str, Any]) -> dict[str, Any]:
+    """Both limits; the winner is who excludes lists from fewer pairs on.
+
+    Where both shares are for one number of pairs, the lower one may be the other's: with more
+    pairs counting falls faster, by eps/r and not (eps + delta)/r.
+    """
+    from promptlimits.base.exact import grid_up, grid_value, recorded
+
+    net, counted = ceiling.prompt_capacity, ceiling.vector_counting
+    reached, by_count = value["prompt_capacity"], value["vector_counting"]
+    mantissa, exponent = reached["threshold"]
+    kappa = (mantissa + 1) * Fraction(2) ** exponent
+    counting_kappa = grid_value(grid_up(counted.kappa))
+    wins = net.one_centre() or kappa < counting_kappa
+    lower = None
+    if net.pairs == counted.pairs:
+        lower = "counting" if by_count["log_share"] <= reached["log_share"] else "lipschitz"
     return {
-        "model": name,
-        "family": model.facts.family,
-        "blocks": len(model.facts.blocks),
-        "dim": model.facts.dim,
-        "lipschitz": {"log10": model.bound.upper_log10(), "radius": 0.0},
-        "assumptions": [assumption.to_json() for assumption in model.bound.assumptions],
-        "winner": ceiling.winner,
-        "lower_share": ceiling.lower_share,
-        "lipschitz_says_nothing": ceiling.vacuous,
+        "blocks": len(ceiling.blocks),
+        "dim": ceiling.dim,
+        "lipschitz": _log10(value["log_lipschitz"]),
+        "assumptions": [{"text": text, "holds": None} for text in ceiling.about_the_constant()],
+        "winner": "lipschitz" if wins else "counting",
+        "lower_share": lower,
+        "lipschitz_says_nothing": not wins,
         "by_lipschitz": {
-            "kappa": _up(threshold.kappa.upper),
-            "threshold_pairs": _up(threshold.pairs_upper),
-            "first_pairs": threshold.first_pairs,
-            "share_pairs": ceiling.reached.pairs,
-            "share": {"log10": ceiling.reached.bound.upper_log10(), "radius": 0.0},
+            "kappa": recorded(kappa, up=True),
+            "threshold_pairs": recorded(kappa * net.prompt_tokens / net.tokens, up=True),
+            "first_pairs": reached["most_pairs"] + 1,
+            "share_pairs": net.pairs,
+            "share": _log10(reached["log_share"]),
         },
         "by_counting": {
-            "kappa": _up(ceiling.counting_kappa),
-            "first_pairs": ceiling.counting_first_pairs,
-            "share_pairs": ceiling.counted.pairs,
-            "share": {"log10": ceiling.counted.bound.upper_log10(), "radius": 0.0},
+            "kappa": recorded(counting_kappa, up=True),
+            "first_pairs": by_count["most_pairs"] + 1,
+            "share_pairs": counted.pairs,
+            "share": _log10(by_count["log_share"]),
         },
-        "layers": [{"log10": bound.upper_log10(), "radius": 0.0} for bound in model.layers],
-        "certificate": str(out),
+        "layers": [_log10(point) for point in ceiling.log_sensitivities()],
     }
 
 
-def _up(value: Fraction) -> float | str:
-    """An upper limit for JSON: the least float, or text where it is too large for one."""
-    from promptlimits.base.exact import recorded
+def _log10(point: int) -> dict[str, float]:
+    """A grid point, an upper limit on a logarithm, to the base of ten."""
+    from promptlimits.base.exact import ball, grid_value, log, outward_float
 
-    return recorded(value, up=True)
+    limit = outward_float(lambda: ball(grid_value(point)) / log(10), up=True)
+    return {"log10": limit, "radius": 0.0}
 
 
-def _lines(name: str, ceiling: ModelCeiling, storage: str, *, layers: bool) -> list[str]:
-    model, threshold = ceiling.model, ceiling.threshold
-    facts = model.facts
+def _lines(record: dict[str, Any], storage: str, *, layers: bool) -> list[str]:
+    net, counted = record["by_lipschitz"], record["by_counting"]
+    constant = raised(record["lipschitz"]["log10"], 2)
     lines = [
-        f"{name}: {facts.family}, {len(facts.blocks)} blocks of width {facts.dim}",
+        "{model}: {family}, {blocks} blocks of width {dim}".format_map(record),
         "Proved: the map from the prompt to the last hidden state has a Lipschitz constant of",
-        f"at most 10^{raised(model.bound.upper_log10(), 2)} (token norm, prompts of any length).",
+        f"at most 10^{constant} (token norm, prompts of any length).",
         "Assumed:",
-        *(f"  - {assumption.text}" for assumption in model.bound.assumptions),
+        *(f"  - {assumption['text']}" for assumption in record["assumptions"]),
         "",
         "                  kappa    excluded from   share of target lists reached, at most",
-        _row(
-            "by Lipschitz",
-            threshold.kappa.upper,
-            threshold.first_pairs,
-            ceiling.reached.pairs,
-            ceiling.reached.bound.upper_log10(),
-        ),
-        _row(
-            "by counting",
-            ceiling.counting_kappa,
-            ceiling.counting_first_pairs,
-            ceiling.counted.pairs,
-            ceiling.counted.bound.upper_log10(),
-        ),
+        _row("by Lipschitz", net),
+        _row("by counting", counted),
         "",
     ]
-    if ceiling.vacuous:
+    if record["lipschitz_says_nothing"]:
         lines.append(
             f"Counting wins: the Lipschitz bound says nothing here beyond what prompts kept as "
             f"{storage} cannot do anyway."
         )
     else:
         lines.append(
-            f"Lipschitz excludes lists from {threshold.first_pairs:,} pairs on, counting prompts "
-            f"kept as {storage} from {ceiling.counting_first_pairs:,} on."
+            f"Lipschitz excludes lists from {net['first_pairs']:,} pairs on, counting prompts "
+            f"kept as {storage} from {counted['first_pairs']:,} on."
         )
-    if ceiling.lower_share is not None:
+    if record["lower_share"] is not None:
         limit = {"lipschitz": "the Lipschitz limit", "counting": "counting's limit"}
         lines.append(
-            f"At {ceiling.reached.pairs:,} pairs, {limit[ceiling.lower_share]} on the share is the "
+            f"At {net['share_pairs']:,} pairs, {limit[record['lower_share']]} on the share is the "
             "lower one."
         )
     if layers:
         lines += ["", "block   log10 of the sensitivity behind it"]
         lines += [
-            f"{number:5}   {raised(bound.upper_log10(), 2):>10}"
-            for number, bound in enumerate(model.layers, start=1)
+            f"{number:5}   {raised(bound['log10'], 2):>10}"
+            for number, bound in enumerate(record["layers"], start=1)
         ]
     return lines
 
 
-def _row(label: str, kappa: Fraction, first: int, pairs: int, share: float) -> str:
-    start = f"{label:14} {raised(_up(kappa), 3):>9}   {first:>8,} pairs"
-    return f"{start}   10^{raised(share, 1)} at {pairs:,} pairs"
+def _row(label: str, limit: dict[str, Any]) -> str:
+    start = f"{label:14} {raised(limit['kappa'], 3):>9}   {limit['first_pairs']:>8,} pairs"
+    share = raised(limit["share"]["log10"], 1)
+    return f"{start}   10^{share} at {limit['share_pairs']:,} pairs"
 
 
 def raised(value: float | str, decimals: int) -> str:

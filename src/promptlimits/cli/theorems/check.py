@@ -63,37 +63,20 @@ def check(
 def _checked(record: Any, model: str | None, *, quiet: bool) -> tuple[str, list[Any], bool]:
     """What a certificate says, what it rests on, and whether that is about a model's weights."""
     from promptlimits.certificates import checked
-    from promptlimits.checking import dispatch
 
-    if dispatch.knows(record):
-        if model is None:
-            said = dispatch.check_certificate(record)
-        else:
-            from promptlimits.cli.live import LiveListener
+    if model is None:
+        found = checked(record)
+    else:
+        from promptlimits.cli.live import LiveListener
 
-            with LiveListener(quiet=quiet) as listener:
-                weights = _located(model, listener)
-                said = dispatch.check_certificate(
-                    record, weights=weights, on_progress=listener.stage
-                )
-        stated = [each["text"] for each in dispatch.stated_assumptions(record)]
-        return _on_one_line(said), stated, dispatch.is_about_a_model(record)
-    found = checked(record)
-    if model is not None:
-        raise UserError(
-            "a certificate checked against a model's weights",
-            "be about a model",
-            got=f"one of kind {record['kind']}",
-            remedy="leave the model out: nothing in this certificate depends on its weights",
-        )
-    return found.statement, list(found.assumptions), False
+        with LiveListener(quiet=quiet) as listener:
+            weights = _located(model, listener)
+            found = checked(record, weights=weights, on_progress=listener.stage)
+    return found.statement, list(found.assumptions), found.about_a_model
 
 
 def _located(model: str, listener: LiveListener) -> Path:
-    """Where weights are: a file of them, or a model that is on this machine already."""
-    path = Path(model)
-    if path.suffix != ".gguf" and path.is_file():
-        return path
+    """Where weights are: of a model that is on this machine already."""
     from promptlimits.nets.load.locate import locate
 
     with options.named_as_typed():
@@ -127,8 +110,3 @@ def _without_repeats(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
-
-
-def _on_one_line(text: str) -> str:
-    """The text with what does not print, such as an escape sequence, as Python writes it."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

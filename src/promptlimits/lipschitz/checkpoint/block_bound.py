@@ -79,7 +79,7 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits.lipschitz.checkpoint.block import Activation
+from promptlimits.base.exact import ball
 from promptlimits.lipschitz.checkpoint.block_norms import (
     AttentionFacts,
     BlockFacts,
@@ -87,6 +87,7 @@ from promptlimits.lipschitz.checkpoint.block_norms import (
     HeadFacts,
     NormFacts,
 )
+from promptlimits.nets.block import Activation
 
 LARGEST_SLOPE: Final[dict[Activation, Fraction]] = {
     "gelu": Fraction(113, 100),
@@ -112,27 +113,21 @@ class Sensitivity:
     gain: arb
 
 
-def to_ball(value: float | Fraction) -> arb:
-    """A ball around an exact number at the working precision; floats are read exactly."""
-    exact = Fraction(value)
-    return arb(exact.numerator) / arb(exact.denominator)
-
-
 def least_deviation(norm: NormFacts, deviation: Fraction) -> arb:
     """s_min = sqrt(eps + S0^2)."""
-    return to_ball(norm.eps + deviation * deviation).sqrt()
+    return ball(norm.eps + deviation * deviation).sqrt()
 
 
-def known(value: float | int | None) -> arb:
+def known(value: Fraction | int | None) -> arb:
     """A norm that the form of a sublayer calls for."""
     if value is None:
         raise ValueError("a norm that this form of layer needs is missing")
-    return to_ball(value)
+    return ball(value)
 
 
 def _projection(
-    norm: float | None,
-    bias: float | None,
+    norm: Fraction | None,
+    bias: Fraction | None,
     behind: NormFacts | None,
     *,
     head_dim: int | None,
@@ -150,8 +145,8 @@ def head_factors(
     head: HeadFacts, facts: AttentionFacts, *, radius: arb, deviation: Fraction
 ) -> tuple[arb, arb]:
     """The factors a and b of one head."""
-    scale = to_ball(facts.scale_squared).sqrt()
-    if not facts.rotary:
+    scale = ball(facts.scale_squared).sqrt()
+    if facts.positions == "added":
         logit = scale * known(head.logit)
         kap = logit * radius + scale * known(head.logit_bias)
         return (1 + (kap * radius) ** 2).sqrt(), logit * radius**2
@@ -172,17 +167,17 @@ def attention_factors(
 def _over_heads(factors: Sequence[arb], facts: AttentionFacts) -> arb:
     squares = arb(0)
     for factor, head in zip(factors, facts.heads, strict=True):
-        squares += (to_ball(head.value) * factor) ** 2
-    return to_ball(facts.output) * squares.sqrt()
+        squares += (ball(head.value) * factor) ** 2
+    return ball(facts.output) * squares.sqrt()
 
 
 def feed_forward_factor(facts: FeedForwardFacts) -> arb:
     """M, per unit by which the sublayer's input moves."""
-    slope = to_ball(LARGEST_SLOPE[facts.activation])
-    up = to_ball(facts.up)
+    slope = ball(LARGEST_SLOPE[facts.activation])
+    up = ball(facts.up)
     if facts.gate is None:
         return known(facts.down) * slope * up
-    return known(facts.down_up) * slope * to_ball(facts.gate) + known(facts.down_gate) * up
+    return known(facts.down_up) * slope * ball(facts.gate) + known(facts.down_gate) * up
 
 
 def _behind(norm: NormFacts | None, deviation: Fraction) -> arb:

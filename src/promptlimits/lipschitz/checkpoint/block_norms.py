@@ -18,12 +18,13 @@ GELU, its tanh form, SiLU and ReLU), so its norm is at most
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
+from promptlimits.bounds.core import NonNegative, Positive, Size
 from promptlimits.lipschitz.balls.matrix import (
     MatrixBall,
     add_up,
@@ -34,7 +35,7 @@ from promptlimits.lipschitz.balls.matrix import (
     sqrt_up,
 )
 from promptlimits.lipschitz.balls.spectral import spectral_norm
-from promptlimits.lipschitz.checkpoint.block import (
+from promptlimits.nets.block import (
     Activation,
     Arrangement,
     Array,
@@ -48,108 +49,84 @@ _ROUNDING: Final = 2.0**-51
 """Four unit roundoffs u: a product, with a gain 1 + w that rounded, is off by 2 u + u^2."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NormFacts:
-    """What a normalisation contributes.
+class Facts(BaseModel):
+    """A part of a certificate, of exact numbers and no others."""
 
-    Attributes:
-        eps: Its eps.
-        gain: Upper limit on its largest |gain|; None where the gain is folded into matrices.
-    """
-
-    eps: Fraction
-    gain: float | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadFacts:
+class NormFacts(Facts):
+    """What a normalisation contributes; `gain`, its largest, is None where matrices hold it."""
+
+    eps: Positive
+    gain: NonNegative | None = None
+
+
+class HeadFacts(Facts):
     """Upper limits for one query head; matrices and biases with the norm's gain folded in.
 
-    Without rotary positions, the logits' matrix stands for queries and keys. Biases do not
-    matter where queries and keys are normalised.
-
-    Attributes:
-        value: ||W_v||.
-        query: ||W_q||, or None.
-        key: ||W_k||, or None.
-        query_bias: |b_q|, or None.
-        key_bias: |b_k|, or None.
-        logit: ||W_k^T W_q||, or None.
-        logit_bias: |W_k^T b_q|, or None.
+    `value` is ||W_v||. Positions that are added: `logit` = ||W_k^T W_q||, `logit_bias` =
+    |W_k^T b_q|. Rotary ones: `query` = ||W_q||, `query_bias` = |b_q| and so for keys; biases do
+    not matter where queries and keys are normalised.
     """
 
-    value: float
-    query: float | None = None
-    key: float | None = None
-    query_bias: float | None = None
-    key_bias: float | None = None
-    logit: float | None = None
-    logit_bias: float | None = None
+    value: NonNegative
+    query: NonNegative | None = None
+    key: NonNegative | None = None
+    query_bias: NonNegative | None = None
+    key_bias: NonNegative | None = None
+    logit: NonNegative | None = None
+    logit_bias: NonNegative | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttentionFacts:
-    """Upper limits for an attention sublayer.
+class AttentionFacts(Facts):
+    """Upper limits for an attention sublayer; `output` is ||W_o|| of all heads side by side.
 
-    Attributes:
-        heads: One for each query head.
-        output: ||W_o|| of all heads side by side.
-        head_dim: s where queries and keys are normalised, else None.
-        scale_squared: Square of the factor on the logits.
-        rotary: Whether positions turn keys and queries.
-        query_norm: Norm over queries, or None.
-        key_norm: Norm over keys, or None.
+    `positions` are "added" in front, "rotary", or "normalised": rotary, with `query_norm` and
+    `key_norm` over the `head_dim` numbers of each query and key.
     """
 
+    positions: Literal["added", "rotary", "normalised"]
     heads: tuple[HeadFacts, ...]
-    output: float
-    head_dim: int | None
-    scale_squared: Fraction
-    rotary: bool
-    query_norm: NormFacts | None
-    key_norm: NormFacts | None
+    output: NonNegative
+    scale_squared: Positive
+    head_dim: Size | None = None
+    query_norm: NormFacts | None = None
+    key_norm: NormFacts | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeedForwardFacts:
+class FeedForwardFacts(Facts):
     """Upper limits for a feed-forward sublayer.
 
-    Attributes:
-        activation: Which function.
-        up: ||W_u||.
-        down: ||W_d||, or None if gated.
-        gate: ||W_g||, or None if not gated.
-        down_up: ||W_d diag(U)|| if gated.
-        down_gate: ||W_d diag(V)|| if gated.
+    `up` is ||W_u||; `down` ||W_d||, or `gate` ||W_g||, `down_up` ||W_d diag(U)|| and `down_gate`
+    ||W_d diag(V)||.
     """
 
     activation: Activation
-    up: float
-    down: float | None = None
-    gate: float | None = None
-    down_up: float | None = None
-    down_gate: float | None = None
+    up: NonNegative
+    down: NonNegative | None = None
+    gate: NonNegative | None = None
+    down_up: NonNegative | None = None
+    down_gate: NonNegative | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockFacts:
-    """Upper limits for one block; the norms as in `Block`."""
+class BlockFacts(Facts):
+    """Upper limits for one block; the norms as in `nets.block.Block`."""
 
     arrangement: Arrangement
     attention: AttentionFacts
     feed_forward: FeedForwardFacts
     attention_norm: NormFacts
     feed_forward_norm: NormFacts
-    attention_post_norm: NormFacts | None
-    feed_forward_post_norm: NormFacts | None
+    attention_post_norm: NormFacts | None = None
+    feed_forward_post_norm: NormFacts | None = None
 
 
 def norm_facts(norm: NormWeights) -> NormFacts:
     """The eps and the largest |gain| of a norm; a step up covers the rounding of 1 + w."""
     largest = float(np.abs(_gain(norm)).max())
-    return NormFacts(
-        gain=math.nextafter(largest, math.inf) if norm.offset else largest, eps=norm.eps
-    )
+    gain = math.nextafter(largest, math.inf) if norm.offset else largest
+    return NormFacts(gain=Fraction(gain), eps=norm.eps)
 
 
 def _maybe_facts(norm: NormWeights | None) -> NormFacts | None:
@@ -177,20 +154,20 @@ def _folded_bias(matrix: Array, bias: Array | None, norm: NormWeights) -> Matrix
     return column if bias is None else column + MatrixBall.exact(bias)
 
 
-def _limit(matrix: MatrixBall) -> float:
-    return float_up(spectral_norm(matrix))
+def _limit(matrix: MatrixBall) -> Fraction:
+    return Fraction(float_up(spectral_norm(matrix)))
 
 
-def product_norm(left: MatrixBall, right: MatrixBall) -> float:
+def product_norm(left: MatrixBall, right: MatrixBall) -> Fraction:
     """Upper limit on ||L R||, L tall (D, s) and R wide (s, D), proved on s x s matrices."""
     gram = (left.T @ left).symmetrised()
     values, vectors = np.linalg.eigh(gram.center)
     root = MatrixBall.exact(vectors * np.sqrt(np.maximum(values, 0.0)))
     rest = gram - root @ root.T
     error = add_up(frobenius_up(rest.center), rest.radius)
-    whole = _limit(right)
-    main = _limit(root.T @ right)
-    return sqrt_up(add_up(multiply_up(main, main), multiply_up(error, whole, whole)))
+    whole = float(_limit(right))
+    main = float(_limit(root.T @ right))
+    return Fraction(sqrt_up(add_up(multiply_up(main, main), multiply_up(error, whole, whole))))
 
 
 def _attention_facts(weights: AttentionWeights, norm: NormWeights) -> AttentionFacts:
@@ -198,19 +175,22 @@ def _attention_facts(weights: AttentionWeights, norm: NormWeights) -> AttentionF
     # Heads of a group share key and value, whose norms are proved once.
     values = [_limit(_folded(matrix, norm)) for matrix in weights.value]
     side_by_side = np.concatenate(list(weights.output), axis=1)
+    turned: Literal["rotary", "normalised"] = (
+        "rotary" if weights.query_norm is None else "normalised"
+    )
     return AttentionFacts(
+        positions="added" if weights.rotary is None else turned,
         heads=head(weights, norm, values),
         output=_limit(MatrixBall.exact(side_by_side)),
         head_dim=None if weights.query_norm is None else weights.query.shape[1],
         scale_squared=weights.scale_squared,
-        rotary=weights.rotary is not None,
         query_norm=_maybe_facts(weights.query_norm),
         key_norm=_maybe_facts(weights.key_norm),
     )
 
 
 def _plain_head(
-    weights: AttentionWeights, norm: NormWeights, values: list[float]
+    weights: AttentionWeights, norm: NormWeights, values: list[Fraction]
 ) -> tuple[HeadFacts, ...]:
     """Heads without rotary positions."""
     shared = len(weights.query) // len(weights.key)
@@ -229,7 +209,7 @@ def _plain_head(
 
 
 def _rotary_head(
-    weights: AttentionWeights, norm: NormWeights, values: list[float]
+    weights: AttentionWeights, norm: NormWeights, values: list[Fraction]
 ) -> tuple[HeadFacts, ...]:
     """Heads with rotary positions, whose queries and keys may be normalised."""
     shared = len(weights.query) // len(weights.key)
@@ -250,7 +230,7 @@ def _rotary_head(
 
 def _bias_limits(
     matrices: Array, biases: Array | None, norm: NormWeights, behind: NormWeights | None
-) -> list[float | None]:
+) -> list[Fraction | None]:
     if behind is not None:
         return [None] * len(matrices)
     return [

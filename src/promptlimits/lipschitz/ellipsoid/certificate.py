@@ -3,35 +3,31 @@
 `search_choices` finds good free numbers in floats; `certify_choices` computes the ellipsoids at
 these numbers, each step proved (see `ellipsoid`), and is all the bound rests on. The certificate
 holds the free numbers and the hash of the weights: who has the weights can compute the chain anew
-(`promptlimits.checking.transformer_lipschitz` does, in ball arithmetic).
+(`checker.ellipsoid` does, in ball arithmetic).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
-from typing import Final
+from typing import Annotated, Any, Final, TypeAlias
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
-from promptlimits.base.bound import Assumption, Certificate, Exact, LogBound, Source
+from promptlimits.base.bound import Assumption, Exact, LogBound, Source
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.base.typing import JsonObject, JsonValue
-from promptlimits.lipschitz.balls.matrix import DOUBLE_ARITHMETIC
+from promptlimits.base.exact import Rule, decimal_rounding
+from promptlimits.bounds.core import Positive, Size, Theorem
+from promptlimits.lipschitz.balls.matrix import DOUBLE_ARITHMETIC, float_up
 from promptlimits.lipschitz.balls.spectral import spectral_norm
-from promptlimits.lipschitz.ellipsoid.layer import (
-    Ellipsoids,
-    LayerChoice,
-    StepChoice,
-    pass_layer,
-    start,
-)
+from promptlimits.lipschitz.ellipsoid.layer import Ellipsoids, LayerChoice, pass_layer, start
 from promptlimits.lipschitz.ellipsoid.search import STEPS, Effort, search_choices
 from promptlimits.lipschitz.paper.compose import LipschitzBound
 from promptlimits.nets.paper.weights import Array, TransformerWeights
 
-KIND: Final = "transformer_lipschitz"
 SOURCE: Final = Source(
     reference="promptlimits",
     statement="ellipsoid propagation (promptlimits.lipschitz.ellipsoid.layer)",
@@ -44,6 +40,80 @@ TOKENS_IN_BALL: Final = Assumption(
 REAL_ARITHMETIC: Final = Assumption(
     text="The transformer is the exact one of these weights: no rounding, no normalisation.",
 )
+_SPECK: Final = Fraction(1, 2**1020)  # a normal number
+
+
+def _double(value: object) -> float:
+    """A double, from the hexadecimal text of a certificate too."""
+    number = float.fromhex(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise Rule("be a finite number")
+    return number
+
+
+Double = Annotated[float, PlainValidator(_double), PlainSerializer(float.hex, when_used="json")]
+Doubles: TypeAlias = tuple[Double, ...]
+
+
+class FreeStep(BaseModel):
+    """Free numbers of one ellipsoid in one layer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+    own: Double
+    heads: Doubles
+    turns: Doubles
+    reaches: Doubles
+
+
+class FreeLayer(BaseModel):
+    """gamma_h of each head, and the free numbers of each ellipsoid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+    lengths: Doubles
+    tokens: FreeStep
+    change: FreeStep
+    query: FreeStep | None
+
+
+class TransformerLipschitz(Theorem):
+    """The claim; that its limit holds, `certify_choices` proves from the weights."""
+
+    kind = "transformer_lipschitz"
+    source = "promptlimits: ellipsoid propagation (proved here)"
+    assumptions = (TOKENS_IN_BALL.text, REAL_ARITHMETIC.text, DOUBLE_ARITHMETIC.text)
+    weights_sha256: str
+    dim: Size
+    masked: bool
+    prompt_only: bool
+    radius: Positive
+    shape: tuple[Doubles, ...] | None
+    layers: tuple[FreeLayer, ...]
+    limit: float | None = Field(default=None, exclude=True)
+
+    def value(self) -> dict[str, Any]:
+        """The limit as [m, e], m 2^e with m of 53 bits."""
+        if self.limit is None:
+            raise ValueError("the limit is proved from the weights, not from the free numbers")
+        mantissa, exponent = math.frexp(self.limit)
+        return {"limit": [int(mantissa * 2**53), exponent - 53]}
+
+    def claim(self, value: dict[str, Any]) -> str:
+        """The limit rounded up, the radius down."""
+        mantissa, exponent = value["limit"]
+        moves = "the prompt moves the other tokens" if self.prompt_only else "tokens move tokens"
+        measure = "" if self.shape is None else ", moves measured in the recorded ellipsoid"
+        radius = _rounded(self.radius, 12, up=False)
+        limit = _rounded(mantissa * Fraction(2) ** exponent, 6, up=True)
+        return (
+            f"with every token in the ball of radius {radius}, {moves} by at most {limit} times "
+            f"the largest move of a token, after {len(self.layers)} layers of width "
+            f"{self.dim}{measure} (weights {self.weights_sha256[:12]})"
+        )
+
+
+def _rounded(value: Fraction, digits: int, *, up: bool) -> Decimal:
+    context = decimal_rounding(digits, up=up)
+    return context.divide(Decimal(value.numerator), Decimal(value.denominator))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +128,7 @@ class EllipsoidBound(LipschitzBound):
     """
 
     prompt_only: bool
-    certificate: Certificate
+    certificate: TransformerLipschitz
 
 
 def ellipsoid_bound(
@@ -120,7 +190,10 @@ def certify_choices(
     limit = spectral_norm(passed[-1].read)
     assumptions = (TOKENS_IN_BALL, REAL_ARITHMETIC, DOUBLE_ARITHMETIC)
     bound = _log_bound(limit, _quantity(weights, prompt_only, shape), assumptions)
-    record = _inputs(weights, radius, prompt_only, choices, passed, limit, shape)
+    layers = tuple(
+        FreeLayer.model_validate({"lengths": step.lengths, **vars(choice)})
+        for choice, step in zip(choices, passed[1:], strict=True)
+    )
     return EllipsoidBound(
         bound=bound,
         norm="token",
@@ -132,7 +205,16 @@ def certify_choices(
         radii=tuple(step.token_radius for step in passed[:-1]),
         assumptions=assumptions,
         prompt_only=prompt_only,
-        certificate=Certificate(kind=KIND, bound=bound, inputs=record),
+        certificate=TransformerLipschitz(
+            weights_sha256=weights.sha256(),
+            dim=weights.dim,
+            masked=weights.masked,
+            prompt_only=prompt_only,
+            radius=Fraction(radius),
+            shape=None if shape is None else shape.tolist(),
+            layers=layers,
+            limit=float_up(limit or _SPECK),
+        ),
     )
 
 
@@ -164,7 +246,7 @@ def _passed(
 def _log_bound(limit: Fraction, quantity: str, assumptions: tuple[Assumption, ...]) -> LogBound:
     # A map that moves nothing has constant 0, whose logarithm is none: any positive number will do.
     return LogBound.of(
-        limit or Fraction(1, 2**1074),
+        limit or _SPECK,
         direction="upper",
         quantity=quantity,
         source=SOURCE,
@@ -177,49 +259,6 @@ def _quantity(weights: TransformerWeights, prompt_only: bool, shape: Array | Non
     cells = "" if shape is None else ", moves measured by an ellipsoid"
     depth = len(weights.layers)
     return f"token-norm Lipschitz constant of {depth} layers of width {weights.dim}, {who}{cells}"
-
-
-def _inputs(
-    weights: TransformerWeights,
-    radius: Exact,
-    prompt_only: bool,
-    choices: Sequence[LayerChoice],
-    passed: Sequence[Ellipsoids],
-    limit: Fraction,
-    shape: Array | None,
-) -> JsonObject:
-    return {
-        "dim": weights.dim,
-        "masked": weights.masked,
-        "prompt_only": prompt_only,
-        "radius": str(Fraction(radius)),
-        "weights_sha256": weights.sha256(),
-        "shape": None if shape is None else [_hex(row) for row in shape],
-        "limit": str(limit or Fraction(1, 2**1074)),
-        "layers": [
-            {
-                "lengths": _hex(step.lengths),
-                "tokens": _step(choice.tokens),
-                "change": _step(choice.change),
-                "query": None if choice.query is None else _step(choice.query),
-            }
-            for choice, step in zip(choices, passed[1:], strict=True)
-        ],
-    }
-
-
-def _step(choice: StepChoice) -> JsonObject:
-    return {
-        "own": float(choice.own).hex(),
-        "heads": _hex(choice.heads),
-        "turns": _hex(choice.turns),
-        "reaches": _hex(choice.reaches),
-    }
-
-
-def _hex(values: Sequence[float] | Array) -> list[JsonValue]:
-    """Floats as the exact numbers they are, in hexadecimal."""
-    return [float(value).hex() for value in np.asarray(values, dtype=np.float64)]
 
 
 def _require_radius(radius: Exact) -> None:

@@ -10,13 +10,12 @@ from flint import arb, arb_mat, ctx, fmpq
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
-from promptlimits.checking import matrices
-from promptlimits.checking.matrices import (
+from promptlimits.checker import matrices
+from promptlimits.checker.matrices import (
     Floats,
     ball_precision,
     balls,
     proves_norm_at_most,
-    proves_product_norm_at_most,
     row_norms,
     times_columns,
 )
@@ -53,14 +52,14 @@ def test_known_norms(name: str) -> None:
     matrix, norm = KNOWN[name]
     scale = norm * (1 + HAIR)
     for form in (matrix, matrix.T, -matrix):
-        assert proves_norm_at_most(form, scale)
-        assert proves_norm_at_most(form, 2 * norm)
-        assert proves_norm_at_most(form, norm * 10**300)
-        assert not proves_norm_at_most(form, norm * (1 - HAIR))
-        assert not proves_norm_at_most(form, norm * (1 - HAIR**5))
-        assert not proves_norm_at_most(form, norm / 10**300)
-        assert not proves_norm_at_most(form, 0)
-        assert not proves_norm_at_most(form, -norm)
+        assert proves_norm_at_most(scale, form)
+        assert proves_norm_at_most(2 * norm, form)
+        assert proves_norm_at_most(norm * 10**300, form)
+        assert not proves_norm_at_most(norm * (1 - HAIR), form)
+        assert not proves_norm_at_most(norm * (1 - HAIR**5), form)
+        assert not proves_norm_at_most(norm / 10**300, form)
+        assert not proves_norm_at_most(0, form)
+        assert not proves_norm_at_most(-norm, form)
 
 
 @seed(0)
@@ -75,22 +74,22 @@ def test_random_norms(rows: int, columns: int, number: int, spread: float) -> No
     generator = np.random.default_rng(number)
     matrix = generator.standard_normal((rows, columns)) * spread ** generator.random(columns)
     norm = float(np.linalg.norm(matrix, 2))
-    assert proves_norm_at_most(matrix, Fraction(norm) * (1 + HAIR))
-    assert not proves_norm_at_most(matrix, Fraction(norm) * (1 - HAIR))
+    assert proves_norm_at_most(Fraction(norm) * (1 + HAIR), matrix)
+    assert not proves_norm_at_most(Fraction(norm) * (1 - HAIR), matrix)
 
 
 def test_nothing_below_the_norm_is_proved_however_close() -> None:
     """Limits float by float around the truth; those below it are never proved."""
     matrix = np.random.default_rng(5).standard_normal((6, 4))
     with ctx.workprec(400):
-        balls = matrices._balls(matrix)
+        balls = matrices.balls(matrix)
         eigenvalues = (balls.transpose() * balls).eig(nonstop=True)
         largest = max((value.real for value in eigenvalues), key=float)
         norm = float(largest.sqrt())
         proved = []
         for steps in range(-60, 61):
             limit = norm + steps * float(np.spacing(norm))
-            if proves_norm_at_most(matrix, Fraction(limit)):
+            if proves_norm_at_most(Fraction(limit), matrix):
                 proved.append(steps)
                 assert arb(limit) > largest.sqrt()
     assert proved  # a part in 10^14 is enough
@@ -102,24 +101,24 @@ def test_products_are_not_rounded() -> None:
     one, two, three = (generator.standard_normal(shape) for shape in ((5, 40), (40, 7), (7, 30)))
     norm = Fraction(float(np.linalg.norm(one @ two @ three, 2)))
     for parts in ([one, two, three], [three.T, two.T, one.T]):
-        assert proves_product_norm_at_most(parts, norm * (1 + HAIR))
-        assert not proves_product_norm_at_most(parts, norm * (1 - HAIR))
+        assert proves_norm_at_most(norm * (1 + HAIR), *parts)
+        assert not proves_norm_at_most(norm * (1 - HAIR), *parts)
     # 1 + 2^-60 is no float: what a rounded product would prove is false.
     sums = [np.array([[1.0, 2.0**-60]]), np.array([[1.0], [1.0]])]
-    assert not proves_product_norm_at_most(sums, 1)
-    assert proves_product_norm_at_most(sums, 1 + HAIR)
+    assert not proves_norm_at_most(1, *sums)
+    assert proves_norm_at_most(1 + HAIR, *sums)
     cancelling = [np.array([[1.0, 1.0, 1.0]]), np.array([[2.0**60], [1.0], [-(2.0**60)]])]
-    assert not proves_product_norm_at_most(cancelling, 1 - HAIR)
-    assert proves_product_norm_at_most([np.eye(3) * 1e200, np.eye(3) * 1e200], 10**401)
-    assert proves_product_norm_at_most([np.eye(3), np.zeros((3, 2))], 0)
+    assert not proves_norm_at_most(1 - HAIR, *cancelling)
+    assert proves_norm_at_most(10**401, np.eye(3) * 1e200, np.eye(3) * 1e200)
+    assert proves_norm_at_most(0, np.eye(3), np.zeros((3, 2)))
     nilpotent = np.array([[0.0, 1.0], [0.0, 0.0]])
-    assert proves_product_norm_at_most([nilpotent, nilpotent], 0)
+    assert proves_norm_at_most(0, nilpotent, nilpotent)
 
 
 def test_an_orthogonal_product() -> None:
     side = hadamard(32)
-    assert proves_product_norm_at_most([side, side.T], 32 * (1 + HAIR))
-    assert not proves_product_norm_at_most([side, side.T], 32 * (1 - HAIR))
+    assert proves_norm_at_most(32 * (1 + HAIR), side, side.T)
+    assert not proves_norm_at_most(32 * (1 - HAIR), side, side.T)
 
 
 @pytest.mark.parametrize("dependent", [False, True])
@@ -130,11 +129,11 @@ def test_a_product_with_a_narrow_middle(dependent: bool) -> None:
     if dependent:  # then the product itself is taken
         one[:, 3] = one[:, 2]
     norm = Fraction(float(np.linalg.norm(one @ two, 2)))
-    small = matrices._gram([matrices._balls(one), matrices._balls(two)])
+    small = matrices._gram([matrices.balls(one), matrices.balls(two)])
     assert small.nrows() == (20 if dependent else 4)
     for parts in ([one, two], [two.T, one.T], [np.eye(30), one, two, 2 * np.eye(20) / 2]):
-        assert proves_product_norm_at_most(parts, norm * (1 + HAIR))
-        assert not proves_product_norm_at_most(parts, norm * (1 - HAIR))
+        assert proves_norm_at_most(norm * (1 + HAIR), *parts)
+        assert not proves_norm_at_most(norm * (1 - HAIR), *parts)
 
 
 def test_a_narrow_middle_that_is_nearly_dependent() -> None:
@@ -142,36 +141,36 @@ def test_a_narrow_middle_that_is_nearly_dependent() -> None:
     one[0, 1] += 2.0**-40
     two = np.array([[1.0, -2.0, 3.0, 4.0], [-1.0, 2.0, -3.0, -4.0]])
     norm = Fraction(2) ** -40 * Fraction(float(np.sqrt(30)))
-    assert proves_product_norm_at_most([one, two], norm * (1 + HAIR))
-    assert not proves_product_norm_at_most([one, two], norm * (1 - HAIR))
+    assert proves_norm_at_most(norm * (1 + HAIR), one, two)
+    assert not proves_norm_at_most(norm * (1 - HAIR), one, two)
 
 
 def test_zeros_and_nothing() -> None:
     for matrix in (np.zeros((3, 2)), np.zeros((0, 4)), np.zeros((4, 0))):
-        assert proves_norm_at_most(matrix, 0)
-        assert not proves_norm_at_most(matrix, -1)
+        assert proves_norm_at_most(0, matrix)
+        assert not proves_norm_at_most(-1, matrix)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_proves_nothing(bad: float) -> None:
     matrix = np.array([[1.0, bad], [0.0, 0.0]])
-    assert not proves_norm_at_most(matrix, 10**9)
-    assert not proves_product_norm_at_most([np.zeros((2, 2)), matrix], 10**9)
+    assert not proves_norm_at_most(10**9, matrix)
+    assert not proves_norm_at_most(10**9, np.zeros((2, 2)), matrix)
 
 
 def test_wrong_arguments() -> None:
     square = np.eye(2)
     with pytest.raises(ValueError, match="2 axes"):
-        proves_norm_at_most(square[0], 1)
+        proves_norm_at_most(1, square[0])
     with pytest.raises(ValueError, match="fit"):
-        proves_product_norm_at_most([square, np.eye(3)], 1)
+        proves_norm_at_most(1, square, np.eye(3))
     with pytest.raises(TypeError, match="64 bits"):
-        proves_norm_at_most(np.eye(2, dtype=np.longdouble), 1)
+        proves_norm_at_most(1, np.eye(2, dtype=np.longdouble))
     with pytest.raises(TypeError, match="64 bits"):
-        proves_norm_at_most(np.eye(2, dtype=np.int64), 1)  # type: ignore[arg-type]
+        proves_norm_at_most(1, np.eye(2, dtype=np.int64))  # type: ignore[arg-type]
     for limit in (1.0, True, "1"):
         with pytest.raises(TypeError, match="int or a Fraction"):
-            proves_norm_at_most(square, limit)  # type: ignore[arg-type]
+            proves_norm_at_most(limit, square)  # type: ignore[arg-type]
 
 
 def test_a_wrong_guess_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +178,11 @@ def test_a_wrong_guess_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     right = np.linalg.cholesky
     matrix = np.random.default_rng(2).standard_normal((5, 5))
     limit = 2 * Fraction(float(np.linalg.norm(matrix, 2)))
-    assert proves_norm_at_most(matrix, limit)
+    assert proves_norm_at_most(limit, matrix)
     monkeypatch.setattr(np.linalg, "cholesky", lambda given: right(given) * (1 + 1e-9))
-    assert not proves_norm_at_most(matrix, limit)
+    assert not proves_norm_at_most(limit, matrix)
     monkeypatch.setattr(np.linalg, "cholesky", lambda given: np.full_like(given, np.nan))
-    assert not proves_norm_at_most(matrix, limit)
+    assert not proves_norm_at_most(limit, matrix)
 
 
 @seed(0)
@@ -211,23 +210,23 @@ def test_norms_of_balls_are_those_of_all_that_they_hold() -> None:
         near = times_columns(np.eye(2), [arb(1, 2**-60), arb(1)])
         far = times_columns(np.eye(2), [arb(1, 0.25), arb(1)])
         assert [float(norm.abs_upper()) for norm in row_norms(far)] == pytest.approx([1.25, 1])
-        assert not proves_norm_at_most(far, Fraction(5, 4) * (1 - HAIR))
+        assert not proves_norm_at_most(Fraction(5, 4) * (1 - HAIR), far)
         for one, norm in (
             (near, 1),
             (balls(hadamard(2)) * near, Fraction(14142135623730951, 10**16)),
         ):
-            assert proves_norm_at_most(one, norm * (1 + HAIR))
-            assert not proves_norm_at_most(one, norm * (1 - HAIR))
-        assert proves_product_norm_at_most([near, near], 1 + HAIR)
-        assert not proves_product_norm_at_most([np.eye(2), far], 1 + HAIR)
-        assert proves_norm_at_most(arb_mat(2, 2), 0)
+            assert proves_norm_at_most(norm * (1 + HAIR), one)
+            assert not proves_norm_at_most(norm * (1 - HAIR), one)
+        assert proves_norm_at_most(1 + HAIR, near, near)
+        assert not proves_norm_at_most(1 + HAIR, np.eye(2), far)
+        assert proves_norm_at_most(0, arb_mat(2, 2))
 
 
 def test_a_large_matrix_in_seconds() -> None:
     matrix = np.random.default_rng(4).standard_normal((200, 300)).astype(np.float32)
     norm = Fraction(float(np.linalg.norm(matrix.astype(np.float64), 2)))
-    assert proves_norm_at_most(matrix, norm * (1 + HAIR))
-    assert not proves_norm_at_most(matrix, norm * (1 - HAIR))
+    assert proves_norm_at_most(norm * (1 + HAIR), matrix)
+    assert not proves_norm_at_most(norm * (1 - HAIR), matrix)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,8 @@ R is guessed: the floating-point Cholesky factor of t^2 I - G - s I. Nothing abo
 believed: the left side is computed in ball arithmetic (arb) from the exact entries of W, and
 only a limit that is proved is answered with True. False means "not proved", be it false or
 closer to the truth than the guess is good: with n the smaller side, limits that exceed the norm
-by a part in some 10^15/n are proved.
-
-No code is shared with what found the limits (`promptlimits.lipschitz`, in floats with rounding
-errors bounded by hand).
-
-**Cost.** Two products of n x n balls and one Cholesky factorisation: about 1 s for 576 x 576,
-2 s for 1536 x 576, and 0.2 s for a product of 576 x 64 and 64 x 576.
+by a part in some 10^15/n are proved. What found the limits computed in floats with rounding
+errors bounded by hand.
 """
 
 from __future__ import annotations
@@ -37,7 +32,6 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Matrix: TypeAlias = Floats | arb_mat
 """Floats stand for themselves, balls for every matrix in them."""
-Exact: TypeAlias = int | Fraction
 
 PRECISION_BITS: Final = 160
 """Bits of the balls; limits were found with 53."""
@@ -48,45 +42,48 @@ _MOST_FACTORED: Final = 256  # a Cholesky factor of balls in Python: some 2 s
 _FLINT_LOCK = threading.RLock()
 
 
-def proves_norm_at_most(
-    matrix: Matrix, limit: Exact, *, precision_bits: int = PRECISION_BITS
-) -> bool:
-    """Whether ||matrix||_2 <= limit is proved."""
-    return proves_product_norm_at_most([matrix], limit, precision_bits=precision_bits)
+@contextmanager
+def ball_precision(bits: int = PRECISION_BITS) -> Iterator[None]:
+    """Compute with balls of so many bits; arb keeps one precision for all threads."""
+    with _FLINT_LOCK, ctx.workprec(bits):
+        yield
 
 
-def proves_product_norm_at_most(
-    matrices: Sequence[Matrix], limit: Exact, *, precision_bits: int = PRECISION_BITS
-) -> bool:
+def proves_norm_at_most(limit: Fraction | int, *matrices: Matrix) -> bool:
     """Whether ||A B C ...||_2 <= limit is proved; the product is not rounded."""
-    factors = [matrix if isinstance(matrix, arb_mat) else _plain(matrix) for matrix in matrices]
-    _require_exact(limit)
-    shapes = [_shape(factor) for factor in factors]
+    if isinstance(limit, bool) or not isinstance(limit, int | Fraction):
+        raise TypeError(f"a limit is an int or a Fraction, got {limit!r}")
+    given = [matrix for matrix in matrices if not isinstance(matrix, arb_mat)]
+    factors = [matrix if isinstance(matrix, arb_mat) else balls(matrix) for matrix in matrices]
+    shapes = [(factor.nrows(), factor.ncols()) for factor in factors]
     if any(one[1] != other[0] for one, other in pairwise(shapes)):
         raise ValueError(f"shapes that fit, got {shapes}")
-    floats = [factor for factor in factors if not isinstance(factor, arb_mat)]
-    if limit < 0 or not all(np.isfinite(factor).all() for factor in floats):
+    if limit < 0 or not all(np.isfinite(matrix).all() for matrix in given):
         return False
-    if any(0 in shape for shape in shapes) or not all(factor.any() for factor in floats):
+    if any(0 in shape for shape in shapes):
         return True
-    with ball_precision(precision_bits):
-        gram = _gram(
-            [factor if isinstance(factor, arb_mat) else _balls(factor) for factor in factors]
-        )
+    with ball_precision():
+        gram = _gram(factors)
         top = max(entry.abs_upper() for entry in gram.entries())
         if top == 0:
             return True
         # The same statement with the largest entry near 1, so that the guess is in range.
         scale = arb(2) ** -_binary_exponent(top)
-        square = arb(fmpq(limit.numerator, limit.denominator)) ** 2 * scale
+        square = ball(limit) ** 2 * scale
         # Twice the trace is far above the norm: nothing is lost by proving no more than it.
         square = min(square, arb(2 * gram.nrows()))
         return any(_residual_is_small(gram * scale, square, size) for size in _SHIFTS)
 
 
+def ball(value: Fraction | int) -> arb:
+    """A ball around an exact number."""
+    return arb(fmpq(value.numerator, value.denominator))
+
+
 def balls(matrix: Floats) -> arb_mat:
-    """Exactly this matrix, as balls of radius 0."""
-    return _balls(_plain(matrix))
+    """Exactly this matrix: every float64 is a ball of radius 0."""
+    rows = _plain(matrix)
+    return arb_mat(len(rows), rows.shape[1], [arb(value) for value in rows.ravel().tolist()])
 
 
 def times_columns(matrix: Floats, factors: Sequence[arb]) -> arb_mat:
@@ -107,6 +104,33 @@ def row_norms(matrix: arb_mat) -> list[arb]:
     ]
 
 
+def cholesky(matrix: arb_mat) -> arb_mat | None:
+    """Balls around L, matrix = L L^T; None if the matrix is not proved to be positive.
+
+    Only the lower half is read. Every symmetric matrix in the balls has the positive pivots found.
+    """
+    side = matrix.nrows()
+    rows: list[list[arb]] = []
+    for place in range(side):
+        row: list[arb] = []
+        for column, above in enumerate(rows):
+            known = sum((x * y for x, y in zip(row, above, strict=False)), arb(0))
+            row.append((matrix[place, column] - known) / above[column])
+        pivot = matrix[place, place] - sum((x * x for x in row), arb(0))
+        if not pivot > 0:
+            return None
+        rows.append([*row, pivot.sqrt()])
+    return arb_mat([[*row, *[0] * (side - len(row))] for row in rows])
+
+
+def identity(side: int, value: arb | int = 1) -> arb_mat:
+    """value I."""
+    matrix = arb_mat(side, side)
+    for place in range(side):
+        matrix[place, place] = value
+    return matrix
+
+
 def _gram(factors: Sequence[arb_mat]) -> arb_mat:
     """A small matrix in balls whose largest eigenvalue is the squared norm of the product.
 
@@ -119,7 +143,7 @@ def _gram(factors: Sequence[arb_mat]) -> arb_mat:
     if widths and 2 * min(widths) <= outer and min(widths) <= _MOST_FACTORED:
         place = widths.index(min(widths)) + 1
         left, right = _product(factors[:place]), _product(factors[place:])
-        root = _cholesky(left.transpose() * left)
+        root = cholesky(left.transpose() * left)
         if root is not None:
             half = root.transpose() * right
             return half * half.transpose()
@@ -136,28 +160,11 @@ def _product(factors: Sequence[arb_mat]) -> arb_mat:
     return whole
 
 
-def _cholesky(matrix: arb_mat) -> arb_mat | None:
-    """Balls around L, matrix = L L^T; None if the matrix is not proved to be positive."""
-    side = matrix.nrows()
-    rows: list[list[arb]] = []
-    for place in range(side):
-        row: list[arb] = []
-        for column, above in enumerate(rows):
-            known = sum((x * y for x, y in zip(row, above, strict=False)), arb(0))
-            row.append((matrix[place, column] - known) / above[column])
-        pivot = matrix[place, place] - sum((x * x for x in row), arb(0))
-        if not pivot > 0:
-            return None
-        rows.append([*row, pivot.sqrt()])
-    return arb_mat([[*row, *[0] * (side - len(row))] for row in rows])
-
-
 def _residual_is_small(gram: arb_mat, square: arb, size: int) -> bool:
     """Whether the residual of a guess with the shift s = `size` n 2^-53 t^2 is at most s."""
     side = gram.nrows()
-    share = size * side * _ROUND
-    shift = square * arb(fmpq(share.numerator, share.denominator))
-    target = _diagonal(square - shift, side) - gram
+    shift = square * ball(size * side * _ROUND)
+    target = identity(side, square - shift) - gram
     hint = np.array([float(entry) for entry in target.entries()]).reshape(side, side)
     try:
         guessed = np.linalg.cholesky(hint)
@@ -166,7 +173,7 @@ def _residual_is_small(gram: arb_mat, square: arb, size: int) -> bool:
     factor = np.asarray(guessed, dtype=np.float64)
     if not np.isfinite(factor).all():
         return False
-    guess = _balls(factor)
+    guess = balls(factor)
     rest = target - guess * guess.transpose()
     total = sum((entry * entry for entry in rest.entries()), arb(0))
     return bool(total <= shift * shift)
@@ -177,25 +184,6 @@ def _binary_exponent(value: arb) -> int:
     return int(mantissa).bit_length() + int(exponent)
 
 
-def _diagonal(value: arb, side: int) -> arb_mat:
-    matrix = arb_mat(side, side)
-    for place in range(side):
-        matrix[place, place] = value
-    return matrix
-
-
-def _shape(matrix: NDArray[np.float64] | arb_mat) -> tuple[int, int]:
-    if isinstance(matrix, arb_mat):
-        return matrix.nrows(), matrix.ncols()
-    return matrix.shape[0], matrix.shape[1]
-
-
-def _balls(matrix: NDArray[np.float64]) -> arb_mat:
-    """Exactly this matrix: every float64 is an arb of radius 0."""
-    rows, columns = matrix.shape
-    return arb_mat(rows, columns, [arb(value) for value in matrix.ravel().tolist()])
-
-
 def _plain(array: Floats) -> NDArray[np.float64]:
     """The same numbers as float64, which every narrower format is part of."""
     if array.ndim != 2:
@@ -203,18 +191,3 @@ def _plain(array: Floats) -> NDArray[np.float64]:
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise TypeError(f"floats of at most 64 bits are needed, got {array.dtype}")
     return array.astype(np.float64)
-
-
-def _require_exact(limit: object) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int | Fraction):
-        raise TypeError(f"a limit is an int or a Fraction, got {limit!r}")
-
-
-@contextmanager
-def ball_precision(bits: int = PRECISION_BITS) -> Iterator[None]:
-    """A block that computes with balls of so many bits.
-
-    Arb keeps one precision for all threads: blocks of different threads take turns.
-    """
-    with _FLINT_LOCK, ctx.workprec(bits):
-        yield

@@ -152,8 +152,8 @@ class Checkpoint:
         layers: Number of blocks.
         entry_norm: Norm between the embeddings and the first block (BERT), or None.
         final_norm: Norm behind the last block, or None.
-        added: Upper limit on the length of what is added to a prompt token in front of the first
-            norm, such as learned positions; None if it is not known.
+        added: Tables of which one row each is added to a prompt token in front of the first norm,
+            such as learned positions; None if they are not there.
         blocks: Yields the blocks in order; each is read when it is asked for.
     """
 
@@ -162,5 +162,5 @@ class Checkpoint:
     layers: int
     entry_norm: NormWeights | None
     final_norm: NormWeights | None
-    added: Fraction | None = Fraction(0)
+    added: tuple[Array, ...] | None = ()
     blocks: Iterator[Block]

@@ -1,0 +1,189 @@
+"""An ellipsoid bound on a transformer's Lipschitz constant, in ball arithmetic.
+
+Matrices are flint's at 256 bits where floats found the bound, matrices Q rather than their factors
+are carried, and each inequality is decided by a factorisation of balls. From the weights and the
+recorded free numbers, for tokens in c + E(S) and perturbations in E(G), E(Q) = {u : v.u <=
+sqrt(v^T Q v)}, layer by layer:
+
+1. that gamma_h >= |L_G^T A x| for all tokens: (gamma_h - |L_G^T A c|)^2 I > M M^T, M = L_G^T A L_S;
+2. attention:  K L X^-1 L^T K^T + sum_h W S W^T/t_h + sum_h W (G + gamma_h^2 S) W^T / w_h, with
+   K = I + sum_h W S A / 2 and X = w_0 I - sum_h t_h L^T A^T S A L / 4, proved positive definite;
+3. tokens: S/w_0 + sum_h W S W^T/w_h, centre c + sum_h W c;
+4. MLP: K L X^-1 L^T K^T + W_2 diag(s^2) W_2^T, K = I + W_2 W_1/2,
+   X = I - L^T W_1^T diag(s^-2) W_1 L / 4, proved positive definite;
+5. at the end limit^2 I > Q, but not so for a limit smaller by a part in 2^12.
+
+Why these give a bound is proved in the documentation of `lipschitz.ellipsoid.layer`. Free numbers
+may be altered to others for which the recorded limit is still proved: the claim is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Final
+
+from flint import arb, arb_mat
+
+from promptlimits.checker.core import Refuted
+from promptlimits.checker.matrices import (
+    ball,
+    ball_precision,
+    balls,
+    cholesky,
+    identity,
+    times_columns,
+)
+from promptlimits.checker.model import ELLIPSOIDS, power_of_two, record
+
+_BITS: Final = 256
+
+
+def prove_limit(
+    certificate: Any, weights: Any, *, on_progress: Callable[[str], None] = lambda line: None
+) -> None:
+    """Prove the limit of a certificate of this kind from the weights that it names, or refute it.
+
+    Args:
+        certificate: Of kind "transformer_lipschitz", found to be one by `core.check`.
+        weights: `dim`, `masked`, `sha256()` and `layers` of heads (`query`, `key`, `value`,
+            `output`) and an MLP (`w1`, `b1`, `w2`, `b2`), as float64 arrays.
+        on_progress: Told of every layer.
+
+    Raises:
+        Refuted: It is about another transformer, or the limit is not proved or loose.
+    """
+    claim = record(**ELLIPSOIDS)(certificate["inputs"])
+    limit = power_of_two(certificate["value"]["limit"])
+    found = (weights.sha256(), weights.masked, weights.dim, len(weights.layers))
+    if found != (claim.weights_sha256, claim.masked, claim.dim, len(claim.layers)):
+        raise Refuted("the hash, mask, width or number of layers is not that of the weights")
+    with ball_precision(_BITS):
+        final = _propagate(claim, weights, on_progress)
+        _definite(identity(claim.dim, ball(limit**2)) - final, "the limit is too low")
+        lower = limit * (1 - Fraction(1, 2**12))
+        if cholesky(identity(claim.dim, ball(lower**2)) - final) is not None:
+            raise Refuted("the limit is higher than its numbers make it")
+
+
+def _propagate(claim: Any, weights: Any, on_progress: Callable[[str], None]) -> arb_mat:
+    """The ellipsoid of moves behind the last layer, of the tokens that are read."""
+    change = identity(claim.dim)
+    if claim.shape is not None:
+        shape = arb_mat(claim.shape)
+        change = shape * shape.transpose()
+    tokens, center = identity(claim.dim, ball(claim.radius**2)), arb_mat(claim.dim, 1)
+    query: arb_mat | None = None  # of a query that stands still
+    for place, (free, layer) in enumerate(zip(claim.layers, weights.layers, strict=True)):
+        on_progress(f"ellipsoids of layer {place + 1} of {len(claim.layers)}")
+        maps = _Maps(layer, free)
+        # A larger matrix is a larger ellipsoid: this makes singular ones factor.
+        tokens, change = _lifted(tokens), _lifted(change)
+        maps.check_lengths(tokens, change, center)
+        if free.query is not None:
+            own = None if query is None else _lifted(query)
+            query = maps.mlp(maps.attention(free.query, tokens, change, own), free.query)
+        moved = maps.mlp(maps.attention(free.change, tokens, change, change), free.change)
+        tokens = maps.mlp(maps.mean(free.tokens, tokens), free.tokens)
+        change, center = moved, maps.moved(center)
+    return change if query is None else query
+
+
+class _Maps:
+    """One layer's matrices as balls: A = W_k^T W_q and W = W_o W_v of each head, and the MLP."""
+
+    def __init__(self, layer: Any, free: Any) -> None:
+        steps = [step for step in (free.tokens, free.change, free.query) if step is not None]
+        hidden = len(layer.w1)
+        if len(layer.heads) != len(free.lengths) or {len(s.reaches) for s in steps} != {hidden}:
+            raise Refuted("the number of heads or hidden neurons is not that of the weights")
+        self.lengths = free.lengths
+        self.heads = [
+            (balls(head.key.T) * balls(head.query), balls(head.output) * balls(head.value))
+            for head in layer.heads
+        ]
+        self.layer, self.hidden = layer, hidden
+        self.w1, self.w2 = balls(layer.w1), balls(layer.w2)
+        self.b1, self.b2 = (balls(bias.reshape(-1, 1)) for bias in (layer.b1, layer.b2))
+
+    def check_lengths(self, tokens: arb_mat, change: arb_mat, center: arb_mat) -> None:
+        """Step 1."""
+        left, right = _root(change), _root(tokens)
+        for (score, _), length in zip(self.heads, self.lengths, strict=True):
+            pulled = left.transpose() * score
+            middle, spread = pulled * center, pulled * right
+            rest = ball(length) - (middle.transpose() * middle)[0, 0].sqrt()
+            if not rest > 0:
+                raise Refuted("a length is too small")
+            square = identity(left.nrows(), rest * rest)
+            _definite(square - spread * spread.transpose(), "a length is too small")
+
+    def attention(
+        self, step: Any, tokens: arb_mat, change: arb_mat, own: arb_mat | None
+    ) -> arb_mat:
+        """Step 2; a row that stands still has no part of its own."""
+        dim = tokens.nrows()
+        rest, seen, moving = arb_mat(dim, dim), arb_mat(dim, dim), identity(dim)
+        free = zip(self.heads, self.lengths, step.heads, step.turns, strict=True)
+        for (score, value), length, weight, turn in free:
+            spread = value * tokens
+            rest += spread * value.transpose() * ball(1 / turn + length**2 / weight)
+            rest += value * change * value.transpose() * ball(1 / weight)
+            moving += spread * score * ball(Fraction(1, 2))
+            seen += score.transpose() * tokens * score * ball(turn / 4)
+        return rest if own is None else rest + _through(moving, own, seen, step.own)
+
+    def mean(self, step: Any, tokens: arb_mat) -> arb_mat:
+        """Step 3."""
+        total = tokens * ball(1 / step.own)
+        for (_, value), weight in zip(self.heads, step.heads, strict=True):
+            total += value * tokens * value.transpose() * ball(1 / weight)
+        return total
+
+    def mlp(self, known: arb_mat, step: Any) -> arb_mat:
+        """Step 4."""
+        if not self.hidden:
+            return known
+        wide = times_columns(self.layer.w2, [ball(reach) for reach in step.reaches])
+        narrow = times_columns(self.layer.w1.T, [ball(1 / reach) for reach in step.reaches])
+        seen = narrow * narrow.transpose() * ball(Fraction(1, 4))
+        moving = identity(known.nrows()) + self.w2 * self.w1 * ball(Fraction(1, 2))
+        moved = _through(moving, _lifted(known), seen, Fraction(1))
+        return wide * wide.transpose() + moved
+
+    def moved(self, center: arb_mat) -> arb_mat:
+        """Where the centre goes."""
+        for value in [value * center for _, value in self.heads]:
+            center = center + value
+        if not self.hidden:
+            return center + self.b2
+        inner = (self.w1 * center + self.b1).entries()
+        rectified = arb_mat([[(value + abs(value)) / 2] for value in inner])
+        return center + self.w2 * rectified + self.b2
+
+
+def _through(moving: arb_mat, known: arb_mat, seen: arb_mat, weight: Fraction) -> arb_mat:
+    """K L (weight I - L^T B L)^-1 L^T K^T for K, L L^T, B = `moving`, `known`, `seen`."""
+    root = _root(known)
+    middle = identity(known.nrows(), ball(weight)) - root.transpose() * seen * root
+    factor = _definite(middle, "its free numbers make a matrix indefinite")
+    half = factor.solve((moving * root).transpose())
+    return half.transpose() * half
+
+
+def _lifted(matrix: arb_mat) -> arb_mat:
+    """The matrix plus 2^-80 of its trace, and a speck for the zero matrix."""
+    trace = sum((matrix[row, row] for row in range(matrix.nrows())), arb(0))
+    lift = abs(trace) * ball(Fraction(1, 2**80)) + ball(Fraction(1, 2**600))
+    return matrix + identity(matrix.nrows(), lift)
+
+
+def _root(matrix: arb_mat) -> arb_mat:
+    return _definite(matrix, "an ellipsoid is degenerate")
+
+
+def _definite(matrix: arb_mat, reason: str) -> arb_mat:
+    factor = cholesky(matrix)
+    if factor is None:
+        raise Refuted(reason)
+    return factor

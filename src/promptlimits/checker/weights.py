@@ -1,0 +1,182 @@
+"""Prove the norms in a checkpoint's certificate again from its weights, in ball arithmetic.
+
+The caller reads the files and hands the weights over, block by block, as arrays by name: `blocks`
+of `attention` (`query` of H heads, s rows and D columns, `key` and `value` of the H or fewer heads
+that share them, `output` of H, D, s, and biases), `feed_forward` (`up`, `down`, `gate` and biases)
+and norms (`eps`, `gain`, `bias`, and an `offset` added to the gain). What is proved of them starts
+here: a block's matrices are multiplied by the gain of the norm in front of them and its bias is
+added to theirs, in balls. numpy guesses the factorisations that `matrices` then judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from flint import arb, arb_mat
+
+from promptlimits.checker.core import Refuted
+from promptlimits.checker.matrices import (
+    Floats,
+    ball_precision,
+    balls,
+    proves_norm_at_most,
+    row_norms,
+    times_columns,
+)
+from promptlimits.checker.model import NORMS, record
+
+
+def prove_norms(
+    certificate: Any, checkpoint: Any, *, sha256: str, on_progress: Callable[[str], None]
+) -> None:
+    """Prove every norm of a certificate from the checkpoint that it names, or refute it.
+
+    Args:
+        certificate: Of kind "model_ceiling", which holds if its norms do.
+        checkpoint: `dim`, `layers`, `entry_norm`, `final_norm` and, one at a time, `blocks`.
+        sha256: Of the files that the weights were read from.
+        on_progress: Told of every block.
+
+    Raises:
+        Refuted: The certificate is about another model, or a norm is not proved.
+    """
+    inputs = certificate["inputs"]
+    model = record(**NORMS)({name: inputs[name] for name in NORMS})
+    _require_same(model.weights_sha256, sha256, "the hash of the weights")
+    _require_same(model.dim, checkpoint.dim, "the width")
+    _require_same(len(model.blocks), checkpoint.layers, "the number of blocks")
+    before = checkpoint.entry_norm
+    outer = checkpoint.final_norm if before is None else before
+    _require_norm(model.outer_norm, outer, "the norm around the blocks")
+    for place, (block, tensors) in enumerate(zip(model.blocks, checkpoint.blocks, strict=True)):
+        on_progress(f"proving the norms of block {place + 1} of {checkpoint.layers}")
+        with ball_precision():
+            _Prover(block, tensors, before, f"of block {place + 1}").prove()
+        before = tensors.feed_forward_norm
+
+
+def _require_same(found: object, right: object, what: str) -> None:
+    if type(found) is not type(right) or found != right:
+        raise Refuted(f"{what} is not that of the model")
+
+
+def _require_norm(recorded: Any, norm: Any, what: str) -> None:
+    """A recorded norm has the eps of the model, and a gain that is large enough if it has one."""
+    _require_same(recorded is None, norm is None, what)
+    if recorded is None:
+        return
+    _require_same(recorded.eps, norm.eps, f"the eps of {what}")
+    if hasattr(recorded, "gain"):
+        largest = max(abs(norm.offset + Fraction(value)) for value in norm.gain.tolist())
+        if largest > recorded.gain:
+            raise Refuted(f"the gain of {what} is larger")
+
+
+class _Prover:
+    """Proves the norms of one block."""
+
+    def __init__(self, block: Any, tensors: Any, before: Any, where: str) -> None:
+        self._block, self._tensors, self._where = block, tensors, where
+        post = tensors.arrangement == "post"
+        self._first = before if post else tensors.attention_norm
+        self._second = tensors.attention_norm if post else tensors.feed_forward_norm
+
+    def prove(self) -> None:
+        """Every norm of the block, or Refuted."""
+        block, tensors = self._block, self._tensors
+        _require_same(block.arrangement, tensors.arrangement, f"the arrangement {self._where}")
+        for name in ("attention_norm", "feed_forward_norm"):
+            for key in (name, name.replace("norm", "post_norm")):
+                norm = getattr(tensors, key)
+                _require_norm(getattr(block, key, None), norm, f"the {key} {self._where}")
+        self._prove_attention(block.attention, tensors.attention)
+        self._prove_feed_forward(block.feed_forward, tensors.feed_forward)
+
+    def _prove_attention(self, recorded: Any, weights: Any) -> None:
+        heads, size = weights.query.shape[:2]
+        turned = "rotary" if weights.query_norm is None else "normalised"
+        positions = "added" if weights.rotary is None else turned
+        _require_same(recorded.positions, positions, f"the kind of positions {self._where}")
+        _require_same(len(recorded.heads), heads, f"the number of heads {self._where}")
+        _require_same(
+            recorded.scale_squared, weights.scale_squared, f"the factor on logits {self._where}"
+        )
+        if positions == "normalised":
+            _require_same(recorded.head_dim, size, f"the width of a head {self._where}")
+            for key in ("query_norm", "key_norm"):
+                norm = getattr(weights, key)
+                _require_norm(getattr(recorded, key), norm, f"the {key} {self._where}")
+        self._require("output", recorded.output, np.concatenate(list(weights.output), axis=1))
+        shared = heads // len(weights.key)
+        for head, limits in enumerate(recorded.heads):
+            self._prove_head(limits, weights, head, head // shared)
+
+    def _prove_head(self, limits: Any, weights: Any, head: int, group: int) -> None:
+        """Every limit that is there; `model` has seen that all that are needed are."""
+        norm, where = self._first, f"of head {head + 1}"
+        query, key = _folded(weights.query[head], norm), _folded(weights.key[group], norm)
+        value = _folded(weights.value[group], norm)
+        query_bias = _offset(weights.query[head], _row(weights.query_bias, head), norm)
+        key_bias = _offset(weights.key[group], _row(weights.key_bias, group), norm)
+        factors = {
+            "value": (value,),
+            "query": (query,),
+            "key": (key,),
+            "query_bias": (query_bias,),
+            "key_bias": (key_bias,),
+            "logit": (key.transpose(), query),
+            "logit_bias": (key.transpose(), query_bias),
+        }
+        for name, limit in vars(limits).items():
+            self._require(f"{name} {where}", limit, *factors[name])
+
+    def _prove_feed_forward(self, recorded: Any, weights: Any) -> None:
+        norm, gated = self._second, weights.gate is not None
+        _require_same(recorded.activation, weights.activation, f"the activation {self._where}")
+        _require_same(hasattr(recorded, "gate"), gated, f"the gate {self._where}")
+        up = _folded(weights.up, norm)
+        self._require("up", recorded.up, up)
+        if not gated:
+            self._require("down", recorded.down, weights.down)
+            return
+        gate = _folded(weights.gate, norm)
+        self._require("gate", recorded.gate, gate)
+        for name, folded, offset in (
+            ("down_up", up, _offset(weights.up, weights.up_bias, norm)),
+            ("down_gate", gate, _offset(weights.gate, weights.gate_bias, norm)),
+        ):
+            reached = times_columns(weights.down, _largest(folded, offset))
+            self._require(name, getattr(recorded, name), reached)
+
+    def _require(self, what: str, limit: Fraction, *factors: Floats | arb_mat) -> None:
+        if not proves_norm_at_most(limit, *factors):
+            raise Refuted(f"the norm {what} {self._where} is not proved from the weights")
+
+
+def _row(bias: Floats | None, place: int) -> Floats | None:
+    return None if bias is None else bias[place]
+
+
+def _folded(matrix: Floats, norm: Any) -> arb_mat:
+    """Balls around W diag(gain)."""
+    return times_columns(matrix, [arb(value) + norm.offset for value in norm.gain.tolist()])
+
+
+def _offset(matrix: Floats, bias: Floats | None, norm: Any) -> arb_mat:
+    """Balls around the column W beta + b."""
+    column = arb_mat(len(matrix), 1) if bias is None else balls(bias[:, None])
+    if norm.bias is None or not norm.bias.any():
+        return column
+    return column + balls(matrix) * balls(norm.bias[:, None])
+
+
+def _largest(folded: arb_mat, offset: arb_mat) -> list[arb]:
+    """Balls around sqrt(D) |row i of W diag(g)| + |(W beta + b)_i|."""
+    width = arb(folded.ncols()).sqrt()
+    return [
+        width * length + abs(rest)
+        for length, rest in zip(row_norms(folded), offset.entries(), strict=True)
+    ]

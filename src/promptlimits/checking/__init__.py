@@ -1,1 +1,0 @@
-"""Verify certificates without the code that wrote them."""

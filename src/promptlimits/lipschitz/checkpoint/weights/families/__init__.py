@@ -1,1 +1,0 @@
-"""One module for each family: its tensors' names, and how they make a block."""

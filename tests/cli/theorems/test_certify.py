@@ -44,7 +44,7 @@ def test_a_checkpoint_gets_a_certificate_that_is_checked_from_its_weights(call: 
     assert "\n    2  " in ended.out
     checked = call("check", "c.json", "--model", "small", "--quiet")
     assert checked.code == 0, checked
-    assert checked.out.startswith("ok: the map from the prompt to the last hidden state of small")
+    assert checked.out.startswith("ok: the map from the prompt to the last hidden state of the ")
 
 
 @pytest.mark.usefixtures("small")
@@ -291,7 +291,7 @@ def test_interruption_leaves_no_certificate(call: Call, monkeypatch: pytest.Monk
     def interrupt(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("promptlimits.lipschitz.checkpoint.model_bound.block_facts", interrupt)
+    monkeypatch.setattr("promptlimits.lipschitz.checkpoint.model_ceiling.block_facts", interrupt)
     ended = call("certify", "small", *RIGHT)
     ended.says(130, "the same command starts from the beginning")
     assert not Path("c.json").exists()

@@ -270,14 +270,13 @@ def test_a_full_disk_leaves_the_old_certificate(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "c.json").write_text("old")
-    write = Path.write_text
 
-    def full(path: Path, text: str, encoding: str) -> None:
-        write(path, text[:50], encoding=encoding)
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:50])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    call("certify", "small", *RIGHT).says(2, "--out", "No space left")
+    monkeypatch.setattr("promptlimits.base.writing._write_durably", full)
+    call("certify", "small", *RIGHT).says(1, "c.json", "No space left")
     assert (here / "c.json").read_text() == "old"
     assert sorted(path.name for path in here.iterdir()) == ["c.json", "pairs.csv", "small"]
 

@@ -286,8 +286,8 @@ def test_a_mistake_of_the_program_is_one_line_that_says_so(
         yield
 
     monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
-    words = ("a mistake of promptlimits", "KeyError", "cli/doctor.py:", "PROMPTLIMITS_DEBUG=1")
-    call("doctor").says(70, *words)
+    place = "cli/product/doctor.py:"
+    call("doctor").says(70, "a mistake of promptlimits", "KeyError", place, "PROMPTLIMITS_DEBUG=1")
     monkeypatch.setenv("PROMPTLIMITS_DEBUG", "1")
     ended = call("doctor")
     assert ended.code == 70

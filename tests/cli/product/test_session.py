@@ -1,4 +1,4 @@
-"""What the commands settle for a user: kinds, the lead in 16 bits, how the loss begins for a text."""
+"""What commands settle for a user: kinds, the lead in 16 bits, how the loss begins for a text."""
 
 from __future__ import annotations
 

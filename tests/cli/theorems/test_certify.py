@@ -44,7 +44,7 @@ def test_a_checkpoint_gets_a_certificate_that_is_checked_from_its_weights(call: 
     assert "\n    2  " in ended.out
     checked = call("check", "c.json", "--model", "small", "--quiet")
     assert checked.code == 0, checked
-    assert checked.out.startswith("ok: the map from the prompt to the last hidden state of small")
+    assert checked.out.startswith("ok: the map from the prompt to the last hidden state of the ")
 
 
 @pytest.mark.usefixtures("small")
@@ -270,14 +270,13 @@ def test_a_full_disk_leaves_the_old_certificate(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "c.json").write_text("old")
-    write = Path.write_text
 
-    def full(path: Path, text: str, encoding: str) -> None:
-        write(path, text[:50], encoding=encoding)
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:50])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    call("certify", "small", *RIGHT).says(2, "--out", "No space left")
+    monkeypatch.setattr("promptlimits.base.writing._write_durably", full)
+    call("certify", "small", *RIGHT).says(1, "c.json", "No space left")
     assert (here / "c.json").read_text() == "old"
     assert sorted(path.name for path in here.iterdir()) == ["c.json", "pairs.csv", "small"]
 
@@ -291,7 +290,7 @@ def test_interruption_leaves_no_certificate(call: Call, monkeypatch: pytest.Monk
     def interrupt(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("promptlimits.lipschitz.checkpoint.model_bound.block_facts", interrupt)
+    monkeypatch.setattr("promptlimits.lipschitz.checkpoint.model_ceiling.block_facts", interrupt)
     ended = call("certify", "small", *RIGHT)
     ended.says(130, "the same command starts from the beginning")
     assert not Path("c.json").exists()

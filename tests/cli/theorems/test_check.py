@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from promptlimits.base.errors import RunFailed
 from promptlimits.bounds.counting import Counting
-from promptlimits.checking import dispatch
+from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling, read_facts
+from promptlimits.nets.files.hashing import weight_files, weights_hash
+from promptlimits.nets.load.blocks import open_checkpoint
+from promptlimits.testing.tiny_models import tiny_causal_lm
 
 Call = Callable[..., Any]
 
@@ -99,65 +102,71 @@ def test_an_enormous_file_is_no_certificate(call: Call, here: Path) -> None:
     call("check", "ceiling.json").says(2, "1,099,511,627,776 bytes")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, and the certificate of its ceiling."""
+    folder = tmp_path_factory.mktemp("made")
+    model = tiny_causal_lm(folder / "small", "gpt2", dim=8, layers=1, heads=1)
+    ceiling = model_ceiling(
+        read_facts(open_checkpoint(model, name="small")),
+        weights_sha256=weights_hash(weight_files(model)),
+        values="float32",
+        prompt_tokens=2,
+        tokens=1,
+        radius=Fraction(1),
+        eps=Fraction(1, 10),
+    )
+    (folder / "ceiling.json").write_text(json.dumps(ceiling.certificate()), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
-def about_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path | None]:
-    """./ceiling.json of a kind whose checker reads weights; which ones it was given."""
-    given: list[Path | None] = []
-
-    def checker(record: Any, *, weights: Path | None, on_progress: Callable[[str], None]) -> str:
-        given.append(weights)
-        if weights is not None:
-            on_progress("layer 1 of 1")
-            if not weights.is_dir():
-                raise RunFailed("the norms are not those of the weights", remedy="look again")
-        return "the model holds little"
-
-    module = ModuleType("checker")
-    module.check = checker  # type: ignore[attr-defined]
-    monkeypatch.setattr(dispatch, "import_module", lambda name: module)
-    bound = {"assumptions": [{"text": "The sky is high.", "holds": None}], "factors": []}
-    write(here, {"kind": "model_ceiling", "inputs": {}, "bound": bound})
-    return given
+def about_a_model(made: Path, here: Path) -> dict[str, Any]:
+    """./ceiling.json about ./small."""
+    shutil.copytree(made, here, dirs_exist_ok=True)
+    return dict(json.loads((here / "ceiling.json").read_text()))
 
 
-def test_norms_are_taken_from_the_certificate(call: Call, about_a_model: list[Path | None]) -> None:
+@pytest.mark.usefixtures("about_a_model")
+def test_what_was_not_checked_against_a_model_says_so_first(call: Call) -> None:
     ended = call("check", "ceiling.json")
     assert (ended.code, ended.err) == (4, "")
-    assert ended.out == (
-        "not checked against a model: the model holds little; what it states of the weights is "
-        "taken from the certificate, not checked\n"
-    )
-    assert about_a_model == [None]
+    assert ended.out.startswith("not checked against a model: the map from the prompt to the last")
+    told = call("check", "ceiling.json", "--json")
+    assert told.code == 4
+    assert json.loads(told.out)["from_weights"] is False
 
 
-def test_norms_are_proved_again_from_weights(
-    call: Call, about_a_model: list[Path | None], here: Path
-) -> None:
-    (here / "weights").mkdir()
-    ended = call("check", "ceiling.json", "--model", "weights")
-    assert ended.code == 0
-    assert ended.out.endswith("what it states of the weights was proved again from them\n")
-    assert ended.err == "... layer 1 of 1\n"
-    told = call("check", "ceiling.json", "--model", "weights", "--json", "--quiet")
+@pytest.mark.usefixtures("about_a_model")
+def test_norms_are_proved_again_from_weights(call: Call) -> None:
+    ended = call("check", "ceiling.json", "--model", "small")
+    assert ended.code == 0, ended
+    assert ended.out.startswith("ok: the map from the prompt to the last hidden state of the model")
+    assert ended.err.endswith("... proving the norms of block 1 of 1\n")
+    told = call("check", "ceiling.json", "--model", "small", "--json", "--quiet")
     assert (told.code, told.err) == (0, "")
     record = json.loads(told.out)
     assert record["from_weights"] is True
-    assert record["assumptions"] == ["The sky is high."]
-    assert about_a_model == [here / "weights"] * 2
+    assert any(text.startswith("The model computes with real") for text in record["assumptions"])
 
 
-def test_weights_that_do_not_fit(call: Call, about_a_model: list[Path | None], here: Path) -> None:
+def test_weights_that_do_not_fit(call: Call, about_a_model: dict[str, Any], here: Path) -> None:
+    other = {"inputs": about_a_model["inputs"] | {"weights_sha256": "0" * 64}}
+    write(here, about_a_model | other)
+    call("check", "ceiling.json", "--model", "small", "--quiet").says(1, "the hash of the weights")
     (here / "weights.npz").touch()
-    call("check", "ceiling.json", "--model", "weights.npz", "--quiet").says(1, "not those")
+    call("check", "ceiling.json", "--model", "weights.npz", "--quiet").says(2, "weights.npz")
 
 
-def test_no_such_model(call: Call, about_a_model: list[Path | None]) -> None:
+@pytest.mark.usefixtures("about_a_model")
+def test_no_such_model(call: Call) -> None:
     call("check", "ceiling.json", "--model", "missing").says(2, "--model must be", "missing")
-    assert not about_a_model
 
 
 def test_a_kind_that_rests_on_no_weights(call: Call, record: dict[str, Any]) -> None:
-    call("check", "ceiling.json", "--model", ".").says(2, "be about a model", "leave the model out")
+    call("check", "ceiling.json", "--model", ".").says(
+        2, "be of kind model_ceiling or", "leave the model out"
+    )
 
 
 def test_an_unknown_kind(call: Call, record: dict[str, Any], here: Path) -> None:

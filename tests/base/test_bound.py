@@ -14,14 +14,8 @@ from flint import arb, ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlimits.base.bound import (
-    Assumption,
-    LogBound,
-    Source,
-    product,
-    tightest,
-    working_precision,
-)
+from promptlimits.base.bound import Assumption, LogBound, Source, product, tightest
+from promptlimits.base.exact import working_precision
 
 # The same examples on each run, and no deadline: machines are shared.
 settings.register_profile("promptlimits", deadline=None, derandomize=True)

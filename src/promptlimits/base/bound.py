@@ -20,8 +20,7 @@ from typing import Final, Literal, TypeAlias
 from flint import arb
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.exact import GRID_BITS, grid_up, log, outward_float
-from promptlimits.base.exact import working_precision as working_precision  # noqa: PLC0414 - many import it here
+from promptlimits.base.exact import GRID_BITS, grid_up, log, outward_float, working_precision
 from promptlimits.base.typing import JsonObject
 
 Direction: TypeAlias = Literal["upper", "lower"]

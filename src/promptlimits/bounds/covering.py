@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Final
 
 from flint import arb
 
-from promptlimits.base.bound import Exact, LogBound, Source, log_ball, tightest, working_precision
+from promptlimits.base.bound import Exact, LogBound, Source, log_ball, tightest
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
-from promptlimits.base.exact import shown
+from promptlimits.base.exact import shown, working_precision
 
 if TYPE_CHECKING:
     import numpy as np

@@ -54,11 +54,10 @@ from promptlimits.base.bound import (
     log_ball,
     require_exact_positive,
     short,
-    working_precision,
 )
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
-from promptlimits.base.exact import ball
+from promptlimits.base.exact import ball, working_precision
 
 PROMPT_SOURCE: Final = Source(
     reference="wang2023", statement="Theorem 3, any number of heads", form="proved here"

@@ -36,8 +36,9 @@ from typing import Any, Final
 import numpy as np
 from flint import arb
 
-from promptlimits.base.bound import PRECISION_BITS, Assumption, Source, working_precision
+from promptlimits.base.bound import PRECISION_BITS, Assumption, Source
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.bounds.prompt_parameters import trained_numbers
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, tail_floor

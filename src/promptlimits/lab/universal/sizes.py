@@ -26,16 +26,9 @@ from fractions import Fraction
 
 from flint import arb
 
-from promptlimits.base.bound import (
-    PRECISION_BITS,
-    LogBound,
-    Source,
-    grid_upper,
-    log_ball,
-    working_precision,
-)
+from promptlimits.base.bound import PRECISION_BITS, LogBound, Source, grid_upper, log_ball
 from promptlimits.base.errors import UserError
-from promptlimits.base.exact import ball
+from promptlimits.base.exact import ball, working_precision
 from promptlimits.bounds.prompt_parameters import universality_lower_bound
 from promptlimits.lab.universal.universal_bound import FunctionClass
 

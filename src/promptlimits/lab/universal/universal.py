@@ -22,9 +22,9 @@ from promptlimits.base.bound import (
     log_ball,
     require_exact_positive,
     short,
-    working_precision,
 )
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.universal.chunked import Progress, answers
 from promptlimits.lab.universal.universal_bound import SOURCE, FunctionClass
 from promptlimits.lab.universal.value_table import (

@@ -56,10 +56,10 @@ from promptlimits.base.bound import (
     log_ball,
     require_exact_positive,
     short,
-    working_precision,
 )
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 
 SOURCE: Final = Source(
     reference="promptlimits",

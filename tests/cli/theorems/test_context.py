@@ -128,7 +128,7 @@ def test_bad_input_is_one_line(call: Call, changes: dict[str, str], words: str) 
         ("[", "a file of JSON"),
         ("[" * 100_000, "a file of JSON"),
         (LAYER.join("[]"), ""),
-        (f'[{LAYER[:-1]}, "radius": "2"}}]', "a field is given twice"),
+        (f'[{LAYER[:-1]}, "radius": "2"}}]', "is given twice"),
         (f"[{LAYER.replace('1', '1_0', 1)}]", "radius of a layer must be"),
         (f"[{LAYER.replace('1', '١', 1)}]", "radius of a layer must be"),
         (f"[{LAYER.replace('1', 'NaN', 1)}]", "radius of a layer must be"),

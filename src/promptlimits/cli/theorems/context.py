@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from decimal import ROUND_CEILING, Context, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text
+from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.cli import options
 from promptlimits.cli.output_file import as_text, require_writable, write_whole
 from promptlimits.cli.theorems.generated import named
@@ -204,9 +203,7 @@ def _shown(log: int, said: tuple[str, str], assumptions: Sequence[str]) -> JsonO
 def _layers(path: Path, *, masked: bool) -> list[Any]:
     """What a file says of each layer, to be read by the theorem."""
     try:
-        record = json.loads(
-            read_regular_text(path), parse_float=str, object_pairs_hook=_without_repeats
-        )
+        record = strict_json(read_regular_text(path), floats_as_text=True)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
@@ -226,12 +223,4 @@ def _layers(path: Path, *, masked: bool) -> list[Any]:
             got=len(record),
             remedy="beyond it the prompt's tokens see the query, and Theorem 2c does not hold",
         )
-    return record
-
-
-def _without_repeats(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a field given twice, a person might mean the other one."""
-    record = dict(fields)
-    if len(record) != len(fields):
-        raise ValueError("a field is given twice")
     return record

@@ -18,9 +18,14 @@ from transformers import AutoConfig, AutoModel
 from promptlimits.base.errors import UserError
 from promptlimits.nets.load.blocks import open_checkpoint
 from promptlimits.nets.load.families import FAMILIES
-from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
+from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder, tiny_of_family
 
 Tensors = dict[str, Any]
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+OTHERS: dict[str, dict[str, Any]] = {
+    "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 64},
+    "phi": {"intermediate_size": 32, "partial_rotary_factor": 0.5},
+}
 Alter = Callable[..., Path]
 
 
@@ -34,6 +39,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             made[family] = folder = tmp_path_factory.mktemp(family)
             if family == "bert":
                 tiny_encoder(folder, dim=16, heads=2)
+            elif family in OTHERS:
+                tiny_of_family(folder, family, SIZES | OTHERS[family])
             else:
                 tiny_causal_lm(folder, family, dim=16, heads=2, kv_heads=1)
         return made[family]
@@ -77,7 +84,9 @@ def compared(directory: Path, tokens: int, tolerance: float) -> None:
     x = torch.randn(1, tokens, model.config.hidden_size, generator=generator, dtype=torch.float64)
     checkpoint = open_checkpoint(directory, name="tiny")
     assert checkpoint.added is not None
-    positions, *types = (table[:tokens] for table in checkpoint.added or (np.zeros((tokens, 1)),))
+    first = 2 if config.model_type == "opt" else 0  # its positions are counted from 2
+    tables = checkpoint.added or (np.zeros((first + tokens, 1)),)
+    positions, *types = (table[first : first + tokens] for table in tables)
     added = x[0].numpy() + positions + (types[0][0] if types else 0)
     with torch.no_grad():
         expected = model(inputs_embeds=x).last_hidden_state[0].numpy()
@@ -86,7 +95,8 @@ def compared(directory: Path, tokens: int, tolerance: float) -> None:
 
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{family: (family, {}) for family in ("bert", "gemma3", "gpt2", "gpt_neox", "llama", "qwen2")},
+    **{family: (family, {}) for family in ("bert", "gemma3", "gpt2", "gpt_neox", "llama", "opt")},
+    **{family: (family, {}) for family in ("phi", "qwen2")},
     "gpt_neox one after the other": ("gpt_neox", {"use_parallel_residual": False}),
     "gpt2 scaled by block": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     "gpt2 not scaled": ("gpt2", {"scale_attn_weights": False}),
@@ -99,7 +109,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_the_blocks_compute_what_the_stock_model_computes(case: str, altered: Alter) -> None:
     family, settings = CASES[case]
     # Rotary angles, and the norms of Llama and Gemma, are float32 in the stock model.
-    compared(altered(family, settings), 12, 1e-11 if family in ("bert", "gpt2") else 1e-5)
+    compared(altered(family, settings), 12, 1e-11 if family in ("bert", "gpt2", "opt") else 1e-5)
 
 
 def test_every_family_is_compared() -> None:
@@ -311,6 +321,9 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("gpt2", {"layer_norm_epsilon": 10**400}, "layer_norm_epsilon"),
     ("gpt2", {"layer_norm_epsilon": 0.0}, "eps of a norm must be a finite number above 0"),
     ("gpt2", {"layer_norm_epsilon": "1e-5"}, "layer_norm_epsilon"),
+    ("opt", {"do_layer_norm_before": False}, "unknown tensor model.decoder.final_layer_norm"),
+    ("opt", {"word_embed_proj_dim": 8}, "parts that blocks describe, got model.decoder.project_"),
+    ("phi", {"qk_layernorm": True}, "no block has a model.layers.0.self_attn.k_layernorm"),
     ("gpt_neox", {"use_parallel_residual": "false"}, "use_parallel_residual"),
     ("gpt_neox", {"attention_bias": False}, "unknown tensor gpt_neox.*bias"),
     ("gpt_neox", {"rope_parameters": None, "rotary_pct": "all"}, "rotary_pct"),

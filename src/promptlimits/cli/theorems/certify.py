@@ -65,7 +65,7 @@ def certify(
 ) -> None:
     """Prove from a checkpoint's weights what no prompt of it can do.
 
-    It reads BERT, MiniLM, GPT-2, GPT-NeoX, Pythia, Llama, SmolLM2, Qwen2 and Gemma 3 block by
+    It reads BERT, MiniLM, GPT-2, GPT-NeoX, Pythia, Llama, SmolLM2, OPT, Phi, Qwen2, Gemma 3 block by
     block, proves a Lipschitz constant from the prompt to the last hidden state, and sets the
     limit that follows beside what counting prompts gives. Numbers are exact: 0.1, 1e-4, 1/3.
     """

@@ -164,6 +164,13 @@ class _Opened:
         family = self._family
         parts = (family.layers, family.norm, *family.added)
         kept = tuple(f"{self._prefix}{part}." for part in parts)
+        # A prompt takes the place of word embeddings; heads are behind the hidden state.
+        words = self._base.get_input_embeddings()
+        (place,) = (path for path, module in self._base.named_modules() if module is words)
+        known = (*kept, *(f"{self._prefix}{part}." for part in (place, *family.unused)))
+        for path in self._shapes:
+            if path.startswith(self._prefix) and not path.startswith(known):
+                raise self._unfit("have only parts that blocks describe", path)
         for path, key in self._stored.items():
             if not path.startswith(kept):
                 self._reader.require_finite(key)

@@ -82,6 +82,8 @@ class Unfit(ValueError):
 def norm(part: Any, *, offset: int = 0) -> NormWeights:
     """A LayerNorm or RMSNorm; `offset` 1 where the gain is 1 + weight."""
     layer = isinstance(part.module, nn.LayerNorm)
+    if part.weight is None:
+        raise Unfit("every norm must have a gain, got one without")
     eps = getattr(part.module, "eps", None) or getattr(part.module, "variance_epsilon", None)
     return NormWeights(
         kind="layer" if layer else "rms",
@@ -243,6 +245,35 @@ def _bert(layer: Any, config: Any, _: int) -> Block:
     )
 
 
+def _phi(layer: Any, config: Any, _: int) -> Block:
+    """Phi: one LayerNorm in front of both sublayers, side by side, RoPE on part of a head."""
+    own, mlp = layer.self_attn, layer.mlp
+    size = own.head_dim
+    return Block(
+        arrangement="parallel",
+        attention=attention(
+            (own.q_proj, own.k_proj, own.v_proj), own.dense, size, rotary=rotary(config, size)
+        ),
+        feed_forward=feed_forward(mlp.activation_fn, mlp.fc1, mlp.fc2),
+        attention_norm=norm(layer.input_layernorm),
+        feed_forward_norm=norm(layer.input_layernorm),
+    )
+
+
+def _opt(layer: Any, config: Any, _: int) -> Block:
+    """OPT: LayerNorm in front, learned positions."""
+    own = layer.self_attn
+    if not config.do_layer_norm_before:
+        raise Unfit("do_layer_norm_before must be true: no norm stands before the first block")
+    return Block(
+        arrangement="pre",
+        attention=attention((own.q_proj, own.k_proj, own.v_proj), own.out_proj, own.head_dim),
+        feed_forward=feed_forward(layer.activation_fn, layer.fc1, layer.fc2),
+        attention_norm=norm(layer.self_attn_layer_norm),
+        feed_forward_norm=norm(layer.final_layer_norm),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """What of a family is not in its block; paths inside its base model.
@@ -253,6 +284,7 @@ class Family:
         norm: The norm behind the last block, or before the first.
         post: Whether it is before the first.
         added: Embeddings that are added to what a prompt gives.
+        unused: What the hidden state behind the last block does not depend on.
         offset: 1 where that norm's gain is 1 + weight.
     """
 
@@ -261,6 +293,7 @@ class Family:
     norm: str = "norm"
     post: bool = False
     added: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     offset: int = 0
 
 
@@ -271,11 +304,19 @@ FAMILIES: Final[Mapping[str, Family]] = {
         norm="embeddings.LayerNorm",
         post=True,
         added=("embeddings.position_embeddings", "embeddings.token_type_embeddings"),
+        unused=("pooler",),
     ),
     "gemma3_text": Family(block=_gemma3, offset=1),
     "gpt2": Family(block=_gpt2, layers="h", norm="ln_f", added=("wpe",)),
     "gpt_neox": Family(block=_gpt_neox, norm="final_layer_norm"),
     "llama": Family(block=_llama),
+    "opt": Family(
+        block=_opt,
+        layers="decoder.layers",
+        norm="decoder.final_layer_norm",
+        added=("decoder.embed_positions",),
+    ),
+    "phi": Family(block=_phi, norm="final_layernorm"),
     "qwen2": Family(block=_llama),
 }
 """By model_type."""

@@ -1,7 +1,8 @@
 """The command line: one app, one way for every error to leave it.
 
 Exit codes, as docs/cli.md lists them: 0 done, 1 the work failed, 2 the user's input is at fault,
-3 the budget was used up before some prompt length was searched for, 70 a mistake of this program,
+3 the budget was used up before some prompt length was searched for, 4 a certificate about a model
+was not checked against one, 70 a mistake of this program,
 130 interrupted.
 """
 

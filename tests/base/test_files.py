@@ -10,6 +10,7 @@ from promptlimits.base.files import (
     read_regular,
     read_regular_text,
     require_regular,
+    strict_json,
 )
 
 READERS = [require_regular, open_regular, read_regular]
@@ -114,3 +115,19 @@ def test_a_file_swapped_for_a_pipe_behind_the_first_look_is_refused(tmp_path, mo
 def test_a_missing_file_is_as_always(reader, tmp_path):
     with pytest.raises(FileNotFoundError):
         reader(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the field 'c' is given twice"),
+        ("[NaN]", "NaN is no number"),
+        ("-Infinity", "-Infinity is no number"),
+        ("{", "Expecting"),
+    ],
+)
+def test_json_of_one_meaning(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        strict_json(text)
+    assert strict_json('{"a": [1, 0.5]}') == {"a": [1, 0.5]}
+    assert strict_json("[1, 0.5]", floats_as_text=True) == [1, "0.5"]

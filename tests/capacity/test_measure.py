@@ -21,8 +21,8 @@ from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.base.typing import JsonObject
 from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.bracket import Bracket

@@ -12,18 +12,15 @@ silently become part of a proof.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from flint import arb
 
-from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.base.exact import log, outward_float
-from promptlimits.base.exact import working_precision as working_precision  # noqa: PLC0414 - many import it here
+from promptlimits.base.errors import UserError
+from promptlimits.base.exact import GRID_BITS, grid_up, log, outward_float, working_precision
 from promptlimits.base.typing import JsonObject
 
 Direction: TypeAlias = Literal["upper", "lower"]
@@ -157,10 +154,10 @@ class LogBound:
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LogBound) and self.to_json() == other.to_json()
+        return isinstance(other, LogBound) and self._parts() == other._parts()
 
     def __hash__(self) -> int:
-        return hash((self.direction, self._mantissa_exponent(), self.quantity))
+        return hash(self._parts())
 
     def __mul__(self, other: LogBound) -> LogBound:
         """Bound on the product of the two quantities; both must have the same direction."""
@@ -234,52 +231,11 @@ class LogBound:
         """The lower limit on the logarithm to base 10, rounded down."""
         return self._end("lower", 10)
 
-    def to_json(self) -> JsonObject:
-        """As plain JSON, exactly: the logarithm is mantissa * 2**exponent."""
-        mantissa, exponent = self._mantissa_exponent()
-        return {
-            "direction": self.direction,
-            "quantity": self.quantity,
-            "log": {"mantissa": str(mantissa), "exponent": str(exponent)},
-            "source": self.source.to_json(),
-            "assumptions": [assumption.to_json() for assumption in self.assumptions],
-            "factors": [factor.to_json() for factor in self.factors],
-        }
-
-    @classmethod
-    def from_json(cls, record: Any) -> LogBound:
-        """The bound that `to_json` wrote.
-
-        Args:
-            record: Parsed JSON.
-
-        Returns:
-            The same bound, exactly.
-
-        Raises:
-            UserError: The record lacks a field or holds something else than a bound.
-        """
-        try:
-            log = record["log"]
-            return cls(
-                direction=record["direction"],
-                log=arb((int(log["mantissa"]), int(log["exponent"]))),
-                quantity=str(record["quantity"]),
-                source=Source(**record["source"]),
-                assumptions=tuple(Assumption(**item) for item in record["assumptions"]),
-                factors=tuple(cls.from_json(item) for item in record["factors"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                "the bound's record",
-                "have the fields that promptlimits writes",
-                got=f"{type(error).__name__}: {error}",
-                remedy="use the file as it was written",
-            ) from error
-
-    def _mantissa_exponent(self) -> tuple[int, int]:
-        mantissa, exponent = self.log.man_exp()
-        return int(mantissa), int(exponent)
+    def _parts(self) -> tuple[object, ...]:
+        """All of it as what can be compared."""
+        mantissa, exponent = (int(part) for part in self.log.man_exp())
+        words = self.direction, self.quantity, self.source
+        return (*words, mantissa, exponent, self.assumptions, self.factors)
 
     def _end(self, direction: Direction, base: int) -> float:
         if direction != self.direction:
@@ -328,74 +284,23 @@ def tightest(bounds: Sequence[LogBound]) -> LogBound:
     return best
 
 
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """A bound and what is needed to verify it again without the code that produced it.
-
-    Attributes:
-        kind: Which theorem, hence which checker: "counting".
-        bound: The bound.
-        inputs: Every number the theorem takes and the claim it makes; exact integers as text.
-    """
-
-    kind: str
-    bound: LogBound
-    inputs: JsonObject
-
-    def to_json(self) -> JsonObject:
-        """As plain JSON, with a digest of all of it."""
-        record: JsonObject = {
-            "schema": 1,
-            "kind": self.kind,
-            "inputs": self.inputs,
-            "bound": self.bound.to_json(),
-        }
-        return record | {"digest": _digest(record)}
-
-    @classmethod
-    def from_json(cls, record: Any) -> Certificate:
-        """The certificate that `to_json` wrote.
-
-        Args:
-            record: Parsed JSON.
-
-        Returns:
-            The same certificate.
-
-        Raises:
-            UserError: It is no certificate, or of a schema this version does not know.
-            RunFailed: It was altered since it was written.
-        """
-        if not isinstance(record, dict) or set(record) != _CERTIFICATE_FIELDS:
-            raise UserError(
-                "the certificate",
-                "have the fields schema, kind, inputs, bound and digest",
-                got=f"a record of type {type(record).__name__} with others",
-                remedy="use the file as it was written",
-            )
-        if record["schema"] != 1:
-            raise UserError(
-                "the certificate's schema",
-                "be 1",
-                got=record["schema"],
-                remedy="read it with the version of promptlimits that wrote it",
-            )
-        if record["digest"] != _digest({k: v for k, v in record.items() if k != "digest"}):
-            raise RunFailed(
-                "the certificate was altered: its digest is not that of its contents",
-                remedy="use the file as it was written, or compute the bound again",
-            )
-        return cls(
-            kind=str(record["kind"]),
-            bound=LogBound.from_json(record["bound"]),
-            inputs=dict(record["inputs"]),
-        )
+def require_exact_positive(name: str, value: object) -> Exact:
+    """Return `value` if it is an exact number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | Fraction):
+        raise TypeError(f"{name} must be an int or a Fraction, got {value!r}")
+    if value <= 0:
+        raise UserError(name, "be above 0", got=short(value), remedy="give a positive number")
+    return value
 
 
-_CERTIFICATE_FIELDS: Final = frozenset({"schema", "kind", "inputs", "bound", "digest"})
+def short(value: Exact) -> str:
+    """An exact number as a message shows it."""
+    value = Fraction(value)
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > 400:
+        return f"a fraction of {value.numerator.bit_length()} bits"
+    return str(value)
 
 
-def _digest(record: JsonObject) -> str:
-    """SHA-256 of a record's JSON with sorted keys, no spaces, ASCII, in hexadecimal."""
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+def grid_upper(evaluate: Callable[[], arb]) -> arb:
+    """The least multiple of 2^-96 at or above a real number."""
+    return arb((grid_up(evaluate), -GRID_BITS))

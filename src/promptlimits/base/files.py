@@ -9,10 +9,13 @@ there: callers word them as they word a file that is missing.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
+
+from promptlimits.base.errors import shortened
 
 MOST_JSON_BYTES: Final = 64_000_000
 """More than any configuration, record, tokenizer or index of shards needs."""
@@ -62,6 +65,29 @@ def read_regular(path: Path, *, at_most: int = MOST_JSON_BYTES) -> bytes:
 def read_regular_text(path: Path, *, at_most: int = MOST_JSON_BYTES) -> str:
     """Read a whole file of UTF-8."""
     return read_regular(path, at_most=at_most).decode("utf-8")
+
+
+def strict_json(text: str, *, floats_as_text: bool = False) -> Any:
+    """JSON of which nothing has two meanings: of a field given twice, a person reads the other.
+
+    Raises:
+        ValueError: It is no JSON, names a field twice, or holds NaN or an infinity.
+        RecursionError: Its brackets are too deep.
+    """
+
+    def once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(fields)
+        if len(record) != len(fields):
+            names = [name for name, _ in fields]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"the field {shortened(repr(twice))} is given twice")
+        return record
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    floats = str if floats_as_text else None
+    return json.loads(text, parse_float=floats, object_pairs_hook=once, parse_constant=refuse)
 
 
 def _checked(found: os.stat_result, path: Path, at_most: int | None) -> int:

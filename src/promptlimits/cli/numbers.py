@@ -10,7 +10,6 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import shown
 
 if TYPE_CHECKING:
-    from promptlimits.base.bound import Exact, LogBound
     from promptlimits.base.exact import Rule
 
 _MOST: Final = 10**9
@@ -34,30 +33,6 @@ def positive(option: str, text: str) -> Fraction:
 def non_negative(option: str, text: str) -> Fraction:
     """An exact number of 0 or more."""
     return _exact(option, text, zero=True)
-
-
-def positive_of_any_size(option: str, text: str) -> Exact | LogBound:
-    """An exact number above 0, or an upper limit on its logarithm where it is astronomical."""
-    from flint import arb
-
-    from promptlimits.base.bound import LogBound, Source
-    from promptlimits.base.exact import Rule
-    from promptlimits.bounds.core import Exp, any_size
-
-    try:
-        value = any_size(text)
-    except Rule as error:
-        raise _refused(option, text, error) from error
-    if isinstance(value, Exp):
-        mantissa, exponent = value.exp.numerator, 1 - value.exp.denominator.bit_length()
-        source = Source(reference="promptlimits", statement="given by the user", form="proved here")
-        return LogBound(
-            direction="upper",
-            log=arb((mantissa, exponent)),
-            quantity="Lipschitz constant as given",
-            source=source,
-        )
-    return value
 
 
 def rounded(value: float | str, *, up: bool, digits: int = 4) -> str:

@@ -10,8 +10,8 @@ import pytest
 from flint import arb, arb_mat
 from tests.reference.one_layer_floor import floor_by_hand
 
-from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.errata.single_layer import orthogonal_targets
 from promptlimits.lab.one_layer.error_floor import contraction, error_floor, orthogonal_floor
 from promptlimits.lab.one_layer.floor_weights import best_weights

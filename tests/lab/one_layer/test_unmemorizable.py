@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.bounds.prompt_parameters import trained_numbers
 from promptlimits.lab.one_layer.data_set import DataSet, data_set_from_json
 from promptlimits.lab.one_layer.error_floor import error_floor
 from promptlimits.lab.one_layer.lora import lora_update
@@ -35,7 +36,6 @@ from promptlimits.lab.one_layer.unmemorizable import (
     unmemorizable_set,
 )
 from promptlimits.nets.paper.weights import LayerWeights, random_weights
-from promptlimits.theory.prompt_parameters import trained_numbers
 
 
 def layer_of(

@@ -107,9 +107,9 @@ def sizes(
     The maps are those of [0,1]^(d x m). With --pairs, the trained numbers for N answers of one
     layer: a prompt's, at least, and those of a LoRA-like change of the MLP, at most.
     """
+    from promptlimits.bounds.prompt_parameters import trained_numbers
     from promptlimits.lab.universal.sizes import prompt_lengths
     from promptlimits.lab.universal.universal_bound import FunctionClass
-    from promptlimits.theory.prompt_parameters import trained_numbers
 
     target = FunctionClass(
         dim=count("--dim", dim),

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text, require_regular
-from promptlimits.capacity.tables.files import shown
+from promptlimits.base.files import read_regular_text, require_regular, strict_json
 from promptlimits.cli.lab.drawn_weights import DrawnWeights
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def read_pairs(path: Path, dim: int) -> DataSet:
     from promptlimits.lab.one_layer.data_set import data_set_from_json
 
     try:
-        record = json.loads(read_regular_text(path), object_pairs_hook=_without_repeats)
+        record = strict_json(read_regular_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             "--pairs",
@@ -92,15 +91,6 @@ def read_pairs(path: Path, dim: int) -> DataSet:
             remedy="`promptlimits unmemorizable --out FILE` writes one",
         ) from error
     return data_set_from_json(record, dim=dim, where=str(path))
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {shown(twice)} stands twice")
-    return record
 
 
 def write_text(option: str, path: Path, text: str) -> None:

@@ -11,10 +11,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from promptlimits.base.shell import quoted
 from promptlimits.cli import options
 from promptlimits.cli.numbers import rounded
-from promptlimits.cli.output_file import require_writable, write_whole
-from promptlimits.cli.theorems.generated import certificate_text, named, printed
+from promptlimits.cli.output_file import as_text, require_writable, write_whole
+from promptlimits.cli.theorems.generated import named
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
@@ -56,16 +57,15 @@ def ceiling(
 
     Example: promptlimits ceiling --dim 768 --lipschitz 10 --radius 1 --eps 0.1 --prompt-tokens 20
     """
-    if out is not None:
-        require_writable("--out", out)
+    require_writable("--out", out)
     sizes = typed if pairs is None else {**typed, "pairs": pairs}
     record, certificate = ceiling_record(
         plan_of(sizes, storage, vocabulary), at_threshold=pairs is None
     )
     if out is not None:
-        write_whole("--out", out, certificate_text(certificate))
+        write_whole("--out", out, as_text(certificate) + "\n")
     if as_json:
-        typer.echo(printed(record))
+        typer.echo(as_text(record))
     else:
         _print(record, out)
 
@@ -168,7 +168,7 @@ def _print(record: Any, out: Path | None) -> None:
     for line in _sentences(record, record["published"], record["corrected"]):
         console.print(line, markup=False)
     if out is not None:
-        console.print(f"Check:  promptlimits check {out}", markup=False, soft_wrap=True)
+        console.print(f"Check:  promptlimits check {quoted(out)}", markup=False, soft_wrap=True)
 
 
 def _cells(bound: Any) -> tuple[str, str, str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text
+from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 
 if TYPE_CHECKING:
     from promptlimits.cli.live import LiveListener
@@ -53,7 +53,7 @@ def check(
             "from_weights": model is not None,
             "assumptions": assumptions,
         }
-        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        typer.echo(as_text(told))
     else:
         typer.echo(f"{'not checked against a model' if unproved else 'ok'}: {statement}")
     if unproved:
@@ -85,11 +85,7 @@ def _located(model: str, listener: LiveListener) -> Path:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(
-            read_regular_text(path, at_most=_MOST_CERTIFICATE_BYTES),
-            object_pairs_hook=_without_repeats,
-            parse_constant=_refuse,
-        )
+        return strict_json(read_regular_text(path, at_most=_MOST_CERTIFICATE_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
@@ -98,15 +94,3 @@ def _read(path: Path) -> Any:
             got=f"a file that cannot ({reason})",
             remedy="give one, such as a ceiling-*-tokens.json of a `promptlimits bracket`",
         ) from error
-
-
-def _without_repeats(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a field given twice, a person might read the other one."""
-    record = dict(fields)
-    if len(record) != len(fields):
-        raise ValueError("a field is given twice")
-    return record
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")

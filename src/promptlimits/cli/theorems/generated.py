@@ -6,7 +6,6 @@ A theorem is imported when its command is asked for: `--help` alone imports none
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -18,13 +17,13 @@ import typer
 from typer.core import TyperCommand
 
 from promptlimits.base.errors import UserError
+from promptlimits.base.shell import quoted
 from promptlimits.cli import options
-from promptlimits.cli.output_file import require_writable, write_whole
+from promptlimits.cli.output_file import as_text, require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from promptlimits.base.typing import JsonObject
     from promptlimits.bounds.core import Theorem
 
 Function = Callable[..., None]
@@ -79,16 +78,6 @@ def add_theorems(app: typer.Typer) -> None:
         add(app, name, place, _alone(place), text)
 
 
-def certificate_text(certificate: JsonObject) -> str:
-    """A certificate as a file holds it."""
-    return json.dumps(certificate, indent=1) + "\n"
-
-
-def printed(record: Any) -> str:
-    """A record as `--json` prints it."""
-    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-
-
 @contextmanager
 def named(**options_of: str) -> Iterator[None]:
     """Have a refusal of a field name the option that was typed for it."""
@@ -109,21 +98,16 @@ def _alone(place: str) -> Function:
     """The command of a theorem: what it proves and what that rests on."""
 
     def run(out: OutFile = None, as_json: options.AsJson = False, **typed: str) -> None:
-        if out is not None:
-            require_writable("--out", out)
+        require_writable("--out", out)
         theorem = theorem_at(place).model_validate(typed)
         certificate = theorem.certificate()
-        statement = theorem.claim(certificate["value"])
+        statement, assumptions = theorem.claim(certificate["value"]), theorem.rests_on()
+        lines = [statement, "Assumed:", *(f"- {text}" for text in assumptions)]
         if out is not None:
-            write_whole("--out", out, certificate_text(certificate))
-        if as_json:
-            told = {"statement": statement, "assumptions": list(theorem.rests_on())}
-            typer.echo(printed(certificate | told))
-            return
-        typer.echo(statement)
-        typer.echo("\n".join(["Assumed:", *(f"- {text}" for text in theorem.rests_on())]))
-        if out is not None:
-            typer.echo(f"Check:  promptlimits check {out}")
+            write_whole("--out", out, as_text(certificate) + "\n")
+            lines.append(f"Check:  promptlimits check {quoted(out)}")
+        record = certificate | {"statement": statement, "assumptions": list(assumptions)}
+        show(record, lines, as_json=as_json)
 
     return run
 

@@ -9,8 +9,8 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.numbers import positive, rounded
+from promptlimits.cli.output_file import show
 from promptlimits.cli.theorems.ceiling import Storage, Vocabulary, plan_of
-from promptlimits.cli.theorems.generated import printed
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
@@ -48,7 +48,7 @@ def plan(
     sizes = {**typed, "pairs": pairs, "prompt_tokens": prompt_tokens or "1"}
     case = replace(plan_of(sizes, storage, vocabulary), share=asked)
     record = plan_record(case, length_given=prompt_tokens is not None)
-    typer.echo(printed(record) if as_json else "\n".join(_sentences(record)))
+    show(record, _sentences(record), as_json=as_json)
 
 
 def plan_record(case: Plan, *, length_given: bool) -> JsonObject:

@@ -51,8 +51,9 @@ from typing import Final
 import numpy as np
 from flint import arb
 
-from promptlimits.base.bound import PRECISION_BITS, Exact, LogBound, Source, working_precision
+from promptlimits.base.bound import PRECISION_BITS, Exact, LogBound, Source
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.floor_weights import best_weights
 from promptlimits.lab.one_layer.proved_means import exact_fraction, proved_means
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery

@@ -36,15 +36,16 @@ from typing import Any, Final
 import numpy as np
 from flint import arb
 
-from promptlimits.base.bound import PRECISION_BITS, Assumption, Source, working_precision
+from promptlimits.base.bound import PRECISION_BITS, Assumption, Source
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.exact import working_precision
+from promptlimits.bounds.prompt_parameters import trained_numbers
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, tail_floor
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend, feed_forward, value_maps
 from promptlimits.lab.one_layer.unmemorizable import answers_for, down, independent
 from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.nets.paper.weights import LayerWeights
-from promptlimits.theory.prompt_parameters import trained_numbers
 
 SOURCE: Final = Source(
     reference="wang2023", statement="Theorem 3, any number of heads", form="proved here"

@@ -13,7 +13,8 @@ from fractions import Fraction
 import numpy as np
 from flint import arb
 
-from promptlimits.base.bound import PRECISION_BITS, working_precision
+from promptlimits.base.bound import PRECISION_BITS
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.setting import Floats, Front, SharedQuery
 from promptlimits.lipschitz.balls.matrix import MatrixBall, add_up, multiply_up, sqrt_up
 from promptlimits.nets.paper.weights import HeadWeights

@@ -43,8 +43,9 @@ from typing import Any, Final
 import numpy as np
 from flint import arb, arb_mat
 
-from promptlimits.base.bound import PRECISION_BITS, Assumption, Source, working_precision
+from promptlimits.base.bound import PRECISION_BITS, Assumption, Source
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, error_floor
 from promptlimits.lab.one_layer.proved_means import proved_means

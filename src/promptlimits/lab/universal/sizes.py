@@ -8,13 +8,13 @@ For the L-Lipschitz maps of [0,1]^(d x m) to within eps in an entrywise p-norm:
   it a lower bound ("it suffices that L_p is at least this"). The formula is known here from
   secondary sources that agree with a footnote of meyer2025: d = 768, L = 1, p = 2, eps = 30 give
   lam = 10^640.67 and L_p = 10^640.97 for m = 2.
-- **Necessary** (`theory.prompt_parameters.universality_lower_bound`), for transformers whose
+- **Necessary** (`bounds.prompt_parameters.universality_lower_bound`), for transformers whose
   outputs are 1-Lipschitz in prompts with entries in [0, 1] (R = 1/2, largest entry), as those of
   `value_table` are. Without a prompt a network is one map g. The constants 0 and 1 are
   (d m)^(1/p) apart, so below half of that no g is near both; from there on the constant 1/2 is
   near every map.
 
-For n answers of one layer, necessary prompts and LoRA's count: `theory.prompt_parameters`.
+For n answers of one layer, necessary prompts and LoRA's count: `bounds.prompt_parameters`.
 
 **Cost.** Microseconds.
 """
@@ -26,12 +26,11 @@ from fractions import Fraction
 
 from flint import arb
 
-from promptlimits.base.bound import PRECISION_BITS, LogBound, Source, log_ball, working_precision
+from promptlimits.base.bound import PRECISION_BITS, LogBound, Source, grid_upper, log_ball
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import ball, working_precision
+from promptlimits.bounds.prompt_parameters import universality_lower_bound
 from promptlimits.lab.universal.universal_bound import FunctionClass
-from promptlimits.theory.grid_logs import grid_upper
-from promptlimits.theory.optimal_delta import ball
-from promptlimits.theory.prompt_parameters import universality_lower_bound
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,16 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from promptlimits.base.bound import PRECISION_BITS, Exact, LogBound, log_ball, working_precision
+from promptlimits.base.bound import (
+    PRECISION_BITS,
+    Exact,
+    LogBound,
+    log_ball,
+    require_exact_positive,
+    short,
+)
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.universal.chunked import Progress, answers
 from promptlimits.lab.universal.universal_bound import SOURCE, FunctionClass
 from promptlimits.lab.universal.value_table import (
@@ -26,7 +34,6 @@ from promptlimits.lab.universal.value_table import (
     table_network,
 )
 from promptlimits.nets.paper.weights import Array
-from promptlimits.theory.prompt_setting import require_exact_positive, short
 
 RealFunction: TypeAlias = Callable[[Array], Array]
 """From inputs (B, d, m) to values of the same shape."""

@@ -54,11 +54,12 @@ from promptlimits.base.bound import (
     LogBound,
     Source,
     log_ball,
-    working_precision,
+    require_exact_positive,
+    short,
 )
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
-from promptlimits.theory.prompt_setting import require_exact_positive, short
+from promptlimits.base.exact import working_precision
 
 SOURCE: Final = Source(
     reference="promptlimits",

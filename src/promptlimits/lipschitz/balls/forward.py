@@ -15,8 +15,9 @@ import numpy as np
 from flint import arb, arb_mat
 from numpy.typing import NDArray
 
-from promptlimits.base.bound import PRECISION_BITS, working_precision
+from promptlimits.base.bound import PRECISION_BITS
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import upper
 from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
 

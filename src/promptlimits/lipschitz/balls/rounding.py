@@ -14,15 +14,9 @@ from typing import Final
 
 from flint import arb
 
-from promptlimits.base.bound import (
-    PRECISION_BITS,
-    Assumption,
-    Exact,
-    LogBound,
-    Source,
-    working_precision,
-)
+from promptlimits.base.bound import PRECISION_BITS, Assumption, Exact, LogBound, Source
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 
 LEAST_LIMIT: Final = Fraction(1, 2**4096)
 """Stands for the limit 0, which has no logarithm: a constant map is 2^-4096-Lipschitz too."""

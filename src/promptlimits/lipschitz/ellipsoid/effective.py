@@ -29,16 +29,10 @@ from fractions import Fraction
 import numpy as np
 from flint import arb
 
-from promptlimits.base.bound import (
-    PRECISION_BITS,
-    Exact,
-    LogBound,
-    Source,
-    log_ball,
-    working_precision,
-)
+from promptlimits.base.bound import PRECISION_BITS, Exact, LogBound, Source, log_ball
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import ball, require_radius
 from promptlimits.lipschitz.balls.spectral import spectral_norm
 from promptlimits.lipschitz.ellipsoid.certificate import (

@@ -41,15 +41,9 @@ from typing import Final, get_args
 
 from flint import arb
 
-from promptlimits.base.bound import (
-    PRECISION_BITS,
-    Assumption,
-    Exact,
-    LogBound,
-    product,
-    working_precision,
-)
+from promptlimits.base.bound import PRECISION_BITS, Assumption, Exact, LogBound, product
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import ball, upper_log_bound
 from promptlimits.lipschitz.paper.attention import (
     THEOREMS,

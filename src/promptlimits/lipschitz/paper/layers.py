@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from promptlimits.base.bound import PRECISION_BITS, Exact, working_precision
+from promptlimits.base.bound import PRECISION_BITS, Exact
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import ball, upper
 from promptlimits.lipschitz.paper.attention import output_limit
 from promptlimits.lipschitz.paper.feedforward import FeedForwardNorms, feed_forward_norms

@@ -34,9 +34,10 @@ from typing import Final, TypeAlias
 
 from flint import arb
 
-from promptlimits.base.bound import PRECISION_BITS, working_precision
+from promptlimits.base.bound import PRECISION_BITS
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import ball, lower, total
 from promptlimits.lipschitz.paper.feedforward import branch_lipschitz
 from promptlimits.lipschitz.paper.head_norms import HeadNorms, head_norms

@@ -7,7 +7,7 @@ import pytest
 from flint import arb
 from tests.lab.one_layer.oracle_cases import draw
 
-from promptlimits.base.bound import working_precision
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.interval_boxes import Balls, add_up, multiply_up, sum_up
 from promptlimits.lab.one_layer.oracle.boxes import box_limits
 from promptlimits.lab.one_layer.oracle.inputs import ball_array, exact_inputs

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat
 
-from promptlimits.base.bound import working_precision
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.oracle.inputs import PRECISION, ExactInputs, Vector, dot
 from promptlimits.lab.one_layer.oracle.length import score_covector
 from promptlimits.lab.one_layer.reachable import value_ranks

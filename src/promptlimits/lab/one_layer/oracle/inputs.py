@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 from flint import arb, arb_mat
 
-from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import RunFailed
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.interval_boxes import Balls
 from promptlimits.lab.one_layer.reachable import value_ranks
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery

@@ -20,7 +20,7 @@ from fractions import Fraction
 import numpy as np
 from flint import arb
 
-from promptlimits.base.bound import working_precision
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.oracle.inputs import (
     PRECISION,
     ExactInputs,

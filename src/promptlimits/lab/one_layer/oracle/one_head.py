@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from flint import arb, arb_series, ctx
 
-from promptlimits.base.bound import working_precision
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.oracle.entropy import Slab
 from promptlimits.lab.one_layer.oracle.inputs import ExactInputs, Vector, dot, fraction_of
 from promptlimits.lab.one_layer.setting import Floats

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import RunFailed
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.interval_boxes import Balls
 from promptlimits.lab.one_layer.oracle.inputs import (
     PRECISION,

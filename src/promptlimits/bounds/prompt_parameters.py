@@ -52,12 +52,12 @@ from promptlimits.base.bound import (
     LogBound,
     Source,
     log_ball,
-    working_precision,
+    require_exact_positive,
+    short,
 )
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
-from promptlimits.theory.optimal_delta import ball
-from promptlimits.theory.prompt_setting import require_exact_positive, short
+from promptlimits.base.exact import ball, working_precision
 
 PROMPT_SOURCE: Final = Source(
     reference="wang2023", statement="Theorem 3, any number of heads", form="proved here"
@@ -65,7 +65,7 @@ PROMPT_SOURCE: Final = Source(
 LORA_SOURCE: Final = Source(reference="wang2023", statement="Lemma 5", form="proved here")
 UNIVERSALITY_SOURCE: Final = Source(
     reference="promptlimits",
-    statement="universality lower bound (promptlimits.theory.prompt_parameters)",
+    statement="universality lower bound (promptlimits.bounds.prompt_parameters)",
     form="proved here",
 )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.theory.prompt_parameters import trained_numbers, universality_lower_bound
+from promptlimits.bounds.prompt_parameters import trained_numbers, universality_lower_bound
 
 
 def test_prompts_and_lora() -> None:

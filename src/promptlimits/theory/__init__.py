@@ -1,1 +1,0 @@
-"""What is proved: numbers in, bounds out. Nothing here imports torch."""

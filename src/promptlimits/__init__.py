@@ -28,15 +28,11 @@ if TYPE_CHECKING:
     from promptlimits.bounds.core import Theorem as Theorem
     from promptlimits.bounds.counting import Counting as Counting
     from promptlimits.bounds.counting import shortest_prompt as shortest_prompt
+    from promptlimits.bounds.covering import BallCovering as BallCovering
     from promptlimits.bounds.covering import CoveringBounds as CoveringBounds
-    from promptlimits.bounds.covering import ball_covering as ball_covering
-    from promptlimits.bounds.covering import ball_packing as ball_packing
-    from promptlimits.bounds.covering import ellipsoid_covering as ellipsoid_covering
+    from promptlimits.bounds.covering import EllipsoidCovering as EllipsoidCovering
+    from promptlimits.bounds.covering import VolumeCovering as VolumeCovering
     from promptlimits.bounds.covering import greedy_packing as greedy_packing
-    from promptlimits.bounds.covering import measures_covering as measures_covering
-    from promptlimits.bounds.covering import paired_measures as paired_measures
-    from promptlimits.bounds.covering import rogers_covering as rogers_covering
-    from promptlimits.bounds.covering import volume_covering as volume_covering
     from promptlimits.bounds.prompt_capacity import PromptCapacity as PromptCapacity
     from promptlimits.bounds.prompt_capacity_published import (
         published_capacity as published_capacity,

@@ -10,14 +10,10 @@ import pytest
 
 from promptlimits.base.errors import UserError
 from promptlimits.bounds.covering import (
-    ball_covering,
-    ball_packing,
-    ellipsoid_covering,
+    BallCovering,
+    EllipsoidCovering,
+    VolumeCovering,
     greedy_packing,
-    measures_covering,
-    paired_measures,
-    rogers_covering,
-    volume_covering,
 )
 
 
@@ -45,45 +41,46 @@ def test_greedy_nets_obey_the_limits(axes: list[float], eps: float) -> None:
     gaps = np.linalg.norm(points[:, None] - points[taken][None], axis=2)
     assert gaps.min(axis=1).max() <= eps
     exact = [Fraction(axis) for axis in axes]
-    limits = ellipsoid_covering(semi_axes=exact, eps=Fraction(eps))
+    limits = EllipsoidCovering(semi_axes=exact, eps=Fraction(eps)).covering()
     assert limits.lower.log <= limits.upper.log
     # N(eps) <= P(eps); a packing at 2 eps needs as many balls of radius eps.
     assert limits.upper.upper_nats() >= np.log(len(greedy_packing(points, 2 * eps)))
     if len(set(axes)) == 1:
-        ball = ball_packing(dim=len(axes), radius=exact[0], eps=Fraction(eps))
-        assert ball.upper.upper_nats() >= np.log(len(taken))
-        same = ball_covering(dim=len(axes), radius=exact[0], eps=Fraction(eps)).upper
+        ball = BallCovering(dim=len(axes), radius=exact[0], eps=Fraction(eps))
+        assert ball.packing().upper.upper_nats() >= np.log(len(taken))
+        same = ball.covering().upper
         assert limits.upper.upper_nats() == pytest.approx(same.upper_nats(), rel=1e-2)
 
 
 def test_closed_forms_and_laws() -> None:
-    one = ball_covering(dim=6, radius=2, eps=Fraction(1, 2))
+    one = BallCovering(dim=6, radius=2, eps=Fraction(1, 2)).covering()
     assert one.lower.proves_at_least(4**6 - 1)
     assert one.upper.proves_at_most(9**6 + 1)
     assert not one.upper.proves_at_most(9**6 - 1)
-    assert ball_covering(dim=6, radius=2, eps=2).upper.proves_at_most(1)
-    assert not ball_packing(dim=6, radius=2, eps=2).upper.proves_at_most(1)
-    assert ball_packing(dim=6, radius=2, eps=4).upper.proves_at_most(1)
-    rogers = rogers_covering(dim=64, radius=1, eps=Fraction(1, 100))
-    assert rogers.log < ball_covering(dim=64, radius=1, eps=Fraction(1, 100)).upper.log
+    wide = BallCovering(dim=6, radius=2, eps=2)
+    assert wide.covering().upper.proves_at_most(1)
+    assert not wide.packing().upper.proves_at_most(1)
+    assert BallCovering(dim=6, radius=2, eps=4).packing().upper.proves_at_most(1)
+    fine = BallCovering(dim=64, radius=1, eps=Fraction(1, 100))
+    assert fine.rogers().log < fine.covering().upper.log
     with pytest.raises(UserError, match="dim"):
-        rogers_covering(dim=2, radius=1, eps=1)
-    segment = volume_covering(
+        BallCovering(dim=2, radius=1, eps=1).rogers()
+    segment = VolumeCovering(
         dim=1, eps=Fraction(1, 4), volume_ratio=1, enlarged_ratio=Fraction(9, 8)
-    )
+    ).covering()
     assert segment.lower.proves_at_least(Fraction(39, 10))
     assert segment.upper.proves_at_most(10)
 
 
 def test_measures() -> None:
-    found = measures_covering(dim=3, radius=1, eps=Fraction(1, 10), order=2)
+    found = BallCovering(dim=3, radius=1, eps=Fraction(1, 10)).measures_covering(order=2)
     assert found.upper_nats() == pytest.approx(math.log(21**3 * (1 + math.log(1 + 20**2 / 4))))
     with pytest.raises(UserError, match="order must be 1 or more"):
-        measures_covering(dim=3, radius=1, eps=1, order=Fraction(1, 2))
-    few = paired_measures(dim=2, radius=1, eps=Fraction(1, 120))
+        BallCovering(dim=3, radius=1, eps=1).measures_covering(order=Fraction(1, 2))
+    few = BallCovering(dim=2, radius=1, eps=Fraction(1, 120)).paired_measures()
     assert few.lower_nats() == pytest.approx(50 / 8)
     with pytest.raises(UserError, match="eps"):
-        paired_measures(dim=2, radius=1, eps=1)
+        BallCovering(dim=2, radius=1, eps=1).paired_measures()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +94,7 @@ def test_measures() -> None:
     ids=("long", "short", "both", "huge"),
 )
 def test_ellipsoids_beyond_floats(axes: list[Fraction], eps: Fraction) -> None:
-    limits = ellipsoid_covering(semi_axes=axes, eps=eps)
+    limits = EllipsoidCovering(semi_axes=axes, eps=eps).covering()
     assert limits.lower.log <= limits.upper.log
     # Each axis longer than eps costs little more than log(2a/eps) here, the others nothing.
     assert limits.upper.upper_nats() <= limits.lower.lower_nats() + 0.8 * len(axes)
@@ -106,7 +103,7 @@ def test_ellipsoids_beyond_floats(axes: list[Fraction], eps: Fraction) -> None:
 def test_the_scale_of_an_ellipsoid_does_not_matter() -> None:
     axes = [Fraction(5), Fraction(1), Fraction(1, 4)]
     logs = [
-        ellipsoid_covering(semi_axes=[a * s for a in axes], eps=Fraction(1, 3) * s).upper.log
+        EllipsoidCovering(semi_axes=[a * s for a in axes], eps=s / 3).covering().upper.log
         for s in (Fraction(1), Fraction(10) ** 300, Fraction(1, 10**300))
     ]
     assert [float(log) for log in logs] == pytest.approx([float(logs[0])] * 3, rel=1e-12)

@@ -12,24 +12,26 @@ least eps, not above it, and only in normed spaces. Strictly separated points ar
 (3) Centres lie in K; from a cover with other centres of a convex set in Euclidean space one gets
 such a cover by projecting the centres. (4) Proposition 3.6, N(G, W_q, eps) >= (1/C) exp(1/eps^d),
 is no theorem: with C that depends on eps it says nothing, and with C independent of eps it is
-false for small r, as it does not scale with r, while log N <= c_d (2r/eps)^d. `paired_measures`
-stands in for it, and the stronger Lemma C_out of Theorem 2a (`context.measures`).
+false for small r, as it does not scale with r, while log N <= c_d (2r/eps)^d. In its stead stand
+`BallCovering.paired_measures` and the stronger Lemma C_out of Theorem 2a (`context.measures`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from flint import arb
+from pydantic import Field
 
-from promptlimits.base.bound import Exact, LogBound, Source, log_ball, tightest
-from promptlimits.base.checks import require_positive_int
+from promptlimits.base.bound import Direction, LogBound, Source, log_ball, tightest
 from promptlimits.base.errors import UserError
-from promptlimits.base.exact import shown, working_precision
+from promptlimits.base.exact import ball as ball_of
+from promptlimits.base.exact import exact, shown, working_precision
+from promptlimits.bounds.core import Inputs, Positive, Size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,117 +64,161 @@ class CoveringBounds:
     upper: LogBound
 
 
-def ball_covering(*, dim: int, radius: Exact, eps: Exact) -> CoveringBounds:
-    """Limits on N(B, eps) for the r-ball B of any norm on R^n: (r/eps)^n and (1 + 2r/eps)^n.
+class BallCovering(Inputs):
+    """The r-ball B of any norm on R^n, and balls of radius eps.
 
-    By Proposition 3.4 with K = B: volumes in any norm scale with the n-th power. For eps >= r
-    one ball does. Tight up to the factor (2 + eps/r)^n. Matrices of m tokens of norm at most r
-    are the r-ball of the largest-token norm, n = d m.
+    Matrices of m tokens of norm at most r are the r-ball of the largest-token norm, n = d m.
 
-    Args:
+    Attributes:
         dim: n.
         radius: r.
-        eps: Radius of the covering balls.
-
-    Returns:
-        The limits.
-
-    Raises:
-        UserError: A value is out of range.
+        eps: Radius of the covering balls, or the distance that pairs of points exceed.
     """
-    return _ball(dim, radius, eps, f"balls of radius {eps} that cover one of {radius}")
+
+    dim: Size
+    radius: Positive
+    eps: Positive
+
+    def covering(self) -> CoveringBounds:
+        """Limits (r/eps)^n and (1 + 2r/eps)^n on N(B, eps).
+
+        By Proposition 3.4 with K = B: volumes in any norm scale with the n-th power. For eps >= r
+        one ball does. Tight up to the factor (2 + eps/r)^n.
+        """
+        what = f"balls of radius {self.eps} that cover one of {self.radius}"
+        return self._limits(what, one_from=1)
+
+    def packing(self) -> CoveringBounds:
+        """Limits on P(B, eps): the same as for N(B, eps).
+
+        N(B, eps) <= P(B, eps) (Lemma 3.3) gives the lower one, Proposition 3.4 the upper one. For
+        eps >= 2r there is one point; between r and 2r only the lower limit is 1.
+        """
+        what = f"points more than {self.eps} apart in a ball of radius {self.radius}"
+        return self._limits(what, one_from=2)
+
+    def rogers(self) -> LogBound:
+        """Upper limit (n ln n + n ln ln n + 5n)(1 + r/eps)^n on N(B, eps), n >= 3.
+
+        R^n is covered by translates of eps B with that density (Rogers 1957); a random shift of
+        that cover has at most Vol(B_r + eps B)/Vol(eps B) times the density centres within eps of
+        B_r (Rogers and Zong 1997). Cited, not proved here. It saves almost log 2 per dimension. In
+        Euclidean space the centres can be projected into the ball.
+        """
+        if self.dim < 3:
+            raise UserError("dim", "be 3 or more", got=self.dim, remedy="use covering()")
+        return _bound(
+            "upper",
+            lambda: rogers_log_factor(self.dim) + self.dim * log_ball(1 + self.radius / self.eps),
+            f"balls of radius {self.eps} that cover one of {self.radius}",
+            ROGERS,
+        )
+
+    def measures_covering(self, *, order: Fraction | int | str = 2) -> LogBound:
+        """Upper limit on log N(P(B), W_q, 2 eps), for the probability measures on B.
+
+        Proposition 3.5, (1 + 2r/eps)^d log(e + e (2r)^q/eps^q), with a constant 1/4 more: move all
+        mass to an eps-net of B (cost eps), round the weights to multiples of 1/M (cost eps), count
+        the weights. Rounding by largest remainders is off by at most N/(4M) in total variation, so
+        that (2r/eps)^q may be divided by 4.
+
+        Args:
+            order: q, 1 or more.
+
+        Returns:
+            The limit, on the logarithm of the logarithm.
+
+        Raises:
+            UserError: The order is below 1.
+        """
+        power = exact(order)
+        if power < 1:
+            raise UserError(
+                "order", "be 1 or more", got=shown(power), remedy="W_q is a distance for q >= 1"
+            )
+
+        def log() -> arb:
+            ratio = log_ball(2 * self.radius / self.eps)
+            moved = ball_of(power) * ratio - log_ball(4)
+            return self.dim * ratio.exp().log1p() + (1 + moved.exp().log1p()).log()
+
+        return _bound(
+            "upper",
+            log,
+            f"log of the number of W_q-balls of radius {2 * self.eps} that cover the measures",
+            Source(
+                reference="nguyen2013", statement="Lemma 4(b), constant 1/4", form="proved here"
+            ),
+        )
+
+    def paired_measures(self) -> LogBound:
+        """Lower limit floor(x/2)/8 on log P(P(B), W_q, 3 eps), x = (r/(12 eps))^d, for every q.
+
+        *Proof.* Take x points more than 12 eps apart and pair them; a binary code on the n =
+        floor(x/2) pairs with distances at least n/4 has e^(n/8) words (Gilbert and Hoeffding);
+        words give uniform measures, of which a quarter of the mass must move more than 12 eps:
+        W_q >= W_1 > 3 eps. []
+        """
+        ratio = self.radius / (12 * self.eps)
+        if ratio**self.dim < 2:
+            raise UserError(
+                "eps",
+                "be at most r / (12 * 2^(1/d))",
+                got=shown(self.eps),
+                remedy="no two points are that far apart",
+            )
+        with working_precision(max(256, 2 * self.dim * (ratio.numerator.bit_length() + 1))):
+            log = arb(int(ratio**self.dim / 2)) / 8
+        return LogBound(
+            direction="lower",
+            log=log,
+            quantity=f"measures on the ball with pairwise W_q above {3 * self.eps}",
+            source=Source(
+                reference="promptlimits", statement="paired points, binary code", form="proved here"
+            ),
+        )
+
+    def _limits(self, what: str, *, one_from: int) -> CoveringBounds:
+        ratio = self.radius / self.eps
+        most = 1 + 2 * ratio if ratio * one_from > 1 else Fraction(1)
+        return CoveringBounds(
+            lower=_bound("lower", lambda: self.dim * log_ball(max(ratio, Fraction(1))), what),
+            upper=_bound("upper", lambda: self.dim * log_ball(most), what),
+        )
 
 
-def ball_packing(*, dim: int, radius: Exact, eps: Exact) -> CoveringBounds:
-    """Limits on P(B, eps) for the r-ball B of any norm on R^n: the same as for N(B, eps).
+class VolumeCovering(Inputs):
+    """Any K in R^n whose volume is known, as multiples of that of the unit ball B.
 
-    N(B, eps) <= P(B, eps) (Lemma 3.3) gives the lower one, Proposition 3.4 the upper one. For
-    eps >= 2r there is one point; between r and 2r only the lower limit is 1.
-
-    Args:
-        dim: n.
-        radius: r.
-        eps: Distance that pairs of points exceed.
-
-    Returns:
-        The limits.
-
-    Raises:
-        UserError: A value is out of range.
-    """
-    what = f"points more than {eps} apart in a ball of radius {radius}"
-    return _ball(dim, radius, eps, what, one_from=2)
-
-
-def volume_covering(
-    *, dim: int, eps: Exact, volume_ratio: Exact, enlarged_ratio: Exact
-) -> CoveringBounds:
-    """Proposition 3.4 for any K in R^n, with B the unit ball: volumes on both sides.
-
-    Vol(K)/Vol(eps B) <= N <= P <= Vol(K + (eps/2) B)/Vol((eps/2) B).
-
-    Args:
+    Attributes:
         dim: n.
         eps: Radius of the covering balls.
         volume_ratio: Vol(K)/Vol(B).
         enlarged_ratio: Vol(K + (eps/2) B)/Vol(B).
-
-    Returns:
-        The limits.
-
-    Raises:
-        UserError: A value is out of range.
     """
-    _require(dim, eps=eps, volume_ratio=volume_ratio, enlarged_ratio=enlarged_ratio)
-    what = f"balls of radius {eps} that cover the set"
-    return CoveringBounds(
-        lower=_bound(
-            "lower", lambda: (log_ball(volume_ratio) - dim * log_ball(eps)).max(arb(0)), what
-        ),
-        upper=_bound(
-            "upper", lambda: log_ball(enlarged_ratio) - dim * log_ball(Fraction(eps) / 2), what
-        ),
-    )
+
+    dim: Size
+    eps: Positive
+    volume_ratio: Positive
+    enlarged_ratio: Positive
+
+    def covering(self) -> CoveringBounds:
+        """Proposition 3.4: Vol(K)/Vol(eps B) <= N <= P <= Vol(K + (eps/2) B)/Vol((eps/2) B)."""
+        what = f"balls of radius {self.eps} that cover the set"
+
+        def lower() -> arb:
+            return (log_ball(self.volume_ratio) - self.dim * log_ball(self.eps)).max(arb(0))
+
+        def upper() -> arb:
+            return log_ball(self.enlarged_ratio) - self.dim * log_ball(self.eps / 2)
+
+        return CoveringBounds(
+            lower=_bound("lower", lower, what), upper=_bound("upper", upper, what)
+        )
 
 
-def rogers_covering(*, dim: int, radius: Exact, eps: Exact) -> LogBound:
-    """Upper limit (n ln n + n ln ln n + 5n)(1 + r/eps)^n on N(B, eps), n >= 3, any norm.
-
-    R^n is covered by translates of eps B with that density (Rogers 1957); a random shift of that
-    cover has at most Vol(B_r + eps B)/Vol(eps B) times the density centres within eps of B_r
-    (Rogers and Zong 1997). Cited, not proved here. It saves almost log 2 per dimension. In
-    Euclidean space the centres can be projected into the ball.
-
-    Args:
-        dim: n, 3 or more.
-        radius: r.
-        eps: Radius of the covering balls.
-
-    Returns:
-        The limit.
-
-    Raises:
-        UserError: A value is out of range.
-    """
-    _require(dim, radius=radius, eps=eps)
-    if dim < 3:
-        raise UserError("dim", "be 3 or more", got=dim, remedy="use the cover by volumes")
-
-    def log() -> arb:
-        return rogers_log_factor(dim) + dim * log_ball(1 + Fraction(radius) / Fraction(eps))
-
-    what = f"balls of radius {eps} that cover one of {radius}"
-    return _bound("upper", log, what, source=ROGERS)
-
-
-def rogers_log_factor(dim: int) -> arb:
-    """log(n ln n + n ln ln n + 5n) at the current precision."""
-    log = arb(dim).log()
-    return (dim * (log + log.log() + 5)).log()
-
-
-def ellipsoid_covering(*, semi_axes: Sequence[Exact], eps: Exact) -> CoveringBounds:
-    """Limits on the number of Euclidean eps-balls that cover {x : sum x_i^2/a_i^2 <= 1}.
+class EllipsoidCovering(Inputs):
+    """An ellipsoid {x : sum x_i^2/a_i^2 <= 1}, and Euclidean balls of radius eps.
 
     **Lower.** prod over a_i > eps of a_i/eps: project onto these axes; balls stay balls, and
     the volumes give the rest.
@@ -190,107 +236,35 @@ def ellipsoid_covering(*, semi_axes: Sequence[Exact], eps: Exact) -> CoveringBou
     gives (1 + 2a/eta)^n. The product of 1 + 2 a_i/eta itself is not proved: a Minkowski sum has
     at least that volume, not at most.
 
-    Args:
+    Attributes:
         semi_axes: a_1 to a_n.
         eps: Radius of the covering balls.
-
-    Returns:
-        The limits.
-
-    Raises:
-        UserError: A value is out of range.
     """
-    _require(len(semi_axes), eps=eps, **{f"semi_axes {n}": a for n, a in enumerate(semi_axes)})
-    axes = sorted((Fraction(axis) for axis in semi_axes), reverse=True)
-    what = f"balls of radius {eps} that cover an ellipsoid of {len(axes)} axes"
 
-    def lower() -> arb:
-        return sum((log_ball(axis / eps) for axis in axes if axis > eps), arb(0))
+    semi_axes: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    eps: Positive
 
-    uppers = [
-        _bound("upper", _ellipsoid_log(axes[:kept], eta), what, source=_ELLIPSOID)
-        for kept, eta in _splits(axes, Fraction(eps))
-    ]
-    return CoveringBounds(
-        lower=_bound("lower", lower, what, source=_ELLIPSOID), upper=tightest(uppers)
-    )
+    def covering(self) -> CoveringBounds:
+        """Limits on N."""
+        axes, eps = sorted(self.semi_axes, reverse=True), self.eps
+        what = f"balls of radius {eps} that cover an ellipsoid of {len(axes)} axes"
 
+        def lower() -> arb:
+            return sum((log_ball(axis / eps) for axis in axes if axis > eps), arb(0))
 
-def measures_covering(*, dim: int, radius: Exact, eps: Exact, order: Exact) -> LogBound:
-    """Upper limit on log N(P(B), W_q, 2 eps), for the probability measures on the r-ball of R^d.
-
-    Proposition 3.5, (1 + 2r/eps)^d log(e + e (2r)^q/eps^q), with a constant 1/4 more: move all
-    mass to an eps-net of B (cost eps), round the weights to multiples of 1/M (cost eps), count the
-    weights. Rounding by largest remainders is off by at most N/(4M) in total variation, so that
-    (2r/eps)^q may be divided by 4.
-
-    Args:
-        dim: d.
-        radius: r.
-        eps: Half of the radius of the covering W_q-balls.
-        order: q, 1 or more.
-
-    Returns:
-        The limit, on the logarithm of the logarithm.
-
-    Raises:
-        UserError: A value is out of range.
-    """
-    _require(dim, radius=radius, eps=eps, order=order)
-    if order < 1:
-        raise UserError("order", "be 1 or more", got=order, remedy="W_q is a distance for q >= 1")
-    power = Fraction(order)
-
-    def log() -> arb:
-        ratio = log_ball(2 * Fraction(radius) / Fraction(eps))
-        moved = ratio * power.numerator / power.denominator - log_ball(4)
-        return dim * ratio.exp().log1p() + (1 + moved.exp().log1p()).log()
-
-    return _bound(
-        "upper",
-        log,
-        f"log of the number of W_q-balls of radius {2 * eps} that cover the measures",
-        source=Source(
-            reference="nguyen2013", statement="Lemma 4(b), constant 1/4", form="proved here"
-        ),
-    )
-
-
-def paired_measures(*, dim: int, radius: Exact, eps: Exact) -> LogBound:
-    """Lower limit floor(x/2)/8 on log P(P(B), W_q, 3 eps), x = (r/(12 eps))^d, for every q.
-
-    *Proof.* Take x points more than 12 eps apart and pair them; a binary code on the n =
-    floor(x/2) pairs with distances at least n/4 has e^(n/8) words (Gilbert and Hoeffding); words
-    give uniform measures, of which a quarter of the mass must move more than 12 eps:
-    W_q >= W_1 > 3 eps. []
-
-    Args:
-        dim: d.
-        radius: r.
-        eps: A third of the distance that pairs of measures exceed.
-
-    Returns:
-        The limit.
-
-    Raises:
-        UserError: A value is out of range.
-    """
-    _require(dim, radius=radius, eps=eps)
-    ratio = Fraction(radius) / (12 * Fraction(eps))
-    if ratio**dim < 2:
-        raise UserError(
-            "eps", "be at most r / (12 * 2^(1/d))", got=eps, remedy="no two points are that far"
+        uppers = [
+            _bound("upper", _ellipsoid_log(axes[:kept], eta), what, _ELLIPSOID)
+            for kept, eta in _splits(axes, eps)
+        ]
+        return CoveringBounds(
+            lower=_bound("lower", lower, what, _ELLIPSOID), upper=tightest(uppers)
         )
-    with working_precision(max(256, 2 * dim * (ratio.numerator.bit_length() + 1))):
-        log = arb(int(ratio**dim / 2)) / 8
-    return LogBound(
-        direction="lower",
-        log=log,
-        quantity=f"measures on the ball with pairwise W_q above {3 * eps}",
-        source=Source(
-            reference="promptlimits", statement="paired points, binary code", form="proved here"
-        ),
-    )
+
+
+def rogers_log_factor(dim: int) -> arb:
+    """log(n ln n + n ln ln n + 5n) at the current precision."""
+    log = arb(dim).log()
+    return (dim * (log + log.log() + 5)).log()
 
 
 def greedy_packing(points: NDArray[np.float64], eps: float) -> list[int]:
@@ -362,33 +336,12 @@ def _log_add(first: float, second: float) -> float:
     return max(first, second) + math.log1p(math.exp(-abs(first - second)))
 
 
-def _ball(dim: int, radius: Exact, eps: Exact, what: str, *, one_from: int = 1) -> CoveringBounds:
-    _require(dim, radius=radius, eps=eps)
-    ratio = Fraction(radius) / Fraction(eps)
-    least, most = max(ratio, Fraction(1)), 1 + 2 * ratio if ratio * one_from > 1 else Fraction(1)
-    return CoveringBounds(
-        lower=_bound("lower", lambda: dim * log_ball(least), what),
-        upper=_bound("upper", lambda: dim * log_ball(most), what),
-    )
-
-
 def _bound(
-    direction: str, log: Callable[[], arb], quantity: str, *, source: Source = PROPOSITION_3_4
+    direction: Direction,
+    log: Callable[[], arb],
+    quantity: str,
+    source: Source = PROPOSITION_3_4,
 ) -> LogBound:
     with working_precision(_BITS):
-        ball = log()
-    return LogBound(
-        direction="upper" if direction == "upper" else "lower",
-        log=ball,
-        quantity=quantity,
-        source=source,
-    )
-
-
-def _require(dim: int, **sizes: Exact) -> None:
-    require_positive_int("dim", dim)
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int | Fraction):
-            raise TypeError(f"{name} must be an int or a Fraction, got {value!r}")
-        if value <= 0:
-            raise UserError(name, "be above 0", got=shown(value), remedy="give a positive number")
+        found = log()
+    return LogBound(direction=direction, log=found, quantity=quantity, source=source)

@@ -59,20 +59,7 @@ _COUNTED: Final = 64
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureFamily:
-    """The family of Lemma C_out.
-
-    Attributes:
-        dim: d.
-        radius: r.
-        ball: The W_q radius rho.
-        order: q.
-        alphabet: A, points per block.
-        theta: Share of the blocks that may go astray.
-        list_size: kappa, how many points may be near one place.
-
-    Raises:
-        UserError: theta is too large, or there are too few points.
-    """
+    """Lemma C_out: d dim, r radius, rho ball, q order, A alphabet, kappa list_size."""
 
     dim: int
     radius: Fraction

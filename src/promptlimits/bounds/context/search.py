@@ -48,17 +48,7 @@ class Choice(Code):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Logarithms of one case: log L, log r, log eps; dimension d, order q.
-
-    Attributes:
-        dim: d.
-        order: q.
-        log_lipschitz: log L.
-        log_radius: log r.
-        log_eps: log eps.
-        rogers: Whether Rogers' cover is used.
-        largest_list: The greatest.
-    """
+    """Logarithms of one case: log L, log r, log eps; dimension d, order q."""
 
     dim: int
     order: float

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from promptlimits.base.typing import JsonObject
     from promptlimits.bounds.context.layers import LayerConstants
+    from promptlimits.bounds.core import Theorem
 
 SHORT_PROMPTS: Final = "promptlimits.bounds.context.whole_output:ShortPromptCapacity"
 """The theorem whose fields are the options."""
@@ -68,7 +69,7 @@ def context(
     """
     if out is not None:
         require_writable("--out", out)
-    record, certificate = _record(typed, layers_json, masked=not unmasked)
+    record, certificate = _record(_theorems(typed, layers_json, masked=not unmasked))
     if out is not None:
         write_whole("--out", out, as_text(certificate) + "\n")
     if as_json:
@@ -110,57 +111,52 @@ def _power(log10: float) -> str:
     return f"10^{float(digits):,.4g}"
 
 
-def _record(
+def _theorems(
     typed: dict[str, str], layers_json: Path | None, *, masked: bool
-) -> tuple[JsonObject, JsonObject]:
-    """The answer as plain JSON, and the certificate of the strongest theorem."""
+) -> dict[str, Theorem]:
+    """The theorems of the case that the options describe; the strongest is the last."""
     from promptlimits.bounds.context.last_tokens import LastTokensCapacity
-    from promptlimits.bounds.context.published import ASSUMPTION, published_log_threshold
-    from promptlimits.bounds.context.washout import Washout
     from promptlimits.bounds.context.whole_output import ShortPromptCapacity, WholeOutputCapacity
-    from promptlimits.bounds.core import Theorem
 
     short = ShortPromptCapacity.model_validate(typed)
     shared = WholeOutputCapacity.model_fields.keys() & ShortPromptCapacity.model_fields.keys()
     sizes = {name: getattr(short, name) for name in shared - {"choice"}}
     whole = WholeOutputCapacity(**sizes)
-    theorems: dict[str, Theorem] = {"2a": whole}
+    found: dict[str, Theorem] = {"2a": whole}
     if short.dim >= 3:
-        theorems["2a_rogers"] = WholeOutputCapacity(**sizes, cover="rogers", choice=whole.choice)
-    theorems["2b"] = short
-    layers: Sequence[LayerConstants] = ()
+        found["2a_rogers"] = WholeOutputCapacity(**sizes, cover="rogers", choice=whole.choice)
+    found["2b"] = short
     if layers_json is not None:
+        layers = _layers(layers_json, masked=masked)
+        radius = {"target_radius": short.radius, "eps": short.eps}
         with named(target_radius="--radius"):
-            last = LastTokensCapacity.model_validate(
-                {
-                    "dim": short.dim,
-                    "layers": _layers(layers_json, masked=masked),
-                    "tokens": short.tokens,
-                    "target_radius": short.radius,
-                    "eps": short.eps,
-                }
+            found["2c"] = LastTokensCapacity.model_validate(
+                {"dim": short.dim, "layers": layers, "tokens": short.tokens, **radius}
             )
-        theorems["2c"], layers = last, last.layers
-    record: JsonObject = {
-        name: _shown(
-            published_log_threshold(whole, threes_put_right=right),
-            ("as published", "Theorem 4.10" + ", 1/(3 eps) for 3/eps" * right),
-            [ASSUMPTION],
-        )
-        for name, right in (("published", False), ("put_right", True))
-    }
+    return found
+
+
+def _record(theorems: dict[str, Any]) -> tuple[JsonObject, JsonObject]:
+    """The answer as plain JSON, and the certificate of the strongest theorem."""
+    from promptlimits.bounds.context.published import ASSUMPTION, published_log_threshold
+    from promptlimits.bounds.context.washout import Washout
+
+    record: JsonObject = {}
+    for name, right in (("published", False), ("put_right", True)):
+        log = published_log_threshold(theorems["2a"], threes_put_right=right)
+        statement = "Theorem 4.10" + ", 1/(3 eps) for 3/eps" * right
+        record[name] = _shown(log, ("as published", statement), [ASSUMPTION])
     for name, theorem in theorems.items():
         certificate = theorem.certificate()
-        record[name] = _shown(
-            certificate["value"]["log_threshold"],
-            ("corrected", f"Theorem {name[:2]}"),
-            theorem.rests_on(),
-        )
-    if layers and short.tokens > 1:
-        behind = [
-            Washout(layers=last.layers, query_tokens=short.tokens, prompt_tokens=10**power)
+        log, said = certificate["value"]["log_threshold"], ("corrected", f"Theorem {name[:2]}")
+        record[name] = _shown(log, said, theorem.rests_on())
+    layers = theorems["2c"].layers if "2c" in theorems else ()
+    tokens = theorems["2b"].tokens
+    if layers and tokens > 1:
+        behind = (
+            Washout(layers=layers, query_tokens=tokens, prompt_tokens=10**power)
             for power in range(1, 7)
-        ]
+        )
         record["washout"] = [
             {"prompt_tokens": each.prompt_tokens}
             | _shown(each.value()["log_difference"], ("proved here", "Theorem W"), each.rests_on())

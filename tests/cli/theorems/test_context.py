@@ -134,7 +134,7 @@ def test_bad_input_is_one_line(call: Call, changes: dict[str, str], words: str) 
         (f"[{LAYER.replace('1', 'NaN', 1)}]", "radius of a layer must be"),
         (
             '[{"radius": NaN, "mlp_lipschitz": "1", "heads": [["1", "1"]]}]',
-            "radius of a layer must be",
+            "NaN is no number of JSON",
         ),
         (f"[{LAYER.replace('1', '-1', 1)}]", "radius of a layer must be"),
         (f"[{LAYER.replace('1', '1e1999', 1)}]", "between 1e-100 and 1e100, got 1e1999"),

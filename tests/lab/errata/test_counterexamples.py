@@ -17,14 +17,18 @@ from promptlimits.lab.errata.arithmetic import (
     monotone_cover,
     published_dimension,
 )
-from promptlimits.lab.errata.constant_map import constant_layer, reachable_zero, share_of_volume
 from promptlimits.lab.errata.measures import (
     prompt_written_twice,
     rademacher_pattern,
     rademacher_prompts,
     running_mean,
 )
-from promptlimits.lab.errata.tokens_in_balls import share_of_an_interval
+from promptlimits.lab.errata.shares import (
+    constant_layer,
+    reachable_zero,
+    share_of_an_interval,
+    share_of_volume,
+)
 from promptlimits.nets.paper.transport import wasserstein_distance
 
 

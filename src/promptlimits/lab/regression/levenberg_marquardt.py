@@ -25,7 +25,6 @@ from torch import Tensor
 from promptlimits.base.checks import require_positive, require_positive_int
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.lab.regression.damped_step import factored, normal_matrix, step_of
 
 LEAST_GAIN: Final = 1e-4
 """Share of the predicted decrease that a step must bring to be taken."""
@@ -33,6 +32,29 @@ _REFUSED_GROWTH: Final = 2.0
 _MOST_GROWTH: Final = 64.0
 _FACTORS: Final = ((0.15, 2.0), (0.4, 1.0), (0.7, 0.6), (0.9, 0.3), (math.inf, 0.1))
 """(gain, factor): what multiplies the damping after a step whose gain is at most that."""
+
+
+def normal_matrix(jacobian: Tensor) -> Tensor:
+    """J J^T (b, R, R) or J^T J (b, U, U), whichever is smaller, of J (b, R, U)."""
+    dual = jacobian.shape[-2] <= jacobian.shape[-1]
+    return jacobian @ jacobian.mT if dual else jacobian.mT @ jacobian
+
+
+def factored(normal: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor of each damped matrix, and whether it has one."""
+    scale = normal.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    damped = normal.clone()
+    damped.diagonal(dim1=-2, dim2=-1).add_((damping * scale)[:, None])
+    factor, info = torch.linalg.cholesky_ex(damped)
+    return factor, info == 0
+
+
+def step_of(factor: Tensor, jacobian: Tensor, residuals: Tensor) -> Tensor:
+    """The step (b, U) for residuals (b, R), from the factor of the damped normal matrix."""
+    dual = jacobian.shape[-2] <= jacobian.shape[-1]
+    right = residuals[..., None] if dual else jacobian.mT @ residuals[..., None]
+    answer = torch.cholesky_solve(right, factor)
+    return -(jacobian.mT @ answer if dual else answer)[..., 0]
 
 
 class LeastSquares(Protocol):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.paper.layers import NormPlace, PaperLayer, apply_layer, attention
+from promptlimits.nets.paper.layers import NormPlace, PaperLayer, apply_layer, attention, self_layer
 from promptlimits.nets.paper.transformer import PaperTransformer
 
 
@@ -86,20 +86,14 @@ def delta(
     layer: PaperLayer, measure: Measure, points: Tensor, times: Tensor | None = None
 ) -> Tensor:
     """Delta_mu(x) = MLP(Gamma_mu(x) + x) of a layer without normalisation (Definition 2.7)."""
-
-    def attend(_: Tensor) -> Tensor:
-        return gamma(layer, measure, points, times).T
-
-    return apply_layer(layer, points.T, None, attend).T
+    within = gamma(layer, measure, points, times).T
+    return apply_layer(layer, points.T, None, lambda _: within).T
 
 
 def push_layer(layer: PaperLayer, measure: Measure, place: NormPlace | None = None) -> Measure:
     """T(mu), the measure pushed through one layer (Definitions 2.5 and 2.7)."""
     bias = _bias(measure, measure.points.shape[0], measure.times)
-    moved = apply_layer(
-        layer, measure.points.T, place, lambda seen: attention(layer.heads, seen, seen, bias)
-    )
-    return replace(measure, points=moved.T)
+    return replace(measure, points=self_layer(layer, measure.points.T, place, bias).T)
 
 
 def push(model: PaperTransformer, measure: Measure) -> Measure:

@@ -96,8 +96,12 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.paper.invertibility import Invertibility as Invertibility
     from promptlimits.lipschitz.paper.invertibility import certify_invertible as certify_invertible
     from promptlimits.nets.load.load import load_parts as load_parts
+    from promptlimits.nets.paper.mean_field import TokenMeasure as TokenMeasure
+    from promptlimits.nets.paper.mean_field import mean_field as mean_field
+    from promptlimits.nets.paper.mean_field import token_measure as token_measure
     from promptlimits.nets.paper.transformer import PaperTransformer as PaperTransformer
     from promptlimits.nets.paper.transformer import from_weights as from_weights
+    from promptlimits.nets.paper.transport import position_distance as position_distance
     from promptlimits.nets.paper.transport import wasserstein_distance as wasserstein_distance
     from promptlimits.nets.paper.weights import HeadWeights as HeadWeights
     from promptlimits.nets.paper.weights import LayerWeights as LayerWeights

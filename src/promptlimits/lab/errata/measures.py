@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from promptlimits.base.typing import JsonValue
 from promptlimits.lab.errata.run import Counterexample
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer
-from promptlimits.nets.paper.mean_field import empirical, gamma
+from promptlimits.nets.paper.mean_field import gamma, token_measure
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.transport import position_distance, wasserstein_distance
 from promptlimits.nets.paper.weights import random_weights
@@ -141,8 +141,8 @@ def linear_attention() -> PaperLayer:
 def _expansion(tokens: NDArray[np.float64], order: int) -> tuple[float, float]:
     """Distances after attention over those before, from all zeros: d^m, and the largest one."""
     layer = linear_attention()
-    moved = empirical(torch.tensor(tokens)[None], timed=True)
-    still = empirical(torch.zeros(1, len(tokens), dtype=torch.float64), timed=True)
+    moved = token_measure(torch.tensor(tokens)[None], timed=True)
+    still = token_measure(torch.zeros(1, len(tokens), dtype=torch.float64), timed=True)
     before = (moved.points, still.points)
     after = tuple(gamma(layer, each, each.points, each.times) for each in (moved, still))
     (far, most), (farther, more) = (

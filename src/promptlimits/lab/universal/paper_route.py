@@ -37,7 +37,14 @@ from promptlimits.lab.universal.three_stage import (
 )
 from promptlimits.lab.universal.universal import RealMap
 from promptlimits.lab.universal.universal_bound import fraction_above
-from promptlimits.nets.paper.weights import Array, HeadWeights, LayerWeights, TransformerWeights
+from promptlimits.nets.paper.weights import (
+    Array,
+    HeadWeights,
+    LayerWeights,
+    TransformerWeights,
+    partial_layer,
+    silent_head,
+)
 
 _GAP: Final = 60
 _GRIDS: Final = (2, 3, 4)
@@ -211,20 +218,21 @@ def _quantiser(network: ThreeStage, row: int, threshold: Fraction) -> LayerWeigh
     w2 = np.zeros((network.sizes.dim + 1, 3))
     w2[row] = (-1, 4, -3)
     b1 = -float(threshold) - np.array([0, 0.75 * delta, delta])
-    return _layer(network, (), w1, b1, w2)
+    return partial_layer(network.sizes.dim + 1, w1=w1, b1=b1, w2=w2)
 
 
 def _shift(network: ThreeStage, number: Fraction) -> LayerWeights:
     """Columns with this id move by delta^-d (largest id - least id)."""
     half = network.sizes.delta / 2
     gain = float(network.sizes.steps**network.sizes.dim)
-    heads = (_head(network, number - half, gain), _head(network, number + half, -gain))
-    return _layer(network, heads, *_no_neurons(network))
+    low, high = _head(network, number - half, gain), _head(network, number + half, -gain)
+    return partial_layer(network.sizes.dim + 1, low, high)
 
 
 def _lift(network: ThreeStage) -> LayerWeights:
-    heads = (_head(network, Fraction(0), float(network.lift)), _silent(network))
-    return _layer(network, heads, *_no_neurons(network))
+    width = network.sizes.dim + 1
+    head = _head(network, Fraction(0), float(network.lift))
+    return partial_layer(width, head, silent_head(width))
 
 
 def _value(network: ThreeStage, place: int) -> LayerWeights:
@@ -236,7 +244,7 @@ def _value(network: ThreeStage, place: int) -> LayerWeights:
     b1 = -float(number) + np.array([0.5, 0.25, -0.25, -0.5]) * delta
     w2 = np.zeros((width, 4))
     w2[:-1] = np.outer([float(by) for by in move], np.array([1, -1, -1, 1]) * 4 / delta)
-    return _layer(network, (), w1, b1, w2)
+    return partial_layer(network.sizes.dim + 1, w1=w1, b1=b1, w2=w2)
 
 
 def _head(network: ThreeStage, bias: Fraction, gain: float) -> HeadWeights:
@@ -250,24 +258,7 @@ def _head(network: ThreeStage, bias: Fraction, gain: float) -> HeadWeights:
     return HeadWeights(query=scale * query, key=units, value=units, output=output)
 
 
-def _silent(network: ThreeStage) -> HeadWeights:
-    nothing = np.zeros((1, network.sizes.dim + 1))
-    return HeadWeights(query=nothing, key=nothing, value=nothing, output=nothing.T)
-
-
 def _units(network: ThreeStage) -> Array:
     dim = network.sizes.dim
     basis = [tuple(Fraction(int(i == row)) for i in range(dim)) for row in range(dim)]
     return np.array([float(column_id(column, network.sizes.steps)) for column in basis])
-
-
-def _no_neurons(network: ThreeStage) -> tuple[Array, Array, Array]:
-    width = network.sizes.dim + 1
-    return np.zeros((0, width)), np.zeros(0), np.zeros((width, 0))
-
-
-def _layer(
-    network: ThreeStage, heads: tuple[HeadWeights, ...], w1: Array, b1: Array, w2: Array
-) -> LayerWeights:
-    width = network.sizes.dim + 1
-    return LayerWeights(heads=heads or (_silent(network),), w1=w1, b1=b1, w2=w2, b2=np.zeros(width))

@@ -130,6 +130,19 @@ class LayerWeights:
         return int(self.w1.shape[0])
 
 
+def silent_head(dim: int) -> HeadWeights:
+    """A head that writes nothing."""
+    none = np.zeros((1, dim))
+    return HeadWeights(query=none, key=none, value=none, output=none.T)
+
+
+def partial_layer(dim: int, *heads: HeadWeights, **mlp: Array) -> LayerWeights:
+    """A layer of given parts; without heads attention writes nothing, without w1 no MLP acts."""
+    empty = {"w1": np.zeros((0, dim)), "w2": np.zeros((dim, 0)), "b2": np.zeros(dim)}
+    empty["b1"] = np.zeros(len(mlp.get("w1", ())))
+    return LayerWeights(heads=heads or (silent_head(dim),), **(empty | mlp))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TransformerWeights:
     """A stack of layers without normalisation; the first layer is applied first.

@@ -257,16 +257,9 @@ def test_radii_beyond_the_floats() -> None:
     found = invert(model, outputs, prompt=prompt, certificate=certificate)
     assert found.status == "found"
     assert float((found.inputs - inputs).abs().max()) < 1e-9
-    deep = random_weights(
-        dim=2,
-        heads=1,
-        head_dim=2,
-        hidden=4,
-        layers=60,
-        scale=1e6,
-        masked=True,
-        generator=np.random.default_rng(0),
-    )
+    sizes = {"dim": 2, "heads": 1, "head_dim": 2, "hidden": 4, "layers": 60}
+    generator = np.random.default_rng(0)
+    deep = random_weights(**sizes, scale=1e6, masked=True, generator=generator)
     nothing = torch.zeros(2, 1, dtype=torch.float64)
     certificate = certify_invertible(deep, radius=Fraction(1, 10**60))
     assert invert(from_weights(deep), nothing, prompt=nothing, certificate=certificate).reason

@@ -440,7 +440,7 @@ def test_layers_without_heads_and_three_layers_have_the_same_slopes() -> None:
 def test_damping_after_a_step_falls_with_its_gain(gain: float, factor: float) -> None:
     one, blank = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     work = levenberg_marquardt._Work(
-        place=torch.zeros(1, dtype=torch.long),
+        index=torch.zeros(1, dtype=torch.long),
         unknowns=blank,
         residuals=blank,
         jacobian=blank[None],

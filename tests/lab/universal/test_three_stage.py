@@ -27,7 +27,7 @@ from promptlimits.lab.universal.three_stage import (
     on_grid,
     placed,
 )
-from promptlimits.lab.universal.universal import BUILT_IN
+from promptlimits.lab.universal.universal import BUILT_IN, RealMap
 from promptlimits.nets.paper.transformer import from_weights
 
 
@@ -193,6 +193,18 @@ def test_a_map_in_its_own_units_stays_within_its_limit(name: str, eps: Fraction)
     assert np.abs(found - wanted).max() <= 1e-15
     # A finer grid is not taken where a coarser one will do.
     assert steps == 2 or eps < built.sup_error * Fraction(steps, steps - 1)
+
+
+@pytest.mark.parametrize(("slope", "tight"), [(Fraction(1, 10**6), 0.999), (1, 0.6)])
+def test_the_limit_in_own_units_is_nearly_attained(slope: Fraction, tight: float) -> None:
+    """By a map that is 1, which the grid rounds to 1 - delta, and by one that rises to 1."""
+    real_map = RealMap(
+        name="rise", function=lambda x: 1 - float(slope) * (1 - x), lipschitz=slope, low=0
+    )
+    built = staged_prompt(real_map, Fraction(3, 4))
+    delta = built.network.sizes.delta
+    assert built.sup_error == delta * (slope / Fraction(2) + 1) + real_map.rounding()
+    assert built.to_json()["measured_sup_error"] >= tight * float(built.sup_error)
 
 
 def test_what_does_not_fit_is_refused() -> None:

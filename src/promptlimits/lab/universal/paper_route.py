@@ -36,7 +36,7 @@ from promptlimits.lab.universal.three_stage import (
     on_grid,
 )
 from promptlimits.lab.universal.universal import RealMap
-from promptlimits.lab.universal.universal_bound import fraction_above
+from promptlimits.lipschitz.balls.matrix import float_up
 from promptlimits.nets.paper.weights import (
     Array,
     HeadWeights,
@@ -84,7 +84,7 @@ class StagedPrompt:
         return {
             "function": real_map.name,
             "route": "paper",
-            "bound": fraction_above(self.sup_error),
+            "bound": float_up(self.sup_error),
             "measured_sup_error": float(errors[worst]),
             "measured_at": [float(real_map.inputs(np.array(float(points[worst]))))],
             "measured_points": len(points),

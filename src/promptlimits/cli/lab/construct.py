@@ -298,7 +298,8 @@ class _Progress:
 
 
 def _record(built: UniversalPrompt, found: MeasuredError, eps: float) -> JsonObject:
-    from promptlimits.lab.universal.universal_bound import as_float_above, fraction_above
+    from promptlimits.lab.universal.universal_bound import as_float_above
+    from promptlimits.lipschitz.balls.matrix import float_up
 
     network, real_map = built.network, built.real_map
     low, base = float(real_map.low), float(real_map.base)
@@ -313,7 +314,7 @@ def _record(built: UniversalPrompt, found: MeasuredError, eps: float) -> JsonObj
         "measured_at": list(found.where),
         "measured_points": found.points,
         "points_left_out": found.left_out,
-        "exceptional_measure": fraction_above(network.bound.exceptional_measure),
+        "exceptional_measure": float_up(network.bound.exceptional_measure),
         "lipschitz": float(real_map.lipschitz),
         "norm": "largest entry",
         "dim": real_map.dim,

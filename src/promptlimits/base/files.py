@@ -9,10 +9,12 @@ there: callers word them as they word a file that is missing.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
 MOST_JSON_BYTES: Final = 64_000_000
 """More than any configuration, record, tokenizer or index of shards needs."""
@@ -62,6 +64,36 @@ def read_regular(path: Path, *, at_most: int = MOST_JSON_BYTES) -> bytes:
 def read_regular_text(path: Path, *, at_most: int = MOST_JSON_BYTES) -> str:
     """Read a whole file of UTF-8."""
     return read_regular(path, at_most=at_most).decode("utf-8")
+
+
+def read_json(
+    path: Path, *, at_most: int = MOST_JSON_BYTES, parse_float: Callable[[str], Any] = float
+) -> Any:
+    """Read a whole file of JSON in which no field stands twice and no number is NaN.
+
+    What is wrong with it is an `OSError` or a `ValueError`.
+    """
+    text = read_regular_text(path, at_most=at_most)
+    try:
+        return json.loads(
+            text, object_pairs_hook=once, parse_constant=_refuse, parse_float=parse_float
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object of JSON, each of which stands once."""
+    record = dict(fields)
+    if len(record) < len(fields):
+        names = [name for name, _ in fields]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} stands twice")
+    return record
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _checked(found: os.stat_result, path: Path, at_most: int | None) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text
+from promptlimits.base.files import read_json
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
 from promptlimits.cli.product.bracket import show
@@ -24,8 +23,8 @@ def report(
 
     path = directory / "bracket.json"
     try:
-        record = json.loads(read_regular_text(path), parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             str(path),
@@ -49,7 +48,3 @@ def _require_whole(record: JsonObject, directory: Path) -> None:
             got="other ones, or none",
             remedy="run its bracket command again: it is quick. Or use a folder for each command",
         )
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import open_regular
+from promptlimits.base.files import once, open_regular
 from promptlimits.nets.files.hashing import weight_files
 
 _STORED: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -145,7 +145,7 @@ def read_header(file: Path, *, name: str) -> Iterator[tuple[str, Entry]]:
     except OSError as error:
         raise _broken(name, file, error.strerror or str(error)) from error
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=once)
         header.pop("__metadata__", None)
         entries = [(key, _entry(file, fields, 8 + length)) for key, fields in header.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -164,14 +164,6 @@ def read_header(file: Path, *, name: str) -> Iterator[tuple[str, Entry]]:
         yield key, entry
     if reached != size:
         raise _broken(name, file, f"{size - reached} bytes behind the last tensor")
-
-
-def _once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose names are all different: of two, readers would choose differently."""
-    table = dict(fields)
-    if len(table) != len(fields):
-        raise ValueError("a name twice")
-    return table
 
 
 def _entry(file: Path, fields: dict[str, Any], base: int) -> tuple[Entry, int]:

@@ -11,7 +11,6 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.lab.weights_options import Layer, read_pairs
-from promptlimits.cli.numbers import count
 from promptlimits.cli.output_file import require_writable, show, write_whole
 
 if TYPE_CHECKING:
@@ -56,8 +55,8 @@ def oracle(
     ] = None,
     k: Annotated[
         int | None,
-        options.parsed(
-            "--k", parser=count, metavar="K", help="So many random pairs instead of a file."
+        typer.Option(
+            "--k", min=1, max=10**9, metavar="K", help="So many random pairs instead of a file."
         ),
     ] = None,
     tokens: Annotated[
@@ -74,9 +73,10 @@ def oracle(
     plot: options.Plot = None,
     boxes: Annotated[
         int | None,
-        options.parsed(
+        typer.Option(
             "--boxes",
-            parser=count,
+            min=1,
+            max=10**9,
             metavar="N",
             help="Boxes that each proof may look at; by default as many as take some seconds on "
             "one core. More close a gap, as far as it can be.",

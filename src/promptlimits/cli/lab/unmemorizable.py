@@ -10,7 +10,6 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.lab.weights_options import Layer
-from promptlimits.cli.numbers import count
 from promptlimits.cli.output_file import as_text, require_writable, show, write_whole
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def unmemorizable(
     ] = None,
     pairs: Annotated[
         int | None,
-        options.parsed("--pairs", parser=count, metavar="N", help="Pairs of --kind length."),
+        typer.Option("--pairs", min=1, max=10**9, metavar="N", help="Pairs of --kind length."),
     ] = None,
     lora: Annotated[
         bool,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Networks that prompts make answer any Lipschitz map, and what that takes.",
+    help="Networks that a prompt makes answer any Lipschitz map.",
 )
 
 Function: TypeAlias = Literal["sin", "cos", "abs", "square"]
@@ -84,10 +84,13 @@ def universal(
     plot: options.Plot = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """A transformer and a prompt that make it answer a given map to within eps.
+    """Build a transformer and a prompt that answer a given map.
 
-    The weights know the class of the map, not the map: other maps of the class take other
-    prompts and the same weights. The error is proved off a set of inputs of tiny measure.
+    The error is at most eps but for a share of the inputs that is printed. The weights depend on
+    the class of the map, not on the map: other maps of the class take other prompts and the same
+    weights.
+
+    Example: promptlimits construct universal --function sin --eps 0.1
     """
     require_writable("--plot", plot)
     make = _by_table if route == "table" else _by_stages
@@ -137,10 +140,12 @@ def sizes(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Prompt tokens that suffice as published, and those that the L-Lipschitz maps need at least.
+    """Prompt tokens that suffice, and those that are needed.
 
-    The maps are those of [0,1]^(d x m). With --pairs, the trained numbers for N answers of one
-    layer: a prompt's, at least, and those of a LoRA-like change of the MLP, at most.
+    The maps are the L-Lipschitz maps of [0,1]^(d x m). With --pairs, the trained numbers for N
+    answers of one layer: a prompt's, at least, and those of a LoRA-like change of the MLP, at most.
+
+    Example: promptlimits construct sizes --dim 4 --pairs 2
     """
     from promptlimits.lab.universal.sizes import prompt_lengths
     from promptlimits.lab.universal.universal_bound import FunctionClass

@@ -27,10 +27,12 @@ def errata(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List what is wrong in the paper, or run one counterexample.
+    """List what is wrong in the papers, or run a counterexample.
 
     Each entry says what was published, why it fails, and what holds. Many have a
     counterexample that is computed here, on the actual layer and prompt.
+
+    Example: promptlimits errata E13 --heads 4
     """
     if key is None:
         if heads is not None or seed is not None:

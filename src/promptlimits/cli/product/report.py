@@ -18,7 +18,10 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a bracket.")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Draw report.html again and print the table, from the records alone."""
+    """Draw report.html again from the records of a bracket.
+
+    Example: promptlimits report runs/bracket
+    """
     from promptlimits.report.record import parse_record
 
     path = directory / "bracket.json"

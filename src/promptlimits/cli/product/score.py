@@ -34,10 +34,13 @@ def score(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Count the pairs that stock PEFT decodes exactly behind an adapter trained elsewhere.
+    """Count the pairs that an adapter trained elsewhere answers.
 
-    The folder is not trusted: nothing is loaded but the tensors that PEFT would save for such an
-    adapter, and the model is the one of --model. Exit code 0 whenever it was scored.
+    Stock PEFT decodes each pair, which must be exact. The folder is not trusted: nothing is loaded
+    but the tensors that PEFT would save for such an adapter, and the model is the one of --model.
+    Exit code 0 whenever it was scored.
+
+    Example: promptlimits score adapter --model smollm2-135m --pairs capitals
     """
     source = asked.read()
     if session.noun_of(source) == "token":

@@ -188,8 +188,9 @@ class Loading(Named):
 def _gigabytes(option: str, text: str) -> int:
     try:
         number = float(text)
-    except ValueError:
-        number = math.nan
+    except ValueError as error:
+        rule = "be a number above 0"
+        raise UserError(option, rule, got=shown(text), remedy="leave it out") from error
     return int(1e9 * require_positive(option, number))
 
 

@@ -27,10 +27,12 @@ def verify(
     device: options.Device = "cpu",
     as_json: options.AsJson = False,
 ) -> None:
-    """Load a prompt with stock PEFT in a fresh process, decode greedily, and compare.
+    """Decode a saved prompt again with stock PEFT, and compare.
 
-    Says which model it decoded with. Exit code 0 if every pair it was confirmed for is answered
-    exactly again, 1 if not.
+    It runs in a fresh process, decodes greedily, and says with which model. Exit code 0 if every
+    pair it was confirmed for is answered exactly again, 1 if not.
+
+    Example: promptlimits verify runs/bracket/witness-1-tokens
     """
     from promptlimits.capacity.witness.format import read_prompt, read_witness
 

@@ -18,8 +18,8 @@ _DEFAULT_SECONDS = 240.0
 
 @options.with_groups
 def bracket(
-    loading: session.Loading,
-    asked: session.Asked,
+    model: session.Model = "smollm2-135m",
+    asked: session.Asked = session.Asked(),
     prompt_tokens: Annotated[
         str,
         typer.Option("--prompt-tokens", metavar="N,..", help="Prompt lengths, such as 1,2,4."),
@@ -57,6 +57,7 @@ def bracket(
             help="Most tokens of the in-context baseline; 0 leaves it out.",
         ),
     ] = 2048,
+    machine: session.Machine = session.Machine(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -73,7 +74,7 @@ def bracket(
     lengths = session.prompt_lengths(prompt_tokens)
     kinds = session.prompt_kinds(kind)
     budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
-    config = training.config(lengths[0], seed=asked.seed, dtype=loading.dtype)
+    config = training.config(lengths[0], seed=asked.seed, dtype=machine.dtype)
     source = asked.read()
     options.require_folder(out)
 
@@ -106,7 +107,7 @@ def bracket(
         LiveListener(quiet=quiet, noun=session.noun_of(source)) as listener,
         Store.open(session.store_path(out)) as store,
     ):
-        frozen, task = loading.load(source, listener)
+        frozen, task = machine.load(model, source, listener)
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     show(record, out, as_json=as_json)
     session.require_confirmed(record)

@@ -19,8 +19,8 @@ _DEFAULT_SECONDS = 600.0
 
 @options.with_groups
 def fit(
-    loading: session.Loading,
-    asked: session.Asked,
+    model: session.Model = "smollm2-135m",
+    asked: session.Asked = session.Asked(),
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
     kind: Annotated[
         Literal["soft", "prefix"],
@@ -32,6 +32,7 @@ def fit(
     ] = "soft",
     out: options.Out = Path("runs/fit"),
     training: session.Training = session.Training(),
+    machine: session.Machine = session.Machine(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -44,7 +45,7 @@ def fit(
     Example: promptlimits fit --pairs pairs.csv --prompt-tokens 2
     """
     budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
-    config = training.config(prompt_tokens, seed=asked.seed, dtype=loading.dtype)
+    config = training.config(prompt_tokens, seed=asked.seed, dtype=machine.dtype)
     source = asked.read()
     options.require_folder(out)
 
@@ -65,12 +66,12 @@ def fit(
         go_on=budgets.go_on,
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
-        frozen, task = loading.load(source, listener)
+        frozen, task = machine.load(model, source, listener)
         place = Workplace(
             model=frozen,
             store=store,
             task_hash=task.hash,
-            provenance=provenance({"device": loading.device}),
+            provenance=provenance({"device": machine.device}),
             kind=PromptKind(kind),
             budget_bytes=training.memory,
         )
@@ -79,7 +80,7 @@ def fit(
     if as_json:
         typer.echo(session.record_text(record))
     else:
-        _show(record, out, loading.model)
+        _show(record, out, model)
     session.require_confirmed(record)
     if record["state"] == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)

@@ -18,7 +18,12 @@ _MOST_SHOWN = 20
 
 
 @options.with_groups
-def pairs(named: session.Named, asked: session.Asked, as_json: options.AsJson = False) -> None:
+def pairs(
+    model: session.Model = "smollm2-135m",
+    asked: session.Asked = session.Asked(),
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+) -> None:
     """Show what a model will be asked, as text and as token ids.
 
     It says what was changed, too. Only the model's tokenizer is read. An answer's ids are of what
@@ -31,7 +36,7 @@ def pairs(named: session.Named, asked: session.Asked, as_json: options.AsJson = 
     from promptlimits.nets.load.load import load_codec
 
     with options.named_as_typed():
-        codec = load_codec(named.model, allow_hub=not named.offline)
+        codec = load_codec(model, allow_hub=not offline)
     task = session.encode_pairs(source, codec)
     if as_json:
         typer.echo(session.record_text(_document(task)))

@@ -25,12 +25,13 @@ def score(
         Path,
         typer.Argument(metavar="ADAPTER", help="Folder of a PEFT adapter.", show_default=False),
     ],
-    loading: session.Loading = session.Loading(model=options.REQUIRED),
+    model: session.Model,
     asked: session.Asked = session.Asked(pairs=options.REQUIRED),
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for the record, and the witness where there is one."),
     ] = None,
+    machine: session.Machine = session.Machine(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -63,7 +64,7 @@ def score(
     if out is not None and foreign.kind.is_prompt:
         require_replaceable(out / WITNESS_FOLDER)
     with LiveListener(quiet=quiet) as listener:
-        frozen, task = loading.load(source, listener)
+        frozen, task = machine.load(model, source, listener)
         card = frozen.card
         del frozen  # the fresh process loads its own
 
@@ -75,8 +76,8 @@ def score(
             foreign,
             task,
             card,
-            device=loading.device,
-            allow_hub=not loading.offline,
+            device=machine.device,
+            allow_hub=not machine.offline,
             on_progress=advanced,
         )
         witness: JsonObject = {"witness": None, "reason": _no_witness(foreign.kind.value, out)}
@@ -89,7 +90,7 @@ def score(
                 found,
                 task,
                 card,
-                device=loading.device,
+                device=machine.device,
                 extra={"seed": asked.seed, "command": session.command_line()},
                 on_progress=advanced,
             )
@@ -103,7 +104,7 @@ def score(
         "adapter": {"folder": str(adapter), **foreign.to_json()},
         "model": {
             "name": card.name,
-            "reference": loading.model,
+            "reference": model,
             "model_hash": card.model_hash,
             "compute_dtype": card.compute_dtype,
         },

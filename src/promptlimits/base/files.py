@@ -93,7 +93,7 @@ def once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a finite number")
 
 
 def _checked(found: os.stat_result, path: Path, at_most: int | None) -> int:

@@ -38,6 +38,15 @@ DEBUG: Final = "PROMPTLIMITS_DEBUG"
 _GO_ON: Final = {"bracket", "fit", "models"}
 """Commands that keep what they have done; all others compute from the beginning."""
 
+_RULES: Final = {
+    "greater_than_equal": "be {ge:,} or more",
+    "less_than_equal": "be at most {le:,}",
+    "int_parsing": "be a whole number",
+    "int_parsing_size": "be a whole number of fewer digits",
+    "float_parsing": "be a number",
+}
+"""What pydantic calls the rules of options, and what a person is told."""
+
 _LIMITS: Final = "Limits that are proved"
 _GROUPS: Final = {
     "Measure a model": ("bracket", "fit", "verify", "score", "pairs", "report"),
@@ -202,17 +211,22 @@ def _out_of_memory(error: BaseException) -> bool:
 def _usage(error: TyperException) -> str:
     """A usage error in the form of every other one: the rule, what was seen, the remedy."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    of_value = getattr(error.__cause__ or error.__context__, "errors", None)
-    if of_value is not None:
-        first = of_value()[0]
-        rule, _, _ = first["msg"].removeprefix("Input should ").partition(",")
-        parameter = getattr(error, "param", None)
-        if parameter is not None and rule != first["msg"].partition(",")[0]:
-            message = f"{parameter.opts[0]} must {rule}, got {first['input']!r}"
-    message = message.replace("Value error, ", "").rstrip(".")
+    message = _of_a_value(error) or message.rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "promptlimits"
     return f"{message}; see `{command} --help`"
+
+
+def _of_a_value(error: TyperException) -> str | None:
+    """What a value of an option must be, where that was not so; None for other errors."""
+    found = getattr(error.__cause__ or error.__context__, "errors", None)
+    parameter = getattr(error, "param", None)
+    if found is None or parameter is None:
+        return None
+    first = found()[0]
+    _, _, choices = first["msg"].partition(" is not one of ")
+    rule = _RULES.get(first["type"], f"be one of {choices}").replace("'", "").rstrip(".")
+    return f"{parameter.opts[0]} must {rule.format(**first.get('ctx', {}))}, got {first['input']!r}"
 
 
 def _said(error: OSError) -> str:

@@ -147,7 +147,7 @@ def test_experiments(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["--random", "d=2", "--radius", "1", "--prompt", "x", "--prompt-tokens", "2"], "once"),
         (["--random", "d=2", "--radius", "1", "--plot", "x.svg"], "--plot must come with"),
         (["--random", "d=2", "--radius", "1", "--seed", "-1"], "--seed must be 0 or more"),
-        (["--experiment", "other"], "--experiment must be threshold or norm"),
+        (["--experiment", "other"], "--experiment must be one of threshold, norm"),
         (["--experiment", "norm", "--radius", "1"], "come alone"),
         (["--weights", "nowhere", "--radius", "1"], "nowhere"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from promptlimits.cli.lab.single_layer_options import layer_from
+from promptlimits.cli.lab.weights_options import Layer
 from promptlimits.lab.one_layer.prompt_length_data import outputs_behind
 from promptlimits.nets.paper.files import save_transformer
 from promptlimits.nets.paper.transformer import from_weights
@@ -111,7 +111,7 @@ def test_weights_from_a_folder_and_from_a_file(call: Call, here: Path) -> None:
         (["--random-layer", "d=9", "--pairs", "9"], "pairs must be at most dim less heads, 8"),
         (["--random-layer", "d=9", "--pairs", "x"], "--pairs must be a whole number"),
         (["--random-layer", "d=9", "--seed", "-1"], "--seed must be 0 or more"),
-        (["--random-layer", "d=9", "--out", "no/such/file"], "--out must be a file"),
+        (["--random-layer", "d=9", "--out", "pairs.csv/file"], "--out must be a file"),
         (["--weights", "missing.safetensors"], "whole safetensors file"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_lora_change_learns_what_no_prompt_does(call: Call, pairs: list[str]) 
     assert f"a LoRA change of the MLP by {change['numbers']} numbers answers them all" in text
     assert change["largest_error_measured"] < 1e-8
     # The change is made again from the file alone, and run.
-    layer = layer_from("d=9,h=2,seed=3,f=12", None)[0]
+    layer = Layer(random_layer="d=9,h=2,seed=3,f=12").read()
     w1, b1, w2 = layer.w1.copy(), layer.b1.copy(), layer.w2.copy()
     scales = np.array(change["scales"])
     w1[:count] += np.outer(scales, change["direction"])

@@ -193,8 +193,8 @@ def _number(text: str, *, whole: bool) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        return None
-    return None if math.isnan(value) else value
+        value = math.nan  # which is in no range
+    return value
 
 
 def _short(number: float) -> str:

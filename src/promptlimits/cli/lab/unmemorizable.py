@@ -1,4 +1,4 @@
-"""`promptlimits unmemorizable`: data that no prompt makes a given layer answer."""
+"""`promptlimits unmemorizable`: data that a layer answers wrongly behind every prompt."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def unmemorizable(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find data that no prompt makes a given layer answer.
+    """Find data that a layer answers wrongly behind every prompt.
 
     The proof is checked. All queries end with the same token. What is proved speaks of the numbers
     in the file. With --kind length: queries that end differently, and that take a prompt of N/h

@@ -11,11 +11,13 @@ from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_json
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
+from promptlimits.cli.output_file import require_writable, write_whole
 from promptlimits.cli.product.bracket import show
 
 
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a bracket.")],
+    plot: options.Plot = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Draw report.html again from the records of a bracket.
@@ -24,6 +26,7 @@ def report(
     """
     from promptlimits.report.record import parse_record
 
+    require_writable("--plot", plot)
     path = directory / "bracket.json"
     try:
         record = read_json(path)
@@ -35,8 +38,12 @@ def report(
             got=f"one that cannot ({reason})",
             remedy="give the --out folder of a `promptlimits bracket` that has ended",
         ) from error
-    parse_record(record)
+    parsed = parse_record(record)
     _require_whole(record, directory)
+    if plot is not None:
+        from promptlimits.report.figures import pairs_held
+
+        write_whole("--plot", plot, pairs_held.standalone(pairs_held.data(parsed)))
     show(record, directory, as_json=as_json)
 
 

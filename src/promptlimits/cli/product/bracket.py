@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def show(record: JsonObject, out: Path, *, as_json: bool) -> None:
 
     page = write_report(record, out)
     if as_json:
-        typer.echo(session.record_text(record))
+        typer.echo(as_text(record))
         return
-    from promptlimits.cli.render import print_bracket
+    from promptlimits.cli.product.render import print_bracket
 
     print_bracket(record, out, page)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def fit(
         record = fit_all(place, task, request, folder=out, listener=listener)
     session.write_record(out / "fit.json", record)
     if as_json:
-        typer.echo(session.record_text(record))
+        typer.echo(as_text(record))
     else:
         _show(record, out, model)
     session.require_confirmed(record)
@@ -100,7 +101,7 @@ def _show(record: JsonObject, out: Path, model: str) -> None:
         whole = "found and confirmed" if record["pairs"] else "not held as a whole"
         typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
     if record["witness"]:
-        from promptlimits.cli.render import check_line
+        from promptlimits.cli.product.render import check_line
 
         typer.echo(check_line(out / str(record["witness"]), model))
     if record["pairs"] != record["of"]:

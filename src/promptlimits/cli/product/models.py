@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CATALOG, CatalogEntry, require_entry
 from promptlimits.nets.files.fetch import require_consent
@@ -32,7 +32,7 @@ def show(context: typer.Context, as_json: options.AsJson = False) -> None:
         return
     rows = [_row(entry) for entry in CATALOG]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        typer.echo(as_text(rows))
     else:
         Console().print(_table(CATALOG))
         typer.echo("Fetch one now: promptlimits models get NAME. Without it, the first use does.")
@@ -66,7 +66,7 @@ def get(
     if as_json:
         digest = model_hash(weight_files(directory))
         row: JsonObject = {**_row(entry), "model_hash": digest}
-        typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
+        typer.echo(as_text(row))
     else:
         typer.echo(f"{entry.name} is in {directory}")
 

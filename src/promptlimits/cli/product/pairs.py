@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def pairs(
         codec = load_codec(model, allow_hub=not offline)
     task = session.encode_pairs(source, codec)
     if as_json:
-        typer.echo(session.record_text(_document(task)))
+        typer.echo(as_text(_document(task)))
         return
     _show(task, codec)
 

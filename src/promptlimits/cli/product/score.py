@@ -9,6 +9,7 @@ import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def score(
     if out is not None:
         session.write_record(out / SCORE_FILE, record)
     if as_json:
-        typer.echo(session.record_text(record))
+        typer.echo(as_text(record))
     else:
         _show(record)
 
@@ -129,7 +130,7 @@ def _no_witness(kind: str, out: Path | None) -> str:
 
 def _show(record: dict[str, Any]) -> None:
     """Print the count, what was decoded with what, and how to check it."""
-    from promptlimits.cli.render import check_line
+    from promptlimits.cli.product.render import check_line
 
     wrong = [answer for answer in record["answers"] if not answer["exact"]]
     for answer in wrong[:_MOST_SHOWN]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from promptlimits.capacity.task.text import TextSpec
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 from promptlimits.cli import options
 from promptlimits.cli.options import named_as_typed, parsed
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.streams import say
 
 if TYPE_CHECKING:
@@ -314,14 +314,9 @@ def suited_to(source: Source, training: TrainingConfig) -> TrainingConfig:
     return replace(training, first_sharpening_share=TEXT_SHARPENING_SHARE)
 
 
-def record_text(record: JsonObject) -> str:
-    """A record as JSON."""
-    return json.dumps(record, indent=1, ensure_ascii=False)
-
-
 def write_record(path: Path, record: JsonObject) -> None:
     """Write a record beside what it speaks of."""
-    text = record_text(record) + "\n"
+    text = as_text(record) + "\n"
     replace_file(path, text.encode("utf-8", errors="backslashreplace"))
 
 

@@ -71,36 +71,6 @@ def test_the_papers_route(call: Call, here: Path) -> None:
     assert "found 1 off a quarter of the inputs" in text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--function", "sin", "--eps", "0"], ["--eps must be a finite number above 0"]),
-        (["--function", "sin", "--eps", "nan"], ["--eps must be a finite number above 0"]),
-        (["--function", "sin", "--eps=-1"], ["--eps must be a finite number above 0"]),
-        (["--function", "sin", "--eps", "1e-9"], ["got 3,14", "tokens"]),
-        (["--function", "sin", "--eps", "1e-7"], ["fit in", "which take"]),
-        (["--function", "sin", "--eps", "1e-99"], ["above what float64 resolves"]),
-        (["--function", "tan"], ["--function must be one of sin, cos"]),
-        ([], ["--function"]),
-        (
-            ["--function", "sin", "--lipschitz", "0.5"],
-            ["--lipschitz must be at least 1, the constant of sin"],
-        ),
-        (["--function", "sin", "--route", "x"], ["--route must be one of table, paper, got 'x'"]),
-        (
-            ["--function", "abs", "--route", "paper", "--eps", "0.05"],
-            ["eps must be at least 0.500001", "a grid of 5 steps takes 93,750 layers"],
-        ),
-        (["--function", "sin", "--plot", "pairs.csv/where.svg"], ["--plot must be a file"]),
-        (["--function", "square", "--lipschitz", "1.1", "--eps", "0.5"], ["must be at least 2"]),
-        (["--function", "sin", "--lipschitz", "1e-400"], ["be from 1e-300 to 1e300"]),
-        (["--function", "sin", "--eps", "1e309"], ["--eps must be from 1e-300 to 1e300"]),
-    ],
-)
-def test_bad_input(call: Call, arguments: list[str], words: list[str]) -> None:
-    call(*UNIVERSAL, *arguments).says(2, *words)
-
-
 def test_no_run_for_a_drawing_that_cannot_be_written(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,35 +91,6 @@ def test_weights_from_a_folder_and_from_a_file(call: Call, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "one of --random-layer and --weights, got neither"),
-        (["--random-layer", "d=8", "--weights", "x"], "got both"),
-        (["--random-layer", "d=8,h=0"], "h of --random-layer must be from 1"),
-        (["--random-layer", "d=0"], "d of --random-layer must be from 1"),
-        (["--random-layer", "d=8,d=9"], "NAME=NUMBER"),
-        (["--random-layer", "width=9"], "NAME=NUMBER"),
-        (["--random-layer", "d=-8"], "NAME=NUMBER"),
-        (["--random-layer", "d=8,scale=nan"], "scale of --random-layer"),
-        (["--random-layer", "d=3"], "width d must be at least 4"),
-        (["--random-layer", "d=8,s=3"], "V = W_o W_v must be regular, got rank 3 of 8"),
-        (["--random-layer", "d=8,h=2"], "must leave 3 directions"),
-        (["--random-layer", "d=9,h=2", "--kind", "pair"], "have one head"),
-        (["--random-layer", "d=9", "--kind", "triple"], "--kind must be one of"),
-        (["--random-layer", "d=9", "--kind", "length"], "--pairs must be given"),
-        (["--random-layer", "d=9", "--kind", "any", "--pairs", "2"], "--pairs must be given"),
-        (["--random-layer", "d=9", "--pairs", "9"], "pairs must be at most dim less heads, 8"),
-        (["--random-layer", "d=9", "--pairs", "x"], "--pairs must be a whole number"),
-        (["--random-layer", "d=9", "--seed", "-1"], "--seed must be 0 or more"),
-        (["--random-layer", "d=9", "--out", "pairs.csv/file"], "--out must be a file"),
-        (["--weights", "missing.safetensors"], "whole safetensors file"),
-    ],
-)
-def test_bad_input_is_one_line(call: Call, arguments: list[str], words: str) -> None:
-    call("unmemorizable", *arguments).says(2, words)
-
-
-@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"heads.0.query": np.zeros((6, 6), np.float32)}, "floats of one kind"),

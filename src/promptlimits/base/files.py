@@ -12,9 +12,10 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
+
+from promptlimits.base.errors import shortened
 
 MOST_JSON_BYTES: Final = 64_000_000
 """More than any configuration, record, tokenizer or index of shards needs."""
@@ -66,34 +67,27 @@ def read_regular_text(path: Path, *, at_most: int = MOST_JSON_BYTES) -> str:
     return read_regular(path, at_most=at_most).decode("utf-8")
 
 
-def read_json(
-    path: Path, *, at_most: int = MOST_JSON_BYTES, parse_float: Callable[[str], Any] = float
-) -> Any:
-    """Read a whole file of JSON in which no field stands twice and no number is NaN.
+def strict_json(text: str, *, floats_as_text: bool = False) -> Any:
+    """JSON of which nothing has two meanings: of a field given twice, a person reads the other.
 
-    What is wrong with it is an `OSError` or a `ValueError`.
+    Raises:
+        ValueError: It is no JSON, names a field twice, or holds NaN or an infinity.
+        RecursionError: Its brackets are too deep.
     """
-    text = read_regular_text(path, at_most=at_most)
-    try:
-        return json.loads(
-            text, object_pairs_hook=once, parse_constant=_refuse, parse_float=parse_float
-        )
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
 
+    def once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(fields)
+        if len(record) != len(fields):
+            names = [name for name, _ in fields]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"the field {shortened(repr(twice))} is given twice")
+        return record
 
-def once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The fields of an object of JSON, each of which stands once."""
-    record = dict(fields)
-    if len(record) < len(fields):
-        names = [name for name, _ in fields]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {twice!r} stands twice")
-    return record
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no number of JSON")
 
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a finite number")
+    floats = str if floats_as_text else None
+    return json.loads(text, parse_float=floats, object_pairs_hook=once, parse_constant=refuse)
 
 
 def _checked(found: os.stat_result, path: Path, at_most: int | None) -> int:

@@ -133,7 +133,7 @@ def test_experiments(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("[[1]]", "tokens of 2 numbers"),
         ("[1, 2]", "tokens of 2 numbers"),
         ("[]", "tokens of 2 numbers"),
-        ("[[0.1, NaN]]", "finite"),
+        ("[[0.1, NaN]]", "NaN"),
         ("[[0.1, 0.2], [0.3]]", "all of one length"),
         ("{", "file of JSON"),
         ('{"a": 1}', "file of JSON"),

@@ -50,11 +50,11 @@ def test_a_layer_of_no_use_is_refused(
     [
         (
             '{"queries": [[[1, 2]]], "queries": [[[3, 4]]], "answers": [[1, 1]]}',
-            "'?queries'? stands twice",
+            "'?queries'? is given twice",
         ),
         (
             '{"queries": [[[1, 2]]], "answers": [[1, 1]], "kind": {"a": 1, "a": 2}}',
-            "a'? stands twice",
+            "a'? is given twice",
         ),
         ('{"queries": [[["1", 2]]], "answers": [[1, 1]]}', "lists of numbers"),
         ('{"queries": [[[1, 2]]], "answers": [[1e308, 1]]}', "at most 1e100"),

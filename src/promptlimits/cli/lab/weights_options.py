@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_json, require_regular
+from promptlimits.base.files import read_regular_text, require_regular, strict_json
 from promptlimits.capacity.tables.files import shown
 from promptlimits.cli.options import one_of
 
@@ -125,8 +125,8 @@ def read_pairs(path: Path, dim: int) -> DataSet:
     from promptlimits.lab.one_layer.data_set import data_set_from_json
 
     try:
-        record = read_json(path)
-    except (OSError, ValueError) as error:
+        record = strict_json(read_regular_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             "--pairs",
             "be a file of JSON that can be read",
@@ -141,8 +141,8 @@ def read_tokens(option: str, path: Path, *, dim: int, axes: int) -> np.ndarray[A
     import numpy as np
 
     try:
-        found = np.array(read_json(path), dtype=np.float64)
-    except (OSError, ValueError, TypeError) as error:
+        found = np.array(strict_json(read_regular_text(path)), dtype=np.float64)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             option,
             "be a file of JSON that holds lists of numbers, all of one length",

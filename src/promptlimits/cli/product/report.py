@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_json
+from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
 from promptlimits.cli.output_file import require_writable, write_whole
@@ -29,8 +29,8 @@ def report(
     require_writable("--plot", plot)
     path = directory / "bracket.json"
     try:
-        record = read_json(path)
-    except (OSError, ValueError) as error:
+        record = strict_json(read_regular_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             str(path),

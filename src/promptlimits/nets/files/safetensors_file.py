@@ -6,7 +6,6 @@ a tensor is read when it is asked for. Infinite numbers and NaNs are refused by 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import once, open_regular
+from promptlimits.base.files import open_regular, strict_json
 from promptlimits.nets.files.hashing import weight_files
 
 _STORED: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -145,7 +144,7 @@ def read_header(file: Path, *, name: str) -> Iterator[tuple[str, Entry]]:
     except OSError as error:
         raise _broken(name, file, error.strerror or str(error)) from error
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+        header = strict_json(text.decode("utf-8"))
         header.pop("__metadata__", None)
         entries = [(key, _entry(file, fields, 8 + length)) for key, fields in header.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -61,6 +61,19 @@ def test_every_command_has_its_golden_text_and_no_text_is_left_over() -> None:
     assert {golden(command) for command in COMMANDS} == set(GOLDEN.iterdir())
 
 
+WITHOUT_EXAMPLE = ("ceiling", "certify", "check", "context", "plan", "construct")
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in WITHOUT_EXAMPLE])
+def test_the_help_has_an_example_of_the_command(command: str, call: Call) -> None:
+    text = " ".join(call(*command.split(), "--help").out.split())
+    _, _, rest = text.partition(f"Example: promptlimits {command}".strip())
+    example, _, known = rest.partition(" Options: ")
+    assert known, text
+    if command:
+        assert all(f"{word} " in known for word in example.split() if word.startswith("--"))
+
+
 @same_typer
 @pytest.mark.parametrize("command", ["", "fit", "models get"])
 def test_h_is_help(command: str, call: Call) -> None:

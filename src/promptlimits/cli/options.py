@@ -54,7 +54,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     options: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         kind = hints[name]
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             groups[name] = kind
             options += _options_of(kind, parameter.default)
         else:
@@ -92,8 +92,8 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def parsed(*names: str, parser: Callable[[str, str], Any], metavar: str, help: str) -> Any:
     """An option whose text a function reads, given the option's name and the text."""
 
-    def read(text: str) -> Any:
-        return parser(names[0], text)
+    def read(text: Any) -> Any:
+        return parser(names[0], text) if isinstance(text, str) else text  # a default is no text
 
     return typer.Option(*names, parser=read, metavar=metavar, help=help)
 

@@ -1,4 +1,4 @@
-"""Data that no prompt of any length makes a given layer answer, in closed form.
+"""Data that a layer answers wrongly behind every prompt, in closed form.
 
 **One head, two queries** (after [@wang2023], Theorem 2; its search by gradient is replaced).
 A = W_k^T W_q, V = W_o W_v, x_0 with q := x_0^T A x_0 != 0, eta = V^(-T) A x_0. Take offsets t_1,

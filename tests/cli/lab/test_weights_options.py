@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from promptlimits.base.errors import UserError
-from promptlimits.cli.lab.single_layer_options import layer_from, read_pairs
+from promptlimits.cli.lab.weights_options import Layer, read_pairs
 
 
 def saved(here: Path, **change: np.ndarray) -> Path:
@@ -40,9 +40,9 @@ def saved(here: Path, **change: np.ndarray) -> Path:
 def test_a_layer_of_no_use_is_refused(
     tmp_path: Path, change: dict[str, np.ndarray], words: str
 ) -> None:
-    assert layer_from(None, saved(tmp_path))[0].dim == 2
+    assert Layer(weights=saved(tmp_path)).read().dim == 2
     with pytest.raises(UserError, match=words):
-        layer_from(None, saved(tmp_path, **change))
+        Layer(weights=saved(tmp_path, **change)).read()
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_a_layer_of_width_0_is_refused(tmp_path: Path) -> None:
     }
     save_file(tensors, tmp_path / "layer.safetensors")
     with pytest.raises(UserError, match="width d must be at least 1"):
-        layer_from(None, tmp_path / "layer.safetensors")
+        Layer(weights=tmp_path / "layer.safetensors").read()

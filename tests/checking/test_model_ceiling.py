@@ -18,7 +18,8 @@ from promptlimits.checking.model_ceiling import check
 from promptlimits.lipschitz.checkpoint.model_bound import model_bound, read_facts
 from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling
 from promptlimits.lipschitz.checkpoint.weights.checkpoint import open_checkpoint
-from promptlimits.nets.files.hashing import weight_files, weights_hash
+from promptlimits.nets.files.folder import weight_files
+from promptlimits.nets.files.hashing import weights_hash
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
 from promptlimits.theory.number_formats import NumberFormat, number_format
 from promptlimits.theory.vector_counting import stored

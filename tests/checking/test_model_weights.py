@@ -18,7 +18,8 @@ from promptlimits.base.errors import UserError
 from promptlimits.checking.model_ceiling import check
 from promptlimits.checking.model_files import WeightFiles
 from promptlimits.checking.model_tensors import TensorFiles, block_tensors, outer_norms
-from promptlimits.nets.files.hashing import weight_files, weights_hash
+from promptlimits.nets.files.folder import weight_files
+from promptlimits.nets.files.hashing import weights_hash
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder
 
 Tensors = dict[str, Any]

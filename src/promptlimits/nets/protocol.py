@@ -10,7 +10,7 @@ The model's laws, which every family is tested for:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -39,6 +39,19 @@ class EncodedPair:
     value_ids: tuple[int, ...]
     joiner: str = ""
     also: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def of_ids(cls, key_ids: Iterable[int], value_ids: Iterable[int]) -> EncodedPair:
+        """A pair of token ids that no text was given for.
+
+        Args:
+            key_ids: Token ids of the key.
+            value_ids: Token ids of the value, the end marker last.
+
+        Returns:
+            The pair, its texts empty.
+        """
+        return cls(key="", value="", key_ids=tuple(key_ids), value_ids=tuple(value_ids))
 
     @property
     def input_ids(self) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from promptlimits.nets.decoder.network import Decoder
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
-from promptlimits.nets.routes.prefix import prefixed_logits
+from promptlimits.nets.routes.separate import prefixed_logits
 
 FAMILIES = ("llama", "qwen2", "gemma3", "gpt2", "gpt_neox")
 

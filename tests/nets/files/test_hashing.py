@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.hashing import model_hash, sha256_of, weight_files, weights_hash
+from promptlimits.nets.files.folder import weight_files
+from promptlimits.nets.files.hashing import model_hash, sha256_of, weights_hash
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 

@@ -18,7 +18,7 @@ from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.load.stock import decode_greedily, load_stock
 from promptlimits.nets.protocol import NO_LIMIT, EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM, Route
-from promptlimits.nets.routes.concatenation import concatenated_logits
+from promptlimits.nets.routes.separate import concatenated_logits
 from promptlimits.testing.tiny_models import tiny_of_family
 
 pytestmark = [

@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.load.size import require_room, require_size
+from promptlimits.nets.load.network import require_room, require_size
 from promptlimits.nets.load.stock import load_stock
 
 SEVENTY_BILLION = {
@@ -37,8 +37,7 @@ def _never_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def built(*_: object, **__: object) -> None:
         raise AssertionError("a network was built")
 
-    for module in ("load.read_network", "stock._read"):
-        monkeypatch.setattr(f"promptlimits.nets.load.{module}", built)
+    monkeypatch.setattr("promptlimits.nets.load.checkpoint.read_network", built)
 
 
 @pytest.mark.parametrize("load", [load_parts, load_stock])

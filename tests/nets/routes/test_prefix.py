@@ -13,9 +13,9 @@ from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.load.quiet import quiet
-from promptlimits.nets.prefix_shape import reader_of_prefixes
+from promptlimits.nets.prefix_shape import PrefixShape, reader_of_prefixes
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
-from promptlimits.nets.routes.prefix import PrefixShape, prefixed_logits
+from promptlimits.nets.routes.separate import prefixed_logits
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 FAMILIES = ("llama", "gemma3", "gpt2", "gpt_neox", "gpt_neo", "qwen2")

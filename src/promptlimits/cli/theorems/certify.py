@@ -128,7 +128,8 @@ def _prove(
         require_prompts_in_region,
     )
     from promptlimits.lipschitz.checkpoint.weights.checkpoint import open_checkpoint
-    from promptlimits.nets.files.hashing import weight_files, weights_hash
+    from promptlimits.nets.files.folder import weight_files
+    from promptlimits.nets.files.hashing import weights_hash
 
     with LiveListener(quiet=quiet) as listener:
         listener.stage(f"looking for {reference}")

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from promptlimits.base.errors import PromptLimitsWarning, UserError
 from promptlimits.nets.decoder.families import decoder_of
-from promptlimits.nets.load.network import readable
+from promptlimits.nets.load.network import alike, dtype_name, readable
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import (
@@ -29,7 +29,7 @@ from promptlimits.nets.protocol import (
     TextCodec,
     pack,
 )
-from promptlimits.nets.routes.concatenation import concatenated_logits
+from promptlimits.nets.routes.separate import concatenated_logits
 from promptlimits.nets.routes.whole_model import IdentityHead, WholeModel
 
 _SAMPLED_TOKENS: Final = 64
@@ -77,8 +77,8 @@ class HuggingFaceCausalLM:
         self._model = model.eval().requires_grad_(False)
         self._card = card
         self._codec = codec
-        self._require_one_dtype()
         self._whole = WholeModel(self._model)
+        self._require_one_dtype()
         with quiet(), self._running():
             self._decoder = decoder_of(self._model)
             single, prompts = self._probe()
@@ -141,9 +141,8 @@ class HuggingFaceCausalLM:
         digits, so that a setting derived from it does not depend on rounding.
         """
         count = min(_SAMPLED_TOKENS, self._card.vocabulary)
-        ids = torch.arange(count, device=self.device) * (self._card.vocabulary // count)
-        one = [ids[place : place + 1] for place in range(count)]
-        pairs = pack([_pair(token, token) for token in one], device=self.device)
+        one = [(place * (self._card.vocabulary // count),) for place in range(count)]
+        pairs = pack([EncodedPair.of_ids(token, token) for token in one], device=self.device)
         with torch.no_grad():
             nothing = torch.zeros(1, 0, self._card.dim, dtype=self.dtype, device=self.device)
             logits = self.next_token_logits(nothing, pairs)
@@ -157,9 +156,7 @@ class HuggingFaceCausalLM:
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings (..., D) of token ids (...), with the model's own scaling."""
-        # Called, not indexed: Gemma scales inside the module.
-        embeddings: Tensor = self._model.get_input_embeddings()(ids)
-        return embeddings
+        return self._whole.embed(ids)
 
     def prompt_width(self, kind: PromptKind) -> int:
         """W, numbers in one row of a prompt of that kind."""
@@ -193,7 +190,7 @@ class HuggingFaceCausalLM:
     def _require_one_dtype(self) -> None:
         """Refuse a model whose prompts would be wider numbers than its card says."""
         embedded = self.embed(torch.zeros(1, dtype=torch.long, device=self.device))
-        found = str(embedded.dtype).removeprefix("torch.")
+        found = dtype_name(embedded.dtype)
         if found != self._card.compute_dtype:
             raise UserError(
                 f"model {self._card.name}",
@@ -214,11 +211,12 @@ class HuggingFaceCausalLM:
     def _probe(self) -> tuple[list[EncodedPair], Tensor]:
         """Three pairs, and a prompt (1, 3, D) between embeddings, as a trained one is."""
         longest = max(4, min(_LONGEST_PROBE, self._card.context_length - 3))
-        ids = torch.arange(longest + 1, device=self.device) % self._card.vocabulary
+        ids = [place % self._card.vocabulary for place in range(longest + 1)]
         # Every position is read, and a pair stands behind a long one: recurrent layers would carry
         # the end of one pair into the beginning of the next.
-        single = [_pair(ids[:1], ids[1:3]), _pair(ids[:1], ids[1:]), _pair(ids[1:2], ids[2:4])]
-        embedded = self.embed(ids[:4])[None]
+        lengths = ((0, 1, 3), (0, 1, longest + 1), (1, 2, 4))
+        single = [EncodedPair.of_ids(ids[a:b], ids[b:c]) for a, b, c in lengths]
+        embedded = self.embed(torch.tensor(ids[:4], device=self.device))[None]
         # Far from the middle: where two embeddings nearly cancel, norms magnify rounding.
         return single, 0.75 * embedded[:, :3] + 0.25 * embedded[:, 1:]
 
@@ -234,12 +232,7 @@ class HuggingFaceCausalLM:
         self._require_logits(expected)
 
         def agrees(found: Tensor) -> bool:
-            # Half the digits: far above rounding, far below any real difference. Stock eager
-            # attention takes its softmax in float32 whatever the dtype.
-            eps = max(torch.finfo(self.dtype).eps, torch.finfo(torch.float32).eps)
-            tolerance = eps**0.5 * float(expected.abs().max())
-            same_shape = found.shape == expected.shape
-            return same_shape and bool((found - expected).abs().max() <= tolerance)
+            return alike(found, expected, dtype=self.dtype)
 
         if not agrees(self._concatenated(prompts, probe)):
             raise UserError(
@@ -289,9 +282,3 @@ class HuggingFaceCausalLM:
                 got="none, or one that is not finite",
                 remedy="use another model",
             )
-
-
-def _pair(key: Tensor, value: Tensor) -> EncodedPair:
-    return EncodedPair(
-        key="", value="", key_ids=tuple(key.tolist()), value_ids=tuple(value.tolist())
-    )

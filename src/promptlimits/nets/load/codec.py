@@ -27,12 +27,9 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class HuggingFaceCodec:
     """The codec of a stock tokenizer; a `promptlimits.nets.protocol.TextCodec`.
 
-    Args:
-        tokenizer: The stock tokenizer.
-        end_id: The end marker of every value: a token at which stock `generate` stops.
-        other_end_ids: The other tokens at which it stops.
-        vocabulary: Rows of the embedding; ids at or beyond it are refused. By default those
-            the tokenizer has.
+    Stock `generate` stops at `end_id`, the end marker of every value, and at `other_end_ids`. The
+    embedding has `vocabulary` rows, by default as many as the tokenizer knows tokens: ids at or
+    beyond it are refused.
     """
 
     def __init__(

@@ -122,11 +122,6 @@ class HuggingFaceCausalLM:
         return self._route
 
     @property
-    def shares_prefix(self) -> bool:
-        """Whether the prompt runs once for all pairs, or once for each."""
-        return self._route is not Route.CONCATENATION
-
-    @property
     def head(self) -> ReadHead:
         """What turns read states into logits."""
         if self._decoder is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.reference.separate_sequences import by_the_book, random_pairs
+from tests.reference.separate_sequences import RAGGED, by_the_book, random_pairs
 from torch import Tensor
 from transformers import (
     GPT2Config,
@@ -31,8 +31,6 @@ from promptlimits.nets.routes.separate import prefixed_logits
 
 FAMILIES = ("llama", "qwen2", "gemma3", "gpt2", "gpt_neox")
 
-RAGGED = ((1, 1), (9, 4), (3, 2), (6, 1), (2, 3))
-"""Some pass Gemma's window of 8."""
 EQUAL = ((2, 3), (2, 3), (2, 3))
 LONG = ((34, 5), (2, 2))
 """One is long enough for blocked attention."""

@@ -22,10 +22,10 @@ def norm_in_own_dtype(network: nn.Module) -> None:
         return gain * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
 
     for module in network.modules():
-        if type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm"):
-            module.forward = partial(rms_norm, gain=module.weight, eps=module.variance_epsilon)
-        elif type(module).__name__ == "Gemma3RMSNorm":
+        if type(module).__name__ == "Gemma3RMSNorm":
             module.forward = partial(rms_norm, gain=1 + module.weight, eps=module.eps)
+        elif type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(rms_norm, gain=module.weight, eps=module.variance_epsilon)
 
 
 def random_pairs(sizes: Sequence[tuple[int, int]], *, seed: int) -> list[EncodedPair]:

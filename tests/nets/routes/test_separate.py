@@ -134,21 +134,6 @@ def test_a_prefix_of_no_token_is_the_bare_model(tmp_path: Path) -> None:
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5)
 
 
-def test_nothing_in_the_model_changes(tmp_path: Path) -> None:
-    model = frozen(tmp_path, "llama")
-    before = {name: p.clone() for name, p in model._model.state_dict().items()}
-    attention = model._model.config._attn_implementation
-    part = Part(prompt_tokens=2, pairs=pack(pairs_of(model)))
-    prefix = normal(2, model.prompt_width(PromptKind.PREFIX), seed=6).requires_grad_()
-    batch = model.prepare([part], kind=PromptKind.PREFIX)
-    model.head.logits(batch.read_states(prefix)).sum().backward()
-    assert prefix.grad is not None
-    assert bool(prefix.grad.abs().sum() > 0)
-    assert model._model.config._attn_implementation == attention
-    assert all(p.grad is None for p in model._model.parameters())
-    assert all(torch.equal(p, before[name]) for name, p in model._model.state_dict().items())
-
-
 # --- stock PEFT ---------------------------------------------------------------------------
 
 

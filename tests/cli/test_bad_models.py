@@ -18,7 +18,8 @@ from promptlimits.capacity.witness.verification import Verification
 from promptlimits.capacity.witness.witness import verify_witness
 from promptlimits.nets.files.cache import cache_directory
 from promptlimits.nets.files.catalog import find_entry
-from promptlimits.nets.files.hashing import model_hash, weight_files
+from promptlimits.nets.files.folder import weight_files
+from promptlimits.nets.files.hashing import model_hash
 
 Call = Callable[..., Any]
 

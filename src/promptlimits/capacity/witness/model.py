@@ -15,7 +15,8 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.witness.format import Witness
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CatalogEntry, find_entry
-from promptlimits.nets.files.hashing import model_hash, weight_files
+from promptlimits.nets.files.folder import weight_files
+from promptlimits.nets.files.hashing import model_hash
 
 if TYPE_CHECKING:
     from promptlimits.nets.load.stock import StockModel

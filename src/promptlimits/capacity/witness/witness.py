@@ -153,7 +153,7 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
     longest = prompt.shape[0] + max(
         len(pair.key_ids) + _longest_answer(witness.pairs) for pair in witness.pairs
     )
-    if stock.context_length is not None and longest > stock.context_length:
+    if longest > stock.context_length:
         raise UserError(
             "model",
             f"read {longest} tokens, as prompt and longest pair need",

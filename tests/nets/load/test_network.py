@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import LlamaConfig
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.load.size import require_room, require_size
+from promptlimits.nets.load.network import readable, require_room, require_size
 from promptlimits.nets.load.stock import load_stock
 
 SEVENTY_BILLION = {
@@ -37,8 +38,7 @@ def _never_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def built(*_: object, **__: object) -> None:
         raise AssertionError("a network was built")
 
-    for module in ("load.read_network", "stock._read"):
-        monkeypatch.setattr(f"promptlimits.nets.load.{module}", built)
+    monkeypatch.setattr("promptlimits.nets.load.checkpoint.read_network", built)
 
 
 @pytest.mark.parametrize("load", [load_parts, load_stock])
@@ -97,3 +97,15 @@ def test_packed_weights_are_not_counted() -> None:
         require_size(config, 10, name="model it", dtype=torch.float32)
     config.quantization_config = {"quant_method": "gptq", "bits": 4}
     require_size(config, 10, name="model it", dtype=torch.float32)
+
+
+def test_a_model_that_fits_in_no_memory_is_no_broken_file() -> None:
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(MemoryError), readable("model it", "be read", remedy="none"):
+            raise error
+
+
+def test_a_long_message_of_a_library_ends_with_a_word() -> None:
+    with pytest.raises(UserError) as caught, readable("it", "be read", remedy="none"):
+        raise ValueError("many words " * 100)
+    assert re.search(r" (many|words) …; none$", str(caught.value))

@@ -15,8 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.files.catalog import CatalogEntry, require_entry
-from promptlimits.nets.load.convert import gguf_note
-from promptlimits.nets.load.install import install
+from promptlimits.nets.load.install import gguf_note, install
 from promptlimits.nets.load.load import load_parts
 from promptlimits.testing.tiny_models import tiny_causal_lm
 

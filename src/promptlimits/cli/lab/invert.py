@@ -11,7 +11,8 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.lab.invert_options import (
-    EXAMPLE,
+    Folder,
+    Random,
     random_tokens,
     read_tokens,
     transformer_from,
@@ -49,20 +50,8 @@ _STATUS: Final = {
 
 
 def invert(
-    random: Annotated[
-        str | None,
-        typer.Option(
-            "--random",
-            metavar=EXAMPLE,
-            help="Gaussian weights; also s (head size, d/h), f (hidden neurons, 2d), masked (0).",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights", metavar="FOLDER", help="A folder of config.json and model.safetensors."
-        ),
-    ] = None,
+    random: Random = None,
+    weights: Folder = None,
     radius: Annotated[
         str | None,
         typer.Option("--radius", metavar="R", help="Greatest length of a token of P and X."),

@@ -1,10 +1,12 @@
-"""What `promptlimits invert` is given: a transformer, a prompt and inputs."""
+"""What `invert` and `lipschitz` are given: a transformer, and for `invert` a prompt and inputs."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from promptlimits.nets.paper.weights import TransformerWeights
 
 EXAMPLE: Final = "d=8,h=2,layers=2,scale=.1,seed=0"
+Random = Annotated[
+    str | None,
+    typer.Option(
+        "--random",
+        metavar=EXAMPLE,
+        help="Gaussian weights; also s (head size, d/h), f (hidden neurons, 2d), masked (0).",
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="FOLDER", help="A folder of config.json and model.safetensors."
+    ),
+]
 _OPTION: Final = DrawnWeights(
     option="--random",
     names="d, h, layers, scale, seed, s, f and masked",

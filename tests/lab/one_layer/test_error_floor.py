@@ -13,8 +13,12 @@ from tests.reference.one_layer_floor import floor_by_hand
 from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import UserError
 from promptlimits.lab.errata.single_layer import orthogonal_targets
-from promptlimits.lab.one_layer.error_floor import contraction, error_floor, orthogonal_floor
-from promptlimits.lab.one_layer.floor_weights import best_weights
+from promptlimits.lab.one_layer.error_floor import (
+    best_weights,
+    contraction,
+    error_floor,
+    orthogonal_floor,
+)
 from promptlimits.lab.one_layer.proved_means import proved_means
 from promptlimits.lab.one_layer.setting import (
     Floats,

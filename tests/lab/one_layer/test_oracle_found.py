@@ -10,9 +10,13 @@ from tests.lab.one_layer.oracle_cases import draw
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
-from promptlimits.lab.one_layer.oracle.inputs import exact_inputs
+from promptlimits.lab.one_layer.oracle.inputs import (
+    distance_from_ranges,
+    equal_queries,
+    exact_inputs,
+    merged,
+)
 from promptlimits.lab.one_layer.oracle.length import best_of_length
-from promptlimits.lab.one_layer.oracle.merge import distance_from_ranges, equal_queries, merged
 from promptlimits.lab.one_layer.oracle.problem import local_model, oracle_problem
 from promptlimits.lab.one_layer.oracle.search import _reduced, least_largest, least_sum
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value

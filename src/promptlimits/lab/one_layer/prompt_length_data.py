@@ -41,8 +41,8 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, tail_floor
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend, feed_forward, value_maps
-from promptlimits.lab.one_layer.unmemorizable import answers_for, down, independent
-from promptlimits.lipschitz.balls.matrix import MatrixBall
+from promptlimits.lab.one_layer.unmemorizable import answers_for, independent
+from promptlimits.lipschitz.balls.matrix import MatrixBall, float_down, float_up
 from promptlimits.nets.paper.weights import LayerWeights
 from promptlimits.theory.prompt_parameters import trained_numbers
 
@@ -100,7 +100,7 @@ def prompt_length_data(
             "prompt_tokens_at_least": proved,
             "prompt_numbers_at_least": proved * dim,
             "prompt_tokens_at_least_for_unrounded_answers": least,
-            "rounding_of_answers_at_most": -down(-slack),
+            "rounding_of_answers_at_most": float_up(slack),
             "errors_of_shorter_prompts": floors,
             "data_after": SOURCE.to_json(),
         },
@@ -143,7 +143,7 @@ def _least_length(layer: LayerWeights, direction: Floats, offsets: Floats, slack
     if excluded < 0:
         raise RunFailed(
             "nothing is proved of the data that were built: the answers are rounded by up to "
-            f"{-down(-slack):.3g}, more than the floor under the error of the empty prompt",
+            f"{float_up(slack):.3g}, more than the floor under the error of the empty prompt",
             remedy="scale the weights towards 1, or give fewer pairs",
         )
     return excluded + 1
@@ -175,6 +175,6 @@ def _are_independent(layer: LayerWeights, direction: Floats, offsets: Floats) ->
 def _shown(floor: ErrorFloor, tokens: int, slack: Fraction) -> dict[str, Any]:
     return {
         "prompt_tokens": tokens,
-        "largest_error_at_least": down(max(floor.output_error - slack, Fraction(0))),
-        "largest_error_before_the_mlp_at_least": down(floor.error),
+        "largest_error_at_least": float_down(max(floor.output_error - slack, Fraction(0))),
+        "largest_error_before_the_mlp_at_least": float_down(floor.error),
     }

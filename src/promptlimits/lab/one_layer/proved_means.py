@@ -8,7 +8,6 @@ applied to the floats that a file holds.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 from flint import arb
@@ -37,12 +36,6 @@ def ball_of(values: list[arb]) -> MatrixBall:
         center.append(middle)
         squares.append(multiply_up(away, away))
     return MatrixBall(center=np.array(center)[:, None], radius=sqrt_up(add_up(0.0, *squares)))
-
-
-def exact_fraction(value: arb) -> Fraction:
-    """An exact ball's number."""
-    mantissa, exponent = value.man_exp()
-    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
 def _up(value: arb) -> float:

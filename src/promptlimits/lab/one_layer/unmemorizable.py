@@ -11,9 +11,9 @@ exponentials Z_P that meets both answers would have
 (1 + b_1) t_1 - b_1 a_1 = (1 + b_2) t_2 - b_2 a_2 with b_i = Z_i/Z_P > 0, which
 a_1 outside span{t_1, t_2, a_2} forbids. []
 
-**Where our notes differ.** They take any c_i orthogonal to the t_i; c_i . eta can then be 0, for
-both if eta lies in the span of the t_i. Here c_i = (e +- f)/sqrt(2), where e is eta projected
-beside the offsets; offsets drawn here are orthogonal to eta, so that e = eta.
+**Directions.** For any c_i orthogonal to the t_i, c_i . eta can be 0, for both if eta lies in the
+span of the t_i. So c_i = (e +- f)/sqrt(2), where e is eta projected beside the offsets; offsets
+drawn here are orthogonal to eta, so that e = eta.
 
 **Any number of heads.** No condition on V or A is needed if there is room: for any h + 1 queries
 with one last token and E the span of their a_j^i, h + 1 orthonormal offsets in the complement
@@ -58,7 +58,7 @@ from promptlimits.lab.one_layer.setting import (
     shared_query,
     value_maps,
 )
-from promptlimits.lipschitz.balls.matrix import MatrixBall
+from promptlimits.lipschitz.balls.matrix import MatrixBall, float_down, float_up
 from promptlimits.nets.paper.weights import LayerWeights, exact_array
 
 PAIR_SOURCE: Final = Source(
@@ -193,20 +193,14 @@ def proved_of(floor: ErrorFloor, slack: Fraction, *, by_the_span: bool = False) 
     left = max(floor.output_error - slack, Fraction(0))
     return {
         "no_prompt_of_any_length": left > 0 or (by_the_span and floor.contraction > 0),
-        "largest_error_at_least": down(left),
-        "largest_error_before_the_mlp_at_least": down(floor.error),
-        "mlp_contraction": down(floor.contraction),
-        "rounding_of_answers_at_most": -down(-slack),
+        "largest_error_at_least": float_down(left),
+        "largest_error_before_the_mlp_at_least": float_down(floor.error),
+        "mlp_contraction": float_down(floor.contraction),
+        "rounding_of_answers_at_most": float_up(slack),
         "statement": floor.source.statement,
         "by_the_span": by_the_span,
         "the_span_speaks_of": "answers" if floor.contraction else "the layer's values at offsets",
     }
-
-
-def down(value: Fraction) -> float:
-    """The largest float that is not above an exact number."""
-    number = float(value)
-    return number if Fraction(number) <= value else float(np.nextafter(number, -np.inf))
 
 
 def _answered(setting: SharedQuery, offsets: Floats) -> tuple[Floats, Fraction]:

@@ -9,9 +9,8 @@ import pytest
 
 from promptlimits.base.errors import UserError
 from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
-from promptlimits.lab.one_layer.oracle.entropy import bound_by_entropy, slab_of
 from promptlimits.lab.one_layer.oracle.inputs import exact_inputs
-from promptlimits.lab.one_layer.oracle.length import best_of_length
+from promptlimits.lab.one_layer.oracle.length import best_of_length, bound_by_entropy, slab_of
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
 from promptlimits.lab.one_layer.setting import (
     Floats,

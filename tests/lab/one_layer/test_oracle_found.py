@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from tests.lab.one_layer.oracle_cases import draw
+from tests.reference.layers import attention_only, draw
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
@@ -28,18 +28,7 @@ from promptlimits.lab.one_layer.setting import (
     attend,
     shared_query,
 )
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights
-
-
-def plain(heads: list[HeadWeights]) -> LayerWeights:
-    dim = heads[0].dim
-    return LayerWeights(
-        heads=tuple(heads),
-        w1=np.zeros((0, dim)),
-        b1=np.zeros(0),
-        w2=np.zeros((dim, 0)),
-        b2=np.zeros(dim),
-    )
+from promptlimits.nets.paper.weights import HeadWeights
 
 
 def nearly_singular() -> tuple[SharedQuery, Floats]:
@@ -55,7 +44,7 @@ def nearly_singular() -> tuple[SharedQuery, Floats]:
     )
     tokens = generator.standard_normal((3, 4))
     targets = np.array([[0, 0, 1.0, 0], [0, 0, 2.0, 0]])
-    return shared_query(plain([head]), tokens[0], list(tokens[1:])), targets
+    return shared_query(attention_only(head), tokens[0], list(tokens[1:])), targets
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 4, 3), (4, 2, 4, 3), (6, 2, 2, 3)])
@@ -131,7 +120,7 @@ def test_dependent_scores_are_dependent_whatever_their_rounding() -> None:
         output=generator.standard_normal((6, 3)),
     )
     tokens = generator.standard_normal((3, 6))
-    assert not rank_condition(shared_query(plain([head]), tokens[0], list(tokens[1:])))
+    assert not rank_condition(shared_query(attention_only(head), tokens[0], list(tokens[1:])))
 
 
 def test_the_empty_prompt_is_no_optimum_at_infinity() -> None:

@@ -191,16 +191,6 @@ def contraction(layer: LayerWeights) -> Fraction:
     return max(1 - branch_lipschitz(layer.w1, layer.w2), Fraction(0))
 
 
-def orthogonal_floor(squared_lengths: Sequence[Exact], heads: int) -> Fraction:
-    """The floor's square for offsets orthogonal to each other and to E, in closed form."""
-    ordered = sorted((Fraction(square) for square in squared_lengths), reverse=True)
-    best, inverses = Fraction(0), Fraction(0)
-    for count, square in enumerate(ordered, start=1):
-        inverses += 1 / square
-        best = max(best, (count - heads) / inverses)
-    return best
-
-
 def _complement(known: Sequence[Sequence[MatrixBall]], size: float) -> Floats:
     """Rows that are nearly an orthonormal basis of E's complement, (m, d)."""
     columns = np.concatenate([each.center for one in known for each in one], axis=1)

@@ -41,7 +41,7 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, tail_floor
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend, feed_forward, value_maps
-from promptlimits.lab.one_layer.unmemorizable import answers_for, independent
+from promptlimits.lab.one_layer.unmemorizable import answers_for, independent, require_injective
 from promptlimits.lipschitz.balls.matrix import MatrixBall, float_down, float_up
 from promptlimits.nets.paper.weights import LayerWeights
 from promptlimits.theory.prompt_parameters import trained_numbers
@@ -64,14 +64,7 @@ def prompt_length_data(
     least = trained_numbers(pairs=pairs, dim=dim, heads=heads).prompt_tokens
     if pairs > _LARGEST:
         raise UserError("pairs", f"be at most {_LARGEST:,}", got=pairs, remedy="give fewer")
-    room = contraction(layer)
-    if room == 0:
-        raise UserError(
-            "||W_1|| ||W_2||",
-            "be below 1, so that the MLP is one to one",
-            got=f"{layer.hidden} neurons for which that is not proved",
-            remedy="scale the MLP down",
-        )
+    require_injective(layer, contraction(layer))
     direction = np.rint(generator.standard_normal(dim) / dim**0.5 / _GRID) * _GRID
     images = np.stack([value @ direction for value in value_maps(layer)])
     offsets = length * _beside(images, pairs, generator)

@@ -59,6 +59,7 @@ from promptlimits.lab.one_layer.setting import (
     value_maps,
 )
 from promptlimits.lipschitz.balls.matrix import MatrixBall, float_down, float_up
+from promptlimits.lipschitz.balls.rounding import dot
 from promptlimits.nets.paper.weights import LayerWeights, exact_array
 
 PAIR_SOURCE: Final = Source(
@@ -85,7 +86,7 @@ def unmemorizable_pair(
     _require_one_regular_head(layer)
     token = _shared_token(layer, shared_token)
     room = contraction(layer)
-    _require_injective(layer, room, preimages)
+    require_injective(layer, room, preimages)
     bare = SharedQuery(layer=layer, queries=(token[:, None],))
     value, score = value_maps(layer)[0], score_vectors(bare)[0]
     asked = float(score @ token)
@@ -119,7 +120,7 @@ def unmemorizable_set(
     """h + 1 queries and answers that a layer of h heads meets behind no prompt of any length."""
     heads, dim = len(layer.heads), layer.dim
     room = contraction(layer)
-    _require_injective(layer, room, None)
+    require_injective(layer, room)
     tokens = generator.standard_normal((heads + 2, dim))
     setting = shared_query(layer, tokens[0], list(tokens[1:]))
     known = query_statistics(setting).mean.reshape(-1, dim)
@@ -159,11 +160,9 @@ def independent(columns: Sequence[Sequence[arb]]) -> bool:
     """Prove that vectors given as balls are independent, by their Gram determinant."""
     scaled = []
     for column in columns:
-        size = float(sum((x * x for x in column), arb(0)).mid()) ** 0.5
+        size = float(dot(column, column).mid()) ** 0.5
         scaled.append([x / arb(size or 1.0) for x in column])
-    gram = arb_mat(
-        [[sum((a * b for a, b in zip(u, v, strict=True)), arb(0)) for v in scaled] for u in scaled]
-    )
+    gram = arb_mat([[dot(u, v) for v in scaled] for u in scaled])
     return bool(gram.det() > 0)
 
 
@@ -258,9 +257,10 @@ def _require_one_regular_head(layer: LayerWeights) -> None:
         )
 
 
-def _require_injective(
-    layer: LayerWeights, room: Fraction, preimages: Sequence[Floats] | None
+def require_injective(
+    layer: LayerWeights, room: Fraction, preimages: Sequence[Floats] | None = None
 ) -> None:
+    """Raise unless the MLP is proved one to one, or pre-images stand in for that."""
     if room == 0 and preimages is None:
         raise UserError(
             "||W_1|| ||W_2||",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from flint import arb
-from tests.lab.one_layer.oracle_cases import draw
+from tests.reference.layers import draw
 
 from promptlimits.base.bound import working_precision
 from promptlimits.lab.one_layer.oracle.boxes import box_limits

@@ -38,7 +38,7 @@ from promptlimits.base.errors import RunFailed
 from promptlimits.lab.one_layer.reachable import joint_rank, value_ranks
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 from promptlimits.lipschitz.balls.entries import Balls
-from promptlimits.lipschitz.balls.rounding import lower
+from promptlimits.lipschitz.balls.rounding import dot, exact_matrix, exact_vector, lower
 from promptlimits.nets.paper.weights import Array, HeadWeights, LayerWeights, exact_array
 
 PRECISION: Final = 192
@@ -92,7 +92,7 @@ def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
                 ]
             )
         return ExactInputs(
-            targets=[_vector(row) for row in wanted],
+            targets=[exact_vector(row) for row in wanted],
             means=[[mean for mean, _ in one] for one in each],
             excess=[list(column) for column in zip(*excess, strict=True)],
             log_least=log_least,
@@ -101,15 +101,6 @@ def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
                 for head, rank in zip(setting.layer.heads, value_ranks(setting.layer), strict=True)
             ],
         )
-
-
-def _vector(values: Sequence[float] | Floats) -> Vector:
-    return [arb(float(value)) for value in values]
-
-
-def exact_matrix(values: Array) -> arb_mat:
-    """A matrix of floats, as the numbers they are."""
-    return arb_mat([_vector(row) for row in values])
 
 
 def _column(vector: Vector) -> arb_mat:
@@ -121,17 +112,9 @@ def exact_entries(column: arb_mat) -> Vector:
     return [column[i, 0] for i in range(column.nrows())]
 
 
-def dot(left: Vector, right: Vector) -> arb:
-    """The inner product of two vectors."""
-    total = arb(0)
-    for x, y in zip(left, right, strict=True):
-        total += x * y
-    return total
-
-
 def _query_statistics(setting: SharedQuery, query: Array) -> list[tuple[Vector, arb]]:
     """(a, log Z) of each head over the columns of one query."""
-    seen = [_seen(setting, _vector(column)) for column in query.T]
+    seen = [_seen(setting, exact_vector(column)) for column in query.T]
     return [_head_statistics(setting, head, seen) for head in setting.layer.heads]
 
 
@@ -163,7 +146,7 @@ def _seen(setting: SharedQuery, token: Vector) -> Vector:
     centre = sum(token, arb(0)) / count if front.centred else arb(0)
     moved = [entry - centre for entry in token]
     size = (dot(moved, moved) / count + arb(float(front.eps))).sqrt()
-    gains, biases = _vector(front.gamma), _vector(front.beta)
+    gains, biases = exact_vector(front.gamma), exact_vector(front.beta)
     return [g * x / size + b for g, x, b in zip(gains, moved, biases, strict=True)]
 
 

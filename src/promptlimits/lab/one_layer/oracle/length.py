@@ -51,9 +51,7 @@ from promptlimits.lab.one_layer.oracle.inputs import (
     PRECISION,
     ExactInputs,
     Vector,
-    dot,
     exact_entries,
-    exact_matrix,
 )
 from promptlimits.lab.one_layer.oracle.problem import Problem, oracle_problem
 from promptlimits.lab.one_layer.reachable import value_ranks
@@ -64,6 +62,7 @@ from promptlimits.lab.one_layer.setting import (
     score_vectors,
     value_maps,
 )
+from promptlimits.lipschitz.balls.rounding import dot, exact_matrix
 
 GRID: Final = 4001
 DEPENDENT: Final = 1e-8

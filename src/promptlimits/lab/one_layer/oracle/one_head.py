@@ -31,9 +31,10 @@ from typing import Any, Final
 from flint import arb, arb_series, ctx
 
 from promptlimits.base.bound import working_precision
-from promptlimits.lab.one_layer.oracle.inputs import ExactInputs, Vector, dot, fraction_of
+from promptlimits.lab.one_layer.oracle.inputs import ExactInputs, Vector, fraction_of
 from promptlimits.lab.one_layer.oracle.length import Slab
 from promptlimits.lab.one_layer.setting import Floats
+from promptlimits.lipschitz.balls.rounding import dot
 
 PRECISION: Final = 128
 _ORDER: Final = 3

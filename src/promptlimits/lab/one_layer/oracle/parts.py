@@ -25,7 +25,6 @@ from promptlimits.lab.one_layer.oracle.inputs import (
     ExactInputs,
     Vector,
     ball_array,
-    dot,
     independent_columns,
     orthonormalised,
     unit_vectors,
@@ -33,6 +32,7 @@ from promptlimits.lab.one_layer.oracle.inputs import (
 from promptlimits.lab.one_layer.oracle.problem import Problem
 from promptlimits.lab.one_layer.setting import Floats
 from promptlimits.lipschitz.balls.entries import Balls
+from promptlimits.lipschitz.balls.rounding import dot
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

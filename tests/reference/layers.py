@@ -36,10 +36,14 @@ def rotated(layer: LayerWeights, turn: Floats) -> LayerWeights:
 
 
 def draw(
-    dim: int, heads: int, head_dim: int, queries: int, seed: int = 0, **given: Any
+    dim: int, heads: int, head_dim: int, queries: int, *seeds: int, **given: Any
 ) -> tuple[SharedQuery, Floats, np.random.Generator]:
-    """A Gaussian layer, queries with a shared last token, and targets."""
-    generator = np.random.default_rng([dim, heads, head_dim, queries, seed])
+    """A Gaussian layer, queries with a shared last token, and targets.
+
+    With one seed the sizes are part of it; several seeds are all there is.
+    """
+    sizes = [dim, heads, head_dim, queries] if len(seeds) == 1 else []
+    generator = np.random.default_rng([*sizes, *seeds])
     shape = {"dim": dim, "heads": heads, "head_dim": head_dim, "hidden": 0, "layers": 1}
     layer = random_weights(**(shape | given), generator=generator, masked=False).layers[0]
     tokens = generator.standard_normal((queries + 1, dim))

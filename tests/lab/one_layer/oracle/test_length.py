@@ -32,7 +32,9 @@ SHAPES = [(4, 3, 2), (4, 2, 0), (6, 3, 1), (3, 4, 5), (8, 3, 3), (2, 2, 7)]
 def draw(
     dim: int, queries: int, seed: int, head_dim: int | None = None
 ) -> tuple[SharedQuery, Floats, np.random.Generator]:
-    setting, targets, generator = drawn(dim, 1, head_dim or dim, queries, seed, scale=1.5)
+    setting, targets, generator = drawn(
+        dim, 1, head_dim or dim, queries, dim, queries, seed, scale=1.5
+    )
     return setting, 2 * targets, generator
 
 

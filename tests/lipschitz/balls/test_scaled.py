@@ -15,8 +15,12 @@ from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.lipschitz.balls.rounding import ball, upper
-from promptlimits.lipschitz.balls.scaled import ScaledBall
-from promptlimits.lipschitz.balls.spectral import largest_eigenvalue, spectral_norm, vector_norm
+from promptlimits.lipschitz.balls.spectral import (
+    ScaledBall,
+    largest_eigenvalue,
+    spectral_norm,
+    vector_norm,
+)
 from promptlimits.lipschitz.paper.attention import THEOREMS
 from promptlimits.lipschitz.paper.compose import METHODS, composed_bound
 from promptlimits.lipschitz.paper.head_norms import head_norms

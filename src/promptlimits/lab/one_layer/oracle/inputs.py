@@ -35,6 +35,7 @@ from flint import arb, arb_mat
 
 from promptlimits.base.bound import working_precision
 from promptlimits.base.errors import RunFailed
+from promptlimits.lab.one_layer.proved_means import normalised
 from promptlimits.lab.one_layer.reachable import joint_rank, value_ranks
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 from promptlimits.lipschitz.balls.entries import Balls
@@ -114,7 +115,8 @@ def exact_entries(column: arb_mat) -> Vector:
 
 def _query_statistics(setting: SharedQuery, query: Array) -> list[tuple[Vector, arb]]:
     """(a, log Z) of each head over the columns of one query."""
-    seen = [_seen(setting, exact_vector(column)) for column in query.T]
+    tokens, front = [exact_vector(column) for column in query.T], setting.front
+    seen = tokens if front is None else [normalised(front, token) for token in tokens]
     return [_head_statistics(setting, head, seen) for head in setting.layer.heads]
 
 
@@ -136,18 +138,6 @@ def _head_statistics(
     ]
     mean = exact_matrix(head.output) * (exact_matrix(head.value) * _column(mixed))
     return exact_entries(mean), top + total.log()
-
-
-def _seen(setting: SharedQuery, token: Vector) -> Vector:
-    front = setting.front
-    if front is None:
-        return token
-    count = len(token)
-    centre = sum(token, arb(0)) / count if front.centred else arb(0)
-    moved = [entry - centre for entry in token]
-    size = (dot(moved, moved) / count + arb(float(front.eps))).sqrt()
-    gains, biases = exact_vector(front.gamma), exact_vector(front.beta)
-    return [g * x / size + b for g, x, b in zip(gains, moved, biases, strict=True)]
 
 
 def _turned(key: Vector, steps: int, base: float | None) -> Vector:

@@ -1,6 +1,6 @@
 """What attention makes of the queries alone, with proved errors: the a_j^i as balls.
 
-Scores are products of exact matrices, so `matrix_balls` encloses them; the softmax of n scores is
+Scores are products of exact matrices, so `MatrixBall` encloses them; the softmax of n scores is
 taken in ball arithmetic, and the values again by products. A theorem about the layer can so be
 applied to the floats that a file holds.
 """

@@ -43,15 +43,9 @@ class DataSet:
 
     def to_json(self) -> JsonObject:
         """As plain JSON; numbers are written so that reading gives the same floats."""
-        record: JsonObject = {
-            "queries": [query.T.tolist() for query in self.queries],
-            "answers": self.answers.tolist(),
-        }
-        if self.offsets is not None:
-            record["offsets"] = self.offsets.tolist()
-        record["proved"] = self.proved
-        record["assumptions"] = [each.to_json() for each in self.assumptions]
-        return record
+        queries: JsonValue = [query.T.tolist() for query in self.queries]
+        record = fields_as_json(self) | {"queries": queries}
+        return {name: value for name, value in record.items() if value is not None}
 
 
 def fields_as_json(record: Any) -> JsonObject:

@@ -31,8 +31,15 @@ def test_what_is_found_lies_below_what_is_proved(call: Call, masked: int) -> Non
     assert bool(told["measures_proved_log10"]) is (not masked)
     published = told["one_radius_as_published_not_proved_log10"]["published-frobenius"]
     assert published < told["constants"][2]["proved_log10"]["published-frobenius"]
-    text = call(*given)
-    assert (text.code, text.err, text.out.count("  proved  at most 10^")) == (0, "", 3)
+
+
+def test_the_text_names_the_method_of_each_limit(call: Call) -> None:
+    text = call(
+        "lipschitz", "--random", "d=2,h=1,layers=1", "--tokens", "2", "--prompt-tokens", "1"
+    )
+    assert (text.code, text.err) == (0, "")
+    assert text.out.count("  proved  at most 10^") == 3
+    assert text.out.count(", at an explicit point") == 3
 
 
 def test_a_transformer_that_ignores_the_prompt_has_no_slope(call: Call) -> None:

@@ -30,7 +30,8 @@ same_typer = pytest.mark.skipif(
 COMMANDS = (
     *("", "bracket", "fit", "pairs", "verify", "score", "report", "models", "models get"),
     "doctor",
-    *("ceiling", "certify", "check", "context", "counting", "errata", "invert", "plan"),
+    *("ceiling", "certify", "check", "context", "counting", "errata", "invert", "lipschitz"),
+    "plan",
     *("oracle", "unmemorizable", "construct", "construct universal", "construct sizes"),
 )
 

@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from promptlimits import __version__
 from promptlimits.base.errors import PromptLimitsError, shortened
-from promptlimits.cli.lab import construct, errata, invert, oracle, unmemorizable
+from promptlimits.cli.lab import construct, errata, invert, lipschitz, oracle, unmemorizable
 from promptlimits.cli.product import bracket, doctor, fit, models, pairs, report, score, verify
 from promptlimits.cli.streams import (
     QUIET_LIBRARIES,
@@ -52,7 +52,7 @@ _LIMITS: Final = "Limits that are proved"
 _GROUPS: Final = {
     "Measure a model": ("bracket", "fit", "verify", "score", "pairs", "report"),
     _LIMITS: ("ceiling", "plan", "context", "certify", "check"),
-    "Small networks": ("oracle", "unmemorizable", "construct", "invert", "errata"),
+    "Small networks": ("oracle", "unmemorizable", "construct", "invert", "lipschitz", "errata"),
     "This installation": ("models", "doctor"),
 }
 
@@ -93,6 +93,7 @@ app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.add_typer(construct.app, name="construct")
 app.command(name="invert")(invert.invert)
+app.command(name="lipschitz")(lipschitz.lipschitz)
 app.command(name="check")(check.check)
 app.command(name="report")(report.report)
 app.add_typer(models.app, name="models")

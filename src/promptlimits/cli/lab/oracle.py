@@ -141,7 +141,7 @@ def _require_few(number: int) -> None:
 def _record(case: _Case, generator: Any, most_boxes: int | None) -> JsonObject:
     from promptlimits.lab.one_layer.error_floor import contraction
     from promptlimits.lab.one_layer.reachable import reach
-    from promptlimits.lab.one_layer.unmemorizable import down
+    from promptlimits.lipschitz.balls.matrix import float_down
 
     numbers = reach(case.setting)
     record: JsonObject = {
@@ -151,7 +151,7 @@ def _record(case: _Case, generator: Any, most_boxes: int | None) -> JsonObject:
         "reachable_dimension": numbers.reachable,
         "ambient_dimension": numbers.ambient,
         "almost_every_target_out_of_reach": numbers.out_of_reach,
-        "mlp_contraction": down(contraction(case.setting.layer)),
+        "mlp_contraction": float_down(contraction(case.setting.layer)),
         "offsets": case.targets.tolist(),
         "offsets_meet_answers_to": case.error,
         "preimages_unique": case.unique,
@@ -163,11 +163,11 @@ def _record(case: _Case, generator: Any, most_boxes: int | None) -> JsonObject:
 
 def _one(case: _Case, objective: Objective, generator: Any, most_boxes: int | None) -> JsonObject:
     from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
-    from promptlimits.lab.one_layer.unmemorizable import down
+    from promptlimits.lipschitz.balls.matrix import float_down
 
     value = oracle_value(case.setting, case.targets, objective=objective, generator=generator)
     proof = certify_value(case.setting, case.targets, value, most_boxes=most_boxes)
-    lower = max(down(proof.lower), 0.0)
+    lower = max(float_down(proof.lower), 0.0)
     # Below rounding a relative gap says nothing.
     gap = max(1 - lower / value.found, 0.0) if value.found > _ROUNDING else 0.0
     return value.to_json() | {
@@ -181,7 +181,7 @@ def _one(case: _Case, objective: Objective, generator: Any, most_boxes: int | No
 def _of_length(case: _Case, tokens: int, most_boxes: int | None) -> JsonObject:
     from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
     from promptlimits.lab.one_layer.oracle.length import best_of_length
-    from promptlimits.lab.one_layer.unmemorizable import down
+    from promptlimits.lipschitz.balls.matrix import float_down
 
     best = best_of_length(case.setting, case.targets, tokens=tokens)
     found = best.found if best.achieved is None else best.achieved
@@ -197,7 +197,7 @@ def _of_length(case: _Case, tokens: int, most_boxes: int | None) -> JsonObject:
         "tokens": tokens,
         "unit": proof.to_json()["unit"],
         "found": best.achieved,
-        "proved": max(down(proof.lower), 0.0),
+        "proved": max(float_down(proof.lower), 0.0),
         "certificate": proof.to_json(),
         "prompt": None if best.prompt is None else best.prompt.tolist(),
     }

@@ -19,6 +19,7 @@ roundings on any path they come out at least (1 - u)^N times their value, so `_u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,10 +71,33 @@ class Balls:
         ]
         return cls(np.array(mids).reshape(shape), _up(np.array(rads)).reshape(shape))
 
+    @classmethod
+    def stack(cls, parts: Sequence[Balls], axis: int) -> Balls:
+        """Arrays of one shape, along a new axis."""
+        mids, rads = [part.mid for part in parts], [part.rad for part in parts]
+        return cls(np.stack(mids, axis), np.stack(rads, axis))
+
+    @classmethod
+    def join(cls, parts: Sequence[Balls], axis: int) -> Balls:
+        """Arrays side by side along an axis."""
+        mids, rads = [part.mid for part in parts], [part.rad for part in parts]
+        return cls(np.concatenate(mids, axis), np.concatenate(rads, axis))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the array."""
         return self.mid.shape
+
+    def reshape(self, *shape: int) -> Balls:
+        """The same numbers in another shape."""
+        return Balls(self.mid.reshape(shape), self.rad.reshape(shape))
+
+    def added_at(self, key: Any, other: Balls) -> Balls:
+        """The array with balls added to some of its entries."""
+        mid, rad = self.mid.copy(), self.rad.copy()
+        both = self[key] + other
+        mid[key], rad[key] = both.mid, both.rad
+        return Balls(mid, rad)
 
     def __getitem__(self, key: Any) -> Balls:
         """Index both arrays, as numpy does."""

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.reference.layers import draw as drawn
 
 from promptlimits.base.errors import UserError
 from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
-from promptlimits.lab.one_layer.oracle.entropy import bound_by_entropy, slab_of
 from promptlimits.lab.one_layer.oracle.inputs import exact_inputs
-from promptlimits.lab.one_layer.oracle.length import best_of_length
+from promptlimits.lab.one_layer.oracle.length import best_of_length, bound_by_entropy, slab_of
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
 from promptlimits.lab.one_layer.setting import (
     Floats,
@@ -32,20 +32,10 @@ SHAPES = [(4, 3, 2), (4, 2, 0), (6, 3, 1), (3, 4, 5), (8, 3, 3), (2, 2, 7)]
 def draw(
     dim: int, queries: int, seed: int, head_dim: int | None = None
 ) -> tuple[SharedQuery, Floats, np.random.Generator]:
-    generator = np.random.default_rng([dim, queries, seed])
-    layer = random_weights(
-        dim=dim,
-        heads=1,
-        head_dim=head_dim or dim,
-        hidden=0,
-        layers=1,
-        generator=generator,
-        masked=False,
-        scale=1.5,
-    ).layers[0]
-    tokens = generator.standard_normal((queries + 1, dim))
-    setting = shared_query(layer, tokens[0], list(tokens[1:]))
-    return setting, 2 * generator.standard_normal((queries, dim)), generator
+    setting, targets, generator = drawn(
+        dim, 1, head_dim or dim, queries, dim, queries, seed, scale=1.5
+    )
+    return setting, 2 * targets, generator
 
 
 def twin(setting: SharedQuery, targets: Floats, tokens: int | None) -> float:

@@ -23,17 +23,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
-from flint import arb, arb_mat
+from flint import arb, arb_mat, ctx, fmpq
 
 from promptlimits.checker.core import Refuted
-from promptlimits.checker.matrices import (
-    ball,
-    ball_precision,
-    balls,
-    cholesky,
-    identity,
-    times_columns,
-)
 from promptlimits.checker.model import ELLIPSOIDS, power_of_two, record
 
 _BITS: Final = 256
@@ -58,21 +50,21 @@ def prove_limit(
     found = (weights.sha256(), weights.masked, weights.dim, len(weights.layers))
     if found != (claim.weights_sha256, claim.masked, claim.dim, len(claim.layers)):
         raise Refuted("the hash, mask, width or number of layers is not that of the weights")
-    with ball_precision(_BITS):
+    with ctx.workprec(_BITS):
         final = _propagate(claim, weights, on_progress)
-        _definite(identity(claim.dim, ball(limit**2)) - final, "the limit is too low")
+        _definite(_identity(claim.dim, _ball(limit**2)) - final, "the limit is too low")
         lower = limit * (1 - Fraction(1, 2**12))
-        if cholesky(identity(claim.dim, ball(lower**2)) - final) is not None:
+        if _cholesky(_identity(claim.dim, _ball(lower**2)) - final) is not None:
             raise Refuted("the limit is higher than its numbers make it")
 
 
 def _propagate(claim: Any, weights: Any, on_progress: Callable[[str], None]) -> arb_mat:
     """The ellipsoid of moves behind the last layer, of the tokens that are read."""
-    change = identity(claim.dim)
+    change = _identity(claim.dim)
     if claim.shape is not None:
         shape = arb_mat(claim.shape)
         change = shape * shape.transpose()
-    tokens, center = identity(claim.dim, ball(claim.radius**2)), arb_mat(claim.dim, 1)
+    tokens, center = _identity(claim.dim, _ball(claim.radius**2)), arb_mat(claim.dim, 1)
     query: arb_mat | None = None  # of a query that stands still
     for place, (free, layer) in enumerate(zip(claim.layers, weights.layers, strict=True)):
         on_progress(f"ellipsoids of layer {place + 1} of {len(claim.layers)}")
@@ -99,12 +91,12 @@ class _Maps:
             raise Refuted("the number of heads or hidden neurons is not that of the weights")
         self.lengths = free.lengths
         self.heads = [
-            (balls(head.key.T) * balls(head.query), balls(head.output) * balls(head.value))
+            (_balls(head.key.T) * _balls(head.query), _balls(head.output) * _balls(head.value))
             for head in layer.heads
         ]
         self.layer, self.hidden = layer, hidden
-        self.w1, self.w2 = balls(layer.w1), balls(layer.w2)
-        self.b1, self.b2 = (balls(bias.reshape(-1, 1)) for bias in (layer.b1, layer.b2))
+        self.w1, self.w2 = _balls(layer.w1), _balls(layer.w2)
+        self.b1, self.b2 = (_balls(bias.reshape(-1, 1)) for bias in (layer.b1, layer.b2))
 
     def check_lengths(self, tokens: arb_mat, change: arb_mat, center: arb_mat) -> None:
         """Step 1."""
@@ -112,10 +104,10 @@ class _Maps:
         for (score, _), length in zip(self.heads, self.lengths, strict=True):
             pulled = left.transpose() * score
             middle, spread = pulled * center, pulled * right
-            rest = ball(length) - (middle.transpose() * middle)[0, 0].sqrt()
+            rest = _ball(length) - (middle.transpose() * middle)[0, 0].sqrt()
             if not rest > 0:
                 raise Refuted("a length is too small")
-            square = identity(left.nrows(), rest * rest)
+            square = _identity(left.nrows(), rest * rest)
             _definite(square - spread * spread.transpose(), "a length is too small")
 
     def attention(
@@ -123,31 +115,31 @@ class _Maps:
     ) -> arb_mat:
         """Step 2; a row that stands still has no part of its own."""
         dim = tokens.nrows()
-        rest, seen, moving = arb_mat(dim, dim), arb_mat(dim, dim), identity(dim)
+        rest, seen, moving = arb_mat(dim, dim), arb_mat(dim, dim), _identity(dim)
         free = zip(self.heads, self.lengths, step.heads, step.turns, strict=True)
         for (score, value), length, weight, turn in free:
             spread = value * tokens
-            rest += spread * value.transpose() * ball(1 / turn + length**2 / weight)
-            rest += value * change * value.transpose() * ball(1 / weight)
-            moving += spread * score * ball(Fraction(1, 2))
-            seen += score.transpose() * tokens * score * ball(turn / 4)
+            rest += spread * value.transpose() * _ball(1 / turn + length**2 / weight)
+            rest += value * change * value.transpose() * _ball(1 / weight)
+            moving += spread * score * _ball(Fraction(1, 2))
+            seen += score.transpose() * tokens * score * _ball(turn / 4)
         return rest if own is None else rest + _through(moving, own, seen, step.own)
 
     def mean(self, step: Any, tokens: arb_mat) -> arb_mat:
         """Step 3."""
-        total = tokens * ball(1 / step.own)
+        total = tokens * _ball(1 / step.own)
         for (_, value), weight in zip(self.heads, step.heads, strict=True):
-            total += value * tokens * value.transpose() * ball(1 / weight)
+            total += value * tokens * value.transpose() * _ball(1 / weight)
         return total
 
     def mlp(self, known: arb_mat, step: Any) -> arb_mat:
         """Step 4."""
         if not self.hidden:
             return known
-        wide = times_columns(self.layer.w2, [ball(reach) for reach in step.reaches])
-        narrow = times_columns(self.layer.w1.T, [ball(1 / reach) for reach in step.reaches])
-        seen = narrow * narrow.transpose() * ball(Fraction(1, 4))
-        moving = identity(known.nrows()) + self.w2 * self.w1 * ball(Fraction(1, 2))
+        wide = _times_columns(self.layer.w2, [_ball(reach) for reach in step.reaches])
+        narrow = _times_columns(self.layer.w1.T, [_ball(1 / reach) for reach in step.reaches])
+        seen = narrow * narrow.transpose() * _ball(Fraction(1, 4))
+        moving = _identity(known.nrows()) + self.w2 * self.w1 * _ball(Fraction(1, 2))
         moved = _through(moving, _lifted(known), seen, Fraction(1))
         return wide * wide.transpose() + moved
 
@@ -165,7 +157,7 @@ class _Maps:
 def _through(moving: arb_mat, known: arb_mat, seen: arb_mat, weight: Fraction) -> arb_mat:
     """K L (weight I - L^T B L)^-1 L^T K^T for K, L L^T, B = `moving`, `known`, `seen`."""
     root = _root(known)
-    middle = identity(known.nrows(), ball(weight)) - root.transpose() * seen * root
+    middle = _identity(known.nrows(), _ball(weight)) - root.transpose() * seen * root
     factor = _definite(middle, "its free numbers make a matrix indefinite")
     half = factor.solve((moving * root).transpose())
     return half.transpose() * half
@@ -174,8 +166,8 @@ def _through(moving: arb_mat, known: arb_mat, seen: arb_mat, weight: Fraction) -
 def _lifted(matrix: arb_mat) -> arb_mat:
     """The matrix plus 2^-80 of its trace, and a speck for the zero matrix."""
     trace = sum((matrix[row, row] for row in range(matrix.nrows())), arb(0))
-    lift = abs(trace) * ball(Fraction(1, 2**80)) + ball(Fraction(1, 2**600))
-    return matrix + identity(matrix.nrows(), lift)
+    lift = abs(trace) * _ball(Fraction(1, 2**80)) + _ball(Fraction(1, 2**600))
+    return matrix + _identity(matrix.nrows(), lift)
 
 
 def _root(matrix: arb_mat) -> arb_mat:
@@ -183,7 +175,51 @@ def _root(matrix: arb_mat) -> arb_mat:
 
 
 def _definite(matrix: arb_mat, reason: str) -> arb_mat:
-    factor = cholesky(matrix)
+    factor = _cholesky(matrix)
     if factor is None:
         raise Refuted(reason)
     return factor
+
+
+def _cholesky(matrix: arb_mat) -> arb_mat | None:
+    """Balls around L, matrix = L L^T; None if no pivot is proved to be positive.
+
+    Only the lower half is read. Every symmetric matrix in the balls has the positive pivots found.
+    """
+    side = matrix.nrows()
+    rows: list[list[arb]] = []
+    for place in range(side):
+        row: list[arb] = []
+        for column, above in enumerate(rows):
+            known = sum((x * y for x, y in zip(row, above, strict=False)), arb(0))
+            row.append((matrix[place, column] - known) / above[column])
+        pivot = matrix[place, place] - sum((x * x for x in row), arb(0))
+        if not pivot > 0:
+            return None
+        rows.append([*row, pivot.sqrt()])
+    return arb_mat([[*row, *[0] * (side - len(row))] for row in rows])
+
+
+def _identity(side: int, value: arb | int = 1) -> arb_mat:
+    matrix = arb_mat(side, side)
+    for place in range(side):
+        matrix[place, place] = value
+    return matrix
+
+
+def _ball(value: Fraction | int) -> arb:
+    return arb(fmpq(value.numerator, value.denominator))
+
+
+def _balls(matrix: Any) -> arb_mat:
+    """Exactly this array of float64."""
+    rows, columns = matrix.shape
+    return arb_mat(rows, columns, [arb(value) for value in matrix.ravel().tolist()])
+
+
+def _times_columns(matrix: Any, factors: list[arb]) -> arb_mat:
+    """Balls around M diag(factors)."""
+    scaled = arb_mat(len(factors), len(factors))
+    for place, factor in enumerate(factors):
+        scaled[place, place] = factor
+    return _balls(matrix) * scaled

@@ -1,190 +1,207 @@
 """Prove limits on norms of given matrices, the figures that a model's ceiling rests on.
 
-**Statement.** Let G = W W^T (or W^T W, the smaller), t >= 0, s >= 0 and R any square matrix.
-Then
+**Statement.** Let G = W W^T (or W^T W, the smaller), t^2 >= tau >= 0 and R any square matrix. Then
 
-    ||t^2 I - G - R R^T - s I||_F <= s   implies   ||W||_2 <= t.
+    ||tau I - G - R R^T||_F <= t^2 - tau   implies   ||W||_2 <= t.
 
-*Proof.* t^2 I - G = R R^T + s I + E with ||E||_2 <= ||E||_F <= s, and R R^T >= 0. So
-t^2 I - G >= s I + E >= (s - ||E||_2) I >= 0: no eigenvalue of G exceeds t^2. []
+*Proof.* With E the matrix on the left, t^2 I - G = R R^T + (t^2 - tau) I + E, R R^T >= 0 and
+||E||_2 <= ||E||_F <= t^2 - tau: no eigenvalue of G exceeds t^2. []
 
-R is guessed: the floating-point Cholesky factor of t^2 I - G - s I. Nothing about it is
-believed: the left side is computed in ball arithmetic (arb) from the exact entries of W, and
-only a limit that is proved is answered with True. False means "not proved", be it false or
-closer to the truth than the guess is good: with n the smaller side, limits that exceed the norm
-by a part in some 10^15/n are proved. What found the limits computed in floats with rounding
-errors bounded by hand.
+R is guessed: the floating-point Cholesky factor of tau I - G. Nothing about it is believed. The
+left side is computed from *exact products*: a matrix is cut into slices of b bits, integers A_0,
+A_1, .. with A = 2^e (A_0 2^-b + A_1 2^-2b + ..) but for a rest, whose size is added to the error.
+A sum of K products of two such integers is below K 2^2b <= 2^53: no order of adding rounds it, as
+long as a matrix product is a sum of products. What is rounded after that is some 10^-17 of it.
+
+True means proved; False means not proved, be the limit false or closer to the truth than the
+guess is good: limits that exceed the norm by a part in some 10^15/n are proved, n the smaller
+side. What found the limits bounded the rounding of plain float products by hand.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from flint import arb, arb_mat, ctx, fmpq
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
-Matrix: TypeAlias = Floats | arb_mat
-"""Floats stand for themselves, balls for every matrix in them."""
+Array: TypeAlias = NDArray[np.float64]
 
-PRECISION_BITS: Final = 160
-"""Bits of the balls; limits were found with 53."""
-
-_ROUND: Final = Fraction(1, 2**53)
-_SHIFTS: Final = (2, 32, 512)  # in units of n 2^-53 t^2, least first: the tightest limit
-_MOST_FACTORED: Final = 256  # a Cholesky factor of balls in Python: some 2 s
-_FLINT_LOCK = threading.RLock()
+_UNIT: Final = 2.0**-53
+_SLICED: Final = 57  # bits kept of a matrix, below its largest entry
+_SHIFTS: Final = (2, 32, 512)  # t^2 - tau in units of n 2^-53 t^2: the tightest limit first
+_SPECK: Final = 2.0**-1000  # above every loss to underflow
+_UP: Final = 1 + 2.0**-50
 
 
-@contextmanager
-def ball_precision(bits: int = PRECISION_BITS) -> Iterator[None]:
-    """Compute with balls of so many bits; arb keeps one precision for all threads."""
-    with _FLINT_LOCK, ctx.workprec(bits):
-        yield
+@dataclass(frozen=True, eq=False)
+class Near:
+    """Every matrix within a Frobenius distance of one."""
+
+    center: Array
+    radius: float = 0.0
+
+    def __add__(self, other: Near) -> Near:
+        center = self.center + other.center
+        return Near(center, (self.radius + other.radius + _UNIT * frobenius(center)) * _UP)
+
+    def __matmul__(self, other: Near) -> Near:
+        """The product, whose own rounding is a part in 2^53."""
+        (left, left_cut), (right, right_cut) = _scaled(self.center), _scaled(other.center)
+        bits = _slice_bits(left.shape[1])
+        found, error = _joined(_levels(_slices(left, bits), _slices(right, bits)), bits)
+        center = np.ldexp(found, left_cut + right_cut - 2 * bits)
+        error = _ldexp(error, left_cut + right_cut - 2 * bits)
+        one, two = (frobenius(matrix.center) for matrix in (self, other))
+        moved_one = self.radius + _rest(left, left_cut, bits)
+        moved_two = other.radius + _rest(right, right_cut, bits)
+        moved = one * moved_two + moved_one * (two + moved_two)
+        return Near(center, (error + moved) * _UP + _SPECK)
+
+    def transposed(self) -> Near:
+        """The matrices on their side."""
+        return Near(self.center.T, self.radius)
 
 
-def proves_norm_at_most(limit: Fraction | int, *matrices: Matrix) -> bool:
-    """Whether ||A B C ...||_2 <= limit is proved; the product is not rounded."""
+def scaled_columns(matrix: Array, factors: Array, *, offset: int = 0) -> Near:
+    """W diag(offset + factors): a sum and a product round, 2 u + u^2 < 2^-51 of each entry."""
+    center = matrix * (offset + factors)
+    return Near(center, 2.0**-51 * frobenius(center) + _SPECK)
+
+
+def frobenius(matrix: Array) -> float:
+    """Upper limit on the Frobenius norm."""
+    top = float(np.abs(matrix).max(initial=0.0))
+    if not 0 < top < math.inf:
+        return 0.0 if top == 0 else math.inf
+    exponent = math.frexp(top)[1]
+    near_one = np.ldexp(matrix, -exponent)
+    total = float(np.sum(near_one * near_one)) * (1 + (matrix.size + 4) * 2 * _UNIT)
+    return math.nextafter(_ldexp(math.sqrt(total) * _UP, exponent), math.inf)
+
+
+def row_norms(matrix: Near) -> Array:
+    """Upper limits on the length of each row of W diag(g), off by 2^-51 of each entry."""
+    squares = np.einsum("ij,ij->i", matrix.center, matrix.center)
+    slack = (1 + (matrix.center.shape[1] + 8) * 2 * _UNIT) * _UP
+    lengths: Array = np.sqrt(squares) * slack + _SPECK ** (1 / 4)
+    return lengths
+
+
+def proves_norm_at_most(limit: Fraction | int, matrix: Near | Array) -> bool:
+    """Whether ||matrix||_2 <= limit is proved, for every matrix that is near."""
     if isinstance(limit, bool) or not isinstance(limit, int | Fraction):
         raise TypeError(f"a limit is an int or a Fraction, got {limit!r}")
-    given = [matrix for matrix in matrices if not isinstance(matrix, arb_mat)]
-    factors = [matrix if isinstance(matrix, arb_mat) else balls(matrix) for matrix in matrices]
-    shapes = [(factor.nrows(), factor.ncols()) for factor in factors]
-    if any(one[1] != other[0] for one, other in pairwise(shapes)):
-        raise ValueError(f"shapes that fit, got {shapes}")
-    if limit < 0 or not all(np.isfinite(matrix).all() for matrix in given):
+    near = matrix if isinstance(matrix, Near) else Near(_plain(matrix))
+    center = near.center if near.center.shape[0] <= near.center.shape[1] else near.center.T
+    top = float(np.abs(center).max(initial=0.0))
+    if not (math.isfinite(top) and math.isfinite(near.radius)) or limit < near.radius:
         return False
-    if any(0 in shape for shape in shapes):
+    length = frobenius(center)
+    if length == math.inf:
+        return False
+    if limit - Fraction(near.radius) >= length:
         return True
-    with ball_precision():
-        gram = _gram(factors)
-        top = max(entry.abs_upper() for entry in gram.entries())
-        if top == 0:
+    if limit + Fraction(near.radius) < top:
+        return False
+    return _proved(center, near.radius, limit, math.frexp(max(float(limit), top))[1])
+
+
+def _proved(center: Array, radius: float, limit: Fraction | int, exponent: int) -> bool:
+    """In units of 2^exponent, which is above the limit and every entry."""
+    bits = _slice_bits(center.shape[1])
+    small, side = np.ldexp(center, -exponent), len(center)
+    rest = Fraction(_rest(small, 0, bits))
+    square = ((limit - Fraction(radius)) / Fraction(2) ** exponent - rest) ** 2
+    if limit - Fraction(radius) <= rest * Fraction(2) ** exponent:
+        return False
+    slices = _slices(small, bits)
+    gram = _levels(slices, [part.T for part in slices])
+    hint = np.ldexp(_joined(gram, bits)[0], -2 * bits)
+    for size in _SHIFTS:
+        tau = _below(square * (1 - size * side * Fraction(_UNIT)))
+        try:
+            guess = np.linalg.cholesky(tau * np.eye(side) - hint)
+        except np.linalg.LinAlgError:
+            continue
+        if not (np.abs(guess) < 1).all():  # NaN too
+            continue
+        root = _slices(np.asarray(guess, dtype=np.float64), bits)
+        squared = _levels(root, [part.T for part in root])
+        levels = [one + other for one, other in zip(gram, squared, strict=True)]
+        levels[0] = levels[0] - np.ldexp(tau, 2 * bits) * np.eye(side)
+        off, error = _joined(levels, bits)
+        # The diagonal of the first level was rounded once more.
+        error += _UNIT * math.sqrt(side) * float(np.abs(np.diag(levels[0])).max())
+        if Fraction((frobenius(off) + error) * _UP) <= (square - Fraction(tau)) * 4**bits:
             return True
-        # The same statement with the largest entry near 1, so that the guess is in range.
-        scale = arb(2) ** -_binary_exponent(top)
-        square = ball(limit) ** 2 * scale
-        # Twice the trace is far above the norm: nothing is lost by proving no more than it.
-        square = min(square, arb(2 * gram.nrows()))
-        return any(_residual_is_small(gram * scale, square, size) for size in _SHIFTS)
+    return False
 
 
-def ball(value: Fraction | int) -> arb:
-    """A ball around an exact number."""
-    return arb(fmpq(value.numerator, value.denominator))
+def _slice_bits(terms: int) -> int:
+    """b for sums of so many products: with all sums of one level, below 2^52."""
+    bits = 24
+    while -(-_SLICED // bits) * terms * 4**bits > 2**52:
+        bits -= 1
+    return bits
 
 
-def balls(matrix: Floats) -> arb_mat:
-    """Exactly this matrix: every float64 is a ball of radius 0."""
-    rows = _plain(matrix)
-    return arb_mat(len(rows), rows.shape[1], [arb(value) for value in rows.ravel().tolist()])
+def _scaled(matrix: Array) -> tuple[Array, int]:
+    """The matrix with entries below 1, and the power of two that was taken out."""
+    exponent = math.frexp(float(np.abs(matrix).max(initial=0.0)))[1]
+    return np.ldexp(matrix, -exponent), exponent
 
 
-def times_columns(matrix: Floats, factors: Sequence[arb]) -> arb_mat:
-    """Balls around M diag(factors). Use in `ball_precision`."""
-    rows = _plain(matrix).tolist()
-    entries = [
-        arb(value) * factor for row in rows for value, factor in zip(row, factors, strict=True)
-    ]
-    return arb_mat(len(rows), len(factors), entries)
+def _slices(matrix: Array, bits: int) -> list[Array]:
+    """Integers A_0, A_1, ..; the difference of a number and the nearest integer is exact."""
+    found, rest = [], np.ldexp(matrix, bits)
+    for _ in range(-(-_SLICED // bits)):
+        found.append(np.rint(rest))
+        rest = np.ldexp(rest - found[-1], bits)
+    return found
 
 
-def row_norms(matrix: arb_mat) -> list[arb]:
-    """Balls around the Euclidean norm of each row. Use in `ball_precision`."""
-    entries, width = matrix.entries(), matrix.ncols()
-    return [
-        sum((entry * entry for entry in entries[start : start + width]), arb(0)).sqrt()
-        for start in range(0, len(entries), width)
-    ]
+def _rest(matrix: Array, exponent: int, bits: int) -> float:
+    """Upper limit on the Frobenius norm of what slices leave out; half of it covers underflow."""
+    return _ldexp(math.sqrt(matrix.size) * _UP, exponent - bits * -(-_SLICED // bits))
 
 
-def cholesky(matrix: arb_mat) -> arb_mat | None:
-    """Balls around L, matrix = L L^T; None if the matrix is not proved to be positive.
-
-    Only the lower half is read. Every symmetric matrix in the balls has the positive pivots found.
-    """
-    side = matrix.nrows()
-    rows: list[list[arb]] = []
-    for place in range(side):
-        row: list[arb] = []
-        for column, above in enumerate(rows):
-            known = sum((x * y for x, y in zip(row, above, strict=False)), arb(0))
-            row.append((matrix[place, column] - known) / above[column])
-        pivot = matrix[place, place] - sum((x * x for x in row), arb(0))
-        if not pivot > 0:
-            return None
-        rows.append([*row, pivot.sqrt()])
-    return arb_mat([[*row, *[0] * (side - len(row))] for row in rows])
+def _levels(left: Sequence[Array], right: Sequence[Array]) -> list[Array]:
+    """Sums of the products of slices, by their power of 2^-b; each is exact."""
+    levels: list[Any] = [0.0] * (2 * len(left) - 1)
+    for i, one in enumerate(left):
+        for j, other in enumerate(right):
+            levels[i + j] = levels[i + j] + one @ other
+    return levels
 
 
-def identity(side: int, value: arb | int = 1) -> arb_mat:
-    """value I."""
-    matrix = arb_mat(side, side)
-    for place in range(side):
-        matrix[place, place] = value
-    return matrix
+def _joined(levels: Sequence[Array], bits: int) -> tuple[Array, float]:
+    """The sum of the levels in units of the first, and a limit on its rounding errors."""
+    found, error = levels[-1], 0.0
+    for level in reversed(levels[:-1]):
+        found = level + np.ldexp(found, -bits)
+        error = _ldexp(error, -bits) + _UNIT * frobenius(found)
+    return found, error * _UP
 
 
-def _gram(factors: Sequence[arb_mat]) -> arb_mat:
-    """A small matrix in balls whose largest eigenvalue is the squared norm of the product.
-
-    Let P = X Y with few columns of X, and X^T X = L L^T. AB and BA have the same nonzero
-    eigenvalues: P P^T = (X Y Y^T) X^T has those of X^T X Y Y^T = L (L^T Y Y^T), which has those
-    of L^T Y Y^T L.
-    """
-    outer = min(factors[0].nrows(), factors[-1].ncols())
-    widths = [factor.ncols() for factor in factors[:-1]]
-    if widths and 2 * min(widths) <= outer and min(widths) <= _MOST_FACTORED:
-        place = widths.index(min(widths)) + 1
-        left, right = _product(factors[:place]), _product(factors[place:])
-        root = cholesky(left.transpose() * left)
-        if root is not None:
-            half = root.transpose() * right
-            return half * half.transpose()
-    whole = _product(factors)
-    if whole.nrows() <= whole.ncols():
-        return whole * whole.transpose()
-    return whole.transpose() * whole
+def _below(value: Fraction) -> float:
+    """The largest float that is not above an exact number."""
+    number = float(value)
+    return number if Fraction(number) <= value else math.nextafter(number, -math.inf)
 
 
-def _product(factors: Sequence[arb_mat]) -> arb_mat:
-    whole = factors[0]
-    for factor in factors[1:]:
-        whole *= factor
-    return whole
-
-
-def _residual_is_small(gram: arb_mat, square: arb, size: int) -> bool:
-    """Whether the residual of a guess with the shift s = `size` n 2^-53 t^2 is at most s."""
-    side = gram.nrows()
-    shift = square * ball(size * side * _ROUND)
-    target = identity(side, square - shift) - gram
-    hint = np.array([float(entry) for entry in target.entries()]).reshape(side, side)
+def _ldexp(value: float, exponent: int) -> float:
     try:
-        guessed = np.linalg.cholesky(hint)
-    except np.linalg.LinAlgError:
-        return False
-    factor = np.asarray(guessed, dtype=np.float64)
-    if not np.isfinite(factor).all():
-        return False
-    guess = balls(factor)
-    rest = target - guess * guess.transpose()
-    total = sum((entry * entry for entry in rest.entries()), arb(0))
-    return bool(total <= shift * shift)
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.inf
 
 
-def _binary_exponent(value: arb) -> int:
-    mantissa, exponent = value.mid().man_exp()
-    return int(mantissa).bit_length() + int(exponent)
-
-
-def _plain(array: Floats) -> NDArray[np.float64]:
+def _plain(array: NDArray[np.floating[Any]]) -> Array:
     """The same numbers as float64, which every narrower format is part of."""
     if array.ndim != 2:
         raise ValueError(f"an array of 2 axes is needed, got {array.ndim}")

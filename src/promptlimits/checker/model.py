@@ -221,7 +221,8 @@ def power_of_two(value: Any) -> Fraction:
     right = type(value) is list and [type(part) for part in value] == [int, int]
     if not right or not 2**52 <= value[0] < 2**53 or abs(value[1]) > 2**11:
         raise ValueError(f"{value!r:.50} is no number of 53 bits and a power of two")
-    return Fraction(value[0]) * Fraction(2) ** value[1]
+    number: Fraction = value[0] * Fraction(2) ** value[1]
+    return number
 
 
 @kind(**ELLIPSOIDS)

@@ -1,11 +1,11 @@
-"""Prove the norms in a checkpoint's certificate again from its weights, in ball arithmetic.
+"""Prove the norms in a checkpoint's certificate again from its weights.
 
 The caller reads the files and hands the weights over, block by block, as arrays by name: `blocks`
 of `attention` (`query` of H heads, s rows and D columns, `key` and `value` of the H or fewer heads
 that share them, `output` of H, D, s, and biases), `feed_forward` (`up`, `down`, `gate` and biases)
 and norms (`eps`, `gain`, `bias`, and an `offset` added to the gain). What is proved of them starts
 here: a block's matrices are multiplied by the gain of the norm in front of them and its bias is
-added to theirs, in balls. numpy guesses the factorisations that `matrices` then judges.
+added to theirs, with exact products and proved rounding errors (`matrices`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from flint import arb, arb_mat
 
 from promptlimits.checker.core import Refuted
 from promptlimits.checker.matrices import (
-    Floats,
-    ball_precision,
-    balls,
+    Array,
+    Near,
     proves_norm_at_most,
     row_norms,
-    times_columns,
+    scaled_columns,
 )
 from promptlimits.checker.model import NORMS, record
 
@@ -53,7 +51,7 @@ def prove_norms(
     _require_norm(model.outer_norm, outer, "the norm around the blocks")
     for place, (block, tensors) in enumerate(zip(model.blocks, checkpoint.blocks, strict=True)):
         on_progress(f"proving the norms of block {place + 1} of {checkpoint.layers}")
-        with ball_precision():
+        with np.errstate(all="ignore"):  # what overflows is not proved
             _Prover(block, tensors, before, f"of block {place + 1}").prove()
         before = tensors.feed_forward_norm
 
@@ -118,20 +116,18 @@ class _Prover:
         """Every limit that is there; `model` has seen that all that are needed are."""
         norm, where = self._first, f"of head {head + 1}"
         query, key = _folded(weights.query[head], norm), _folded(weights.key[group], norm)
-        value = _folded(weights.value[group], norm)
         query_bias = _offset(weights.query[head], _row(weights.query_bias, head), norm)
-        key_bias = _offset(weights.key[group], _row(weights.key_bias, group), norm)
-        factors = {
-            "value": (value,),
-            "query": (query,),
-            "key": (key,),
-            "query_bias": (query_bias,),
-            "key_bias": (key_bias,),
-            "logit": (key.transpose(), query),
-            "logit_bias": (key.transpose(), query_bias),
+        matrices = {
+            "value": lambda: _folded(weights.value[group], norm),
+            "query": lambda: query,
+            "key": lambda: key,
+            "query_bias": lambda: query_bias,
+            "key_bias": lambda: _offset(weights.key[group], _row(weights.key_bias, group), norm),
+            "logit": lambda: key.transposed() @ query,
+            "logit_bias": lambda: key.transposed() @ query_bias,
         }
         for name, limit in vars(limits).items():
-            self._require(f"{name} {where}", limit, *factors[name])
+            self._require(f"{name} {where}", limit, matrices[name]())
 
     def _prove_feed_forward(self, recorded: Any, weights: Any) -> None:
         norm, gated = self._second, weights.gate is not None
@@ -148,35 +144,33 @@ class _Prover:
             ("down_up", up, _offset(weights.up, weights.up_bias, norm)),
             ("down_gate", gate, _offset(weights.gate, weights.gate_bias, norm)),
         ):
-            reached = times_columns(weights.down, _largest(folded, offset))
+            reached = scaled_columns(weights.down, _largest(folded, offset))
             self._require(name, getattr(recorded, name), reached)
 
-    def _require(self, what: str, limit: Fraction, *factors: Floats | arb_mat) -> None:
-        if not proves_norm_at_most(limit, *factors):
+    def _require(self, what: str, limit: Fraction, matrix: Near | Array) -> None:
+        if not proves_norm_at_most(limit, matrix):
             raise Refuted(f"the norm {what} {self._where} is not proved from the weights")
 
 
-def _row(bias: Floats | None, place: int) -> Floats | None:
+def _row(bias: Array | None, place: int) -> Array | None:
     return None if bias is None else bias[place]
 
 
-def _folded(matrix: Floats, norm: Any) -> arb_mat:
-    """Balls around W diag(gain)."""
-    return times_columns(matrix, [arb(value) + norm.offset for value in norm.gain.tolist()])
+def _folded(matrix: Array, norm: Any) -> Near:
+    """W diag(gain)."""
+    return scaled_columns(matrix, norm.gain, offset=norm.offset)
 
 
-def _offset(matrix: Floats, bias: Floats | None, norm: Any) -> arb_mat:
-    """Balls around the column W beta + b."""
-    column = arb_mat(len(matrix), 1) if bias is None else balls(bias[:, None])
+def _offset(matrix: Array, bias: Array | None, norm: Any) -> Near:
+    """The column W beta + b."""
+    column = Near(np.zeros((len(matrix), 1)) if bias is None else bias[:, None])
     if norm.bias is None or not norm.bias.any():
         return column
-    return column + balls(matrix) * balls(norm.bias[:, None])
+    return Near(matrix) @ Near(norm.bias[:, None]) + column
 
 
-def _largest(folded: arb_mat, offset: arb_mat) -> list[arb]:
-    """Balls around sqrt(D) |row i of W diag(g)| + |(W beta + b)_i|."""
-    width = arb(folded.ncols()).sqrt()
-    return [
-        width * length + abs(rest)
-        for length, rest in zip(row_norms(folded), offset.entries(), strict=True)
-    ]
+def _largest(folded: Near, offset: Near) -> Array:
+    """Upper limits on sqrt(D) |row i of W diag(g)| + |(W beta + b)_i|."""
+    reached = row_norms(folded) * np.sqrt(folded.center.shape[1])
+    largest: Array = (reached + np.abs(offset.center[:, 0]) + offset.radius) * (1 + 2.0**-50)
+    return largest

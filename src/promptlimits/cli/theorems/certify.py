@@ -65,9 +65,9 @@ def certify(
 ) -> None:
     """Prove from a checkpoint's weights what no prompt of it can do.
 
-    It reads BERT, MiniLM, GPT-2, GPT-NeoX, Pythia, Llama, SmolLM2, OPT, Phi, Qwen2, Gemma 3 block by
-    block, proves a Lipschitz constant from the prompt to the last hidden state, and sets the
-    limit that follows beside what counting prompts gives. Numbers are exact: 0.1, 1e-4, 1/3.
+    It reads BERT, MiniLM, GPT-2, GPT-NeoX, Pythia, Llama, SmolLM2, OPT, Phi, Qwen2 and Gemma 3
+    block by block, proves a Lipschitz constant from the prompt to the last hidden state, and sets
+    the limit that follows beside what counting prompts gives. Numbers are exact: 0.1, 1e-4, 1/3.
     """
     rho, error = positive("--radius", radius), positive("--eps", eps)
     target = rho if target_radius is None else positive("--target-radius", target_radius)

@@ -118,11 +118,12 @@ if TYPE_CHECKING:
     from promptlimits.nets.paper.accessible import measure_distance as measure_distance
     from promptlimits.nets.paper.accessible import output_distance as output_distance
     from promptlimits.nets.paper.accessible import sequence_distance as sequence_distance
-    from promptlimits.nets.paper.mean_field import Measure as Measure
-    from promptlimits.nets.paper.mean_field import empirical as empirical
-    from promptlimits.nets.paper.mean_field import push as push
+    from promptlimits.nets.paper.mean_field import TokenMeasure as TokenMeasure
+    from promptlimits.nets.paper.mean_field import mean_field as mean_field
+    from promptlimits.nets.paper.mean_field import token_measure as token_measure
     from promptlimits.nets.paper.transformer import PaperTransformer as PaperTransformer
     from promptlimits.nets.paper.transformer import from_weights as from_weights
+    from promptlimits.nets.paper.transport import position_distance as position_distance
     from promptlimits.nets.paper.transport import wasserstein_distance as wasserstein_distance
     from promptlimits.nets.paper.weights import HeadWeights as HeadWeights
     from promptlimits.nets.paper.weights import LayerWeights as LayerWeights

@@ -43,6 +43,14 @@ def test_commands_and_their_output_are_told_apart() -> None:
     ]
 
 
+@pytest.mark.parametrize("page", ["mean_field"])
+def test_the_python_of_a_page_gives_what_it_shows(page: str, repository: Path) -> None:
+    path = repository / f"docs/{page}.md"
+    found = doctest.testfile(str(path), module_relative=False, optionflags=FLAGS, encoding="utf-8")
+    assert found.attempted >= 5
+    assert found.failed == 0
+
+
 @pytest.mark.slow  # every command starts a Python with torch
 @pytest.mark.parametrize("page", ["quickstart", "pairs"])
 def test_every_command_of_a_page_does_what_it_shows(

@@ -47,16 +47,8 @@ def test_the_transformer_is_what_the_definitions_say(
     masked: bool, heads: int, layers: int, hidden: int
 ) -> None:
     generator = np.random.default_rng(heads)
-    weights = random_weights(
-        dim=4,
-        heads=heads,
-        head_dim=3,
-        hidden=hidden,
-        layers=layers,
-        generator=generator,
-        masked=masked,
-        biases=True,
-    )
+    sizes = {"dim": 4, "heads": heads, "head_dim": 3, "hidden": hidden, "layers": layers}
+    weights = random_weights(**sizes, generator=generator, masked=masked, biases=True)
     tokens = generator.standard_normal((4, 5))
     found = from_weights(weights)(torch.tensor(tokens)).numpy()
     # A few hundred operations on numbers of size 10 at most.

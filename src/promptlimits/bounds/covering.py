@@ -27,13 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from flint import arb
 from pydantic import Field
 
-from promptlimits.base.bound import (
-    Direction,
-    LogBound,
-    Source,
-    log_ball,
-    tightest,
-)
+from promptlimits.base.bound import Direction, LogBound, Source, log_ball, tightest
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import ball as ball_of
 from promptlimits.base.exact import exact, shown, working_precision

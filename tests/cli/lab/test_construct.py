@@ -56,6 +56,21 @@ def test_a_long_prompt_shows_progress(call: Call, monkeypatch: pytest.MonkeyPatc
     assert "4 of 4 blocks" in ended.err
 
 
+def test_the_papers_route(call: Call, here: Path) -> None:
+    paper = (*UNIVERSAL, "--function", "square", "--route", "paper")
+    ended = call(*paper, "--eps", "1.2", "--json", "--plot", "square.svg")
+    assert (ended.code, ended.err) == (0, "")
+    told = json.loads(ended.out)
+    assert (told["route"], told["prompt_tokens"], told["layers"]) == ("paper", 3, 349)
+    assert told["measured_sup_error"] <= told["bound"] <= 1.2
+    assert told["exceptional_measure"] == 0
+    assert told["standard_layers"]["measured_sup_error"] <= told["bound"]
+    assert "square by a prompt of 3 tokens" in (here / "square.svg").read_text(encoding="utf-8")
+    text = call(*paper, "--eps", "2").out
+    assert "proved:  off a set of measure 0 the error is at most 1.5" in text
+    assert "found 1 off a quarter of the inputs" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -71,6 +86,11 @@ def test_a_long_prompt_shows_progress(call: Call, monkeypatch: pytest.MonkeyPatc
             ["--function", "sin", "--lipschitz", "0.5"],
             ["--lipschitz must be at least 1, the constant of sin"],
         ),
+        (["--function", "sin", "--route", "x"], ["'x' is not one of 'table', 'paper'"]),
+        (
+            ["--function", "abs", "--route", "paper", "--eps", "0.05"],
+            ["eps must be at least 0.500001", "a grid of 5 steps takes 93,750 layers"],
+        ),
         (["--function", "sin", "--plot", "no/where.svg"], ["--plot must be a file"]),
         (["--function", "square", "--lipschitz", "1.1", "--eps", "0.5"], ["must be at least 2"]),
         (["--function", "sin", "--lipschitz", "1e-400"], ["be from 1e-300 to 1e300"]),
@@ -84,7 +104,7 @@ def test_bad_input(call: Call, arguments: list[str], words: list[str]) -> None:
 def test_no_run_for_a_drawing_that_cannot_be_written(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(construct, "_of_function")
+    monkeypatch.delattr(construct, "_by_table")
     call(*UNIVERSAL, "--function", "sin", "--plot", "no/where.svg").says(2, "there is no folder")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,6 @@ EXPECTED = {1: 0.707107, 2: 0.57735, 3: 0.5, 4: 0.447214, 5: 0.408248, 6: 0.3779
 def test_the_errors_are_all_one_over_the_root_of_h_plus_one(heads: int, seed: int | None) -> None:
     found = floor_of_errors(heads, seed).to_json()
     errors = found["errors"]
-    assert isinstance(errors, list)
     assert len(errors) == heads + 1
     # exp(log Z) with Z = 10^6 loses some 14 units of the last place.
     assert errors == pytest.approx([1 / math.sqrt(heads + 1)] * (heads + 1), abs=1e-11)
@@ -58,12 +58,7 @@ def test_no_prompt_of_the_construction_goes_below_the_corrected_floor() -> None:
         for size in (0.01, 1.0):
             base = built.prompt[:, torch.arange(length) % 4]
             noise = torch.randn(base.shape, generator=draws, dtype=torch.float64)
-            moved = OrthogonalTargets(
-                model=built.model,
-                prompt=base + size * noise,
-                queries=built.queries,
-                offsets=built.offsets,
-            )
+            moved = replace(built, prompt=base + size * noise)
             assert max(moved.errors()) >= 1 / math.sqrt(5) - 1e-11
 
 
@@ -71,17 +66,8 @@ def test_offsets_in_the_span_of_the_queries_outputs_have_no_floor() -> None:
     """Why E13 asks for more than offsets orthogonal to each other: both errors are 0 here."""
     one = torch.eye(4, dtype=torch.float64)
     value = torch.diag(torch.tensor([0.0, 1, 1, 1], dtype=torch.float64))
-    model = PaperTransformer(
-        layers=(
-            PaperLayer(
-                heads=(PaperHead(query=one, key=one, value=value, output=one),),
-                w1=one[:0],
-                b1=one[0, :0],
-                w2=one[:, :0],
-                b2=torch.zeros_like(one[0]),
-            ),
-        )
-    )
+    head = PaperHead(query=one, key=one, value=value, output=one)
+    model = PaperTransformer(layers=(PaperLayer.without_mlp(head),))
     queries = torch.stack([torch.stack([3 * one[0] + one[j], one[0]], dim=1) for j in (1, 2)])
     offsets = model(queries)[..., -1] - queries[..., -1]
     assert abs(float(offsets[0] @ offsets[1])) < 1e-15

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -229,17 +229,7 @@ def test_ball_arithmetic_agrees_with_floats() -> None:
 def test_what_converged_in_single_precision_is_not_called_proved() -> None:
     """Residuals of 0 in float32 hide what float32 lost: the proved limit shows it."""
     weights = random_case(0, layers=2, scale=0.1, dim=2)
-
-    def single(x: object) -> object:
-        if isinstance(x, Tensor):
-            return x.float()
-        if isinstance(x, tuple):
-            return tuple(map(single, x))
-        if is_dataclass(x):
-            return replace(x, **{f.name: single(getattr(x, f.name)) for f in fields(x)})
-        return x
-
-    model = single(from_weights(weights))
+    model = from_weights(weights, torch.float32)
     certificate = certify_invertible(to_weights(model), radius=1)
     prompt, hidden = tokens(0, (2, 2), 0.3).float(), 1
     zeros = 0
@@ -267,16 +257,9 @@ def test_radii_beyond_the_floats() -> None:
     found = invert(model, outputs, prompt=prompt, certificate=certificate)
     assert found.status == "found"
     assert float((found.inputs - inputs).abs().max()) < 1e-9
-    deep = random_weights(
-        dim=2,
-        heads=1,
-        head_dim=2,
-        hidden=4,
-        layers=60,
-        scale=1e6,
-        masked=True,
-        generator=np.random.default_rng(0),
-    )
+    sizes = {"dim": 2, "heads": 1, "head_dim": 2, "hidden": 4, "layers": 60}
+    generator = np.random.default_rng(0)
+    deep = random_weights(**sizes, scale=1e6, masked=True, generator=generator)
     nothing = torch.zeros(2, 1, dtype=torch.float64)
     certificate = certify_invertible(deep, radius=Fraction(1, 10**60))
     assert invert(from_weights(deep), nothing, prompt=nothing, certificate=certificate).reason

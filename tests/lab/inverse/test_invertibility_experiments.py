@@ -9,7 +9,7 @@ import torch
 
 from promptlimits.base.errors import UserError
 from promptlimits.lab.inverse import invertibility_threshold, prompt_norm_growth
-from promptlimits.lab.inverse.prompt_fit import fit_prompt
+from promptlimits.lab.inverse.invertibility_threshold import fitted_prompt
 
 
 def test_no_prompt_beats_the_floor_and_far_above_the_threshold_one_meets_it() -> None:
@@ -52,13 +52,12 @@ def test_the_prompt_leaves_the_ball_in_which_one_answer_is_impossible() -> None:
 
 def test_a_fit_reaches_what_can_be_reached_within_the_ball() -> None:
     goal = torch.tensor([[0.3], [0.4]], dtype=torch.float64)
-    size = {"dim": 2, "prompt_tokens": 1, "radius": 1.0, "starts": 3, "steps": 40}
-    generator = torch.Generator().manual_seed(0)
-    near = fit_prompt(lambda p: p - goal, generator=generator, **size)
-    torch.testing.assert_close(near.prompt, goal, rtol=0, atol=1e-10)
-    far = fit_prompt(lambda p: p - 4 * goal, generator=generator, **size)
-    assert float(far.prompt.norm()) <= 1
-    assert float(far.residuals.norm()) == pytest.approx(1.0, abs=0.05)
+    starts = torch.randn(3, 2, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    near = fitted_prompt(lambda p: p - goal, starts, radius=1.0, steps=40)
+    torch.testing.assert_close(near, goal, rtol=0, atol=1e-10)
+    far = fitted_prompt(lambda p: p - 4 * goal, starts, radius=1.0, steps=40)
+    assert float(far.norm()) <= 1
+    assert float((far - 4 * goal).norm()) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,13 @@ from torch import Tensor
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.lab.regression import levenberg_marquardt
-from promptlimits.lab.regression.damped_step import damped_step
-from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, solve
+from promptlimits.lab.regression.levenberg_marquardt import (
+    LevenbergMarquardt,
+    factored,
+    normal_matrix,
+    solve,
+    step_of,
+)
 from promptlimits.lab.regression.regression import (
     RegressionProblems,
     RegressionSystem,
@@ -33,6 +38,11 @@ D, P, K, M, B = 4, 3, 2, 2, 3
 
 def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def damped_step(jacobian: Tensor, residuals: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    factor, solvable = factored(normal_matrix(jacobian), damping)
+    return step_of(factor, jacobian, residuals), solvable
 
 
 def network(*, masked: bool = False) -> PaperTransformer:
@@ -112,9 +122,24 @@ def test_a_larger_damping_makes_a_shorter_step_and_none_at_all_is_newtons() -> N
 
 def test_a_matrix_without_a_factor_gives_no_step() -> None:
     zeros = torch.zeros(1, 2, 3, dtype=torch.float64)
-    step, solvable = damped_step(zeros, torch.ones(1, 2, dtype=torch.float64), torch.ones(1))
-    assert not bool(solvable[0])
-    assert float(step.abs().max()) == 0.0
+    assert not bool(factored(normal_matrix(zeros), torch.ones(1))[1][0])
+
+    class Flat:
+        """Constant residuals: no step lowers them."""
+
+        def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
+            return torch.ones(len(index), 2, dtype=torch.float64)
+
+        def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
+            return zeros.expand(len(index), -1, -1).clone()
+
+        def errors(self, residuals: Tensor) -> Tensor:
+            return residuals.norm(dim=-1)
+
+    starts = draw(1, 1, 3, seed=0)
+    found = solve(Flat(), starts, LevenbergMarquardt())
+    assert found.outcomes == (Outcome.STALLED,)
+    assert torch.equal(found.unknowns, starts[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -415,7 +440,7 @@ def test_layers_without_heads_and_three_layers_have_the_same_slopes() -> None:
 def test_damping_after_a_step_falls_with_its_gain(gain: float, factor: float) -> None:
     one, blank = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     work = levenberg_marquardt._Work(
-        place=torch.zeros(1, dtype=torch.long),
+        index=torch.zeros(1, dtype=torch.long),
         unknowns=blank,
         residuals=blank,
         jacobian=blank[None],

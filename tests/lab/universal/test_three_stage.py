@@ -11,6 +11,12 @@ import pytest
 import torch
 
 from promptlimits.base.errors import UserError
+from promptlimits.lab.universal.paper_route import (
+    as_tokens,
+    probes,
+    staged_prompt,
+    three_stage_weights,
+)
 from promptlimits.lab.universal.three_stage import (
     Columns,
     StageSizes,
@@ -21,7 +27,7 @@ from promptlimits.lab.universal.three_stage import (
     on_grid,
     placed,
 )
-from promptlimits.lab.universal.three_stage_weights import as_tokens, three_stage_weights
+from promptlimits.lab.universal.universal import BUILT_IN, RealMap
 from promptlimits.nets.paper.transformer import from_weights
 
 
@@ -165,6 +171,40 @@ def test_maps_are_rounded_to_the_grid_within_the_stated_error() -> None:
     assert on_grid(lambda columns: ((Fraction(1),),), sizes)(((Fraction(0),),)) == (
         (Fraction(3, 4),),
     )
+
+
+@pytest.mark.parametrize(("name", "eps"), [("sin", 3), ("square", 2), ("abs", Fraction(2, 3))])
+def test_a_map_in_its_own_units_stays_within_its_limit(name: str, eps: Fraction) -> None:
+    real_map = BUILT_IN[name]
+    built = staged_prompt(real_map, Fraction(eps))
+    steps = built.network.sizes.steps
+    assert built.sup_error <= eps
+    unit = probes(built.network.sizes)
+    found = built.answers(unit)
+    inputs = real_map.inputs(np.array([float(x) for x in unit]))
+    errors = np.abs(found - real_map.function(inputs))
+    assert errors.max() <= built.sup_error
+    # One answer in each cell: the middle's value, rounded down to the grid.
+    middles = (np.arange(steps) + 0.5) / steps
+    values = (real_map.function(real_map.inputs(middles)) - float(real_map.base)) / real_map.height
+    table = np.minimum(np.floor(values.astype(float) * steps + 1e-12), steps - 1) / steps
+    cells = [int(x * steps) for x in unit]
+    wanted = float(real_map.base) + float(real_map.height) * table[cells]
+    assert np.abs(found - wanted).max() <= 1e-15
+    # A finer grid is not taken where a coarser one will do.
+    assert steps == 2 or eps < built.sup_error * Fraction(steps, steps - 1)
+
+
+@pytest.mark.parametrize(("slope", "tight"), [(Fraction(1, 10**6), 0.999), (1, 0.6)])
+def test_the_limit_in_own_units_is_nearly_attained(slope: Fraction, tight: float) -> None:
+    """By a map that is 1, which the grid rounds to 1 - delta, and by one that rises to 1."""
+    real_map = RealMap(
+        name="rise", function=lambda x: 1 - float(slope) * (1 - x), lipschitz=slope, low=0
+    )
+    built = staged_prompt(real_map, Fraction(3, 4))
+    delta = built.network.sizes.delta
+    assert built.sup_error == delta * (slope / Fraction(2) + 1) + real_map.rounding()
+    assert built.to_json()["measured_sup_error"] >= tight * float(built.sup_error)
 
 
 def test_what_does_not_fit_is_refused() -> None:

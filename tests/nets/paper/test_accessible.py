@@ -15,7 +15,7 @@ from promptlimits.nets.paper.accessible import (
     output_distance,
     sequence_distance,
 )
-from promptlimits.nets.paper.mean_field import empirical, push
+from promptlimits.nets.paper.mean_field import mean_field, token_measure
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights
 
@@ -51,7 +51,9 @@ def test_a_prompt_reaches_what_it_makes_of_every_query() -> None:
 def test_a_measure_is_reached_from_the_furthest_query(masked: bool) -> None:
     prompt, queries = tokens(3, 2), tokens(2, 3, 2)
     outputs = [
-        push(model(masked=masked), empirical(torch.cat([prompt, q], dim=-1), timed=masked))
+        mean_field(
+            model(masked=masked), token_measure(torch.cat([prompt, q], dim=-1), timed=masked)
+        )
         for q in queries
     ]
     gap = measure_distance(*outputs)
@@ -68,4 +70,4 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(UserError, match="norm must be one of token, matrix"):
         sequence_distance(tokens(2, 3, 2), tokens(2, 3, 2), norm="max")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="times"):
-        measure_distance(empirical(tokens(3, 2)), empirical(tokens(3, 2), timed=True))
+        measure_distance(token_measure(tokens(3, 2)), token_measure(tokens(3, 2), timed=True))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.paper.layers import PaperHead, PaperNorm
-from promptlimits.nets.paper.mean_field import Measure, delta, empirical, gamma, push, push_layer
+from promptlimits.nets.paper.mean_field import TokenMeasure, gamma, mean_field, token_measure
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.transport import wasserstein_distance
 from promptlimits.nets.paper.weights import random_weights
@@ -21,18 +21,8 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 def model(*, masked: bool = False, layers: int = 2) -> PaperTransformer:
     generator = np.random.default_rng(0)
-    return from_weights(
-        random_weights(
-            dim=3,
-            heads=2,
-            head_dim=2,
-            hidden=4,
-            layers=layers,
-            generator=generator,
-            masked=masked,
-            biases=True,
-        )
-    )
+    sizes = {"dim": 3, "heads": 2, "head_dim": 2, "hidden": 4, "layers": layers}
+    return from_weights(random_weights(**sizes, generator=generator, masked=masked, biases=True))
 
 
 def tokens(columns: int, seed: int = 0) -> Tensor:
@@ -41,7 +31,7 @@ def tokens(columns: int, seed: int = 0) -> Tensor:
     )
 
 
-def integral(head: PaperHead, measure: Measure, x: Tensor, time: float | None) -> Tensor:
+def integral(head: PaperHead, measure: TokenMeasure, x: Tensor, time: float | None) -> Tensor:
     """One head's quotient of integrals, atom by atom (Definition 2.6)."""
     above, below = torch.zeros(3, dtype=torch.float64), 0.0
     for number, (y, mass) in enumerate(zip(measure.points, measure.weights, strict=True)):
@@ -53,11 +43,11 @@ def integral(head: PaperHead, measure: Measure, x: Tensor, time: float | None) -
 
 
 @pytest.mark.parametrize("timed", [False, True])
-def test_gamma_and_delta_are_the_integrals_of_the_definitions(timed: bool) -> None:
+def test_gamma_is_the_integral_of_its_definition_and_atoms_move_by_it(timed: bool) -> None:
     [layer] = model(layers=1).layers
     weights = torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=torch.float64)
     times = torch.tensor([0.25, 0.5, 0.5, 1.0], dtype=torch.float64) if timed else None
-    measure = Measure(points=tokens(4).T, weights=weights, times=times)
+    measure = TokenMeasure(points=tokens(4).T, weights=weights, times=times)
     points = tokens(3, seed=1).T
     at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64) if timed else None
     expected = torch.stack(
@@ -73,16 +63,18 @@ def test_gamma_and_delta_are_the_integrals_of_the_definitions(timed: bool) -> No
         ]
     )
     torch.testing.assert_close(gamma(layer, measure, points, at), expected, **EXACT)
-    inside = expected + points  # the residual is inside the MLP
+    # Every atom moves by the layer's MLP, with the residual inside.
+    inside = gamma(layer, measure, measure.points, times) + measure.points
     after = torch.relu(inside @ layer.w1.T + layer.b1) @ layer.w2.T + layer.b2 + inside
-    torch.testing.assert_close(delta(layer, measure, points, at), after, **EXACT)
+    moved = mean_field(model(masked=timed, layers=1), measure)
+    torch.testing.assert_close(moved.points, after, **EXACT)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_measure_of_the_image_is_the_image_of_the_measure(masked: bool, layers: int) -> None:
     tau, x = model(masked=masked, layers=layers), tokens(5)
-    image = push(tau, empirical(x, timed=masked))
+    image = mean_field(tau, token_measure(x, timed=masked))
     torch.testing.assert_close(image.points.T, tau(x), **EXACT)
     assert wasserstein_distance(image.points, tau(x).T, order=2) < 1e-12
 
@@ -91,7 +83,7 @@ def test_a_residual_outside_the_mlp_is_another_map() -> None:
     """As Appendix A prints it; E16."""
     tau, x = model(layers=1), tokens(5)
     [layer] = tau.layers
-    attended = gamma(layer, empirical(x), x.T)
+    attended = gamma(layer, token_measure(x), x.T)
     outside = torch.relu(attended @ layer.w1.T + layer.b1) @ layer.w2.T + layer.b2 + attended + x.T
     assert wasserstein_distance(outside, tau(x).T) > 0.1
 
@@ -100,17 +92,17 @@ def test_duplicates_and_their_joint_mass_are_one_measure() -> None:
     tau, x = model(), tokens(3)
     thrice = torch.cat([x, x[:, :1], x[:, :1]], dim=1)
     masses = torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64) / 5
-    weighted = push(tau, Measure(points=x.T, weights=masses))
+    weighted = mean_field(tau, TokenMeasure(points=x.T, weights=masses))
     torch.testing.assert_close(weighted.points.T, tau(thrice)[:, :3], **EXACT)
     distance = wasserstein_distance(
         weighted.points, tau(thrice).T, order=1, first_weights=weighted.weights
     )
     assert distance < 1e-9
     # An atom without mass is moved, and moves nothing.
-    more = Measure(
+    more = TokenMeasure(
         points=torch.cat([x.T, tokens(1, seed=9).T]), weights=torch.cat([masses, torch.zeros(1)])
     )
-    torch.testing.assert_close(push(tau, more).points[:3], weighted.points, **EXACT)
+    torch.testing.assert_close(mean_field(tau, more).points[:3], weighted.points, **EXACT)
 
 
 def test_norms_are_applied_within_measures_as_within_sequences() -> None:
@@ -119,9 +111,8 @@ def test_norms_are_applied_within_measures_as_within_sequences() -> None:
     for place in ("pre", "post"):
         tau = PaperTransformer(layers=layers, norm_place=place)
         x = tokens(4)
-        torch.testing.assert_close(push(tau, empirical(x)).points.T, tau(x), **EXACT)
-        first = push_layer(layers[0], empirical(x), place)
-        assert torch.equal(first.weights, empirical(x).weights)
+        torch.testing.assert_close(mean_field(tau, token_measure(x)).points.T, tau(x), **EXACT)
+        assert torch.equal(mean_field(tau, token_measure(x)).weights, token_measure(x).weights)
 
 
 def test_what_is_no_measure_is_said() -> None:
@@ -133,15 +124,15 @@ def test_what_is_no_measure_is_said() -> None:
         (third * float("nan"), "finite"),
     ):
         with pytest.raises(UserError, match=words):
-            Measure(points=x, weights=weights)
+            TokenMeasure(points=x, weights=weights)
     with pytest.raises(UserError, match=r"lie in \[0, 1\]"):
-        Measure(points=x, weights=third, times=third * 6)
+        TokenMeasure(points=x, weights=third, times=third * 6)
     with pytest.raises(UserError, match="exactly when the transformer is masked"):
-        push(model(masked=True), empirical(tokens(3)))
+        mean_field(model(masked=True), token_measure(tokens(3)))
     with pytest.raises(UserError, match="no positional encodings"):
-        push(replace(model(), positions=tokens(3)), empirical(tokens(3)))
+        mean_field(replace(model(), positions=tokens(3)), token_measure(tokens(3)))
     [layer] = model(layers=1).layers
-    timed = empirical(tokens(3), timed=True)
+    timed = token_measure(tokens(3), timed=True)
     with pytest.raises(UserError, match="given exactly when"):
         gamma(layer, timed, x)
     with pytest.raises(UserError, match="as early"):

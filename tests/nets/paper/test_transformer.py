@@ -22,19 +22,9 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 def model(
     *, masked: bool = False, layers: int = 2, seed: int = 0, hidden: int = 5
 ) -> PaperTransformer:
+    sizes = {"dim": 4, "heads": 2, "head_dim": 3, "hidden": hidden, "layers": layers}
     generator = np.random.default_rng(seed)
-    return from_weights(
-        random_weights(
-            dim=4,
-            heads=2,
-            head_dim=3,
-            hidden=hidden,
-            layers=layers,
-            generator=generator,
-            masked=masked,
-            biases=True,
-        )
-    )
+    return from_weights(random_weights(**sizes, generator=generator, masked=masked, biases=True))
 
 
 def normed(kind: NormKind, place: NormPlace, *, masked: bool = False) -> PaperTransformer:
@@ -173,17 +163,10 @@ def test_float32_is_near_float64() -> None:
 
 
 def test_weights_go_back_and_forth_exactly() -> None:
-    weights = random_weights(
-        dim=4,
-        heads=2,
-        head_dim=2,
-        hidden=3,
-        layers=2,
-        generator=np.random.default_rng(1),
-        masked=True,
-        biases=True,
-    )
+    weights = to_weights(model(masked=True, hidden=3))
     assert to_weights(from_weights(weights)).sha256() == weights.sha256()
+    drawn = random_weights(dim=3, heads=1, head_dim=2, generator=np.random.default_rng(1))
+    assert to_weights(from_weights(drawn)).sha256() == drawn.sha256()
     for unlike in (normed("rms", "pre"), replace(model(), positions=tokens(4, 2))):
         with pytest.raises(UserError, match="neither normalisation nor"):
             to_weights(unlike)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -18,12 +19,10 @@ from promptlimits.cli.live import LiveListener
 from promptlimits.cli.numbers import count, positive
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from promptlimits.base.typing import JsonObject
     from promptlimits.lab.universal.measured_error import MeasuredError
     from promptlimits.lab.universal.sizes import PromptLengths
-    from promptlimits.lab.universal.universal import UniversalPrompt
+    from promptlimits.lab.universal.universal import RealMap, UniversalPrompt
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +34,8 @@ _MOST_POINTS: Final = 20_001
 _LEAST_POINTS: Final = 201
 _LOGITS: Final = 2 * 10**8
 _DRAWN: Final = 1_201
+_DRAWN_EXACTLY: Final = 241
+_EPS: Final = Fraction(1, 20)
 _LONG_PROMPT: Final = 2**17
 _LARGEST: Final = 10**300
 
@@ -47,7 +48,14 @@ def universal(
             "--function", metavar="NAME", help=f"The map: one of {', '.join(_FUNCTIONS)}."
         ),
     ],
-    eps: Annotated[str, typer.Option("--eps", help="Error allowed, in the map's units.")] = "0.05",
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            "--eps",
+            help="Error allowed, in the map's units (0.05; with --route paper, what its finest "
+            "grid proves).",
+        ),
+    ] = None,
     lipschitz: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +64,14 @@ def universal(
             help="Lipschitz constant; by default the known one.",
         ),
     ] = None,
+    route: Annotated[
+        Literal["table", "paper"],
+        typer.Option(
+            "--route",
+            help="table: the value table, any eps. paper: the three stages of wang2023, Theorem 1, "
+            "exactly, on grids of up to 4 cells.",
+        ),
+    ] = "table",
     plot: Plot = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -64,19 +80,20 @@ def universal(
     The weights know the class of the map, not the map: other maps of the class take other
     prompts and the same weights. The error is proved off a set of inputs of tiny measure.
     """
-    precision = _of_moderate_size("--eps", eps)
+    precision = None if eps is None else _of_moderate_size("--eps", eps)
     constant = None if lipschitz is None else _of_moderate_size("--lipschitz", lipschitz)
     if plot is not None:
         _require_folder(plot)
 
-    built, found = _of_function(function, precision, constant)
+    real_map = _map_of(function, constant)
+    make = _by_table if route == "table" else _by_stages
+    record, lines, drawing = make(real_map, precision, drawn=plot is not None)
     if plot is not None:
-        write_text("--plot", plot, _drawing(built, found))
-    record = _record(built, found, float(precision))
+        write_text("--plot", plot, drawing)
     if as_json:
         typer.echo(as_text(record))
         return
-    for line in _lines(record):
+    for line in lines:
         typer.echo(line)
     if plot is not None:
         typer.echo(f"Written: {plot}")
@@ -181,15 +198,10 @@ def _power_of_ten(log10: float) -> str:
     return f"{max(1, math.ceil(10**log10 - 1e-6)):,}" if log10 <= 6 else f"10^{log10:,.2f}"
 
 
-def _of_function(
-    name: str, eps: Fraction, lipschitz: Fraction | None
-) -> tuple[UniversalPrompt, MeasuredError]:
+def _map_of(name: str, lipschitz: Fraction | None) -> RealMap:
     from dataclasses import replace
 
-    import numpy as np
-
-    from promptlimits.lab.universal.measured_error import measure_error
-    from promptlimits.lab.universal.universal import BUILT_IN, universal_prompt
+    from promptlimits.lab.universal.universal import BUILT_IN
 
     if name not in BUILT_IN:
         raise UserError(
@@ -199,16 +211,28 @@ def _of_function(
             remedy="give other maps as callables from Python, to `promptlimits.universal_prompt`",
         )
     real_map = BUILT_IN[name]
-    if lipschitz is not None:
-        if lipschitz < real_map.lipschitz:
-            raise UserError(
-                "--lipschitz",
-                f"be at least {real_map.lipschitz}, the constant of {name}",
-                got=f"{float(lipschitz):.6g}",
-                remedy="leave it out",
-            )
-        real_map = replace(real_map, lipschitz=lipschitz)
-    built = universal_prompt(real_map, eps)
+    if lipschitz is None:
+        return real_map
+    if lipschitz < real_map.lipschitz:
+        raise UserError(
+            "--lipschitz",
+            f"be at least {real_map.lipschitz}, the constant of {name}",
+            got=f"{float(lipschitz):.6g}",
+            remedy="leave it out",
+        )
+    return replace(real_map, lipschitz=lipschitz)
+
+
+def _by_table(
+    real_map: RealMap, eps: Fraction | None, *, drawn: bool
+) -> tuple[JsonObject, list[str], str]:
+    import numpy as np
+
+    from promptlimits.lab.universal.measured_error import measure_error
+    from promptlimits.lab.universal.universal import universal_prompt
+
+    wanted = _EPS if eps is None else eps
+    built = universal_prompt(real_map, wanted)
     length = built.network.prompt_tokens
     points = min(_MOST_POINTS, max(_LEAST_POINTS, _LOGITS // length))
     with LiveListener(quiet=length < _LONG_PROMPT) as listener:
@@ -219,7 +243,26 @@ def _of_function(
             generator=np.random.default_rng(0),
             progress=_Progress(listener),
         )
-    return built, found
+    record = _record(built, found, float(wanted))
+    unit = np.linspace(0, 1, _DRAWN).reshape(-1, 1, 1)
+    drawing = _drawing(real_map, record, unit, built.answers(unit)) if drawn else ""
+    return record, _lines(record), drawing
+
+
+def _by_stages(
+    real_map: RealMap, eps: Fraction | None, *, drawn: bool
+) -> tuple[JsonObject, list[str], str]:
+    import numpy as np
+
+    from promptlimits.lab.universal.paper_route import staged_prompt
+
+    built = staged_prompt(real_map, eps)
+    record = built.to_json()
+    if not drawn:
+        return record, _stage_lines(record), ""
+    points = [Fraction(k, _DRAWN_EXACTLY) for k in range(_DRAWN_EXACTLY)]
+    unit = np.array([float(x) for x in points])
+    return record, _stage_lines(record), _drawing(real_map, record, unit, built.answers(points))
 
 
 def _of_moderate_size(option: str, text: str) -> Fraction:
@@ -293,13 +336,17 @@ def _record(built: UniversalPrompt, found: MeasuredError, eps: float) -> JsonObj
     }
 
 
-def _lines(record: dict[str, Any]) -> list[str]:
+def _first_line(record: dict[str, Any]) -> str:
     (low, high), (base, top) = record["domain"], record["values"]
+    return (
+        f"{record['function']} on [{low:.6g}, {high:.6g}], values in [{base:.6g}, {top:.6g}], "
+        f"Lipschitz with constant {record['lipschitz']:.6g}"
+    )
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
     return [
-        (
-            f"{record['function']} on [{low:.6g}, {high:.6g}], values in [{base:.6g}, {top:.6g}], "
-            f"Lipschitz with constant {record['lipschitz']:.6g}"
-        ),
+        _first_line(record),
         (
             f"  network: {record['layers']} layers, two with attention, width {record['width']}, "
             f"{record['weights']:,} weights; they know the class of the map, not the map"
@@ -319,23 +366,46 @@ def _lines(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _drawing(built: UniversalPrompt, found: MeasuredError) -> str:
+def _stage_lines(record: dict[str, Any]) -> list[str]:
+    standard = record["standard_layers"]
+    return [
+        _first_line(record),
+        (
+            f"  network: {record['quantiser_layers']} layers that quantise, "
+            f"{record['layers_with_attention']} with attention, {record['value_layers']:,} of the "
+            "value map, run exactly; they know the grid, not the map"
+        ),
+        (
+            f"  prompt:  {record['prompt_tokens']} tokens, the table of the map on "
+            f"{record['cells_per_side']} cells a side"
+        ),
+        f"  proved:  off a set of measure 0 the error is at most {record['bound']:.6g}",
+        (
+            f"  found:   {record['measured_sup_error']:.6g}, the largest at "
+            f"{record['measured_points']} inputs"
+        ),
+        "  as softmax and ReLU: not in float64, whose numbers are too coarse for the ids"
+        if standard is None
+        else f"  as softmax and ReLU: {standard['weights']:,} weights of width "
+        f"{standard['width']}; found {standard['measured_sup_error']:.6g} off a quarter of the "
+        "inputs, where its ramps are",
+    ]
+
+
+def _drawing(real_map: RealMap, record: dict[str, Any], unit: Any, answers: Any) -> str:
     import numpy as np
 
-    from promptlimits.lab.universal.universal_bound import as_float_above
     from promptlimits.report.figures import universal_prompt
 
-    real_map = built.real_map
-    unit = np.linspace(0, 1, _DRAWN).reshape(-1, 1, 1)
     inputs = real_map.inputs(unit)
     return universal_prompt.svg(
         universal_prompt.data(
             inputs.ravel().tolist(),
             np.asarray(real_map.function(inputs)).ravel().tolist(),
-            built.answers(unit).ravel().tolist(),
+            answers.ravel().tolist(),
             name=real_map.name,
-            bound=as_float_above(built.sup_error),
-            largest_error=found.largest,
-            prompt_tokens=built.network.prompt_tokens,
+            bound=record["bound"],
+            largest_error=record["measured_sup_error"],
+            prompt_tokens=record["prompt_tokens"],
         )
     )

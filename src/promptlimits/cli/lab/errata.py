@@ -9,8 +9,7 @@ import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.lab.errata.counterexample import Counterexample
-from promptlimits.lab.errata.run import run
+from promptlimits.lab.errata.run import Counterexample, run
 from promptlimits.lab.errata.statements import ERRATA, Erratum, erratum
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Final
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.errata.counterexample import Counterexample
+from promptlimits.lab.errata.run import Counterexample
 
 HEAD_SIZE: Final = 64
 """Size of a head where only the number of heads is given, as in BERT and GPT-2."""

@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from promptlimits.base.typing import JsonValue
-from promptlimits.lab.errata.counterexample import Counterexample
+from promptlimits.lab.errata.run import Counterexample
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer
-from promptlimits.nets.paper.mean_field import empirical, gamma
+from promptlimits.nets.paper.mean_field import gamma, token_measure
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.transport import position_distance, wasserstein_distance
 from promptlimits.nets.paper.weights import random_weights
@@ -40,16 +40,7 @@ def prompt_written_twice(seed: int = 0) -> Counterexample:
     """E9: P and [P, P] at distance W_2 = 0, and what a random layer makes of them."""
     generator = np.random.default_rng(seed)
     tau = from_weights(
-        random_weights(
-            dim=4,
-            heads=2,
-            head_dim=2,
-            hidden=8,
-            layers=1,
-            generator=generator,
-            masked=False,
-            scale=2.0,
-        )
+        random_weights(dim=4, heads=2, head_dim=2, hidden=8, generator=generator, scale=2.0)
     )
     prompt = torch.tensor(generator.standard_normal((4, 3)))
     query = torch.tensor(generator.standard_normal((4, 2)))
@@ -144,20 +135,14 @@ def running_mean() -> Counterexample:
 def linear_attention() -> PaperLayer:
     """One head with A = 0 and V = 1 on numbers: attention is the mean of what is seen."""
     zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    return PaperLayer(
-        heads=(PaperHead(query=zero, key=zero, value=one, output=one),),
-        w1=one[:0],
-        b1=one[0, :0],
-        w2=one[:, :0],
-        b2=zero[0],
-    )
+    return PaperLayer.without_mlp(PaperHead(query=zero, key=zero, value=one, output=one))
 
 
 def _expansion(tokens: NDArray[np.float64], order: int) -> tuple[float, float]:
     """Distances after attention over those before, from all zeros: d^m, and the largest one."""
     layer = linear_attention()
-    moved = empirical(torch.tensor(tokens)[None], timed=True)
-    still = empirical(torch.zeros(1, len(tokens), dtype=torch.float64), timed=True)
+    moved = token_measure(torch.tensor(tokens)[None], timed=True)
+    still = token_measure(torch.zeros(1, len(tokens), dtype=torch.float64), timed=True)
     before = (moved.points, still.points)
     after = tuple(gamma(layer, each, each.points, each.times) for each in (moved, still))
     (far, most), (farther, more) = (

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptlimits.base.errors import UserError
-from promptlimits.lab.errata.counterexample import Counterexample
+from promptlimits.lab.errata.run import Counterexample, require_heads
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights
@@ -57,10 +56,7 @@ def orthogonal_targets(heads: int, seed: int | None = None) -> OrthogonalTargets
     of Y C. Every basis of R^d will do; d = max(h^2 + 2h + 1, 3h + 2) satisfies
     d - h^2 - 2h > 0.
     """
-    if not 1 <= heads <= MOST_HEADS:
-        raise UserError(
-            "--heads", f"be from 1 to {MOST_HEADS}", got=heads, remedy="leave it out for 4"
-        )
+    require_heads(heads, most=MOST_HEADS, usual=4)
     dim = max((heads + 1) ** 2, 3 * heads + 2)
     axes = torch.tensor(_axes(dim, seed))
     shares, factors = _shares_and_factors(heads)
@@ -68,8 +64,8 @@ def orthogonal_targets(heads: int, seed: int | None = None) -> OrthogonalTargets
     marks, offsets = axes[:, 1 + heads : 1 + 2 * heads], axes[:, 1 + 2 * heads : 2 + 3 * heads]
     # Head i gives prompt token i the weight (Z - h + 1)/Z.
     own = _PARTITION - heads + 1
-    layer = PaperLayer(
-        heads=tuple(
+    layer = PaperLayer.without_mlp(
+        *(
             PaperHead(
                 query=shared[None, :],
                 key=scores[:, i][None, :],
@@ -77,11 +73,7 @@ def orthogonal_targets(heads: int, seed: int | None = None) -> OrthogonalTargets
                 output=(offsets @ factors[:, i])[:, None] * (_PARTITION / own),
             )
             for i in range(heads)
-        ),
-        w1=torch.zeros(0, dim, dtype=torch.float64),
-        b1=torch.zeros(0, dtype=torch.float64),
-        w2=torch.zeros(dim, 0, dtype=torch.float64),
-        b2=torch.zeros(dim, dtype=torch.float64),
+        )
     )
     # The sum of exponentials over the query is Z (1/mu - 1); x_0 contributes 1 to it.
     firsts = scores @ torch.log(_PARTITION * (1 / shares - 1) - 1)
@@ -123,9 +115,7 @@ def offset_of_targets() -> Counterexample:
     dim = 4  # d - h^2 - 2h > 0
     one = torch.eye(dim, dtype=torch.float64)
     head = PaperHead(query=one, key=one, value=torch.zeros_like(one), output=one)
-    layer = PaperLayer(
-        heads=(head,), w1=one[:0], b1=one[0, :0], w2=one[:, :0], b2=torch.zeros_like(one[0])
-    )
+    layer = PaperLayer.without_mlp(head)
     shared = 100 * one[:, 0]
     queries = torch.stack([torch.stack([one[:, j], shared], dim=1) for j in (1, 2)])
     offsets = one[2:]
@@ -157,22 +147,11 @@ def codimension(heads: int = 2, seed: int = 0) -> Counterexample:
     is the dimension of what is accessible nearby where it is locally constant; Theorem 3 says
     that it is nowhere more than R = d + h.
     """
-    if not 1 <= heads <= MOST_HEADS:
-        raise UserError(
-            "--heads", f"be from 1 to {MOST_HEADS}", got=heads, remedy="leave it out for 2"
-        )
+    require_heads(heads, most=MOST_HEADS, usual=2)
     dim = 3 * heads
     generator = np.random.default_rng(seed)
     tau = from_weights(
-        random_weights(
-            dim=dim,
-            heads=heads,
-            head_dim=3,
-            hidden=2 * dim,
-            layers=1,
-            generator=generator,
-            masked=False,
-        )
+        random_weights(dim=dim, heads=heads, head_dim=3, hidden=2 * dim, generator=generator)
     )
     shared = generator.standard_normal((dim, 1))
     queries = torch.tensor(

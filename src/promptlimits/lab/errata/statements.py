@@ -44,15 +44,7 @@ class Erratum:
 
     def to_json(self) -> JsonObject:
         """As plain JSON."""
-        return {
-            "erratum": self.key,
-            "where": self.where,
-            "status": self.status,
-            "published": self.published,
-            "wrong": self.wrong,
-            "correct": self.correct,
-            "runs": self.runs,
-        }
+        return {"erratum": self.key, **{k: v for k, v in vars(self).items() if k != "key"}}
 
 
 ERRATA: Final = (

@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from promptlimits.lab.errata.counterexample import Counterexample
+from promptlimits.lab.errata.run import Counterexample
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer
 from promptlimits.nets.paper.transformer import PaperTransformer, to_weights
@@ -34,10 +34,7 @@ def trap() -> PaperTransformer:
     rotation = torch.tensor([[turn, -turn], [turn, turn]], dtype=torch.float64)
     nothing = torch.zeros(1, 2, dtype=torch.float64)
     head = PaperHead(query=nothing, key=nothing, value=rotation - one, output=one)
-    layer = PaperLayer(
-        heads=(head,), w1=one[:0], b1=one[0, :0], w2=one[:, :0], b2=torch.zeros_like(one[0])
-    )
-    return PaperTransformer(layers=(layer,) * DEPTH)
+    return PaperTransformer(layers=(PaperLayer.without_mlp(head),) * DEPTH)
 
 
 def contracting_blocks(seed: int = 0) -> Counterexample:

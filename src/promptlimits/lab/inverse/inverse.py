@@ -46,7 +46,14 @@ from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.balls.forward import proved_distance
 from promptlimits.lipschitz.balls.spectral import row_norms
 from promptlimits.lipschitz.paper.invertibility import Invertibility
-from promptlimits.nets.paper.layers import PaperHead, PaperLayer, attention, causal_bias, mlp
+from promptlimits.nets.paper.layers import (
+    PaperHead,
+    PaperLayer,
+    attention,
+    causal_bias,
+    mlp,
+    self_layer,
+)
 from promptlimits.nets.paper.transformer import PaperTransformer, to_weights
 
 Way = Literal["block by block", "jointly"]
@@ -198,11 +205,10 @@ def _jointly(
 
 def _trajectory(model: PaperTransformer, prompt: Tensor) -> list[Tensor]:
     """The prompt's columns entering each layer; exact where they see no input."""
+    bias = causal_bias(prompt.shape[-1], prompt) if model.masked else None
     found = [prompt]
     for layer in model.layers[:-1]:
-        bias = causal_bias(prompt.shape[-1], prompt) if model.masked else None
-        middle = found[-1] + attention(layer.heads, found[-1], found[-1], bias)
-        found.append(mlp(layer, middle))
+        found.append(self_layer(layer, found[-1], None, bias))
     return found
 
 

@@ -9,7 +9,7 @@ above 0, no prompt of any length fits the second; far above the threshold, train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Final
@@ -21,12 +21,14 @@ from torch import Tensor
 from promptlimits.base.checks import require_positive
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject
-from promptlimits.lab.inverse.prompt_fit import fit_prompt
+from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, solve
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 SCALES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)
+_MET: Final = 1e-15
+"""Norm of the residuals at which training ends: rounding."""
 _INSIDE: Final = 0.9
 """Inputs and the hidden prompt have tokens of this share of the radius."""
 
@@ -60,7 +62,7 @@ def run(
     layers: int = 2,
     prompt_tokens: int = 4,
     radius: float = 1.0,
-    starts: int = 4,
+    starts: int = 8,
     steps: int = 50,
     seed: int = 0,
 ) -> tuple[ThresholdPoint, ...]:
@@ -73,7 +75,15 @@ def run(
     inputs, hidden = _data(dim, prompt_tokens, radius, seed)
     points = []
     for scale in scales:
-        weights = _weights(dim, heads, layers, seed, scale)
+        weights = random_weights(
+            dim=dim,
+            heads=heads,
+            head_dim=dim,
+            hidden=2 * dim,
+            layers=layers,
+            generator=np.random.default_rng(seed),
+            scale=scale,
+        )
         generator = torch.Generator().manual_seed(seed)
         errors = _errors(weights, inputs, hidden, radius, starts, steps, generator)
         points.append(_point(scale, weights, inputs, radius, *errors))
@@ -83,19 +93,6 @@ def run(
 def to_json(points: Sequence[ThresholdPoint]) -> JsonObject:
     """As plain JSON."""
     return {"experiment": "threshold", "points": [asdict(point) for point in points]}
-
-
-def _weights(dim: int, heads: int, layers: int, seed: int, scale: float) -> TransformerWeights:
-    return random_weights(
-        dim=dim,
-        heads=heads,
-        head_dim=dim,
-        hidden=2 * dim,
-        layers=layers,
-        generator=np.random.default_rng(seed),
-        masked=False,
-        scale=scale,
-    )
 
 
 def _data(dim: int, prompt_tokens: int, radius: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +114,6 @@ def _errors(
     """Largest token error at the best common answer, and at the outputs behind `hidden`."""
     model = from_weights(weights)
     targets = model.with_prompt(hidden, inputs)
-    size = {"dim": hidden.shape[0], "prompt_tokens": hidden.shape[1]}
 
     def common(prompt: Tensor) -> Tensor:
         outputs = model.with_prompt(prompt, inputs)
@@ -128,12 +124,54 @@ def _errors(
 
     found = []
     for task in (common, wanted):
-        fitted = fit_prompt(
-            task, radius=radius, starts=starts, steps=steps, generator=generator, **size
-        )
-        tokens = task(fitted.prompt).reshape(-1, *inputs.shape[-2:])
-        found.append(float(torch.linalg.vector_norm(tokens, dim=-2).max()))
+        free = torch.randn(starts, *hidden.shape, generator=generator, dtype=torch.float64)
+        tokens = task(fitted_prompt(task, free, radius=radius, steps=steps))
+        lengths = torch.linalg.vector_norm(tokens.reshape(-1, *inputs.shape[-2:]), dim=-2)
+        found.append(float(lengths.max()))
     return found[0], found[1]
+
+
+def fitted_prompt(
+    task: Callable[[Tensor], Tensor], starts: Tensor, *, radius: float, steps: int
+) -> Tensor:
+    """The prompt (d, m_p) of smallest residuals found from starts (S, d, m_p), all at once.
+
+    A token is r z/(1 + |z|^2)^(1/2), so z is free and the token stays within r. What is found is an
+    error that some prompt attains; it proves nothing about other prompts.
+    """
+    problem = _Fit(task, starts.shape[1:], radius)
+    settings = LevenbergMarquardt(tolerance=_MET, max_steps=steps, damping=1e-2, most_damping=1e14)
+    found = solve(problem, starts.flatten(1)[None], settings)
+    return problem.prompt(found.unknowns[found.errors.argmin()])
+
+
+class _Fit:
+    """A task on prompts as `levenberg_marquardt.LeastSquares`: one problem for each start."""
+
+    def __init__(
+        self, task: Callable[[Tensor], Tensor], shape: tuple[int, ...], radius: float
+    ) -> None:
+        self._task, self._shape, self._radius = task, shape, radius
+
+    def prompt(self, unknowns: Tensor) -> Tensor:
+        z = unknowns.reshape(self._shape)
+        kept: Tensor = self._radius * z / (1 + z.square().sum(dim=-2, keepdim=True)).sqrt()
+        return kept
+
+    def residuals(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        found: Tensor = torch.func.vmap(self._flat)(unknowns)
+        return found
+
+    def jacobian(self, unknowns: Tensor, index: Tensor) -> Tensor:
+        slopes: Tensor = torch.func.vmap(torch.func.jacrev(self._flat))(unknowns)
+        return slopes
+
+    def errors(self, residuals: Tensor) -> Tensor:
+        lengths: Tensor = torch.linalg.vector_norm(residuals, dim=-1)
+        return lengths
+
+    def _flat(self, unknowns: Tensor) -> Tensor:
+        return self._task(self.prompt(unknowns)).reshape(-1)
 
 
 def _point(

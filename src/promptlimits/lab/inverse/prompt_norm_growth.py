@@ -44,13 +44,11 @@ class PromptNormGrowth:
 
     def to_json(self) -> JsonObject:
         """As plain JSON."""
+        series = {name: values for name, values in vars(self).items() if name != "limit"}
         return {
             "experiment": "norm",
             "limit": self.limit,
-            "losses": list(self.losses),
-            "errors": list(self.errors),
-            "spectral_norms": list(self.spectral_norms),
-            "token_norms": list(self.token_norms),
+            **{name: list(values) for name, values in series.items()},
         }
 
 
@@ -77,7 +75,6 @@ def run(
         hidden=2 * dim,
         layers=layers,
         generator=generator,
-        masked=False,
         scale=scale,
     )
     limit = prompt_norm_limit(weights).value

@@ -25,7 +25,6 @@ from torch import Tensor
 from promptlimits.base.checks import require_positive, require_positive_int
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.lab.regression.damped_step import factored, normal_matrix, step_of
 
 LEAST_GAIN: Final = 1e-4
 """Share of the predicted decrease that a step must bring to be taken."""
@@ -33,6 +32,29 @@ _REFUSED_GROWTH: Final = 2.0
 _MOST_GROWTH: Final = 64.0
 _FACTORS: Final = ((0.15, 2.0), (0.4, 1.0), (0.7, 0.6), (0.9, 0.3), (math.inf, 0.1))
 """(gain, factor): what multiplies the damping after a step whose gain is at most that."""
+
+
+def normal_matrix(jacobian: Tensor) -> Tensor:
+    """J J^T (b, R, R) or J^T J (b, U, U), whichever is smaller, of J (b, R, U)."""
+    dual = jacobian.shape[-2] <= jacobian.shape[-1]
+    return jacobian @ jacobian.mT if dual else jacobian.mT @ jacobian
+
+
+def factored(normal: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor of each damped matrix, and whether it has one."""
+    scale = normal.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    damped = normal.clone()
+    damped.diagonal(dim1=-2, dim2=-1).add_((damping * scale)[:, None])
+    factor, info = torch.linalg.cholesky_ex(damped)
+    return factor, info == 0
+
+
+def step_of(factor: Tensor, jacobian: Tensor, residuals: Tensor) -> Tensor:
+    """The step (b, U) for residuals (b, R), from the factor of the damped normal matrix."""
+    dual = jacobian.shape[-2] <= jacobian.shape[-1]
+    right = residuals[..., None] if dual else jacobian.mT @ residuals[..., None]
+    answer = torch.cholesky_solve(right, factor)
+    return -(jacobian.mT @ answer if dual else answer)[..., 0]
 
 
 class LeastSquares(Protocol):
@@ -124,23 +146,26 @@ def solve(problems: LeastSquares, starts: Tensor, settings: LevenbergMarquardt) 
             remedy="give one start or more to every problem",
         )
     batch, device = starts.shape[1], starts.device
-    best = _Best.of(starts[0])
-    outcomes = [Outcome.OUT_OF_STEPS] * batch
+    none = torch.zeros(batch, dtype=torch.long, device=device)
+    ledger = _Ledger(
+        unknowns=starts[0].clone(),
+        errors=torch.full((batch,), torch.inf, dtype=starts.dtype, device=device),
+        code=none,
+        steps=none.clone(),
+        starts=none.clone(),
+    )
     open_problems = torch.arange(batch, device=device)
     for start in starts:
-        ended = _run(problems, start[open_problems], open_problems, settings)
-        best.take(open_problems, ended)
-        for place, code in zip(open_problems.tolist(), ended.code.tolist(), strict=True):
-            outcomes[place] = _CODES[code]
-        open_problems = open_problems[ended.code != _SOLVED]
+        _run(problems, start[open_problems], open_problems, ledger, settings)
+        open_problems = open_problems[ledger.code[open_problems] != _SOLVED]
         if not len(open_problems):
             break
     return Solutions(
-        unknowns=best.unknowns,
-        errors=best.errors,
-        outcomes=tuple(outcomes),
-        steps=best.steps,
-        starts_used=best.starts,
+        unknowns=ledger.unknowns,
+        errors=ledger.errors,
+        outcomes=tuple(_CODES[code] for code in ledger.code.tolist()),
+        steps=ledger.steps,
+        starts_used=ledger.starts,
     )
 
 
@@ -152,7 +177,7 @@ _RUNNING, _SOLVED, _STALLED, _DIVERGED = range(4)
 class _Work:
     """The problems that still run; every tensor has them as its first axis."""
 
-    place: Tensor
+    index: Tensor
     unknowns: Tensor
     residuals: Tensor
     jacobian: Tensor
@@ -164,56 +189,34 @@ class _Work:
         return _Work(**{name: values[keep] for name, values in vars(self).items()})
 
 
-@dataclass(kw_only=True, eq=False)
-class _Ended:
-    """The endings of one start for each problem, written as they come."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ledger:
+    """Of all problems the best found and the last ending, written in place as starts end."""
 
     unknowns: Tensor
     errors: Tensor
     code: Tensor
     steps: Tensor
-
-
-@dataclass(kw_only=True, eq=False)
-class _Best:
-    unknowns: Tensor
-    errors: Tensor
-    steps: Tensor
     starts: Tensor
-
-    @classmethod
-    def of(cls, start: Tensor) -> _Best:
-        none = torch.zeros(len(start), dtype=torch.long, device=start.device)
-        endless = torch.full((len(start),), torch.inf, dtype=start.dtype, device=start.device)
-        return cls(unknowns=start.clone(), errors=endless, steps=none, starts=none.clone())
-
-    def take(self, place: Tensor, ended: _Ended) -> None:
-        better = ended.errors < self.errors[place]
-        self.unknowns[place[better]] = ended.unknowns[better]
-        self.errors[place[better]] = ended.errors[better]
-        self.steps[place] += ended.steps
-        self.starts[place] += 1
 
 
 def _run(
-    problems: LeastSquares, start: Tensor, index: Tensor, settings: LevenbergMarquardt
-) -> _Ended:
+    problems: LeastSquares,
+    start: Tensor,
+    index: Tensor,
+    ledger: _Ledger,
+    settings: LevenbergMarquardt,
+) -> None:
     """One start of the problems `index`."""
-    ended = _Ended(
-        unknowns=start.clone(),
-        errors=torch.full((len(start),), torch.inf, dtype=start.dtype, device=start.device),
-        code=torch.zeros(len(start), dtype=torch.long, device=start.device),
-        steps=torch.zeros(len(start), dtype=torch.long, device=start.device),
-    )
+    ledger.starts[index] += 1
     work = _begin(problems, start, index, settings)
     for _ in range(settings.max_steps):
-        work = _retire(problems, work, ended, settings)
-        if not len(work.place):
-            return ended
-        ended.steps[work.place] += 1
-        work = _advance(problems, work, index)
-    _retire(problems, work, ended, settings)
-    return ended
+        work = _retire(problems, work, ledger, settings)
+        if not len(work.index):
+            return
+        ledger.steps[work.index] += 1
+        work = _advance(problems, work)
+    _retire(problems, work, ledger, settings, last=True)
 
 
 def _begin(
@@ -222,7 +225,7 @@ def _begin(
     jacobian = problems.jacobian(start, index)
     ones = torch.ones(len(start), dtype=jacobian.dtype, device=start.device)
     return _Work(
-        place=torch.arange(len(start), device=start.device),
+        index=index,
         unknowns=start,
         residuals=problems.residuals(start, index),
         jacobian=jacobian,
@@ -233,40 +236,49 @@ def _begin(
 
 
 def _retire(
-    problems: LeastSquares, work: _Work, ended: _Ended, settings: LevenbergMarquardt
+    problems: LeastSquares,
+    work: _Work,
+    ledger: _Ledger,
+    settings: LevenbergMarquardt,
+    *,
+    last: bool = False,
 ) -> _Work:
-    """Write down where each problem stands and keep those that go on."""
+    """Write down the problems that end, or all of them at the last step, and keep the others."""
     errors = problems.errors(work.residuals)
     finite = torch.isfinite(errors) & torch.isfinite(work.normal).all(dim=-1).all(dim=-1)
-    code = torch.full_like(work.place, _RUNNING)
+    code = torch.full_like(work.index, _RUNNING)
     code[work.damping > settings.most_damping] = _STALLED
     code[errors <= settings.tolerance] = _SOLVED
     code[~finite] = _DIVERGED
-    ended.unknowns[work.place] = work.unknowns
-    ended.errors[work.place] = torch.where(finite, errors, torch.inf).to(ended.errors)
-    ended.code[work.place] = code
-    running = code == _RUNNING
-    return work if bool(running.all()) else work[running]
+    ended = torch.ones_like(finite) if last else code != _RUNNING
+    if not bool(ended.any()):
+        return work
+    at, errors = work.index[ended], torch.where(finite, errors, torch.inf)[ended].to(ledger.errors)
+    better = errors < ledger.errors[at]
+    ledger.unknowns[at[better]] = work.unknowns[ended][better]
+    ledger.errors[at[better]] = errors[better]
+    ledger.code[at] = code[ended]
+    return work[~ended]
 
 
-def _advance(problems: LeastSquares, work: _Work, index: Tensor) -> _Work:
+def _advance(problems: LeastSquares, work: _Work) -> _Work:
     """Try one step of each problem; take those that lower the sum of squares."""
     factor, solvable = factored(work.normal, work.damping)
     residuals = work.residuals.to(work.jacobian.dtype)
     step = step_of(factor, work.jacobian, residuals)
     forecast = residuals + (work.jacobian @ step[..., None])[..., 0]
     tried = work.unknowns + step.to(work.unknowns)
-    after = problems.residuals(tried, index[work.place])
+    after = problems.residuals(tried, work.index)
     bend = step_of(factor, work.jacobian, after.to(residuals.dtype) - forecast)
     # Beyond this length the series of the path is not to be trusted.
     short = (bend.norm(dim=-1) < step.norm(dim=-1)).nonzero()[:, 0]
-    _bend(problems, tried, after, bend, short, index[work.place])
+    _bend(problems, tried, after, bend, short, work.index)
     before = _squares(work.residuals)
     predicted = before - _squares(forecast.to(before.dtype))
     gain = (before - _squares(after)) / predicted
     # A comparison with NaN is false, so a step to infinity is not taken.
     taken = solvable & (predicted > 0) & (gain > LEAST_GAIN)
-    return _moved(problems, _damped_anew(work, gain, taken), tried, after, taken, index)
+    return _moved(problems, _damped_anew(work, gain, taken), tried, after, taken)
 
 
 def _bend(
@@ -300,13 +312,13 @@ def _damped_anew(work: _Work, gain: Tensor, taken: Tensor) -> _Work:
 
 
 def _moved(
-    problems: LeastSquares, work: _Work, tried: Tensor, after: Tensor, taken: Tensor, index: Tensor
+    problems: LeastSquares, work: _Work, tried: Tensor, after: Tensor, taken: Tensor
 ) -> _Work:
     """The problems at their new places; Jacobians are computed for those alone that moved."""
     moved = taken.nonzero()[:, 0]
     if not len(moved):
         return work
-    fresh = problems.jacobian(tried[moved], index[work.place[moved]])
+    fresh = problems.jacobian(tried[moved], work.index[moved])
     jacobian, normal = work.jacobian, work.normal
     jacobian[moved], normal[moved] = fresh, normal_matrix(fresh)
     return replace(

@@ -162,9 +162,10 @@ def build(sizes: StageSizes) -> ThreeStage:
         for row in range(sizes.dim)
         for step in range(sizes.length * sizes.steps)
     )
-    sweep, lift = _sweep(sizes), _lift(sizes)
+    sweep = _sweep(sizes)
+    lift = Fraction(sizes.length * sizes.steps ** ((sizes.length + 1) * sizes.dim + 1))
     values: dict[Fraction, Column] = {}
-    for columns in _quantised(sizes):
+    for columns in product(grid_columns(sizes), repeat=sizes.length):  # every Z = [P, X]
         mapped = contextual_map(placed(columns), sizes, sweep, lift)
         for before, target in zip(mapped, _targets(columns, sizes), strict=True):
             move = tuple(wanted - entry for wanted, entry in zip(target, before, strict=True))
@@ -220,9 +221,13 @@ def placed(columns: Columns) -> Columns:
 
 def grid_inputs(sizes: StageSizes) -> Iterator[Columns]:
     """The inputs of the grid, in the order of the blocks of a prompt."""
+    yield from product(grid_columns(sizes), repeat=sizes.tokens)
+
+
+def grid_columns(sizes: StageSizes) -> list[Column]:
+    """Every column of the grid."""
     points = [Fraction(k, sizes.steps) for k in range(sizes.steps)]
-    columns = list(product(points, repeat=sizes.dim))
-    yield from product(columns, repeat=sizes.tokens)
+    return list(product(points, repeat=sizes.dim))
 
 
 def on_grid(target: Callable[[Columns], Columns], sizes: StageSizes) -> GridMap:
@@ -247,21 +252,9 @@ def _floored(column: Column, row: int, threshold: Fraction, network: ThreeStage)
 
 def _sweep(sizes: StageSizes) -> tuple[Fraction, ...]:
     """Ids of column 0, 1, .., n - 1, rising within each."""
-    points = [Fraction(k, sizes.steps) for k in range(sizes.steps)]
-    first = sorted(column_id(column, sizes.steps) for column in product(points, repeat=sizes.dim))
+    first = sorted(column_id(column, sizes.steps) for column in grid_columns(sizes))
     base = sum(sizes.steps**row for row in range(sizes.dim))
     return tuple(j * base + number for j in range(sizes.length) for number in first)
-
-
-def _lift(sizes: StageSizes) -> Fraction:
-    return Fraction(sizes.length * sizes.steps ** ((sizes.length + 1) * sizes.dim + 1))
-
-
-def _quantised(sizes: StageSizes) -> Iterator[Columns]:
-    """Every Z = [P, X] of the grid."""
-    points = [Fraction(k, sizes.steps) for k in range(sizes.steps)]
-    columns = list(product(points, repeat=sizes.dim))
-    yield from product(columns, repeat=sizes.length)
 
 
 def _targets(columns: Columns, sizes: StageSizes) -> Columns:

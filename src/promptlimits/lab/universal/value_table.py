@@ -21,7 +21,7 @@ how well, is in `universal_bound`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,7 +37,13 @@ from promptlimits.lab.universal.universal_bound import (
     universal_bound,
     weights_of_network,
 )
-from promptlimits.nets.paper.weights import Array, HeadWeights, LayerWeights, TransformerWeights
+from promptlimits.nets.paper.weights import (
+    Array,
+    HeadWeights,
+    LayerWeights,
+    TransformerWeights,
+    partial_layer,
+)
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -50,62 +56,29 @@ MOST_BYTES: Final = 2 * 2**30
 _COPIES: Final = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Places:
-    """Where things stand in a token of d + d + d + m + 5 numbers.
-
-    Attributes:
-        dim: d.
-        tokens: m.
-    """
+    """Where the parts of a token stand, as in the table above; its d and m come first."""
 
     dim: int
     tokens: int
+    content: slice = field(init=False)
+    value: slice = field(init=False)
+    scratch: slice = field(init=False)
+    code: int = field(init=False)
+    index: int = field(init=False)
+    one: int = field(init=False)
+    here: slice = field(init=False)
+    place: int = field(init=False)
+    width: int = field(init=False)
 
-    @property
-    def width(self) -> int:
-        """Numbers in a token."""
-        return 3 * self.dim + self.tokens + 5
-
-    @property
-    def content(self) -> slice:
-        """The input, and the answer."""
-        return slice(0, self.dim)
-
-    @property
-    def value(self) -> slice:
-        """The table entry."""
-        return slice(self.dim, 2 * self.dim)
-
-    @property
-    def scratch(self) -> slice:
-        """Room for the digits."""
-        return slice(2 * self.dim, 3 * self.dim)
-
-    @property
-    def code(self) -> int:
-        """Cell of the token."""
-        return 3 * self.dim
-
-    @property
-    def index(self) -> int:
-        """Cell of the input."""
-        return 3 * self.dim + 1
-
-    @property
-    def one(self) -> int:
-        """The constant 1."""
-        return 3 * self.dim + 2
-
-    @property
-    def here(self) -> slice:
-        """Which query token."""
-        return slice(3 * self.dim + 3, 3 * self.dim + 3 + self.tokens)
-
-    @property
-    def place(self) -> int:
-        """Which prompt token, q; its square follows."""
-        return 3 * self.dim + 3 + self.tokens
+    def __post_init__(self) -> None:
+        d, m = self.dim, self.tokens
+        parts = {"content": slice(0, d), "value": slice(d, 2 * d), "scratch": slice(2 * d, 3 * d)}
+        numbers = {"code": 3 * d, "index": 3 * d + 1, "one": 3 * d + 2}
+        after = {"here": slice(3 * d + 3, 3 * d + 3 + m), "place": 3 * d + 3 + m}
+        for name, where in (parts | numbers | after | {"width": 3 * d + m + 5}).items():
+            object.__setattr__(self, name, where)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -228,7 +201,7 @@ def _threshold_layer(
         w1[dim:, places.content] = eye
         b1[dim:] = 1 / (2 * shape.cells) - 1
         w2[places.content, dim:] = -eye
-    return _without_attention(places, w1, b1, w2, np.zeros(places.width))
+    return partial_layer(places.width, w1=w1, b1=b1, w2=w2)
 
 
 def _digit_layer(places: Places, shape: TableShape, weight: int) -> LayerWeights:
@@ -245,7 +218,7 @@ def _digit_layer(places: Places, shape: TableShape, weight: int) -> LayerWeights
     units = np.array([float(weight * shape.cells**row) for row in range(dim)])
     w2[places.code, :dim] = -units
     b2[places.code] = units.sum()
-    return _without_attention(places, w1, b1, w2, b2)
+    return partial_layer(places.width, w1=w1, b1=b1, w2=w2, b2=b2)
 
 
 def _gathering_layer(places: Places, shape: TableShape) -> LayerWeights:
@@ -259,13 +232,7 @@ def _gathering_layer(places: Places, shape: TableShape) -> LayerWeights:
         value[0, places.code] = 1
         output[places.index, 0] = float(shape.cells ** (places.dim * token))
         heads.append(HeadWeights(query=query, key=key, value=value, output=output))
-    return LayerWeights(
-        heads=tuple(heads),
-        w1=np.zeros((0, places.width)),
-        b1=np.zeros(0),
-        w2=np.zeros((places.width, 0)),
-        b2=np.zeros(places.width),
-    )
+    return partial_layer(places.width, *heads)
 
 
 def _answering_layer(places: Places, shape: TableShape, length: int) -> LayerWeights:
@@ -288,19 +255,8 @@ def _answering_layer(places: Places, shape: TableShape, length: int) -> LayerWei
     w1[:dim, places.value], w1[:dim, places.content] = eye, -eye
     w1[dim:] = -w1[:dim]
     w2[places.content, :dim], w2[places.content, dim:] = eye, -eye
-    return LayerWeights(
-        heads=(HeadWeights(query=query, key=key, value=value, output=output),),
-        w1=w1,
-        b1=np.zeros(2 * dim),
-        w2=w2,
-        b2=np.zeros(places.width),
-    )
-
-
-def _without_attention(places: Places, w1: Array, b1: Array, w2: Array, b2: Array) -> LayerWeights:
-    nothing = np.zeros((1, places.width))
-    head = HeadWeights(query=nothing, key=nothing, value=nothing, output=nothing.T)
-    return LayerWeights(heads=(head,), w1=w1, b1=b1, w2=w2, b2=b2)
+    head = HeadWeights(query=query, key=key, value=value, output=output)
+    return partial_layer(places.width, head, w1=w1, w2=w2)
 
 
 def _positions(places: Places, length: int) -> Array:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.paper.mean_field import Measure, empirical, push
+from promptlimits.nets.paper.mean_field import TokenMeasure, mean_field, token_measure
 from promptlimits.nets.paper.transformer import PaperTransformer
 from promptlimits.nets.paper.transport import position_distance, wasserstein_distance
 
@@ -71,7 +71,7 @@ def output_distance(
     return sequence_distance(model.with_prompt(prompt, queries), targets, norm=norm)
 
 
-def measure_distance(first: Measure, second: Measure, *, order: float = 2) -> float:
+def measure_distance(first: TokenMeasure, second: TokenMeasure, *, order: float = 2) -> float:
     """W_q(mu, nu): the measures are eps-distinct exactly if it is above eps (Definition 4.4).
 
     Args:
@@ -94,7 +94,7 @@ def measure_distance(first: Measure, second: Measure, *, order: float = 2) -> fl
             "the times",
             "be given for both measures or for none",
             got="one with and one without",
-            remedy="use empirical(tokens, timed=True) for both",
+            remedy="use token_measure(tokens, timed=True) for both",
         )
     s, t = first.times.numpy(), second.times.numpy()
     return position_distance(x, y, first_times=s, second_times=t, order=order, **weights)
@@ -104,7 +104,7 @@ def distribution_distance(
     model: PaperTransformer,
     prompt: Tensor,
     queries: Tensor,
-    target: Measure,
+    target: TokenMeasure,
     *,
     order: float = 2,
 ) -> float:
@@ -121,7 +121,7 @@ def distribution_distance(
         The distance: mu is eps-accessible if it is at most eps.
     """
     outputs = (
-        push(model, empirical(torch.cat([prompt, query], dim=-1), timed=model.masked))
+        mean_field(model, token_measure(torch.cat([prompt, query], dim=-1), timed=model.masked))
         for query in queries
     )
     return max(measure_distance(output, target, order=order) for output in outputs)

@@ -4,49 +4,108 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text, require_regular
-from promptlimits.base.typing import JsonObject
-from promptlimits.nets.paper.layers import PaperHead, PaperLayer, PaperNorm
+from promptlimits.nets.paper.layers import (
+    NormKind,
+    NormPlace,
+    PaperHead,
+    PaperLayer,
+    PaperNorm,
+    changed,
+    named_tensors,
+)
 from promptlimits.nets.paper.transformer import PaperTransformer
 
 MODEL_TYPE: Final = "promptlimits-transformer"
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 
-_FIELDS: Final = frozenset(
-    {"model_type", "format", "dim", "dtype", "masked", "norm_place", "positions", "layers"}
-)
-_LAYER_FIELDS: Final = frozenset({"heads", "attention_norm", "mlp_norm"})
-_NORM_FIELDS: Final = frozenset({"kind", "epsilon"})
-_HEAD_PARTS: Final = ("query", "key", "value", "output")
-_MLP_PARTS: Final = ("w1", "b1", "w2", "b2")
-_NORM_PARTS: Final = ("attention_norm", "mlp_norm")
 _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
+_BLANK: Final = torch.empty(0)
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _NormConfig(_Config):
+    kind: NormKind
+    epsilon: float
+
+    def blank(self) -> PaperNorm:
+        bias = _BLANK if self.kind == "layer" else None
+        return PaperNorm(kind=self.kind, weight=_BLANK, bias=bias, epsilon=self.epsilon)
+
+
+class _LayerConfig(_Config):
+    heads: NonNegativeInt
+    attention_norm: _NormConfig | None
+    mlp_norm: _NormConfig | None
+
+    def blank(self) -> PaperLayer:
+        """The layer with empty tensors in its places."""
+        head = PaperHead(query=_BLANK, key=_BLANK, value=_BLANK, output=_BLANK)
+        return PaperLayer(
+            heads=(head,) * self.heads,
+            w1=_BLANK,
+            b1=_BLANK,
+            w2=_BLANK,
+            b2=_BLANK,
+            attention_norm=None if self.attention_norm is None else self.attention_norm.blank(),
+            mlp_norm=None if self.mlp_norm is None else self.mlp_norm.blank(),
+        )
+
+
+class _ModelConfig(_Config):
+    model_type: Literal["promptlimits-transformer"]
+    format: Literal[1]
+    dim: NonNegativeInt
+    dtype: Literal["float32", "float64"]
+    masked: bool
+    norm_place: NormPlace | None
+    positions: bool
+    layers: list[_LayerConfig]
 
 
 def save_transformer(model: PaperTransformer, folder: Path) -> None:
     """Write a transformer so that `load_transformer` gives the same one, bit for bit."""
-    config: JsonObject = {
+    dtype = str(model.dtype).removeprefix("torch.")
+    if dtype not in _DTYPES:
+        raise UserError(
+            "the transformer's dtype",
+            "be float32 or float64",
+            got=model.dtype,
+            remedy="use .to(torch.float64)",
+        )
+    config = {
         "model_type": MODEL_TYPE,
         "format": 1,
         "dim": model.dim,
-        "dtype": _dtype_name(model.dtype),
+        "dtype": dtype,
         "masked": model.masked,
         "norm_place": model.norm_place,
         "positions": model.positions is not None,
-        "layers": [_layer_config(layer) for layer in model.layers],
+        "layers": [
+            {
+                "heads": len(layer.heads),
+                "attention_norm": _norm_config(layer.attention_norm),
+                "mlp_norm": _norm_config(layer.mlp_norm),
+            }
+            for layer in model.layers
+        ],
     }
     folder.mkdir(parents=True, exist_ok=True)
     # Clones: safetensors refuses tensors that share memory.
-    tensors = {name: values.detach().clone().contiguous() for name, values in _tensors(model)}
+    tensors = {k: v.detach().clone().contiguous() for k, v in named_tensors(model).items()}
     save_file(tensors, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
@@ -55,109 +114,32 @@ def load_transformer(folder: Path) -> PaperTransformer:
     """Read a transformer that `save_transformer` wrote."""
     config = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS)
-    expected = _expected_keys(config)
-    _require_keys(folder / WEIGHTS, set(tensors), expected)
-    dtype = _DTYPES[config["dtype"]]
-    wrong = {name: values.dtype for name, values in tensors.items() if values.dtype != dtype}
-    if wrong:
-        raise UserError(
-            str(folder / WEIGHTS),
-            f"hold {config['dtype']}, as config.json says",
-            got=str(wrong),
-            remedy="save the model again",
-        )
+    blank = tuple(layer.blank() for layer in config.layers)
+    expected = {f"layers.{name}" for name in named_tensors(blank)}
+    expected |= {"positions"} if config.positions else set()
+    _require_tensors(folder / WEIGHTS, tensors, expected, config.dtype)
+    layers = changed(blank, lambda name, _: tensors[name], "layers")
     model = PaperTransformer(
-        layers=tuple(
-            _read_layer(f"layers.{number}", layer, tensors)
-            for number, layer in enumerate(config["layers"])
-        ),
-        masked=config["masked"],
-        norm_place=config["norm_place"],
+        layers=layers,
+        masked=config.masked,
+        norm_place=config.norm_place,
         positions=tensors.get("positions"),
     )
-    if model.dim != config["dim"]:
+    if model.dim != config.dim:
         raise UserError(
             str(folder / CONFIG),
             f"state dim {model.dim}, as its weights have",
-            got=config["dim"],
+            got=config.dim,
             remedy="use the files as they were written together",
         )
     return model
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
-    for name, known in _DTYPES.items():
-        if known == dtype:
-            return name
-    raise UserError(
-        "the transformer's dtype",
-        "be float32 or float64",
-        got=dtype,
-        remedy="use .to(torch.float64)",
-    )
+def _norm_config(norm: PaperNorm | None) -> dict[str, object] | None:
+    return None if norm is None else {"kind": norm.kind, "epsilon": norm.epsilon}
 
 
-def _layer_config(layer: PaperLayer) -> JsonObject:
-    norms: JsonObject = {}
-    for part in _NORM_PARTS:
-        norm: PaperNorm | None = getattr(layer, part)
-        norms[part] = None if norm is None else {"kind": norm.kind, "epsilon": norm.epsilon}
-    return {"heads": len(layer.heads), **norms}
-
-
-def _tensors(model: PaperTransformer) -> list[tuple[str, Tensor]]:
-    found: list[tuple[str, Tensor | None]] = [("positions", model.positions)]
-    for number, layer in enumerate(model.layers):
-        where = f"layers.{number}"
-        for index, head in enumerate(layer.heads):
-            found += [(f"{where}.heads.{index}.{p}", getattr(head, p)) for p in _HEAD_PARTS]
-        found += [(f"{where}.{part}", getattr(layer, part)) for part in _MLP_PARTS]
-        for part in _NORM_PARTS:
-            norm: PaperNorm | None = getattr(layer, part)
-            if norm is not None:
-                found += [
-                    (f"{where}.{part}.weight", norm.weight),
-                    (f"{where}.{part}.bias", norm.bias),
-                ]
-    return [(name, values) for name, values in found if values is not None]
-
-
-def _expected_keys(config: dict[str, Any]) -> set[str]:
-    keys = {"positions"} if config["positions"] else set()
-    for number, layer in enumerate(config["layers"]):
-        where = f"layers.{number}"
-        keys |= {f"{where}.heads.{i}.{p}" for i in range(layer["heads"]) for p in _HEAD_PARTS}
-        keys |= {f"{where}.{part}" for part in _MLP_PARTS}
-        for part in _NORM_PARTS:
-            if layer[part] is not None:
-                keys.add(f"{where}.{part}.weight")
-            if layer[part] is not None and layer[part]["kind"] == "layer":
-                keys.add(f"{where}.{part}.bias")
-    return keys
-
-
-def _read_layer(where: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> PaperLayer:
-    def norm(part: str) -> PaperNorm | None:
-        if config[part] is None:
-            return None
-        return PaperNorm(
-            kind=config[part]["kind"],
-            weight=tensors[f"{where}.{part}.weight"],
-            bias=tensors.get(f"{where}.{part}.bias"),
-            epsilon=config[part]["epsilon"],
-        )
-
-    heads = tuple(
-        PaperHead(**{part: tensors[f"{where}.heads.{index}.{part}"] for part in _HEAD_PARTS})
-        for index in range(config["heads"])
-    )
-    matrices = {part: tensors[f"{where}.{part}"] for part in _MLP_PARTS}
-    return PaperLayer(
-        heads=heads, attention_norm=norm("attention_norm"), mlp_norm=norm("mlp_norm"), **matrices
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> _ModelConfig:
     try:
         config = json.loads(read_regular_text(path))
     except (OSError, ValueError, RecursionError) as error:
@@ -175,49 +157,16 @@ def _read_config(path: Path) -> dict[str, Any]:
             got=f"model_type {kind!r}",
             remedy="give a folder that save_transformer wrote",
         )
-    _require_keys(path, set(config), _FIELDS)
-    if not _well_formed(config):
+    try:
+        return _ModelConfig.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
         raise UserError(
             str(path),
-            "have values of the right kind",
-            got=json.dumps(config),
+            "have known keys alone, with values of the right kind",
+            got=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             remedy="use the file as it was written",
-        )
-    return dict(config)
-
-
-def _well_formed(config: dict[str, Any]) -> bool:
-    return (
-        _is_count(config["dim"])
-        and config["dtype"] in tuple(_DTYPES)
-        and config["norm_place"] in (None, "pre", "post")
-        and isinstance(config["masked"], bool)
-        and isinstance(config["positions"], bool)
-        and isinstance(config["layers"], list)
-        and all(_layer_is_well_formed(layer) for layer in config["layers"])
-    )
-
-
-def _layer_is_well_formed(layer: Any) -> bool:
-    return (
-        isinstance(layer, dict)
-        and set(layer) == _LAYER_FIELDS
-        and _is_count(layer["heads"])
-        and all(layer[part] is None or _norm_is_well_formed(layer[part]) for part in _NORM_PARTS)
-    )
-
-
-def _norm_is_well_formed(norm: Any) -> bool:
-    return (
-        isinstance(norm, dict)
-        and set(norm) == _NORM_FIELDS
-        and norm["kind"] in ("layer", "rms")
-        and isinstance(norm["epsilon"], float)
-    )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        ) from error
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -234,12 +183,22 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _require_keys(path: Path, found: set[str], expected: set[str] | frozenset[str]) -> None:
-    missing, unknown = sorted(expected - found), sorted(found - expected)
+def _require_tensors(
+    path: Path, tensors: dict[str, Tensor], expected: set[str], dtype: str
+) -> None:
+    missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
     if missing or unknown:
         raise UserError(
             str(path),
             "hold exactly the keys of its model",
             got=f"missing {', '.join(missing) or 'none'}; unknown {', '.join(unknown) or 'none'}",
             remedy="use the file as it was written",
+        )
+    wrong = {k: v.dtype for k, v in tensors.items() if v.dtype != _DTYPES[dtype]}
+    if wrong:
+        raise UserError(
+            str(path),
+            f"hold {dtype}, as config.json says",
+            got=str(wrong),
+            remedy="save the model again",
         )

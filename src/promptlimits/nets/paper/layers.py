@@ -8,8 +8,8 @@ that of a weighted measure.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -83,6 +83,35 @@ class PaperLayer:
     attention_norm: PaperNorm | None = None
     mlp_norm: PaperNorm | None = None
 
+    @classmethod
+    def without_mlp(cls, *heads: PaperHead) -> PaperLayer:
+        """A layer of attention alone, X -> Att(X, X) + X."""
+        zeros = torch.zeros_like(heads[0].output[:, :1])
+        return cls(heads=heads, w1=zeros.mT[:0], b1=zeros[:0, 0], w2=zeros[:, :0], b2=zeros[:, 0])
+
+
+def changed(part: Any, change: Callable[[str, Tensor], Tensor], name: str = "") -> Any:
+    """A transformer, layer, head or norm with every tensor replaced by `change(its name, it)`."""
+
+    def inner(key: object, value: Any) -> Any:
+        return changed(value, change, f"{name}.{key}" if name else str(key))
+
+    if isinstance(part, Tensor):
+        return change(name, part)
+    if isinstance(part, tuple):
+        return tuple(inner(place, value) for place, value in enumerate(part))
+    if is_dataclass(part) and not isinstance(part, type):
+        values = {field.name: getattr(part, field.name) for field in fields(part)}
+        return replace(part, **{key: inner(key, value) for key, value in values.items()})
+    return part
+
+
+def named_tensors(part: Any) -> dict[str, Tensor]:
+    """Every tensor of a transformer, layer, head or norm, by its name in files and errors."""
+    found: dict[str, Tensor] = {}
+    changed(part, found.setdefault)
+    return found
+
 
 def attention(
     heads: tuple[PaperHead, ...], tokens: Tensor, context: Tensor, bias: Tensor | None = None
@@ -117,6 +146,13 @@ def apply_layer(
     tokens = _normed(layer.attention_norm, tokens, after)
     tokens = mlp(layer, tokens, _normed(layer.mlp_norm, tokens, before))
     return _normed(layer.mlp_norm, tokens, after)
+
+
+def self_layer(
+    layer: PaperLayer, tokens: Tensor, place: NormPlace | None, bias: Tensor | None
+) -> Tensor:
+    """One layer whose tokens attend to each other, under a bias on the logits."""
+    return apply_layer(layer, tokens, place, lambda seen: attention(layer.heads, seen, seen, bias))
 
 
 def causal_bias(length: int, like: Tensor) -> Tensor:

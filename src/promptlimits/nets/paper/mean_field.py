@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.paper.layers import NormPlace, PaperLayer, apply_layer, attention
+from promptlimits.nets.paper.layers import PaperLayer, attention, self_layer
 from promptlimits.nets.paper.transformer import PaperTransformer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Measure:
+class TokenMeasure:
     """A probability measure with finite support on R^d, or on [0, 1] x R^d.
 
     Attributes:
@@ -62,48 +62,38 @@ class Measure:
             raise UserError("the times", "lie in [0, 1]", got=self.times.tolist(), remedy="rescale")
 
 
-def empirical(tokens: Tensor, *, timed: bool = False) -> Measure:
-    """M(X), the uniform measure on the columns of X."""
+def token_measure(tokens: Tensor, *, timed: bool = False) -> TokenMeasure:
+    """M(X), the uniform measure on the columns of X.
+
+    Args:
+        tokens: X, of shape (d, n).
+        timed: Whether column i of n has the time i/n, as masked transformers need.
+
+    Returns:
+        The measure.
+    """
     length = tokens.shape[-1]
     weights = torch.full((length,), 1 / length, dtype=tokens.dtype, device=tokens.device)
     times = torch.arange(1, length + 1, dtype=tokens.dtype, device=tokens.device) / length
-    return Measure(points=tokens.T, weights=weights, times=times if timed else None)
+    return TokenMeasure(points=tokens.T, weights=weights, times=times if timed else None)
 
 
-def gamma(
-    layer: PaperLayer, measure: Measure, points: Tensor, times: Tensor | None = None
-) -> Tensor:
-    """Gamma_mu(x), attention within a measure (Definition 2.6).
+def mean_field(model: PaperTransformer, measure: TokenMeasure) -> TokenMeasure:
+    """T(mu), the mean-field generalisation of a transformer (Definitions 2.5 to 2.7).
 
-    sum_i [int V_i y e^{(W_k y).(W_q x)} dmu(y)] / [int e^{(W_k y).(W_q x)} dmu(y)], and with times
-    both integrals run over the atoms of time at most that of x (section 2.4).
+    Each atom moves through Delta_mu(x) = MLP(Gamma_mu(x) + x), layer after layer; masses and
+    times stay.
+
+    Args:
+        model: A transformer without positional encodings.
+        measure: With times exactly when the transformer is masked.
+
+    Returns:
+        The measure of the moved atoms.
+
+    Raises:
+        UserError: The transformer has positions, or the measure does not fit it.
     """
-    bias = _bias(measure, points.shape[0], times)
-    return attention(layer.heads, points.T, measure.points.T, bias).T
-
-
-def delta(
-    layer: PaperLayer, measure: Measure, points: Tensor, times: Tensor | None = None
-) -> Tensor:
-    """Delta_mu(x) = MLP(Gamma_mu(x) + x) of a layer without normalisation (Definition 2.7)."""
-
-    def attend(_: Tensor) -> Tensor:
-        return gamma(layer, measure, points, times).T
-
-    return apply_layer(layer, points.T, None, attend).T
-
-
-def push_layer(layer: PaperLayer, measure: Measure, place: NormPlace | None = None) -> Measure:
-    """T(mu), the measure pushed through one layer (Definitions 2.5 and 2.7)."""
-    bias = _bias(measure, measure.points.shape[0], measure.times)
-    moved = apply_layer(
-        layer, measure.points.T, place, lambda seen: attention(layer.heads, seen, seen, bias)
-    )
-    return replace(measure, points=moved.T)
-
-
-def push(model: PaperTransformer, measure: Measure) -> Measure:
-    """The mean-field generalisation of a whole transformer."""
     if model.positions is not None:
         raise UserError(
             "the transformer",
@@ -116,14 +106,27 @@ def push(model: PaperTransformer, measure: Measure) -> Measure:
             "the measure",
             "have times exactly when the transformer is masked",
             got=f"masked {model.masked}, times {measure.times is not None}",
-            remedy="use empirical(tokens, timed=model.masked)",
+            remedy="use token_measure(tokens, timed=model.masked)",
         )
+    bias, tokens = _bias(measure, len(measure.points), measure.times), measure.points.T
     for layer in model.layers:
-        measure = push_layer(layer, measure, model.norm_place)
-    return measure
+        tokens = self_layer(layer, tokens, model.norm_place, bias)
+    return replace(measure, points=tokens.T)
 
 
-def _bias(measure: Measure, points: int, times: Tensor | None) -> Tensor:
+def gamma(
+    layer: PaperLayer, measure: TokenMeasure, points: Tensor, times: Tensor | None = None
+) -> Tensor:
+    """Gamma_mu(x), attention within a measure (Definition 2.6).
+
+    sum_i [int V_i y e^{(W_k y).(W_q x)} dmu(y)] / [int e^{(W_k y).(W_q x)} dmu(y)], and with times
+    both integrals run over the atoms of time at most that of x (section 2.4).
+    """
+    bias = _bias(measure, points.shape[0], times)
+    return attention(layer.heads, points.T, measure.points.T, bias).T
+
+
+def _bias(measure: TokenMeasure, points: int, times: Tensor | None) -> Tensor:
     """Logarithms of the masses, -inf where a point does not see an atom; (points, N)."""
     if (measure.times is None) != (times is None):
         raise UserError(

@@ -7,8 +7,7 @@ Remark 2.4's positional encodings and the normalisations that the papers leave o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,11 +19,19 @@ from promptlimits.nets.paper.layers import (
     PaperHead,
     PaperLayer,
     PaperNorm,
-    apply_layer,
-    attention,
     causal_bias,
+    changed,
+    self_layer,
 )
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
+from promptlimits.nets.paper.weights import (
+    HEAD_PARTS,
+    MLP_PARTS,
+    HeadWeights,
+    LayerWeights,
+    TransformerWeights,
+    head_shapes,
+    mlp_shapes,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +62,9 @@ class PaperTransformer:
                 "the transformer", "have a layer", got="none", remedy="give one layer or more"
             )
         for number, layer in enumerate(self.layers):
-            _require_layer(number, layer, dim=self.dim, dtype=self.dtype, place=self.norm_place)
+            _require_layer(
+                f"layers.{number}", layer, dim=self.dim, dtype=self.dtype, place=self.norm_place
+            )
         if self.positions is not None:
             longest = self.positions.shape[-1] if self.positions.dim() == 2 else 0
             _require_tensor("positions", self.positions, (self.dim, longest), self.dtype)
@@ -92,8 +101,7 @@ class PaperTransformer:
         tokens = self._placed(tokens)
         bias = causal_bias(tokens.shape[-1], tokens) if self.masked else None
         for layer in self.layers:
-            attend = partial(_self_attention, layer.heads, bias)
-            tokens = apply_layer(layer, tokens, self.norm_place, attend)
+            tokens = self_layer(layer, tokens, self.norm_place, bias)
         return tokens
 
     def with_prompt(self, prompt: Tensor, queries: Tensor) -> Tensor:
@@ -124,9 +132,8 @@ class PaperTransformer:
         Returns:
             A transformer of its own.
         """
-        positions = None if self.positions is None else self.positions.to(dtype)
-        layers = tuple(_cast(layer, dtype) for layer in self.layers)
-        return replace(self, layers=layers, positions=positions)
+        cast: PaperTransformer = changed(self, lambda _, values: values.to(dtype))
+        return cast
 
     def _placed(self, tokens: Tensor) -> Tensor:
         if self.positions is None:
@@ -155,19 +162,19 @@ def from_weights(
         The transformer, with copies of the weights.
     """
 
-    def copied(values: Any) -> Tensor:
-        return torch.tensor(values, dtype=dtype)
+    def copied(part: Any, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: torch.tensor(getattr(part, name), dtype=dtype) for name in names}
 
-    def layer(of: LayerWeights) -> PaperLayer:
-        heads = tuple(
-            PaperHead(**{field.name: copied(getattr(head, field.name)) for field in fields(head)})
-            for head in of.heads
-        )
-        return PaperLayer(
-            heads=heads, w1=copied(of.w1), b1=copied(of.b1), w2=copied(of.w2), b2=copied(of.b2)
-        )
-
-    return PaperTransformer(layers=tuple(map(layer, weights.layers)), masked=weights.masked)
+    return PaperTransformer(
+        layers=tuple(
+            PaperLayer(
+                heads=tuple(PaperHead(**copied(head, HEAD_PARTS)) for head in layer.heads),
+                **copied(layer, MLP_PARTS),
+            )
+            for layer in weights.layers
+        ),
+        masked=weights.masked,
+    )
 
 
 def to_weights(model: PaperTransformer) -> TransformerWeights:
@@ -180,63 +187,29 @@ def to_weights(model: PaperTransformer) -> TransformerWeights:
             remedy="add the positions to the tokens; a bound for normalised models is `certify`",
         )
 
-    def plain(values: Tensor) -> Any:
-        return values.detach().to("cpu", torch.float64, copy=True).numpy()
+    def plain(part: Any, names: tuple[str, ...]) -> dict[str, Any]:
+        values = {name: getattr(part, name).detach() for name in names}
+        return {k: v.to("cpu", torch.float64, copy=True).numpy() for k, v in values.items()}
 
-    def layer(of: PaperLayer) -> LayerWeights:
-        heads = tuple(
-            HeadWeights(**{field.name: plain(getattr(head, field.name)) for field in fields(head)})
-            for head in of.heads
-        )
-        return LayerWeights(
-            heads=heads, w1=plain(of.w1), b1=plain(of.b1), w2=plain(of.w2), b2=plain(of.b2)
-        )
-
-    return TransformerWeights(layers=tuple(map(layer, model.layers)), masked=model.masked)
-
-
-def _self_attention(heads: tuple[PaperHead, ...], bias: Tensor | None, tokens: Tensor) -> Tensor:
-    return attention(heads, tokens, tokens, bias)
-
-
-def _cast(layer: PaperLayer, dtype: torch.dtype) -> PaperLayer:
-    def cast(values: Tensor) -> Tensor:
-        return values.to(dtype)
-
-    def norm(of: PaperNorm | None) -> PaperNorm | None:
-        if of is None:
-            return None
-        bias = None if of.bias is None else cast(of.bias)
-        return replace(of, weight=cast(of.weight), bias=bias)
-
-    return PaperLayer(
-        heads=tuple(
-            PaperHead(**{field.name: cast(getattr(head, field.name)) for field in fields(head)})
-            for head in layer.heads
+    return TransformerWeights(
+        layers=tuple(
+            LayerWeights(
+                heads=tuple(HeadWeights(**plain(head, HEAD_PARTS)) for head in layer.heads),
+                **plain(layer, MLP_PARTS),
+            )
+            for layer in model.layers
         ),
-        w1=cast(layer.w1),
-        b1=cast(layer.b1),
-        w2=cast(layer.w2),
-        b2=cast(layer.b2),
-        attention_norm=norm(layer.attention_norm),
-        mlp_norm=norm(layer.mlp_norm),
+        masked=model.masked,
     )
 
 
 def _require_layer(
-    number: int, layer: PaperLayer, *, dim: int, dtype: torch.dtype, place: NormPlace | None
+    where: str, layer: PaperLayer, *, dim: int, dtype: torch.dtype, place: NormPlace | None
 ) -> None:
-    where = f"layers.{number}"
-    hidden = layer.w1.shape[0] if layer.w1.dim() == 2 else -1
-    shapes = {"w1": (hidden, dim), "b1": (hidden,), "w2": (dim, hidden), "b2": (dim,)}
-    for name, shape in shapes.items():
+    for name, shape in mlp_shapes(layer, dim).items():
         _require_tensor(f"{where}.{name}", getattr(layer, name), shape, dtype)
     for index, head in enumerate(layer.heads):
-        size = head.query.shape[0] if head.query.dim() == 2 else -1
-        inner = head.value.shape[0] if head.value.dim() == 2 else -1
-        of_head = {"query": (size, dim), "key": (size, dim)}
-        of_head |= {"value": (inner, dim), "output": (dim, inner)}
-        for name, shape in of_head.items():
+        for name, shape in head_shapes(head, dim).items():
             _require_tensor(f"{where}.heads.{index}.{name}", getattr(head, name), shape, dtype)
     for name in ("attention_norm", "mlp_norm"):
         _require_norm(f"{where}.{name}", getattr(layer, name), dim=dim, dtype=dtype, place=place)

@@ -80,6 +80,21 @@ def position_distance(
 
     (int W_q(mu^s, nu^s)^q dtheta(s))^{1/q} if both have the position marginal theta, where mu^s
     is mu given the position s; infinite if their marginals differ.
+
+    Args:
+        first: Atoms of mu, of shape (N, d).
+        second: Atoms of nu, of shape (N', d).
+        first_times: Positions of the atoms of mu, of shape (N,).
+        second_times: The same for nu.
+        order: q, 1 or more and finite.
+        first_weights: Masses of the atoms of mu, adding up to 1; uniform if None.
+        second_weights: The same for nu.
+
+    Returns:
+        The distance.
+
+    Raises:
+        UserError: As for `wasserstein_distance`.
     """
     q = _require_order(order)
     x, y = _points("first", first), _points("second", second)

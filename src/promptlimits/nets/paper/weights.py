@@ -11,7 +11,7 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,26 @@ from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
 
 Array: TypeAlias = NDArray[np.float64]
+
+HEAD_PARTS: Final = ("query", "key", "value", "output")
+MLP_PARTS: Final = ("w1", "b1", "w2", "b2")
+
+
+def head_shapes(head: Any, dim: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a head's matrices at width d, by its own sizes s and s'."""
+    size, inner = _rows(head.query), _rows(head.value)
+    return {"query": (size, dim), "key": (size, dim), "value": (inner, dim), "output": (dim, inner)}
+
+
+def mlp_shapes(layer: Any, dim: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a layer's MLP at width d, by its own hidden width f."""
+    hidden = _rows(layer.w1)
+    return {"w1": (hidden, dim), "b1": (hidden,), "w2": (dim, hidden), "b2": (dim,)}
+
+
+def _rows(matrix: Any) -> int:
+    shape = np.shape(matrix)
+    return int(shape[0]) if shape else 0
 
 
 def exact_array(name: str, array: object, shape: tuple[int, ...]) -> Array:
@@ -61,9 +81,7 @@ class HeadWeights:
         shape = np.shape(self.query)
         if len(shape) != 2:
             raise UserError("W_q", "be a matrix (s, d)", got=shape, remedy="give two axes")
-        inner = np.shape(self.value)[0] if np.ndim(self.value) else 0
-        shapes = {"query": shape, "key": shape, "value": (inner, shape[1])}
-        for name, wanted in (shapes | {"output": (shape[1], inner)}).items():
+        for name, wanted in head_shapes(self, shape[1]).items():
             object.__setattr__(self, name, exact_array(f"W_{name}", getattr(self, name), wanted))
 
     @property
@@ -98,9 +116,7 @@ class LayerWeights:
         dim = self.heads[0].dim
         if any(head.dim != dim for head in self.heads):
             raise UserError("the heads", "share one width", got="several", remedy="see W_q's shape")
-        hidden = np.shape(self.w1)[0] if np.ndim(self.w1) else 0
-        shapes = {"w1": (hidden, dim), "b1": (hidden,), "w2": (dim, hidden), "b2": (dim,)}
-        for name, wanted in shapes.items():
+        for name, wanted in mlp_shapes(self, dim).items():
             object.__setattr__(self, name, exact_array(name, getattr(self, name), wanted))
 
     @property
@@ -112,6 +128,19 @@ class LayerWeights:
     def hidden(self) -> int:
         """Hidden width f of the MLP."""
         return int(self.w1.shape[0])
+
+
+def silent_head(dim: int) -> HeadWeights:
+    """A head that writes nothing."""
+    none = np.zeros((1, dim))
+    return HeadWeights(query=none, key=none, value=none, output=none.T)
+
+
+def partial_layer(dim: int, *heads: HeadWeights, **mlp: Array) -> LayerWeights:
+    """A layer of given parts; without heads attention writes nothing, without w1 no MLP acts."""
+    empty = {"w1": np.zeros((0, dim)), "w2": np.zeros((dim, 0)), "b2": np.zeros(dim)}
+    empty["b1"] = np.zeros(len(mlp.get("w1", ())))
+    return LayerWeights(heads=heads or (silent_head(dim),), **(empty | mlp))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,9 +172,9 @@ class TransformerWeights:
         """Every array under a name of its own, in a fixed order."""
         for place, layer in enumerate(self.layers):
             for number, head in enumerate(layer.heads):
-                for name in ("query", "key", "value", "output"):
+                for name in HEAD_PARTS:
                     yield f"layers.{place}.heads.{number}.{name}", getattr(head, name)
-            for name in ("w1", "b1", "w2", "b2"):
+            for name in MLP_PARTS:
                 yield f"layers.{place}.{name}", getattr(layer, name)
 
     def sha256(self) -> str:
@@ -162,10 +191,10 @@ def random_weights(
     dim: int,
     heads: int,
     head_dim: int,
-    hidden: int,
-    layers: int,
+    hidden: int = 0,
+    layers: int = 1,
     generator: np.random.Generator,
-    masked: bool,
+    masked: bool = False,
     scale: float = 1.0,
     biases: bool = False,
 ) -> TransformerWeights:

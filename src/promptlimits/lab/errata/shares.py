@@ -1,4 +1,4 @@
-"""E3 and E12: an MLP that maps every token to 0."""
+"""E3, E4 and E12: what share of the targets prompts reach, and what is said of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Final
 import numpy as np
 import torch
 
-from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonValue
-from promptlimits.lab.errata.counterexample import Counterexample
-from promptlimits.nets.paper.layers import PaperLayer, mlp
+from promptlimits.lab.errata.run import Counterexample, require_heads
+from promptlimits.nets.paper.layers import PaperHead, PaperLayer, mlp
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights
 
@@ -22,6 +21,11 @@ _DIM: Final = 3
 _SAMPLES: Final = 200_000
 _CONSTANTS: Final = (Fraction(1, 100), Fraction(1, 10_000), Fraction(1, 1_000_000))
 MOST_HEADS: Final = 8
+
+_PROMPT_TOKENS: Final = 49
+_VALUE: Final = Fraction(50, 210)
+_NEAR: Final = Fraction(1, 10)
+_PLACES: Final = 3001
 
 
 def constant_layer(*, dim: int, heads: int, seed: int) -> PaperTransformer:
@@ -34,10 +38,7 @@ def constant_layer(*, dim: int, heads: int, seed: int) -> PaperTransformer:
             dim=dim,
             heads=heads,
             head_dim=max(1, dim // heads),
-            hidden=0,
-            layers=1,
             generator=np.random.default_rng(seed),
-            masked=False,
         )
     )
     one = torch.eye(dim, dtype=torch.float64)
@@ -95,12 +96,61 @@ def share_of_volume(seed: int = 0) -> Counterexample:
     )
 
 
+def mean_of_the_prompt() -> PaperTransformer:
+    """One head on numbers, A = 0 and V = 50/210, no MLP.
+
+    Behind 49 prompt tokens the output at the query token 0 is the prompt's sum over 210.
+    """
+    zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    head = PaperHead(query=zero, key=zero, value=float(_VALUE) * one, output=one)
+    return PaperTransformer(layers=(PaperLayer.without_mlp(head),))
+
+
+def share_of_an_interval() -> Counterexample:
+    """E4: the share of targets in [-1, 1] within 0.1 of the output of some prompt, by running.
+
+    Each target gets its best prompt, 49 equal tokens in [-1, 1]. The constant L is the norm of the
+    derivative by the prompt, which is the same at every prompt.
+    """
+    tau, query = mean_of_the_prompt(), torch.zeros(1, 1, 1, dtype=torch.float64)
+
+    def outputs(prompts: torch.Tensor) -> torch.Tensor:
+        return tau(torch.cat([prompts, query.expand(len(prompts), -1, -1)], dim=-1))[:, 0, -1]
+
+    draws = torch.Generator().manual_seed(0)
+    anywhere = 2 * torch.rand(1, 1, _PROMPT_TOKENS, generator=draws, dtype=torch.float64) - 1
+    lipschitz = float(torch.func.jacrev(outputs)(anywhere).norm())
+    # Midpoints of equal parts of [-1, 1]: the share that is met is the share of the length.
+    places = torch.arange(_PLACES, dtype=torch.float64) * 2 + 1
+    targets = places / _PLACES - 1
+    largest = float(outputs(torch.ones_like(anywhere)))
+    level = (targets / largest).clamp(-1, 1)
+    made = outputs(level[:, None, None].expand(-1, 1, _PROMPT_TOKENS))
+    met = float(((made - targets).abs() <= float(_NEAR)).double().mean())
+    published = (3 * lipschitz / float(_NEAR)) ** _PROMPT_TOKENS * 3 * float(_NEAR)
+    true = Fraction(7, 30) + _NEAR
+    return Counterexample(
+        key="E4",
+        refutes=met > published + 0.01,
+        measured=f"{_PROMPT_TOKENS} prompt tokens in [-1, 1], L = {lipschitz:.7g}, outputs up to "
+        f"{largest:.7g}: {met:.6g} of {_PLACES} targets spread over [-1, 1] are met within 0.1 "
+        f"(exactly {true}), published at most {published:.6g}",
+        numbers={
+            "prompt_tokens": _PROMPT_TOKENS,
+            "lipschitz": lipschitz,
+            "eps": float(_NEAR),
+            "largest_output": largest,
+            "true_share": float(true),
+            "share_met": met,
+            "published": published,
+            "targets": _PLACES,
+        },
+    )
+
+
 def reachable_zero(heads: int = 2, seed: int = 0) -> Counterexample:
     """E12: with an MLP that is 0, the target MLP(y' + x_0) = 0 is reached by every prompt."""
-    if not 1 <= heads <= MOST_HEADS:
-        raise UserError(
-            "--heads", f"be from 1 to {MOST_HEADS}", got=heads, remedy="leave it out for 2"
-        )
+    require_heads(heads, most=MOST_HEADS, usual=2)
     dim = (heads + 1) ** 2
     draws = torch.Generator().manual_seed(seed)
     tau = constant_layer(dim=dim, heads=heads, seed=seed)

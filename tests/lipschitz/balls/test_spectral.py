@@ -12,8 +12,8 @@ from flint import arb, arb_mat, ctx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptlimits.base.exact import working_precision
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.lipschitz.balls.rounding import ball, upper
 from promptlimits.lipschitz.balls.spectral import (

@@ -64,6 +64,7 @@ from flint import arb
 
 from promptlimits.base.bound import PRECISION_BITS, Exact, LogBound, Source
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.proved_means import proved_means
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 from promptlimits.lipschitz.balls.matrix import MatrixBall

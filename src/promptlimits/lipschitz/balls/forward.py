@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from promptlimits.base.bound import PRECISION_BITS
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import exact_matrix, total, upper
 from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
 

@@ -34,6 +34,7 @@ import numpy as np
 from flint import arb, arb_mat
 
 from promptlimits.base.errors import RunFailed
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.proved_means import normalised
 from promptlimits.lab.one_layer.reachable import joint_rank, value_ranks
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery

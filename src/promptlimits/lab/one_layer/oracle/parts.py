@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptlimits.base.errors import RunFailed
+from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.oracle.inputs import (
     PRECISION,
     ExactInputs,

@@ -20,8 +20,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.capacity.train.objective import Rows, score_rows
-from promptlimits.capacity.train.scratch import Scratch
 from promptlimits.nets.decoder.linear import Linear
 from promptlimits.nets.decoder.network import LinearHead
 from promptlimits.nets.protocol import EncodedPair, Memory, pack
@@ -54,7 +54,7 @@ def sides(rows: int, width: int, vocabulary: int) -> dict[str, Callable[[], Tens
         return score_rows(states, head, scored, logit_bytes=LOGIT_BYTES, memory=memory).gradient
 
     heads = {"blocks": LinearHead(linear=linear), "whole rows": WholeRows(linear=linear)}
-    return {name: partial(gradient_of, head, Scratch().matrix) for name, head in heads.items()}
+    return {name: partial(gradient_of, head, LogitBuffer().matrix) for name, head in heads.items()}
 
 
 def measure(size: tuple[int, int, int], rounds: int = ROUNDS) -> dict[str, object]:

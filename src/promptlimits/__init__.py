@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from promptlimits.capacity.task.random_tokens import random_pairs
     from promptlimits.capacity.task.resolve import load_task
     from promptlimits.capacity.train.config import Objective, TrainingConfig
-    from promptlimits.capacity.train.engine import train_many
-    from promptlimits.capacity.train.loop import train
+    from promptlimits.capacity.train.engine import train, train_many
     from promptlimits.capacity.train.outcome import Outcome
-    from promptlimits.capacity.train.problem import Problem
-    from promptlimits.capacity.train.progress import Fit, StepReport
+    from promptlimits.capacity.train.problem import Fit, Problem, StepReport
     from promptlimits.capacity.train.prompts import from_vocabulary
     from promptlimits.capacity.train.state import TrainingState
     from promptlimits.capacity.witness.format import Witness, read_witness, save_witness
@@ -122,7 +120,7 @@ _DEFINED_IN = {
     "EncodedTask": "promptlimits.capacity.task.encoded",
     "Erratum": "promptlimits.lab.errata.statements",
     "ErrorFloor": "promptlimits.lab.one_layer.error_floor",
-    "Fit": "promptlimits.capacity.train.progress",
+    "Fit": "promptlimits.capacity.train.problem",
     "FrozenModel": "promptlimits.nets.protocol",
     "FunctionClass": "promptlimits.lab.universal.universal_bound",
     "HeadWeights": "promptlimits.nets.paper.weights",
@@ -166,7 +164,7 @@ _DEFINED_IN = {
     "SharedQuery": "promptlimits.lab.one_layer.setting",
     "Solutions": "promptlimits.lab.regression.levenberg_marquardt",
     "Source": "promptlimits.base.bound",
-    "StepReport": "promptlimits.capacity.train.progress",
+    "StepReport": "promptlimits.capacity.train.problem",
     "Store": "promptlimits.capacity.store",
     "TextCodec": "promptlimits.nets.protocol",
     "TrainingConfig": "promptlimits.capacity.train.config",
@@ -217,7 +215,7 @@ _DEFINED_IN = {
     "solve_regression": "promptlimits.lab.regression.regression",
     "spectral_norm": "promptlimits.lipschitz.balls.spectral",
     "tightest_bound": "promptlimits.lipschitz.paper.compose",
-    "train": "promptlimits.capacity.train.loop",
+    "train": "promptlimits.capacity.train.engine",
     "train_many": "promptlimits.capacity.train.engine",
     "universal_bound": "promptlimits.lab.universal.universal_bound",
     "universal_prompt": "promptlimits.lab.universal.universal",

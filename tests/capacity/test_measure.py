@@ -37,8 +37,8 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.loop import StepReport
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.capacity.witness.verification import Answer, Verification
 from promptlimits.checking.counting import check_counting
 from promptlimits.nets.load.load import load_parts

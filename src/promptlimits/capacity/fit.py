@@ -22,8 +22,8 @@ from promptlimits.capacity.search.search import SearchResult, state_of
 from promptlimits.capacity.store.provenance import spec_hash
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.loop import StepReport
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.capacity.witness.files import require_replaceable
 from promptlimits.capacity.witness.stock_check import require_stock_tools
 

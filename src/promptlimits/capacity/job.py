@@ -17,7 +17,7 @@ from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.beginnings import Beginnings, beginnings
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.loop import StepReport
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.nets.protocol import EncodedPair, FrozenModel, PromptKind
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from promptlimits.capacity.search.attempt import Attempt
-    from promptlimits.capacity.train.loop import StepReport
+    from promptlimits.capacity.train.problem import StepReport
     from promptlimits.nets.protocol import PromptKind
 
 FIRST_WORD_SECONDS: Final = 60.0

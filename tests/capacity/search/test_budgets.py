@@ -19,8 +19,8 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train import evaluate
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.loop import StepReport
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.report.record import Record, parse_record

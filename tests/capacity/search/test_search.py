@@ -24,7 +24,7 @@ from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import Evaluation, evaluate
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.progress import StepReport
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.protocol import EncodedPair
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM

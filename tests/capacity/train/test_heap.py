@@ -10,7 +10,7 @@ import pytest
 
 PLACE = """
 import torch
-from promptlimits.capacity.train.heap import keep_freed_memory
+from promptlimits.capacity.train.memory import keep_freed_memory
 
 {prepare}
 block = torch.empty(4 * 2**20, dtype=torch.uint8)

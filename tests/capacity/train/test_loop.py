@@ -9,9 +9,10 @@ import torch
 
 from promptlimits.capacity.train import evaluate as evaluation
 from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.engine import train
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.loop import Fit, StepReport, train
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Fit, StepReport
 from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.nets.protocol import EncodedPair, pack

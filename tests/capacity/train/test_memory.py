@@ -19,9 +19,10 @@ from promptlimits.capacity.train.memory import (
     default_budget,
     divide,
     is_out_of_memory,
+    pairs_between,
 )
-from promptlimits.capacity.train.packed_state import PackedState
-from promptlimits.capacity.train.problem import Problem, pairs_between
+from promptlimits.capacity.train.problem import Problem
+from promptlimits.capacity.train.state import PackedState
 from promptlimits.nets.protocol import pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from promptlimits.capacity.train.scratch import Scratch
+from promptlimits.capacity.train.memory import LogitBuffer
 
 
 def test_the_same_memory_serves_matrices_of_any_shape_that_fits() -> None:
-    scratch, like = Scratch(), torch.zeros(1)
+    scratch, like = LogitBuffer(), torch.zeros(1)
     first = scratch.matrix(4, 6, like)
     assert first.shape == (4, 6)
     assert first.is_contiguous()
@@ -20,7 +20,7 @@ def test_the_same_memory_serves_matrices_of_any_shape_that_fits() -> None:
 
 
 def test_more_room_or_another_dtype_is_other_memory() -> None:
-    scratch = Scratch()
+    scratch = LogitBuffer()
     small = scratch.matrix(2, 2, torch.zeros(1))
     large = scratch.matrix(3, 2, torch.zeros(1))
     assert large.data_ptr() != small.data_ptr()

@@ -11,10 +11,8 @@ from tests.capacity.train.problems import PAIRS, problem
 from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import Budget
-from promptlimits.capacity.train.packed_state import PackedState
-from promptlimits.capacity.train.problem import Problem
-from promptlimits.capacity.train.progress import StepReport
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.problem import Problem, StepReport
+from promptlimits.capacity.train.state import PackedState, TrainingState
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 FIRST = 0.25

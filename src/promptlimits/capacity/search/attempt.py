@@ -19,8 +19,7 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.evaluate import tokens_in_a_row
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Problem, ProblemKey
-from promptlimits.capacity.train.progress import Fit, StepReport, Stopper
+from promptlimits.capacity.train.problem import Fit, Problem, ProblemKey, StepReport, Stopper
 from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.format import prompt_sha256

@@ -12,7 +12,7 @@ from torch import Tensor
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.task.beginnings import Beginnings
 from promptlimits.capacity.train.evaluate import Evaluation, evaluate, tokens_in_a_row
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import EncodedPair, FrozenModel
 
 OnChunk = Callable[[int], None]

@@ -21,7 +21,7 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.beginnings import Beginnings
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.train.evaluate import evaluate, tokens_in_a_row
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.capacity.witness.format import prompt_sha256
 from promptlimits.nets.protocol import FrozenModel, PromptKind
 

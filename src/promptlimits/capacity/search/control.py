@@ -25,8 +25,8 @@ from promptlimits.capacity.search.planting import Planted, plant
 from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.task.beginnings import Beginnings
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.loop import Stopper
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import EncodedPair, PromptKind
 
 

@@ -14,8 +14,8 @@ from promptlimits.capacity.search.request import Listener
 from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.task.beginnings import unit_of
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.loop import StepReport
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.nets.protocol import EncodedPair
 
 CONTROL_SHARE: Final = 0.15

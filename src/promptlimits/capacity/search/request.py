@@ -12,7 +12,7 @@ from promptlimits.capacity.search.attempt import ENGINE, Attempt
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.loop import StepReport
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 RECORD = 1

@@ -23,7 +23,7 @@ from promptlimits.capacity.search.plan import next_size
 from promptlimits.capacity.task.beginnings import unit_of
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import EncodedPair
 
 

@@ -14,7 +14,7 @@ from promptlimits.capacity.search.request import about
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.beginnings import beginnings
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import FrozenModel
 
 

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptlimits.capacity.train.memory import ActivationMeter, Budget, Piece, divide
+from promptlimits.capacity.train.adam import Segments
+from promptlimits.capacity.train.memory import (
+    ActivationMeter,
+    Budget,
+    LogitBuffer,
+    Piece,
+    divide,
+)
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
-from promptlimits.capacity.train.packed_state import BatchScores
 from promptlimits.capacity.train.problem import Problem
-from promptlimits.capacity.train.scratch import Scratch
-from promptlimits.capacity.train.segments import Segments
+from promptlimits.capacity.train.state import BatchScores
 from promptlimits.nets.protocol import FrozenModel, Part, PreparedBatch, ReadHead
 
 
@@ -47,7 +52,7 @@ class Batch:
 
     def __init__(self, model: FrozenModel, problems: Sequence[Problem], budget: Budget) -> None:
         self._head: ReadHead = model.head
-        self._logit_bytes, self._memory = budget.logit_bytes, Scratch().matrix
+        self._logit_bytes, self._memory = budget.logit_bytes, LogitBuffer().matrix
         division = divide(model, problems, budget)
         self.largest_bytes = max(sum(one.part_bytes for one in pieces) for pieces in division)
         self.activation_bytes: int | None = None

@@ -20,21 +20,66 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.checks import require_positive_int
-from promptlimits.capacity.train.adam import Pace
+from promptlimits.capacity.train.adam import StepSettings
 from promptlimits.capacity.train.batch import Batch
-from promptlimits.capacity.train.heap import keep_freed_memory
-from promptlimits.capacity.train.memory import Budget, bytes_of, is_out_of_memory
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.memory import Budget, bytes_of, is_out_of_memory, keep_freed_memory
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.packed_state import BatchScores, PackedState
-from promptlimits.capacity.train.problem import Problem, ProblemKey
-from promptlimits.capacity.train.progress import (
+from promptlimits.capacity.train.problem import (
     Fit,
     KeyedObserver,
-    Standing,
+    Observer,
+    Problem,
+    ProblemKey,
+    Status,
     StepReport,
     Stopper,
 )
-from promptlimits.nets.protocol import FrozenModel
+from promptlimits.capacity.train.state import BatchScores, PackedState, TrainingState
+from promptlimits.nets.protocol import FrozenModel, PackedPairs, PromptKind
+
+
+def train(
+    model: FrozenModel,
+    pairs: PackedPairs,
+    config: TrainingConfig,
+    *,
+    state: TrainingState,
+    kind: PromptKind = PromptKind.SOFT,
+    budget_bytes: int | None = None,
+    on_step: Observer | None = None,
+    should_stop: Stopper | None = None,
+) -> Fit:
+    """Train a prompt until it answers every pair exactly, or something ends the run.
+
+    Args:
+        model: The frozen model.
+        pairs: The pairs, K of them.
+        config: Settings.
+        state: Where to start: `TrainingState.start`, or the state of an earlier run, which
+            then goes on as if it had never stopped.
+        kind: What the prompt is.
+        budget_bytes: Memory for one pass; None for half of what is free.
+        on_step: Called after every step with its report and the state to resume from.
+        should_stop: Asked before every step; an outcome ends the run.
+
+    Returns:
+        The ending, with the best prompt found and the pairs it holds.
+    """
+    problem = Problem(key=0, pairs=pairs, config=config, state=state, kind=kind)
+
+    def observe(_: ProblemKey, report: StepReport, after: TrainingState) -> None:
+        if on_step is not None:
+            on_step(report, after)
+
+    (fit,) = train_many(
+        model,
+        [problem],
+        budget_bytes=budget_bytes,
+        on_step=None if on_step is None else observe,
+        should_stop=should_stop,
+    )
+    return fit
 
 
 def train_many(
@@ -110,7 +155,7 @@ class _Running:
         self._model = model
         self._budget = budget
         self._on_step = on_step
-        self._standings: list[Standing] = []
+        self._statuses: list[Status] = []
         self._won: set[ProblemKey] = set()
         # Most memory kept in a step so far, by problem.
         self._activation: dict[ProblemKey, int] = {}
@@ -124,8 +169,8 @@ class _Running:
     def leave(self) -> Iterator[Fit]:
         """Take out the problems that have ended, those solved in fewest steps first."""
         endings = [
-            standing.ending(problem.config)
-            for problem, standing in zip(self.problems, self._standings, strict=True)
+            status.ending(problem.config)
+            for problem, status in zip(self.problems, self._statuses, strict=True)
         ]
         for problem, outcome in zip(self.problems, endings, strict=True):
             if outcome is Outcome.SOLVED and problem.race is not None:
@@ -150,7 +195,7 @@ class _Running:
             if not came:
                 self._unpack()
             self.problems.append(problem)
-            self._standings.append(Standing.of(problem.state))
+            self._statuses.append(Status.of(problem.state))
             waiting.pop()
             came = True
         return came
@@ -174,9 +219,9 @@ class _Running:
     def _take_out(self, outcomes: Sequence[Outcome | None]) -> list[Fit]:
         """End the problems that have an outcome; the others stay."""
         self._unpack()
-        members = list(zip(self.problems, self._standings, outcomes, strict=True))
+        members = list(zip(self.problems, self._statuses, outcomes, strict=True))
         self.problems = [problem for problem, _, outcome in members if outcome is None]
-        self._standings = [standing for _, standing, outcome in members if outcome is None]
+        self._statuses = [status for _, status, outcome in members if outcome is None]
         return [
             Fit.of(
                 problem.key,
@@ -204,8 +249,8 @@ class _Running:
         began = time.monotonic()
         state = self._state or PackedState.of([problem.state for problem in self.problems])
         batch, scores, gradient = self._scored(state)
-        paces = [
-            Pace(
+        settings = [
+            StepSettings(
                 step=step,
                 learning_rate=problem.learning_rate_at(step, layers=self._model.card.layers),
                 clip_norm=problem.config.clip_norm,
@@ -213,7 +258,7 @@ class _Running:
             for problem, step in zip(self.problems, state.steps, strict=True)
         ]
         kept, best_exact, gained = state.remembering(scores)
-        after = kept.advanced(gradient, paces)
+        after = kept.advanced(gradient, settings)
         # One transfer from the device for everything that decides and reports.
         numbers = torch.stack(
             [
@@ -251,8 +296,8 @@ class _Running:
     ) -> None:
         """Note what a step has changed, and tell the observer."""
         pairs = [problem.pairs.num_pairs for problem in self.problems]
-        self._standings = [
-            Standing(
+        self._statuses = [
+            Status(
                 step=step,
                 best_step=step if row[4] else best_step,
                 solved=row[3] == count,
@@ -262,7 +307,7 @@ class _Running:
                 after.steps, after.best_steps, numbers, pairs, strict=True
             )
         ]
-        best_steps = tuple(standing.best_step for standing in self._standings)
+        best_steps = tuple(status.best_step for status in self._statuses)
         self._state = replace(after, best_steps=best_steps)
         activation = batch.activation_bytes or 0
         for problem in self.problems:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import (
     EncodedPair,
     FrozenModel,

@@ -8,10 +8,10 @@ With l the logits of a row, t its target, s the sharpening and j over the other 
 losses are softplus(g) of a gap g:
 
     cross-entropy   g = log sum_j exp(s l_j) - s l_t     (the loss of the softmax of s l)
-    margin          g = s (max_j l_j - l_t)              (that of a contest of two tokens)
+    margin          g = s (max_j l_j - l_t)              (the logistic loss of the strongest alone)
 
 so their gradient is sigmoid(g) times that of g. Neither loses digits where the target wins
-by far, as `1 - p_t` would. The gap and its gradient are found in `contest`, where one block of
+by far, as `1 - p_t` would. The gap and its gradient are found in `margins`, where one block of
 logits, some rows of some tokens, is alive at a time.
 """
 
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.config import Objective, TrainingConfig
-from promptlimits.capacity.train.contest import Contest, hold_contest
+from promptlimits.capacity.train.margins import Margins, margins
 from promptlimits.nets.protocol import Memory, PackedPairs, ReadHead
 
 _TOKENS: Final = 2**11
@@ -166,7 +166,7 @@ def score_rows(
     parts = []
     for start, end, run in _chunks(rows.runs, _widest(blocks), logit_bytes):
         targets, sharpenings = rows.targets[start:end], rows.sharpenings[start:end]
-        contest = hold_contest(
+        found = margins(
             states[start:end],
             head,
             targets,
@@ -177,23 +177,21 @@ def score_rows(
             memory=memory,
         )
         factor = rows.weights[start:end] * sharpenings if differentiate else None
-        parts.append(_row_scores(contest, factor, states.dtype))
-        del contest
+        parts.append(_row_scores(found, factor, states.dtype))
+        del found
     return parts[0] if len(parts) == 1 else RowScores.joined(parts)
 
 
-def _row_scores(contest: Contest, factor: Tensor | None, dtype: torch.dtype) -> RowScores:
-    """Scores of a contest's rows, whose gradient is overwritten; factor (n, 1) or None for none."""
-    gap, gradient = contest.gap, contest.gradient
+def _row_scores(found: Margins, factor: Tensor | None, dtype: torch.dtype) -> RowScores:
+    """Scores of rows, whose gradient is overwritten; factor (n, 1) or None for none."""
+    gap, gradient = found.gap, found.gradient
     if factor is not None:
         gradient = gradient.mul_(factor.to(gap.dtype) * gap.sigmoid())
-    largest = torch.maximum(
-        torch.maximum(contest.own.abs(), contest.low.abs()), contest.others.abs()
-    )
+    largest = torch.maximum(torch.maximum(found.own.abs(), found.low.abs()), found.others.abs())
     largest = largest.clamp_min(torch.finfo(largest.dtype).tiny)
     return RowScores(
         loss_nats=torch.logaddexp(gap, torch.zeros_like(gap)).squeeze(1),
-        lead=((contest.own - contest.others) / largest).squeeze(1),
+        lead=((found.own - found.others) / largest).squeeze(1),
         gradient=gradient.to(dtype),
     )
 

@@ -8,7 +8,7 @@ from tests.capacity.witness.witness_cases import card_of, case_of
 
 from promptlimits.capacity import floor as floor_module
 from promptlimits.capacity.witness.format import write_verification
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.testing.tiny_models import tiny_causal_lm

@@ -30,8 +30,7 @@ from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.measure import measure
 from promptlimits.capacity.search.attempt import Attempt
 from promptlimits.capacity.search.ordering import Order
-from promptlimits.capacity.search.prompt_size import PromptSize
-from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.request import PromptSize, Request
 from promptlimits.capacity.search.search import SearchConfig, SearchResult
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask

@@ -16,8 +16,7 @@ from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.measure import measure
 from promptlimits.capacity.search.ordering import Order
-from promptlimits.capacity.search.prompt_size import PromptSize
-from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.request import PromptSize, Request
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.train.config import TrainingConfig

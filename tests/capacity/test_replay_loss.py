@@ -6,9 +6,8 @@ import math
 import pytest
 
 from promptlimits.capacity import floor as floor_module
-from promptlimits.capacity.floor import Floor
+from promptlimits.capacity.floor import Floor, loss_json, loss_warnings, losses, replay_loss
 from promptlimits.capacity.measure import measure
-from promptlimits.capacity.replay_loss import loss_json, loss_warnings, losses, replay_loss
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
@@ -17,7 +16,7 @@ from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.witness.format import write_verification
 from promptlimits.capacity.witness.verification import Answer, Verification
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.report.record import parse_record
 
 REQUEST = Request(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from promptlimits.capacity.witness.format import write_verification
-from promptlimits.capacity.witness.witness import save_witness, verify_witness
+from promptlimits.capacity.witness.verify import save_witness, verify_witness
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 from promptlimits.report import sections
 from promptlimits.report.record import parse_record

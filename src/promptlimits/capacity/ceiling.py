@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from promptlimits.base.bound import LogBound
 from promptlimits.base.typing import JsonObject, JsonValue
-from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.search.request import PromptSize
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.nets.protocol import ModelCard, PromptKind
 from promptlimits.theory.number_formats import number_format

@@ -16,7 +16,7 @@ from promptlimits.capacity.adapter.decoding import Request, decode_with_and_with
 from promptlimits.capacity.adapter.folder import read_foreign_adapter
 from promptlimits.capacity.adapter.score import save_scored_witness, score_adapter
 from promptlimits.capacity.witness.format import read_witness, write_verification
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.testing.tiny_models import tiny_causal_lm
 

@@ -31,7 +31,7 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate, tokens_in_a_row
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.report.record import parse_record

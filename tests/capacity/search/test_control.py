@@ -16,11 +16,11 @@ from promptlimits.capacity.search.budget import Budget
 from promptlimits.capacity.search.control import (
     Control,
     NoControl,
+    SearchBudget,
     control_size,
     entropy_bits,
     run_control,
 )
-from promptlimits.capacity.search.control_run import SearchBudget
 from promptlimits.capacity.search.planting import Planted, plant
 from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.store.sqlite import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptlimits.capacity.search.plan import next_size
+from promptlimits.capacity.search.search import next_size
 
 
 def follow(total: int, first: int, capacity: int) -> list[int]:

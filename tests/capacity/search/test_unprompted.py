@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from promptlimits.capacity.search import unprompted as module
-from promptlimits.capacity.search.baselines import no_prompt
-from promptlimits.capacity.search.unprompted import Unprompted
+from promptlimits.capacity.search.baselines import Unprompted, no_prompt
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.capacity.witness.atomic_folder import (
+from promptlimits.base.writing import (
     recover,
     replace_file,
     standing,

@@ -12,7 +12,7 @@ from tests.capacity.witness.witness_cases import PROMPT_TOKENS, edit
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.witness import fresh_process
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 # --- what it refuses ----------------------------------------------------------------------

@@ -18,8 +18,7 @@ from promptlimits.capacity.store.installed import Installed
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.witness import stock_check
-from promptlimits.capacity.witness.stock_check import KEYS, check_stock_tools, require_stock_tools
+from promptlimits.capacity.witness.stock import KEYS, check_stock_tools, require_stock_tools
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.load.stock import load_stock
 from promptlimits.nets.protocol import PromptKind
@@ -62,7 +61,7 @@ def tools(monkeypatch, *, transformers_version):
             allowed=SpecifierSet(">=5.23,<5.24"),
         ),
     }
-    monkeypatch.setattr(stock_check, "installed", found.__getitem__)
+    monkeypatch.setattr(stock, "installed", found.__getitem__)
 
 
 @KINDS
@@ -80,10 +79,10 @@ def test_the_installed_tools_decode_as_they_should(kind):
 def test_the_prompt_is_what_answers(kind):
     """Without it every key is answered otherwise."""
     with quiet():
-        wanted, found = stock_check._both_ways(kind)
+        wanted, found = stock._both_ways(kind)
     assert wanted == found
     network = plain_greedy.small_network(vocabulary=48, seed=0)
-    bare = [plain_greedy.greedy(network, key, tokens=stock_check.TOKENS) for key in KEYS]
+    bare = [plain_greedy.greedy(network, key, tokens=stock.TOKENS) for key in KEYS]
     assert not any(with_it == without for with_it, without in zip(wanted, bare, strict=True))
     assert len(set(wanted)) == len(KEYS)
     assert min(len(set(answer)) for answer in wanted) >= 3
@@ -92,7 +91,7 @@ def test_the_prompt_is_what_answers(kind):
 @KINDS
 def test_the_yardstick_is_the_slow_loop_of_the_tests(kind):
     network = plain_greedy.small_network(vocabulary=48, seed=1)
-    shape = stock_check._SHAPE if kind is PromptKind.PREFIX else None
+    shape = stock._SHAPE if kind is PromptKind.PREFIX else None
     width = 16 if shape is None else shape.width
     prompt = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
     for key in KEYS:

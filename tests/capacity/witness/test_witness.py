@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.capacity.witness.witness_cases import answering, edit, wrong
 
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.testing.tiny_models import FAMILIES
 
 

@@ -23,7 +23,7 @@ from promptlimits.capacity.witness.format import (
     read_witness,
     write_verification,
 )
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.load.quiet import quiet
 
 ADAPTER = "adapter_model.safetensors"

@@ -13,7 +13,7 @@ from tests.capacity.witness.witness_cases import PROMPT_TOKENS, edit, wrong
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA, read_prompt, read_witness
-from promptlimits.capacity.witness.witness import confirm, save_witness, verify_witness
+from promptlimits.capacity.witness.verify import confirm, save_witness, verify_witness
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack

@@ -45,7 +45,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from promptlimits.capacity.adapter import score as adapter_score
     from promptlimits.capacity.adapter.decoding import Request, decode_with_and_without
     from promptlimits.capacity.witness.format import write_verification
-    from promptlimits.capacity.witness.witness import verify_witness
+    from promptlimits.capacity.witness.verify import verify_witness
 
     def decoded(module: str, arguments: list[str], **_: object) -> Any:
         asked = Request(**json.loads(Path(arguments[0]).read_text(encoding="utf-8")))

@@ -26,7 +26,6 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.witness.answer_check import stop_ids
-from promptlimits.capacity.witness.decoding import decode, stock_tools
 from promptlimits.capacity.witness.files import ADAPTER_FILE
 from promptlimits.capacity.witness.fresh_process import (
     OnProgress,
@@ -35,7 +34,7 @@ from promptlimits.capacity.witness.fresh_process import (
     report_to_parent,
     tell_progress,
 )
-from promptlimits.capacity.witness.stock_check import require_stock_tools
+from promptlimits.capacity.witness.stock import decode, require_stock_tools, stock_tools
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 

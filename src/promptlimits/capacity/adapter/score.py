@@ -196,7 +196,7 @@ def save_scored_witness(
             for pair, answer in zip(task.pairs, score.answers, strict=True)
         ],
         prefix_shape=adapter.prefix_shape,
-        posed_as="ids" if task.answers_random else "text",
+        keys_as=task.keys_as,
         extra={"adapter": adapter.to_json(), **extra},
     )
     return confirm(folder, model_path=card.path, device=device, on_progress=on_progress)

@@ -17,9 +17,6 @@ from promptlimits.nets.protocol import EncodedPair, FrozenModel
 
 SHOTS = 8
 
-FROM_THE_FIRST = "from the first token on"
-"""The order of a text, which is its own."""
-
 
 class Order(StrEnum):
     """How a list is ordered before prompts are trained for its first pairs."""

@@ -82,17 +82,22 @@ def fit(
     training = session.suited_to(source, training)
     options.require_folder(out)
 
-    from promptlimits.capacity.fit import FitRequest, fit_all
-    from promptlimits.capacity.search.attempt import Workplace
-    from promptlimits.capacity.store.provenance import provenance
+    from promptlimits.base.writing import replace_file
+    from promptlimits.capacity.fit import fit_all
+    from promptlimits.capacity.search.ordering import Order
+    from promptlimits.capacity.search.request import Request
+    from promptlimits.capacity.search.search import SearchConfig
     from promptlimits.capacity.store.sqlite import Store
-    from promptlimits.capacity.witness.atomic_folder import replace_file
     from promptlimits.cli.live import LiveListener
     from promptlimits.nets.protocol import PromptKind
 
-    request = FitRequest(
-        training=training,
-        starts=starts,
+    request = Request(
+        prompt_tokens=(prompt_tokens,),
+        kinds=(PromptKind(kind),),
+        search=SearchConfig(training=training, starts=starts),
+        order=Order.GIVEN,
+        in_context_tokens=0,
+        budget_bytes=budget_bytes,
         budget_seconds=budgets.seconds,
         budget_steps=budgets.steps,
         control=control,
@@ -109,15 +114,7 @@ def fit(
             offline=offline,
             listener=listener,
         )
-        place = Workplace(
-            model=frozen,
-            store=store,
-            task_hash=task.hash,
-            provenance=provenance({"device": device}),
-            kind=PromptKind(kind),
-            budget_bytes=budget_bytes,
-        )
-        record = fit_all(place, task, request, folder=out, listener=listener)
+        record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
     text = json.dumps(record, indent=1, ensure_ascii=False)
     replace_file(out / "fit.json", (text + "\n").encode("utf-8", errors="backslashreplace"))
     if as_json:

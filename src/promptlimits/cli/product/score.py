@@ -74,9 +74,9 @@ def score(
     if out is not None:
         options.require_folder(out)
 
+    from promptlimits.base.writing import replace_file
     from promptlimits.capacity.adapter.folder import read_foreign_adapter
     from promptlimits.capacity.adapter.score import save_scored_witness, score_adapter
-    from promptlimits.capacity.witness.atomic_folder import replace_file
     from promptlimits.capacity.witness.files import require_replaceable
     from promptlimits.cli.live import LiveListener
 

@@ -1,4 +1,4 @@
-"""Replacing a small folder as a whole, so that a kill leaves the old one or the new one.
+"""Writing a file or a small folder whole, so that a kill leaves the old one or the new one.
 
 No system call that Python has swaps two folders. The new one is written beside its place as a
 draft; then the old one steps aside and the draft is renamed into its place. A kill between
@@ -50,6 +50,8 @@ def replace_file(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)  # left by a kill
         try:
             _write_durably(draft, content)
+            if path.exists():
+                draft.chmod(path.stat().st_mode & 0o777)
             draft.replace(path)
         except BaseException:
             draft.unlink(missing_ok=True)

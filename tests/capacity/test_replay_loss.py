@@ -111,7 +111,7 @@ def losing(monkeypatch):
             for index, answer in enumerate(found.answers)
         )
         found = dataclasses.replace(found, answers=answers)
-        write_verification(directory, found.to_json())
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(floor_module, "confirm", confirm)

@@ -11,7 +11,8 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.resolve import load_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.witness.verify import save_witness, verify_witness
+from promptlimits.capacity.witness.format import save_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.testing.tiny_models import tiny_causal_lm

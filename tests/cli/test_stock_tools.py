@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from promptlimits.capacity.witness import stock
 from promptlimits.capacity.witness.stock import KEYS, StockCheck
 from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.protocol import PromptKind
@@ -46,7 +47,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
             for index, answer in enumerate(found.answers)
         )
         found = dataclasses.replace(found, answers=answers)
-        write_verification(directory, found.to_json())
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(floor, "confirm", confirm)

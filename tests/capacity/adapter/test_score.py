@@ -33,7 +33,7 @@ def _in_this_process(monkeypatch):
 
     def confirm(directory, *, model_path, device, **_):
         found = verify_witness(directory, model_path=model_path, device=device)
-        write_verification(directory, found.to_json())
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(adapter_score, "run_fresh", decoded)

@@ -134,7 +134,7 @@ def test_another_tensor_is_refused(case, witness, tensors):
         lambda document: document["pairs"][0].update(key_ids="12"),
         lambda document: document.update(prompt_tokens="3"),
         lambda document: document.update(prompt_sha256="0"),
-        lambda document: document.update(posed_as="song"),
+        lambda document: document.update(keys_as="song"),
     ],
 )
 def test_fields_of_another_kind_are_refused(case, witness, change):
@@ -208,7 +208,7 @@ def test_a_replacement_cut_short_is_read_where_it_stands_and_undone_by_a_writer(
     found = case.verify(witness)
     assert found.pairs_exact == len(case.pairs)
     assert not witness.exists()
-    fresh_process.write_verification(witness, found.to_json())
+    fresh_process.write_verification(witness, found)
     assert json.loads((witness / "witness.json").read_text())["verification"] == found.to_json()
     assert not left.exists()
 
@@ -217,7 +217,7 @@ def test_a_verification_of_another_prompt_is_not_recorded(case, witness):
     found = case.verify(witness)
     case.save(witness, prompt=case.prompt + 1)
     with pytest.raises(UserError, match="altered prompt"):
-        fresh_process.write_verification(witness, found.to_json())
+        fresh_process.write_verification(witness, found)
     assert json.loads((witness / "witness.json").read_text())["verification"] is None
 
 

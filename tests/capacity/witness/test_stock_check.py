@@ -18,6 +18,7 @@ from promptlimits.capacity.store.installed import Installed
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.witness import stock
 from promptlimits.capacity.witness.stock import KEYS, check_stock_tools, require_stock_tools
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.load.stock import load_stock

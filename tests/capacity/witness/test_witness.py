@@ -53,14 +53,14 @@ def test_an_answer_that_goes_on_is_not_exact(case, tmp_path):
     assert (answer.exact, answer.fault) == (False, "the answer goes on where it should end")
 
 
-@pytest.mark.parametrize("posed_as", ["text", "ids"])
+@pytest.mark.parametrize("keys_as", ["text", "ids"])
 @pytest.mark.parametrize(
     "change", [lambda key: key + "!", lambda key: " ".join(["Tokyo"] * len(key.split()))]
 )
-def test_a_key_that_the_tokenizer_reads_otherwise_is_not_exact(case, tmp_path, change, posed_as):
+def test_a_key_that_the_tokenizer_reads_otherwise_is_not_exact(case, tmp_path, change, keys_as):
     first, *rest = case.pairs
     misread = dataclasses.replace(first, key=change(first.key))
-    found = case.verify(case.save(tmp_path / "w", pairs=(misread, *rest), posed_as=posed_as))
+    found = case.verify(case.save(tmp_path / "w", pairs=(misread, *rest), keys_as=keys_as))
     assert [a.exact for a in found.answers] == [False] + [True] * len(rest)
     assert "reads the key as other ids" in found.answers[0].fault
 

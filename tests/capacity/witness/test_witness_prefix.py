@@ -12,8 +12,14 @@ from tests.capacity.witness.test_witness_forged import NORM, sign, smuggle
 from tests.capacity.witness.witness_cases import PROMPT_TOKENS, edit, wrong
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.witness.format import WITNESS_SCHEMA, read_prompt, read_witness
-from promptlimits.capacity.witness.verify import confirm, save_witness, verify_witness
+from promptlimits.capacity.witness.format import (
+    WITNESS_SCHEMA,
+    read_prompt,
+    read_witness,
+    save_witness,
+)
+from promptlimits.capacity.witness.fresh_process import confirm
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack

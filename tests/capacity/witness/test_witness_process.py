@@ -12,8 +12,9 @@ from tests.capacity.witness.witness_cases import wrong
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.witness import fresh_process
+from promptlimits.capacity.witness.fresh_process import confirm, verify_in_fresh_process
 from promptlimits.capacity.witness.verification import Verification
-from promptlimits.capacity.witness.verify import confirm, main, verify_in_fresh_process
+from promptlimits.capacity.witness.verify import main
 
 # The tests above decode every family in this process; a process of its own costs ten seconds,
 # so the two kinds of process share the families between them.

@@ -55,7 +55,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def confirm(directory: Path, *, model_path: str, device: str, **_: object) -> Any:
         found = verify_witness(directory, model_path=model_path, device=device)
-        write_verification(directory, found.to_json())
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(adapter_score, "run_fresh", decoded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.form import Asking
 from promptlimits.capacity.task.encoded import encode, require_fits
 from promptlimits.capacity.task.pairs import Pair, PairTask
+from promptlimits.capacity.task.text import TextTask
 
 
 def task(*pairs: tuple[str, str]) -> PairTask:
@@ -264,4 +265,5 @@ def test_no_end_marker_of_the_model_stands_in_a_value(codec_class: Any) -> None:
 
 def test_a_text_and_a_list_of_it_are_two_tasks(codec: Any) -> None:
     encoded = encode(task(("a", "b")), codec)
-    assert replace(encoded, text_tokens=1).hash != encoded.hash
+    facts = {one.name: getattr(encoded, one.name) for one in fields(encoded)}
+    assert TextTask(**facts, decode=codec.decode).hash != encoded.hash

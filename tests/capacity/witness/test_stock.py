@@ -1,19 +1,20 @@
 """The self-test of the installed PEFT and transformers: it passes, and sees what they lose."""
 
 import re
-from types import SimpleNamespace
 
 import peft
 import pytest
 import torch
 import transformers
 from packaging.specifiers import SpecifierSet
+from tests.capacity.cases import measured
 from tests.capacity.witness.witness_cases import greedy as slow_greedy
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.adapter import decoding as adapter_decoding
-from promptlimits.capacity.fit import FitRequest, fit_all
-from promptlimits.capacity.search.attempt import Workplace
+from promptlimits.capacity.search.ordering import Order
+from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.installed import Installed
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.random_tokens import random_pairs
@@ -136,28 +137,26 @@ def test_whatever_the_tools_raise_is_a_finding(monkeypatch):
 
 
 def test_nothing_is_trained_with_tools_that_confirm_nothing(model, renamed_cache, tmp_path):
-    def told(*_):
-        raise AssertionError("it went on")
-
-    listener = SimpleNamespace(stage=told, step=told, attempted=told, advanced=told, found=told)
-    with Store.open(tmp_path / "store.sqlite") as store, pytest.raises(UserError, match="peft and"):
-        fit_all(
-            Workplace(model=model, store=store, task_hash="t", provenance={}),
-            random_pairs(model.codec, count=2, seed=0),
-            FitRequest(training=TrainingConfig(prompt_tokens=1), starts=1),
-            folder=tmp_path,
-            listener=listener,
-        )
+    request = Request(
+        prompt_tokens=(1,),
+        search=SearchConfig(training=TrainingConfig(prompt_tokens=1)),
+        order=Order.GIVEN,
+    )
+    task = random_pairs(model.codec, count=2, seed=0)
+    with pytest.raises(UserError, match="peft and"):
+        measured(model, task, request, tmp_path)
+    with Store.open(tmp_path / "store.sqlite") as store:
+        assert store.runs() == []
 
 
 @pytest.mark.parametrize("kind", ["soft", "prefix"])
 def test_an_adapter_is_not_scored_by_tools_that_lose_it(cases, kind, request, tmp_path):
     case = cases("llama", kind)
     directory = case.save(tmp_path / "w")
-    stock = load_stock(str(case.model))
+    loaded = load_stock(str(case.model))
     request.getfixturevalue("renamed_cache")
     with pytest.raises(UserError, match="peft and transformers must decode"):
-        adapter_decoding._behind_adapter(stock, directory, trained_for="tiny")
+        adapter_decoding._behind_adapter(loaded, directory, trained_for="tiny")
 
 
 def test_a_witness_is_not_called_wrong_by_tools_that_are(case, witness, renamed_cache):

@@ -116,7 +116,16 @@ def facts(*attempts: Attempt) -> list[tuple[object, ...]]:
 def verified(exact: Sequence[bool]) -> Verification:
     """What decoding confirmed of so many pairs."""
     answers = [
-        Answer(key=str(key), value="", decoded="", generated_ids=(), exact=one, counted=one)
+        Answer(
+            key=str(key),
+            value="",
+            decoded="",
+            generated_ids=(),
+            exact=one,
+            came="" if one else None,
+            fault="" if one else "another answer",
+            counted=one,
+        )
         for key, one in enumerate(exact)
     ]
     return Verification(

@@ -89,7 +89,7 @@ def test_no_folder(tmp_path):
         ("witness.json", b'{"schema": 1, "model": {', "cannot be read"),
         ("witness.json", b"\xff\xfe\x00", "cannot be read"),
         ("witness.json", b"[]", "list where an object should be"),
-        ("witness.json", b"{}", "kind: Field required"),
+        ("witness.json", b"{}", "schema: Field required"),
         ("witness.json", b'{"schema": 2}', "must have schema 1, got schema 2; upgrade"),
         ("witness.json", b'{"schema": 0}', "must have schema 1, got schema 0; run the command"),
         ("adapter_config.json", None, "must hold adapter_config.json"),

@@ -49,8 +49,8 @@ class Answer(Strict):
     decoded: str
     generated_ids: tuple[int, ...]
     exact: bool
-    came: str | None = None
-    fault: str = ""
+    came: str | None
+    fault: str
     counted: bool
 
 

@@ -19,8 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from promptlimits.nets.decoder.pointwise import Activation, Norm
-from promptlimits.nets.decoder.tape import Tape
+from promptlimits.nets.decoder.pointwise import Activation, Norm, SavedTensors
 
 SIZES = ((512, 128, 352), (456, 576, 1536))
 """Rows, width and hidden width: the small model of the engine's benchmark, and SmolLM2."""
@@ -53,10 +52,12 @@ def passes(
             one.copy_(kept)
 
     def norm_forward() -> Tensor:
-        return norm.forward(x, Tape(keep=True))
+        return norm.forward(x, SavedTensors())
 
     def norm_back() -> Tensor:
-        return norm.backward(gradient, Tape([unit, scale]), beside)
+        saved = SavedTensors()
+        saved.save((unit, scale))
+        return norm.backward(gradient, saved, beside)
 
     def gate_forward() -> tuple[Tensor, Tensor, Tensor]:
         return silu.gate(gate, up)

@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 import promptlimits
+from promptlimits.lipschitz.attack.ascent import Norm
 from promptlimits.lipschitz.attack.estimate import largest_jacobian_norm
-from promptlimits.lipschitz.attack.jacobian_norms import Norm
 from promptlimits.lipschitz.attack.starts import singular_directions
 from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
 from promptlimits.lipschitz.paper.compose import composed_bound

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.capacity.train.objective import Rows, score_rows
-from promptlimits.nets.decoder.linear import Linear
-from promptlimits.nets.decoder.network import LinearHead
+from promptlimits.nets.decoder.linear import Linear, LinearHead
 from promptlimits.nets.protocol import EncodedPair, Memory, pack
 
 SIZES = ((256, 576, 49_152), (1024, 576, 49_152), (256, 640, 262_144))

@@ -21,7 +21,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_arguments: object, **_settings: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("promptlimits.cli.product.session.load_model", load)
+    monkeypatch.setattr("promptlimits.cli.product.session.Loading.load", load)
 
 
 OPTIONS = [
@@ -84,6 +84,9 @@ OPTIONS = [
     ("bracket --dtype int8", "--dtype"),
     ("fit --dtype half", "--dtype"),
     ("bracket --order hardest", "--order"),
+    ("bracket --kind lora", "--kind"),
+    ("fit --kind lora", "--kind"),
+    ("fit --kind soft,prefix", "--kind"),
     ("bracket --template key", "--template"),
     ("bracket --template {key}{key}", "--template"),
     ("bracket --template {key}}", "--template"),

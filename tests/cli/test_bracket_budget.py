@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from promptlimits.base.errors import UserError
-from promptlimits.cli.product.session import Budgets, budgets_of
+from promptlimits.cli.product.session import Budgets, Training
 
 Call = Callable[..., Any]
 
@@ -102,9 +101,13 @@ def test_the_command_that_goes_on_has_time_left_where_more_than_the_budget_was_u
     assert budgets.go_on(used) == f"promptlimits fit --budget {more}"
 
 
-def test_steps_alone_leave_the_seconds_unlimited() -> None:
-    assert budgets_of(None, None, default_seconds=240) == Budgets(seconds=240, steps=math.inf)
-    assert budgets_of(None, 5, default_seconds=240) == Budgets(seconds=math.inf, steps=5)
-    assert budgets_of(9.0, 5, default_seconds=240) == Budgets(seconds=9.0, steps=5)
-    with pytest.raises(UserError, match="--steps must be a whole number of at least 1, got 0"):
-        budgets_of(None, 0, default_seconds=240)
+@pytest.mark.parametrize(
+    ("given", "budgets"),
+    [
+        ({}, Budgets(seconds=240, steps=math.inf)),
+        ({"steps": 5}, Budgets(seconds=math.inf, steps=5)),
+        ({"budget": 9.0, "steps": 5}, Budgets(seconds=9.0, steps=5)),
+    ],
+)
+def test_steps_alone_leave_the_seconds_unlimited(given: dict[str, Any], budgets: Budgets) -> None:
+    assert Training(**given).budgets(default_seconds=240) == budgets

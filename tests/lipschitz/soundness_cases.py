@@ -18,8 +18,7 @@ import torch
 from tests.reference.batched_transformer import TransformerStack, trained
 from torch import Tensor
 
-from promptlimits.lipschitz.attack.ascent import Domain, search, towards_outputs
-from promptlimits.lipschitz.attack.jacobian_norms import Norm
+from promptlimits.lipschitz.attack.ascent import Domain, Norm, search, towards_outputs
 from promptlimits.lipschitz.attack.starts import project, singular_directions, starting_points
 from promptlimits.lipschitz.ellipsoid.certificate import EllipsoidBound, ellipsoid_bound
 from promptlimits.lipschitz.paper.compose import composed_bound

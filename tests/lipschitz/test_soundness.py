@@ -22,7 +22,7 @@ from tests.lipschitz.soundness_cases import Comparison, comparisons
 from promptlimits.lipschitz.attack.estimate import largest_jacobian_norm
 from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
 from promptlimits.lipschitz.paper import compose
-from promptlimits.lipschitz.paper.compose import as_the_paper_uses_it, composed_bound
+from promptlimits.lipschitz.paper.compose import composed_bound
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import HeadWeights, TransformerWeights, random_weights
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 def compared() -> Iterator[list[Comparison]]:
     """All comparisons. The norms of a layer, the same for every method, are computed once."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(compose, "_layer_norms", functools.cache(compose._layer_norms))
+    patch.setattr(compose, "layer_norms", functools.cache(compose.layer_norms))
     yield [
         comparison
         for depth, count in COUNTS.items()
@@ -125,7 +125,9 @@ def test_one_radius_for_all_layers_is_no_bound() -> None:
         norm="frobenius",
         generator=torch.Generator().manual_seed(0),
     )
-    paper = as_the_paper_uses_it(weights, radius=radius, method="published-frobenius", tokens=3)
+    paper = composed_bound(
+        weights, radius=radius, method="published-frobenius", tokens=3, same_radius=True
+    )
     assert found.value > 5 * np.exp(paper.bound.upper_nats())
     for method in ("published-frobenius", "frobenius"):
         proved = composed_bound(weights, radius=radius, method=method, tokens=3)

@@ -173,7 +173,8 @@ def _usage(error: TyperException) -> str:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "promptlimits"
-    return f"{message.rstrip('.')}; see `{command} --help`"
+    message = message.replace("Value error, ", "").rstrip(".")
+    return f"{message}; see `{command} --help`"
 
 
 def _said(error: OSError) -> str:

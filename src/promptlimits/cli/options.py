@@ -1,163 +1,101 @@
-"""Options that several commands share."""
+"""Options that several commands share, and groups of them.
+
+A group is a frozen dataclass whose fields are options: what it holds is read in one place. Behind
+`@with_groups` a command takes a group as one parameter, and a person its fields.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from promptlimits.base.checks import require_positive
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.tables.files import shown
-from promptlimits.capacity.tables.formats import ENDINGS
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", help="Catalog name, directory, .gguf file or hub id. See `promptlimits models`."
-    ),
-]
-Pairs = Annotated[
-    str,
-    typer.Option(
-        "--pairs",
-        help="`capitals`, `random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]`, `text:FILE[,TOKENS]`, or a "
-        f"file: {ENDINGS}.",
-    ),
-]
-Columns = Annotated[
-    str | None,
-    typer.Option(
-        "--columns",
-        help="Columns of a file: KEY=VALUE, such as question=answer. By default key=value.",
-    ),
-]
-Answer = Annotated[
-    str | None,
-    typer.Option(
-        "--answer",
-        help="The value's column alone, with --choices, or where the template names the others.",
-    ),
-]
-Choices = Annotated[
-    str | None,
-    typer.Option(
-        "--choices",
-        help="Columns of the choices, such as A,B,C,D, or one that holds a list. The key shows "
-        "them, the value is the letter of the right one.",
-    ),
-]
-KINDS: Final = ("soft", "prefix")
-"""What a prompt can be, as `--kind` calls it."""
+MOST_THREADS: Final = 1024
+REQUIRED: Final[Any] = ...
+"""In place of a field's default: the command has none."""
 
-Kind = Annotated[
-    str,
-    typer.Option(
-        "--kind",
-        help="What a prompt is: soft (input vectors), prefix (keys and values of every layer).",
-    ),
-]
-Template = Annotated[
-    str | None,
-    typer.Option(
-        "--template",
-        help="How a pair of a list is asked: {key}, or columns, such as '{instruction}\\n{input}'. "
-        "By default `{key}:`, and with --chat `{key}`.",
-    ),
-]
-Chat = Annotated[
-    bool,
-    typer.Option(
-        "--chat", help="Write a key as a user's message, by the tokenizer's chat template."
-    ),
-]
-Joiner = Annotated[
-    str,
-    typer.Option(
-        "--joiner",
-        help="What stands between key and value: auto, none, or a text such as ' ' or '\\n'. "
-        "auto: a space where words of a spaced script meet; nothing behind or before white space, "
-        "special tokens, Chinese, Japanese, Thai and the like.",
-    ),
-]
-Limit = Annotated[int | None, typer.Option("--limit", help="Keep so many of the pairs.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
-Out = Annotated[Path, typer.Option("--out", help="Output folder; run again there to go on.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask a hub for a model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
-LearningRate = Annotated[
-    float,
-    typer.Option(
-        "--learning-rate",
-        help="Adam's step for a soft prompt; a prefix takes 1.5 of it over the number of layers.",
-    ),
-]
-MaxSteps = Annotated[int, typer.Option("--max-steps", help="Steps of one attempt.")]
-Patience = Annotated[
-    int, typer.Option("--patience", help="Steps without gain after which an attempt stalls.")
-]
-Starts = Annotated[
-    int,
-    typer.Option(
-        "--starts",
-        help="Attempts at a size before it is given up: one alone, then the others side by side.",
-    ),
-]
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        "--budget",
-        metavar="SECONDS",
-        help="Seconds for the whole command once the model is loaded, over all resumes; 240 "
-        "(fit: 600) if --steps is not given either.",
-    ),
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps",
-        help="Training steps for the whole command, over all resumes: the same result on every "
-        "machine.",
-    ),
-]
-Control = Annotated[
-    bool,
-    typer.Option(
-        "--control/--no-control",
-        help="Train for planted answers, too: tells the optimiser's limit from the model's.",
-    ),
-]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="What the model computes with.")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", help="CPU threads; PyTorch's choice if not given.")
+Out = Annotated[Path, typer.Option("--out", help="Output folder; run again there to go on.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Write a drawing, as SVG.")
 ]
-Memory = Annotated[
-    float | None,
-    typer.Option("--memory", help="Gigabytes for one pass of training; half of what is free."),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Never ask a hub for a model.")]
-
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-MOST_THREADS: Final = 1024
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")]
 
 _OPTION_OF: Final = {
     "the task": "--pairs",
     "the template": "--template",
-    **{name: f"--{name}" for name in ("columns", "answer", "choices")},
-    "least_deviation": "--least-deviation",
-    "prompt_tokens": "--prompt-tokens",
-    "learning_rate": "--learning-rate",
-    "max_steps": "--max-steps",
-    "first_size": "--first-size",
-    **{name: f"--{name}" for name in ("chat", "device", "joiner", "limit", "model", "patience")},
-    **{name: f"--{name}" for name in ("seed", "starts")},
+    **{
+        name: "--" + name.replace("_", "-")
+        for name in (
+            *("answer", "chat", "choices", "columns", "device", "first_size", "joiner"),
+            *("learning_rate", "least_deviation", "limit", "max_steps", "model", "patience"),
+            *("prompt_tokens", "seed", "starts"),
+        )
+    },
 }
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of each dataclass among its parameters as options of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    options: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            groups[name] = kind
+            options += _options_of(kind, parameter.default)
+        else:
+            options.append(_option(name, kind, parameter.default))
+
+    def called(**typed: Any) -> None:
+        held = {
+            name: kind(**{field.name: typed.pop(field.name) for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**typed, **held)
+
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__annotations__ = {option.name: option.annotation for option in options}
+    called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    return called
+
+
+def _options_of(group: type[Any], given: Any) -> list[inspect.Parameter]:
+    """The options of a group; their defaults are those of an instance, where one is given."""
+    hints = get_type_hints(group, include_extras=True)
+
+    def default(field: Field[Any]) -> Any:
+        value = field.default if given is inspect.Parameter.empty else getattr(given, field.name)
+        return inspect.Parameter.empty if value in (MISSING, REQUIRED) else value
+
+    return [_option(field.name, hints[field.name], default(field)) for field in fields(group)]
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+
+
+def parsed(*names: str, parser: Callable[[str, str], Any], metavar: str, help: str) -> Any:
+    """An option whose text a function reads, given the option's name and the text."""
+
+    def read(text: str) -> Any:
+        return parser(names[0], text)
+
+    return typer.Option(*names, parser=read, metavar=metavar, help=help)
 
 
 @contextmanager
@@ -172,67 +110,17 @@ def named_as_typed() -> Iterator[None]:
         raise UserError(option, error.rule, got=error.got, remedy=error.remedy) from error
 
 
-def memory_bytes(gigabytes: float | None) -> int | None:
-    """A budget of memory in bytes."""
-    if gigabytes is None:
-        return None
-    return int(1e9 * require_positive("--memory", gigabytes))
-
-
-def prompt_kind(text: str) -> str:
-    """One kind of prompt."""
-    (kind,) = _kinds(text, most=1)
-    return kind
-
-
-def prompt_kinds(text: str) -> tuple[str, ...]:
-    """Kinds of prompts from "soft", "prefix" or "soft,prefix"."""
-    return _kinds(text, most=len(KINDS))
-
-
-def _kinds(text: str, *, most: int) -> tuple[str, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not set(parts) <= set(KINDS) or len(parts) > min(most, len(set(parts))):
-        joined = " or both, separated by a comma" if most > 1 else ""
+def one_of(what: str, example: str, **given: object) -> None:
+    """Require exactly one of some options, which are None where they are not given."""
+    held = sum(value is not None for value in given.values())
+    if held != 1:
+        names = " and ".join("--" + name.replace("_", "-") for name in given)
         raise UserError(
-            "--kind", f"be {' or '.join(KINDS)}{joined}", got=shown(text), remedy="use soft"
+            what,
+            f"be given by one of {names}",
+            got="both" if held else "neither",
+            remedy=f"write {example}",
         )
-    return tuple(kind for kind in KINDS if kind in parts)
-
-
-def prompt_lengths(text: str) -> tuple[int, ...]:
-    """Prompt lengths from "1,2,8": whole numbers above 0, in ascending order."""
-    parts = [part.strip() for part in text.split(",")]
-    # Up to nine digits: more is no length, and Python refuses to read very many.
-    numbers = (part for part in parts if part.isascii() and part.isdigit() and len(part) < 10)
-    lengths = sorted(map(int, numbers))
-    if len(lengths) != len(parts) or lengths[0] < 1 or len(set(lengths)) != len(lengths):
-        raise UserError(
-            "--prompt-tokens",
-            "be different whole numbers above 0, separated by commas",
-            got=shown(text),
-            remedy="write 1,2,4",
-        )
-    return tuple(lengths)
-
-
-def require_dtype(name: str) -> str:
-    """Return `name` if the model can compute with it."""
-    if name not in DTYPES:
-        raise UserError("--dtype", f"be one of {', '.join(DTYPES)}", got=name, remedy="use float32")
-    return name
-
-
-def require_threads(number: int | None) -> int | None:
-    """Return a number of threads that torch can be given, or None for its own choice."""
-    if number is not None and not 1 <= number <= MOST_THREADS:
-        raise UserError(
-            "--threads",
-            f"be from 1 to {MOST_THREADS}",
-            got=number,
-            remedy="leave it out for PyTorch's choice",
-        )
-    return number
 
 
 def require_unicode(name: str, path: Path) -> Path:

@@ -1,18 +1,39 @@
-"""A file that a command writes at its end: tried before the work, written whole or not at all."""
+"""What a command gives: a record that it prints, and a file that it writes at its end.
+
+A file is tried before the work, and written whole or not at all.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+import typer
+
 from promptlimits.base.errors import UserError
+from promptlimits.base.writing import replace_file
 
 
-def require_writable(option: str, path: Path) -> None:
+def as_text(record: object) -> str:
+    """A record as JSON, for a file or for standard output."""
+    return json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def show(record: object, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result: its record, or the lines that say it."""
+    for line in [as_text(record)] if as_json else lines:
+        typer.echo(line)
+
+
+def require_writable(option: str, path: Path | None) -> None:
     """Refuse an output file that cannot be written, before minutes of work.
 
     What was there before stays as it is; a file that was made only to try is taken away.
     """
+    if path is None:
+        return
     target = _behind_links(path)
     try:
         if target.is_dir():
@@ -34,25 +55,14 @@ def write_whole(option: str, path: Path, text: str) -> None:
     Devices and pipes are written as they are.
     """
     target = _behind_links(path)
+    # A file whose folder may not be changed, such as one mounted alone, has no draft beside it.
+    if not target.exists() or (target.is_file() and os.access(target.parent, os.W_OK)):
+        replace_file(target, text.encode("utf-8", errors="backslashreplace"))
+        return
     try:
-        # A file whose folder may not be changed, such as one mounted alone, has no draft beside it.
-        if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
-            target.write_text(text, encoding="utf-8")
-        else:
-            _replace(target, text)
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _refused(option, path, error) from error
-
-
-def _replace(target: Path, text: str) -> None:
-    draft = target.with_name(f".promptlimits-{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        if target.exists():
-            draft.chmod(target.stat().st_mode & 0o777)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _behind_links(path: Path) -> Path:

@@ -125,6 +125,14 @@ def pack(pairs: Sequence[EncodedPair], *, device: torch.device | str = "cpu") ->
     )
 
 
+def owners_and_places(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Of items of given lengths, end to end: each row's item, and its place within it."""
+    items = torch.arange(lengths.numel(), device=lengths.device)
+    owner = torch.repeat_interleave(items, lengths)
+    rows = torch.arange(owner.numel(), device=lengths.device)
+    return owner, rows - (lengths.cumsum(0) - lengths)[owner]
+
+
 class PromptKind(StrEnum):
     """What a trained prompt is; either kind is a matrix (P, W) of float32 numbers.
 

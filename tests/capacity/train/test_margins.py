@@ -12,8 +12,7 @@ from torch import Tensor
 from promptlimits.capacity.train.config import Objective
 from promptlimits.capacity.train.margins import Margins, margins
 from promptlimits.capacity.train.memory import LogitBuffer
-from promptlimits.nets.decoder.linear import Linear
-from promptlimits.nets.decoder.network import LinearHead
+from promptlimits.nets.decoder.linear import Linear, LinearHead
 from promptlimits.nets.protocol import Memory
 from promptlimits.nets.routes.whole_model import IdentityHead
 

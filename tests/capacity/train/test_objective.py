@@ -21,8 +21,7 @@ from promptlimits.capacity.train.objective import (
     lead,
     score_rows,
 )
-from promptlimits.nets.decoder.linear import Linear
-from promptlimits.nets.decoder.network import LinearHead
+from promptlimits.nets.decoder.linear import Linear, LinearHead
 from promptlimits.nets.protocol import EncodedPair, pack
 from promptlimits.nets.routes.whole_model import IdentityHead
 

@@ -18,11 +18,6 @@ Call = Callable[..., Any]
 UNIVERSAL = ("construct", "universal")
 
 
-def write_table(path: Path, rows: np.ndarray) -> None:
-    lines = [",".join(f"{x!r}" for x in row) for row in rows.tolist()]
-    path.write_text("\n".join(["x,y", *lines]) + "\n", encoding="utf-8")
-
-
 def test_sin(call: Call, here: Path) -> None:
     ended = call(*UNIVERSAL, "--function", "sin", "--eps", "0.05", "--json", "--plot", "sin.svg")
     assert (ended.code, ended.err) == (0, "")
@@ -61,24 +56,6 @@ def test_a_long_prompt_shows_progress(call: Call, monkeypatch: pytest.MonkeyPatc
     assert "4 of 4 blocks" in ended.err
 
 
-def test_a_table(call: Call, here: Path) -> None:
-    places = np.linspace(0, 1, 41)
-    write_table(here / "a.csv", np.column_stack([places, places**2]))
-    told = json.loads(call(*UNIVERSAL, "--table", "a.csv", "--eps", "0.1", "--json").out)
-    assert told["samples"] == 41
-    assert told["lipschitz"] == pytest.approx(1.975)
-    assert told["measured_sup_error"] <= told["bound"] <= 0.1
-    text = call(*UNIVERSAL, "--table", "a.csv", "--eps", "0.01", "--plot", "a.svg")
-    assert "eps is not proved: the samples lie too far apart for it" in text.out
-    assert text.out.endswith("Written: a.svg\n")
-    write_table(here / "two.csv", np.array([[0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 1, 0]]))
-    told = json.loads(
-        call(*UNIVERSAL, "--table", "two.csv", "--tokens", "2", "--eps", "1/3", "--json").out
-    )
-    assert (told["dim"], told["tokens"]) == (1, 2)
-    call(*UNIVERSAL, "--table", "two.csv", "--plot", "b.svg").says(2, "--plot must be of a map")
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -89,10 +66,7 @@ def test_a_table(call: Call, here: Path) -> None:
         (["--function", "sin", "--eps", "1e-7"], ["fit in", "which take"]),
         (["--function", "sin", "--eps", "1e-99"], ["above what float64 resolves"]),
         (["--function", "tan"], ["--function must be one of sin, cos"]),
-        ([], ["got neither"]),
-        (["--function", "sin", "--table", "pairs.csv"], ["got both"]),
-        (["--table", "pairs.csv"], ["line 2 must hold 2 finite numbers"]),
-        (["--table", "nothing.csv"], ["--table must be a file of comma-separated numbers"]),
+        ([], ["--function"]),
         (
             ["--function", "sin", "--lipschitz", "0.5"],
             ["--lipschitz must be at least 1, the constant of sin"],
@@ -101,23 +75,10 @@ def test_a_table(call: Call, here: Path) -> None:
         (["--function", "square", "--lipschitz", "1.1", "--eps", "0.5"], ["must be at least 2"]),
         (["--function", "sin", "--lipschitz", "1e-400"], ["be from 1e-300 to 1e300"]),
         (["--function", "sin", "--eps", "1e309"], ["--eps must be from 1e-300 to 1e300"]),
-        (["--function", "sin", "--tokens", "7"], ["--tokens must come with --table"]),
-        (["--function", "sin", "--exponent", "2"], ["--exponent must come with --table"]),
-        (["--table", "pairs.csv", "--exponent", "1/2"], ["be inf or a number from 1 to 1000"]),
     ],
 )
 def test_bad_input(call: Call, arguments: list[str], words: list[str]) -> None:
     call(*UNIVERSAL, *arguments).says(2, *words)
-
-
-def test_the_norm_of_a_table_is_named(call: Call, here: Path) -> None:
-    write_table(here / "a.csv", np.array([[0, 0, 0, 0], [1, 0, 0.5**0.5, 0]]))
-    table = (*UNIVERSAL, "--table", "a.csv", "--eps", "0.4", "--lipschitz", "1")
-    told = [json.loads(call(*table, *more, "--json").out) for more in ((), ("--exponent", "2"))]
-    assert [each["norm"] for each in told] == ["largest entry", "entrywise 2-norm"]
-    assert told[0]["bound"] < told[1]["bound"]
-    assert "the error in the largest entry is at most" in call(*table).out
-    assert "in the entrywise 2-norm" in call(*table, "--exponent", "2").out
 
 
 def test_no_run_for_a_drawing_that_cannot_be_written(
@@ -125,25 +86,6 @@ def test_no_run_for_a_drawing_that_cannot_be_written(
 ) -> None:
     monkeypatch.delattr(construct, "_of_function")
     call(*UNIVERSAL, "--function", "sin", "--plot", "no/where.svg").says(2, "there is no folder")
-
-
-def test_many_samples_show_progress(
-    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(construct, "_MANY_SAMPLES", 50)
-    inputs = np.random.default_rng(0).random((60, 2))
-    write_table(here / "a.csv", np.hstack([inputs, inputs]))
-    ended = call(*UNIVERSAL, "--table", "a.csv", "--eps", "1/2", "--json")
-    assert ended.code == 0
-    assert "60 samples, compared pair by pair" in ended.err
-    assert "60 of 60 samples" in ended.err
-
-
-def test_a_table_that_is_too_steep(call: Call, here: Path) -> None:
-    write_table(here / "a.csv", np.array([[0.0, 0.0], [1.0, 0.5], [2.0, 3.0]]))
-    call(*UNIVERSAL, "--table", "a.csv", "--lipschitz", "2").says(
-        2, "a.csv must be Lipschitz with constant 2", "a slope of 2.5 from 1 -> 0.5 to 2 -> 3"
-    )
 
 
 def test_sizes(call: Call) -> None:

@@ -13,8 +13,8 @@ from tests.reference.batched_transformer import TransformerStack
 from torch import Tensor
 
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.lipschitz.attack.ascent import output_changes, size
 from promptlimits.lipschitz.attack.estimate import JacobianEstimate, largest_jacobian_norm, value_at
-from promptlimits.lipschitz.attack.jacobian_norms import output_changes, size
 from promptlimits.lipschitz.attack.starts import (
     KINDS,
     project,

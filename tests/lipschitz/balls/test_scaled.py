@@ -17,9 +17,11 @@ from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.lipschitz.balls.rounding import ball, upper
 from promptlimits.lipschitz.balls.scaled import ScaledBall
 from promptlimits.lipschitz.balls.spectral import largest_eigenvalue, spectral_norm, vector_norm
-from promptlimits.lipschitz.paper.compose import NORM_OF_METHOD, composed_bound, token_radii
+from promptlimits.lipschitz.paper.attention import THEOREMS
+from promptlimits.lipschitz.paper.compose import METHODS, composed_bound
 from promptlimits.lipschitz.paper.head_norms import head_norms
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
+from promptlimits.lipschitz.paper.layers import layer_norms, token_radii
 from promptlimits.lipschitz.paper.prompt_norm_limit import prompt_norm_limit
 from promptlimits.nets.paper.weights import (
     HeadWeights,
@@ -107,7 +109,9 @@ def test_one_dimension_in_closed_form(
         exact = 1 + wide * (steep * radius**2 + root)
         found = upper(composed_bound(weights, radius=radius, method="token").bound.log.exp())
     assert exact / LOOSE <= found <= exact * LOOSE
-    assert wide * radius <= token_radii(weights, radius=radius)[1] <= (1 + wide) * radius * LOOSE
+    assert (
+        wide * radius <= token_radii(layer_norms(weights), radius)[1] <= (1 + wide) * radius * LOOSE
+    )
     proof = certify_invertible(weights, radius=radius)
     assert proof.one_to_one is (exact - 1 < 1)
     norms = head_norms(weights.layers[0].heads)
@@ -134,9 +138,6 @@ def test_a_scale_moved_from_queries_to_keys_changes_nothing(seed: int, power: in
     pairs += zip(one.score_norms, two.score_norms, strict=True)
     for left, right in pairs:
         assert abs(left - right) <= left / 10**6
-
-
-METHODS = tuple(NORM_OF_METHOD)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -167,7 +168,7 @@ def test_weights_of_all_sizes_have_bounds_or_are_refused_in_one_line(
         try:
             found = composed_bound(weights, radius=1, method=method, tokens=4)
         except UserError:
-            assert NORM_OF_METHOD[method] == "W_q"  # exp of a score, or a mask
+            assert THEOREMS[method].norm == "W_q"  # exp of a score, or a mask
             continue
         assert found.bound.log.is_finite()
     assert 0 <= certify_invertible(weights, radius=1).floor <= 1

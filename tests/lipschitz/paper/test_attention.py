@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +18,9 @@ from tests.reference.lipschitz_twin import (
     token_operator_norm,
 )
 
+from promptlimits.base.bound import LogBound
 from promptlimits.base.errors import UserError
-from promptlimits.lipschitz.paper.attention import (
-    frobenius_bound,
-    meanfield_bound,
-    prompt_token_bound,
-    spectral_ball_bound,
-    token_bound,
-)
-from promptlimits.lipschitz.paper.castin2024 import castin2024_bound
-from promptlimits.lipschitz.paper.geshkovski2023 import geshkovski2023_bound
+from promptlimits.lipschitz.paper.attention import Inputs, attention_bound
 from promptlimits.lipschitz.paper.head_norms import head_norms
 from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
 
@@ -59,8 +53,16 @@ def random_layer(seed: int, heads: int = 2, dim: int = 4, scale: float = 1.0) ->
     return drawn.layers[0]
 
 
-def value(bound) -> float:  # type: ignore[no-untyped-def]
-    return math.exp(bound.upper_nats())
+def bound(layer: LayerWeights, radius: Any, method: str, **given: Any) -> LogBound:
+    return attention_bound(layer, Inputs(radius=radius, **given), method)
+
+
+def number(found: LogBound) -> float:
+    return math.exp(found.upper_nats())
+
+
+def value(layer: LayerWeights, radius: Any, method: str, **given: Any) -> float:
+    return number(bound(layer, radius, method, **given))
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -68,22 +70,23 @@ def value(bound) -> float:  # type: ignore[no-untyped-def]
 def test_no_jacobian_exceeds_the_bounds(seed: int, heads: int, radius: int, masked: bool) -> None:
     n, d, generator = 5, 4, np.random.default_rng(seed)
     layer = random_layer(seed, heads, d, scale=1.5)
-    token, whole = value(token_bound(layer, radius)), value(frobenius_bound(layer, radius, rows=n))
-    read = value(frobenius_bound(layer, radius, rows=2))
-    prompt = value(prompt_token_bound(layer, radius))
+    token, whole = value(layer, radius, "token"), value(layer, radius, "frobenius", tokens=n)
+    read = value(layer, radius, "frobenius", tokens=2)
+    prompt = value(layer, radius, "token-prompt")
     for name, X in token_clouds(d, n, radius, generator).items():
         J = jacobian(lambda Z: attention_output(Z, layer.heads, masked), X)
         assert token_operator_norm(J, generator) <= token * TIGHT, name
         assert frobenius_operator_norm(J) <= whole * TIGHT, name
         assert frobenius_operator_norm(J[:, -2:]) <= read * TIGHT, name
         assert token_operator_norm(J[:, 3:, :, :3], generator) <= prompt * TIGHT, name
-        ball = spectral_ball_bound(
+        ball = bound(
             layer,
             Fraction(float(np.linalg.norm(X, 2))) * Fraction(1 + 1e-12),
+            "spectral-ball",
             tokens=n,
             masked=masked,
         )
-        assert frobenius_operator_norm(J) <= value(ball) * TIGHT, name
+        assert frobenius_operator_norm(J) <= number(ball) * TIGHT, name
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -99,18 +102,18 @@ def test_the_forms_of_the_literature_are_never_smaller(seed: int) -> None:
         lemma_l = sum(w * (1 + 2 * beta) for w, beta in pairs)
         five_a = sum(w * (n**0.5 + beta * (1 + n**0.5)) for w, beta in pairs)
         theorem_a = sum(w * (beta + (1 + beta**2) ** 0.5) for w, beta in pairs)
-        token, whole = token_bound(layer, radius), frobenius_bound(layer, radius, rows=n)
-        assert value(token) <= theorem_a * TIGHT <= lemma_l * TIGHT**2
-        assert value(whole) <= five_a * TIGHT
-        castin = castin2024_bound(layer, radius, tokens=n)
+        token, whole = bound(layer, radius, "token"), bound(layer, radius, "frobenius", tokens=n)
+        assert number(token) <= theorem_a * TIGHT <= lemma_l * TIGHT**2
+        assert number(whole) <= five_a * TIGHT
+        castin = bound(layer, radius, "published-frobenius", tokens=n)
         twin = sum(3**0.5 * w * (beta**2 * (4 * n + 1) + n) ** 0.5 for w, beta in pairs)
-        assert value(castin) == pytest.approx(twin, rel=1e-12)
+        assert number(castin) == pytest.approx(twin, rel=1e-12)
         assert whole.log < castin.log
-        published = geshkovski2023_bound(layer, radius)
+        published = bound(layer, radius, "published-meanfield")
         twin = sum(w * (1 + 3 * beta) * math.exp(2 * beta) for w, beta in pairs)
-        assert value(published) == pytest.approx(twin, rel=1e-12)
+        assert number(published) == pytest.approx(twin, rel=1e-12)
         for order in (1, 2, 5):
-            assert meanfield_bound(layer, radius, order=order).log <= published.log
+            assert bound(layer, radius, "meanfield", order=order).log <= published.log
 
 
 @pytest.mark.parametrize("radius", [Fraction(1, 3), 1, 2])
@@ -127,18 +130,16 @@ def test_closed_forms_for_one_head(radius: Fraction) -> None:
     crossed = (np.linalg.norm(W @ v, axis=0) * np.linalg.norm(A.T @ v, axis=0)).max()
     assert 0.98 * kappa <= crossed <= kappa * TIGHT
     beta, kappa, front = a * r**2, kappa * r**2, (1 + (a * r**2) ** 2) ** 0.5
-    assert value(prompt_token_bound(layer, radius)) == pytest.approx(w * front)
-    assert value(token_bound(layer, radius)) == pytest.approx(kappa + w * front)
-    assert value(frobenius_bound(layer, radius, rows=n)) == pytest.approx(
-        kappa + n**0.5 * w * front
-    )
+    assert value(layer, radius, "token-prompt") == pytest.approx(w * front)
+    assert value(layer, radius, "token") == pytest.approx(kappa + w * front)
+    assert value(layer, radius, "frobenius", tokens=n) == pytest.approx(kappa + n**0.5 * w * front)
     for q, price in ((1, 1 + 2 * beta), (Fraction(3, 2), 1 + 2 * beta), (2, front), (6, front)):
         expected = kappa + w * price * math.exp(2 * beta / float(q))
-        assert value(meanfield_bound(layer, radius, order=q)) == pytest.approx(expected)
+        assert value(layer, radius, "meanfield", order=q) == pytest.approx(expected)
     for masked in (False, True):
-        ball = spectral_ball_bound(layer, radius, tokens=3, masked=masked)
+        ball = bound(layer, radius, "spectral-ball", tokens=3, masked=masked)
         expected = w * (1 + masked + beta * (1 + 3**0.5 / 2))
-        assert value(ball) == pytest.approx(expected)
+        assert number(ball) == pytest.approx(expected)
 
 
 def test_many_heads_cost_less_together_than_apart() -> None:
@@ -148,7 +149,7 @@ def test_many_heads_cost_less_together_than_apart() -> None:
         float(w) * (float(a) + (1 + float(a) ** 2) ** 0.5)
         for w, a in zip(norms.value_norms, norms.score_norms, strict=True)
     )
-    assert value(token_bound(layer, 1)) < 0.8 * apart
+    assert value(layer, 1, "token") < 0.8 * apart
 
 
 def test_orthogonal_heads_mix_like_one() -> None:
@@ -162,14 +163,14 @@ def test_orthogonal_heads_mix_like_one() -> None:
         )
         for h in range(d)
     )  # fmt: skip
-    assert value(token_bound(layer_of(*heads), 3)) == pytest.approx(2.0, rel=1e-6)
-    assert value(token_bound(layer_of(*heads), 3)) >= 2.0
+    assert value(layer_of(*heads), 3, "token") == pytest.approx(2.0, rel=1e-6)
+    assert value(layer_of(*heads), 3, "token") >= 2.0
 
 
 def test_without_scores_the_token_bound_is_attained() -> None:
     """A = 0: attention is W times the mean, so the constant is ||W||."""
     W = np.random.default_rng(0).standard_normal((3, 3))
-    found = value(token_bound(one_head(np.zeros((3, 3)), W), 5))
+    found = value(one_head(np.zeros((3, 3)), W), 5, "token")
     norm = float(np.linalg.norm(W, 2))
     assert norm <= found <= norm * (1 + 1e-7)
 
@@ -194,7 +195,7 @@ def test_the_covariance_term_is_attained_and_the_whole_within_a_factor() -> None
             for s in np.linspace(0.4, 1, 13)
         )
     )
-    found = value(token_bound(layer, 1))
+    found = value(layer, 1, "token")
     assert found == pytest.approx(1 + 2**0.5, rel=1e-6)
     assert found / best < 1.5
 
@@ -208,12 +209,12 @@ def test_crossed_norms_beat_the_product_of_norms() -> None:
 
 def test_laws() -> None:
     layer, generator = random_layer(9, heads=3, dim=6), np.random.default_rng(9)
-    base = value(token_bound(layer, 2))
-    logs = [token_bound(layer, Fraction(k, 4)).log for k in range(1, 12)]
+    base = value(layer, 2, "token")
+    logs = [bound(layer, Fraction(k, 4), "token").log for k in range(1, 12)]
     assert logs == sorted(logs)
     # A doubled value matrix doubles the constant, exactly a power of two.
     doubled = replace(layer, heads=tuple(replace(h, value=2 * h.value) for h in layer.heads))
-    assert value(token_bound(doubled, 2)) == pytest.approx(2 * base, rel=1e-6)
+    assert value(doubled, 2, "token") == pytest.approx(2 * base, rel=1e-6)
     # x -> Qx, with weights conjugated; and any order of the heads.
     Q = np.linalg.qr(generator.standard_normal((6, 6)))[0]
     turned = replace(
@@ -225,18 +226,18 @@ def test_laws() -> None:
             for h in reversed(layer.heads)
         ),
     )
-    assert value(token_bound(turned, 2)) == pytest.approx(base, rel=2e-2)
+    assert value(turned, 2, "token") == pytest.approx(base, rel=2e-2)
     # Scores times t equal a radius times t^(1/2).
     sharper = replace(layer, heads=tuple(replace(h, key=4 * h.key) for h in layer.heads))
-    assert value(token_bound(sharper, 1)) == pytest.approx(base, rel=1e-6)
+    assert value(sharper, 1, "token") == pytest.approx(base, rel=1e-6)
 
 
 def test_one_row_makes_frobenius_the_token_bound_and_large_orders_too() -> None:
     layer = random_layer(3)
-    assert frobenius_bound(layer, 1, rows=1).log == token_bound(layer, 1).log
-    far = value(meanfield_bound(layer, 1, order=10**9))
-    assert far == pytest.approx(value(token_bound(layer, 1)), rel=1e-6)
-    orders = [meanfield_bound(layer, 1, order=q).log for q in (2, 3, 4, 8)]
+    assert bound(layer, 1, "frobenius", tokens=1).log == bound(layer, 1, "token").log
+    far = value(layer, 1, "meanfield", order=10**9)
+    assert far == pytest.approx(value(layer, 1, "token"), rel=1e-6)
+    orders = [bound(layer, 1, "meanfield", order=q).log for q in (2, 3, 4, 8)]
     assert orders == sorted(orders, reverse=True)
 
 
@@ -244,7 +245,7 @@ def test_one_row_makes_frobenius_the_token_bound_and_large_orders_too() -> None:
 def test_transport_of_empirical_measures_stays_under_the_mean_field_bound(order: int) -> None:
     """Near measures of n atoms are coupled by position: W_q is a mean over tokens."""
     layer, n, generator = one_head(np.diag([1.0, -0.5]), np.eye(2)), 6, np.random.default_rng(order)
-    limit = value(meanfield_bound(layer, 1, order=order))
+    limit = value(layer, 1, "meanfield", order=order)
     for X in token_clouds(2, n, 1.0, generator).values():
         J = jacobian(lambda Z: attention_output(Z, layer.heads, False), X)
         for _ in range(40):
@@ -257,28 +258,30 @@ def test_transport_of_empirical_measures_stays_under_the_mean_field_bound(order:
 def test_the_published_masked_mean_field_constant_is_exceeded_by_a_running_mean() -> None:
     """Proposition 2.16 at A = 0, V = I gives 1; two tokens stretch by 1.144."""
     layer = one_head(np.zeros((1, 1)), np.eye(1))
-    published = geshkovski2023_bound(layer, 1, masked=True)
+    published = bound(layer, 1, "published-meanfield", masked=True)
     J = jacobian(lambda Z: attention_output(Z, layer.heads, True), np.array([[0.3, -0.2]]))
-    assert value(published) == pytest.approx(1, rel=1e-6)
+    assert number(published) == pytest.approx(1, rel=1e-6)
     assert frobenius_operator_norm(J) == pytest.approx((0.75 + 0.3125**0.5) ** 0.5)
     assert [a.holds for a in published.assumptions].count(False) == 1
     many = jacobian(lambda Z: attention_output(Z, layer.heads, True), np.zeros((1, 60)))
     assert 1.5 < frobenius_operator_norm(many) < 2  # Hardy's 2, as in Theorem B'
-    ball = spectral_ball_bound(layer, 1, tokens=60, masked=True)
-    assert frobenius_operator_norm(many) < value(ball) == pytest.approx(2, rel=1e-6)
+    ball = bound(layer, 1, "spectral-ball", tokens=60, masked=True)
+    assert frobenius_operator_norm(many) < number(ball) == pytest.approx(2, rel=1e-6)
 
 
 @pytest.mark.parametrize("bits", [30, 53, 400])
 def test_the_ambient_precision_changes_nothing(bits: int) -> None:
     layer = random_layer(4)
-    known = token_bound(layer, Fraction(1, 3))
+    known = bound(layer, Fraction(1, 3), "token")
     with ctx.workprec(bits):
-        assert token_bound(layer, Fraction(1, 3)) == known
+        assert bound(layer, Fraction(1, 3), "token") == known
 
 
 @pytest.mark.parametrize("radius", [0, -1, 0.5, float("nan"), "1", True, None])
 def test_a_radius_is_exact_and_positive(radius: object) -> None:
     with pytest.raises(UserError, match="the radius must be an exact number above 0"):
-        token_bound(random_layer(0), radius)  # type: ignore[arg-type]
+        bound(random_layer(0), radius, "token")
     with pytest.raises(UserError, match="order q"):
-        meanfield_bound(random_layer(0), 1, order=Fraction(1, 2))
+        bound(random_layer(0), 1, "meanfield", order=Fraction(1, 2))
+    with pytest.raises(UserError, match="without a mask"):
+        bound(random_layer(0), 1, "meanfield", masked=True)

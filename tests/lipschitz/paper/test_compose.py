@@ -20,16 +20,16 @@ from tests.reference.lipschitz_twin import (
 
 from promptlimits.base.bound import LogBound
 from promptlimits.base.errors import UserError
+from promptlimits.lipschitz.paper.attention import THEOREMS
 from promptlimits.lipschitz.paper.compose import (
-    NORM_OF_METHOD,
+    METHODS,
     PROMPT_ONLY,
     SAME_RADIUS,
     LipschitzBound,
-    as_the_paper_uses_it,
     composed_bound,
     tightest_bound,
-    token_radii,
 )
+from promptlimits.lipschitz.paper.layers import layer_norms, token_radii
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 TIGHT = 1 + 1e-6
@@ -78,7 +78,7 @@ def test_no_jacobian_of_a_transformer_exceeds_a_bound(seed: int, layers: int, ma
 @pytest.mark.parametrize("seed", range(3))
 def test_tokens_stay_within_the_proved_radii(seed: int) -> None:
     weights, generator = random(seed, layers=3), np.random.default_rng(seed)
-    radii = token_radii(weights, radius=2)
+    radii = token_radii(layer_norms(weights), 2)
     assert radii[0] == 2
     assert composed_bound(weights, radius=2, method="token").radii == radii[:-1]
     for X in token_clouds(4, 6, 2.0, generator).values():
@@ -102,13 +102,13 @@ def test_identical_tokens_leave_at_the_radius_when_nothing_rotates() -> None:
         )
         for layer in weights.layers
     )
-    radii = token_radii(TransformerWeights(layers=layers, masked=False), radius=1)
+    radii = token_radii(layer_norms(TransformerWeights(layers=layers, masked=False)), 1)
     assert [float(r) for r in radii] == pytest.approx([1, 2, 4], rel=1e-6)
     assert radii[1] >= 2
     assert radii[2] >= 4
 
 
-@pytest.mark.parametrize("method", list(NORM_OF_METHOD))
+@pytest.mark.parametrize("method", METHODS)
 def test_every_bound_grows_with_the_radius(method: str) -> None:
     weights = random(5)
     found = [
@@ -144,7 +144,7 @@ def test_prompt_sensitivity_by_hand() -> None:
     weights = random(8, layers=2)
     token = [math.exp(x.upper_nats()) for x in _layers(weights, "token")]
     first, second = (math.exp(x.upper_nats()) for x in _layers(weights, "token-prompt"))
-    entering = token_radii(weights, radius=1)[1]
+    entering = token_radii(layer_norms(weights), 1)[1]
     alone = TransformerWeights(layers=weights.layers[1:], masked=False)
     mixing = math.exp(
         composed_bound(alone, radius=entering, method="token-prompt").bound.upper_nats()
@@ -170,8 +170,8 @@ def test_the_tightest_is_the_least_of_its_norm() -> None:
     weights = random(10)
     for norm in ("token", "frobenius", "W_q"):
         best = tightest_bound(weights, radius=1, norm=norm, tokens=4, prompt_only=True)  # type: ignore[arg-type]
-        for method, of_norm in NORM_OF_METHOD.items():
-            if of_norm == norm:
+        for method in METHODS:
+            if THEOREMS[method].norm == norm:
                 other = composed_bound(weights, radius=1, method=method, tokens=4)
                 assert best.bound.log <= other.bound.log
     plain = tightest_bound(weights, radius=1, norm="token")
@@ -182,7 +182,7 @@ def test_one_radius_for_all_layers_is_exceeded() -> None:
     """E5: without MLP, x -> x + c x grows; the sharp layer two is steeper than at radius 1."""
     weights = random(11, layers=3)
     for method in ("published-frobenius", "published-meanfield"):
-        used = as_the_paper_uses_it(weights, radius=1, method=method, tokens=4)  # type: ignore[arg-type]
+        used = composed_bound(weights, radius=1, method=method, tokens=4, same_radius=True)
         sound = composed_bound(weights, radius=1, method=method, tokens=4)
         assert SAME_RADIUS in used.assumptions
         assert SAME_RADIUS in used.bound.assumptions

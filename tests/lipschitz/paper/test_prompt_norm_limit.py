@@ -13,7 +13,8 @@ from tests.lipschitz.invertibility_cases import linear_layer, random_case, stack
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.paper import prompt_norm_limit as module
 from promptlimits.lipschitz.paper.head_norms import HeadNorms
-from promptlimits.lipschitz.paper.invertibility import block_norms, certify_invertible
+from promptlimits.lipschitz.paper.invertibility import certify_invertible
+from promptlimits.lipschitz.paper.layers import layer_norms
 from promptlimits.lipschitz.paper.prompt_norm_limit import (
     prompt_norm_limit,
     spectral_prompt_norm_limit,
@@ -91,7 +92,7 @@ def test_large_layers_use_their_mixing_limits_again(monkeypatch: pytest.MonkeyPa
     fine = prompt_norm_limit(weights).value
     many = len(counted)
     monkeypatch.setattr(module, "_LARGE", 1)
-    coarse = prompt_norm_limit(weights, norms=block_norms(weights)).value
+    coarse = prompt_norm_limit(weights, norms=layer_norms(weights)).value
     assert fine is not None
     assert coarse is not None
     assert fine * Fraction(9, 10) < coarse <= fine

@@ -21,7 +21,7 @@ from transformers import (
 
 from promptlimits.capacity.train.config import lead_in
 from promptlimits.capacity.train.objective import lead
-from promptlimits.nets.decoder import attention, scores
+from promptlimits.nets.decoder import attention, softmax
 from promptlimits.nets.decoder.families import decoder_of
 from promptlimits.nets.decoder.network import Decoder
 from promptlimits.nets.load.quiet import quiet
@@ -382,9 +382,9 @@ def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) 
 @pytest.mark.parametrize(("prompt", "longest"), [(1, 3), (12, 4), (13, 4), (64, 7), (70, 3)])
 def test_softmax_rows_are_whole_lanes_on_a_processor(prompt: int, longest: int) -> None:
     parts = [torch.zeros(6, prompt), torch.zeros(6, longest)]
-    joined = scores._side_by_side(parts, float("-inf"))
+    joined = softmax._side_by_side(parts, float("-inf"))
     columns = joined.shape[1]
-    assert columns % scores.LANES == 0
-    assert scores.NARROW <= columns < max(scores.NARROW + 1, prompt + longest + scores.LANES)
+    assert columns % softmax.LANES == 0
+    assert softmax.NARROW <= columns < max(softmax.NARROW + 1, prompt + longest + softmax.LANES)
     assert bool((joined[:, prompt + longest :] == float("-inf")).all())
     assert not joined[:, : prompt + longest].any()

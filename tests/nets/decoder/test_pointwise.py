@@ -7,8 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from promptlimits.nets.decoder.pointwise import Activation, ActivationName, Norm
-from promptlimits.nets.decoder.tape import Tape
+from promptlimits.nets.decoder.pointwise import Activation, ActivationName, Norm, SavedTensors
 
 NAMES = get_args(ActivationName)
 
@@ -50,7 +49,7 @@ def test_a_norm_goes_back_as_autograd_does(gain: bool, shift: bool, beside: bool
     x, gradient = normal(5, 8, seed=0).requires_grad_(True), normal(5, 8, seed=1)
     weight = normal(8, seed=2) if gain else None
     bias = normal(8, seed=3) if shift else None
-    norm, tape = Norm(weight=weight, bias=bias, epsilon=0.1), Tape()
+    norm, saved = Norm(weight=weight, bias=bias, epsilon=0.1), SavedTensors()
     centred = x - x.mean(dim=1, keepdim=True) if shift else x
     unit = centred * (centred.square().mean(dim=1, keepdim=True) + 0.1).rsqrt()
     expected = unit * (1.0 if weight is None else weight) + (0.0 if bias is None else bias)
@@ -58,7 +57,7 @@ def test_a_norm_goes_back_as_autograd_does(gain: bool, shift: bool, beside: bool
     plus, kept = normal(5, 8, seed=4) if beside else None, gradient.clone()
     if plus is not None:
         back = back + plus
-    found = norm.forward(x.detach(), tape)
+    found = norm.forward(x.detach(), saved)
     torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(norm.backward(gradient, tape, plus), back, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(norm.backward(gradient, saved, plus), back, rtol=1e-12, atol=1e-12)
     assert torch.equal(gradient, kept)

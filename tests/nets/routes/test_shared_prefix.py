@@ -16,8 +16,8 @@ from promptlimits.base.errors import PromptLimitsWarning, UserError
 from promptlimits.capacity.train.memory import ActivationMeter
 from promptlimits.nets.decoder.attention_layer import AttentionLayer
 from promptlimits.nets.decoder.families import decoder_of
-from promptlimits.nets.decoder.stage import Stage
-from promptlimits.nets.decoder.tape import Tape
+from promptlimits.nets.decoder.plan import BlockPlan
+from promptlimits.nets.decoder.pointwise import SavedTensors
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.protocol import EncodedPair, PackedPairs, Part, PromptKind, pack
 from promptlimits.nets.routes import causal
@@ -205,9 +205,11 @@ def test_own_code_that_is_wrong_for_long_pairs_only_is_not_taken(
 ) -> None:
     original = AttentionLayer.forward
 
-    def short_sighted(layer: AttentionLayer, rows: Tensor, stage: Stage, tape: Tape) -> Tensor:
-        longest = stage.layout.longest_sequence
-        return original(layer, rows, stage, tape) * (1.0 if longest <= 20 else 0.9)
+    def short_sighted(
+        layer: AttentionLayer, rows: Tensor, plan: BlockPlan, saved: SavedTensors
+    ) -> Tensor:
+        longest = plan.layout.longest_sequence
+        return original(layer, rows, plan, saved) * (1.0 if longest <= 20 else 0.9)
 
     monkeypatch.setattr(AttentionLayer, "forward", short_sighted)
     assert frozen(tmp_path, "gpt_neox").route is Route.SHARED_PREFIX

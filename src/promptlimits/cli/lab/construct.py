@@ -20,10 +20,8 @@ from promptlimits.cli.numbers import count, positive
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from promptlimits.base.bound import Exact, LogBound
     from promptlimits.base.typing import JsonObject
     from promptlimits.lab.universal.measured_error import MeasuredError
-    from promptlimits.lab.universal.samples import SampledPrompt
     from promptlimits.lab.universal.sizes import PromptLengths
     from promptlimits.lab.universal.universal import UniversalPrompt
 
@@ -38,47 +36,24 @@ _LEAST_POINTS: Final = 201
 _LOGITS: Final = 2 * 10**8
 _DRAWN: Final = 1_201
 _LONG_PROMPT: Final = 2**17
-_MANY_SAMPLES: Final = 5_000
 _LARGEST: Final = 10**300
-_LARGEST_EXPONENT: Final = 1000
 
 
 @app.command()
 def universal(
     function: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--function", metavar="NAME", help=f"The map: one of {', '.join(_FUNCTIONS)}."
         ),
-    ] = None,
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            "--table",
-            metavar="FILE",
-            help="The map as samples: lines x,y; with more numbers, inputs before values. Errors "
-            "and slopes are in the largest entry, or in the norm of --exponent.",
-        ),
-    ] = None,
+    ],
     eps: Annotated[str, typer.Option("--eps", help="Error allowed, in the map's units.")] = "0.05",
     lipschitz: Annotated[
         str | None,
         typer.Option(
             "--lipschitz",
             metavar="L",
-            help="Lipschitz constant; by default the known one, or the least that samples permit.",
-        ),
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option("--tokens", metavar="M", help="Tokens of an input in --table (1)."),
-    ] = None,
-    exponent: Annotated[
-        str | None,
-        typer.Option(
-            "--exponent",
-            metavar="P",
-            help="p of the entrywise norm of --table, 1 to 1000; inf, the largest entry (inf).",
+            help="Lipschitz constant; by default the known one.",
         ),
     ] = None,
     plot: Plot = None,
@@ -89,37 +64,15 @@ def universal(
     The weights know the class of the map, not the map: other maps of the class take other
     prompts and the same weights. The error is proved off a set of inputs of tiny measure.
     """
-    if (function is None) == (table is None):
-        raise UserError(
-            "the map",
-            "be given by one of --function and --table",
-            got="neither" if function is None else "both",
-            remedy="write --function sin",
-        )
-    for option, given in (("--tokens", tokens), ("--exponent", exponent)):
-        if table is None and given is not None:
-            raise UserError(
-                option, "come with --table", got="--function", remedy="maps by name have one number"
-            )
     precision = _of_moderate_size("--eps", eps)
     constant = None if lipschitz is None else _of_moderate_size("--lipschitz", lipschitz)
     if plot is not None:
         _require_folder(plot)
 
-    if table is None:
-        built, proved, found = _of_function(function or "", precision, constant)
-        more: JsonObject = {}
-    else:
-        sampled = _of_table(
-            table, precision, constant, count("--tokens", tokens or "1"), _norm(exponent or "inf")
-        )
-        samples = sampled.samples
-        built, proved, found = sampled.built, sampled.sup_error, sampled.measured()
-        more = {"samples": len(samples.inputs), "largest_gap_between_samples": sampled.gap}
-        more |= {"largest_slope_of_samples": sampled.slope}
+    built, found = _of_function(function, precision, constant)
     if plot is not None:
-        write_text("--plot", plot, _drawing(built, proved, found))
-    record = _record(built, proved, found, float(precision)) | more
+        write_text("--plot", plot, _drawing(built, found))
+    record = _record(built, found, float(precision))
     if as_json:
         typer.echo(as_text(record))
         return
@@ -230,7 +183,7 @@ def _power_of_ten(log10: float) -> str:
 
 def _of_function(
     name: str, eps: Fraction, lipschitz: Fraction | None
-) -> tuple[UniversalPrompt, LogBound, MeasuredError]:
+) -> tuple[UniversalPrompt, MeasuredError]:
     from dataclasses import replace
 
     import numpy as np
@@ -243,7 +196,7 @@ def _of_function(
             "--function",
             f"be one of {', '.join(_FUNCTIONS)}",
             got=shown(name),
-            remedy="give other maps as samples with --table, or as callables from Python",
+            remedy="give other maps as callables from Python, to `promptlimits.universal_prompt`",
         )
     real_map = BUILT_IN[name]
     if lipschitz is not None:
@@ -266,26 +219,7 @@ def _of_function(
             generator=np.random.default_rng(0),
             progress=_Progress(listener),
         )
-    return built, built.sup_error, found
-
-
-def _of_table(
-    path: Path, eps: Fraction, lipschitz: Fraction | None, tokens: int, exponent: Fraction | None
-) -> SampledPrompt:
-    from promptlimits.lab.universal.samples import read_samples, sampled_prompt
-
-    samples = read_samples(path, tokens=tokens)
-    amount = len(samples.inputs)
-    quiet = samples.inputs[0].size == 1 or amount < _MANY_SAMPLES
-    with LiveListener(quiet=quiet) as listener:
-        listener.stage(f"{amount:,} samples, compared pair by pair")
-        return sampled_prompt(
-            samples,
-            eps,
-            lipschitz=lipschitz,
-            exponent=exponent,
-            progress=_Progress(listener, "samples"),
-        )
+    return built, found
 
 
 def _of_moderate_size(option: str, text: str) -> Fraction:
@@ -293,21 +227,6 @@ def _of_moderate_size(option: str, text: str) -> Fraction:
     if not 1 / _LARGEST <= number <= _LARGEST:
         raise UserError(option, "be from 1e-300 to 1e300", got=shown(text), remedy="write 1")
     return number
-
-
-def _norm(text: str) -> Fraction | None:
-    """p of the norm; None for the largest entry."""
-    if text.strip() == "inf":
-        return None
-    exponent = positive("--exponent", text)
-    if not 1 <= exponent <= _LARGEST_EXPONENT:
-        raise UserError(
-            "--exponent",
-            f"be inf or a number from 1 to {_LARGEST_EXPONENT}",
-            got=shown(text),
-            remedy="write 2",
-        )
-    return exponent
 
 
 def _require_folder(plot: Path) -> None:
@@ -324,26 +243,24 @@ def _require_folder(plot: Path) -> None:
 class _Progress:
     """Tells how many blocks are done: the bar of a terminal, or a line for each fifth."""
 
-    def __init__(self, listener: LiveListener, things: str = "blocks") -> None:
-        self._listener, self._things = listener, things
+    def __init__(self, listener: LiveListener) -> None:
+        self._listener = listener
         self._fifths = 0
 
     def __call__(self, done: int, steps: int) -> None:
         self._listener.advanced(done)
         if 5 * done // steps > self._fifths and not sys.stderr.isatty():
             self._fifths = 5 * done // steps
-            self._listener.found(f"    {done} of {steps} {self._things}")
+            self._listener.found(f"    {done} of {steps} blocks")
 
 
-def _record(
-    built: UniversalPrompt, proved: LogBound, found: MeasuredError, eps: float
-) -> JsonObject:
+def _record(built: UniversalPrompt, found: MeasuredError, eps: float) -> JsonObject:
     from promptlimits.lab.universal.universal_bound import as_float_above, fraction_above
 
     network, real_map = built.network, built.real_map
     low, base = float(real_map.low), float(real_map.base)
     weights = network.weights
-    bound = as_float_above(proved)
+    bound = as_float_above(built.sup_error)
     return {
         "function": real_map.name,
         "eps": eps,
@@ -355,7 +272,7 @@ def _record(
         "points_left_out": found.left_out,
         "exceptional_measure": fraction_above(network.bound.exceptional_measure),
         "lipschitz": float(real_map.lipschitz),
-        "norm": _norm_in_words(real_map.exponent),
+        "norm": "largest entry",
         "dim": real_map.dim,
         "tokens": real_map.tokens,
         "domain": [low, low + float(real_map.side)],
@@ -376,18 +293,12 @@ def _record(
     }
 
 
-def _norm_in_words(exponent: Exact | None) -> str:
-    return "largest entry" if exponent is None else f"entrywise {exponent}-norm"
-
-
 def _lines(record: dict[str, Any]) -> list[str]:
     (low, high), (base, top) = record["domain"], record["values"]
-    # One number has one norm.
-    norm = f" in the {record['norm']}" if record["dim"] * record["tokens"] > 1 else ""
-    lines = [
+    return [
         (
             f"{record['function']} on [{low:.6g}, {high:.6g}], values in [{base:.6g}, {top:.6g}], "
-            f"Lipschitz with constant {record['lipschitz']:.6g}{norm}"
+            f"Lipschitz with constant {record['lipschitz']:.6g}"
         ),
         (
             f"  network: {record['layers']} layers, two with attention, width {record['width']}, "
@@ -399,35 +310,22 @@ def _lines(record: dict[str, Any]) -> list[str]:
         ),
         (
             f"  proved:  off a share of {record['exceptional_measure']:.2g} of the inputs the "
-            f"error{norm} is at most {record['bound']:.6g}"
+            f"error is at most {record['bound']:.6g}"
         ),
         (
             f"  found:   {record['measured_sup_error']:.6g}, the largest at "
             f"{record['measured_points']:,} inputs"
         ),
     ]
-    if "samples" in record:
-        lines.append(
-            f"  the limit is for every map with that constant through the {record['samples']:,} "
-            f"samples; the middle of a cell is up to "
-            f"{record['largest_gap_between_samples']:.6g} from a sample"
-        )
-    if not record["meets_eps"]:
-        lines.append("  eps is not proved: the samples lie too far apart for it")
-    return lines
 
 
-def _drawing(built: UniversalPrompt, proved: LogBound, found: MeasuredError) -> str:
+def _drawing(built: UniversalPrompt, found: MeasuredError) -> str:
     import numpy as np
 
     from promptlimits.lab.universal.universal_bound import as_float_above
     from promptlimits.report.figures import universal_prompt
 
     real_map = built.real_map
-    if built.network.target.numbers > 1:
-        raise UserError(
-            "--plot", "be of a map of one number", got="several", remedy="leave --plot out"
-        )
     unit = np.linspace(0, 1, _DRAWN).reshape(-1, 1, 1)
     inputs = real_map.inputs(unit)
     return universal_prompt.svg(
@@ -436,7 +334,7 @@ def _drawing(built: UniversalPrompt, proved: LogBound, found: MeasuredError) -> 
             np.asarray(real_map.function(inputs)).ravel().tolist(),
             built.answers(unit).ravel().tolist(),
             name=real_map.name,
-            bound=as_float_above(proved),
+            bound=as_float_above(built.sup_error),
             largest_error=found.largest,
             prompt_tokens=built.network.prompt_tokens,
         )

@@ -142,7 +142,8 @@ def _record(
     import numpy as np
 
     from promptlimits.cli.live import LiveListener
-    from promptlimits.lipschitz.paper.invertibility import block_norms, certify_invertible
+    from promptlimits.lipschitz.paper.invertibility import certify_invertible
+    from promptlimits.lipschitz.paper.layers import layer_norms
     from promptlimits.lipschitz.paper.prompt_norm_limit import (
         prompt_norm_limit,
         spectral_prompt_norm_limit,
@@ -169,7 +170,7 @@ def _record(
         _require_within(option, values, ball)
     with LiveListener(quiet=len(tau.layers) * tau.dim**2 < _LONG) as listener:
         listener.stage("norms of the layers")
-        norms = block_norms(tau)
+        norms = layer_norms(tau)
         listener.stage("constants within the radius")
         certificate = certify_invertible(tau, radius=ball, norms=norms)
         listener.stage("D*")

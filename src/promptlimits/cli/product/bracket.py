@@ -2,74 +2,61 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
 
-_ORDERS = ("easiest", "given", "shuffled")
 _DEFAULT_SECONDS = 240.0
 
 
+@options.with_groups
 def bracket(
-    model: options.Model = "smollm2-135m",
-    pairs: options.Pairs = "capitals",
-    columns: options.Columns = None,
-    answer: options.Answer = None,
-    choices: options.Choices = None,
+    loading: session.Loading,
+    asked: session.Asked,
     prompt_tokens: Annotated[
-        str, typer.Option("--prompt-tokens", help="Prompt lengths, such as 1,2,4.")
+        str,
+        typer.Option("--prompt-tokens", metavar="N,..", help="Prompt lengths, such as 1,2,4."),
     ] = "1",
     kind: Annotated[
         str,
         typer.Option(
             "--kind",
+            metavar="KIND",
             help="What prompts are: soft (input vectors), prefix (keys and values of every "
             "layer), or soft,prefix for both in one table.",
         ),
     ] = "soft",
     out: options.Out = Path("runs/bracket"),
-    budget: options.Budget = None,
-    steps: options.Steps = None,
+    training: session.Training = session.Training(starts=2, max_steps=400, patience=80),
     order: Annotated[
-        str, typer.Option("--order", help="Order in which pairs are tried: " + ", ".join(_ORDERS))
+        Literal["easiest", "given", "shuffled"],
+        typer.Option(
+            "--order",
+            metavar="ORDER",
+            help="Order in which pairs are tried: easiest, given, shuffled.",
+        ),
     ] = "easiest",
-    template: options.Template = None,
-    chat: options.Chat = False,
-    joiner: options.Joiner = "auto",
-    limit: options.Limit = None,
     first_size: Annotated[
         int,
         typer.Option(
-            "--first-size", help="Pairs, or tokens of a text, that the search begins with."
+            "--first-size", min=1, help="Pairs, or tokens of a text, that the search begins with."
         ),
     ] = 8,
-    starts: options.Starts = 2,
-    learning_rate: options.LearningRate = 1.0,
-    max_steps: options.MaxSteps = 400,
-    patience: options.Patience = 80,
     in_context_tokens: Annotated[
         int,
         typer.Option(
-            "--in-context-tokens", help="Most tokens of the in-context baseline; 0 leaves it out."
+            "--in-context-tokens",
+            min=0,
+            help="Most tokens of the in-context baseline; 0 leaves it out.",
         ),
     ] = 2048,
-    control: options.Control = True,
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = "cpu",
-    memory: options.Memory = None,
-    threads: options.Threads = None,
-    offline: options.Offline = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -81,42 +68,11 @@ def bracket(
 
     Exit code 0 if every prompt length was searched, 3 if the budget was used up before.
     """
-    lengths = options.prompt_lengths(prompt_tokens)
-    kinds = options.prompt_kinds(kind)
-    if order not in _ORDERS:
-        raise UserError(
-            "--order", f"be one of {', '.join(_ORDERS)}", got=order, remedy="use easiest"
-        )
-    if in_context_tokens < 0:
-        raise UserError(
-            "--in-context-tokens", "be 0 or more", got=in_context_tokens, remedy="give 0 or more"
-        )
-    require_positive_int("--first-size", first_size)
-    require_positive_int("--starts", starts)
-    budgets = session.budgets_of(budget, steps, default_seconds=_DEFAULT_SECONDS)
-    options.require_dtype(dtype)
-    options.require_threads(threads)
-    budget_bytes = options.memory_bytes(memory)
-    training = session.training_config(
-        prompt_tokens=lengths[0],
-        learning_rate=learning_rate,
-        max_steps=max_steps,
-        patience=patience,
-        seed=seed,
-        dtype=dtype,
-    )
-    source = session.read_pairs(
-        pairs,
-        columns=columns,
-        answer=answer,
-        choices=choices,
-        template=template,
-        chat=chat,
-        joiner=joiner,
-        seed=seed,
-        limit=limit,
-    )
-    training = session.suited_to(source, training)
+    lengths = session.prompt_lengths(prompt_tokens)
+    kinds = session.prompt_kinds(kind)
+    budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
+    config = training.config(lengths[0], seed=asked.seed, dtype=loading.dtype)
+    source = asked.read()
     options.require_folder(out)
 
     from promptlimits.capacity.measure import measure
@@ -129,14 +85,18 @@ def bracket(
 
     request = Request(
         prompt_tokens=lengths,
-        search=SearchConfig(training=training, first_size=first_size, starts=starts),
+        search=SearchConfig(
+            training=session.suited_to(source, config),
+            first_size=first_size,
+            starts=training.starts,
+        ),
         order=Order(order),
         budget_seconds=budgets.seconds,
         budget_steps=budgets.steps,
         in_context_tokens=in_context_tokens,
-        control=control,
+        control=training.control,
         kinds=tuple(map(PromptKind, kinds)),
-        budget_bytes=budget_bytes,
+        budget_bytes=training.memory,
         command=session.command_line(),
         go_on=budgets.go_on,
     )
@@ -144,17 +104,9 @@ def bracket(
         LiveListener(quiet=quiet, noun=session.noun_of(source)) as listener,
         Store.open(session.store_path(out)) as store,
     ):
-        frozen, task = session.load_model_and_pairs(
-            model,
-            source,
-            dtype=dtype,
-            device=device,
-            threads=threads,
-            offline=offline,
-            listener=listener,
-        )
+        frozen, task = loading.load(source, listener)
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
-    _show(record, out, as_json=as_json)
+    show(record, out, as_json=as_json)
     session.require_confirmed(record)
     from promptlimits.report.rows import as_record
 
@@ -162,13 +114,13 @@ def bracket(
     raise typer.Exit(0 if searched else session.NOT_SEARCHED)
 
 
-def _show(record: JsonObject, out: Path, *, as_json: bool) -> None:
+def show(record: JsonObject, out: Path, *, as_json: bool) -> None:
     """Write the report and print the result on standard output."""
     from promptlimits.report.html import write_report
 
     page = write_report(record, out)
     if as_json:
-        typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
+        typer.echo(session.record_text(record))
         return
     from promptlimits.cli.render import print_bracket
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from promptlimits.base.checks import require_positive_int
 from promptlimits.cli import options
 from promptlimits.cli.product import session
 
@@ -19,32 +17,21 @@ if TYPE_CHECKING:
 _DEFAULT_SECONDS = 600.0
 
 
+@options.with_groups
 def fit(
-    model: options.Model = "smollm2-135m",
-    pairs: options.Pairs = "capitals",
-    columns: options.Columns = None,
-    answer: options.Answer = None,
-    choices: options.Choices = None,
+    loading: session.Loading,
+    asked: session.Asked,
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
-    kind: options.Kind = "soft",
+    kind: Annotated[
+        Literal["soft", "prefix"],
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="What a prompt is: soft (input vectors), prefix (keys and values of every layer).",
+        ),
+    ] = "soft",
     out: options.Out = Path("runs/fit"),
-    budget: options.Budget = None,
-    steps: options.Steps = None,
-    template: options.Template = None,
-    chat: options.Chat = False,
-    joiner: options.Joiner = "auto",
-    limit: options.Limit = None,
-    starts: options.Starts = 3,
-    learning_rate: options.LearningRate = 1.0,
-    max_steps: options.MaxSteps = 600,
-    patience: options.Patience = 150,
-    control: options.Control = True,
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = "cpu",
-    memory: options.Memory = None,
-    threads: options.Threads = None,
-    offline: options.Offline = False,
+    training: session.Training = session.Training(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -54,35 +41,11 @@ def fit(
     anything could be held; what was held is saved anyway. The same command goes on where it
     stopped.
     """
-    require_positive_int("--starts", starts)
-    kind = options.prompt_kind(kind)
-    budgets = session.budgets_of(budget, steps, default_seconds=_DEFAULT_SECONDS)
-    options.require_dtype(dtype)
-    options.require_threads(threads)
-    budget_bytes = options.memory_bytes(memory)
-    training = session.training_config(
-        prompt_tokens=prompt_tokens,
-        learning_rate=learning_rate,
-        max_steps=max_steps,
-        patience=patience,
-        seed=seed,
-        dtype=dtype,
-    )
-    source = session.read_pairs(
-        pairs,
-        columns=columns,
-        answer=answer,
-        choices=choices,
-        template=template,
-        chat=chat,
-        joiner=joiner,
-        seed=seed,
-        limit=limit,
-    )
-    training = session.suited_to(source, training)
+    budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
+    config = training.config(prompt_tokens, seed=asked.seed, dtype=loading.dtype)
+    source = asked.read()
     options.require_folder(out)
 
-    from promptlimits.base.writing import replace_file
     from promptlimits.capacity.fit import fit_all
     from promptlimits.capacity.search.ordering import Order
     from promptlimits.capacity.search.request import Request
@@ -94,33 +57,26 @@ def fit(
     request = Request(
         prompt_tokens=(prompt_tokens,),
         kinds=(PromptKind(kind),),
-        search=SearchConfig(training=training, starts=starts),
+        search=SearchConfig(
+            training=session.suited_to(source, config), starts=training.starts
+        ),
         order=Order.GIVEN,
         in_context_tokens=0,
-        budget_bytes=budget_bytes,
+        budget_bytes=training.memory,
         budget_seconds=budgets.seconds,
         budget_steps=budgets.steps,
-        control=control,
+        control=training.control,
         command=session.command_line(),
         go_on=budgets.go_on,
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
-        frozen, task = session.load_model_and_pairs(
-            model,
-            source,
-            dtype=dtype,
-            device=device,
-            threads=threads,
-            offline=offline,
-            listener=listener,
-        )
+        frozen, task = loading.load(source, listener)
         record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    replace_file(out / "fit.json", (text + "\n").encode("utf-8", errors="backslashreplace"))
+    session.write_record(out / "fit.json", record)
     if as_json:
-        typer.echo(text)
+        typer.echo(session.record_text(record))
     else:
-        _show(record, out, model)
+        _show(record, out, loading.model)
     session.require_confirmed(record)
     if record["state"] == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)

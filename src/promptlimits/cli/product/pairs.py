@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,44 +17,22 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 20
 
 
-def pairs(
-    model: options.Model = "smollm2-135m",
-    pairs: options.Pairs = "capitals",
-    columns: options.Columns = None,
-    answer: options.Answer = None,
-    choices: options.Choices = None,
-    template: options.Template = None,
-    chat: options.Chat = False,
-    joiner: options.Joiner = "auto",
-    limit: options.Limit = None,
-    seed: options.Seed = 0,
-    offline: options.Offline = False,
-    as_json: options.AsJson = False,
-) -> None:
+@options.with_groups
+def pairs(named: session.Named, asked: session.Asked, as_json: options.AsJson = False) -> None:
     """Show what will be asked: each key and value as text and as token ids, and what was changed.
 
     Only the model's tokenizer is read. An answer's ids are of what joins it to the key, of the
     value, and of the end marker.
     """
-    source = session.read_pairs(
-        pairs,
-        columns=columns,
-        answer=answer,
-        choices=choices,
-        template=template,
-        chat=chat,
-        joiner=joiner,
-        seed=seed,
-        limit=limit,
-    )
+    source = asked.read()
 
     from promptlimits.nets.load.load import load_codec
 
     with options.named_as_typed():
-        codec = load_codec(model, allow_hub=not offline)
+        codec = load_codec(named.model, allow_hub=not named.offline)
     task = session.encode_pairs(source, codec)
     if as_json:
-        typer.echo(json.dumps(_document(task), indent=1, ensure_ascii=False))
+        typer.echo(session.record_text(_document(task)))
         return
     _show(task, codec)
 

@@ -12,6 +12,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
+from promptlimits.cli.product.bracket import show
 
 
 def report(
@@ -19,7 +20,6 @@ def report(
     as_json: options.AsJson = False,
 ) -> None:
     """Draw report.html again and print the table, from the records alone."""
-    from promptlimits.report.html import write_report
     from promptlimits.report.record import parse_record
 
     path = directory / "bracket.json"
@@ -35,13 +35,7 @@ def report(
         ) from error
     parse_record(record)
     _require_whole(record, directory)
-    page = write_report(record, directory)
-    if as_json:
-        typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
-        return
-    from promptlimits.cli.render import print_bracket
-
-    print_bracket(record, directory, page)
+    show(record, directory, as_json=as_json)
 
 
 def _require_whole(record: JsonObject, directory: Path) -> None:

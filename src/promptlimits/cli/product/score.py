@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -20,29 +19,18 @@ WITNESS_FOLDER: Final = "witness"
 _MOST_SHOWN: Final = 10
 
 
+@options.with_groups
 def score(
     adapter: Annotated[
         Path,
         typer.Argument(metavar="ADAPTER", help="Folder of a PEFT adapter.", show_default=False),
     ],
-    model: options.Model,
-    pairs: options.Pairs,
-    columns: options.Columns = None,
-    answer: options.Answer = None,
-    choices: options.Choices = None,
-    template: options.Template = None,
-    chat: options.Chat = False,
-    joiner: options.Joiner = "auto",
-    limit: options.Limit = None,
-    seed: options.Seed = 0,
+    loading: session.Loading = session.Loading(model=options.REQUIRED),
+    asked: session.Asked = session.Asked(pairs=options.REQUIRED),
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for the record, and the witness where there is one."),
     ] = None,
-    dtype: options.Dtype = "float32",
-    device: options.Device = "cpu",
-    threads: options.Threads = None,
-    offline: options.Offline = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -51,24 +39,12 @@ def score(
     The folder is not trusted: nothing is loaded but the tensors that PEFT would save for such an
     adapter, and the model is the one of --model. Exit code 0 whenever it was scored.
     """
-    options.require_dtype(dtype)
-    options.require_threads(threads)
-    source = session.read_pairs(
-        pairs,
-        columns=columns,
-        answer=answer,
-        choices=choices,
-        template=template,
-        chat=chat,
-        joiner=joiner,
-        seed=seed,
-        limit=limit,
-    )
+    source = asked.read()
     if session.noun_of(source) == "token":
         raise UserError(
             "--pairs",
             "be a list of pairs",
-            got=pairs,
+            got=asked.pairs,
             remedy="put the text into a .csv file, as the value of a key",
         )
     if out is not None:
@@ -85,15 +61,7 @@ def score(
     if out is not None and foreign.kind.is_prompt:
         require_replaceable(out / WITNESS_FOLDER)
     with LiveListener(quiet=quiet) as listener:
-        frozen, task = session.load_model_and_pairs(
-            model,
-            source,
-            dtype=dtype,
-            device=device,
-            threads=threads,
-            offline=offline,
-            listener=listener,
-        )
+        frozen, task = loading.load(source, listener)
         card = frozen.card
         del frozen  # the fresh process loads its own
 
@@ -102,7 +70,12 @@ def score(
 
         listener.stage("decoding with and without it in a fresh process", 2 * len(task.pairs))
         found = score_adapter(
-            foreign, task, card, device=device, allow_hub=not offline, on_progress=advanced
+            foreign,
+            task,
+            card,
+            device=loading.device,
+            allow_hub=not loading.offline,
+            on_progress=advanced,
         )
         witness: JsonObject = {"witness": None, "reason": _no_witness(foreign.kind.value, out)}
         if out is not None and foreign.kind.is_prompt:
@@ -114,8 +87,8 @@ def score(
                 found,
                 task,
                 card,
-                device=device,
-                extra={"seed": seed, "command": session.command_line()},
+                device=loading.device,
+                extra={"seed": asked.seed, "command": session.command_line()},
                 on_progress=advanced,
             )
             witness = {
@@ -128,7 +101,7 @@ def score(
         "adapter": {"folder": str(adapter), **foreign.to_json()},
         "model": {
             "name": card.name,
-            "reference": model,
+            "reference": loading.model,
             "model_hash": card.model_hash,
             "compute_dtype": card.compute_dtype,
         },
@@ -136,11 +109,10 @@ def score(
         **witness,
         "notes": [*card.notes, *task.notes, *foreign.notes, *found.notes],
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False)
     if out is not None:
-        replace_file(out / SCORE_FILE, (text + "\n").encode("utf-8", errors="backslashreplace"))
+        session.write_record(out / SCORE_FILE, record)
     if as_json:
-        typer.echo(text)
+        typer.echo(session.record_text(record))
     else:
         _show(record)
 

@@ -1,26 +1,33 @@
-"""What the commands that train share: the model, the pairs, the store, and their settings."""
+"""What the commands on a model share: the list, the model, the settings of training, the store."""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from promptlimits.base.checks import require_positive_int
+import typer
+
+from promptlimits.base.checks import require_positive
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.shell import command
-from promptlimits.capacity.tables.form import AUTO, asking_of
+from promptlimits.base.writing import replace_file
+from promptlimits.capacity.tables.files import shown
+from promptlimits.capacity.tables.form import asking_of
+from promptlimits.capacity.tables.formats import ENDINGS
 from promptlimits.capacity.tables.reading import Reading, parse_choices
 from promptlimits.capacity.task.resolve import Source, encode_source, read_source
 from promptlimits.capacity.task.text import TextSpec
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
-from promptlimits.cli.options import named_as_typed
+from promptlimits.cli import options
+from promptlimits.cli.options import named_as_typed, parsed
 from promptlimits.cli.streams import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from promptlimits.base.typing import JsonObject
     from promptlimits.capacity.task.encoded import EncodedTask
@@ -32,52 +39,265 @@ STORE_FILE = "store.sqlite"
 NOT_SEARCHED: Final = 3
 """Exit code: the budget was used up before a prompt was searched for."""
 
+KINDS: Final = ("soft", "prefix")
+"""What a prompt can be, as `--kind` calls it."""
 
-def load_model(
-    reference: str,
-    *,
-    dtype: str,
-    device: str,
-    threads: int | None,
-    offline: bool,
-    on_progress: Callable[[str], None],
-) -> HuggingFaceCausalLM:
-    """Load the frozen model that a command names."""
-    import torch
 
-    from promptlimits.nets.load.load import load_parts
-    from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The pairs or the text that a model is asked for, and how a list of them is read."""
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with named_as_typed():
-        parts = load_parts(
-            reference,
-            dtype=getattr(torch, dtype),
-            device=device,
-            allow_hub=not offline,
-            on_progress=on_progress,
+    pairs: Annotated[
+        str,
+        typer.Option(
+            "--pairs",
+            help="`capitals`, `random:COUNT[,KEY_TOKENS[,VALUE_TOKENS]]`, `text:FILE[,TOKENS]`, "
+            f"or a file: {ENDINGS}.",
+        ),
+    ] = "capitals"
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Columns of a file: KEY=VALUE, such as question=answer. By default key=value.",
+        ),
+    ] = None
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            "--answer",
+            help="The value's column alone, with --choices, or where the template names the "
+            "others.",
+        ),
+    ] = None
+    choices: Annotated[
+        str | None,
+        typer.Option(
+            "--choices",
+            help="Columns of the choices, such as A,B,C,D, or one that holds a list. The key "
+            "shows them, the value is the letter of the right one.",
+        ),
+    ] = None
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            help="How a pair of a list is asked: {key}, or columns, such as "
+            "'{instruction}\\n{input}'. By default `{key}:`, and with --chat `{key}`.",
+        ),
+    ] = None
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat", help="Write a key as a user's message, by the tokenizer's chat template."
+        ),
+    ] = False
+    joiner: Annotated[
+        str,
+        typer.Option(
+            "--joiner",
+            help="What stands between key and value: auto, none, or a text such as ' ' or "
+            "'\\n'. auto: a space where words of a spaced script meet; nothing behind or before "
+            "white space, special tokens, Chinese, Japanese, Thai and the like.",
+        ),
+    ] = "auto"
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Keep so many of the pairs.")
+    ] = None
+    seed: options.Seed = 0
+
+    def read(self) -> Source:
+        """Read them: all that can be done before a model is loaded."""
+        with named_as_typed():
+            choices = parse_choices(self.choices)
+            return read_source(
+                self.pairs,
+                asking=asking_of(
+                    self.template, chat=self.chat, joiner=self.joiner, choices=bool(choices)
+                ),
+                reading=Reading(columns=self.columns, answer=self.answer, choices=choices),
+                seed=self.seed,
+                limit=self.limit,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """The model that a command names."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="Catalog name, directory, .gguf file or hub id. See `promptlimits models`.",
+        ),
+    ] = "smollm2-135m"
+    offline: options.Offline = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading(Named):
+    """The model that a command names, and what it computes with."""
+
+    dtype: Annotated[
+        Literal["float32", "float64", "bfloat16", "float16"],
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="What the model computes with: float32, float64, bfloat16 or float16.",
+        ),
+    ] = "float32"
+    device: options.Device = "cpu"
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=options.MOST_THREADS,
+            help="CPU threads; PyTorch's choice if not given.",
+        ),
+    ] = None
+
+    def load(
+        self, source: Source, listener: LiveListener
+    ) -> tuple[HuggingFaceCausalLM, EncodedTask]:
+        """Load the model and encode the pairs for it, with progress."""
+        listener.stage(f"loading {self.model}")
+        import torch
+
+        from promptlimits.nets.load.load import load_parts
+        from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with named_as_typed():
+            parts = load_parts(
+                self.model,
+                dtype=getattr(torch, self.dtype),
+                device=self.device,
+                allow_hub=not self.offline,
+                on_progress=listener.found,
+            )
+        model = HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+        task = encode_pairs(source, model.codec)
+        for note in task.notes:
+            listener.found(f"note: {note}")
+        return model, task
+
+
+def _gigabytes(option: str, text: str) -> int:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    return int(1e9 * require_positive(option, number))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long a command trains, and how; the defaults are those of `fit`."""
+
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget",
+            metavar="SECONDS",
+            help="Seconds for the whole command once the model is loaded, over all resumes; 240 "
+            "(fit: 600) if --steps is not given either.",
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            min=1,
+            help="Training steps for the whole command, over all resumes: the same result on "
+            "every machine.",
+        ),
+    ] = None
+    starts: Annotated[
+        int,
+        typer.Option(
+            "--starts",
+            min=1,
+            help="Attempts at a size before it is given up: one alone, then the others side by "
+            "side.",
+        ),
+    ] = 3
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            "--learning-rate",
+            help="Adam's step for a soft prompt; a prefix takes 1.5 of it over the number of "
+            "layers.",
+        ),
+    ] = 1.0
+    max_steps: Annotated[int, typer.Option("--max-steps", help="Steps of one attempt.")] = 600
+    patience: Annotated[
+        int, typer.Option("--patience", help="Steps without gain after which an attempt stalls.")
+    ] = 150
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control/--no-control",
+            help="Train for planted answers, too: tells the optimiser's limit from the model's.",
+        ),
+    ] = True
+    memory: Annotated[
+        int | None,
+        parsed(
+            "--memory",
+            parser=_gigabytes,
+            metavar="GB",
+            help="Gigabytes for one pass of training; half of what is free.",
+        ),
+    ] = None
+
+    def config(self, prompt_tokens: int, *, seed: int, dtype: str) -> TrainingConfig:
+        """Settings of training, checked, with errors that name the option."""
+        with named_as_typed():
+            return TrainingConfig(
+                prompt_tokens=prompt_tokens,
+                learning_rate=self.learning_rate,
+                max_steps=self.max_steps,
+                patience=self.patience,
+                seed=seed,
+                relative_lead=lead_in(dtype),
+            )
+
+    def budgets(self, *, default_seconds: float) -> Budgets:
+        """The budget of the command."""
+        seconds, steps = self.budget, self.steps
+        if seconds is not None and not seconds > 0:
+            raise UserError("--budget", "be above 0 seconds", got=seconds, remedy="leave it out")
+        if seconds is None:
+            seconds = default_seconds if steps is None else math.inf
+        return Budgets(seconds=seconds, steps=math.inf if steps is None else steps)
+
+
+def prompt_kinds(text: str) -> tuple[str, ...]:
+    """Kinds of prompts from "soft", "prefix" or "soft,prefix"."""
+    parts = [part.strip() for part in text.split(",")]
+    if not set(parts) <= set(KINDS) or len(parts) > len(set(parts)):
+        rule = "be soft or prefix or both, separated by a comma"
+        raise UserError("--kind", rule, got=shown(text), remedy="use soft")
+    return tuple(kind for kind in KINDS if kind in parts)
+
+
+def prompt_lengths(text: str) -> tuple[int, ...]:
+    """Prompt lengths from "1,2,8": whole numbers above 0, in ascending order."""
+    parts = [part.strip() for part in text.split(",")]
+    # Up to nine digits: more is no length, and Python refuses to read very many.
+    numbers = (part for part in parts if part.isascii() and part.isdigit() and len(part) < 10)
+    lengths = sorted(map(int, numbers))
+    if len(lengths) != len(parts) or lengths[0] < 1 or len(set(lengths)) != len(lengths):
+        raise UserError(
+            "--prompt-tokens",
+            "be different whole numbers above 0, separated by commas",
+            got=shown(text),
+            remedy="write 1,2,4",
         )
-    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
-
-
-def read_pairs(
-    reference: str,
-    *,
-    template: str | None,
-    seed: int,
-    limit: int | None,
-    chat: bool = False,
-    joiner: str = AUTO,
-    columns: str | None = None,
-    answer: str | None = None,
-    choices: str | None = None,
-) -> Source:
-    """Read the pairs that a command names: all that can be done before a model is loaded."""
-    with named_as_typed():
-        reading = Reading(columns=columns, answer=answer, choices=parse_choices(choices))
-        asking = asking_of(template, chat=chat, joiner=joiner, choices=bool(reading.choices))
-        return read_source(reference, asking=asking, reading=reading, seed=seed, limit=limit)
+    return tuple(lengths)
 
 
 def noun_of(source: Source) -> str:
@@ -91,58 +311,22 @@ def encode_pairs(source: Source, codec: TextCodec) -> EncodedTask:
         return encode_source(source, codec)
 
 
-def load_model_and_pairs(
-    reference: str,
-    source: Source,
-    *,
-    dtype: str,
-    device: str,
-    threads: int | None,
-    offline: bool,
-    listener: LiveListener,
-) -> tuple[HuggingFaceCausalLM, EncodedTask]:
-    """Load the model of a command and encode its pairs for it, with progress."""
-    listener.stage(f"loading {reference}")
-    model = load_model(
-        reference,
-        dtype=dtype,
-        device=device,
-        threads=threads,
-        offline=offline,
-        on_progress=listener.found,
-    )
-    task = encode_pairs(source, model.codec)
-    for note in task.notes:
-        listener.found(f"note: {note}")
-    return model, task
-
-
-def training_config(
-    *,
-    prompt_tokens: int,
-    learning_rate: float,
-    max_steps: int,
-    patience: int,
-    seed: int,
-    dtype: str,
-) -> TrainingConfig:
-    """Settings of training, checked, with errors that name the option."""
-    with named_as_typed():
-        return TrainingConfig(
-            prompt_tokens=prompt_tokens,
-            learning_rate=learning_rate,
-            max_steps=max_steps,
-            patience=patience,
-            seed=seed,
-            relative_lead=lead_in(dtype),
-        )
-
-
 def suited_to(source: Source, training: TrainingConfig) -> TrainingConfig:
     """The settings for a source: a text's sharpening begins with a share of itself."""
     if not isinstance(source.pairs, TextSpec):
         return training
     return replace(training, first_sharpening_share=TEXT_SHARPENING_SHARE)
+
+
+def record_text(record: JsonObject) -> str:
+    """A record as JSON."""
+    return json.dumps(record, indent=1, ensure_ascii=False)
+
+
+def write_record(path: Path, record: JsonObject) -> None:
+    """Write a record beside what it speaks of."""
+    text = record_text(record) + "\n"
+    replace_file(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def command_line() -> str:
@@ -171,17 +355,6 @@ class Budgets:
         if math.isfinite(self.steps):
             words = [*_without(words, "--steps"), "--steps", f"{2 * int(self.steps)}"]
         return command(["promptlimits", *words])
-
-
-def budgets_of(seconds: float | None, steps: int | None, *, default_seconds: float) -> Budgets:
-    """The budget of a command."""
-    if seconds is not None and not seconds > 0:
-        raise UserError("--budget", "be above 0 seconds", got=seconds, remedy="leave it out")
-    if steps is not None:
-        require_positive_int("--steps", steps)
-    if seconds is None:
-        seconds = default_seconds if steps is None else math.inf
-    return Budgets(seconds=seconds, steps=math.inf if steps is None else steps)
 
 
 def _without(words: Sequence[str], option: str) -> list[str]:

@@ -59,7 +59,7 @@ from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.lipschitz.balls.rounding import ball, total
 from promptlimits.lipschitz.balls.spectral import spectral_norm
-from promptlimits.lipschitz.paper.feedforward import RELU, branch_lipschitz
+from promptlimits.lipschitz.paper.feedforward import branch_lipschitz
 from promptlimits.nets.paper.weights import LayerWeights, exact_array
 
 SOURCE: Final = Source(
@@ -170,7 +170,7 @@ def contraction(layer: LayerWeights) -> Fraction:
     """
     if layer.hidden == 0:
         return Fraction(1)
-    return max(1 - branch_lipschitz(layer.w1, layer.w2, RELU), Fraction(0))
+    return max(1 - branch_lipschitz(layer.w1, layer.w2), Fraction(0))
 
 
 def orthogonal_floor(squared_lengths: Sequence[Exact], heads: int) -> Fraction:

@@ -233,23 +233,21 @@ def universal_prompt(
     *,
     ramp: Fraction | None = None,
     most_bytes: int = MOST_BYTES,
-    continuous: bool = True,
 ) -> UniversalPrompt:
     """Build the network of a map's class and the map's prompt.
 
     Args:
-        real_map: The map; it is evaluated at the middles of the cells.
+        real_map: The map; it is evaluated at the middles of the cells, and its values there and at
+            some other pairs of points are checked against its constant.
         eps: The error allowed, in its own units.
         ramp: eta, for the unit cube.
         most_bytes: Memory that the prompt may take.
-        continuous: Whether values, of neighbouring cells and elsewhere, are checked against the
-            constant.
 
     Returns:
         The network, the prompt and what is proved.
 
     Raises:
-        UserError: Two samples violate the Lipschitz constant, a value is out of its interval, or
+        UserError: Two values violate the Lipschitz constant, a value is out of its interval, or
             the prompt does not fit.
     """
     network = table_network(real_map.function_class(eps), ramp=ramp, most_bytes=most_bytes)
@@ -258,9 +256,8 @@ def universal_prompt(
     for start in range(0, cells, _CELLS_AT_ONCE):
         stop = min(start + _CELLS_AT_ONCE, cells)
         values[start:stop] = real_map.unit_values(cell_middles(network, start, stop))
-    if continuous:
-        require_lipschitz(network, values, real_map)
-        require_lipschitz_elsewhere(real_map)
+    require_lipschitz(network, values, real_map)
+    require_lipschitz_elsewhere(real_map)
     return UniversalPrompt(
         real_map=real_map,
         network=network,

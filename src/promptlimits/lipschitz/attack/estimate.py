@@ -20,12 +20,15 @@ from torch import Tensor
 
 from promptlimits.base.checks import require_positive, require_positive_int
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.lipschitz.attack.ascent import Domain, search, towards_outputs, turn
-from promptlimits.lipschitz.attack.jacobian_norms import (
+from promptlimits.lipschitz.attack.ascent import (
+    Domain,
     Forward,
     Norm,
     output_changes,
+    search,
     size,
+    towards_outputs,
+    turn,
 )
 from promptlimits.lipschitz.attack.starts import starting_points
 

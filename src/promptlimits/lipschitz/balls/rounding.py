@@ -37,9 +37,18 @@ def ball(value: Exact) -> arb:
 
 def upper(limit: arb) -> Fraction:
     """The upper end of a ball, exactly."""
-    if not limit.is_finite():
-        raise ValueError(f"a proved limit is finite, got {limit}")
-    mantissa, exponent = limit.upper().man_exp()
+    return _exact(limit.upper())
+
+
+def lower(limit: arb) -> Fraction:
+    """The lower end of a ball, exactly."""
+    return _exact(limit.lower())
+
+
+def _exact(end: arb) -> Fraction:
+    if not end.is_finite():
+        raise ValueError(f"a proved limit is finite, got {end}")
+    mantissa, exponent = end.man_exp()
     return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 

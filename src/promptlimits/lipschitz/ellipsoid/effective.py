@@ -16,8 +16,7 @@ Take points of the ball with differences outside K, as many as fit: they are a n
 P_j + K/2 have disjoint interiors and lie in the ball of radius r + a/2, as ||k|| <= a/2 on K/2.
 Comparing volumes, N <= (r + a/2)^d / ((1/2)^d (eps/Lambda)^d |det E|).
 
-Source: promptlimits, after the volume argument of Lemma C_in. The project's notes state 4 r for
-2 r + a with the semi-axes capped at 2 r; no cap is needed. Tightness: E = I is the usual count
+Source: promptlimits, after the volume argument of Lemma C_in. Tightness: E = I is the usual count
 with L_eff = Lambda; other E trade directions. Cost: one ellipsoid search.
 """
 
@@ -38,7 +37,9 @@ from promptlimits.base.bound import (
     log_ball,
     working_precision,
 )
+from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
+from promptlimits.lipschitz.balls.rounding import ball, require_radius
 from promptlimits.lipschitz.balls.spectral import spectral_norm
 from promptlimits.lipschitz.ellipsoid.certificate import (
     EllipsoidBound,
@@ -75,17 +76,13 @@ class EffectiveLipschitz:
         """How many prompts stand for all, each to within eps in token norm of the output."""
         if isinstance(eps, bool) or not isinstance(eps, int | Fraction) or eps <= 0:
             raise UserError("eps", "be an exact number above 0", got=eps, remedy="give a Fraction")
-        if isinstance(prompt_tokens, bool) or prompt_tokens < 1:
-            raise UserError(
-                "prompt_tokens", "be at least 1", got=prompt_tokens, remedy="give 1 or more"
-            )
+        require_positive_int("prompt_tokens", prompt_tokens)
         dim = self.shape.shape[0]
         longest = spectral_norm(self.shape)
         with working_precision(PRECISION_BITS):
             # `moves.bound` is one valid Lambda: both its uses take that very number.
-            axis = arb(eps.numerator) / eps.denominator * log_ball(longest).exp()
-            axis = axis / self.moves.bound.log.exp()
-            reach = (2 * arb(self.radius.numerator) / self.radius.denominator + axis).log()
+            axis = ball(eps) * log_ball(longest).exp() / self.moves.bound.log.exp()
+            reach = (2 * ball(self.radius) + axis).log()
             each = dim * (reach + self.bound.log - log_ball(eps))
             total = prompt_tokens * each
         # One point covers what a cell as large as the ball covers: a count is at least 1.
@@ -108,10 +105,7 @@ def effective_lipschitz(
     shape: Array | None = None,
 ) -> EffectiveLipschitz:
     """Search for the cell shape E that needs the fewest cells, and prove its L_eff."""
-    if isinstance(radius, bool) or not isinstance(radius, int | Fraction) or radius <= 0:
-        raise UserError(
-            "radius", "be an exact number above 0", got=radius, remedy="give an int or a Fraction"
-        )
+    require_radius(radius)
     if shape is not None:
         _require_triangular(shape, weights.dim)
     found = search_choices(

@@ -29,9 +29,7 @@ has D z = (z + g)/2 with |g| <= |z|. With z = L_S^T A eta_i:
     W C_i A eta_i  =  (1/2) W S A eta_i  +  (1/2) W L_S g,     |g| <= |L_S^T A eta_i|.
 
 The first part is a fixed map of the same eta_i as the residual's: both together are K eta_i with
-K = I + sum_h W_h S A_h / 2. The limit on g is quadratic in eta_i. (`lipschitz.md` of the
-project's notes takes ||L_S^T A L_G|| for |g| and forgets the 1/2 and the sign: up to twice as
-long.)
+K = I + sum_h W_h S A_h / 2. The limit on g is quadratic in eta_i.
 
 (b) *The average.* For v put w = W^T v, s_j = w.(x_j - m_i), so E s = 0. Each
 (w + b s_j).eta_j <= ((w + b s_j)^T G (w + b s_j))^(1/2), and by Jensen, the cross term being 0,

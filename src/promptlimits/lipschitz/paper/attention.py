@@ -51,18 +51,36 @@ the first i of n numbers has norm up to 2 for q = 2, and unbounded for q = 1).
 
 *Tightness.* At A = 0 Theorem A is ||W||, attained; at W = A = I, r = 1 tokens in two clusters
 come within a factor of 1.5 (tests). Related forms follow with looser steps: ||W||(1 + 2 beta)
-(Lemma L), ||W||(n^(1/2) + beta (1 + n^(1/2))), and Castin et al.'s (`castin2024`). With rotary
-positions b depends on j, so the cross term survives: use beta = ||W_k|| ||W_q|| r^2, 1 + beta for
-c_h and sum_h ||W_h|| beta_h for kappa. *Cost:* that of `head_norms`, and one norm of a d x hd
-matrix for M.
+(Lemma L) and ||W||(n^(1/2) + beta (1 + n^(1/2))). With rotary positions b depends on j, so the
+cross term survives: use beta = ||W_k|| ||W_q|| r^2, 1 + beta for c_h and sum_h ||W_h|| beta_h for
+kappa. *Cost:* that of `head_norms`, and one norm of a d x hd matrix for M. Source: proved here.
 
-Sources: proved here; the docs' "Lipschitz constants", Theorems A to D.
+**As published**, both quoted by [@meyer2025] for one head with value matrix V; here V = W_o W_v
+and the heads' constants are added. The paper keeps one radius for all layers, which is not proved:
+tokens leave the ball. `compose` has both, labelled.
+
+*Castin, Ablin and Peyré 2024* (Propositions 2.11 and 2.15 there): with n tokens in the ball, in
+the Frobenius norm, masked or not, at most sqrt(3) ||V|| ( ||A||^2 r^4 (4 n + 1) + n )^(1/2). It
+holds: from Theorem B with N = n, as beta + (n (1 + beta^2))^(1/2) <=
+beta + n^(1/2) + n^(1/2) beta <= sqrt(3) (beta^2 + n + n beta^2)^(1/2). Growth like n^(1/2) is
+attained while n <= 1 + exp(2 r^2 gamma).
+
+*Geshkovski et al. 2023* (Propositions 2.12 and 2.16 there): on measures, at most
+||V|| (1 + 3 beta) exp(2 beta), for W_2 (2.12) and, masked, for the position-aware distance d^m
+(2.16). 2.12 holds, for every W_q, and is never below the mean-field form above. By Remark 2.13,
+for n tokens, the Frobenius constant of unmasked attention is at most the W_2 constant. 2.16 does
+not hold if d^m is the mean over positions of W_2 between the tokens of a position: A = 0 and V = I
+make attention the running mean, whose norm for n = 2 is 1.144, and tends to 2 (Hardy) as n grows,
+while the formula gives 1. It is stated as published, its assumption marked as false, and never
+composed into a bound.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from flint import arb
 
@@ -81,21 +99,99 @@ from promptlimits.lipschitz.balls.rounding import ball, require_radius, total, u
 from promptlimits.lipschitz.paper.head_norms import HeadNorms, head_norms
 from promptlimits.nets.paper.weights import LayerWeights
 
+Norm: TypeAlias = Literal["token", "frobenius", "W_q"]
+
 TOKENS_IN_BALL: Final = Assumption(
     text="Every token of the input, prompt and query alike, has Euclidean norm at most the "
     "radius, with what positional encodings add.",
     holds=None,
 )
+MATRIX_IN_BALL: Final = Assumption(
+    text="The matrix of all tokens has spectral norm at most the radius."
+)
 REAL_ARITHMETIC: Final = Assumption(
     text="The transformer is evaluated in real arithmetic; its own rounding is not counted.",
     holds=None,
 )
+MASKED_AS_CONTRACTION: Final = Assumption(
+    text="Running means over positions do not expand the position-aware distance d^m (they do: "
+    "A = 0, V = I, two tokens).",
+    holds=False,
+)
 ASSUMPTIONS: Final = (TOKENS_IN_BALL, REAL_ARITHMETIC, DOUBLE_ARITHMETIC)
 
 
-def source(statement: str) -> Source:
-    """The source of a theorem of this module."""
-    return Source(reference="promptlimits", statement=statement, form="proved here")
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a constant is asked for.
+
+    Attributes:
+        radius: r of the ball, exact and above 0.
+        tokens: n, columns of the input; None where the theorem does not depend on it.
+        queries: Columns that are read; all if None.
+        order: q of W_q.
+        masked: Whether attention is causal.
+    """
+
+    radius: Exact
+    tokens: int | None = None
+    queries: int | None = None
+    order: Exact = 2
+    masked: bool = False
+
+    @property
+    def rows(self) -> int:
+        """N, the columns that are read."""
+        return self.queries or self.tokens or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theorem:
+    """A Lipschitz constant of attention, without residual, from the norms of the heads.
+
+    Attributes:
+        norm: In which it is meant.
+        limit: The constant, at the current precision.
+        statement: Its name, or its number in [@meyer2025] if it is published.
+        reference: Who states it.
+        assumptions: What it rests on.
+    """
+
+    norm: Norm
+    limit: Callable[[HeadNorms, Inputs], arb]
+    statement: str
+    reference: str = "promptlimits"
+    assumptions: tuple[Assumption, ...] = ASSUMPTIONS
+
+    @property
+    def published(self) -> bool:
+        """Whether it is somebody else's, as published."""
+        return self.reference != "promptlimits"
+
+    @property
+    def source(self) -> Source:
+        """Where it comes from."""
+        form = "as published" if self.published else "proved here"
+        return Source(reference=self.reference, statement=self.statement, form=form)
+
+    def require(self, inputs: Inputs) -> None:
+        """Raise `UserError` unless the theorem speaks of such inputs."""
+        require_radius(inputs.radius)
+        if self.norm == "frobenius":
+            require_positive_int(
+                "tokens", inputs.tokens, remedy="give the columns of prompt and query"
+            )
+        if inputs.queries is not None:
+            require_positive_int("queries", inputs.queries)
+            if inputs.tokens is not None and inputs.queries > inputs.tokens:
+                raise UserError(
+                    "queries",
+                    f"be at most {inputs.tokens}",
+                    got=inputs.queries,
+                    remedy="give fewer",
+                )
+        if self.norm == "W_q":
+            _require_order(inputs.order)
 
 
 def covariance_limit(norms: HeadNorms, radius: Exact) -> arb:
@@ -105,8 +201,7 @@ def covariance_limit(norms: HeadNorms, radius: Exact) -> arb:
 
 def mixing_limit(norms: HeadNorms, radius: Exact) -> arb:
     """M, the limit on a row's mixing term in the token norm, at the current precision."""
-    costs = [(1 + (ball(a) * ball(radius) ** 2) ** 2).sqrt() for a in norms.score_norms]
-    return norms.mixing(costs)
+    return norms.mixing([(1 + beta**2).sqrt() for beta in _betas(norms, radius)])
 
 
 def output_limit(norms: HeadNorms, radius: Exact) -> arb:
@@ -114,79 +209,123 @@ def output_limit(norms: HeadNorms, radius: Exact) -> arb:
     return ball(radius) * norms.mixing([arb(1)] * len(norms.values))
 
 
-def meanfield_limit(norms: HeadNorms, radius: Exact, order: Exact) -> arb:
-    """The sum kappa + M_q for measures, at the current precision."""
-    costs = []
-    for score_norm in norms.score_norms:
-        beta = ball(score_norm) * ball(radius) ** 2
-        front = (1 + beta**2).sqrt() if order >= 2 else 1 + 2 * beta
-        costs.append(front * (2 * beta / ball(order)).exp())
-    return covariance_limit(norms, radius) + norms.mixing(costs)
+def _betas(norms: HeadNorms, radius: Exact) -> list[arb]:
+    return [ball(score_norm) * ball(radius) ** 2 for score_norm in norms.score_norms]
 
 
-def token_bound(layer: LayerWeights, radius: Exact) -> LogBound:
-    """Theorems A and C: the Lipschitz constant of attention in the token norm, for any length."""
-    require_radius(radius)
-    norms = head_norms(layer.heads)
-    with working_precision(PRECISION_BITS):
-        limit = covariance_limit(norms, radius) + mixing_limit(norms, radius)
-    return _bound(limit, "Theorem A/C", "token norm")
+def _token(norms: HeadNorms, inputs: Inputs) -> arb:
+    return covariance_limit(norms, inputs.radius) + mixing_limit(norms, inputs.radius)
 
 
-def prompt_token_bound(layer: LayerWeights, radius: Exact) -> LogBound:
-    """Theorem D: from the prompt to a query's attention output, the query tokens being fixed."""
-    require_radius(radius)
-    norms = head_norms(layer.heads)
-    with working_precision(PRECISION_BITS):
-        limit = mixing_limit(norms, radius)
-    return _bound(limit, "Theorem D", "token norm, prompt to query outputs")
+def _prompt(norms: HeadNorms, inputs: Inputs) -> arb:
+    return mixing_limit(norms, inputs.radius)
 
 
-def frobenius_bound(layer: LayerWeights, radius: Exact, *, rows: int) -> LogBound:
-    """Theorem B: the Lipschitz constant of attention in the Frobenius norm, token balls."""
-    require_radius(radius)
-    require_positive_int("rows", rows)
-    norms = head_norms(layer.heads)
-    with working_precision(PRECISION_BITS):
-        mixing = mixing_limit(norms, radius) * arb(rows).sqrt()
-        limit = covariance_limit(norms, radius) + mixing
-    return _bound(limit, "Theorem B", "Frobenius norm")
+def _frobenius(norms: HeadNorms, inputs: Inputs) -> arb:
+    mixing = mixing_limit(norms, inputs.radius) * arb(inputs.rows).sqrt()
+    return covariance_limit(norms, inputs.radius) + mixing
 
 
-def spectral_ball_bound(
-    layer: LayerWeights, radius: Exact, *, tokens: int, masked: bool
-) -> LogBound:
-    """Theorem B': the Frobenius Lipschitz constant where ||X|| <= D in spectral norm."""
-    require_radius(radius)
-    require_positive_int("tokens", tokens)
-    norms = head_norms(layer.heads)
-    with working_precision(PRECISION_BITS):
-        reach = 1 + arb(min(layer.dim, tokens)).sqrt() / 2
-        limit = total(
-            ball(w) * ((2 if masked else 1) + ball(a) * ball(radius) ** 2 * reach)
-            for w, a in zip(norms.value_norms, norms.score_norms, strict=True)
-        )
-    in_ball = Assumption(text="The matrix of all tokens has spectral norm at most the radius.")
-    return upper_log_bound(
-        limit,
-        quantity="Lipschitz constant of attention (Frobenius norm, spectral ball)",
-        source=source("Theorem B'"),
-        assumptions=(in_ball, REAL_ARITHMETIC, DOUBLE_ARITHMETIC),
+def _meanfield(norms: HeadNorms, inputs: Inputs) -> arb:
+    costs: list[arb] = []
+    for beta in _betas(norms, inputs.radius):
+        front = (1 + beta**2).sqrt() if inputs.order >= 2 else 1 + 2 * beta
+        costs.append(front * (2 * beta / ball(inputs.order)).exp())
+    return covariance_limit(norms, inputs.radius) + norms.mixing(costs)
+
+
+def _spectral_ball(norms: HeadNorms, inputs: Inputs) -> arb:
+    dim = norms.values[0].ball.shape[0]
+    reach = 1 + arb(min(dim, inputs.tokens or 1)).sqrt() / 2
+    first = 2 if inputs.masked else 1
+    return _added(norms, inputs, lambda w, beta: w * (first + beta * reach))
+
+
+def _castin(norms: HeadNorms, inputs: Inputs) -> arb:
+    tokens = inputs.tokens or 1
+    return _added(
+        norms,
+        inputs,
+        lambda w, beta: arb(3).sqrt() * w * (beta**2 * (4 * tokens + 1) + tokens).sqrt(),
     )
 
 
-def meanfield_bound(layer: LayerWeights, radius: Exact, *, order: Exact = 2) -> LogBound:
-    """The Lipschitz constant of attention on measures of the ball, for W_q, without a mask."""
-    require_radius(radius)
-    require_order(order)
+def _geshkovski(norms: HeadNorms, inputs: Inputs) -> arb:
+    return _added(norms, inputs, lambda w, beta: w * (1 + 3 * beta) * (2 * beta).exp())
+
+
+def _added(norms: HeadNorms, inputs: Inputs, term: Callable[[arb, arb], arb]) -> arb:
+    """The sum over heads of a term in ||W_h|| and beta_h."""
+    pairs = zip(norms.value_norms, _betas(norms, inputs.radius), strict=True)
+    return total(term(ball(value), beta) for value, beta in pairs)
+
+
+THEOREMS: Final[dict[str, Theorem]] = {
+    "token": Theorem(norm="token", limit=_token, statement="Theorems A and C"),
+    "token-prompt": Theorem(norm="token", limit=_prompt, statement="Theorem D"),
+    "frobenius": Theorem(norm="frobenius", limit=_frobenius, statement="Theorem B"),
+    "meanfield": Theorem(norm="W_q", limit=_meanfield, statement="Mean-field form of Theorem C"),
+    "published-frobenius": Theorem(
+        norm="frobenius",
+        limit=_castin,
+        statement="Propositions 2.11 and 2.15 of meyer2025",
+        reference="castin2024",
+    ),
+    "published-meanfield": Theorem(
+        norm="W_q",
+        limit=_geshkovski,
+        statement="Propositions 2.12 and 2.16 of meyer2025",
+        reference="geshkovski2023",
+    ),
+    "spectral-ball": Theorem(
+        norm="frobenius",
+        limit=_spectral_ball,
+        statement="Theorem B'",
+        assumptions=(MATRIX_IN_BALL, REAL_ARITHMETIC, DOUBLE_ARITHMETIC),
+    ),
+}
+"""Every theorem of this module under the name of its method; the last does not compose."""
+
+
+def theorem(method: str, among: Sequence[str] = tuple(THEOREMS)) -> Theorem:
+    """The theorem of a method, or a `UserError` that lists the methods."""
+    if method not in among:
+        names = ", ".join(among)
+        raise UserError("the method", f"be one of {names}", got=method, remedy="choose one")
+    return THEOREMS[method]
+
+
+def attention_bound(layer: LayerWeights, inputs: Inputs, method: str) -> LogBound:
+    """The Lipschitz constant of one layer's attention, without its residual, by one theorem."""
+    known = theorem(method)
+    known.require(inputs)
+    assumptions = known.assumptions
+    if inputs.masked and known.norm == "W_q":
+        if not known.published:
+            raise unmasked_only(method)
+        assumptions = (*assumptions, MASKED_AS_CONTRACTION)
     norms = head_norms(layer.heads)
     with working_precision(PRECISION_BITS):
-        limit = meanfield_limit(norms, radius, order)
-    return _bound(limit, "Mean-field form of Theorem C", f"W_q, q = {order}")
+        limit = known.limit(norms, inputs)
+    return upper_log_bound(
+        limit,
+        quantity=f"Lipschitz constant of attention ({known.norm} norm)",
+        source=known.source,
+        assumptions=assumptions,
+    )
 
 
-def require_order(order: object) -> None:
-    """Check the order q of a Wasserstein distance."""
+def unmasked_only(method: str) -> UserError:
+    """The error of a method in W_q for a causal transformer."""
+    return UserError(
+        f"the method {method}",
+        "meet a transformer without a mask",
+        got="a masked one",
+        remedy="use a token or Frobenius method: running means expand W_q",
+    )
+
+
+def _require_order(order: object) -> None:
     if isinstance(order, bool) or not isinstance(order, int | Fraction) or order < 1:
         raise UserError(
             "the order q of W_q",
@@ -194,12 +333,3 @@ def require_order(order: object) -> None:
             got=order,
             remedy="give 2 unless you need another",
         )
-
-
-def _bound(limit: arb, statement: str, norm: str) -> LogBound:
-    return upper_log_bound(
-        limit,
-        quantity=f"Lipschitz constant of attention ({norm})",
-        source=source(statement),
-        assumptions=ASSUMPTIONS,
-    )

@@ -1,10 +1,7 @@
 """Lipschitz constants of the papers' transformer: layers composed, each with its own radius.
 
-**Radii.** Tokens that enter a layer in a ball of radius r leave attention and residual within
-r + r M_0, M_0 = max_u sum_h |W_h^T u| (each head averages tokens of the ball), and then
-`feedforward` bounds the MLP's output. A bound that keeps r at every layer, as [@meyer2025]
-uses Propositions 2.11 and 2.12, is no bound: tokens leave the ball.
-`as_the_paper_uses_it` gives that number, marked as resting on an assumption that is not proved.
+Radii are propagated from layer to layer (`layers`). `same_radius` keeps the first one instead, as
+[@meyer2025] does: the number is then marked as resting on an assumption that is not proved.
 
 **Methods.** Lambda is the MLP's constant; kappa, M, N of `attention` at the layer's radius.
 
@@ -38,9 +35,9 @@ Sources: proved here, or as published and composed with proved radii. *Cost:* th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, get_args
 
 from flint import arb
 
@@ -49,39 +46,24 @@ from promptlimits.base.bound import (
     Assumption,
     Exact,
     LogBound,
-    Source,
     product,
     working_precision,
 )
-from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
-from promptlimits.lipschitz.balls.rounding import ball, require_radius, upper, upper_log_bound
+from promptlimits.lipschitz.balls.rounding import ball, upper_log_bound
 from promptlimits.lipschitz.paper.attention import (
-    ASSUMPTIONS,
+    THEOREMS,
+    Inputs,
+    Norm,
     covariance_limit,
-    meanfield_limit,
     mixing_limit,
-    output_limit,
-    require_order,
+    theorem,
+    unmasked_only,
 )
-from promptlimits.lipschitz.paper.castin2024 import castin2024_limit
-from promptlimits.lipschitz.paper.feedforward import FeedForwardNorms, feed_forward_norms
-from promptlimits.lipschitz.paper.geshkovski2023 import geshkovski2023_limit
-from promptlimits.lipschitz.paper.head_norms import HeadNorms, head_norms
-from promptlimits.nets.paper.weights import LayerWeights, TransformerWeights
+from promptlimits.lipschitz.paper.layers import LayerNorms, layer_norms, token_radii
+from promptlimits.nets.paper.weights import TransformerWeights
 
-Norm: TypeAlias = Literal["token", "frobenius", "W_q"]
-Method: TypeAlias = Literal[
-    "token", "token-prompt", "frobenius", "meanfield", "published-frobenius", "published-meanfield"
-]
-NORM_OF_METHOD: Final[dict[str, Norm]] = {
-    "token": "token",
-    "token-prompt": "token",
-    "frobenius": "frobenius",
-    "meanfield": "W_q",
-    "published-frobenius": "frobenius",
-    "published-meanfield": "W_q",
-}
+METHODS: Final = tuple(THEOREMS)[:-1]
 PROMPT_ONLY: Final = Assumption(
     text="Only prompt tokens vary, and only the outputs of query tokens, which come after the "
     "prompt, are read.",
@@ -115,31 +97,6 @@ class LipschitzBound:
     assumptions: tuple[Assumption, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerNorms:
-    """What all methods need to know about one layer: proved norms and the radius it gets."""
-
-    heads: HeadNorms
-    mlp: FeedForwardNorms
-    radius: Fraction
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Columns:
-    """How many columns there are, how many are read at the end, and the order of W_q."""
-
-    tokens: int | None
-    queries: int | None
-    order: Exact
-    masked: bool
-
-
-def token_radii(weights: TransformerWeights, *, radius: Exact) -> tuple[Fraction, ...]:
-    """Proved radii of the token balls entering each layer, and of the one leaving the last."""
-    stack = _layer_norms(weights, radius)
-    return (*(layer.radius for layer in stack), _radius_after(stack[-1]))
-
-
 def composed_bound(
     weights: TransformerWeights,
     *,
@@ -148,6 +105,7 @@ def composed_bound(
     tokens: int | None = None,
     queries: int | None = None,
     order: Exact = 2,
+    same_radius: bool = False,
 ) -> LipschitzBound:
     """Bound the Lipschitz constant of a transformer on tokens of norm at most r.
 
@@ -158,6 +116,7 @@ def composed_bound(
         tokens: n, columns of the input, prompt included; the Frobenius methods need it.
         queries: m, columns read at the end; all if None. Only "frobenius" uses it.
         order: q of W_q, for "meanfield".
+        same_radius: Keep r at every layer, as the paper does: NOT a proved bound.
 
     Returns:
         The bound, with the radii it was found at.
@@ -166,9 +125,9 @@ def composed_bound(
         UserError: A parameter is out of range or missing, or the method has no proof for a
             masked transformer.
     """
-    _require_method(method)
-    columns = _columns(weights, method, tokens, queries, order)
-    return _composed(_layer_norms(weights, radius), method, columns)
+    inputs = _inputs(weights, radius, tokens, queries, order)
+    _require(method, inputs)
+    return _composed(layer_norms(weights), method, inputs, same_radius)
 
 
 def tightest_bound(
@@ -201,163 +160,96 @@ def tightest_bound(
     """
     if norm not in get_args(Norm):
         raise UserError("the norm", f"be one of {get_args(Norm)}", got=norm, remedy="choose one")
+    inputs = _inputs(weights, radius, tokens, queries, order)
     methods = [
         method
-        for method, its_norm in NORM_OF_METHOD.items()
-        if its_norm == norm and (prompt_only or method != "token-prompt")
+        for method in METHODS
+        if THEOREMS[method].norm == norm and (prompt_only or method != "token-prompt")
     ]
-    columns = [_columns(weights, method, tokens, queries, order) for method in methods]
-    stack = _layer_norms(weights, radius)
-    found = [_composed(stack, *case) for case in zip(methods, columns, strict=True)]
-    best = found[0]
-    for other in found[1:]:
-        best = other if other.bound.log < best.bound.log else best
-    return best
+    for method in methods:
+        _require(method, inputs)
+    norms = layer_norms(weights)
+    return min(
+        (_composed(norms, method, inputs, False) for method in methods),
+        key=lambda found: found.bound.log,
+    )
 
 
-def as_the_paper_uses_it(
+def _inputs(
     weights: TransformerWeights,
-    *,
     radius: Exact,
-    method: Literal["published-frobenius", "published-meanfield"],
-    tokens: int | None = None,
-) -> LipschitzBound:
-    """The published constants multiplied with one radius at every layer: NOT a proved bound."""
-    _require_method(method)
-    columns = _columns(weights, method, tokens, None, 2)
-    fixed = Fraction(require_radius(radius))
-    stack = [
-        LayerNorms(heads=layer.heads, mlp=layer.mlp, radius=fixed)
-        for layer in _layer_norms(weights, radius)
-    ]
-    return _composed(stack, method, columns, (SAME_RADIUS,))
-
-
-def _require_method(method: str) -> None:
-    if method not in NORM_OF_METHOD:
-        names = ", ".join(NORM_OF_METHOD)
-        raise UserError("the method", f"be one of {names}", got=method, remedy="choose one")
-
-
-def _columns(
-    weights: TransformerWeights,
-    method: str,
     tokens: int | None,
     queries: int | None,
     order: Exact,
-) -> _Columns:
-    """Check the sizes a method needs."""
-    norm = NORM_OF_METHOD[method]
-    if norm == "frobenius":
-        require_positive_int("tokens", tokens, remedy="give the columns of prompt and query")
-    if queries is not None:
-        require_positive_int("queries", queries)
-        if tokens is not None and queries > tokens:
-            raise UserError("queries", f"be at most {tokens}", got=queries, remedy="give fewer")
-    if norm == "W_q":
-        require_order(order)
-        if weights.masked:
-            raise UserError(
-                f"the method {method}",
-                "meet a transformer without a mask",
-                got="a masked one",
-                remedy="use a token or Frobenius method: running means expand W_q",
-            )
-    return _Columns(tokens=tokens, queries=queries, order=order, masked=weights.masked)
+) -> Inputs:
+    return Inputs(radius=radius, tokens=tokens, queries=queries, order=order, masked=weights.masked)
 
 
-def _layer_norms(weights: TransformerWeights, radius: Exact) -> list[LayerNorms]:
-    """Norms of every layer, the radii propagated."""
-    stack: list[LayerNorms] = []
-    entering = Fraction(require_radius(radius))
-    for layer in weights.layers:
-        stack.append(_norms_of(layer, entering))
-        entering = _radius_after(stack[-1])
-    return stack
-
-
-def _norms_of(layer: LayerWeights, radius: Fraction) -> LayerNorms:
-    return LayerNorms(heads=head_norms(layer.heads), mlp=feed_forward_norms(layer), radius=radius)
-
-
-def _radius_after(layer: LayerNorms) -> Fraction:
-    with working_precision(PRECISION_BITS):
-        middle = ball(layer.radius) + output_limit(layer.heads, layer.radius)
-        return upper(layer.mlp.output_limit(ball(upper(middle))))
+def _require(method: str, inputs: Inputs) -> None:
+    known = theorem(method, METHODS)
+    known.require(inputs)
+    if inputs.masked and known.norm == "W_q":
+        raise unmasked_only(method)
 
 
 def _composed(
-    stack: Sequence[LayerNorms],
-    method: str,
-    columns: _Columns,
-    extra: tuple[Assumption, ...] = (),
+    norms: Sequence[LayerNorms], method: str, inputs: Inputs, same_radius: bool
 ) -> LipschitzBound:
-    norm = NORM_OF_METHOD[method]
-    source = _source(method)
-    assumptions = (*ASSUMPTIONS, *extra)
+    known = THEOREMS[method]
+    assumptions = known.assumptions
+    radii = token_radii(norms[:-1], inputs.radius)
+    if same_radius:
+        radii = (radii[0],) * len(norms)
+        assumptions = (*assumptions, SAME_RADIUS)
+    source = replace(known.source, statement=f"{known.statement}, composed")
     if method == "token-prompt":
         assumptions = (*assumptions, PROMPT_ONLY)
-        limits = _prompt_sensitivities(stack, columns.masked)
+        limits = _prompt_sensitivities(norms, radii, inputs.masked)
         quantity = "change of query tokens per change of the prompt after layer {}"
     else:
         limits = [
-            _layer_limit(layer, method, columns, last=place == len(stack) - 1)
-            for place, layer in enumerate(stack)
+            _layer_limit(layer, method, replace(inputs, radius=radius, queries=None))
+            for layer, radius in zip(norms[:-1], radii, strict=False)
         ]
-        quantity = f"Lipschitz constant of layer {{}} ({norm} norm)"
+        limits.append(_layer_limit(norms[-1], method, replace(inputs, radius=radii[-1])))
+        quantity = f"Lipschitz constant of layer {{}} ({known.norm} norm)"
     layers = tuple(
         upper_log_bound(
             limit, quantity=quantity.format(place), source=source, assumptions=assumptions
         )
         for place, limit in enumerate(limits, 1)
     )
-    whole = f"Lipschitz constant of the transformer ({norm} norm)"
+    whole = f"Lipschitz constant of the transformer ({known.norm} norm)"
     return LipschitzBound(
         bound=layers[-1]
         if method == "token-prompt"
         else product(layers, quantity=whole, source=source),
-        norm=norm,
+        norm=known.norm,
         method=method,
-        radii=tuple(layer.radius for layer in stack),
+        radii=radii,
         layers=layers,
         assumptions=assumptions,
     )
 
 
-def _layer_limit(layer: LayerNorms, method: str, columns: _Columns, *, last: bool) -> arb:
+def _layer_limit(layer: LayerNorms, method: str, inputs: Inputs) -> arb:
     """Upper limit on the constant of one layer, residual and MLP included."""
-    heads, radius = layer.heads, layer.radius
+    known = THEOREMS[method]
     with working_precision(PRECISION_BITS):
-        if method == "published-frobenius":
-            return _published(layer, castin2024_limit(heads, radius, columns.tokens or 1))
-        if method == "published-meanfield":
-            return _published(layer, geshkovski2023_limit(heads, radius))
-        if method == "meanfield":
-            attention = meanfield_limit(heads, radius, columns.order)
-        else:
-            attention = covariance_limit(heads, radius) + mixing_limit(heads, radius) * (
-                arb(_rows(columns, last=last)).sqrt() if method == "frobenius" else arb(1)
-            )
-        return ball(layer.mlp.lipschitz) * (1 + attention)
+        outer = ball(layer.mlp.published if known.published else layer.mlp.lipschitz)
+        return outer * (1 + known.limit(layer.heads, inputs))
 
 
-def _published(layer: LayerNorms, attention: arb) -> arb:
-    return ball(layer.mlp.published) * (1 + attention)
-
-
-def _rows(columns: _Columns, *, last: bool) -> int:
-    everything = columns.tokens or 1
-    return columns.queries if last and columns.queries is not None else everything
-
-
-def _prompt_sensitivities(stack: Sequence[LayerNorms], masked: bool) -> list[arb]:
+def _prompt_sensitivities(
+    norms: Sequence[LayerNorms], radii: Sequence[Fraction], masked: bool
+) -> list[arb]:
     """q_1 .. q_L of the recursion in the module's docstring."""
     prompt, query = arb(1), arb(0)
     found = []
-    for layer in stack:
+    for layer, radius in zip(norms, radii, strict=True):
         with working_precision(PRECISION_BITS):
-            own = 1 + covariance_limit(layer.heads, layer.radius)
-            mixing = mixing_limit(layer.heads, layer.radius)
+            own = 1 + covariance_limit(layer.heads, radius)
+            mixing = mixing_limit(layer.heads, radius)
             outer = ball(layer.mlp.lipschitz)
             seen = max(query, prompt)
             read = prompt if masked else seen
@@ -367,21 +259,3 @@ def _prompt_sensitivities(stack: Sequence[LayerNorms], masked: bool) -> list[arb
             )
         found.append(query)
     return found
-
-
-def _source(method: str) -> Source:
-    if method.startswith("published"):
-        key, number = {
-            "published-frobenius": ("castin2024", "2.11 and 2.15"),
-            "published-meanfield": ("geshkovski2023", "2.12"),
-        }[method]
-        return Source(
-            reference=key, statement=f"Propositions {number} of meyer2025", form="as published"
-        )
-    statement = {
-        "token": "Theorems A and C, composed",
-        "token-prompt": "Theorems C and D, composed",
-        "frobenius": "Theorem B, composed",
-        "meanfield": "Mean-field form of Theorem C, composed",
-    }[method]
-    return Source(reference="promptlimits", statement=statement, form="proved here")

@@ -55,40 +55,14 @@ from promptlimits.base.bound import PRECISION_BITS, Assumption, Exact, Source, w
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.balls.rounding import ball, require_radius, upper
-from promptlimits.lipschitz.paper.attention import (
-    ASSUMPTIONS,
-    covariance_limit,
-    mixing_limit,
-    output_limit,
-)
-from promptlimits.lipschitz.paper.feedforward import (
-    RELU,
-    FeedForwardNorms,
-    branch_lipschitz,
-    feed_forward_norms,
-)
-from promptlimits.lipschitz.paper.head_norms import HeadNorms, head_norms
+from promptlimits.lipschitz.paper.attention import ASSUMPTIONS, covariance_limit, mixing_limit
+from promptlimits.lipschitz.paper.layers import LayerNorms, layer_norms, token_radii
 from promptlimits.nets.paper.weights import TransformerWeights
 
 InputNorm: TypeAlias = Literal["token", "frobenius"]
 SOURCE: Final = Source(reference="promptlimits", statement="Theorem I", form="proved here")
 _GRID_BITS: Final = 256
 _ONE: Final = Fraction(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockNorms:
-    """What the blocks of one layer contribute at every radius: proved norms."""
-
-    heads: HeadNorms
-    mlp: FeedForwardNorms
-    branch: Fraction
-
-    @property
-    def free_of_radius(self) -> bool:
-        """Whether attention is linear in effect, so that its constant is the same at all radii."""
-        pairs = zip(self.heads.value_norms, self.heads.score_norms, strict=True)
-        return all(value * score == 0 for value, score in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,34 +90,22 @@ class BlockConstants:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Invertibility:
-    """Whether X -> Y is proved one-to-one behind every fixed prompt.
+class Floors:
+    """What the blocks' constants prove at one radius.
 
     Attributes:
-        weights_sha256: Of the transformer that is meant.
-        masked: Whether it is causal.
-        norm: "token" (largest length of a token) or "frobenius".
-        tokens: Columns of [P, X]; only the Frobenius norm depends on them.
-        radius: Of the token ball of prompts and inputs.
         blocks: The constants of each layer.
         deviation: Lambda, rounded up.
         floor: ||Y - Y'|| >= floor ||X - X'|| for every prompt; 0 if nothing is proved.
         whole_floor: The same for [P, X] -> [P', Y]: Theorem 4; 0 if nothing is proved.
         reason: Why nothing is proved for X -> Y, or "".
-        assumptions: What all this rests on.
     """
 
-    weights_sha256: str
-    masked: bool
-    norm: InputNorm
-    tokens: int | None
-    radius: Fraction
     blocks: tuple[BlockConstants, ...]
     deviation: Fraction
     floor: Fraction
     whole_floor: Fraction
     reason: str
-    assumptions: tuple[Assumption, ...] = ASSUMPTIONS
 
     @property
     def one_to_one(self) -> bool:
@@ -162,13 +124,34 @@ class Invertibility:
         return self.floor * Fraction(distance) / 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Invertibility(Floors):
+    """Whether X -> Y is proved one-to-one behind every fixed prompt.
+
+    Attributes:
+        weights_sha256: Of the transformer that is meant.
+        masked: Whether it is causal.
+        norm: "token" (largest length of a token) or "frobenius".
+        tokens: Columns of [P, X]; only the Frobenius norm depends on them.
+        radius: Of the token ball of prompts and inputs.
+        assumptions: What all this rests on.
+    """
+
+    weights_sha256: str
+    masked: bool
+    norm: InputNorm
+    tokens: int | None
+    radius: Fraction
+    assumptions: tuple[Assumption, ...] = ASSUMPTIONS
+
+
 def certify_invertible(
     weights: TransformerWeights,
     *,
     radius: Exact,
     norm: InputNorm = "token",
     tokens: int | None = None,
-    norms: Sequence[BlockNorms] | None = None,
+    norms: Sequence[LayerNorms] | None = None,
 ) -> Invertibility:
     """Prove, if it can be proved, that X -> Y is one-to-one behind every prompt (Theorem I).
 
@@ -177,7 +160,7 @@ def certify_invertible(
         radius: r of the token ball of prompts and inputs, exact and above 0.
         norm: In which the floor is meant.
         tokens: Columns of [P, X]; for the Frobenius norm.
-        norms: `block_norms(weights)`, where they are at hand.
+        norms: `layer_norms(weights)`, where they are at hand.
 
     Returns:
         The constants and what they prove; a constant of 1 or more is reported, not raised.
@@ -188,51 +171,24 @@ def certify_invertible(
     require_radius(radius)
     require_norm(norm, tokens)
     found = certify_with(
-        block_norms(weights) if norms is None else norms,
+        layer_norms(weights) if norms is None else norms,
         masked=weights.masked,
         radius=radius,
         norm=norm,
         tokens=tokens,
     )
     return Invertibility(
+        **vars(found),
         weights_sha256=weights.sha256(),
         masked=weights.masked,
         norm=norm,
         tokens=tokens,
         radius=Fraction(radius),
-        blocks=found.blocks,
-        deviation=found.deviation,
-        floor=found.floor,
-        whole_floor=found.whole_floor,
-        reason=found.reason,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Floors:
-    """The numbers of an `Invertibility`, under its names."""
-
-    blocks: tuple[BlockConstants, ...]
-    deviation: Fraction
-    floor: Fraction
-    whole_floor: Fraction
-    reason: str
-
-
-def block_norms(weights: TransformerWeights) -> tuple[BlockNorms, ...]:
-    """Prove the norms of every layer: all that is expensive, and the same at every radius."""
-    return tuple(
-        BlockNorms(
-            heads=head_norms(layer.heads),
-            mlp=feed_forward_norms(layer),
-            branch=branch_lipschitz(layer.w1, layer.w2, RELU),
-        )
-        for layer in weights.layers
     )
 
 
 def certify_with(
-    norms: Sequence[BlockNorms],
+    norms: Sequence[LayerNorms],
     *,
     masked: bool,
     radius: Exact,
@@ -265,23 +221,21 @@ def require_norm(norm: str, tokens: int | None) -> None:
 
 
 def _constants(
-    norms: Sequence[BlockNorms], radius: Fraction, rows: int | None
+    norms: Sequence[LayerNorms], radius: Fraction, rows: int | None
 ) -> tuple[BlockConstants, ...]:
     found = []
-    for layer in norms:
+    for layer, entering in zip(norms, token_radii(norms[:-1], radius), strict=True):
         with working_precision(PRECISION_BITS):
-            spread = arb(rows or 1).sqrt()
+            mixing = mixing_limit(layer.heads, entering) * arb(rows or 1).sqrt()
             found.append(
                 BlockConstants(
-                    radius=radius,
-                    covariance=upper(covariance_limit(layer.heads, radius)),
-                    mixing=upper(mixing_limit(layer.heads, radius) * spread),
-                    branch=layer.branch,
-                    feed_forward=min(layer.mlp.lipschitz, 1 + layer.branch),
+                    radius=entering,
+                    covariance=upper(covariance_limit(layer.heads, entering)),
+                    mixing=upper(mixing),
+                    branch=layer.mlp.branch,
+                    feed_forward=min(layer.mlp.lipschitz, 1 + layer.mlp.branch),
                 )
             )
-            middle = upper(ball(radius) + output_limit(layer.heads, radius))
-            radius = upper(layer.mlp.output_limit(ball(middle)))
     return tuple(found)
 
 

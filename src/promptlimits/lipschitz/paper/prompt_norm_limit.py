@@ -37,16 +37,11 @@ from flint import arb
 from promptlimits.base.bound import PRECISION_BITS, working_precision
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
-from promptlimits.lipschitz.balls.rounding import ball, total
-from promptlimits.lipschitz.paper.feedforward import RELU, branch_lipschitz
+from promptlimits.lipschitz.balls.rounding import ball, lower, total
+from promptlimits.lipschitz.paper.feedforward import branch_lipschitz
 from promptlimits.lipschitz.paper.head_norms import HeadNorms, head_norms
-from promptlimits.lipschitz.paper.invertibility import (
-    BlockNorms,
-    InputNorm,
-    block_norms,
-    certify_with,
-    require_norm,
-)
+from promptlimits.lipschitz.paper.invertibility import InputNorm, certify_with, require_norm
+from promptlimits.lipschitz.paper.layers import LayerNorms, layer_norms
 from promptlimits.nets.paper.weights import TransformerWeights
 
 _Test: TypeAlias = Callable[[Fraction], bool]
@@ -79,7 +74,7 @@ def prompt_norm_limit(
     *,
     norm: InputNorm = "token",
     tokens: int | None = None,
-    norms: Sequence[BlockNorms] | None = None,
+    norms: Sequence[LayerNorms] | None = None,
 ) -> PromptNormLimit:
     """D* by tokens: the largest radius at which X -> Y is proved one-to-one."""
     require_norm(norm, tokens)
@@ -87,7 +82,7 @@ def prompt_norm_limit(
     slack, steps = (_COARSE, 8) if size >= _LARGE else (_FINE, _MANTISSA_STEPS)
     known = [
         replace(layer, heads=_remembering(layer.heads, slack))
-        for layer in (block_norms(weights) if norms is None else norms)
+        for layer in (layer_norms(weights) if norms is None else norms)
     ]
 
     def proved(radius: Fraction) -> bool:
@@ -121,13 +116,11 @@ def spectral_prompt_norm_limit(weights: TransformerWeights, *, tokens: int) -> P
         slope = total(ball(v) * ball(a) for v, a in pairs)
         slope *= 1 + arb(min(layer.dim, tokens)).sqrt() / 2
         room = (1 - values).lower()
-        if not room > 0 or branch_lipschitz(layer.w1, layer.w2, RELU) >= 1:
+        if not room > 0 or branch_lipschitz(layer.w1, layer.w2) >= 1:
             return PromptNormLimit(value=Fraction(0), norm="spectral")
         if slope == 0:
             return PromptNormLimit(value=None, norm="spectral")
-        mantissa, exponent = (room / slope).sqrt().lower().man_exp()
-    value = Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
-    return PromptNormLimit(value=value, norm="spectral")
+        return PromptNormLimit(value=lower((room / slope).sqrt()), norm="spectral")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,16 +149,10 @@ class _Remembering(HeadNorms):
 
 
 def _remembering(heads: HeadNorms, slack: Fraction) -> HeadNorms:
-    return _Remembering(
-        values=heads.values,
-        value_norms=heads.value_norms,
-        score_norms=heads.score_norms,
-        spread=heads.spread,
-        slack=slack,
-    )
+    return _Remembering(**vars(heads), slack=slack)
 
 
-def _largest(proved: _Test, norms: Sequence[BlockNorms], steps: int) -> Fraction | None:
+def _largest(proved: _Test, norms: Sequence[LayerNorms], steps: int) -> Fraction | None:
     """The largest radius of a falling test: its power of two first, then its digits."""
     if not proved(_power(_LEAST_EXPONENT)):
         return Fraction(0)

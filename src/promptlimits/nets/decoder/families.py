@@ -1,8 +1,8 @@
 """The causal families that have their own forward pass, each as a table from stock modules.
 
-A family is known by the model type of its configuration. What a table does not know makes it
-refuse (None): another activation, a rotary embedding that depends on the length, attention
-dropped in or capped. The model then runs through transformers' own code.
+A family is known by the model type of its configuration. A setting that its table does not know is
+refused: another activation, a rotary embedding that depends on the length, attention dropped in or
+capped. The model then runs through transformers' own code.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from promptlimits.nets.decoder.attention_layer import AttentionLayer
 from promptlimits.nets.decoder.block import Block
-from promptlimits.nets.decoder.linear import FeedForward, Linear
-from promptlimits.nets.decoder.network import Angles, Decoder, LinearHead
+from promptlimits.nets.decoder.linear import FeedForward, Linear, LinearHead
+from promptlimits.nets.decoder.network import Angles, Decoder
 from promptlimits.nets.decoder.pointwise import Activation, ActivationName, Norm
 from promptlimits.nets.decoder.rotary import interleaving
 
@@ -35,56 +35,54 @@ _COPIED_BYTES: Final = 2**28
 """Most memory of copied feed-forward weights."""
 
 
+class _Unknown(Exception):
+    """A setting that no table knows."""
+
+
 def decoder_of(model: Any) -> Decoder | None:
     """The decoder of a stock causal model."""
     build = _FAMILIES.get(model.config.model_type)
-    return None if build is None else build(model)
+    try:
+        return None if build is None else build(model)
+    except _Unknown:
+        return None
 
 
-def _llama(model: Any) -> Decoder | None:
+def _llama(model: Any) -> Decoder:
     """Llama and Qwen2: RMSNorm in front, rotary embedding, gated feed-forward."""
     config, body = model.config, model.model
-    name = _ACTIVATIONS.get(config.hidden_act)
-    angles = _angles(body.rotary_emb, config.rope_parameters)
-    if name is None or angles is None:
-        return None
     # Two copied matrices to each layer: only where they are few bytes.
     copied = 2 * config.num_hidden_layers * config.hidden_size * config.intermediate_size
     moves = copied * model.dtype.itemsize <= _COPIED_BYTES
-    blocks = tuple(_llama_block(layer, config, name, moves=moves) for layer in body.layers)
-    return _decoder(model, blocks, _rms(body.norm), {"rotary": angles})
+    blocks = tuple(_llama_block(layer, config, moves=moves) for layer in body.layers)
+    angles = {"rotary": _angles(body.rotary_emb, config.rope_parameters)}
+    return _decoder(model, blocks, _rms(body.norm), angles)
 
 
-def _llama_block(layer: Any, config: Any, name: ActivationName, *, moves: bool) -> Block:
+def _llama_block(layer: Any, config: Any, *, moves: bool) -> Block:
     attention_norm, gain = _parted(_rms(layer.input_layernorm), moves=True)
     feed_norm, feed_gain = _parted(_rms(layer.post_attention_layernorm), moves=moves)
     return Block(
         attention_norm=attention_norm,
         attention=_attention(layer.self_attn, config, rotary="rotary", gain=gain),
-        attention_post=None,
         feed_norm=feed_norm,
-        feed=_gated(layer.mlp, name, feed_gain),
-        feed_post=None,
-        parallel=False,
+        feed=_gated(layer.mlp, config.hidden_act, feed_gain),
     )
 
 
-def _gemma3(model: Any) -> Decoder | None:
+def _gemma3(model: Any) -> Decoder:
     """Gemma 3 (text): norms around both layers, normed heads, windows, gains of 1 + weight."""
     config, body = model.config, model.model
-    name = _ACTIVATIONS.get(config.hidden_activation)
-    plain = not (
+    if (
         config.final_logit_softcapping
         or config.attn_logit_softcapping
         or getattr(config, "use_bidirectional_attention", False)
-    )
+    ):
+        raise _Unknown
     angles = {
         kind: _angles(body.rotary_emb, config.rope_parameters[kind], kind)
         for kind in sorted(set(config.layer_types))
     }
-    known = {kind: found for kind, found in angles.items() if found is not None}
-    if name is None or not plain or len(known) < len(angles):
-        return None
     blocks = tuple(
         Block(
             attention_norm=_shifted(layer.input_layernorm),
@@ -93,73 +91,62 @@ def _gemma3(model: Any) -> Decoder | None:
             ),
             attention_post=_shifted(layer.post_attention_layernorm),
             feed_norm=_shifted(layer.pre_feedforward_layernorm),
-            feed=_gated(layer.mlp, name),
+            feed=_gated(layer.mlp, config.hidden_activation),
             feed_post=_shifted(layer.post_feedforward_layernorm),
-            parallel=False,
         )
         for index, layer in enumerate(body.layers)
     )
-    return _decoder(model, blocks, _shifted(body.norm), known)
+    return _decoder(model, blocks, _shifted(body.norm), angles)
 
 
-def _gpt2(model: Any) -> Decoder | None:
+def _gpt2(model: Any) -> Decoder:
     """GPT-2: LayerNorm in front, learned positions, one product for queries, keys, values."""
     config, body = model.config, model.transformer
-    name = _ACTIVATIONS.get(config.activation_function)
-    if name is None or config.add_cross_attention or config.reorder_and_upcast_attn:
-        return None
+    if config.add_cross_attention or config.reorder_and_upcast_attn:
+        raise _Unknown
     blocks = tuple(
         Block(
             attention_norm=_layer(block.ln_1),
             attention=_gpt2_attention(block.attn),
-            attention_post=None,
             feed_norm=_layer(block.ln_2),
             feed=FeedForward(
                 up=_transposed(block.mlp.c_fc),
                 down=_transposed(block.mlp.c_proj),
                 gate=None,
-                activation=Activation(name),
+                activation=_activation(config.activation_function),
             ),
-            feed_post=None,
-            parallel=False,
         )
         for block in body.h
     )
     return _decoder(model, blocks, _layer(body.ln_f), {}, places=body.wpe.weight)
 
 
-def _gpt_neox(model: Any) -> Decoder | None:
+def _gpt_neox(model: Any) -> Decoder:
     """GPT-NeoX: LayerNorm, partial rotary embedding, attention and feed-forward side by side."""
     config, body = model.config, model.gpt_neox
-    name = _ACTIVATIONS.get(config.hidden_act)
-    angles = _angles(body.rotary_emb, config.rope_parameters)
-    # Turned numbers stand in pairs here (`rotary`), so an odd number of them has no table.
-    odd = any(
-        layer.attention.head_size % 2 or layer.attention.rotary_ndims % 2 for layer in body.layers
-    )
-    if name is None or angles is None or odd:
-        return None
+    # Rotated numbers stand in pairs here (`rotary`), so an odd number of them has no table.
+    if any(one.attention.head_size % 2 or one.attention.rotary_ndims % 2 for one in body.layers):
+        raise _Unknown
     blocks = tuple(
         Block(
             attention_norm=_layer(layer.input_layernorm),
             attention=_neox_attention(layer.attention, config),
-            attention_post=None,
             feed_norm=_layer(layer.post_attention_layernorm),
             feed=FeedForward(
                 up=_linear(layer.mlp.dense_h_to_4h),
                 down=_linear(layer.mlp.dense_4h_to_h),
                 gate=None,
-                activation=Activation(name),
+                activation=_activation(config.hidden_act),
             ),
-            feed_post=None,
             parallel=bool(config.use_parallel_residual),
         )
         for layer in body.layers
     )
-    return _decoder(model, blocks, _layer(body.final_layer_norm), {"rotary": angles})
+    angles = {"rotary": _angles(body.rotary_emb, config.rope_parameters)}
+    return _decoder(model, blocks, _layer(body.final_layer_norm), angles)
 
 
-_FAMILIES: Final[Mapping[str, Callable[[Any], Decoder | None]]] = {
+_FAMILIES: Final[Mapping[str, Callable[[Any], Decoder]]] = {
     "llama": _llama,
     "qwen2": _llama,
     "gemma3_text": _gemma3,
@@ -311,12 +298,18 @@ def _reordered(norm: Norm | None, order: Tensor) -> Norm | None:
     return replace(norm, weight=norm.weight[order])
 
 
-def _gated(layer: Any, name: ActivationName, gain: Tensor | None = None) -> FeedForward:
+def _activation(name: str) -> Activation:
+    if name not in _ACTIVATIONS:
+        raise _Unknown
+    return Activation(_ACTIVATIONS[name])
+
+
+def _gated(layer: Any, activation: str, gain: Tensor | None = None) -> FeedForward:
     return FeedForward(
         up=_times(_linear(layer.up_proj), gain),
         down=_linear(layer.down_proj),
         gate=_times(_linear(layer.gate_proj), gain),
-        activation=Activation(name),
+        activation=_activation(activation),
     )
 
 
@@ -360,10 +353,10 @@ def _layer(layer: nn.LayerNorm) -> Norm:
     return Norm(weight=layer.weight.detach(), bias=layer.bias.detach(), epsilon=layer.eps)
 
 
-def _angles(rotary: Any, parameters: Mapping[str, Any], kind: str | None = None) -> Angles | None:
-    """Cosines and sines as the stock module computes them; None where they depend on length."""
+def _angles(rotary: Any, parameters: Mapping[str, Any], kind: str | None = None) -> Angles:
+    """Cosines and sines as the stock module computes them, unless they depend on the length."""
     if parameters.get("rope_type", "default") not in _STATIC_ROTARY:
-        return None
+        raise _Unknown
     named = {} if kind is None else {"layer_type": kind}
 
     def angles(positions: int) -> tuple[Tensor, Tensor]:

@@ -16,28 +16,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from promptlimits.nets.protocol import Part
+from promptlimits.nets.protocol import Part, owners_and_places
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rectangle:
-    """Packed rows seen as a rectangle (B, K, L).
-
-    Attributes:
-        start: First of the rows.
-        stop: The row behind the last.
-        parts: B.
-        pairs: K.
-        longest: L.
-        slots: (rows,) place of each row among the B K L slots; None if rows fill all slots.
-    """
+    """Packed rows, from `start` to before `stop`, seen as a rectangle (B, K, L)."""
 
     start: int
     stop: int
-    parts: int
-    pairs: int
-    longest: int
-    slots: Tensor | None
+    parts: int  # B
+    pairs: int  # K
+    longest: int  # L
+    slots: Tensor | None  # (rows,) place of each among the B K L slots; None if they fill all
 
     def spread(self, rows: Tensor) -> Tensor:
         """Rows (rows, C) of this rectangle to (B, K, L, C); filler is zero."""
@@ -59,21 +50,13 @@ class Rectangle:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Group:
-    """Parts with one prompt length and one number of pairs.
+    """Parts with one prompt length and one number of pairs."""
 
-    Attributes:
-        prompt_tokens: P.
-        prompt_start: Row of the first prompt token; the B prompts stand end to end.
-        tokens: Where the pairs' tokens are.
-        reads: Where the read tokens are, among read rows.
-        read_slots: (B K Lr,) place of each read token within its pair, 0 for filler.
-    """
-
-    prompt_tokens: int
-    prompt_start: int
-    tokens: Rectangle
-    reads: Rectangle
-    read_slots: Tensor
+    prompt_tokens: int  # P
+    prompt_start: int  # row of the first prompt token; the B prompts stand end to end
+    tokens: Rectangle  # where the pairs' tokens are
+    reads: Rectangle  # where the read tokens are, among read rows
+    read_slots: Tensor  # (B K Lr,) place of each read token within its pair, 0 for filler
 
     @property
     def prompt_stop(self) -> int:
@@ -95,28 +78,16 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
-    """All groups of a batch.
-
-    Attributes:
-        groups: The groups; their prompts and pairs stand in this order.
-        order: Parts of the batch in the order of the groups.
-        prompt_rows: Number of prompt rows, sum of P_b.
-        token_ids: (T,) ids of all pairs' tokens in the order of the groups.
-        positions: (T,) position of each of them, its prompt before it.
-        read_rows: (R,) rows, among all T, of the read tokens, in the order of the groups.
-        prompt_source: (sum of P_b,) where each prompt row comes from in the caller's order,
-            or None if that is the order of the groups.
-        read_target: (R,) the caller's place of each read row, or None.
-    """
+    """All groups of a batch; their prompts and pairs stand in this order."""
 
     groups: tuple[Group, ...]
-    order: tuple[int, ...]
-    prompt_rows: int
-    token_ids: Tensor
-    positions: Tensor
-    read_rows: Tensor
-    prompt_source: Tensor | None
-    read_target: Tensor | None
+    order: tuple[int, ...]  # parts of the batch in the order of the groups
+    prompt_rows: int  # sum of P_b
+    token_ids: Tensor  # (T,) ids of all pairs' tokens
+    positions: Tensor  # (T,) position of each of them, its prompt before it
+    read_rows: Tensor  # (R,) rows, among all T, of the read tokens
+    prompt_source: Tensor | None  # (sum of P_b,) the caller's place of each prompt row, if another
+    read_target: Tensor | None  # (R,) the caller's place of each read row, if another
 
     @property
     def longest_sequence(self) -> int:
@@ -140,7 +111,7 @@ def lay_out(parts: Sequence[Part]) -> Layout:
     order = tuple(index for indices in members.values() for index in indices)
     arranged = [parts[index] for index in order]
     starts = _starts([part.pairs.input_ids.numel() for part in arranged])
-    slots = [_slot_in_pair(part) for part in arranged]
+    slots = [owners_and_places(part.pairs.lengths)[1] for part in arranged]
     return Layout(
         groups=tuple(groups),
         order=order,
@@ -163,7 +134,10 @@ def _group(parts: Sequence[Part], prompt_row: int, token_row: int, read_row: int
     reads = [_reads(part) for part in parts]
     counts = torch.cat([number for _, number in reads])
     read_slots = torch.cat(
-        [_slot_in_pair(part)[rows] for part, (rows, _) in zip(parts, reads, strict=True)]
+        [
+            owners_and_places(part.pairs.lengths)[1][rows]
+            for part, (rows, _) in zip(parts, reads, strict=True)
+        ]
     )
     tokens = _rectangle(lengths, token_row, count, pairs)
     read_rectangle = _rectangle(counts, read_row, count, pairs)
@@ -178,7 +152,7 @@ def _group(parts: Sequence[Part], prompt_row: int, token_row: int, read_row: int
 
 def _rectangle(lengths: Tensor, start: int, parts: int, pairs: int) -> Rectangle:
     longest, total = int(lengths.max()), int(lengths.sum())
-    owner, within = _owners_and_places(lengths)
+    owner, within = owners_and_places(lengths)
     full = total == lengths.numel() * longest
     return Rectangle(
         start=start,
@@ -188,19 +162,6 @@ def _rectangle(lengths: Tensor, start: int, parts: int, pairs: int) -> Rectangle
         longest=longest,
         slots=None if full else owner * longest + within,
     )
-
-
-def _slot_in_pair(part: Part) -> Tensor:
-    """(T,) place of each token within its pair."""
-    return _owners_and_places(part.pairs.lengths)[1]
-
-
-def _owners_and_places(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Of items of given lengths, end to end: each row's item, and its place within it."""
-    items = torch.arange(lengths.numel(), device=lengths.device)
-    owner = torch.repeat_interleave(items, lengths)
-    rows = torch.arange(owner.numel(), device=lengths.device)
-    return owner, rows - (lengths.cumsum(0) - lengths)[owner]
 
 
 def _reads(part: Part) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -9,9 +10,38 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from promptlimits.nets.decoder.tape import Tape
-
 ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
+
+
+class SavedTensors:
+    """What the reverse pass needs of the forward pass, last in, first out.
+
+    Every operation saves what its derivative needs and, going back, takes it from the top; so
+    memory shrinks while the reverse pass runs. `keeps` is False where there will be none: then
+    nothing is saved.
+    """
+
+    def __init__(self, *, keeps: bool = True) -> None:
+        self.keeps = keeps
+        self._stack: list[Tensor] = []
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of all that is saved, storage shared by several tensors counted once."""
+        storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in self._stack}
+        return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
+
+    def save(self, tensors: Iterable[Tensor]) -> None:
+        """Put tensors on top."""
+        if self.keeps:
+            self._stack.extend(tensors)
+
+    def take(self, count: int) -> list[Tensor]:
+        """The last `count` tensors, in the order in which they were saved."""
+        first = len(self._stack) - count
+        taken = self._stack[first:]
+        del self._stack[first:]
+        return taken
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,41 +49,36 @@ class Norm:
     """RMSNorm (no bias) or LayerNorm over the last axis.
 
     Sums run in float32 at least, as in transformers; unlike there, float64 stays float64.
-
-    Attributes:
-        weight: (D,) gain, None for an RMSNorm whose gain the products behind it carry.
-        bias: (D,) shift of a LayerNorm, None for RMSNorm.
-        epsilon: Added to the mean square.
     """
 
-    weight: Tensor | None
-    bias: Tensor | None
-    epsilon: float
+    weight: Tensor | None  # (D,) gain; None for an RMSNorm whose gain the products behind it carry
+    bias: Tensor | None  # (D,) shift of a LayerNorm, None for RMSNorm
+    epsilon: float  # added to the mean square
 
     @property
     def keeps_input(self) -> bool:
         """Whether the way back needs what was normalised, so that nobody may overwrite it."""
         return self.bias is not None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, saved: SavedTensors) -> Tensor:
         """(N, D) normalised."""
         if self.bias is not None:
-            return self._layer_forward(x, tape)
+            return self._layer_forward(x, saved)
         wide = x if x.dtype.itemsize >= 4 else x.float()
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         epsilon = length.new_full((), self.epsilon)
         # One call for the mean square: on small models each costs what a row of work does.
         scale = torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
         unit = wide * scale
-        tape.push(unit, scale)
+        saved.save((unit, scale))
         out: Tensor = unit if self.weight is None else unit * self.weight
         return out.to(x.dtype)
 
-    def backward(self, gradient: Tensor, tape: Tape, plus: Tensor | None = None) -> Tensor:
+    def backward(self, gradient: Tensor, saved: SavedTensors, plus: Tensor | None = None) -> Tensor:
         """Gradient in x from that in the output, added to `plus`, which may be overwritten."""
         if self.bias is not None:
-            return self._layer_backward(gradient, tape, plus)
-        unit, scale = tape.pop(2)
+            return self._layer_backward(gradient, saved, plus)
+        unit, scale = saved.take(2)
         weighted = gradient.to(unit.dtype)
         if self.weight is not None:
             weighted = weighted * self.weight
@@ -64,15 +89,15 @@ class Norm:
             return found if plus is None else plus.add_(found)
         return plus.addcmul_(weighted, scale).addcmul_(unit, along, value=share)
 
-    def _layer_forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def _layer_forward(self, x: Tensor, saved: SavedTensors) -> Tensor:
         out, mean, scale = torch.native_layer_norm(
             x, [x.shape[-1]], self.weight, self.bias, self.epsilon
         )
-        tape.push(x, mean, scale)
+        saved.save((x, mean, scale))
         return out
 
-    def _layer_backward(self, gradient: Tensor, tape: Tape, plus: Tensor | None) -> Tensor:
-        x, mean, scale = tape.pop(3)
+    def _layer_backward(self, gradient: Tensor, saved: SavedTensors, plus: Tensor | None) -> Tensor:
+        x, mean, scale = saved.take(3)
         found, _, _ = torch.ops.aten.native_layer_norm_backward(
             gradient, x, [x.shape[-1]], mean, scale, self.weight, self.bias, [True, False, False]
         )
@@ -82,11 +107,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation function.
-
-    Attributes:
-        name: Which.
-    """
+    """An activation function."""
 
     name: ActivationName
 

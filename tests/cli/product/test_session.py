@@ -1,0 +1,57 @@
+"""What the commands settle for a user: kinds, the lead in 16 bits, how the loss begins for a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptlimits.base.errors import UserError
+from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
+from promptlimits.cli.product import session
+from promptlimits.nets.protocol import PromptKind
+
+
+def settings(dtype: str = "float32") -> TrainingConfig:
+    return session.Training(max_steps=9, patience=9).config(1, seed=0, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("soft", ("soft",)),
+        ("prefix", ("prefix",)),
+        ("soft,prefix", ("soft", "prefix")),
+        (" prefix , soft ", ("soft", "prefix")),
+    ],
+)
+def test_kinds_are_read_in_any_order(text: str, kinds: tuple[str, ...]) -> None:
+    assert session.prompt_kinds(text) == kinds
+
+
+@pytest.mark.parametrize("text", ["", "lora", "soft,", "soft,soft", "Soft", "soft prefix", "\x1b"])
+def test_what_is_no_kind_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--kind must be soft or prefix or both"):
+        session.prompt_kinds(text)
+
+
+def test_the_kinds_are_those_of_the_models() -> None:
+    assert tuple(kind.value for kind in PromptKind) == session.KINDS
+
+
+def test_in_16_bits_a_token_must_lead_by_more() -> None:
+    leads = [settings(dtype).relative_lead for dtype in ("float64", "float32", "float16")]
+    assert leads == [1e-3, 1e-3, 2**-9]
+    assert settings("bfloat16").relative_lead == lead_in("bfloat16") == 2**-6
+
+
+def test_a_text_begins_with_a_share_of_the_sharpening_and_a_list_with_all_of_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "poem.txt").write_text("So much depends", encoding="utf-8")
+    shares = []
+    for pairs in (f"text:{tmp_path / 'poem.txt'}", "random:8", "capitals"):
+        source = session.Asked(pairs=pairs).read()
+        shares.append(session.suited_to(source, settings()).first_sharpening_share)
+    assert shares == [TEXT_SHARPENING_SHARE, 1.0, 1.0]
+    assert 0 < TEXT_SHARPENING_SHARE < 1

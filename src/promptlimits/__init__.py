@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from promptlimits.capacity.task.resolve import load_task as load_task
     from promptlimits.capacity.train.config import Objective as Objective
     from promptlimits.capacity.train.config import TrainingConfig as TrainingConfig
-    from promptlimits.capacity.train.engine import train_many as train_many
     from promptlimits.capacity.train.engine import train as train
+    from promptlimits.capacity.train.engine import train_many as train_many
     from promptlimits.capacity.train.outcome import Outcome as Outcome
-    from promptlimits.capacity.train.problem import Problem as Problem
     from promptlimits.capacity.train.problem import Fit as Fit
+    from promptlimits.capacity.train.problem import Problem as Problem
     from promptlimits.capacity.train.problem import StepReport as StepReport
     from promptlimits.capacity.train.prompts import from_vocabulary as from_vocabulary
     from promptlimits.capacity.train.state import TrainingState as TrainingState

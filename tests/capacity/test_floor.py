@@ -11,7 +11,7 @@ from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.task.random_tokens import random_pairs
-from promptlimits.capacity.task.targets import PairTargets, TextTargets
+from promptlimits.capacity.task.targets import Targets, TextTargets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.witness.format import write_verification
 from promptlimits.capacity.witness.verify import verify_witness
@@ -30,9 +30,9 @@ REQUEST = Request(
 )
 
 
-PAIRS = PairTargets.of([])
+PAIRS = Targets.of([])
 TEXT = TextTargets(
-    longest=EncodedPair(key="", value="", key_ids=(1,), value_ids=(*range(9), 0)),
+    every=(EncodedPair(key="", value="", key_ids=(1,), value_ids=(*range(9), 0)),),
     size=9,
     decode=str,
 )

@@ -11,7 +11,7 @@ from promptlimits.capacity.search.request import Listener, PromptSize, Request
 from promptlimits.capacity.search.search import state_of
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.task.targets import PairTargets
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.nets.protocol import FrozenModel
 
 
@@ -32,7 +32,7 @@ def fit_all(
     size = PromptSize(kind, tokens)
     witness = folder / f"fit-{size.file_name}"
     require_possible(model, task, request, [witness])
-    targets = PairTargets.of(task.pairs)
+    targets = Targets.of(task.pairs)
     job = Job.of(
         "fit", model, task, targets, request, folder=folder, store=store, listener=listener
     )

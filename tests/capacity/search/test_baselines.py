@@ -14,7 +14,7 @@ from promptlimits.capacity.search import baselines
 from promptlimits.capacity.search.attempt import RunContext
 from promptlimits.capacity.search.baselines import Baseline, Unprompted, answered, in_context
 from promptlimits.capacity.task.random_tokens import random_pairs
-from promptlimits.capacity.task.targets import PairTargets
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train import evaluate
 from promptlimits.capacity.train.evaluate import Evaluation
@@ -49,7 +49,7 @@ def pairs(model: HuggingFaceCausalLM) -> tuple[EncodedPair, ...]:
 def in_context_of(
     model: HuggingFaceCausalLM, pairs: Sequence[EncodedPair], most_tokens: int | None = None
 ) -> Baseline:
-    return in_context(model, pairs, PairTargets.of(pairs), most_tokens=most_tokens)
+    return in_context(model, pairs, Targets.of(pairs), most_tokens=most_tokens)
 
 
 def other(pair: EncodedPair) -> EncodedPair:
@@ -137,17 +137,17 @@ def test_in_context_shows_as_many_pairs_as_fit(model: HuggingFaceCausalLM) -> No
 
 
 @pytest.fixture(scope="module")
-def known(model: HuggingFaceCausalLM) -> PairTargets:
+def known(model: HuggingFaceCausalLM) -> Targets:
     """Six pairs, the second and the fifth of which the model answers by itself."""
     every = list(random_pairs(model.codec, count=6, seed=0).pairs)
     for index in (1, 4):
         own = said(model, every[index].key_ids, 1)
         every[index] = dataclasses.replace(every[index], value_ids=own)
-    return PairTargets.of(every)
+    return Targets.of(every)
 
 
 def test_only_what_is_needed_is_asked_and_never_twice(
-    place: RunContext, known: PairTargets, monkeypatch: pytest.MonkeyPatch
+    place: RunContext, known: Targets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
@@ -169,7 +169,7 @@ def test_only_what_is_needed_is_asked_and_never_twice(
 
 
 def test_a_list_that_was_not_asked_in_full_is_not_measured(
-    place: RunContext, known: PairTargets, monkeypatch: pytest.MonkeyPatch
+    place: RunContext, known: Targets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One pair in each chunk.
     monkeypatch.setattr(evaluate, "_LOGIT_BYTES", 1)

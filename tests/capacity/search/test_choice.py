@@ -7,7 +7,7 @@ from tests.capacity.cases import attempt_of
 
 from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.choice import choose
-from promptlimits.capacity.task.targets import PairTargets
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.nets.protocol import EncodedPair
@@ -43,7 +43,7 @@ def test_the_whole_list_decides_and_a_better_prompt_is_remembered(
 ) -> None:
     wide, narrow = prompts(model)
     pairs = (*answered_by(model, wide, range(5, 9)), *answered_by(model, narrow, range(9, 11)))
-    targets = PairTargets.of(pairs)
+    targets = Targets.of(pairs)
 
     def made(prompt: torch.Tensor, held: int) -> Attempt:
         return attempt_of(8, Outcome.STALLED, held=held, prompt=prompt)

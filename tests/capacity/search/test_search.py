@@ -23,7 +23,7 @@ from promptlimits.capacity.search.search import (
 )
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
-from promptlimits.capacity.task.targets import PairTargets, Targets
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
@@ -215,7 +215,7 @@ def test_runs_differ_by_targets_settings_and_start(
         (two, quick, None),
         # A text of one token is not the pair that holds it.
         (short.targets, quick, None),
-        (PairTargets.of(short.pairs), quick, None),
+        (Targets.of(short.pairs), quick, None),
     ):
         attempt(place, targets, config, warm=start, should_stop=never)
     assert len(place.store.runs()) == 7

@@ -10,7 +10,7 @@ import pytest
 
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.resolve import load_task
-from promptlimits.capacity.task.targets import PairTargets, Targets
+from promptlimits.capacity.task.targets import Targets
 
 TEXT = "once upon"
 
@@ -22,10 +22,8 @@ def text(codec: Any, tmp_path: Path) -> Targets:
 
 
 @pytest.fixture
-def pairs(codec: Any) -> PairTargets:
-    targets = random_pairs(codec, count=4, value_tokens=2, seed=0).targets
-    assert isinstance(targets, PairTargets)
-    return targets
+def pairs(codec: Any) -> Targets:
+    return random_pairs(codec, count=4, value_tokens=2, seed=0).targets
 
 
 def test_a_text_has_a_beginning_for_each_token_and_the_last_alone_is_ended(
@@ -57,7 +55,7 @@ def test_the_last_token_of_a_text_counts_with_its_end_marker(
     assert first.held_in_training((0,), lambda: pytest.fail("known")) == (0, 1, 2, 3)
 
 
-def test_a_list_is_held_pair_by_pair_in_any_order(pairs: PairTargets) -> None:
+def test_a_list_is_held_pair_by_pair_in_any_order(pairs: Targets) -> None:
     other = replace(pairs, order=(2, 0, 3, 1))
     assert other.trained == tuple(pairs.every[index] for index in (2, 0, 3, 1))
     assert other.first(2).order == (2, 0)
@@ -70,7 +68,7 @@ def test_a_list_is_held_pair_by_pair_in_any_order(pairs: PairTargets) -> None:
     assert other.shown((0, 1, 2)) == (2, 0, 1)
 
 
-def test_what_is_counted_and_what_it_is_called(pairs: PairTargets, text: Targets) -> None:
+def test_what_is_counted_and_what_it_is_called(pairs: Targets, text: Targets) -> None:
     assert (pairs.units, text.units) == ("pairs", "tokens")
     assert (pairs.own_order, text.own_order) == (None, "from the first token on")
     assert (pairs.count((1, 3)), text.count((0, 1, 2)), text.count((4,))) == (2, 3, 5)
@@ -81,7 +79,7 @@ def test_what_is_counted_and_what_it_is_called(pairs: PairTargets, text: Targets
 
 
 def test_a_text_claims_its_longest_beginning_and_less_where_less_was_written(
-    pairs: PairTargets, text: Targets
+    pairs: Targets, text: Targets
 ) -> None:
     held = (0, 1, 2, 3, 4)
     assert (pairs.claim(held[:3]), text.claim(held)) == ((0, 1, 2), (4,))

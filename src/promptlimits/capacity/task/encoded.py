@@ -12,7 +12,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import KEY, Asking, joiner_between
 from promptlimits.capacity.task.pairs import Pair, PairTask
-from promptlimits.capacity.task.targets import PairTargets, Targets
+from promptlimits.capacity.task.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,7 +51,7 @@ class EncodedTask:
     @property
     def targets(self) -> Targets:
         """What is asked of a prompt, in the task's own order."""
-        return PairTargets.of(self.pairs)
+        return Targets.of(self.pairs)
 
     @property
     def text_tokens(self) -> int | None:

@@ -8,7 +8,6 @@ behind the whole text only: what the model writes behind a beginning is nobody's
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -18,58 +17,73 @@ if TYPE_CHECKING:
     from promptlimits.nets.protocol import EncodedPair
 
 
-class Targets(ABC):
-    """What is asked of a prompt, the first things first.
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The answers of a list, the first things first.
 
-    What is held is given by indices: into the pairs of the list, or into the beginnings of the
-    text, of which number i has i + 1 tokens.
+    What is held is given by indices: into the pairs of the list, or into the beginnings of a text,
+    of which number i has i + 1 tokens.
 
     Attributes:
+        every: The pairs of the list.
+        order: Indices of those asked for, in their order.
         units: What a size counts, in the plural.
         whole: What all of it is called.
         planted_units: What a planted control counts.
         own_order: Its order in words, where it has one of its own.
     """
 
-    units: ClassVar[str]
-    whole: ClassVar[str]
-    planted_units: ClassVar[str]
+    units: ClassVar[str] = "pairs"
+    whole: ClassVar[str] = "list"
+    planted_units: ClassVar[str] = "answers"
     own_order: ClassVar[str | None] = None
 
-    @abstractmethod
-    def __len__(self) -> int:
-        """The largest size."""
+    every: tuple[EncodedPair, ...]
+    order: tuple[int, ...]
 
-    @abstractmethod
+    @classmethod
+    def of(cls, pairs: Sequence[EncodedPair]) -> Targets:
+        """All of a list, as it stands."""
+        return Targets(every=tuple(pairs), order=tuple(range(len(pairs))))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
     def first(self, size: int) -> Self:
         """The targets of a smaller size."""
+        return replace(self, order=self.order[:size])
+
+    def in_order(self, indices: Sequence[int]) -> Self:
+        """The same in another order."""
+        return replace(self, order=tuple(indices))
+
+    def held_first(self, held: Collection[int]) -> Self:
+        """The order for a longer prompt: what a shorter one holds must not be lost."""
+        return self.in_order(sorted(self.order, key=lambda index: index not in held))
 
     @property
-    @abstractmethod
     def trained(self) -> tuple[EncodedPair, ...]:
         """The pairs that a prompt is trained for and asked for."""
+        return tuple(self.every[index] for index in self.order)
 
-    @abstractmethod
     def member(self, index: int) -> EncodedPair:
         """A pair of the list, or a beginning of the text, as a witness records it."""
+        return self.every[index]
 
-    @abstractmethod
     def held(self, right: Sequence[int]) -> tuple[int, ...]:
         """What is held, from how many tokens of each of `trained` come right in a row."""
+        asked = zip(self.order, right, strict=False)
+        return tuple(index for index, n in asked if n == len(self.every[index].value_ids))
 
-    @abstractmethod
     def held_in_training(
         self, exact: Sequence[int], right: Callable[[], Sequence[int]]
     ) -> tuple[int, ...]:
         """What is held, from which of `trained` are exact; `right` asks for the tokens of each."""
+        return tuple(self.order[place] for place in exact)
 
-    @abstractmethod
     def count(self, held: Collection[int]) -> int:
         """How many units are held."""
-
-    @abstractmethod
-    def tally(self, number: int, said: str) -> str:
-        """So many units, and what is said of them, in words."""
+        return len(held)
 
     def tokens(self, held: Collection[int]) -> int | None:
         """How many tokens of the text are held, from the first one on; None for a list."""
@@ -79,13 +93,9 @@ class Targets(ABC):
         """How many pairs are held; a text is one."""
         return len(held)
 
-    def in_order(self, indices: Sequence[int]) -> Self:
-        """The pairs of a list in another order."""
-        return self
-
-    def held_first(self, held: Collection[int]) -> Self:
-        """The order for a longer prompt: what a shorter one holds must not be lost."""
-        return self
+    def tally(self, number: int, said: str) -> str:
+        """So many units, and what is said of them, in words."""
+        return f"{number} of {len(self)} pairs {said}"
 
     # --- a witness ------------------------------------------------------------------------
 
@@ -105,122 +115,46 @@ class Targets(ABC):
 
     def shown(self, claimed: tuple[int, ...]) -> tuple[int, ...]:
         """What is claimed in the order of a record."""
-        return claimed
+        found = set(claimed)
+        return tuple(index for index in self.order if index in found)
 
     # --- without a trained prompt -----------------------------------------------------------
+
+    def to_ask(self, held: Collection[int]) -> Sequence[int]:
+        """The pairs to ask without a prompt, to know which of `held` need none."""
+        return sorted(set(held))
 
     def tokens_right(self, right: Sequence[int]) -> int | None:
         """How many tokens of a text come, from how many of each pair do; None for a list."""
         return None
 
-    @abstractmethod
-    def to_ask(self, held: Collection[int]) -> Sequence[int]:
-        """The pairs to ask without a prompt, to know which of `held` need none."""
-
-    @abstractmethod
     def unprompted(self, exact: Collection[int], tokens: int | None) -> frozenset[int]:
         """What needs no prompt, from the pairs answered without one and a text's tokens."""
+        return frozenset(exact)
 
     # --- the planted control ----------------------------------------------------------------
 
-    @abstractmethod
     def planted_keys(self, size: int) -> tuple[tuple[EncodedPair, ...], int]:
         """The pairs whose keys a planted prompt is asked, and how many answers are wanted."""
-
-    @abstractmethod
-    def planted(self, pairs: tuple[EncodedPair, ...], size: int) -> Targets:
-        """Targets of a size with planted answers."""
-
-    @property
-    @abstractmethod
-    def answers(self) -> list[tuple[int, ...]]:
-        """Token ids of the answers whose diversity is told: single tokens of a text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairTargets(Targets):
-    """The answers of a list.
-
-    Attributes:
-        every: The pairs of the list.
-        order: Indices of those asked for, in their order.
-    """
-
-    units = "pairs"
-    whole = "list"
-    planted_units = "answers"
-
-    every: tuple[EncodedPair, ...]
-    order: tuple[int, ...]
-
-    @classmethod
-    def of(cls, pairs: Sequence[EncodedPair]) -> Self:
-        """All of a list, as it stands."""
-        return cls(every=tuple(pairs), order=tuple(range(len(pairs))))
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def first(self, size: int) -> Self:
-        return replace(self, order=self.order[:size])
-
-    @property
-    def trained(self) -> tuple[EncodedPair, ...]:
-        return tuple(map(self.member, self.order))
-
-    def member(self, index: int) -> EncodedPair:
-        return self.every[index]
-
-    def held(self, right: Sequence[int]) -> tuple[int, ...]:
-        asked = zip(self.order, right, strict=False)
-        return tuple(index for index, tokens in asked if tokens == len(self.every[index].value_ids))
-
-    def held_in_training(
-        self, exact: Sequence[int], right: Callable[[], Sequence[int]]
-    ) -> tuple[int, ...]:
-        return tuple(self.order[place] for place in exact)
-
-    def count(self, held: Collection[int]) -> int:
-        return len(held)
-
-    def tally(self, number: int, said: str) -> str:
-        return f"{number} of {len(self)} pairs {said}"
-
-    def in_order(self, indices: Sequence[int]) -> Self:
-        return replace(self, order=tuple(indices))
-
-    def held_first(self, held: Collection[int]) -> Self:
-        return replace(self, order=tuple(sorted(self.order, key=lambda index: index not in held)))
-
-    def shown(self, claimed: tuple[int, ...]) -> tuple[int, ...]:
-        found = set(claimed)
-        return tuple(index for index in self.order if index in found)
-
-    def to_ask(self, held: Collection[int]) -> Sequence[int]:
-        return sorted(set(held))
-
-    def unprompted(self, exact: Collection[int], tokens: int | None) -> frozenset[int]:
-        return frozenset(exact)
-
-    def planted_keys(self, size: int) -> tuple[tuple[EncodedPair, ...], int]:
         # Others are in reserve, for answers that win by too little.
         return self.trained, size
 
     def planted(self, pairs: tuple[EncodedPair, ...], size: int) -> Targets:
-        return PairTargets.of(pairs)
+        """Targets of a size with planted answers."""
+        return Targets.of(pairs)
 
     @property
     def answers(self) -> list[tuple[int, ...]]:
+        """Token ids of the answers whose diversity is told: single tokens of a text."""
         return [pair.value_ids for pair in self.trained]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTargets(Targets):
-    """The tokens of one text, from the first one on.
+    """The tokens of one text, from the first one on: a list of one pair, held in part or whole.
 
     Attributes:
-        longest: The text, or its longest beginning that is asked for.
-        size: Its tokens; an end marker behind the last one is not one more.
+        size: Tokens that are asked for; an end marker behind the last one is not one more.
         decode: From token ids to their text.
     """
 
@@ -229,7 +163,7 @@ class TextTargets(Targets):
     planted_units = "tokens"
     own_order = "from the first token on"
 
-    longest: EncodedPair
+    order: tuple[int, ...] = (0,)
     size: int
     decode: Callable[[Sequence[int]], str] = field(compare=False, repr=False)
 
@@ -237,21 +171,21 @@ class TextTargets(Targets):
         return self.size
 
     def first(self, size: int) -> Self:
-        return replace(self, longest=self.member(size - 1), size=size)
+        return replace(self, every=(self.member(size - 1),), size=size)
 
-    @property
-    def trained(self) -> tuple[EncodedPair, ...]:
-        return (self.longest,)
+    def held_first(self, held: Collection[int]) -> Self:
+        return self
 
     def member(self, index: int) -> EncodedPair:
+        (longest,) = self.every
         if index + 1 == self.size:
-            return self.longest
-        ids = self.longest.value_ids[: index + 1]
-        return replace(self.longest, value=self.decode(ids), value_ids=ids)
+            return longest
+        ids = longest.value_ids[: index + 1]
+        return replace(longest, value=self.decode(ids), value_ids=ids)
 
     def held(self, right: Sequence[int]) -> tuple[int, ...]:
         (tokens,) = right
-        whole = tokens == len(self.longest.value_ids)
+        whole = tokens == len(self.every[0].value_ids)
         return tuple(range(self.size if whole else min(tokens, self.size - 1)))
 
     def held_in_training(
@@ -262,14 +196,14 @@ class TextTargets(Targets):
     def count(self, held: Collection[int]) -> int:
         return max(held, default=-1) + 1
 
-    def tally(self, number: int, said: str) -> str:
-        return f"{number} of {self.size} tokens {said}, from the first on"
-
     def tokens(self, held: Collection[int]) -> int | None:
         return self.count(held)
 
     def pairs(self, held: Collection[int]) -> int:
         return int(self.count(held) == self.size)
+
+    def tally(self, number: int, said: str) -> str:
+        return f"{number} of {self.size} tokens {said}, from the first on"
 
     def claim(self, held: tuple[int, ...]) -> tuple[int, ...]:
         return held[-1:]
@@ -287,11 +221,14 @@ class TextTargets(Targets):
     def is_beginning(self, claimed: tuple[int, ...]) -> bool:
         return self.count(claimed) < self.size
 
-    def tokens_right(self, right: Sequence[int]) -> int | None:
-        return len(self.held(right))
+    def shown(self, claimed: tuple[int, ...]) -> tuple[int, ...]:
+        return claimed
 
     def to_ask(self, held: Collection[int]) -> Sequence[int]:
         return (0,)
+
+    def tokens_right(self, right: Sequence[int]) -> int | None:
+        return len(self.held(right))
 
     def unprompted(self, exact: Collection[int], tokens: int | None) -> frozenset[int]:
         return frozenset(range(tokens or 0))
@@ -300,8 +237,8 @@ class TextTargets(Targets):
         return (self.member(size - 1),), 1
 
     def planted(self, pairs: tuple[EncodedPair, ...], size: int) -> Targets:
-        return replace(self, longest=pairs[0], size=size)
+        return replace(self, every=pairs, size=size)
 
     @property
     def answers(self) -> list[tuple[int, ...]]:
-        return [(token,) for token in self.longest.value_ids]
+        return [(token,) for token in self.every[0].value_ids]

@@ -98,7 +98,7 @@ class TextTask(EncodedTask):
     @property
     def targets(self) -> TextTargets:
         """The tokens of the text, from the first one on."""
-        return TextTargets(longest=self.pairs[0], size=self.text_tokens, decode=self.decode)
+        return TextTargets(every=self.pairs, size=self.text_tokens, decode=self.decode)
 
     @property
     def text_tokens(self) -> int:

@@ -57,9 +57,7 @@ def fit(
     request = Request(
         prompt_tokens=(prompt_tokens,),
         kinds=(PromptKind(kind),),
-        search=SearchConfig(
-            training=session.suited_to(source, config), starts=training.starts
-        ),
+        search=SearchConfig(training=session.suited_to(source, config), starts=training.starts),
         order=Order.GIVEN,
         in_context_tokens=0,
         budget_bytes=training.memory,

@@ -50,7 +50,6 @@ def score(
     if out is not None:
         options.require_folder(out)
 
-    from promptlimits.base.writing import replace_file
     from promptlimits.capacity.adapter.folder import read_foreign_adapter
     from promptlimits.capacity.adapter.score import save_scored_witness, score_adapter
     from promptlimits.capacity.witness.files import require_replaceable

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptlimits.capacity.task.alike import notes_on_texts
-from promptlimits.capacity.task.pairs import Pair
+from promptlimits.capacity.task.pairs import Pair, notes_on_texts
 
 
 def pairs(*texts: tuple[str, str]) -> list[Pair]:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptlimits.capacity.task.builtin import capitals
 from promptlimits.capacity.task.pairs import Pair, read_pairs
+from promptlimits.capacity.task.resolve import capitals
 
 
 def write(path: Path, data: bytes) -> Path:

@@ -97,18 +97,10 @@ def adam_step(
     segments: Segments,
     settings: Sequence[StepSettings],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of every problem.
+    """One step of every problem; the inputs are not changed.
 
-    Args:
-        prompts: (sum of P_b, W).
-        gradient: (sum of P_b, W), each problem's gradient of its own loss.
-        first_moment: (sum of P_b, W) before the step.
-        second_moment: (sum of P_b, W) before the step.
-        segments: Which rows belong to which problem.
-        settings: How each problem steps.
-
-    Returns:
-        The prompts and both moments after the step; the inputs are not changed.
+    Prompts, gradient and moments are (sum of P_b, W), end to end as `segments` says; what comes
+    back are the prompts and both moments after the step.
     """
     # Worked out in double precision on the host, then one tensor for all problems.
     numbers = torch.tensor([_numbers(one) for one in settings], dtype=prompts.dtype)

@@ -70,14 +70,9 @@ class Batch:
         self._sharpening_range = shares.to(device), torch.ones_like(shares, device=device)
 
     def run(self, prompts: Tensor, most_right: Tensor) -> tuple[BatchScores, Tensor]:
-        """Score prompts, end to end, and differentiate each problem's loss.
+        """Score prompts (sum of P_b, W), and differentiate each problem's loss in them.
 
-        Args:
-            prompts: (sum of P_b, W).
-            most_right: (B,) largest share of right tokens so far, which sharpens.
-
-        Returns:
-            The scores, and the gradient (sum of P_b, W).
+        The largest share of right tokens so far (B,) sharpens.
         """
         sharpening = torch.lerp(*self._sharpening_range, most_right)
         meter = ActivationMeter() if self.activation_bytes is None else None

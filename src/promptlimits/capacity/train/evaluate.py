@@ -66,19 +66,10 @@ def evaluate(
     """Run pairs behind one prompt and compare every answer.
 
     A pair is exact if at each position of its answer, given the right tokens before, the
-    right token wins. Greedy decoding then gives that answer, by induction over its tokens.
-
-    Args:
-        model: The frozen model.
-        prompt: (P, W); P may be 0 for no prompt, or the embedded tokens of a context.
-        pairs: The pairs.
-        relative_lead: Lead that a token must win by (see `promptlimits.capacity.train.objective`).
-        kind: What the prompt is.
-        on_chunk: Called with the number of pairs done after each chunk.
-        should_stop: Asked before every chunk but the first; what is left is not run.
-
-    Returns:
-        What was found, in the order of the pairs.
+    right token wins, by the relative lead of `objective`. Greedy decoding then gives that answer,
+    by induction over its tokens. The prompt (P, W) may have no rows, or be the embedded tokens of
+    a context. What is left is not run where `should_stop` says so, asked before every chunk but
+    the first; `on_chunk` is told how many pairs are done.
     """
     right: list[int] = []
     losses: list[float] = []

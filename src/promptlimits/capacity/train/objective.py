@@ -148,18 +148,10 @@ def score_rows(
     differentiate: bool = True,
     memory: Memory | None = None,
 ) -> RowScores:
-    """Loss, lead and gradient of every row.
+    """Loss, lead and gradient of every row of read states (R, S), whose graph is left alone.
 
-    Args:
-        states: (R, S) read states; their own graph is left alone.
-        head: From states to logits.
-        rows: The targets and how they are scored.
-        logit_bytes: Most memory for one block of logits.
-        differentiate: Whether the gradient is asked for; else it is empty.
-        memory: Where the logits of a block are written; None for new memory each time.
-
-    Returns:
-        The scores.
+    At most `logit_bytes` are taken for one block of logits, in `memory` or anew each time; where
+    no gradient is asked for it is empty.
     """
     states = states.detach()
     blocks = head.blocks(_tokens_of_a_block(states, logit_bytes))
@@ -202,15 +194,7 @@ def fewest_logits(head: ReadHead) -> int:
 
 
 def lead(logits: Tensor, targets: Tensor) -> Tensor:
-    """How far each target's logit stands above the best other one, as `RowScores.lead` is.
-
-    Args:
-        logits: (..., R, V).
-        targets: (R,).
-
-    Returns:
-        (..., R).
-    """
+    """(..., R) how far logits (..., R, V) of targets (R,) lead, as `RowScores.lead` is."""
     index = targets.expand(logits.shape[:-1]).unsqueeze(-1)
     own = logits.gather(-1, index).squeeze(-1)
     others = logits.scatter(-1, index, float("-inf")).amax(dim=-1)

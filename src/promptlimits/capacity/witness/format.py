@@ -327,18 +327,7 @@ def read_witness(directory: Path) -> Witness:
 
 
 def read_prompt(directory: Path, witness: Witness) -> Tensor:
-    """Read the prompt and check that it, and its configuration, are what was saved.
-
-    Args:
-        directory: The witness folder.
-        witness: What its witness.json says.
-
-    Returns:
-        (P, W) float32, finite.
-
-    Raises:
-        UserError: A file is missing, broken or altered, or holds more than that prompt.
-    """
+    """Read the prompt (P, W) and check that it, and its configuration, are what was saved."""
     return read_adapter(
         directory,
         shape=(witness.prompt_tokens, witness.width),

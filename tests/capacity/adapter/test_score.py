@@ -239,3 +239,14 @@ def test_a_prefix_for_a_model_whose_cache_takes_none_is_refused(adapters, monkey
     monkeypatch.setattr(PrefixShape, "of", none)
     with pytest.raises(UserError, match="got a prefix, which PEFT cannot put into such a family"):
         score_of(case)
+
+
+@pytest.mark.slow  # two processes that import torch, transformers and peft
+def test_a_fresh_process_answers_as_the_slow_loop(adapters, tmp_path):
+    case = adapters("CARTRIDGE")
+    found = score_adapter(case.adapter, case.task, case.card)
+    assert [a.generated_ids for a in found.answers] == [p.value_ids for p in case.task.pairs]
+    verified = save_scored_witness(
+        tmp_path / "w", case.adapter, found, case.task, case.card, extra={}
+    )
+    assert verified.pairs_exact == len(case.task.pairs)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -15,6 +18,7 @@ from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import (
     ActivationMeter,
     Budget,
+    LogitBuffer,
     bytes_of,
     default_budget,
     divide,
@@ -239,3 +243,54 @@ def test_no_more_problems_run_at_once_than_the_budget_holds(tiny: HuggingFaceCau
     )
     assert len(list(fits)) == 4
     assert set(together) == {2}
+
+
+PLACE = """
+import torch
+from promptlimits.capacity.train.memory import keep_freed_memory
+
+{prepare}
+block = torch.empty(4 * 2**20, dtype=torch.uint8)
+(heap,) = [line for line in open("/proc/self/maps") if line.rstrip().endswith("[heap]")]
+first, last = (int(bound, 16) for bound in heap.split()[0].split("-"))
+print(first <= block.data_ptr() < last)
+"""
+
+
+def is_on_the_heap(prepare: str) -> bool:
+    # A process of its own: glibc's limits are the process's.
+    script = PLACE.format(prepare=prepare)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip() == "True"
+
+
+@pytest.mark.slow  # two processes that import torch
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another allocator has rules of its own"
+)
+def test_large_blocks_come_from_the_heap() -> None:
+    assert not is_on_the_heap("")
+    assert is_on_the_heap("keep_freed_memory(torch.device('cpu'))")
+
+
+def test_the_same_memory_serves_matrices_of_any_shape_that_fits() -> None:
+    scratch, like = LogitBuffer(), torch.zeros(1)
+    first = scratch.matrix(4, 6, like)
+    assert first.shape == (4, 6)
+    assert first.is_contiguous()
+    for rows, columns in ((2, 6), (8, 3), (1, 1)):
+        again = scratch.matrix(rows, columns, like)
+        assert again.shape == (rows, columns)
+        assert again.is_contiguous()
+        assert again.data_ptr() == first.data_ptr()
+
+
+def test_more_room_or_another_dtype_is_other_memory() -> None:
+    scratch = LogitBuffer()
+    small = scratch.matrix(2, 2, torch.zeros(1))
+    large = scratch.matrix(3, 2, torch.zeros(1))
+    assert large.data_ptr() != small.data_ptr()
+    wide = scratch.matrix(1, 2, torch.zeros(1, dtype=torch.float64))
+    assert wide.dtype == torch.float64

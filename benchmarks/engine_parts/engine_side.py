@@ -64,7 +64,7 @@ class EngineSteps:
     @property
     def prompts(self) -> Tensor:
         """(sum of P_b, D) as they stand."""
-        return self.state.prompts
+        return self.state.prompt
 
     def step(self) -> Tensor:
         """Forward, backward and update; the gradient (sum of P_b, D) from before the update."""
@@ -82,7 +82,7 @@ class EngineSteps:
 
     def scored_step(self) -> tuple[RowScores, Tensor]:
         """A step, with what its forward pass said of every read position, and its gradient."""
-        scores, gradient = self.evaluate(self.state.prompts)
+        scores, gradient = self.evaluate(self.state.prompt)
         settings = [
             StepSettings(
                 step=step,

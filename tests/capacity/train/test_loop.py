@@ -15,7 +15,7 @@ from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train, train_many
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.memory import Budget
+from promptlimits.capacity.train.memory import MemoryBudget
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.train.problem import PREFIX_RATE, Fit, Problem, StepReport
 from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
@@ -220,7 +220,7 @@ def test_the_engine_moves_a_prefix_by_its_own_rate(tiny: HuggingFaceCausalLM) ->
 
 
 FIRST = 0.25
-ROOMY = Budget(total_bytes=2**30)
+ROOMY = MemoryBudget(total_bytes=2**30)
 
 
 def fixed(model: HuggingFaceCausalLM, key: int, factor: float) -> Problem:
@@ -240,7 +240,7 @@ def test_each_problem_is_sharpened_by_its_own_progress(tiny: HuggingFaceCausalLM
     shares = [FIRST + (1 - FIRST) * one for one in right]
     ours = [growing(tiny, key, 8.0) for key in range(3)]
     told = [fixed(tiny, key, 8.0 * share) for key, share in enumerate(shares)]
-    prompts = PackedState.of([one.state for one in ours]).prompts
+    prompts = PackedState.of([one.state for one in ours]).prompt
     scores, gradient = Batch(tiny, ours, ROOMY).run(prompts, torch.tensor(right))
     expected, told_gradient = Batch(tiny, told, ROOMY).run(prompts, torch.zeros(3))
     torch.testing.assert_close(gradient, told_gradient, rtol=1e-10, atol=1e-12)

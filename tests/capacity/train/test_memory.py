@@ -17,8 +17,8 @@ from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import (
     ActivationMeter,
-    Budget,
     LogitBuffer,
+    MemoryBudget,
     bytes_of,
     default_budget,
     divide,
@@ -30,7 +30,7 @@ from promptlimits.capacity.train.state import PackedState
 from promptlimits.nets.protocol import pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
-ROOMY = Budget(total_bytes=2**30)
+ROOMY = MemoryBudget(total_bytes=2**30)
 
 
 def members(model: HuggingFaceCausalLM) -> list[Problem]:
@@ -45,9 +45,9 @@ def whole(model: HuggingFaceCausalLM, problems: list[Problem]) -> int:
     return max(bytes_of(model, one, one.pairs) for one in problems)
 
 
-def budget_for(part_bytes: int) -> Budget:
+def budget_for(part_bytes: int) -> MemoryBudget:
     """A budget that leaves so much beside its logits."""
-    return Budget(total_bytes=part_bytes + 2**14, chunk_bytes=2**14)
+    return MemoryBudget(total_bytes=part_bytes + 2**14, chunk_bytes=2**14)
 
 
 def test_pairs_cut_out_are_those_packed_on_their_own() -> None:
@@ -85,7 +85,7 @@ def test_scores_and_gradients_of_pieces_are_those_of_one_pass(
     share: float, tiny: HuggingFaceCausalLM
 ) -> None:
     problems = members(tiny)
-    prompts = PackedState.of([one.state for one in problems]).prompts
+    prompts = PackedState.of([one.state for one in problems]).prompt
     right = torch.tensor([0.0, 0.5, 0.9])
     scores, gradient = Batch(tiny, problems, ROOMY).run(prompts, right)
     budget = budget_for(int(share * whole(tiny, problems)))
@@ -112,7 +112,7 @@ def test_a_budget_that_cannot_hold_one_pair_is_one_line(tiny: HuggingFaceCausalL
         with pytest.raises(UserError, match=r"memory budget must hold one pair .*; allow more"):
             list(train_many(tiny, members(tiny), budget_bytes=budget))
     # Enough for the pass, not for a row of logits.
-    budget = Budget(total_bytes=2**30, chunk_bytes=8)
+    budget = MemoryBudget(total_bytes=2**30, chunk_bytes=8)
     with pytest.raises(UserError, match="one row of a block of logits"):
         divide(tiny, members(tiny), budget)
 
@@ -193,11 +193,11 @@ def test_activation_memory_grows_with_the_pairs(tiny: HuggingFaceCausalLM) -> No
 def test_what_a_step_kept_is_what_its_largest_micro_batch_kept(
     tiny: HuggingFaceCausalLM,
 ) -> None:
-    def kept(problems: list[Problem], budget: Budget) -> int:
+    def kept(problems: list[Problem], budget: MemoryBudget) -> int:
         assert len(divide(tiny, problems, budget)) == len(problems)
         batch = Batch(tiny, problems, budget)
         state = PackedState.of([one.state for one in problems])
-        batch.run(state.prompts, state.most_right)
+        batch.run(state.prompt, state.most_right)
         assert batch.activation_bytes is not None
         return batch.activation_bytes
 
@@ -224,7 +224,7 @@ def test_the_default_budget_is_a_power_of_two_below_what_is_free() -> None:
     found = default_budget(torch.device("cpu"))
     assert found.bit_count() == 1
     assert found >= 2**20
-    asked = Budget.on(torch.device("cpu"), 1000)
+    asked = MemoryBudget.on(torch.device("cpu"), 1000)
     assert (asked.total_bytes, asked.logit_bytes, asked.part_bytes) == (1000, 250, 750)
     assert replace(asked, total_bytes=800).halved(10**6).total_bytes == 400
     assert asked.halved(150).total_bytes == 75

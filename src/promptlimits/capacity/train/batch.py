@@ -11,8 +11,8 @@ from torch import Tensor
 from promptlimits.capacity.train.adam import Segments
 from promptlimits.capacity.train.memory import (
     ActivationMeter,
-    Budget,
     LogitBuffer,
+    MemoryBudget,
     Piece,
     divide,
 )
@@ -50,7 +50,9 @@ class Batch:
         budget: Memory for one pass.
     """
 
-    def __init__(self, model: FrozenModel, problems: Sequence[Problem], budget: Budget) -> None:
+    def __init__(
+        self, model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget
+    ) -> None:
         self._head: ReadHead = model.head
         self._logit_bytes, self._memory = budget.logit_bytes, LogitBuffer().matrix
         division = divide(model, problems, budget)

@@ -23,7 +23,12 @@ from promptlimits.base.checks import require_positive_int
 from promptlimits.capacity.train.adam import StepSettings
 from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.memory import Budget, bytes_of, is_out_of_memory, keep_freed_memory
+from promptlimits.capacity.train.memory import (
+    MemoryBudget,
+    bytes_of,
+    is_out_of_memory,
+    keep_freed_memory,
+)
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.train.problem import (
     Fit,
@@ -114,7 +119,7 @@ def train_many(
     if slots is not None:
         require_positive_int("slots", slots)
     keep_freed_memory(model.device)
-    running = _Running(model, Budget.on(model.device, budget_bytes), on_step)
+    running = _Running(model, MemoryBudget.on(model.device, budget_bytes), on_step)
     waiting = _Waiting(iter(problems))
     while True:
         yield from running.leave()
@@ -150,7 +155,9 @@ class _Waiting:
 class _Running:
     """The problems of the moment, and everything about them that a step changes."""
 
-    def __init__(self, model: FrozenModel, budget: Budget, on_step: KeyedObserver | None) -> None:
+    def __init__(
+        self, model: FrozenModel, budget: MemoryBudget, on_step: KeyedObserver | None
+    ) -> None:
         self.problems: list[Problem] = []
         self._model = model
         self._budget = budget
@@ -281,7 +288,7 @@ class _Running:
             try:
                 if self._batch is None:
                     self._batch = Batch(self._model, self.problems, self._budget)
-                return self._batch, *self._batch.run(state.prompts, state.most_right)
+                return self._batch, *self._batch.run(state.prompt, state.most_right)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

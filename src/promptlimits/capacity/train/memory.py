@@ -50,7 +50,7 @@ def default_budget(device: torch.device) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class MemoryBudget:
     """Memory that one pass may take.
 
     Attributes:
@@ -62,7 +62,7 @@ class Budget:
     chunk_bytes: int = _CPU_LOGIT_BYTES
 
     @classmethod
-    def on(cls, device: torch.device, total_bytes: int | None) -> Budget:
+    def on(cls, device: torch.device, total_bytes: int | None) -> MemoryBudget:
         """The budget asked for, or a share of what is free."""
         chunk = _CPU_LOGIT_BYTES if device.type == "cpu" else _DEVICE_LOGIT_BYTES
         total = default_budget(device) if total_bytes is None else total_bytes
@@ -78,10 +78,10 @@ class Budget:
         """For everything else."""
         return self.total_bytes - self.logit_bytes
 
-    def halved(self, used_bytes: int) -> Budget:
+    def halved(self, used_bytes: int) -> MemoryBudget:
         """Half of this budget, or of what the largest pass was thought to take if less."""
         total = min(self.total_bytes, used_bytes) // 2
-        return Budget(total_bytes=total, chunk_bytes=self.chunk_bytes)
+        return MemoryBudget(total_bytes=total, chunk_bytes=self.chunk_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +122,7 @@ def pairs_between(pairs: PackedPairs, first: int, last: int) -> PackedPairs:
 
 
 def divide(
-    model: FrozenModel, problems: Sequence[Problem], budget: Budget
+    model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget
 ) -> tuple[tuple[Piece, ...], ...]:
     """Divide problems into micro-batches that fit the budget, in their order."""
     done: list[tuple[Piece, ...]] = []
@@ -139,7 +139,9 @@ def divide(
     return (*done, tuple(current))
 
 
-def _pieces(model: FrozenModel, problem: Problem, index: int, budget: Budget) -> Iterator[Piece]:
+def _pieces(
+    model: FrozenModel, problem: Problem, index: int, budget: MemoryBudget
+) -> Iterator[Piece]:
     """A problem in as few pieces as fit, each of as many pairs as fit."""
     pairs, first = problem.pairs, 0
     while first < pairs.num_pairs:
@@ -149,7 +151,7 @@ def _pieces(model: FrozenModel, problem: Problem, index: int, budget: Budget) ->
         first = last
 
 
-def _last_that_fits(model: FrozenModel, problem: Problem, first: int, budget: Budget) -> int:
+def _last_that_fits(model: FrozenModel, problem: Problem, first: int, budget: MemoryBudget) -> int:
     """The largest end of a piece that begins at `first`, by bisection."""
 
     def needed(last: int) -> int:

@@ -16,15 +16,10 @@ from torch import Tensor
 from promptlimits.base.errors import RunFailed
 from promptlimits.capacity.train.adam import Segments, StepSettings, adam_step
 
-_TENSORS = (
-    "prompt",
-    "first_moment",
-    "second_moment",
-    "best_prompt",
-    "best_exact",
-    "best_loss",
-    "most_right",
-)
+_ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
+_PAIRS = ("best_exact",)
+_NUMBERS = ("best_loss", "most_right")
+_TENSORS = (*_ROWS, *_PAIRS, *_NUMBERS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,28 +113,24 @@ class BatchScores:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackedState:
-    """States of B problems; fields as in `TrainingState`, rows end to end.
+    """States of B problems: the tensors of `TrainingState`, end to end.
 
     Attributes:
         steps: Steps done by each problem.
         best_steps: Step at which each last became better, in pairs or in tokens.
-        prompts: (sum of P_b, W).
-        first_moment: (sum of P_b, W).
-        second_moment: (sum of P_b, W).
-        best_prompts: (sum of P_b, W).
+        prompt: (sum of P_b, W), as are both moments and the best prompts.
         best_exact: (sum of K_b,).
-        best_loss: (B,).
-        most_right: (B,) largest share of right tokens so far.
+        best_loss: (B,), as is the largest share of right tokens.
         rows: Which rows of the prompts belong to which problem.
         pairs: Which pairs do.
     """
 
     steps: tuple[int, ...]
     best_steps: tuple[int, ...]
-    prompts: Tensor
+    prompt: Tensor
     first_moment: Tensor
     second_moment: Tensor
-    best_prompts: Tensor
+    best_prompt: Tensor
     best_exact: Tensor
     best_loss: Tensor
     most_right: Tensor
@@ -150,47 +141,33 @@ class PackedState:
     def of(cls, states: Sequence[TrainingState]) -> PackedState:
         """Pack states of equal width and dtype."""
         device = states[0].prompt.device
+        tensors = {
+            name: (torch.stack if name in _NUMBERS else torch.cat)(
+                [getattr(state, name) for state in states]
+            )
+            for name in _TENSORS
+        }
         return cls(
             steps=tuple(state.step for state in states),
             best_steps=tuple(state.best_step for state in states),
-            prompts=torch.cat([state.prompt for state in states]),
-            first_moment=torch.cat([state.first_moment for state in states]),
-            second_moment=torch.cat([state.second_moment for state in states]),
-            best_prompts=torch.cat([state.best_prompt for state in states]),
-            best_exact=torch.cat([state.best_exact for state in states]),
-            best_loss=torch.stack([state.best_loss for state in states]),
-            most_right=torch.stack([state.most_right for state in states]),
             rows=Segments.of([len(state.prompt) for state in states], device=device),
             pairs=Segments.of([len(state.best_exact) for state in states], device=device),
+            **tensors,
         )
 
     def unpacked(self) -> tuple[TrainingState, ...]:
         """Each problem's state, as views: no step ever writes into the tensors of an old one."""
-        columns = zip(
-            self.steps,
-            self.best_steps,
-            self.rows.split(self.prompts),
-            self.rows.split(self.first_moment),
-            self.rows.split(self.second_moment),
-            self.rows.split(self.best_prompts),
-            self.pairs.split(self.best_exact),
-            self.best_loss.unbind(),
-            self.most_right.unbind(),
-            strict=True,
+        columns = (
+            *(self.rows.split(getattr(self, name)) for name in _ROWS),
+            *(self.pairs.split(getattr(self, name)) for name in _PAIRS),
+            *(getattr(self, name).unbind() for name in _NUMBERS),
         )
+        each = zip(self.steps, self.best_steps, *columns, strict=True)
         return tuple(
             TrainingState(
-                step=step,
-                best_step=best_step,
-                prompt=prompt,
-                first_moment=first,
-                second_moment=second,
-                best_prompt=best,
-                best_exact=exact,
-                best_loss=loss,
-                most_right=right,
+                step=step, best_step=best_step, **dict(zip(_TENSORS, tensors, strict=True))
             )
-            for step, best_step, prompt, first, second, best, exact, loss, right in columns
+            for step, best_step, *tensors in each
         )
 
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
@@ -205,8 +182,8 @@ class PackedState:
         gained = more | (right > self.most_right)
         kept = replace(
             self,
-            best_prompts=torch.where(
-                self.rows.spread(better)[:, None], self.prompts, self.best_prompts
+            best_prompt=torch.where(
+                self.rows.spread(better)[:, None], self.prompt, self.best_prompt
             ),
             best_exact=torch.where(self.pairs.spread(better), scores.exact, self.best_exact),
             best_loss=torch.where(better, loss, self.best_loss),
@@ -217,7 +194,7 @@ class PackedState:
     def advanced(self, gradient: Tensor, settings: Sequence[StepSettings]) -> PackedState:
         """Take one step of Adam in every problem."""
         prompts, first, second = adam_step(
-            self.prompts,
+            self.prompt,
             gradient,
             self.first_moment,
             self.second_moment,
@@ -227,12 +204,12 @@ class PackedState:
         return replace(
             self,
             steps=tuple(step + 1 for step in self.steps),
-            prompts=prompts,
+            prompt=prompts,
             first_moment=first,
             second_moment=second,
         )
 
     def finite(self) -> Tensor:
         """(B,) whether every number of a problem's prompt is finite."""
-        broken = (~torch.isfinite(self.prompts)).any(dim=1)
+        broken = (~torch.isfinite(self.prompt)).any(dim=1)
         return self.rows.sum(broken.to(torch.float32)) == 0

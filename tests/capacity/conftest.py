@@ -83,6 +83,12 @@ def case(cases):
     return cases("llama")
 
 
+@pytest.fixture(params=["soft", "prefix"])
+def each_kind(request, cases):
+    """The case of a tiny Llama for each kind of prompt."""
+    return cases("llama", request.param)
+
+
 @pytest.fixture
 def witness(case, tmp_path):
     """A witness of it, to be spoiled."""

@@ -18,13 +18,14 @@ from promptlimits.testing.tiny_models import tiny_causal_lm
 # --- what it refuses ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("position", [0, PROMPT_TOKENS * 32 - 1])
-def test_an_altered_digit_of_the_prompt_is_refused(case, witness, position):
+@pytest.mark.parametrize("position", [0, -1])
+def test_an_altered_digit_of_the_prompt_is_refused(each_kind, tmp_path, position):
+    witness = each_kind.save(tmp_path / "w")
     tensors = load_file(witness / "adapter_model.safetensors")
     tensors["prompt_embeddings"].view(-1).view(torch.int32)[position] ^= 1
     save_file(tensors, witness / "adapter_model.safetensors")
     with pytest.raises(UserError, match="got altered prompt"):
-        case.verify(witness)
+        each_kind.verify(witness)
 
 
 def test_an_altered_pair_is_refused(case, witness):

@@ -25,7 +25,13 @@ def replay(directory, model, monkeypatch):
 def test_verify_and_replay_find_every_pair(cases, family, kind, tmp_path, monkeypatch, capsys):
     case = cases(family, kind)
     directory = case.save(tmp_path / "w")
-    assert case.verify(directory).pairs_exact == len(case.pairs)
+    found = case.verify(directory)
+    assert found.pairs_exact == found.of == len(case.pairs)
+    assert [a.generated_ids for a in found.answers] == [p.value_ids for p in case.pairs]
+    assert [a.decoded for a in found.answers] == [p.value for p in case.pairs]
+    assert found.same_weights
+    assert found.confirmed_by.endswith("greedy generate, float32")
+    assert found.answers == case.verify(directory, batch_size=1).answers
     assert replay(directory, case.model, monkeypatch) == 0
     every = len(case.pairs)
     assert capsys.readouterr().out.splitlines()[-1] == f"{every} of {every} pairs exact"

@@ -68,19 +68,19 @@ def replay(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_weights_of_the_model_beside_the_prompt_are_refused(case, witness, signed):
+def test_weights_of_the_model_beside_the_prompt_are_refused(each_kind, tmp_path, signed):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    smuggle(witness)
+    witness = smuggle(each_kind.save(tmp_path / "w"))
     if signed:
         sign(witness)
     with quiet():
-        network = AutoModelForCausalLM.from_pretrained(case.model)
+        network = AutoModelForCausalLM.from_pretrained(each_kind.model)
         loaded = PeftModel.from_pretrained(network, witness)
     assert not loaded.base_model.model.norm.weight.any(), "PEFT took the weights for its own"
     with pytest.raises(UserError, match=rf"and no other tensor, got .*{NORM} \(32,\)"):
-        case.verify(witness)
+        each_kind.verify(witness)
 
 
 def test_replay_refuses_them_too(case, witness, replay):

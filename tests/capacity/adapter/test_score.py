@@ -26,10 +26,8 @@ def _in_this_process(monkeypatch):
     """Decode in this process what is decoded in a fresh one, which costs seconds."""
 
     def decoded(module, arguments, **_):
-        asked = Request(**json.loads(Path(arguments[0]).read_text()))
-        return json.loads(
-            json.dumps({"decoded": dataclasses.asdict(decode_with_and_without(asked))})
-        )
+        asked = Request.model_validate_json(Path(arguments[0]).read_text())
+        return json.loads(json.dumps({"decoded": decode_with_and_without(asked).to_json()}))
 
     def confirm(directory, *, model_path, device, **_):
         found = verify_witness(directory, model_path=model_path, device=device)

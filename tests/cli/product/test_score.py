@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -48,10 +47,8 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from promptlimits.capacity.witness.verify import verify_witness
 
     def decoded(module: str, arguments: list[str], **_: object) -> Any:
-        asked = Request(**json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
-        return json.loads(
-            json.dumps({"decoded": dataclasses.asdict(decode_with_and_without(asked))})
-        )
+        asked = Request.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        return json.loads(json.dumps({"decoded": decode_with_and_without(asked).to_json()}))
 
     def confirm(directory: Path, *, model_path: str, device: str, **_: object) -> Any:
         found = verify_witness(directory, model_path=model_path, device=device)

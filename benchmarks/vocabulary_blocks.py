@@ -21,8 +21,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.capacity.train.objective import Rows, score_rows
-from promptlimits.capacity.train.scratch import Scratch
 from promptlimits.nets.decoder.linear import Linear, LinearHead
 from promptlimits.nets.protocol import EncodedPair, Memory, pack
 
@@ -63,7 +63,7 @@ def sides(rows: int, width: int, vocabulary: int) -> dict[str, Callable[[], Tens
         return torch.autograd.grad(loss, leaf)[0]
 
     heads = {"blocks": LinearHead(linear=linear), "whole_rows": WholeRows(linear=linear)}
-    ways = {name: partial(gradient_of, head, Scratch().matrix) for name, head in heads.items()}
+    ways = {name: partial(gradient_of, head, LogitBuffer().matrix) for name, head in heads.items()}
     if hasattr(nn, "LinearCrossEntropyOptions"):
         return {**ways, "torch": gradient_of_torch}
     return ways

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.witness.adapter import adapter_bytes, adapter_config
+from promptlimits.capacity.witness.files import adapter_bytes, adapter_config
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.load.stock import decode_greedily, load_stock

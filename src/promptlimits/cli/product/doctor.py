@@ -78,7 +78,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _stock_tools() -> Iterator[Finding]:
-    from promptlimits.capacity.witness.stock_check import check_stock_tools
+    from promptlimits.capacity.witness.stock import check_stock_tools
     from promptlimits.nets.protocol import PromptKind
 
     for kind in PromptKind:

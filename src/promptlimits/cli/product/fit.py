@@ -50,16 +50,21 @@ def fit(
     source = asked.read()
     options.require_folder(out)
 
-    from promptlimits.capacity.fit import FitRequest, fit_all
-    from promptlimits.capacity.search.attempt import Workplace
-    from promptlimits.capacity.store.provenance import provenance
+    from promptlimits.capacity.fit import fit_all
+    from promptlimits.capacity.search.ordering import Order
+    from promptlimits.capacity.search.request import Request
+    from promptlimits.capacity.search.search import SearchConfig
     from promptlimits.capacity.store.sqlite import Store
     from promptlimits.cli.live import LiveListener
     from promptlimits.nets.protocol import PromptKind
 
-    request = FitRequest(
-        training=session.suited_to(source, config),
-        starts=training.starts,
+    request = Request(
+        prompt_tokens=(prompt_tokens,),
+        kinds=(PromptKind(kind),),
+        search=SearchConfig(training=session.suited_to(source, config), starts=training.starts),
+        order=Order.GIVEN,
+        in_context_tokens=0,
+        budget_bytes=training.memory,
         budget_seconds=budgets.seconds,
         budget_steps=budgets.steps,
         control=training.control,
@@ -68,15 +73,7 @@ def fit(
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         frozen, task = machine.load(model, source, listener)
-        place = Workplace(
-            model=frozen,
-            store=store,
-            task_hash=task.hash,
-            provenance=provenance({"device": machine.device}),
-            kind=PromptKind(kind),
-            budget_bytes=training.memory,
-        )
-        record = fit_all(place, task, request, folder=out, listener=listener)
+        record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
     session.write_record(out / "fit.json", record)
     if as_json:
         typer.echo(as_text(record))

@@ -364,7 +364,7 @@ def _without(words: Sequence[str], option: str) -> list[str]:
 
 def require_confirmed(record: JsonObject) -> None:
     """Say what stock tools did not confirm, and fail where that is all that training held."""
-    from promptlimits.capacity.replay_loss import losses
+    from promptlimits.capacity.floor import losses
 
     for loss in losses(record, whole=False):
         say(f"warning: {loss}")

@@ -1,4 +1,7 @@
-"""Do the installed PEFT and transformers decode behind a prompt as the prompt means?
+"""Greedy decoding by stock `generate`, and whether the installed tools do it as a prompt means.
+
+Decoding runs free: its own tokens are its input. Keys of one length are decoded together, so no row
+is padded (a prompt in front of left padding is a known fault of PEFT's format).
 
 A floor is what stock tools confirm, so tools that do not fit each other confirm nothing: PEFT
 0.21.2 looks for the cache under a name that transformers 5.24 no longer gives it, puts the prompt
@@ -10,21 +13,26 @@ once as a witness is decoded. The answers must be the same.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 import tempfile
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.store.installed import Installed, installed, pip_command
 from promptlimits.capacity.store.provenance import canonical_json
-from promptlimits.capacity.witness.adapter import adapter_bytes, adapter_config
-from promptlimits.capacity.witness.decoding import decode
-from promptlimits.capacity.witness.files import ADAPTER_FILE, CONFIG_FILE
+from promptlimits.capacity.witness.files import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    adapter_bytes,
+    adapter_config,
+)
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 
@@ -34,6 +42,55 @@ _PROMPT_TOKENS: Final = 3
 _VOCABULARY: Final = 48
 _SHAPE: Final = PrefixShape(layers=2, kv_heads=2, head_dim=4)
 _NAMES: Final = {PromptKind.SOFT: "soft prompt", PromptKind.PREFIX: "KV prefix"}
+
+
+def decode(
+    model: Any,
+    keys: Sequence[Sequence[int]],
+    *,
+    stops: Sequence[int],
+    most_tokens: int,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[int, ...]]:
+    """What stock `generate` answers to each key, up to the first end marker."""
+    answers: dict[int, tuple[int, ...]] = {}
+    tell = on_progress or (lambda done, of: None)
+    tell(0, len(keys))
+    for indices in _batches(keys, batch_size):
+        ids = torch.tensor([list(keys[index]) for index in indices], device=model.device)
+        with torch.inference_mode():
+            rows = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=most_tokens
+            )
+        for index, row in zip(indices, rows[:, ids.shape[1] :].tolist(), strict=True):
+            answers[index] = _up_to_stop(row, stops)
+        tell(len(answers), len(keys))
+    return [answers[index] for index in range(len(keys))]
+
+
+def stock_tools(compute_dtype: str) -> str:
+    """Tools and decoding, in one line for reports."""
+    peft, transformers = (importlib.metadata.version(name) for name in ("peft", "transformers"))
+    return f"stock PEFT {peft} + transformers {transformers}, greedy generate, {compute_dtype}"
+
+
+def _batches(keys: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices of keys that have one length, at most `batch_size` together."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        by_length[len(key)].append(index)
+    for indices in by_length.values():
+        for start in range(0, len(indices), batch_size):
+            yield indices[start : start + batch_size]
+
+
+def _up_to_stop(row: Sequence[int], stops: Sequence[int]) -> tuple[int, ...]:
+    """The row without what fills it up behind its first end marker."""
+    for position, token in enumerate(row):
+        if token in stops:
+            return tuple(row[: position + 1])
+    return tuple(row)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
-"""The contest of each row's target with all other tokens, the vocabulary block by block.
+"""Each row's target logit against those of all other tokens, the vocabulary block by block.
 
 With l the logits of a row, s its sharpening and m the largest logit of the others so far, a block
 adds its exp(s l_j - s m) to a sum, and what its softmax pulls back to enters a mean with their
 share of it. A block that raises m shrinks the sum first (the streaming softmax, `milakov2018`). So
 one block is alive at a time: it is written, read and pulled back while it is in the processor's
-cache, and the head's weights are passed once for all rows of the contest, however large the
+cache, and the head's weights are passed once for all rows, however large the
 vocabulary.
 """
 
@@ -25,8 +25,8 @@ _LOWEST: Final = -1e30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Contest:
-    """How targets stand against the other tokens, n rows of it.
+class Margins:
+    """Target logits against those of the other tokens (the competitors), n rows.
 
     Attributes:
         own: (n, 1) the target's logit.
@@ -77,7 +77,7 @@ class _Block:
         return self.logits.scatter_(1, self.place, stands_in.clamp_min_(number))
 
 
-def hold_contest(
+def margins(
     states: Tensor,
     head: ReadHead,
     targets: Tensor,
@@ -87,15 +87,15 @@ def hold_contest(
     blocks: Sequence[ReadHead],
     differentiate: bool = True,
     memory: Memory | None = None,
-) -> Contest:
-    """Let every row's target stand against all other tokens."""
+) -> Margins:
+    """Compare every row's target with all other tokens."""
     sharpening = sharpenings.to(torch.promote_types(states.dtype, torch.float32))
-    compete = _best_rival if objective is Objective.MARGIN else _all_rivals
+    compare = _strongest if objective is Objective.MARGIN else _all_competitors
     written = _blocks(states, blocks, targets, memory)
-    return compete(states, head, targets, sharpening, written, differentiate=differentiate)
+    return compare(states, head, targets, sharpening, written, differentiate=differentiate)
 
 
-def _all_rivals(
+def _all_competitors(
     states: Tensor,
     head: ReadHead,
     targets: Tensor,
@@ -103,7 +103,7 @@ def _all_rivals(
     blocks: Iterator[_Block],
     *,
     differentiate: bool,
-) -> Contest:
+) -> Margins:
     """The gap is log sum_j exp(s l_j) - s l_t over the other tokens j."""
 
     def weigh(block: _Block) -> tuple[Tensor, Tensor]:
@@ -134,10 +134,10 @@ def _all_rivals(
     if differentiate:
         gradient = head.pull_back_tokens(targets, -1.0, gradient)
     gap = total.log() + sharpening * (others - own)
-    return Contest(own=own, low=low, others=others, gap=gap, gradient=gradient)
+    return Margins(own=own, low=low, others=others, gap=gap, gradient=gradient)
 
 
-def _best_rival(
+def _strongest(
     states: Tensor,
     head: ReadHead,
     targets: Tensor,
@@ -145,25 +145,25 @@ def _best_rival(
     blocks: Iterator[_Block],
     *,
     differentiate: bool,
-) -> Contest:
-    """The gap is s (max_j l_j - l_t) over the other tokens j."""
+) -> Margins:
+    """The gap is s (max_j l_j - l_t), the hinge over the strongest other token j."""
     first = next(blocks)
     own, low, others = first.own, first.low, first.high
-    rivals, start = first.put(-torch.inf).argmax(dim=1, keepdim=True), first.head.vocabulary
+    strongest, start = first.put(-torch.inf).argmax(dim=1, keepdim=True), first.head.vocabulary
     del first
     for block in blocks:
         best = start + block.put(-torch.inf).argmax(dim=1, keepdim=True)
-        rivals = torch.where(block.high > others, best, rivals)
+        strongest = torch.where(block.high > others, best, strongest)
         own, low = own + block.own, torch.minimum(low, block.low)
         others, start = torch.maximum(others, block.high), start + block.head.vocabulary
         del block
     gradient = own[:0]
     if differentiate:
         nothing = torch.zeros_like(states, dtype=own.dtype)
-        gradient = head.pull_back_tokens(rivals, 1.0, nothing)
+        gradient = head.pull_back_tokens(strongest, 1.0, nothing)
         gradient = head.pull_back_tokens(targets, -1.0, gradient)
     gap = sharpening * (others - own)
-    return Contest(own=own, low=low, others=others, gap=gap, gradient=gradient)
+    return Margins(own=own, low=low, others=others, gap=gap, gradient=gradient)
 
 
 def _blocks(

@@ -1,7 +1,8 @@
-"""Questions with choices: which choice an answer means, and how the choices are shown.
+"""Questions that are more than one text: with choices, or as the end of a conversation.
 
-The value is the name of the right choice, its letter, which is what published results for such
-questions score; the key shows the choices.
+Of a question with choices the value is the name of the right one, its letter, which is what
+published results for such questions score; the key shows the choices. Of a conversation the last
+message is the answer.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
+from typing import Final
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import listed, shown
-from promptlimits.capacity.tables.table import Row, Table, text_of
+from promptlimits.capacity.tables.json_files import CONVERSATIONS
+from promptlimits.capacity.tables.table import Cell, Row, Table, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,3 +203,69 @@ def _ambiguous(
         remedy="write in that column the names of the right choices, and choices that say other "
         "things than names or numbers",
     )
+
+
+_ROLES: Final = {"human": "user", "gpt": "assistant"}
+"""Names that ShareGPT has for roles."""
+
+
+def conversation_column(table: Table) -> str | None:
+    """The column of a table whose cells are conversations."""
+    return next(
+        (
+            name
+            for name in CONVERSATIONS
+            if name in table.columns
+            and any(isinstance(row.cells.get(name), list) for row in table.rows)
+        ),
+        None,
+    )
+
+
+def conversation(table: Table, row: Row, column: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """The messages of a row."""
+    where = f"{table.where(row)}: {column}"
+    cell = table.cell(row, column)
+    if not isinstance(cell, list):
+        raise UserError(
+            where,
+            "be a list of messages",
+            got="null" if cell is None else shown(str(cell)),
+            remedy="fill it in or delete the entry",
+        )
+    messages = [
+        _message(f"{where}, message {number}", message)
+        for number, message in enumerate(cell, start=1)
+    ]
+    if len(messages) < 2 or messages[-1][0] != "assistant" or messages[-2][0] == "assistant":
+        roles = ", ".join(role for role, _ in messages) or "no message"
+        raise UserError(
+            where,
+            "end in a message to the assistant and the assistant's answer",
+            got=roles[:100],
+            remedy="delete what follows the assistant's last answer, or the whole entry",
+        )
+    return tuple(messages[:-1]), messages[-1][1]
+
+
+def _message(where: str, message: Cell) -> tuple[str, str]:
+    match message:
+        case {"role": str(role), "content": content} | {"from": str(role), "value": content}:
+            text = _content(where, content)
+            if text is not None:
+                return _ROLES.get(role, role), text
+    raise UserError(
+        where,
+        "have a role and a content that is text",
+        got=shown(str(message)),
+        remedy='write {"role": "user", "content": "..."}',
+    )
+
+
+def _content(where: str, content: Cell) -> str | None:
+    """The text of a message, which may come in parts."""
+    if not isinstance(content, list):
+        return text_of(where, content)
+    parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    texts = [text_of(where, part) for part in parts]
+    return None if None in texts else "".join(text or "" for text in texts)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.config import Objective
-from promptlimits.capacity.train.contest import Contest, hold_contest
-from promptlimits.capacity.train.scratch import Scratch
+from promptlimits.capacity.train.margins import Margins, margins
+from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.nets.decoder.linear import Linear, LinearHead
 from promptlimits.nets.protocol import Memory
 from promptlimits.nets.routes.whole_model import IdentityHead
@@ -45,8 +45,8 @@ def held(
     *,
     differentiate: bool = True,
     new_memory: bool = False,
-) -> Contest:
-    return hold_contest(
+) -> Margins:
+    return margins(
         states,
         head,
         TARGETS,
@@ -54,7 +54,7 @@ def held(
         objective,
         blocks=head.blocks(most_tokens),
         differentiate=differentiate,
-        memory=None if new_memory else Scratch().matrix,
+        memory=None if new_memory else LogitBuffer().matrix,
     )
 
 
@@ -139,7 +139,7 @@ def test_rivals_of_different_blocks_are_weighed_as_in_one(lower: int, higher: in
     head = LinearHead(linear=Linear(weight=weight))
     target, sharpening = torch.tensor([[11]]), torch.tensor([[1e4]])
     gradients = [
-        hold_contest(
+        margins(
             torch.tensor([[1.0, 0.0]]),
             head,
             target,

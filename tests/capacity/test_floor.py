@@ -1,23 +1,21 @@
 """What training held and stock tools do not confirm is said, counted and never passed over."""
 
-import dataclasses
 import math
 
 import pytest
+from tests.capacity.cases import measured, verified
 
 from promptlimits.capacity import floor as floor_module
-from promptlimits.capacity.floor import Floor
-from promptlimits.capacity.measure import measure
-from promptlimits.capacity.replay_loss import loss_json, loss_warnings, losses, replay_loss
+from promptlimits.capacity.floor import Floor, losses
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
-from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.random_tokens import random_pairs
+from promptlimits.capacity.task.targets import Targets, TextTargets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.witness.format import write_verification
-from promptlimits.capacity.witness.verification import Answer, Verification
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
+from promptlimits.nets.protocol import EncodedPair
 from promptlimits.report.record import parse_record
 
 REQUEST = Request(
@@ -32,42 +30,30 @@ REQUEST = Request(
 )
 
 
-class Nobody:
-    """A listener that keeps nothing."""
+PAIRS = Targets.of([])
+TEXT = TextTargets(
+    every=(EncodedPair(key="", value="", key_ids=(1,), value_ids=(*range(9), 0)),),
+    size=9,
+    decode=str,
+)
 
-    def __getattr__(self, _name):
-        return lambda *_: None
 
-
-def floor_of(exact, *, held_in_training, of_text=False, claimed=None):
-    answers = tuple(
-        Answer(key=str(index), value="", decoded="", generated_ids=(), exact=one)
-        for index, one in enumerate(exact)
-    )
+def floor_of(exact, *, held_in_training, targets=PAIRS, claimed=None):
     return Floor(
+        targets=targets,
         witness="w",
-        verification=Verification(
-            answers=answers,
-            confirmed_by="",
-            prompt_sha256="",
-            model_hash="",
-            same_weights=True,
-            created="",
-            seconds=0.0,
-            versions={},
-        ),
+        verification=verified(exact),
         claimed=tuple(range(len(exact))) if claimed is None else claimed,
         held_in_training=held_in_training,
-        of_text=of_text,
     )
 
 
 def test_nothing_is_lost_where_all_is_confirmed():
-    assert replay_loss(floor_of([True, True], held_in_training=2)) is None
-    assert replay_loss(Floor(witness=None, verification=None, claimed=())) is None
-    text = floor_of([True], held_in_training=5, of_text=True, claimed=(4,))
-    assert replay_loss(text) is None
-    assert loss_json(text) is None
+    assert floor_of([True, True], held_in_training=2).loss is None
+    assert Floor(targets=PAIRS).loss is None
+    text = floor_of([True], held_in_training=5, targets=TEXT, claimed=(4,))
+    assert text.loss is None
+    assert text.loss_json is None
 
 
 @pytest.mark.parametrize(
@@ -86,16 +72,13 @@ def test_nothing_is_lost_where_all_is_confirmed():
             "training held 1 pair, stock tools confirmed none of them",
         ),
         (
-            floor_of([True], held_in_training=9, of_text=True, claimed=(3,)),
+            floor_of([True], held_in_training=9, targets=TEXT, claimed=(3,)),
             "training held 9 tokens, stock tools confirmed 4 of them",
         ),
     ],
 )
 def test_a_loss_is_said_with_both_numbers(floor, sentence):
-    assert str(replay_loss(floor)) == sentence
-    assert loss_warnings(floor, "1 prompt token") == [
-        f"1 prompt token: {sentence}; only those count"
-    ]
+    assert str(floor.loss) == sentence
 
 
 @pytest.fixture
@@ -106,30 +89,26 @@ def losing(monkeypatch):
     def confirm(directory, *, model_path, on_progress):
         found = verify_witness(directory, model_path=model_path)
         answers = tuple(
-            dataclasses.replace(answer, exact=False, fault="another answer")
+            answer.model_copy(update={"exact": False, "counted": False, "fault": "another answer"})
             if lost["pairs"] is None or index < lost["pairs"]
             else answer
             for index, answer in enumerate(found.answers)
         )
-        found = dataclasses.replace(found, answers=answers)
-        write_verification(directory, found.to_json())
+        exact = sum(answer.exact for answer in answers)
+        found = found.model_copy(update={"answers": answers, "pairs_exact": exact})
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(floor_module, "confirm", confirm)
     return lost
 
 
-def measured(model, folder):
-    task = random_pairs(model.codec, count=6, seed=0)
-    with Store.open(folder / "store.sqlite") as store:
-        return measure(model, task, REQUEST, folder=folder, store=store, listener=Nobody())
-
-
 @pytest.mark.slow  # trains a prompt for six pairs
 def test_what_is_lost_is_on_record_and_is_decoded_again_by_other_tools(
     model, losing, monkeypatch, tmp_path
 ):
-    record = measured(model, tmp_path)
+    task = random_pairs(model.codec, count=6, seed=0)
+    record, _ = measured(model, task, REQUEST, tmp_path)
     (bracket,) = record["brackets"]
     loss = bracket["floor"]["lost_in_replay"]
     held = loss["held_in_training"]
@@ -145,7 +124,7 @@ def test_what_is_lost_is_on_record_and_is_decoded_again_by_other_tools(
     # With tools of another version all of it holds but for one pair; nothing is trained again.
     monkeypatch.setattr(floor_module, "stock_tools", lambda _dtype: "other tools")
     losing["pairs"] = 1
-    again = measured(model, tmp_path)
+    again, _ = measured(model, task, REQUEST, tmp_path)
     assert again["brackets"][0]["floor"]["pairs"] == held - 1
     sentence = f"training held {held} pairs, stock tools confirmed {held - 1} of them"
     assert losses(again, whole=False) == (f"soft prompt of length 4: {sentence}",)

@@ -6,6 +6,10 @@ The tokens are compared with the recorded ones exactly, end marker included (but
 beginning of a text, of which so many tokens are decoded and no more), and those with the texts
 they are said to stand for (`answer_check`). Nothing that training used (shared prefix, packing,
 its attention) is on this path, and `verify_in_fresh_process` leaves not even its memory behind.
+
+A witness may come from anybody. What it calls its model is a catalog name or a hub id, never a
+path: a path would lead to whatever lies there on the reader's machine. And one that calls its model
+by a catalog name must have been found with the weights of that name.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,34 +32,25 @@ from promptlimits.base.writing import standing
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.witness.answer_check import check_answer, stop_ids
-from promptlimits.capacity.witness.decoding import decode, stock_tools
-from promptlimits.capacity.witness.format import (
-    Witness,
-    WitnessPair,
-    read_prompt,
-    read_witness,
-    save_witness,
-)
+from promptlimits.capacity.witness.format import Witness, WitnessPair, read_prompt, read_witness
 from promptlimits.capacity.witness.fresh_process import (
     OnProgress,
-    confirm,
     default_batch_size,
     nobody,
     report_to_parent,
     reported,
     tell_progress,
-    verify_in_fresh_process,
 )
-from promptlimits.capacity.witness.model import load_model_of
-from promptlimits.capacity.witness.stock_check import require_stock_tools
+from promptlimits.capacity.witness.stock import decode, require_stock_tools, stock_tools
 from promptlimits.capacity.witness.verification import ModelUsed, Verification
+from promptlimits.nets.files.cache import built
+from promptlimits.nets.files.catalog import CatalogEntry, find_entry
+from promptlimits.nets.files.hashing import model_hash, weight_files
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 
 if TYPE_CHECKING:
     from promptlimits.nets.load.stock import StockModel
-
-__all__ = ["confirm", "save_witness", "verify_in_fresh_process", "verify_witness"]
 
 
 def verify_witness(
@@ -75,7 +70,7 @@ def verify_witness(
     witness = read_witness(directory)
     prompt = read_prompt(directory, witness)
     require_stock_tools((PromptKind(witness.kind),))
-    stock = load_model_of(
+    stock = _model_of(
         witness, model_path, any_weights=any_weights, device=device, allow_hub=allow_hub
     )
     _require_room(stock, prompt, witness)
@@ -85,19 +80,20 @@ def verify_witness(
         generated = _generate(
             stock, directory, witness.pairs, stops, batch_size=together, on_progress=on_progress
         )
-        as_text = witness.posed_as == "text"
         answers = tuple(
             check_answer(
                 stock.tokenizer,
                 pair,
                 ids,
                 stops=stops,
-                posed_as_text=as_text,
+                keys_as_text=witness.keys_as == "text",
                 beginning=witness.beginning,
             )
             for pair, ids in zip(witness.pairs, generated, strict=True)
         )
     return Verification(
+        pairs_exact=sum(answer.exact for answer in answers),
+        of=len(answers),
         answers=answers,
         confirmed_by=stock_tools(witness.model.compute_dtype),
         prompt_sha256=witness.prompt_sha256,
@@ -112,13 +108,12 @@ def verify_witness(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The fresh process: verify one witness and write one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m promptlimits.capacity.witness.witness")
+    parser = argparse.ArgumentParser(prog="python -m promptlimits.capacity.witness.verify")
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--model")
     parser.add_argument("--any-weights", action="store_true")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true", help="kept for clarity: output is JSON")
     given = parser.parse_args(arguments)
 
     def verified() -> JsonObject:
@@ -150,9 +145,8 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
             got=f"{rows} embeddings",
             remedy="give the model the witness was found with",
         )
-    longest = prompt.shape[0] + max(
-        len(pair.key_ids) + _longest_answer(witness.pairs) for pair in witness.pairs
-    )
+    longest_answer = max(pair.longest_answer for pair in witness.pairs)
+    longest = prompt.shape[0] + longest_answer + max(len(pair.key_ids) for pair in witness.pairs)
     if longest > stock.context_length:
         raise UserError(
             "model",
@@ -183,10 +177,6 @@ def _cached(shape: PrefixShape) -> str:
     return f"{shape.layers} layers of {shape.kv_heads} heads of width {shape.head_dim}"
 
 
-def _longest_answer(pairs: Iterable[WitnessPair]) -> int:
-    return max(pair.longest_answer for pair in pairs)
-
-
 def _generate(
     stock: StockModel,
     directory: Path,
@@ -208,10 +198,97 @@ def _generate(
         model,
         [pair.key_ids for pair in pairs],
         stops=stops,
-        most_tokens=_longest_answer(pairs),
+        most_tokens=max(pair.longest_answer for pair in pairs),
         batch_size=batch_size,
         on_progress=on_progress,
     )
+
+
+def _model_of(
+    witness: Witness,
+    model_path: str | None,
+    *,
+    any_weights: bool,
+    device: str,
+    allow_hub: bool,
+) -> StockModel:
+    """Load the model of a witness with stock tools, and refuse one that is not its own."""
+    stock = _load(witness, model_path, device=device, allow_hub=allow_hub)
+    if any_weights:
+        return stock
+    for entry in filter(None, map(find_entry, {witness.model.reference, witness.model.name})):
+        _require_catalog_weights(witness, entry, stock)
+    if stock.model_hash != witness.model.model_hash:
+        raise UserError(
+            "model",
+            f"have the weights of the witness ({_short(witness.model.model_hash)})",
+            got=_short(stock.model_hash),
+            remedy="give the model it was found with, or allow any weights (--any-weights)",
+        )
+    return stock
+
+
+def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: bool) -> StockModel:
+    from promptlimits.nets.load.locate import is_hub_id
+    from promptlimits.nets.load.stock import load_stock
+
+    dtype = getattr(torch, witness.model.compute_dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UserError(
+            "compute_dtype of the witness",
+            "be a dtype of torch",
+            got=witness.model.compute_dtype,
+            remedy="make the witness again with promptlimits bracket",
+        )
+    if model_path is not None:
+        return load_stock(model_path, dtype=dtype, device=device, allow_hub=allow_hub)
+    reference = witness.model.reference
+    if find_entry(reference) is None and not is_hub_id(reference):
+        raise UserError(
+            "model of the witness",
+            "be a catalog name or a hub id (org/name) where --model is not given",
+            got=repr(reference),
+            remedy="say where the model is with --model PATH",
+        )
+    try:
+        return load_stock(
+            reference, dtype=dtype, device=device, allow_hub=allow_hub, allow_local=False
+        )
+    except UserError as error:
+        raise UserError(
+            "model of the witness",
+            "be within reach",
+            got=f"{reference!r}, which is not ({error})",
+            remedy="say where it is with --model PATH",
+        ) from error
+
+
+def _require_catalog_weights(witness: Witness, entry: CatalogEntry, stock: StockModel) -> None:
+    """Refuse a witness that gives other weights the name of a catalog model."""
+    if (stock.name, stock.source) == (entry.name, "catalog"):
+        known = stock.model_hash
+    else:
+        ready = built(entry.cache_name)
+        if ready is None:
+            raise UserError(
+                f"catalog model {entry.name}, which the witness names,",
+                "be on this machine, to be compared",
+                got="none",
+                remedy=f"run `promptlimits models get {entry.name}`, or allow any weights "
+                "(--any-weights)",
+            )
+        known = model_hash(weight_files(ready))
+    if known != witness.model.model_hash:
+        raise UserError(
+            f"witness that names the catalog's {entry.name}",
+            f"be found with its weights ({_short(known)})",
+            got=_short(witness.model.model_hash),
+            remedy="ask its maker for the model, or see what any model answers (--any-weights)",
+        )
+
+
+def _short(digest: str) -> str:
+    return f"{digest[:12]}..."
 
 
 if __name__ == "__main__":

@@ -1,25 +1,26 @@
 """The self-test of the installed PEFT and transformers: it passes, and sees what they lose."""
 
 import re
-from types import SimpleNamespace
 
 import peft
 import pytest
 import torch
 import transformers
 from packaging.specifiers import SpecifierSet
+from tests.capacity.cases import measured
 from tests.capacity.witness.witness_cases import greedy as slow_greedy
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.adapter import decoding as adapter_decoding
-from promptlimits.capacity.fit import FitRequest, fit_all
-from promptlimits.capacity.search.attempt import Workplace
+from promptlimits.capacity.search.ordering import Order
+from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.installed import Installed
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.witness import stock_check
-from promptlimits.capacity.witness.stock_check import KEYS, check_stock_tools, require_stock_tools
+from promptlimits.capacity.witness import stock
+from promptlimits.capacity.witness.stock import KEYS, check_stock_tools, require_stock_tools
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.load.stock import load_stock
 from promptlimits.nets.protocol import PromptKind
@@ -62,7 +63,7 @@ def tools(monkeypatch, *, transformers_version):
             allowed=SpecifierSet(">=5.23,<5.24"),
         ),
     }
-    monkeypatch.setattr(stock_check, "installed", found.__getitem__)
+    monkeypatch.setattr(stock, "installed", found.__getitem__)
 
 
 @KINDS
@@ -80,10 +81,10 @@ def test_the_installed_tools_decode_as_they_should(kind):
 def test_the_prompt_is_what_answers(kind):
     """Without it every key is answered otherwise."""
     with quiet():
-        wanted, found = stock_check._both_ways(kind)
+        wanted, found = stock._both_ways(kind)
     assert wanted == found
     network = plain_greedy.small_network(vocabulary=48, seed=0)
-    bare = [plain_greedy.greedy(network, key, tokens=stock_check.TOKENS) for key in KEYS]
+    bare = [plain_greedy.greedy(network, key, tokens=stock.TOKENS) for key in KEYS]
     assert not any(with_it == without for with_it, without in zip(wanted, bare, strict=True))
     assert len(set(wanted)) == len(KEYS)
     assert min(len(set(answer)) for answer in wanted) >= 3
@@ -92,7 +93,7 @@ def test_the_prompt_is_what_answers(kind):
 @KINDS
 def test_the_yardstick_is_the_slow_loop_of_the_tests(kind):
     network = plain_greedy.small_network(vocabulary=48, seed=1)
-    shape = stock_check._SHAPE if kind is PromptKind.PREFIX else None
+    shape = stock._SHAPE if kind is PromptKind.PREFIX else None
     width = 16 if shape is None else shape.width
     prompt = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
     for key in KEYS:
@@ -136,28 +137,26 @@ def test_whatever_the_tools_raise_is_a_finding(monkeypatch):
 
 
 def test_nothing_is_trained_with_tools_that_confirm_nothing(model, renamed_cache, tmp_path):
-    def told(*_):
-        raise AssertionError("it went on")
-
-    listener = SimpleNamespace(stage=told, step=told, attempted=told, advanced=told, found=told)
-    with Store.open(tmp_path / "store.sqlite") as store, pytest.raises(UserError, match="peft and"):
-        fit_all(
-            Workplace(model=model, store=store, task_hash="t", provenance={}),
-            random_pairs(model.codec, count=2, seed=0),
-            FitRequest(training=TrainingConfig(prompt_tokens=1), starts=1),
-            folder=tmp_path,
-            listener=listener,
-        )
+    request = Request(
+        prompt_tokens=(1,),
+        search=SearchConfig(training=TrainingConfig(prompt_tokens=1)),
+        order=Order.GIVEN,
+    )
+    task = random_pairs(model.codec, count=2, seed=0)
+    with pytest.raises(UserError, match="peft and"):
+        measured(model, task, request, tmp_path)
+    with Store.open(tmp_path / "store.sqlite") as store:
+        assert store.runs() == []
 
 
 @pytest.mark.parametrize("kind", ["soft", "prefix"])
 def test_an_adapter_is_not_scored_by_tools_that_lose_it(cases, kind, request, tmp_path):
     case = cases("llama", kind)
     directory = case.save(tmp_path / "w")
-    stock = load_stock(str(case.model))
+    loaded = load_stock(str(case.model))
     request.getfixturevalue("renamed_cache")
     with pytest.raises(UserError, match="peft and transformers must decode"):
-        adapter_decoding._behind_adapter(stock, directory, trained_for="tiny")
+        adapter_decoding._behind_adapter(loaded, directory, trained_for="tiny")
 
 
 def test_a_witness_is_not_called_wrong_by_tools_that_are(case, witness, renamed_cache):

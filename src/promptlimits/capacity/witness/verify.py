@@ -45,7 +45,8 @@ from promptlimits.capacity.witness.stock import decode, require_stock_tools, sto
 from promptlimits.capacity.witness.verification import ModelUsed, Verification
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CatalogEntry, find_entry
-from promptlimits.nets.files.hashing import model_hash, weight_files
+from promptlimits.nets.files.folder import weight_files
+from promptlimits.nets.files.hashing import model_hash
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 

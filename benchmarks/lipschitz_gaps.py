@@ -30,10 +30,9 @@ import numpy as np
 import torch
 
 import promptlimits
-from promptlimits.lipschitz.attack.ascent import Norm
-from promptlimits.lipschitz.attack.estimate import largest_jacobian_norm
-from promptlimits.lipschitz.attack.starts import singular_directions
+from promptlimits.lipschitz.ascent import Norm, singular_directions
 from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
+from promptlimits.lipschitz.estimate import largest_jacobian_norm
 from promptlimits.lipschitz.paper.compose import composed_bound
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights

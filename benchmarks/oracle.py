@@ -26,8 +26,8 @@ import numpy as np
 import promptlimits
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
 from promptlimits.lab.one_layer.reachable import jacobian
+from promptlimits.lab.one_layer.realise import train_prompt
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend, shared_query
-from promptlimits.lab.one_layer.train import train_prompt
 from promptlimits.nets.paper.weights import random_weights
 
 CASES = ((6, 1, 3, 3), (16, 1, 16, 4), (6, 2, 3, 3), (12, 2, 4, 3), (16, 3, 4, 4), (16, 4, 4, 4))

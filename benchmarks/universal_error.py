@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import promptlimits
-from promptlimits.lab.universal.measured_error import measure_error
-from promptlimits.lab.universal.universal import BUILT_IN, universal_prompt
+from promptlimits.lab.universal.universal import BUILT_IN, measure_error, universal_prompt
 from promptlimits.lab.universal.universal_bound import as_float_above
 from promptlimits.report.figures.plain_svg import FOUND, PROVED, document, set_axes
 

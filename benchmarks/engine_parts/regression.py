@@ -27,9 +27,9 @@ from promptlimits.lab.regression.regression import (
     RegressionProblems,
     RegressionSystem,
     all_reads,
+    planted_control,
     solve_regression,
 )
-from promptlimits.lab.regression.regression_control import planted_control
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights
 

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from promptlimits.base.errors import UserError as UserError
     from promptlimits.bounds.context.last_tokens import LastTokensCapacity as LastTokensCapacity
     from promptlimits.bounds.context.layers import LayerConstants as LayerConstants
-    from promptlimits.bounds.context.washout import Washout as Washout
-    from promptlimits.bounds.context.washout import washed_out_from as washed_out_from
+    from promptlimits.bounds.context.layers import Washout as Washout
+    from promptlimits.bounds.context.layers import washed_out_from as washed_out_from
     from promptlimits.bounds.context.whole_output import ShortPromptCapacity as ShortPromptCapacity
     from promptlimits.bounds.context.whole_output import WholeOutputCapacity as WholeOutputCapacity
     from promptlimits.bounds.core import Theorem as Theorem
     from promptlimits.bounds.counting import Counting as Counting
+    from promptlimits.bounds.counting import VectorCounting as VectorCounting
     from promptlimits.bounds.counting import shortest_prompt as shortest_prompt
     from promptlimits.bounds.covering import BallCovering as BallCovering
     from promptlimits.bounds.covering import CoveringBounds as CoveringBounds
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
     from promptlimits.bounds.covering import VolumeCovering as VolumeCovering
     from promptlimits.bounds.covering import greedy_packing as greedy_packing
     from promptlimits.bounds.prompt_capacity import PromptCapacity as PromptCapacity
-    from promptlimits.bounds.prompt_capacity_published import (
+    from promptlimits.bounds.prompt_capacity import (
         published_capacity as published_capacity,
     )
     from promptlimits.bounds.prompt_plan import Plan as Plan
-    from promptlimits.bounds.vector_counting import VectorCounting as VectorCounting
     from promptlimits.capacity.measure import measure as measure
     from promptlimits.capacity.search.ordering import Order as Order
     from promptlimits.capacity.search.request import Request as Request
@@ -92,22 +92,22 @@ if TYPE_CHECKING:
         LevenbergMarquardt as LevenbergMarquardt,
     )
     from promptlimits.lab.regression.levenberg_marquardt import Solutions as Solutions
+    from promptlimits.lab.regression.regression import PlantedControl as PlantedControl
     from promptlimits.lab.regression.regression import RegressionProblems as RegressionProblems
+    from promptlimits.lab.regression.regression import planted_control as planted_control
     from promptlimits.lab.regression.regression import solve_regression as solve_regression
-    from promptlimits.lab.regression.regression_control import PlantedControl as PlantedControl
-    from promptlimits.lab.regression.regression_control import planted_control as planted_control
     from promptlimits.lab.universal.universal import RealMap as RealMap
     from promptlimits.lab.universal.universal import universal_prompt as universal_prompt
     from promptlimits.lab.universal.universal_bound import FunctionClass as FunctionClass
     from promptlimits.lab.universal.universal_bound import UniversalBound as UniversalBound
     from promptlimits.lab.universal.universal_bound import universal_bound as universal_bound
-    from promptlimits.lipschitz.attack.estimate import JacobianEstimate as JacobianEstimate
-    from promptlimits.lipschitz.attack.estimate import (
-        largest_jacobian_norm as largest_jacobian_norm,
-    )
     from promptlimits.lipschitz.balls.spectral import spectral_norm as spectral_norm
     from promptlimits.lipschitz.ellipsoid.certificate import EllipsoidBound as EllipsoidBound
     from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound as ellipsoid_bound
+    from promptlimits.lipschitz.estimate import JacobianEstimate as JacobianEstimate
+    from promptlimits.lipschitz.estimate import (
+        largest_jacobian_norm as largest_jacobian_norm,
+    )
     from promptlimits.lipschitz.paper.compose import LipschitzBound as LipschitzBound
     from promptlimits.lipschitz.paper.compose import composed_bound as composed_bound
     from promptlimits.lipschitz.paper.compose import tightest_bound as tightest_bound

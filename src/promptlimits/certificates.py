@@ -22,8 +22,8 @@ THEOREMS: Final = {
     "prompt_capacity": "promptlimits.bounds.prompt_capacity",
     "short_prompt_capacity": "promptlimits.bounds.context.whole_output",
     "transformer_lipschitz": "promptlimits.lipschitz.ellipsoid.certificate",
-    "vector_counting": "promptlimits.bounds.vector_counting",
-    "washout": "promptlimits.bounds.context.washout",
+    "vector_counting": "promptlimits.bounds.counting",
+    "washout": "promptlimits.bounds.context.layers",
     "whole_output_capacity": "promptlimits.bounds.context.whole_output",
 }
 """Kind -> the module of its theorem, which is imported when such a certificate is read."""

@@ -9,12 +9,11 @@ from random import Random
 from typing import Any
 
 from promptlimits.bounds.context.last_tokens import LastTokensCapacity
-from promptlimits.bounds.context.washout import Washout
+from promptlimits.bounds.context.layers import Washout
 from promptlimits.bounds.context.whole_output import ShortPromptCapacity, WholeOutputCapacity
 from promptlimits.bounds.core import Theorem
-from promptlimits.bounds.counting import FORMATS, Counting
+from promptlimits.bounds.counting import FORMATS, Counting, VectorCounting
 from promptlimits.bounds.prompt_capacity import PromptCapacity
-from promptlimits.bounds.vector_counting import VectorCounting
 from promptlimits.lipschitz.checkpoint.model_ceiling import ModelFacts
 from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling as ceiling_of
 

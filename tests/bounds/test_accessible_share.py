@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from promptlimits.base.exact import grid_up
-from promptlimits.bounds.prompt_capacity import PromptCapacity
-from promptlimits.bounds.prompt_capacity_published import published_capacity
-from promptlimits.bounds.vector_counting import VectorCounting
+from promptlimits.bounds.counting import VectorCounting
+from promptlimits.bounds.prompt_capacity import PromptCapacity, published_capacity
 from promptlimits.lipschitz.paper.compose import composed_bound
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights

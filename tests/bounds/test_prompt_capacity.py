@@ -19,8 +19,7 @@ from promptlimits.base.exact import (
     log,
     working_precision,
 )
-from promptlimits.bounds.prompt_capacity import PromptCapacity
-from promptlimits.bounds.prompt_capacity_published import published_capacity
+from promptlimits.bounds.prompt_capacity import PromptCapacity, published_capacity
 from promptlimits.bounds.prompt_plan import tokens_for_exact_access
 
 TENTH = Fraction(1, 10)

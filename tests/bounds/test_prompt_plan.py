@@ -12,9 +12,9 @@ import pytest
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import grid_up, grid_value
 from promptlimits.bounds.core import Exp
+from promptlimits.bounds.counting import VectorCounting
 from promptlimits.bounds.prompt_capacity import PromptCapacity
 from promptlimits.bounds.prompt_plan import LONGEST_PROMPT, Plan
-from promptlimits.bounds.vector_counting import VectorCounting
 
 USUAL = {"dim": 5, "prompt_tokens": 6, "tokens": 2, "radius": 1, "eps": Fraction(1, 10)}
 

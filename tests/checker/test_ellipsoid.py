@@ -16,8 +16,11 @@ from promptlimits import checker
 from promptlimits.base.errors import UserError
 from promptlimits.certificates import check_certificate, checked
 from promptlimits.checker.ellipsoid import prove_limit
-from promptlimits.lipschitz.ellipsoid.certificate import TransformerLipschitz, ellipsoid_bound
-from promptlimits.lipschitz.ellipsoid.effective import effective_lipschitz
+from promptlimits.lipschitz.ellipsoid.certificate import (
+    TransformerLipschitz,
+    effective_lipschitz,
+    ellipsoid_bound,
+)
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 

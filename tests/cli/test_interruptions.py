@@ -249,7 +249,7 @@ def test_our_own_warnings_are_one_line_and_others_are_hidden(
             warnings.warn("this model\nis slower", PromptLimitsWarning, stacklevel=1)
         yield from ()
 
-    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.models._findings", find)
     before = (warnings.showwarning, list(warnings.filters))
     ended = call("doctor")
     assert (ended.code, ended.out) == (0, "")
@@ -274,7 +274,7 @@ def test_memory_that_runs_out_is_one_line(
         raise error
         yield
 
-    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.models._findings", find)
     call("doctor").says(1, "memory", "smaller model")
 
 
@@ -285,7 +285,7 @@ def test_a_mistake_of_the_program_is_one_line_that_says_so(
         raise KeyError("two\nand two")
         yield
 
-    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.models._findings", find)
     place = "cli/product/doctor.py:"
     call("doctor").says(70, "a mistake of promptlimits", "KeyError", place, "PROMPTLIMITS_DEBUG=1")
     monkeypatch.setenv("PROMPTLIMITS_DEBUG", "1")
@@ -299,7 +299,7 @@ def test_logs_of_libraries_are_hidden(call: Call, monkeypatch: pytest.MonkeyPatc
         logging.getLogger("somebody.else").error("their problem")
         yield from ()
 
-    monkeypatch.setattr("promptlimits.cli.product.doctor._findings", find)
+    monkeypatch.setattr("promptlimits.cli.product.models._findings", find)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
     before = logging.lastResort
     ended = call("doctor")

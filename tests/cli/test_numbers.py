@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptlimits.base.errors import UserError
-from promptlimits.cli.numbers import non_negative, positive, rounded
+from promptlimits.cli.options import non_negative, positive, rounded
 
 
 @given(value=st.floats(-1e9, 1e9), up=st.booleans(), digits=st.integers(2, 9))

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from promptlimits.base.shell import command, quoted
-from promptlimits.cli.product.render import check_line
+from promptlimits.base.errors import command, quoted
+from promptlimits.cli.product.bracket import check_line
 
 Call = Callable[..., Any]
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from promptlimits.cli.main import main
-from promptlimits.lab.errata.run import run
-from promptlimits.lab.errata.statements import ERRATA, Erratum
+from promptlimits.lab.errata.statements import ERRATA, Erratum, run
 
 HEAD = """# Errata of the paper
 

@@ -22,10 +22,17 @@ import torch
 from tests.reference.batched_transformer import TransformerStack, trained
 from torch import Tensor
 
-from promptlimits.lipschitz.attack.ascent import Domain, Norm, search, towards_outputs
-from promptlimits.lipschitz.attack.estimate import largest_jacobian_norm
-from promptlimits.lipschitz.attack.starts import project, singular_directions, starting_points
+from promptlimits.lipschitz.ascent import (
+    Domain,
+    Norm,
+    project,
+    search,
+    singular_directions,
+    starting_points,
+    towards_outputs,
+)
 from promptlimits.lipschitz.ellipsoid.certificate import EllipsoidBound, ellipsoid_bound
+from promptlimits.lipschitz.estimate import largest_jacobian_norm
 from promptlimits.lipschitz.paper import compose
 from promptlimits.lipschitz.paper.compose import composed_bound
 from promptlimits.nets.paper.transformer import from_weights

@@ -55,8 +55,7 @@ from promptlimits.base.bound import (
     require_exact_positive,
     short,
 )
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 from promptlimits.base.exact import ball, working_precision
 
 PROMPT_SOURCE: Final = Source(

@@ -21,8 +21,8 @@ from fractions import Fraction
 from typing import Any, Final
 
 from promptlimits.base.exact import is_negative, largest, log
+from promptlimits.bounds.counting import VectorCounting
 from promptlimits.bounds.prompt_capacity import PromptCapacity
-from promptlimits.bounds.vector_counting import VectorCounting
 
 LONGEST_PROMPT: Final = 10**18
 """Beyond this length no end is sought; every length up to it is then excluded."""

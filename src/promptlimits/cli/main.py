@@ -21,8 +21,7 @@ from typer.exceptions import TyperException
 from promptlimits import __version__
 from promptlimits.base.errors import PromptLimitsError, shortened
 from promptlimits.cli.lab import construct, errata, invert, lipschitz, oracle, unmemorizable
-from promptlimits.cli.product import bracket, doctor, fit, models, pairs, report, score, verify
-from promptlimits.cli.streams import (
+from promptlimits.cli.output import (
     QUIET_LIBRARIES,
     close_quietly,
     encode_anything,
@@ -30,7 +29,8 @@ from promptlimits.cli.streams import (
     say,
     warnings_as_notes,
 )
-from promptlimits.cli.theorems import ceiling, certify, check, context, generated, plan
+from promptlimits.cli.product import bracket, models, pairs, verify
+from promptlimits.cli.theorems import ceiling, certify, context, generated
 
 INTERRUPTED: Final = 130
 BUG: Final = 70
@@ -80,13 +80,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="bracket")(bracket.bracket)
-app.command(name="fit")(fit.fit)
+app.command(name="fit")(bracket.fit)
 app.command(name="pairs")(pairs.pairs)
 app.command(name="verify")(verify.verify)
-app.command(name="score")(score.score)
+app.command(name="score")(verify.score)
 generated.add(app, "ceiling", ceiling.NET, ceiling.ceiling)
 app.command(name="certify")(certify.certify)
-generated.add(app, "plan", ceiling.NET, plan.plan)
+generated.add(app, "plan", ceiling.NET, ceiling.plan)
 generated.add_theorems(app)
 generated.add(app, "context", context.SHORT_PROMPTS, context.context)
 app.command(name="oracle")(oracle.oracle)
@@ -94,11 +94,11 @@ app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.add_typer(construct.app, name="construct")
 app.command(name="invert")(invert.invert)
 app.command(name="lipschitz")(lipschitz.lipschitz)
-app.command(name="check")(check.check)
-app.command(name="report")(report.report)
+app.command(name="check")(certify.check)
+app.command(name="report")(bracket.report)
 app.add_typer(models.app, name="models")
 app.command(name="errata")(errata.errata)
-app.command(name="doctor")(doctor.doctor)
+app.command(name="doctor")(models.doctor)
 
 
 def _show_version(asked: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-from promptlimits.base.shell import quoted
+from promptlimits.base.errors import quoted
 from promptlimits.report import wording
 from promptlimits.report.record import Answer, Bracket, Record, Verdict
 

@@ -15,8 +15,12 @@ from tests.reference.plain_transformer import Array, PlainLayer, run
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import grid_value
 from promptlimits.bounds.context.last_tokens import LastTokensCapacity
-from promptlimits.bounds.context.layers import LayerConstants, amplifications
-from promptlimits.bounds.context.washout import Washout, washed_out_from
+from promptlimits.bounds.context.layers import (
+    LayerConstants,
+    Washout,
+    amplifications,
+    washed_out_from,
+)
 
 
 def layers(*limits: tuple[Any, Any, list[tuple[Any, Any]]]) -> tuple[LayerConstants, ...]:

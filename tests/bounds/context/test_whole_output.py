@@ -16,10 +16,13 @@ from tests.reference.plain_transformer import Array
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import log10_up
-from promptlimits.bounds.context.measures import MeasureFamily
-from promptlimits.bounds.context.published import published_log_threshold
 from promptlimits.bounds.context.search import Case, Choice, best_choice
-from promptlimits.bounds.context.whole_output import ShortPromptCapacity, WholeOutputCapacity
+from promptlimits.bounds.context.whole_output import (
+    MeasureFamily,
+    ShortPromptCapacity,
+    WholeOutputCapacity,
+    published_log_threshold,
+)
 from promptlimits.bounds.covering import greedy_packing
 
 CASES = {  # published, with its 3 put right, Theorem 2a with kappa = 1, with Rogers' cover

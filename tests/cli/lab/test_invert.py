@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from promptlimits.lab.errata.trap import trap
+from promptlimits.lab.errata.measures import trap
 from promptlimits.nets.paper.files import save_transformer
 
 Call = Callable[..., Any]
@@ -94,9 +94,9 @@ def test_outputs_that_overflow_are_an_outcome(call: Call) -> None:
 def test_the_drawing_is_refused_before_the_run(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptlimits.lab.inverse import prompt_norm_growth
+    from promptlimits.lab.inverse import experiments
 
-    monkeypatch.setattr(prompt_norm_growth, "run", lambda seed: pytest.fail("it ran"))
+    monkeypatch.setattr(experiments, "norm_growth", lambda seed: pytest.fail("it ran"))
     (here / "taken").write_text("", encoding="utf-8")
     call("invert", "--experiment", "norm", "--plot", "taken/x.svg").says(2, "--plot must be a file")
 
@@ -109,15 +109,15 @@ def test_huge_radii_are_numbers(call: Call) -> None:
 
 
 def test_experiments(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptlimits.lab.inverse import invertibility_threshold, prompt_norm_growth
+    from promptlimits.lab.inverse import experiments
 
-    threshold, growth = invertibility_threshold.run, prompt_norm_growth.run
+    threshold, growth = experiments.threshold, experiments.norm_growth
     monkeypatch.setattr(
-        invertibility_threshold,
-        "run",
+        experiments,
+        "threshold",
         lambda seed: threshold(scales=(0.2, 2.0), starts=1, steps=2, seed=seed),
     )
-    monkeypatch.setattr(prompt_norm_growth, "run", lambda seed: growth(steps=8, seed=seed))
+    monkeypatch.setattr(experiments, "norm_growth", lambda seed: growth(steps=8, seed=seed))
     for name, first in (("threshold", "scale"), ("norm", "D* =")):
         ended = call("invert", "--experiment", name, "--plot", f"{name}.svg")
         assert (ended.code, ended.err) == (0, "")

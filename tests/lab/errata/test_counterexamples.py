@@ -11,14 +11,12 @@ import pytest
 import torch
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.errata.arithmetic import (
+from promptlimits.lab.errata.measures import (
     covering,
     dimension,
     monotone_cover,
-    published_dimension,
-)
-from promptlimits.lab.errata.measures import (
     prompt_written_twice,
+    published_dimension,
     rademacher_pattern,
     rademacher_prompts,
     running_mean,

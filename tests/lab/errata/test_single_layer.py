@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from promptlimits.lab.errata.run import run
 from promptlimits.lab.errata.single_layer import (
     OrthogonalTargets,
     codimension,
@@ -16,6 +15,7 @@ from promptlimits.lab.errata.single_layer import (
     offset_of_targets,
     orthogonal_targets,
 )
+from promptlimits.lab.errata.statements import run
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer
 from promptlimits.nets.paper.transformer import PaperTransformer
 

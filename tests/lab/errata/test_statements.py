@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.errata.run import run
-from promptlimits.lab.errata.statements import ERRATA, Erratum, erratum
+from promptlimits.lab.errata.statements import ERRATA, Erratum, erratum, run
 
 
 def test_there_are_nineteen_each_with_all_it_needs() -> None:

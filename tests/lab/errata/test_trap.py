@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from promptlimits.lab.errata.trap import DEPTH, contracting_blocks, trap
+from promptlimits.lab.errata.measures import DEPTH, contracting_blocks, trap
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
 from promptlimits.nets.paper.transformer import to_weights
 

@@ -12,7 +12,7 @@ from tests.lipschitz.invertibility_cases import linear_layer, random_case, stack
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.errata.trap import trap
+from promptlimits.lab.errata.measures import trap
 from promptlimits.lab.inverse.inverse import invert, proved_error_limit
 from promptlimits.lipschitz.balls.forward import evaluation_size, proved_distance
 from promptlimits.lipschitz.paper.invertibility import Invertibility, certify_invertible

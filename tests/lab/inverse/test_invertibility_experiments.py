@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.inverse import invertibility_threshold, prompt_norm_growth
-from promptlimits.lab.inverse.invertibility_threshold import fitted_prompt
+from promptlimits.lab.inverse import experiments
+from promptlimits.lab.inverse.experiments import fitted_prompt
 
 
 def test_no_prompt_beats_the_floor_and_far_above_the_threshold_one_meets_it() -> None:
-    points = invertibility_threshold.run(scales=(0.2, 0.4, 2.0), starts=4, steps=40)
+    points = experiments.threshold(scales=(0.2, 0.4, 2.0), starts=4, steps=40)
     low, middle, high = points
     for point in points:
         assert point.two_to_one_error >= point.proved_least_error
@@ -25,19 +25,19 @@ def test_no_prompt_beats_the_floor_and_far_above_the_threshold_one_meets_it() ->
     assert high.two_to_one_error < 1e-6
     assert low.floor > middle.floor
     assert low.deviation < 1 < middle.deviation < high.deviation
-    assert invertibility_threshold.to_json(points)["points"][0]["scale"] == 0.2
+    assert experiments.to_json(points)["points"][0]["scale"] == 0.2
 
 
 def test_a_run_repeats() -> None:
     first, second = (
-        invertibility_threshold.run(scales=(0.3,), starts=2, steps=5, seed=4) for _ in range(2)
+        experiments.threshold(scales=(0.3,), starts=2, steps=5, seed=4) for _ in range(2)
     )
     assert first == second
 
 
 def test_the_prompt_leaves_the_ball_in_which_one_answer_is_impossible() -> None:
     seen: list[int] = []
-    found = prompt_norm_growth.run(steps=300, learning_rate=0.12, progress=seen.append)
+    found = experiments.norm_growth(steps=300, learning_rate=0.12, progress=seen.append)
     assert seen == list(range(1, 301))
     assert len(found.losses) == len(found.errors) == len(found.spectral_norms) == 301
     assert found.token_norms[0] < found.limit < found.token_norms[-1]
@@ -71,13 +71,13 @@ def test_a_fit_reaches_what_can_be_reached_within_the_ball() -> None:
 )
 def test_bad_input_of_the_threshold(options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        invertibility_threshold.run(**options)
+        experiments.threshold(**options)
 
 
 def test_bad_input_of_the_growth() -> None:
     with pytest.raises(UserError, match="smaller scale"):
-        prompt_norm_growth.run(scale=2.0)
+        experiments.norm_growth(scale=2.0)
     with pytest.raises(UserError, match="steps"):
-        prompt_norm_growth.run(steps=0)
+        experiments.norm_growth(steps=0)
     with pytest.raises(UserError, match="learning rate"):
-        prompt_norm_growth.run(learning_rate=0.0)
+        experiments.norm_growth(learning_rate=0.0)

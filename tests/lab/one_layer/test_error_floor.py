@@ -20,18 +20,18 @@ from promptlimits.lab.one_layer.error_floor import (
     contraction,
     error_floor,
 )
-from promptlimits.lab.one_layer.proved_means import proved_means
+from promptlimits.lab.one_layer.realise import train_prompt
 from promptlimits.lab.one_layer.setting import (
     Floats,
     Front,
     SharedQuery,
     attend,
     feed_forward,
+    proved_means,
     query_statistics,
     score_vectors,
     shared_query,
 )
-from promptlimits.lab.one_layer.train import train_prompt
 from promptlimits.nets.paper.transformer import to_weights
 
 CASES = [(4, 1, 4, 2), (6, 1, 3, 3), (8, 2, 4, 3), (9, 2, 2, 4), (12, 3, 4, 4), (16, 3, 16, 4)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.one_layer.mlp_inverse import preimages
+from promptlimits.lab.one_layer.error_floor import preimages
 from promptlimits.lab.one_layer.setting import feed_forward
 from promptlimits.nets.paper.weights import LayerWeights, random_weights
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from promptlimits.lab.one_layer.proved_means import proved_means
-from promptlimits.lab.one_layer.setting import shared_query, statistics
+from promptlimits.lab.one_layer.setting import proved_means, shared_query, statistics
 from promptlimits.nets.paper.weights import random_weights
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.lab.one_layer.mlp_inverse import preimages
+from promptlimits.lab.one_layer.error_floor import preimages
 from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
+from promptlimits.lab.one_layer.realise import train_prompt
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery, shared_query
-from promptlimits.lab.one_layer.train import train_prompt
 from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
 
 

@@ -10,8 +10,8 @@ from tests.reference.layers import attention_only
 from tests.reference.layers import draw as drawn
 
 from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.lab.one_layer.reachable import segment
 from promptlimits.lab.one_layer.realise import realise
-from promptlimits.lab.one_layer.segment import segment
 from promptlimits.lab.one_layer.setting import (
     SharedQuery,
     Statistics,

@@ -14,12 +14,13 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.bounds.prompt_parameters import trained_numbers
 from promptlimits.lab.one_layer.data_set import DataSet, data_set_from_json
 from promptlimits.lab.one_layer.error_floor import error_floor
-from promptlimits.lab.one_layer.lora import lora_update
 from promptlimits.lab.one_layer.prompt_length_data import (
     length_floor,
+    lora_update,
     outputs_behind,
     prompt_length_data,
 )
+from promptlimits.lab.one_layer.realise import train_prompt
 from promptlimits.lab.one_layer.setting import (
     SharedQuery,
     answers,
@@ -28,7 +29,6 @@ from promptlimits.lab.one_layer.setting import (
     score_vectors,
     value_maps,
 )
-from promptlimits.lab.one_layer.train import train_prompt
 from promptlimits.lab.one_layer.unmemorizable import (
     answers_for,
     is_outside,

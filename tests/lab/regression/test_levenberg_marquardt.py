@@ -25,10 +25,11 @@ from promptlimits.lab.regression.regression import (
     RegressionProblems,
     RegressionSystem,
     all_reads,
+    planted_control,
+    planted_targets,
     regression_errors,
     solve_regression,
 )
-from promptlimits.lab.regression.regression_control import planted_control, planted_targets
 from promptlimits.nets.paper.layers import NormKind, NormPlace, PaperNorm
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights

@@ -8,8 +8,7 @@ from fractions import Fraction
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.universal.sizes import PromptLengths, prompt_lengths
-from promptlimits.lab.universal.universal_bound import FunctionClass
+from promptlimits.lab.universal.universal_bound import FunctionClass, PromptLengths, prompt_lengths
 from promptlimits.lab.universal.value_table import table_network
 
 

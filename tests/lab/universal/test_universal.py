@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.universal.measured_error import measure_error, probes
 from promptlimits.lab.universal.universal import (
     BUILT_IN,
     RealFunction,
     RealMap,
     entrywise_norm,
+    measure_error,
+    probes,
     universal_prompt,
 )
 from promptlimits.lab.universal.universal_bound import as_float_above

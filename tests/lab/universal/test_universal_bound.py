@@ -10,8 +10,7 @@ import pytest
 
 from promptlimits.base.errors import UserError
 from promptlimits.lab.universal.chunked import answers
-from promptlimits.lab.universal.measured_error import off_ramps
-from promptlimits.lab.universal.universal import prompt_of
+from promptlimits.lab.universal.universal import off_ramps, prompt_of
 from promptlimits.lab.universal.universal_bound import (
     MOST_TOKENS,
     POINTER,

@@ -13,14 +13,15 @@ from tests.reference.batched_transformer import TransformerStack
 from torch import Tensor
 
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.lipschitz.attack.ascent import output_changes, size
-from promptlimits.lipschitz.attack.estimate import JacobianEstimate, largest_jacobian_norm
-from promptlimits.lipschitz.attack.starts import (
+from promptlimits.lipschitz.ascent import (
     KINDS,
+    output_changes,
     project,
     singular_directions,
+    size,
     starting_points,
 )
+from promptlimits.lipschitz.estimate import JacobianEstimate, largest_jacobian_norm
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 

@@ -26,9 +26,9 @@ from promptlimits.lipschitz.balls.spectral import (
 )
 from promptlimits.lipschitz.paper.attention import THEOREMS
 from promptlimits.lipschitz.paper.compose import METHODS, composed_bound
+from promptlimits.lipschitz.paper.feedforward import layer_norms, token_radii
 from promptlimits.lipschitz.paper.head_norms import head_norms
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
-from promptlimits.lipschitz.paper.layers import layer_norms, token_radii
 from promptlimits.lipschitz.paper.prompt_norm_limit import prompt_norm_limit
 from promptlimits.nets.paper.weights import (
     HeadWeights,

@@ -11,8 +11,11 @@ import pytest
 from tests.reference.ellipsoid_twin import forward, token_points
 
 from promptlimits.base.errors import UserError
-from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
-from promptlimits.lipschitz.ellipsoid.effective import EffectiveLipschitz, effective_lipschitz
+from promptlimits.lipschitz.ellipsoid.certificate import (
+    EffectiveLipschitz,
+    effective_lipschitz,
+    ellipsoid_bound,
+)
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 

@@ -30,7 +30,7 @@ from promptlimits.lipschitz.paper.compose import (
     composed_bound,
     tightest_bound,
 )
-from promptlimits.lipschitz.paper.layers import layer_norms, token_radii
+from promptlimits.lipschitz.paper.feedforward import layer_norms, token_radii
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 TIGHT = 1 + 1e-6

@@ -12,9 +12,9 @@ from tests.lipschitz.invertibility_cases import linear_layer, random_case, stack
 
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.paper import prompt_norm_limit as module
+from promptlimits.lipschitz.paper.feedforward import layer_norms
 from promptlimits.lipschitz.paper.head_norms import HeadNorms
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
-from promptlimits.lipschitz.paper.layers import layer_norms
 from promptlimits.lipschitz.paper.prompt_norm_limit import (
     prompt_norm_limit,
     spectral_prompt_norm_limit,

@@ -16,7 +16,7 @@ from typing import Final
 
 from torch import Tensor
 
-from promptlimits.base.checks import require_positive, require_positive_int
+from promptlimits.base.errors import require_positive, require_positive_int
 from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt, race
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 from promptlimits.capacity.task.encoded import EncodedTask
 
 if TYPE_CHECKING:

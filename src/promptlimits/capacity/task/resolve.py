@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import KEY_FIELD, Asking, parse_template
 from promptlimits.capacity.tables.formats import ENDINGS

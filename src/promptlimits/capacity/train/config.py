@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
-from promptlimits.base.checks import require_positive, require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive, require_positive_int
 from promptlimits.base.typing import JsonObject
 
 MAX_SEED: Final = 2**62

@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from promptlimits.base.checks import require_positive_int
+from promptlimits.base.errors import require_positive_int
 from promptlimits.capacity.train.adam import StepSettings
 from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import TrainingConfig

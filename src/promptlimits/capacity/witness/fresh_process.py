@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, TextIO, TypeAlias
 
-from promptlimits.base.errors import PromptLimitsError, RunFailed, UserError
-from promptlimits.base.shell import quoted
+from promptlimits.base.errors import PromptLimitsError, RunFailed, UserError, quoted
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.witness.format import write_verification
 from promptlimits.capacity.witness.verification import Verification

@@ -14,14 +14,13 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import shown
 from promptlimits.cli import options
 from promptlimits.cli.live import LiveListener
-from promptlimits.cli.numbers import positive
-from promptlimits.cli.output_file import require_writable, show, write_whole
+from promptlimits.cli.options import positive
+from promptlimits.cli.output import require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
-    from promptlimits.lab.universal.measured_error import MeasuredError
-    from promptlimits.lab.universal.sizes import PromptLengths
-    from promptlimits.lab.universal.universal import RealMap, UniversalPrompt
+    from promptlimits.lab.universal.universal import MeasuredError, RealMap, UniversalPrompt
+    from promptlimits.lab.universal.universal_bound import PromptLengths
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -148,8 +147,7 @@ def sizes(
     Example: promptlimits construct sizes --dim 4 --pairs 2
     """
     from promptlimits.bounds.prompt_parameters import trained_numbers
-    from promptlimits.lab.universal.sizes import prompt_lengths
-    from promptlimits.lab.universal.universal_bound import FunctionClass
+    from promptlimits.lab.universal.universal_bound import FunctionClass, prompt_lengths
 
     target = FunctionClass(dim=dim, tokens=tokens, lipschitz=lipschitz, eps=eps, exponent=exponent)
     if pairs is None and heads is not None:
@@ -237,8 +235,7 @@ def _by_table(
 ) -> tuple[JsonObject, list[str], str]:
     import numpy as np
 
-    from promptlimits.lab.universal.measured_error import measure_error
-    from promptlimits.lab.universal.universal import universal_prompt
+    from promptlimits.lab.universal.universal import measure_error, universal_prompt
 
     wanted = _EPS if eps is None else eps
     built = universal_prompt(real_map, wanted)

@@ -8,9 +8,8 @@ import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.cli.output_file import show
-from promptlimits.lab.errata.run import Counterexample, run
-from promptlimits.lab.errata.statements import ERRATA, Erratum, erratum
+from promptlimits.cli.output import show
+from promptlimits.lab.errata.statements import ERRATA, Counterexample, Erratum, erratum, run
 
 
 def errata(

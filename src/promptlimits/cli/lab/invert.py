@@ -11,8 +11,8 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.lab.weights_options import Transformer, read_tokens
-from promptlimits.cli.numbers import positive
-from promptlimits.cli.output_file import require_writable, show, write_whole
+from promptlimits.cli.options import positive
+from promptlimits.cli.output import require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
@@ -131,8 +131,8 @@ def _record(
     import numpy as np
 
     from promptlimits.cli.live import LiveListener
+    from promptlimits.lipschitz.paper.feedforward import layer_norms
     from promptlimits.lipschitz.paper.invertibility import certify_invertible
-    from promptlimits.lipschitz.paper.layers import layer_norms
     from promptlimits.lipschitz.paper.prompt_norm_limit import (
         prompt_norm_limit,
         spectral_prompt_norm_limit,
@@ -395,9 +395,9 @@ def _experiment(name: Experiment, given: bool, plot: Path | None, seed: int, as_
 
 
 def _threshold(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
-    from promptlimits.lab.inverse.invertibility_threshold import run, to_json
+    from promptlimits.lab.inverse.experiments import threshold, to_json
 
-    points = run(seed=seed)
+    points = threshold(seed=seed)
     lines = ["scale   Lambda      error at one common answer     error at an invertible target"]
     lines += [
         f"{p.scale:<7g} {p.deviation:<11.4g} >= {p.proved_least_error:<10.4g} found "
@@ -420,9 +420,9 @@ def _threshold(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
 
 
 def _growth(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
-    from promptlimits.lab.inverse.prompt_norm_growth import run
+    from promptlimits.lab.inverse.experiments import norm_growth
 
-    found = run(seed=seed)
+    found = norm_growth(seed=seed)
     last = len(found.losses) - 1
     lines = [f"D* = {found.limit:.6g}: within it no prompt gives both inputs one answer (proved)"]
     lines += [

@@ -12,8 +12,8 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.lab.weights_options import Transformer
-from promptlimits.cli.numbers import positive
-from promptlimits.cli.output_file import show
+from promptlimits.cli.options import positive
+from promptlimits.cli.output import show
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
@@ -74,7 +74,7 @@ def lipschitz(
 def _record(
     tau: TransformerWeights, inputs: Inputs, front: int, effort: Any, seed: int
 ) -> JsonObject:
-    from promptlimits.lipschitz.ellipsoid.effective import effective_lipschitz
+    from promptlimits.lipschitz.ellipsoid.certificate import effective_lipschitz
     from promptlimits.lipschitz.paper.attention import THEOREMS, attention_bound
 
     usable = [name for name in THEOREMS if not (tau.masked and THEOREMS[name].norm == "W_q")]
@@ -122,9 +122,9 @@ def _bracket(
     """The limits proved in one norm and domain, beside what a search finds there."""
     import torch
 
-    from promptlimits.lipschitz.attack.estimate import largest_jacobian_norm
-    from promptlimits.lipschitz.attack.starts import singular_directions
+    from promptlimits.lipschitz.ascent import singular_directions
     from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
+    from promptlimits.lipschitz.estimate import largest_jacobian_norm
     from promptlimits.nets.paper.transformer import from_weights
 
     if norm == "token":

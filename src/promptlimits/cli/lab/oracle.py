@@ -11,7 +11,7 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.lab.weights_options import Layer, read_pairs
-from promptlimits.cli.output_file import require_writable, show, write_whole
+from promptlimits.cli.output import require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
@@ -111,7 +111,7 @@ def oracle(
 def _case(layer: LayerWeights, pairs: Path | None, k: int | None, seed: int) -> _Case:
     import numpy as np
 
-    from promptlimits.lab.one_layer.mlp_inverse import preimages
+    from promptlimits.lab.one_layer.error_floor import preimages
     from promptlimits.lab.one_layer.setting import SharedQuery, shared_query
 
     options.one_of("the pairs", "--k 2, or --pairs FILE", pairs=pairs, k=k)
@@ -246,7 +246,7 @@ def _lines_of(each: Any) -> list[str]:
 
 
 def _drawing(case: _Case, record: Any, generator: Any) -> str:
-    from promptlimits.lab.one_layer.train import train_prompt
+    from promptlimits.lab.one_layer.realise import train_prompt
     from promptlimits.report.figures import prompt_error
 
     found = [

@@ -10,11 +10,11 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
 from promptlimits.cli.lab.weights_options import Layer
-from promptlimits.cli.output_file import as_text, require_writable, show, write_whole
+from promptlimits.cli.output import as_text, require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.lab.one_layer.data_set import DataSet
-    from promptlimits.lab.one_layer.lora import LoraUpdate
+    from promptlimits.lab.one_layer.prompt_length_data import LoraUpdate
     from promptlimits.nets.paper.weights import LayerWeights
 
 Kind: TypeAlias = Literal["pair", "any", "length"]
@@ -111,7 +111,7 @@ def _data(layer: LayerWeights, pairs: int | None, kind: Kind, seed: int) -> Data
 def _lora(layer: LayerWeights, data: DataSet, seed: int) -> LoraUpdate:
     import numpy as np
 
-    from promptlimits.lab.one_layer.lora import lora_update
+    from promptlimits.lab.one_layer.prompt_length_data import lora_update
 
     return lora_update(layer, data, np.random.default_rng(seed))
 
@@ -146,9 +146,9 @@ def _lines(layer: LayerWeights, data: DataSet, kind: str) -> list[str]:
 def _drawing(layer: LayerWeights, data: DataSet, kind: str, seed: int) -> str:
     import numpy as np
 
-    from promptlimits.lab.one_layer.segment import segment
+    from promptlimits.lab.one_layer.reachable import segment
+    from promptlimits.lab.one_layer.realise import train_prompt
     from promptlimits.lab.one_layer.setting import SharedQuery
-    from promptlimits.lab.one_layer.train import train_prompt
     from promptlimits.report.figures import prompt_error, reachable_segment
 
     if data.offsets is None:

@@ -1,20 +1,45 @@
-"""`promptlimits bracket`: the main job."""
+"""The main job, `promptlimits bracket`, with `fit` (one prompt for all pairs) and `report`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
+from promptlimits.base.errors import UserError, quoted
+from promptlimits.base.files import read_regular_text, strict_json
+from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
-from promptlimits.cli.output_file import as_text
+from promptlimits.cli.output import as_text, require_writable, write_whole
 from promptlimits.cli.product import session
+from promptlimits.nets.files.catalog import find_entry
+from promptlimits.report.rows import as_record
+from promptlimits.report.tables import bracket_table, summary_lines
 
-if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
 
-_DEFAULT_SECONDS = 240.0
+def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
+    """Print the table, a plain sentence for each length, and where to look next."""
+    console = Console(highlight=False)
+    console.print(bracket_table(record))
+    for line in summary_lines(record):
+        console.print(line, markup=False)
+    console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
+    shown = as_record(record)
+    if shown.go_on:
+        console.print(f"Go on:  {shown.go_on}", markup=False, soft_wrap=True)
+    for bracket in shown.brackets:
+        if bracket.floor.witness:
+            line = check_line(folder / bracket.floor.witness, shown.model.reference)
+            console.print(line, markup=False, soft_wrap=True)
+
+
+def check_line(witness: Path, reference: str) -> str:
+    """The line that says how to decode a witness again."""
+    named = find_entry(reference) is not None
+    model = "" if named else f" --model {quoted(reference)}"
+    return f"Check:  promptlimits verify {quoted(witness)}{model}"
 
 
 @options.with_groups
@@ -74,7 +99,7 @@ def bracket(
     """
     lengths = session.prompt_lengths(prompt_tokens)
     kinds = session.prompt_kinds(kind)
-    budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
+    budgets = training.budgets(default_seconds=240.0)
     config = training.config(lengths[0], seed=asked.seed, dtype=machine.dtype)
     source = asked.read()
     options.require_folder(out)
@@ -126,6 +151,143 @@ def show(record: JsonObject, out: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(as_text(record))
         return
-    from promptlimits.cli.product.render import print_bracket
+    from promptlimits.cli.product.bracket import print_bracket
 
     print_bracket(record, out, page)
+
+
+@options.with_groups
+def fit(
+    model: session.Model = "smollm2-135m",
+    asked: session.Asked = session.Asked(),
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
+    kind: Annotated[
+        Literal["soft", "prefix"],
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="What a prompt is: soft (input vectors), prefix (keys and values of every layer).",
+        ),
+    ] = "soft",
+    out: options.Out = Path("runs/fit"),
+    training: session.Training = session.Training(),
+    machine: session.Machine = session.Machine(),
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train one prompt for all the pairs, and confirm it.
+
+    The prompt is saved as a PEFT adapter. Exit code 0 if every pair is confirmed, 1 if some are
+    not, 3 if the budget was used up before anything could be held; what was held is saved anyway.
+    The same command goes on where it stopped.
+
+    Example: promptlimits fit --pairs pairs.csv --prompt-tokens 2
+    """
+    budgets = training.budgets(default_seconds=600.0)
+    config = training.config(prompt_tokens, seed=asked.seed, dtype=machine.dtype)
+    source = asked.read()
+    options.require_folder(out)
+
+    from promptlimits.capacity.fit import fit_all
+    from promptlimits.capacity.search.ordering import Order
+    from promptlimits.capacity.search.request import Request
+    from promptlimits.capacity.search.search import SearchConfig
+    from promptlimits.capacity.store.sqlite import Store
+    from promptlimits.cli.live import LiveListener
+    from promptlimits.nets.protocol import PromptKind
+
+    request = Request(
+        prompt_tokens=(prompt_tokens,),
+        kinds=(PromptKind(kind),),
+        search=SearchConfig(training=session.suited_to(source, config), starts=training.starts),
+        order=Order.GIVEN,
+        in_context_tokens=0,
+        budget_bytes=training.memory,
+        budget_seconds=budgets.seconds,
+        budget_steps=budgets.steps,
+        control=training.control,
+        command=session.command_line(),
+        go_on=budgets.go_on,
+    )
+    with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
+        frozen, task = machine.load(model, source, listener)
+        record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
+    session.write_record(out / "fit.json", record)
+    if as_json:
+        typer.echo(as_text(record))
+    else:
+        _show(record, out, model)
+    session.require_confirmed(record)
+    if record["state"] == "not_searched":
+        raise typer.Exit(session.NOT_SEARCHED)
+    raise typer.Exit(0 if record["pairs"] == record["of"] else 1)
+
+
+def _show(record: JsonObject, out: Path, model: str) -> None:
+    """Print what was confirmed and, where something is missing, what is known of the reason."""
+    from promptlimits.report.record import parse_control
+    from promptlimits.report.wording import clean, control_sentence
+
+    if record["text_tokens"] is None:
+        both = record["also_answered_unprompted"]
+        without = f" ({both} of them also without a prompt)" if both else ""
+        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed{without}")
+    else:
+        whole = "found and confirmed" if record["pairs"] else "not held as a whole"
+        typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
+    if record["witness"]:
+        from promptlimits.cli.product.bracket import check_line
+
+        typer.echo(check_line(out / str(record["witness"]), model))
+    if record["pairs"] != record["of"]:
+        typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
+    if record["go_on"]:
+        typer.echo(f"Go on:  {record['go_on']}")
+    said = control_sentence(parse_control(record["control"]))
+    if said:
+        typer.echo(clean(said))
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a bracket.")],
+    plot: options.Plot = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Draw report.html again from the records of a bracket.
+
+    Example: promptlimits report runs/bracket
+    """
+    from promptlimits.report.record import parse_record
+
+    require_writable("--plot", plot)
+    path = directory / "bracket.json"
+    try:
+        record = strict_json(read_regular_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            str(path),
+            "be a record that can be read",
+            got=f"one that cannot ({reason})",
+            remedy="give the --out folder of a `promptlimits bracket` that has ended",
+        ) from error
+    parsed = parse_record(record)
+    _require_whole(record, directory)
+    if plot is not None:
+        from promptlimits.report.figures import pairs_held
+
+        write_whole("--plot", plot, pairs_held.standalone(pairs_held.data(parsed)))
+    show(record, directory, as_json=as_json)
+
+
+def _require_whole(record: JsonObject, directory: Path) -> None:
+    """A page must not show a floor beside files that are no longer its own."""
+    from promptlimits.capacity.record import is_whole
+
+    if not is_whole(record, directory):
+        raise UserError(
+            str(directory),
+            "hold the witnesses and certificates that its bracket.json speaks of",
+            got="other ones, or none",
+            remedy="run its bracket command again: it is quick. Or use a folder for each command",
+        )

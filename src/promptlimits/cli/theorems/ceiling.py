@@ -1,4 +1,4 @@
-"""`promptlimits ceiling`: Theorem 4.7 of arXiv 2509.00421, as published and as it holds."""
+"""Theorem 4.7 of arXiv 2509.00421: `promptlimits ceiling`, and its inverse, `plan`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from promptlimits.base.shell import quoted
+from promptlimits.base.errors import UserError, quoted
 from promptlimits.cli import options
-from promptlimits.cli.numbers import rounded
-from promptlimits.cli.output_file import as_text, require_writable, write_whole
+from promptlimits.cli.options import positive, rounded
+from promptlimits.cli.output import as_text, require_writable, show, write_whole
 from promptlimits.cli.theorems.generated import named
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
     from promptlimits.bounds.prompt_plan import Plan
+
 
 NET: Final = "promptlimits.bounds.prompt_capacity:PromptCapacity"
 """The theorem whose fields are the options of `ceiling` and `plan`."""
@@ -72,9 +73,9 @@ def ceiling(
 
 def plan_of(typed: dict[str, str], storage: str, vocabulary: str | None) -> Plan:
     """The case that the options describe: Theorem 1, and counts of prompts of its sizes."""
+    from promptlimits.bounds.counting import VectorCounting
     from promptlimits.bounds.prompt_capacity import PromptCapacity
     from promptlimits.bounds.prompt_plan import Plan
-    from promptlimits.bounds.vector_counting import VectorCounting
 
     net = PromptCapacity.model_validate(typed)
     names = VectorCounting.model_fields.keys() & PromptCapacity.model_fields.keys()
@@ -97,7 +98,7 @@ def ceiling_record(plan: Plan, *, at_threshold: bool) -> tuple[JsonObject, JsonO
         log10_up,
         recorded,
     )
-    from promptlimits.bounds.prompt_capacity_published import published_capacity
+    from promptlimits.bounds.prompt_capacity import published_capacity
 
     most = [plan.net.most_pairs(), *(cap.most_pairs() for cap in plan.caps)]
     if at_threshold:
@@ -205,4 +206,91 @@ def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
         f"At k = {record['pairs']:,} the least share is proved by {which}"
         + (": some lists are out of reach." if record["excluded"] else ", and excludes nothing.")
     )
+    return lines
+
+
+def plan(
+    pairs: Annotated[str, typer.Option("--pairs", metavar="N", help="Pairs to be held.")],
+    prompt_tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt-tokens", metavar="N", help="Tokens of the prompt; the shortest if not given."
+        ),
+    ] = None,
+    storage: Storage = "float32",
+    vocabulary: Vocabulary = None,
+    share: Annotated[
+        str, typer.Option("--share", help="Share of lists that must be in reach; 1: all.")
+    ] = "1",
+    as_json: options.AsJson = False,
+    **typed: str,
+) -> None:
+    """The shortest prompt, the least error and the longest answers that are not excluded.
+
+    By the corrected Theorem 4.7 and the counting cap. What is not excluded may still be
+    impossible; what is excluded is proved to be.
+
+    Example: promptlimits plan --pairs 64 --dim 768 --lipschitz 10 --radius 1 --eps 0.1
+    """
+    from dataclasses import replace
+
+    asked = positive("--share", share)
+    if asked > 1:
+        raise UserError("--share", "be above 0 and at most 1", got=share, remedy="write 1 or 1e-6")
+    sizes = {**typed, "pairs": pairs, "prompt_tokens": prompt_tokens or "1"}
+    case = replace(plan_of(sizes, storage, vocabulary), share=asked)
+    record = plan_record(case, length_given=prompt_tokens is not None)
+    show(record, _plan_sentences(record), as_json=as_json)
+
+
+def plan_record(case: Plan, *, length_given: bool) -> JsonObject:
+    """The answers as plain JSON."""
+    from promptlimits.base.exact import recorded
+    from promptlimits.bounds.prompt_plan import tokens_for_exact_access
+
+    shortest = case.shortest_prompt()
+    sized = case if length_given else case.at(prompt_tokens=shortest or 1)
+    excluded, not_excluded = sized.error_floor()
+    return {
+        "pairs": case.net.pairs,
+        "share": str(case.share),
+        "shortest_prompt": shortest,
+        "exact_access_prompt": tokens_for_exact_access(
+            pairs=case.net.pairs, tokens=case.net.tokens
+        ),
+        "at_prompt_tokens": sized.net.prompt_tokens,
+        "excluded_by": sized.excluded_by(),
+        "largest_error_excluded": None if excluded is None else recorded(excluded, up=False),
+        "error_not_excluded": recorded(not_excluded, up=True),
+        "longest_answers": sized.longest_answers(),
+        "most_pairs": sized.most_pairs(),
+    }
+
+
+def _plan_sentences(record: Any) -> list[str]:
+    pairs, length = record["pairs"], record["at_prompt_tokens"]
+    shortest = record["shortest_prompt"]
+    if shortest is None:
+        lines = [f"{pairs:,} pairs: no length of prompt will do."]
+    elif shortest == 1:
+        lines = [f"{pairs:,} pairs: no length of prompt is excluded."]
+    else:
+        lines = [f"{pairs:,} pairs: a prompt of fewer than {shortest:,} tokens will not do."]
+    lines.append(
+        "Almost no list is answered without any error by fewer than "
+        f"{record['exact_access_prompt']:,} prompt tokens."
+    )
+    verdict = record["excluded_by"]
+    lines.append(
+        f"With {length:,} prompt tokens: "
+        + ("not excluded." if verdict is None else f"excluded ({verdict}).")
+    )
+    floor = record["largest_error_excluded"]
+    lines.append(
+        "  errors: none of r/2^4096 or more is excluded."
+        if floor is None
+        else f"  errors: up to {rounded(floor, up=False, digits=6)} excluded."
+    )
+    lines.append(f"  tokens per answer: more than {record['longest_answers']:,} excluded.")
+    lines.append(f"  pairs: more than {record['most_pairs']:,} excluded.")
     return lines

@@ -1,4 +1,4 @@
-"""`promptlimits certify`: what no prompt of a real checkpoint can do, proved from its weights."""
+"""Certificates: `certify` proves what no prompt of a checkpoint can do, and `check` verifies."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import json
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from promptlimits.base.errors import UserError
+from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.cli import options
-from promptlimits.cli.numbers import non_negative, positive, rounded
-from promptlimits.cli.output_file import require_writable, write_whole
+from promptlimits.cli.options import non_negative, positive, rounded
+from promptlimits.cli.output import as_text, require_writable, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.cli.live import LiveListener
     from promptlimits.lipschitz.checkpoint.model_ceiling import ModelCeiling, ModelFacts
+
 
 _MOST = 10**18
 _LARGEST_WRITTEN_OUT = 1e15
@@ -271,3 +273,84 @@ def raised(value: float | str, decimals: int) -> str:
         return rounded(value, up=True)
     step = Decimal(1).scaleb(-decimals)
     return str(Decimal(value).quantize(step, rounding=ROUND_CEILING))
+
+
+_MOST_CERTIFICATE_BYTES: Final = 512_000_000
+"""One of a search over many boxes lists them all."""
+
+NOT_AGAINST_A_MODEL: Final = 4
+"""Exit code where nothing was wrong, but what it says of a model was not checked."""
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Such as ceiling-1-tokens.json.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="Prove the norms again from its weights: a directory or a name."
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Verify a certificate without the code that wrote it.
+
+    Every number in it is computed again, on other arithmetic. What a certificate about a model
+    says of its weights is proved again where --model gives them; it is not checked otherwise.
+
+    Exit code 0 if all that it claims is so, 1 if not, 2 if the file is no certificate, 4 if it is
+    about a model and was not checked against one.
+
+    Example: promptlimits check runs/capitals/ceiling-1-tokens.json
+    """
+    record = _read(file)
+    statement, assumptions, about_a_model = _checked(record, model, quiet=quiet)
+    unproved = about_a_model and model is None
+    if as_json:
+        told = {
+            "ok": True,
+            "statement": statement,
+            "from_weights": model is not None,
+            "assumptions": assumptions,
+        }
+        typer.echo(as_text(told))
+    else:
+        typer.echo(f"{'not checked against a model' if unproved else 'ok'}: {statement}")
+    if unproved:
+        raise typer.Exit(NOT_AGAINST_A_MODEL)
+
+
+def _checked(record: Any, model: str | None, *, quiet: bool) -> tuple[str, list[Any], bool]:
+    """What a certificate says, what it rests on, and whether that is about a model's weights."""
+    from promptlimits.certificates import checked
+
+    if model is None:
+        found = checked(record)
+    else:
+        from promptlimits.cli.live import LiveListener
+
+        with LiveListener(quiet=quiet) as listener:
+            weights = _folder_of(model, listener)
+            found = checked(record, weights=weights, on_progress=listener.stage)
+    return found.statement, list(found.assumptions), found.about_a_model
+
+
+def _folder_of(model: str, listener: LiveListener) -> Path:
+    """Where weights are: of a model that is on this machine already."""
+    from promptlimits.nets.load.locate import locate
+
+    with options.named_as_typed():
+        return locate(model, allow_hub=False, on_progress=listener.found).directory
+
+
+def _read(path: Path) -> Any:
+    try:
+        return strict_json(read_regular_text(path, at_most=_MOST_CERTIFICATE_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            str(path),
+            "be a certificate that can be read",
+            got=f"a file that cannot ({reason})",
+            remedy="give one, such as a ceiling-*-tokens.json of a `promptlimits bracket`",
+        ) from error

@@ -12,7 +12,7 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.cli import options
-from promptlimits.cli.output_file import as_text, require_writable, write_whole
+from promptlimits.cli.output import as_text, require_writable, write_whole
 from promptlimits.cli.theorems.generated import named
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def _theorems(
 
 def _record(theorems: dict[str, Any]) -> tuple[JsonObject, JsonObject]:
     """The answer as plain JSON, and the certificate of the strongest theorem."""
-    from promptlimits.bounds.context.published import ASSUMPTION, published_log_threshold
-    from promptlimits.bounds.context.washout import Washout
+    from promptlimits.bounds.context.layers import Washout
+    from promptlimits.bounds.context.whole_output import ASSUMPTION, published_log_threshold
 
     record: JsonObject = {}
     for name, right in (("published", False), ("put_right", True)):

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast, get_args
 import typer
 from typer.core import TyperCommand
 
-from promptlimits.base.errors import UserError
-from promptlimits.base.shell import quoted
+from promptlimits.base.errors import UserError, quoted
 from promptlimits.cli import options
-from promptlimits.cli.output_file import as_text, require_writable, show, write_whole
+from promptlimits.cli.output import as_text, require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

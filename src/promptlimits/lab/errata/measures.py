@@ -1,4 +1,6 @@
-"""E9, E10 and E17: what distances between measures of tokens do not see, and see too well.
+"""Counterexamples that need no search: E8, E9, E10, E11, E17 and W4.
+
+E9, E10 and E17: what distances between measures of tokens do not see, and see too well.
 
 **E17, what holds.** Masked mean-field attention of one head is Lipschitz for
 D = ess sup_s W_2(mu^s, nu^s), the largest distance over positions, with constant
@@ -12,22 +14,37 @@ e^(2 beta) with respect to pi. The derivative of the output has the covariance t
 <= ||V|| (1 + beta) e^beta D, as E_P |y_u - m|^2 <= r^2. In L^2 of the coupling at position s, by
 Minkowski: at most ||V|| (beta + (1 + beta) e^beta) D. [] Without the supremum the second step
 fails: the distances at earlier positions count more than once.
+
+E8 (covering numbers) and E11 (dimensions) take integers alone.
+
+**W4**: contracting blocks, depth 4, and outputs behind a prompt that do not depend on the input.
+d = 2, uniform attention (A = 0), V = R - I with R the rotation by 45 degrees, no MLP, four
+equal layers, one prompt token p, one input token x. Every block has the Lipschitz constant
+||V|| = 2 sin(22.5 deg) = 0.765 < 1, so [p, x] -> [p', y] is one-to-one: Theorem 4 of wang2023.
+A layer adds V mu to both tokens, mu their mean: it turns the mean by 45 degrees and keeps both
+differences from it. After four layers the mean is -mu, so y = x - 2 mu = -p whatever x is, and
+p' = -x carries the input away.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonValue
-from promptlimits.lab.errata.run import Counterexample
+from promptlimits.lab.errata.statements import Counterexample
+from promptlimits.lipschitz.paper.invertibility import certify_invertible
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer
 from promptlimits.nets.paper.mean_field import gamma, token_measure
-from promptlimits.nets.paper.transformer import from_weights
+from promptlimits.nets.paper.transformer import PaperTransformer, from_weights, to_weights
 from promptlimits.nets.paper.transport import position_distance, wasserstein_distance
 from promptlimits.nets.paper.weights import random_weights
 
@@ -155,3 +172,133 @@ def _expansion(tokens: NDArray[np.float64], order: int) -> tuple[float, float]:
         for one, other in (before, after)
     )
     return farther / far, more / most
+
+
+HEAD_SIZE: Final = 64
+"""Size of a head where only the number of heads is given, as in BERT and GPT-2."""
+
+_RADIUS: Final = Fraction(1, 10)
+_LOG_CONSTANT: Final = 100
+"""log C of the E8 example; any other C fails from a smaller eps on."""
+
+
+def published_dimension(dim: int, heads: int) -> int:
+    """(d-h^2-h)!/(d-h^2-2h-1)!, the dimension that Theorem 5.7 claims."""
+    lowest = dim - heads**2 - 2 * heads
+    if heads < 1 or lowest < 1:
+        raise UserError(
+            "the number of heads",
+            "satisfy d - h^2 - 2h > 0, as Theorem 5.7 asks",
+            got=f"h = {heads} at d = {dim}",
+            remedy="give fewer heads",
+        )
+    return math.prod(range(lowest, lowest + heads + 1))
+
+
+def dimension(heads: int = 12) -> Counterexample:
+    """E11: the claimed dimension against the ambient one, at d = 64 h."""
+    dim = HEAD_SIZE * heads
+    claimed, ambient = published_dimension(dim, heads), (heads + 1) * dim
+    single = next(d for d in range(4, 100) if published_dimension(d, 1) > 2 * d)
+    return Counterexample(
+        key="E11",
+        refutes=claimed > ambient,
+        measured=f"at d = {dim}, h = {heads} the claimed subspace has dimension {claimed:.4g} in "
+        f"a space of dimension {ambient}; one that holds has {heads * dim - heads - 1}; "
+        f"with h = 1 the claim exceeds the space from d = {single}",
+        numbers={
+            "dim": dim,
+            "heads": heads,
+            "published_dimension": claimed,
+            "ambient_dimension": ambient,
+            "corrected_dimension": heads * dim - heads - 1,
+            "first_dim_of_one_head": single,
+        },
+    )
+
+
+def monotone_cover(columns: int) -> int:
+    """Size of a cover of the distribution functions on [-r, r] at W_1 distance 2r/columns.
+
+    Statement: non-decreasing step functions on M equal columns with values in {0, 1/M, ..., 1}
+    are such a cover, and number binom(2M, M). Proof: W_1 is the L_1 distance of distribution
+    functions; round the mean of F's values at the ends of a column; on it the error is at most
+    half of F's rise plus 1/(2M), and the rises add up to 1 at most: in all
+    (2r/M)(1/2 + 1/2). Each step function is that of a uniform measure on M atoms.
+    """
+    return math.comb(2 * columns, columns)
+
+
+def covering() -> Counterexample:
+    """E8: on [-1/10, 1/10] the true covering number in W_1 against exp(1/eps)/C, log C = 100."""
+    columns = next(m for m in range(1, 1000) if _log_claim(m) > math.log(monotone_cover(m + 1)) + 1)
+    epsilon = 2 * _RADIUS / columns
+    cover, claimed = math.log(monotone_cover(columns + 1)), _log_claim(columns)
+    return Counterexample(
+        key="E8",
+        refutes=claimed > cover,
+        measured=f"measures on [-0.1, 0.1] are covered at eps = {float(epsilon):.4g} by "
+        f"e^{cover:.1f} balls of W_1; with log C = {_LOG_CONSTANT} at least e^{claimed:.1f} "
+        "are claimed",
+        numbers={
+            "radius": float(_RADIUS),
+            "eps": float(epsilon),
+            "log_constant": _LOG_CONSTANT,
+            "log_cover": cover,
+            "log_published": claimed,
+        },
+    )
+
+
+def _log_claim(columns: int) -> float:
+    """Logarithm of exp(1/eps)/C at eps = 2r/columns."""
+    return float(columns / (2 * _RADIUS)) - _LOG_CONSTANT
+
+
+DEPTH: Final = 4
+_ROUNDING: Final = 1e-14
+"""Above what some forty float operations on numbers of order 1 lose."""
+
+
+def trap() -> PaperTransformer:
+    """The transformer of width 2 and depth 4."""
+    turn = math.sqrt(0.5)
+    one = torch.eye(2, dtype=torch.float64)
+    rotation = torch.tensor([[turn, -turn], [turn, turn]], dtype=torch.float64)
+    nothing = torch.zeros(1, 2, dtype=torch.float64)
+    head = PaperHead(query=nothing, key=nothing, value=rotation - one, output=one)
+    return PaperTransformer(layers=(PaperLayer.without_mlp(head),) * DEPTH)
+
+
+def contracting_blocks(seed: int = 0) -> Counterexample:
+    """W4: 32 inputs behind one prompt, and their outputs."""
+    model = trap()
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(count: int) -> Tensor:
+        return torch.randn(count, 2, 1, generator=generator, dtype=torch.float64)
+
+    prompt, inputs = drawn(1)[0], drawn(32)
+    outputs = model.with_prompt(prompt, inputs)
+    whole = model(torch.cat([prompt.expand_as(inputs), inputs], dim=-1))
+    spread = float((outputs + prompt).abs().max())
+    carried = float((whole[..., :1] + inputs).abs().max())
+    certificate = certify_invertible(to_weights(model), radius=Fraction(1))
+    block = float(certificate.blocks[0].attention)
+    distance = float((inputs[:, None] - inputs[None]).norm(dim=(-2, -1)).max())
+    return Counterexample(
+        key="W4",
+        refutes=block < 1 and spread < _ROUNDING and certificate.whole_floor > 0,
+        measured=f"each of {DEPTH} blocks has a constant of at most {block:.6f}; of 32 inputs up "
+        f"to {distance:.4f} apart, all have the output -p "
+        f"{'up to rounding' if spread < _ROUNDING else f'to within {spread:.3g}'}",
+        numbers={
+            "layers": DEPTH,
+            "block_constant": block,
+            "lambda": float(certificate.deviation),
+            "largest_difference_of_outputs": spread,
+            "largest_distance_of_inputs": distance,
+            "prompt_outputs_plus_inputs": carried,
+            "seed": seed,
+        },
+    )

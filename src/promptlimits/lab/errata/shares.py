@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from promptlimits.base.typing import JsonValue
-from promptlimits.lab.errata.run import Counterexample, require_heads
+from promptlimits.lab.errata.statements import Counterexample, require_heads
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer, mlp
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights

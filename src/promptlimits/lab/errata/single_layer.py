@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptlimits.lab.errata.run import Counterexample, require_heads
+from promptlimits.lab.errata.statements import Counterexample, require_heads
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights

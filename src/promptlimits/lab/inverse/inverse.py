@@ -41,8 +41,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from promptlimits.base.checks import require_positive, require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive, require_positive_int
 from promptlimits.lipschitz.balls.forward import proved_distance
 from promptlimits.lipschitz.balls.spectral import row_norms
 from promptlimits.lipschitz.paper.invertibility import Invertibility

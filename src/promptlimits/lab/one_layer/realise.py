@@ -1,4 +1,4 @@
-"""A prompt of h tokens with given sufficient statistics, where the layer allows it.
+"""Prompts that are made: of h tokens with given statistics, or trained towards answers.
 
 **Statement** (section 4(a) of the corrected theory of [@meyer2025], proved here). If for every
 head g the stacked matrix [V_g; c_1; ..; c_h] has rank rank(V_g) + h, then every (A, Z) with A^i
@@ -15,6 +15,10 @@ large T one solve finds a. []
 
 Tokens are unbounded: the closer Z is to 0 or the more heads, the longer they are; repeating each
 token n times spares them a log n. The tokens of least length are taken.
+
+**Training** (`train`): Levenberg-Marquardt on the squared errors before the MLP. What is found is
+an error that some prompt attains, evaluated on the prompt itself; it proves nothing about other
+prompts. The derivative is the closed form of `reachable.jacobian`.
 """
 
 from __future__ import annotations
@@ -25,18 +29,18 @@ from typing import Final
 
 import numpy as np
 
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import RunFailed
+from promptlimits.base.errors import RunFailed, require_positive_int
 from promptlimits.lab.one_layer.oracle.problem import orthonormal_range
-from promptlimits.lab.one_layer.reachable import stacked_ranks, value_ranks
+from promptlimits.lab.one_layer.reachable import jacobian, stacked_ranks, value_ranks
 from promptlimits.lab.one_layer.setting import (
     Floats,
     SharedQuery,
     Statistics,
+    attend,
     score_vectors,
     statistics,
 )
-from promptlimits.nets.paper.weights import HeadWeights
+from promptlimits.nets.paper.weights import HeadWeights, exact_array
 
 SEPARATION: Final = 25.0
 """T lies this far below every log Z: foreign tokens then weigh less than e^-25."""
@@ -161,3 +165,81 @@ def _right_inverse(rows: Floats) -> Floats:
     """The right inverse of least norm of independent rows, however different their lengths."""
     size = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
     return np.asarray(np.linalg.pinv(rows / size[:, None], rcond=1e-13) / size)
+
+
+_FIRST_DAMPING: Final = 1e-2
+_MOST_DAMPING: Final = 1e12
+_GAIN: Final = 1e-12
+"""An accepted step of less than this share of the objective counts as standing still."""
+
+_PATIENCE: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedPrompt:
+    """The best prompt of several starts.
+
+    Attributes:
+        prompt: (d, m_p).
+        squares: sum_j e_j^2 on it, e_j = |u_j - x_0 - t_j|.
+        largest: max_j e_j on it.
+    """
+
+    prompt: Floats
+    squares: float
+    largest: float
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
+def train_prompt(
+    setting: SharedQuery,
+    targets: Floats,
+    prompt_tokens: int,
+    generator: np.random.Generator,
+    *,
+    starts: int = 8,
+    steps: int = 200,
+) -> TrainedPrompt:
+    """Train prompts of one length from several starts and keep the best."""
+    require_positive_int("prompt_tokens", prompt_tokens)
+    require_positive_int("starts", starts)
+    wanted = exact_array("the target offsets", targets, (setting.count, setting.layer.dim))
+    best = None
+    for _ in range(starts):
+        size = 10.0 ** generator.uniform(-1, 1)
+        start = size * generator.standard_normal((setting.layer.dim, prompt_tokens))
+        prompt = _descend(setting, wanted, start, steps)
+        rows = ((attend(setting, prompt) - wanted) ** 2).sum(axis=1)
+        if best is None or rows.sum() < best.squares:
+            best = TrainedPrompt(
+                prompt=prompt, squares=float(rows.sum()), largest=float(rows.max() ** 0.5)
+            )
+    assert best is not None
+    return best
+
+
+def _descend(setting: SharedQuery, wanted: Floats, prompt: Floats, steps: int) -> Floats:
+    damping, still = _FIRST_DAMPING, 0
+    residual = (attend(setting, prompt) - wanted).ravel()
+    for _ in range(steps):
+        slope = jacobian(setting, prompt)
+        # The smaller of the two normal systems: rows are few, tokens may be many.
+        outer = slope @ slope.T
+        scale = float(np.trace(outer)) / len(outer)
+        while damping < _MOST_DAMPING:
+            dual = np.linalg.solve(
+                outer + damping * (scale + 1e-300) * np.eye(len(outer)), residual
+            )
+            moved = prompt - (slope.T @ dual).reshape(prompt.T.shape).T
+            found = (attend(setting, moved) - wanted).ravel()
+            if np.isfinite(found).all() and found @ found < residual @ residual:
+                break
+            damping *= 4
+        else:
+            return prompt
+        before, after = float(residual @ residual), float(found @ found)
+        prompt, residual, damping = moved, found, max(damping / 6, 1e-12)
+        still = still + 1 if before - after <= _GAIN * before else 0
+        if still >= _PATIENCE or after == 0.0:
+            return prompt
+    return prompt

@@ -48,12 +48,12 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, error_floor
-from promptlimits.lab.one_layer.proved_means import proved_means
 from promptlimits.lab.one_layer.reachable import value_ranks
 from promptlimits.lab.one_layer.setting import (
     Floats,
     SharedQuery,
     feed_forward,
+    proved_means,
     query_statistics,
     score_vectors,
     shared_query,

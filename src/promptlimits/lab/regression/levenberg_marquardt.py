@@ -22,8 +22,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from promptlimits.base.checks import require_positive, require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive, require_positive_int
 from promptlimits.capacity.train.outcome import Outcome
 
 LEAST_GAIN: Final = 1e-4

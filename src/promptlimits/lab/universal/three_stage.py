@@ -30,8 +30,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Final, TypeAlias
 
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed, UserError, require_positive_int
 
 Column: TypeAlias = tuple[Fraction, ...]
 Columns: TypeAlias = tuple[Column, ...]

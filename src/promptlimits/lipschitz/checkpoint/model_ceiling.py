@@ -35,8 +35,8 @@ from flint import arb
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import grid_up, grid_value, shown
 from promptlimits.bounds.core import Exp, NonNegative, Size, Theorem, decades
+from promptlimits.bounds.counting import VectorCounting
 from promptlimits.bounds.prompt_capacity import PromptCapacity, trust_region
-from promptlimits.bounds.vector_counting import VectorCounting
 from promptlimits.lipschitz.balls.matrix import DOUBLE_ARITHMETIC, ProductOverflow
 from promptlimits.lipschitz.balls.spectral import row_norms
 from promptlimits.lipschitz.checkpoint.block_bound import (

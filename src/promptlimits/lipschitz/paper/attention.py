@@ -85,8 +85,7 @@ from typing import Final, Literal, TypeAlias
 from flint import arb
 
 from promptlimits.base.bound import PRECISION_BITS, Assumption, Exact, LogBound, Source
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.matrix import DOUBLE_ARITHMETIC
 from promptlimits.lipschitz.balls.rounding import ball, require_radius, total, upper_log_bound

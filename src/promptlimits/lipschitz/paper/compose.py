@@ -54,7 +54,7 @@ from promptlimits.lipschitz.paper.attention import (
     theorem,
     unmasked_only,
 )
-from promptlimits.lipschitz.paper.layers import LayerNorms, layer_norms, token_radii
+from promptlimits.lipschitz.paper.feedforward import LayerNorms, layer_norms, token_radii
 from promptlimits.nets.paper.weights import TransformerWeights
 
 METHODS: Final = tuple(name for name, each in THEOREMS.items() if each.composes)

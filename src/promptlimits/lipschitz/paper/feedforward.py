@@ -1,7 +1,8 @@
-"""Lipschitz constant and output radius of the ReLU block x + W_2 relu(W_1 x + b_1) + b_2.
+"""What a layer contributes to every bound: of the ReLU MLP, and of a whole layer.
 
-The difference of two values is (I + W_2 D W_1)(x - x'), D diagonal with entries in [0, 1] (mean
-value theorem, entry by entry). For each anchor t in {0, 1/2, 1} and any positive diagonal T,
+The block is x + W_2 relu(W_1 x + b_1) + b_2. The difference of two values is (I + W_2 D W_1)(x -
+x'), D diagonal with entries in [0, 1] (mean value theorem, entry by entry). For each anchor t in
+{0, 1/2, 1} and any positive diagonal T,
 
     Lip <= ||I + t W_2 W_1|| + max(1 - t, t) min(||W_2|| ||W_1||, ||W_2 T^-1|| ||T W_1||).
 
@@ -13,10 +14,17 @@ r + |b_2| + ||W_2|| ( sum_i max(0, |w_i| r + b_i)^2 )^(1/2), w_i the rows of W_1
 
 *Tightness.* One neuron attains the first form. *Cost:* five norms of (d, f) matrices.
 Source: proved here; style of [@behrmann2019].
+
+**A layer** has norms that are proved once and hold at each radius. Tokens that enter a layer in a
+ball of radius r leave attention and residual within r + r M_0, M_0 = max_u sum_h |W_h^T u| (each
+head averages tokens of the ball), and then the MLP's output is bounded as above. A bound that keeps
+r at every layer, as [@meyer2025] uses Propositions 2.11 and 2.12, is no bound: tokens leave the
+ball.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -24,10 +32,14 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
+from promptlimits.base.bound import PRECISION_BITS, Exact
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.lipschitz.balls.rounding import ball, least, total, upper
 from promptlimits.lipschitz.balls.spectral import ScaledBall, row_norms, spectral_norm, vector_norm
-from promptlimits.nets.paper.weights import Array, LayerWeights
+from promptlimits.lipschitz.paper.attention import output_limit
+from promptlimits.lipschitz.paper.head_norms import HeadNorms, head_norms
+from promptlimits.nets.paper.weights import Array, LayerWeights, TransformerWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +144,39 @@ def _exactly_scaled(matrix: Array, exponents: NDArray[np.int_]) -> Array | None:
     scaled = np.ldexp(matrix, exponents)
     exact = np.isfinite(scaled).all() and np.array_equal(np.ldexp(scaled, -exponents), matrix)
     return scaled if exact else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorms:
+    """Proved norms of the heads and of the MLP of one layer."""
+
+    heads: HeadNorms
+    mlp: FeedForwardNorms
+
+    @property
+    def free_of_radius(self) -> bool:
+        """Whether attention is linear in effect, so that its constant is the same at all radii."""
+        pairs = zip(self.heads.value_norms, self.heads.score_norms, strict=True)
+        return all(value * score == 0 for value, score in pairs)
+
+    def leaving(self, radius: Exact) -> Fraction:
+        """Radius of a ball that holds the tokens that leave the layer."""
+        with working_precision(PRECISION_BITS):
+            middle = upper(ball(radius) + output_limit(self.heads, radius))
+            return upper(self.mlp.output_limit(ball(middle)))
+
+
+def layer_norms(weights: TransformerWeights) -> tuple[LayerNorms, ...]:
+    """Prove the norms of every layer: all that is expensive, and the same at every radius."""
+    return tuple(
+        LayerNorms(heads=head_norms(layer.heads), mlp=feed_forward_norms(layer))
+        for layer in weights.layers
+    )
+
+
+def token_radii(norms: Sequence[LayerNorms], radius: Exact) -> tuple[Fraction, ...]:
+    """Radii of the token balls that enter each layer, and of the one that leaves the last."""
+    radii = [Fraction(radius)]
+    for layer in norms:
+        radii.append(layer.leaving(radii[-1]))
+    return tuple(radii)

@@ -52,12 +52,11 @@ from typing import Final, Literal, TypeAlias, get_args
 from flint import arb
 
 from promptlimits.base.bound import PRECISION_BITS, Assumption, Exact, Source
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import ball, require_radius, upper
 from promptlimits.lipschitz.paper.attention import ASSUMPTIONS, covariance_limit, mixing_limit
-from promptlimits.lipschitz.paper.layers import LayerNorms, layer_norms, token_radii
+from promptlimits.lipschitz.paper.feedforward import LayerNorms, layer_norms, token_radii
 from promptlimits.nets.paper.weights import TransformerWeights
 
 InputNorm: TypeAlias = Literal["token", "frobenius"]

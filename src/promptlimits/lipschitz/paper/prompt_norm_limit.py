@@ -35,14 +35,12 @@ from typing import Final, TypeAlias
 from flint import arb
 
 from promptlimits.base.bound import PRECISION_BITS
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.rounding import ball, lower, total
-from promptlimits.lipschitz.paper.feedforward import branch_lipschitz
+from promptlimits.lipschitz.paper.feedforward import LayerNorms, branch_lipschitz, layer_norms
 from promptlimits.lipschitz.paper.head_norms import HeadNorms, head_norms
 from promptlimits.lipschitz.paper.invertibility import InputNorm, certify_with, require_norm
-from promptlimits.lipschitz.paper.layers import LayerNorms, layer_norms
 from promptlimits.nets.paper.weights import TransformerWeights
 
 _Test: TypeAlias = Callable[[Fraction], bool]

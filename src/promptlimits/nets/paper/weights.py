@@ -16,8 +16,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 
 Array: TypeAlias = NDArray[np.float64]
 

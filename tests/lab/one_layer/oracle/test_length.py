@@ -13,6 +13,7 @@ from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
 from promptlimits.lab.one_layer.oracle.inputs import exact_inputs
 from promptlimits.lab.one_layer.oracle.length import best_of_length, bound_by_entropy, slab_of
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
+from promptlimits.lab.one_layer.realise import train_prompt
 from promptlimits.lab.one_layer.setting import (
     Floats,
     SharedQuery,
@@ -22,7 +23,6 @@ from promptlimits.lab.one_layer.setting import (
     statistics,
     value_maps,
 )
-from promptlimits.lab.one_layer.train import train_prompt
 from promptlimits.nets.paper.weights import random_weights
 
 SHAPES = [(4, 3, 2), (4, 2, 0), (6, 3, 1), (3, 4, 5), (8, 3, 3), (2, 2, 7)]

@@ -36,8 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.lab.one_layer.oracle.cone import cone_floor, free_pair, near_corner
-from promptlimits.lab.one_layer.oracle.parts import Part
+from promptlimits.lab.one_layer.oracle.parts import Part, cone_floor, free_pair, near_corner
 from promptlimits.lab.one_layer.oracle.problem import LocalModel, local_model
 from promptlimits.lab.one_layer.setting import Floats
 from promptlimits.lipschitz.balls.entries import UNIT, Balls, add_up, multiply_up, sum_up

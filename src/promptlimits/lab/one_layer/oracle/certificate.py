@@ -30,8 +30,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from promptlimits.base.checks import require_positive, require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive, require_positive_int
 from promptlimits.base.typing import JsonObject
 from promptlimits.lab.one_layer.data_set import fields_as_json
 from promptlimits.lab.one_layer.oracle.boxes import box_limits
@@ -39,8 +38,11 @@ from promptlimits.lab.one_layer.oracle.inputs import distance_from_ranges, exact
 from promptlimits.lab.one_layer.oracle.length import slab_of
 from promptlimits.lab.one_layer.oracle.one_head import one_head_limit
 from promptlimits.lab.one_layer.oracle.parts import Part, split
-from promptlimits.lab.one_layer.oracle.problem import oracle_problem
-from promptlimits.lab.one_layer.oracle.work import boxes_of_balls, boxes_of_series
+from promptlimits.lab.one_layer.oracle.problem import (
+    boxes_of_balls,
+    boxes_of_series,
+    oracle_problem,
+)
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 from promptlimits.nets.paper.weights import exact_array
 

@@ -35,9 +35,8 @@ from flint import arb, arb_mat
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.exact import working_precision
-from promptlimits.lab.one_layer.proved_means import normalised
 from promptlimits.lab.one_layer.reachable import joint_rank, value_ranks
-from promptlimits.lab.one_layer.setting import Floats, SharedQuery
+from promptlimits.lab.one_layer.setting import Floats, SharedQuery, normalised
 from promptlimits.lipschitz.balls.entries import Balls
 from promptlimits.lipschitz.balls.rounding import dot, exact_matrix, exact_vector, lower
 from promptlimits.nets.paper.weights import Array, HeadWeights, LayerWeights, exact_array

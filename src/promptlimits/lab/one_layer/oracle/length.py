@@ -44,8 +44,7 @@ from typing import Final
 import numpy as np
 from flint import arb
 
-from promptlimits.base.checks import require_positive_int
-from promptlimits.base.errors import UserError
+from promptlimits.base.errors import UserError, require_positive_int
 from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.oracle.inputs import (
     PRECISION,

@@ -17,8 +17,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.lab.one_layer.oracle.problem import LocalModel, Problem, local_model
-from promptlimits.lab.one_layer.oracle.work import SEARCH, Budget, step_cost
+from promptlimits.lab.one_layer.oracle.problem import (
+    SEARCH,
+    Budget,
+    LocalModel,
+    Problem,
+    local_model,
+    step_cost,
+)
 from promptlimits.lab.one_layer.setting import Floats
 
 STEPS: Final = 60

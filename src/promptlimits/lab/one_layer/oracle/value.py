@@ -46,15 +46,18 @@ from promptlimits.lab.one_layer.oracle.length import (
     score_covector,
 )
 from promptlimits.lab.one_layer.oracle.problem import (
+    PROMPTS,
+    Budget,
     Problem,
     local_model,
     oracle_problem,
     prompt_statistics,
+    slab_cost,
+    training_cost,
 )
 from promptlimits.lab.one_layer.oracle.search import Found, least_largest, least_sum
-from promptlimits.lab.one_layer.oracle.work import PROMPTS, Budget, slab_cost, training_cost
 from promptlimits.lab.one_layer.reachable import value_ranks
-from promptlimits.lab.one_layer.realise import rank_condition, realise
+from promptlimits.lab.one_layer.realise import rank_condition, realise, train_prompt
 from promptlimits.lab.one_layer.setting import (
     Floats,
     SharedQuery,
@@ -62,7 +65,6 @@ from promptlimits.lab.one_layer.setting import (
     attend,
     value_maps,
 )
-from promptlimits.lab.one_layer.train import train_prompt
 
 ATTAINED: Final = 1e-6
 """Relative agreement of a prompt's error with the relaxation, to call it attained."""

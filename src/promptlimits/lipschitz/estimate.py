@@ -18,17 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptlimits.base.checks import require_positive, require_positive_int
-from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.lipschitz.attack.ascent import (
+from promptlimits.base.errors import RunFailed, UserError, require_positive, require_positive_int
+from promptlimits.lipschitz.ascent import (
     Domain,
     Forward,
     Norm,
     search,
+    starting_points,
     towards_outputs,
     turn,
 )
-from promptlimits.lipschitz.attack.starts import starting_points
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

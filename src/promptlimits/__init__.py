@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from promptlimits.certificates import check_certificate as check_certificate
     from promptlimits.lab.errata.statements import Erratum as Erratum
     from promptlimits.lab.errata.statements import erratum as erratum
-    from promptlimits.lab.inverse.inverse import Inverse as Inverse
-    from promptlimits.lab.inverse.inverse import invert as invert
+    from promptlimits.lab.inverse import Inverse as Inverse
+    from promptlimits.lab.inverse import invert as invert
     from promptlimits.lab.one_layer.error_floor import ErrorFloor as ErrorFloor
     from promptlimits.lab.one_layer.error_floor import error_floor as error_floor
     from promptlimits.lab.one_layer.oracle.certificate import OracleCertificate as OracleCertificate

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.writing import (
+from promptlimits.base.files import (
     recover,
     replace_file,
     standing,

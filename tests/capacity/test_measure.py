@@ -32,7 +32,7 @@ from tests.capacity.cases import (
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.exact import working_precision
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling

@@ -12,7 +12,7 @@ from tests.capacity.cases import Notes, loaded, measured
 from tests.capacity.witness.witness_cases import edit
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import PromptSize, Request

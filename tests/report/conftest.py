@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 
 MakeRecord: TypeAlias = Callable[..., JsonObject]
 DIM, DISTINCT = 576, 243

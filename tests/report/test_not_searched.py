@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from tests.report.test_tables import printed
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.report.figures.pairs_held import data, draw, svg
 from promptlimits.report.html import render
 from promptlimits.report.record import parse_record

@@ -9,7 +9,7 @@ from tests.report.conftest import MakeRecord
 from tests.report.test_tables import printed
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.report import wording
 from promptlimits.report.figures.pairs_held import data, svg
 from promptlimits.report.html import render

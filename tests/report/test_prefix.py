@@ -9,7 +9,7 @@ import pytest
 from tests.report.test_tables import printed
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.report import wording
 from promptlimits.report.html import render
 from promptlimits.report.record import parse_record

@@ -21,7 +21,7 @@ from flint import arb
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import GRID_BITS, grid_up, log, outward_float, working_precision
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 
 Direction: TypeAlias = Literal["upper", "lower"]
 Exact: TypeAlias = int | Fraction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits
 from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.search.control import Control, NoControl, is_complete

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from promptlimits.base.exact import log, outward_float
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.search.request import PromptSize
 from promptlimits.capacity.task.encoded import EncodedTask

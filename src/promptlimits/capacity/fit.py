@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.job import Job, require_possible
 from promptlimits.capacity.search.control import is_complete
 from promptlimits.capacity.search.request import Listener, PromptSize, Request

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.capacity.search.attempt import RunContext
 from promptlimits.capacity.search.choice import Choice
 from promptlimits.capacity.search.request import Listener

@@ -9,7 +9,7 @@ from typing import Self
 
 from torch import Tensor
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.floor import Floor, find_floor
 from promptlimits.capacity.search.attempt import Attempt, RunContext, about
 from promptlimits.capacity.search.baselines import Unprompted

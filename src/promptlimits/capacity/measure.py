@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from promptlimits.base.typing import JsonObject
-from promptlimits.base.writing import replace_file
+from promptlimits.base.files import JsonObject, replace_file
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.floor import losses

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text
-from promptlimits.base.typing import JsonObject, JsonValue
-from promptlimits.base.writing import replace_file
+from promptlimits.base.files import JsonObject, JsonValue, read_regular_text, replace_file
 from promptlimits.capacity.search.baselines import Baseline
 from promptlimits.capacity.search.request import Request, budget_json
 from promptlimits.capacity.store.provenance import provenance

@@ -20,7 +20,7 @@ from typing import Final, TextIO
 import typer
 
 from promptlimits.base.errors import PromptLimitsWarning, UserError
-from promptlimits.base.writing import replace_file
+from promptlimits.base.files import replace_file
 
 
 def as_text(record: object) -> str:

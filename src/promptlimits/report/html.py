@@ -17,8 +17,7 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
-from promptlimits.base.typing import JsonObject
-from promptlimits.base.writing import replace_file
+from promptlimits.base.files import JsonObject, replace_file
 from promptlimits.report import sections, wording
 from promptlimits.report.figures import pairs_held
 from promptlimits.report.record import Record, parse_record

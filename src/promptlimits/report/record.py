@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 
 SCHEMA: Final = 1
 """The one version of the bracket record that this version of the package reads."""

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.report.record import Record
 from promptlimits.report.rows import BaselineRow, BracketRow, as_record, baseline_rows, rows
 from promptlimits.report.wording import (

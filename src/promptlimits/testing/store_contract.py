@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.store import RunRecord, Store
 
 OpenStore: TypeAlias = Callable[[Path], Store]

@@ -94,7 +94,7 @@ def test_outputs_that_overflow_are_an_outcome(call: Call) -> None:
 def test_the_drawing_is_refused_before_the_run(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptlimits.lab.inverse import experiments
+    from promptlimits.lab import experiments
 
     monkeypatch.setattr(experiments, "norm_growth", lambda seed: pytest.fail("it ran"))
     (here / "taken").write_text("", encoding="utf-8")
@@ -109,7 +109,7 @@ def test_huge_radii_are_numbers(call: Call) -> None:
 
 
 def test_experiments(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from promptlimits.lab.inverse import experiments
+    from promptlimits.lab import experiments
 
     threshold, growth = experiments.threshold, experiments.norm_growth
     monkeypatch.setattr(

@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_the_old_certificate(
         path.write_bytes(content[:50])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("promptlimits.base.writing._write_durably", full)
+    monkeypatch.setattr("promptlimits.base.files._write_durably", full)
     call("certify", "small", *RIGHT).says(1, "c.json", "No space left")
     assert (here / "c.json").read_text() == "old"
     assert sorted(path.name for path in here.iterdir()) == ["c.json", "pairs.csv", "small"]

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from promptlimits.base.errors import RunFailed, UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.witness.answer_check import stop_ids
 from promptlimits.capacity.witness.files import ADAPTER_FILE

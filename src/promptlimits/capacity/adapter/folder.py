@@ -22,8 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import open_regular, read_regular
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject, open_regular, read_regular
 from promptlimits.capacity.adapter.settings import (
     AdapterKind,
     Settings,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.adapter.decoding import Decoded, Request
 from promptlimits.capacity.adapter.folder import ForeignAdapter
 from promptlimits.capacity.task.encoded import EncodedTask

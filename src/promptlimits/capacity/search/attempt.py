@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.budget import StepCount
 from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store

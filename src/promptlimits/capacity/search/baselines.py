@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import RunContext
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import Evaluation, evaluate

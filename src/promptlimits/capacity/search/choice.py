@@ -15,7 +15,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import Attempt, RunContext, members_sha256
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import evaluate

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt
 from promptlimits.capacity.search.budget import Budget
 from promptlimits.capacity.search.planting import Planted, plant

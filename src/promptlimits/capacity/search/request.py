@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final, NamedTuple, Protocol
 
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.capacity.search.attempt import ENGINE, Attempt, about
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.search import SearchConfig

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "safetensors", "tokenizers", "gguf")
 _GIT_SECONDS = 10.0

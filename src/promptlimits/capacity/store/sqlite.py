@@ -26,7 +26,7 @@ from typing import Any, Self
 from filelock import BaseFileLock
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.capacity.store.connection import make_folder, open_database
 from promptlimits.capacity.store.faults import for_people
 from promptlimits.capacity.store.lock import take_writer_lock

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from promptlimits.base.errors import UserError, require_positive, require_positive_int
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 
 MAX_SEED: Final = 2**62
 """Later starts count up from the seed; the store and torch take whole numbers of 64 bits."""

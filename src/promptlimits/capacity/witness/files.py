@@ -20,9 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular, read_regular_text
-from promptlimits.base.typing import JsonObject
-from promptlimits.base.writing import recover, standing
+from promptlimits.base.files import JsonObject, read_regular, read_regular_text, recover, standing
 from promptlimits.nets.prefix_shape import PrefixShape
 
 WITNESS_FILE: Final = "witness.json"

@@ -24,8 +24,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject, JsonValue
-from promptlimits.base.writing import recover, replace_file, write_folder
+from promptlimits.base.files import JsonObject, JsonValue, recover, replace_file, write_folder
 from promptlimits.capacity.store.provenance import canonical_json
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.witness.files import (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TextIO, TypeAlias
 
 from promptlimits.base.errors import PromptLimitsError, RunFailed, UserError, quoted
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.witness.format import write_verification
 from promptlimits.capacity.witness.verification import Verification
 

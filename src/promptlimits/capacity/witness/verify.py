@@ -27,8 +27,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
-from promptlimits.base.writing import standing
+from promptlimits.base.files import JsonObject, standing
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.witness.answer_check import check_answer, stop_ids

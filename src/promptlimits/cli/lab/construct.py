@@ -18,7 +18,7 @@ from promptlimits.cli.options import positive
 from promptlimits.cli.output import require_writable, show, write_whole
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.lab.universal.universal import MeasuredError, RealMap, UniversalPrompt
     from promptlimits.lab.universal.universal_bound import PromptLengths
 

@@ -15,7 +15,7 @@ from promptlimits.cli.options import positive
 from promptlimits.cli.output import require_writable, show, write_whole
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.lipschitz.paper.invertibility import Invertibility
     from promptlimits.nets.paper.weights import TransformerWeights
 
@@ -231,8 +231,8 @@ def _inverse(
 ) -> JsonObject:
     import torch
 
-    from promptlimits.lab.inverse.inverse import invert as inverse_of
-    from promptlimits.lab.inverse.inverse import proved_error_limit
+    from promptlimits.lab.inverse import invert as inverse_of
+    from promptlimits.lab.inverse import proved_error_limit
     from promptlimits.nets.paper.transformer import from_weights
 
     model = from_weights(tau)
@@ -395,7 +395,7 @@ def _experiment(name: Experiment, given: bool, plot: Path | None, seed: int, as_
 
 
 def _threshold(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
-    from promptlimits.lab.inverse.experiments import threshold, to_json
+    from promptlimits.lab.experiments import threshold, to_json
 
     points = threshold(seed=seed)
     lines = ["scale   Lambda      error at one common answer     error at an invertible target"]
@@ -420,7 +420,7 @@ def _threshold(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
 
 
 def _growth(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
-    from promptlimits.lab.inverse.experiments import norm_growth
+    from promptlimits.lab.experiments import norm_growth
 
     found = norm_growth(seed=seed)
     last = len(found.losses) - 1

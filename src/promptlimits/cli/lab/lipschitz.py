@@ -16,7 +16,7 @@ from promptlimits.cli.options import positive
 from promptlimits.cli.output import show
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.lipschitz.paper.attention import Inputs
     from promptlimits.nets.paper.weights import TransformerWeights
 

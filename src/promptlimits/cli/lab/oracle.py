@@ -14,7 +14,7 @@ from promptlimits.cli.lab.weights_options import Layer, read_pairs
 from promptlimits.cli.output import require_writable, show, write_whole
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.lab.one_layer.oracle.certificate import Objective
     from promptlimits.lab.one_layer.setting import Floats, SharedQuery
     from promptlimits.nets.paper.weights import LayerWeights

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from promptlimits.base.errors import UserError, quoted
-from promptlimits.base.files import read_regular_text, strict_json
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject, read_regular_text, strict_json
 from promptlimits.cli import options
 from promptlimits.cli.output import as_text, require_writable, write_whole
 from promptlimits.cli.product import session

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.cli import options
 from promptlimits.cli.output import as_text, show
 from promptlimits.nets.files.cache import built

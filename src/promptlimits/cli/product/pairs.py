@@ -11,7 +11,7 @@ from promptlimits.cli.output import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.capacity.task.encoded import EncodedTask
     from promptlimits.nets.protocol import EncodedPair, TextCodec
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from promptlimits.base.errors import RunFailed, UserError, command, require_positive
-from promptlimits.base.writing import replace_file
+from promptlimits.base.files import replace_file
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import asking_of
 from promptlimits.capacity.tables.formats import ENDINGS
@@ -26,7 +26,7 @@ from promptlimits.cli.output import as_text, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.capacity.task.encoded import EncodedTask
     from promptlimits.cli.live import LiveListener
     from promptlimits.nets.protocol import TextCodec

@@ -16,7 +16,7 @@ from promptlimits.cli.product import session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.capacity.witness.format import Witness
     from promptlimits.capacity.witness.verification import Answer, Verification
 

@@ -18,7 +18,7 @@ from promptlimits.cli.output import as_text, require_writable, show, write_whole
 from promptlimits.cli.theorems.generated import named
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.bounds.prompt_plan import Plan
 
 

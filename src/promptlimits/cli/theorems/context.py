@@ -18,7 +18,7 @@ from promptlimits.cli.theorems.generated import named
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.base.files import JsonObject
     from promptlimits.bounds.context.layers import LayerConstants
     from promptlimits.bounds.core import Theorem
 

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonValue
+from promptlimits.base.files import JsonValue
 from promptlimits.lab.errata.statements import Counterexample
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer

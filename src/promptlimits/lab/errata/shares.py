@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from promptlimits.base.typing import JsonValue
+from promptlimits.base.files import JsonValue
 from promptlimits.lab.errata.statements import Counterexample, require_heads
 from promptlimits.nets.paper.layers import PaperHead, PaperLayer, mlp
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights

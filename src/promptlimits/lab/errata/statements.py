@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Final
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from promptlimits.base.bound import Assumption
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.lab.one_layer.setting import Floats, require_moderate
 from promptlimits.nets.paper.weights import exact_array
 

@@ -58,7 +58,7 @@ from flint import arb
 from promptlimits.base.bound import PRECISION_BITS, Assumption, Source
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.exact import working_precision
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.bounds.prompt_parameters import trained_numbers
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, tail_floor

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError, require_positive
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.train.memory import keep_freed_memory
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, Solutions, solve

@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.lab.universal.three_stage import (
     Columns,
     StageSizes,

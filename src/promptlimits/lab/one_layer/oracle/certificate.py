@@ -31,7 +31,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from promptlimits.base.errors import UserError, require_positive, require_positive_int
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.lab.one_layer.data_set import fields_as_json
 from promptlimits.lab.one_layer.oracle.boxes import box_limits
 from promptlimits.lab.one_layer.oracle.inputs import distance_from_ranges, exact_inputs, merged

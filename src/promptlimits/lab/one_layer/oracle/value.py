@@ -29,7 +29,7 @@ from typing import Final
 import numpy as np
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.lab.one_layer.data_set import fields_as_json
 from promptlimits.lab.one_layer.oracle.certificate import (
     TOLERANCE,

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.inverse import experiments
-from promptlimits.lab.inverse.experiments import fitted_prompt
+from promptlimits.lab import experiments
+from promptlimits.lab.experiments import fitted_prompt
 
 
 def test_no_prompt_beats_the_floor_and_far_above_the_threshold_one_meets_it() -> None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError, require_positive, require_positive_int
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.files import JsonObject
 from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, solve
 from promptlimits.lipschitz.balls.matrix import float_up
 from promptlimits.lipschitz.paper.invertibility import certify_invertible

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.lab.errata.measures import trap
-from promptlimits.lab.inverse.inverse import invert, proved_error_limit
+from promptlimits.lab.inverse import invert, proved_error_limit
 from promptlimits.lipschitz.balls.forward import evaluation_size, proved_distance
 from promptlimits.lipschitz.paper.invertibility import Invertibility, certify_invertible
 from promptlimits.lipschitz.paper.prompt_norm_limit import prompt_norm_limit

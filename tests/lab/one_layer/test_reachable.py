@@ -6,6 +6,7 @@ The segment: answers of actual prompts lie on it, within the part of their lengt
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -263,11 +264,7 @@ def test_bad_input() -> None:
         segment(two_queries(5, 1, 3, 0, queries=3)[0], np.zeros(5))
     with pytest.raises(UserError, match="one head"):
         segment(two_queries(5, 2, 2, 0)[0], np.zeros(5))
-    turned = SharedQuery(
-        layer=two_queries(4, 1, 4, 0)[0].layer,
-        queries=two_queries(4, 1, 4, 0)[0].queries,
-        rotary_base=10.0,
-    )
+    turned = replace(two_queries(4, 1, 4, 0)[0], rotary_base=10.0)
     with pytest.raises(ValueError, match="plain"):
         segment(turned, np.zeros(4))
     with pytest.raises(UserError, match="prompt_tokens"):

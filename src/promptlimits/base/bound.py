@@ -90,7 +90,7 @@ def _safe_end(ball: arb, direction: Direction) -> arb:
         return ball.upper() if direction == "upper" else ball.lower()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class LogBound:
     """A proved limit on the natural logarithm of a positive quantity.
 
@@ -100,7 +100,6 @@ class LogBound:
         quantity: What is limited, in words.
         source: Where the bound comes from.
         assumptions: What it rests on.
-        factors: The bounds it was made from.
 
     Raises:
         TypeError: `log` is not an arb.
@@ -112,7 +111,6 @@ class LogBound:
     quantity: str
     source: Source
     assumptions: tuple[Assumption, ...] = ()
-    factors: tuple[LogBound, ...] = ()
 
     def __post_init__(self) -> None:
         if self.direction not in ("upper", "lower"):
@@ -128,7 +126,6 @@ class LogBound:
         quantity: str,
         source: Source,
         assumptions: tuple[Assumption, ...] = (),
-        precision_bits: int = PRECISION_BITS,
     ) -> LogBound:
         """The bound by an exact number.
 
@@ -138,12 +135,11 @@ class LogBound:
             quantity: What is limited.
             source: Where the limit comes from.
             assumptions: What it rests on.
-            precision_bits: How tightly the logarithm is computed.
 
         Returns:
             The bound.
         """
-        with working_precision(precision_bits):
+        with working_precision(PRECISION_BITS):
             ball = log_ball(value)
         return cls(
             direction=direction,
@@ -153,67 +149,9 @@ class LogBound:
             assumptions=assumptions,
         )
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LogBound) and self._parts() == other._parts()
-
-    def __hash__(self) -> int:
-        return hash(self._parts())
-
-    def __mul__(self, other: LogBound) -> LogBound:
-        """Bound on the product of the two quantities; both must have the same direction."""
-        return product(
-            (self, other),
-            quantity=f"({self.quantity}) times ({other.quantity})",
-            source=self.source,
-        )
-
-    def power(
-        self, exponent: Exact, *, quantity: str, precision_bits: int = PRECISION_BITS
-    ) -> LogBound:
-        """Bound on the quantity raised to an exact power; a negative one turns the direction.
-
-        Args:
-            exponent: An int or a Fraction.
-            quantity: What the power stands for.
-            precision_bits: Working precision.
-
-        Returns:
-            The bound on the power.
-
-        Raises:
-            TypeError: The exponent is inexact.
-        """
-        if isinstance(exponent, bool) or not isinstance(exponent, int | Fraction):
-            raise TypeError(f"the exponent must be an int or a Fraction, got {exponent!r}")
-        with working_precision(precision_bits):
-            ball = self.log * exponent.numerator / exponent.denominator
-        turned: Direction = "lower" if self.direction == "upper" else "upper"
-        return LogBound(
-            direction=self.direction if exponent >= 0 else turned,
-            log=ball,
-            quantity=quantity,
-            source=self.source,
-            assumptions=self.assumptions,
-            factors=(self,),
-        )
-
-    def proves_at_most(self, value: Exact) -> bool:
-        """Whether the bound proves that the quantity is at most `value` (False: not proved)."""
-        with working_precision(2 * PRECISION_BITS):
-            return self.direction == "upper" and bool(self.log <= log_ball(value))
-
-    def proves_at_least(self, value: Exact) -> bool:
-        """Whether the bound proves that the quantity is at least `value` (False: not proved)."""
-        with working_precision(2 * PRECISION_BITS):
-            return self.direction == "lower" and bool(self.log >= log_ball(value))
-
     def upper_nats(self) -> float:
         """The upper limit on the natural logarithm, rounded up."""
         return self._end("upper", 1)
-
-    def upper_bits(self) -> float:
-        """The upper limit on the logarithm to base 2, rounded up."""
-        return self._end("upper", 2)
 
     def upper_log10(self) -> float:
         """The upper limit on the logarithm to base 10, rounded up."""
@@ -223,19 +161,9 @@ class LogBound:
         """The lower limit on the natural logarithm, rounded down."""
         return self._end("lower", 1)
 
-    def lower_bits(self) -> float:
-        """The lower limit on the logarithm to base 2, rounded down."""
-        return self._end("lower", 2)
-
     def lower_log10(self) -> float:
         """The lower limit on the logarithm to base 10, rounded down."""
         return self._end("lower", 10)
-
-    def _parts(self) -> tuple[object, ...]:
-        """All of it as what can be compared."""
-        mantissa, exponent = (int(part) for part in self.log.man_exp())
-        words = self.direction, self.quantity, self.source
-        return (*words, mantissa, exponent, self.assumptions, self.factors)
 
     def _end(self, direction: Direction, base: int) -> float:
         if direction != self.direction:
@@ -251,7 +179,6 @@ def product(
     *,
     quantity: str,
     source: Source,
-    precision_bits: int = PRECISION_BITS,
 ) -> LogBound:
     """Bound on the product of quantities: their logarithms add."""
     if len({bound.direction for bound in bounds}) != 1:
@@ -259,7 +186,7 @@ def product(
             "a product needs bounds of one direction, got "
             + (" and ".join(sorted({bound.direction for bound in bounds})) or "none")
         )
-    with working_precision(precision_bits):
+    with working_precision(PRECISION_BITS):
         total = arb(0)
         for bound in bounds:
             total += bound.log
@@ -269,7 +196,6 @@ def product(
         quantity=quantity,
         source=source,
         assumptions=tuple(dict.fromkeys(a for bound in bounds for a in bound.assumptions)),
-        factors=tuple(bounds),
     )
 
 

@@ -77,9 +77,7 @@ _LARGEST: Final = 1024
 _MOST_FLOORS: Final = 64
 
 
-def prompt_length_data(
-    layer: LayerWeights, pairs: int, generator: np.random.Generator, *, length: float = 1.0
-) -> DataSet:
+def prompt_length_data(layer: LayerWeights, pairs: int, generator: np.random.Generator) -> DataSet:
     """n queries and answers that take a prompt of at least n/h tokens."""
     heads, dim = len(layer.heads), layer.dim
     least = trained_numbers(pairs=pairs, dim=dim, heads=heads).prompt_tokens
@@ -88,7 +86,7 @@ def prompt_length_data(
     require_injective(layer, contraction(layer))
     direction = np.rint(generator.standard_normal(dim) / dim**0.5 / _GRID) * _GRID
     images = np.stack([value @ direction for value in value_maps(layer)])
-    offsets = length * _beside(images, pairs, generator)
+    offsets = _beside(images, pairs, generator)
     if not _are_independent(layer, direction, offsets):
         raise UserError(
             "V_1 w, .., V_h w",

@@ -20,16 +20,15 @@ with one last token and E the span of their a_j^i, h + 1 orthonormal offsets in 
 of E have a floor of r/sqrt(h+1) under their errors (`error_floor`). Room means
 d >= dim E + h + 1, and (h+1)^2 always suffices.
 
-**What is checked,** on the floats that are returned: V regular (exact rank), q != 0 (ball),
-||W_1|| ||W_2|| < 1 (proved norm) or the list of all pre-images given, a_1 outside the span (the
-Gram determinant of t_1, t_2, a_2, a_1 is above 0, in balls), and the floor under the error of
-every prompt, (1-c) r/sqrt(2) for two orthogonal offsets of length r, rounding of the answers
-taken off. A floor above 0 is itself a proof; data of which nothing is proved are not returned.
+**What is checked,** on the floats that are returned: V regular (exact rank), q != 0 (ball), ||W_1||
+||W_2|| < 1 (proved norm), a_1 outside the span (the Gram determinant of t_1, t_2, a_2, a_1 is above
+0, in balls), and the floor under the error of every prompt, (1-c) r/sqrt(2) for two orthogonal
+offsets of length r, rounding of the answers taken off. A floor above 0 is itself a proof; data of
+which nothing is proved are not returned.
 
 **Rounded answers.** The floats y_j returned are within some rho of MLP(x_0 + t_j), so a pre-image
 of y_j, if there is one, is within rho/(1-c) of x_0 + t_j: the balls around t_j are that wide, and
-the span, too, is proved for the numbers returned. Where pre-images are given instead of c < 1, it
-is proved for MLP(x_0 + t_j), of which y_j are roundings; `proved` says which.
+the span, too, is proved for the numbers returned.
 
 The sharp constant is 1/sqrt(2), where [@meyer2025] has 1/2.
 """
@@ -61,7 +60,7 @@ from promptlimits.lab.one_layer.setting import (
 )
 from promptlimits.lipschitz.balls.matrix import MatrixBall, float_down, float_up
 from promptlimits.lipschitz.balls.rounding import dot
-from promptlimits.nets.paper.weights import LayerWeights, exact_array
+from promptlimits.nets.paper.weights import LayerWeights
 
 PAIR_SOURCE: Final = Source(
     reference="wang2023", statement="Theorem 2, data in closed form", form="proved here"
@@ -73,55 +72,42 @@ _LEAST_SCORE: Final = 1e-9
 """x_0^T A x_0 below this share of ||A|| |x_0|^2 makes tokens too long to be of use."""
 
 _ROOM: Final = 1e-10
+_ONE_TO_ONE: Final = Assumption(text="The MLP is one to one: ||W_1|| ||W_2|| < 1.", holds=True)
 
 
-def unmemorizable_pair(
-    layer: LayerWeights,
-    generator: np.random.Generator,
-    *,
-    shared_token: Floats | None = None,
-    preimages: Sequence[Floats] | None = None,
-    length: float = 1.0,
-) -> DataSet:
+def unmemorizable_pair(layer: LayerWeights, generator: np.random.Generator) -> DataSet:
     """Two queries and answers that one head meets behind no prompt of any length."""
     _require_one_regular_head(layer)
-    token = _shared_token(layer, shared_token)
+    token = _shared_token(layer)
     room = contraction(layer)
-    require_injective(layer, room, preimages)
+    require_injective(layer, room)
     bare = SharedQuery(layer=layer, queries=(token[:, None],))
     value, score = value_maps(layer)[0], score_vectors(bare)[0]
     asked = float(score @ token)
     eta = _solved(value.T, score)
-    every = (
-        _drawn_offsets(eta, generator, length) if preimages is None else _given(layer, preimages)
-    )
-    first, second = _directions(eta, np.concatenate(every), generator)
+    offsets = _drawn_offsets(eta, generator)
+    first, second = _directions(eta, offsets, generator)
     contexts = [
         2 * asked / float(side @ eta) * _solved(value, side) - token for side in (first, second)
     ]
     setting = shared_query(layer, token, contexts)
-    offsets = np.stack([each[0] for each in every])
     answers = _answered(setting, offsets)
-    away = answers[1] / room if room else Fraction(0)
-    proofs = [is_outside(setting, one, two, away) for one in every[0] for two in every[1]]
+    outside = is_outside(setting, *offsets, answers[1] / room)
     assumptions = (
         Assumption(text="One head.", holds=True),
         Assumption(text="V = W_o W_v is regular.", holds=True),
         Assumption(text="x_0^T A x_0 is not 0.", holds=_score_is_proved(setting)),
-        _injectivity(room, preimages),
-        Assumption(text="a_1 lies outside span{t_1, t_2, a_2}.", holds=all(proofs)),
+        _ONE_TO_ONE,
+        Assumption(text="a_1 lies outside span{t_1, t_2, a_2}.", holds=outside),
     )
-    proved = _proved(setting, offsets, answers[1], by_the_span=all(proofs))
+    proved = _proved(setting, offsets, answers[1], by_the_span=outside)
     return _data(setting, offsets, answers[0], proved, PAIR_SOURCE, assumptions)
 
 
-def unmemorizable_set(
-    layer: LayerWeights, generator: np.random.Generator, *, length: float = 1.0
-) -> DataSet:
+def unmemorizable_set(layer: LayerWeights, generator: np.random.Generator) -> DataSet:
     """h + 1 queries and answers that a layer of h heads meets behind no prompt of any length."""
     heads, dim = len(layer.heads), layer.dim
-    room = contraction(layer)
-    require_injective(layer, room)
+    require_injective(layer, contraction(layer))
     tokens = generator.standard_normal((heads + 2, dim))
     setting = shared_query(layer, tokens[0], list(tokens[1:]))
     known = query_statistics(setting).mean.reshape(-1, dim)
@@ -134,13 +120,13 @@ def unmemorizable_set(
             remedy=f"take d of at least {(heads + 1) ** 2} for {heads} heads",
         )
     mixed = np.linalg.qr(generator.standard_normal((len(beside), heads + 1)))[0]
-    offsets = length * (mixed.T @ beside)
+    offsets = mixed.T @ beside
     answers = _answered(setting, offsets)
     proved = _proved(setting, offsets, answers[1], by_the_span=False)
     # The rank of the a_j^i is that of floats; what is proved is the floor, whatever the rank is.
     assumptions = (
         Assumption(text="h + 1 offsets leave span(a_j^i): their floor is above 0.", holds=True),
-        _injectivity(room, None),
+        _ONE_TO_ONE,
     )
     return _data(setting, offsets, answers[0], proved, HEADS_SOURCE, assumptions)
 
@@ -258,64 +244,39 @@ def _require_one_regular_head(layer: LayerWeights) -> None:
         )
 
 
-def require_injective(
-    layer: LayerWeights, room: Fraction, preimages: Sequence[Floats] | None = None
-) -> None:
-    """Raise unless the MLP is proved one to one, or pre-images stand in for that."""
-    if room == 0 and preimages is None:
+def require_injective(layer: LayerWeights, room: Fraction) -> None:
+    """Raise unless the MLP is proved one to one."""
+    if room == 0:
         raise UserError(
             "||W_1|| ||W_2||",
             "be below 1, so that the MLP is one to one",
             got=f"{layer.hidden} neurons for which that is not proved",
-            remedy="scale the MLP down, or give every pre-image of the answers",
+            remedy="scale the MLP down",
         )
 
 
-def _injectivity(room: Fraction, preimages: Sequence[Floats] | None) -> Assumption:
-    if room > 0:
-        return Assumption(text="The MLP is one to one: ||W_1|| ||W_2|| < 1.", holds=True)
-    return Assumption(text=f"The {len(preimages or ())} lists of pre-images are complete.")
-
-
-def _shared_token(layer: LayerWeights, given: Floats | None) -> Floats:
+def _shared_token(layer: LayerWeights) -> Floats:
+    """The x_0 with the largest score of itself."""
     head = layer.heads[0]
     form = head.key.T @ head.query
     symmetric = (form + form.T) / 2
-    if given is None:
-        values, vectors = np.linalg.eigh(symmetric)
-        token = vectors[:, int(np.abs(values).argmax())]
-    else:
-        token = exact_array("x_0", given, (layer.dim,))
+    values, vectors = np.linalg.eigh(symmetric)
+    token = vectors[:, int(np.abs(values).argmax())]
     asked = abs(float(token @ symmetric @ token))
     if asked <= _LEAST_SCORE * float(np.linalg.norm(form)) * float(token @ token):
         raise UserError(
             "x_0^T A x_0",
-            "not be 0, A = W_k^T W_q",
+            "not be 0 for every x_0, A = W_k^T W_q",
             got=asked,
-            remedy="choose another x_0; if there is none, A is skew",
+            remedy="take a layer whose A is not skew",
         )
     return np.asarray(token)
 
 
-def _drawn_offsets(
-    eta: Floats, generator: np.random.Generator, length: float
-) -> tuple[Floats, Floats]:
-    """Two orthogonal offsets, orthogonal to eta; as lists of one pre-image each."""
+def _drawn_offsets(eta: Floats, generator: np.random.Generator) -> Floats:
+    """Two orthonormal offsets, orthogonal to eta, as rows."""
     drawn = np.concatenate([eta[:, None], generator.standard_normal((len(eta), 2))], axis=1)
-    basis = np.linalg.qr(drawn)[0]
-    return length * basis[:, 1][None, :], length * basis[:, 2][None, :]
-
-
-def _given(layer: LayerWeights, preimages: Sequence[Floats]) -> tuple[Floats, Floats]:
-    if len(preimages) != 2:
-        raise UserError(
-            "the pre-images", "be two lists", got=len(preimages), remedy="one for each answer"
-        )
-    one, two = (
-        exact_array("the pre-images", each, (max(np.shape(each)[0], 1), layer.dim))
-        for each in preimages
-    )
-    return one, two
+    return np.ascontiguousarray(np.linalg.qr(drawn)[0][:, 1:].T)
 
 
 def _directions(
@@ -324,15 +285,7 @@ def _directions(
     """Orthonormal c_1, c_2 beside the offsets, neither orthogonal to eta."""
     beside = _beside(offsets)
     seen = beside @ eta
-    size = float(np.linalg.norm(seen))
-    if len(beside) < 2 or size <= _ROOM * float(np.linalg.norm(eta)):
-        raise UserError(
-            "the offsets t",
-            "leave two directions free, one of which sees V^-T A x_0",
-            got=f"{len(beside)} free",
-            remedy="choose others, or let them be drawn",
-        )
-    drawn = np.stack([seen / size, generator.standard_normal(len(seen))], axis=1)
+    drawn = np.stack([seen / np.linalg.norm(seen), generator.standard_normal(len(seen))], axis=1)
     basis = np.linalg.qr(drawn)[0]
     along, across = basis[:, 0] @ beside, basis[:, 1] @ beside
     return (along + across) / np.sqrt(2), (along - across) / np.sqrt(2)

@@ -36,9 +36,7 @@ def test_a_run_repeats() -> None:
 
 
 def test_the_prompt_leaves_the_ball_in_which_one_answer_is_impossible() -> None:
-    seen: list[int] = []
-    found = experiments.norm_growth(steps=300, learning_rate=0.12, progress=seen.append)
-    assert seen == list(range(1, 301))
+    found = experiments.norm_growth(steps=300, learning_rate=0.12)
     assert len(found.losses) == len(found.errors) == len(found.spectral_norms) == 301
     assert found.token_norms[0] < found.limit < found.token_norms[-1]
     assert found.spectral_norms[-1] > 10 * found.spectral_norms[0]
@@ -60,24 +58,6 @@ def test_a_fit_reaches_what_can_be_reached_within_the_ball() -> None:
     assert float((far - 4 * goal).norm()) == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"scales": ()}, "at least one"),
-        ({"scales": (0.0,)}, "above 0"),
-        ({"scales": (math.nan,)}, "above 0"),
-        ({"radius": -1.0}, "radius"),
-    ],
-)
-def test_bad_input_of_the_threshold(options: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        experiments.threshold(**options)
-
-
 def test_bad_input_of_the_growth() -> None:
     with pytest.raises(UserError, match="smaller scale"):
         experiments.norm_growth(scale=2.0)
-    with pytest.raises(UserError, match="steps"):
-        experiments.norm_growth(steps=0)
-    with pytest.raises(UserError, match="learning rate"):
-        experiments.norm_growth(learning_rate=0.0)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import typer
 
 from promptlimits.base.errors import UserError
+from promptlimits.base.files import MOST_JSON_BYTES, read_regular_text, strict_json
 from promptlimits.capacity.tables.files import shown
 
 if TYPE_CHECKING:
@@ -161,6 +162,24 @@ def require_folder(path: Path) -> Path:
             remedy="choose another folder",
         ) from error
     return path
+
+
+def read_json(
+    path: Path,
+    *,
+    name: str,
+    rule: str,
+    remedy: str,
+    got: str = "",
+    at_most: int = MOST_JSON_BYTES,
+    floats_as_text: bool = False,
+) -> Any:
+    """What a file of JSON holds, or an error about the option that names it."""
+    try:
+        return strict_json(read_regular_text(path, at_most=at_most), floats_as_text=floats_as_text)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(name, rule, got=f"{got or path} ({reason})", remedy=remedy) from error
 
 
 _MOST: Final = 10**9

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptlimits.base.errors import UserError, require_positive, require_positive_int
+from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject
 from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, solve
-from promptlimits.lipschitz.balls.matrix import float_up
+from promptlimits.lipschitz.balls.matrix import float_down
 from promptlimits.lipschitz.paper.invertibility import certify_invertible
 from promptlimits.lipschitz.paper.prompt_norm_limit import prompt_norm_limit
 from promptlimits.nets.paper.transformer import from_weights
@@ -36,6 +36,9 @@ from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 SCALES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)
 _MET: Final = 1e-15
 """Norm of the residuals at which training ends: rounding."""
+_DIM: Final = 4
+_PROMPT_TOKENS: Final = 4
+_RADIUS: Final = 1.0
 _INSIDE: Final = 0.9
 """Inputs and the hidden prompt have tokens of this share of the radius."""
 
@@ -62,38 +65,16 @@ class ThresholdPoint:
 
 
 def threshold(
-    *,
-    scales: Sequence[float] = SCALES,
-    dim: int = 4,
-    heads: int = 2,
-    layers: int = 2,
-    prompt_tokens: int = 4,
-    radius: float = 1.0,
-    starts: int = 8,
-    steps: int = 50,
-    seed: int = 0,
+    *, scales: Sequence[float] = SCALES, starts: int = 8, steps: int = 50, seed: int = 0
 ) -> tuple[ThresholdPoint, ...]:
     """Scale the weights, certify, and train."""
-    require_positive("the radius", radius)
-    if not scales:
-        raise UserError("the scales", "be at least one", got="none", remedy="leave them out")
-    for scale in scales:
-        require_positive("a scale", scale)
-    inputs, hidden = _data(dim, prompt_tokens, radius, seed)
+    inputs, hidden = _data(seed)
     points = []
     for scale in scales:
-        weights = random_weights(
-            dim=dim,
-            heads=heads,
-            head_dim=dim,
-            hidden=2 * dim,
-            layers=layers,
-            generator=np.random.default_rng(seed),
-            scale=scale,
-        )
+        weights = _network(scale, np.random.default_rng(seed))
         generator = torch.Generator().manual_seed(seed)
-        errors = _errors(weights, inputs, hidden, radius, starts, steps, generator)
-        points.append(_point(scale, weights, inputs, radius, *errors))
+        errors = _errors(weights, inputs, hidden, starts, steps, generator)
+        points.append(_point(scale, weights, inputs, *errors))
     return tuple(points)
 
 
@@ -102,10 +83,22 @@ def to_json(points: Sequence[ThresholdPoint]) -> JsonObject:
     return {"experiment": "threshold", "points": [asdict(point) for point in points]}
 
 
-def _data(dim: int, prompt_tokens: int, radius: float, seed: int) -> tuple[Tensor, Tensor]:
+def _network(scale: float, generator: np.random.Generator) -> TransformerWeights:
+    return random_weights(
+        dim=_DIM,
+        heads=2,
+        head_dim=_DIM,
+        hidden=2 * _DIM,
+        layers=2,
+        generator=generator,
+        scale=scale,
+    )
+
+
+def _data(seed: int) -> tuple[Tensor, Tensor]:
     generator = np.random.default_rng(seed + 1)
-    drawn = generator.standard_normal((2 + prompt_tokens, dim))
-    drawn *= _INSIDE * radius / np.linalg.norm(drawn, axis=1, keepdims=True)
+    drawn = generator.standard_normal((2 + _PROMPT_TOKENS, _DIM))
+    drawn *= _INSIDE * _RADIUS / np.linalg.norm(drawn, axis=1, keepdims=True)
     return torch.tensor(drawn[:2, :, None]), torch.tensor(drawn[2:].T)
 
 
@@ -113,7 +106,6 @@ def _errors(
     weights: TransformerWeights,
     inputs: Tensor,
     hidden: Tensor,
-    radius: float,
     starts: int,
     steps: int,
     generator: torch.Generator,
@@ -132,7 +124,7 @@ def _errors(
     found = []
     for task in (common, wanted):
         free = torch.randn(starts, *hidden.shape, generator=generator, dtype=torch.float64)
-        tokens = task(fitted_prompt(task, free, radius=radius, steps=steps))
+        tokens = task(fitted_prompt(task, free, radius=_RADIUS, steps=steps))
         lengths = torch.linalg.vector_norm(tokens.reshape(-1, *inputs.shape[-2:]), dim=-2)
         found.append(float(lengths.max()))
     return found[0], found[1]
@@ -185,27 +177,21 @@ def _point(
     scale: float,
     weights: TransformerWeights,
     inputs: Tensor,
-    radius: float,
     two_to_one: float,
     invertible: float,
 ) -> ThresholdPoint:
-    certificate = certify_invertible(weights, radius=Fraction(radius))
+    certificate = certify_invertible(weights, radius=Fraction(_RADIUS))
     apart = float(torch.linalg.vector_norm(inputs[0] - inputs[1], dim=-2).max())
     # Three units in the last place of a sum of a few squares, rounded towards smaller claims.
     distance = Fraction(apart) * (1 - Fraction(1, 2**45))
     return ThresholdPoint(
         scale=scale,
         deviation=_finite(certificate.deviation),
-        floor=_below(certificate.floor),
-        proved_least_error=_below(certificate.least_error(distance)),
+        floor=float_down(certificate.floor),
+        proved_least_error=float_down(certificate.least_error(distance)),
         two_to_one_error=two_to_one,
         invertible_error=invertible,
     )
-
-
-def _below(value: Fraction) -> float:
-    near = float(value)
-    return near if Fraction(near) <= value else float(np.nextafter(near, -np.inf))
 
 
 def _finite(value: Fraction) -> float:
@@ -242,30 +228,11 @@ class PromptNormGrowth:
 
 
 def norm_growth(
-    *,
-    dim: int = 4,
-    heads: int = 2,
-    layers: int = 2,
-    scale: float = 0.45,
-    prompt_tokens: int = 4,
-    steps: int = 800,
-    learning_rate: float = 0.05,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    *, scale: float = 0.45, steps: int = 800, learning_rate: float = 0.05, seed: int = 0
 ) -> PromptNormGrowth:
     """Train one prompt."""
-    require_positive_int("steps", steps)
-    require_positive("the learning rate", learning_rate)
     generator = np.random.default_rng(seed)
-    weights = random_weights(
-        dim=dim,
-        heads=heads,
-        head_dim=dim,
-        hidden=2 * dim,
-        layers=layers,
-        generator=generator,
-        scale=scale,
-    )
+    weights = _network(scale, generator)
     limit = prompt_norm_limit(weights).value
     if not limit:
         raise UserError(
@@ -274,9 +241,9 @@ def norm_growth(
             got=scale,
             remedy="give a smaller scale",
         )
-    ball = -float_up(-min(limit, Fraction(10**6)))
-    inputs = torch.tensor(_tokens(generator, (2, dim, 1), 0.9 * ball))
-    prompt = torch.tensor(_tokens(generator, (dim, prompt_tokens), 0.1 * ball))
+    ball = float_down(min(limit, Fraction(10**6)))
+    inputs = torch.tensor(_tokens(generator, (2, _DIM, 1), 0.9 * ball))
+    prompt = torch.tensor(_tokens(generator, (_DIM, _PROMPT_TOKENS), 0.1 * ball))
     model = from_weights(weights)
     target = model.with_prompt(prompt, inputs).mean(dim=0)
     rows: list[tuple[float, float, float, float]] = []
@@ -287,7 +254,7 @@ def norm_growth(
         rows.append(_measured(of.detach(), squares.detach()))
         return squares.sum()
 
-    _train(loss, prompt, steps, learning_rate, progress)
+    _train(loss, prompt, steps, learning_rate)
     losses, errors, spectral, tokens = zip(*rows, strict=True)
     return PromptNormGrowth(
         limit=ball,
@@ -309,11 +276,7 @@ def _measured(prompt: Tensor, squares: Tensor) -> tuple[float, float, float, flo
 
 
 def _train(
-    loss: Callable[[Tensor], Tensor],
-    prompt: Tensor,
-    steps: int,
-    learning_rate: float,
-    progress: Callable[[int], None] | None,
+    loss: Callable[[Tensor], Tensor], prompt: Tensor, steps: int, learning_rate: float
 ) -> None:
     trained = prompt.clone().requires_grad_(True)
     adam = torch.optim.Adam([trained], lr=learning_rate)
@@ -322,8 +285,6 @@ def _train(
         adam.zero_grad()
         loss(trained).backward()
         adam.step()
-        if progress is not None:
-            progress(step + 1)
     loss(trained)
 
 

@@ -13,7 +13,7 @@ import typer
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text, require_regular, strict_json
 from promptlimits.capacity.tables.files import shown
-from promptlimits.cli.options import one_of
+from promptlimits.cli.options import one_of, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,15 +124,12 @@ def read_pairs(path: Path, dim: int) -> DataSet:
     """Queries and answers from a file of JSON."""
     from promptlimits.lab.one_layer.data_set import data_set_from_json
 
-    try:
-        record = strict_json(read_regular_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            "--pairs",
-            "be a file of JSON that can be read",
-            got=f"{path} ({getattr(error, 'strerror', None) or error})",
-            remedy="`promptlimits unmemorizable --out FILE` writes one",
-        ) from error
+    record = read_json(
+        path,
+        name="--pairs",
+        rule="be a file of JSON that can be read",
+        remedy="`promptlimits unmemorizable --out FILE` writes one",
+    )
     return data_set_from_json(record, dim=dim, where=str(path))
 
 

@@ -8,37 +8,11 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from promptlimits.base.errors import UserError, quoted
-from promptlimits.base.files import JsonObject, read_regular_text, strict_json
+from promptlimits.base.errors import UserError
+from promptlimits.base.files import JsonObject
 from promptlimits.cli import options
 from promptlimits.cli.output import as_text, require_writable, write_whole
 from promptlimits.cli.product import session
-from promptlimits.nets.files.catalog import find_entry
-from promptlimits.report.rows import as_record
-from promptlimits.report.tables import bracket_table, summary_lines
-
-
-def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
-    """Print the table, a plain sentence for each length, and where to look next."""
-    console = Console(highlight=False)
-    console.print(bracket_table(record))
-    for line in summary_lines(record):
-        console.print(line, markup=False)
-    console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
-    shown = as_record(record)
-    if shown.go_on:
-        console.print(f"Go on:  {shown.go_on}", markup=False, soft_wrap=True)
-    for bracket in shown.brackets:
-        if bracket.floor.witness:
-            line = check_line(folder / bracket.floor.witness, shown.model.reference)
-            console.print(line, markup=False, soft_wrap=True)
-
-
-def check_line(witness: Path, reference: str) -> str:
-    """The line that says how to decode a witness again."""
-    named = find_entry(reference) is not None
-    model = "" if named else f" --model {quoted(reference)}"
-    return f"Check:  promptlimits verify {quoted(witness)}{model}"
 
 
 @options.with_groups
@@ -143,16 +117,27 @@ def bracket(
 
 
 def show(record: JsonObject, out: Path, *, as_json: bool) -> None:
-    """Write the report and print the result on standard output."""
+    """Write the report; print the record, or a table, a sentence a length, and where to look."""
     from promptlimits.report.html import write_report
+    from promptlimits.report.rows import as_record
+    from promptlimits.report.tables import bracket_table, summary_lines
 
     page = write_report(record, out)
     if as_json:
         typer.echo(as_text(record))
         return
-    from promptlimits.cli.product.bracket import print_bracket
-
-    print_bracket(record, out, page)
+    console = Console(highlight=False)
+    console.print(bracket_table(record))
+    for line in summary_lines(record):
+        console.print(line, markup=False)
+    console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
+    shown = as_record(record)
+    if shown.go_on:
+        console.print(f"Go on:  {shown.go_on}", markup=False, soft_wrap=True)
+    for bracket in shown.brackets:
+        if bracket.floor.witness:
+            line = session.check_line(out / bracket.floor.witness, shown.model.reference)
+            console.print(line, markup=False, soft_wrap=True)
 
 
 @options.with_groups
@@ -235,9 +220,7 @@ def _show(record: JsonObject, out: Path, model: str) -> None:
         whole = "found and confirmed" if record["pairs"] else "not held as a whole"
         typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
     if record["witness"]:
-        from promptlimits.cli.product.bracket import check_line
-
-        typer.echo(check_line(out / str(record["witness"]), model))
+        typer.echo(session.check_line(out / str(record["witness"]), model))
     if record["pairs"] != record["of"]:
         typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
     if record["go_on"]:
@@ -260,16 +243,13 @@ def report(
 
     require_writable("--plot", plot)
     path = directory / "bracket.json"
-    try:
-        record = strict_json(read_regular_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            str(path),
-            "be a record that can be read",
-            got=f"one that cannot ({reason})",
-            remedy="give the --out folder of a `promptlimits bracket` that has ended",
-        ) from error
+    record = options.read_json(
+        path,
+        name=str(path),
+        rule="be a record that can be read",
+        got="one that cannot",
+        remedy="give the --out folder of a `promptlimits bracket` that has ended",
+    )
     parsed = parse_record(record)
     _require_whole(record, directory)
     if plot is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from promptlimits.base.errors import RunFailed, UserError, command, require_positive
+from promptlimits.base.errors import RunFailed, UserError, command, quoted, require_positive
 from promptlimits.base.files import replace_file
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import asking_of
@@ -22,6 +22,7 @@ from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingCo
 from promptlimits.cli import options
 from promptlimits.cli.options import named_as_typed, parsed
 from promptlimits.cli.output import as_text, say
+from promptlimits.nets.files.catalog import find_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -357,6 +358,12 @@ def _without(words: Sequence[str], option: str) -> list[str]:
         elif not word.startswith(f"{option}="):
             kept.append(word)
     return kept
+
+
+def check_line(witness: Path, reference: str) -> str:
+    """The line that says how to decode a witness again."""
+    model = "" if find_entry(reference) is not None else f" --model {quoted(reference)}"
+    return f"Check:  promptlimits verify {quoted(witness)}{model}"
 
 
 def require_confirmed(record: JsonObject) -> None:

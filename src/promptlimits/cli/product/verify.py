@@ -226,8 +226,6 @@ def _no_witness(kind: str, out: Path | None) -> str:
 
 def _show(record: dict[str, Any]) -> None:
     """Print the count, what was decoded with what, and how to check it."""
-    from promptlimits.cli.product.bracket import check_line
-
     wrong = [answer for answer in record["answers"] if not answer["exact"]]
     for answer in wrong[:_MOST_SHOWN]:
         typer.echo(f"NOT EXACT {answer['key']!r}: {answer['decoded']!r} ({answer['fault']})")
@@ -245,7 +243,7 @@ def _show(record: dict[str, Any]) -> None:
     typer.echo(f"Model:  {model['name']} ({model['model_hash'][:12]}...)")
     if record["witness"]:
         typer.echo(f"Witness:  {record['witness']} ({record['witness_exact']} pairs exact)")
-        typer.echo(check_line(Path(record["witness"]), model["reference"]))
+        typer.echo(session.check_line(Path(record["witness"]), model["reference"]))
     else:
         typer.echo(f"Witness:  none ({record['reason']})")
     for note in record["notes"]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.cli import options
 from promptlimits.cli.options import non_negative, positive, rounded
 from promptlimits.cli.output import as_text, require_writable, write_whole
@@ -303,7 +302,14 @@ def check(
 
     Example: promptlimits check runs/capitals/ceiling-1-tokens.json
     """
-    record = _read(file)
+    record = options.read_json(
+        file,
+        name=str(file),
+        rule="be a certificate that can be read",
+        got="a file that cannot",
+        remedy="give one, such as a ceiling-*-tokens.json of a `promptlimits bracket`",
+        at_most=_MOST_CERTIFICATE_BYTES,
+    )
     statement, assumptions, about_a_model = _checked(record, model, quiet=quiet)
     unproved = about_a_model and model is None
     if as_json:
@@ -341,16 +347,3 @@ def _folder_of(model: str, listener: LiveListener) -> Path:
 
     with options.named_as_typed():
         return locate(model, allow_hub=False, on_progress=listener.found).directory
-
-
-def _read(path: Path) -> Any:
-    try:
-        return strict_json(read_regular_text(path, at_most=_MOST_CERTIFICATE_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            str(path),
-            "be a certificate that can be read",
-            got=f"a file that cannot ({reason})",
-            remedy="give one, such as a ceiling-*-tokens.json of a `promptlimits bracket`",
-        ) from error

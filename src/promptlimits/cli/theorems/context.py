@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.cli import options
 from promptlimits.cli.output import as_text, require_writable, write_whole
 from promptlimits.cli.theorems.generated import named
@@ -198,16 +197,13 @@ def _shown(log: int, said: tuple[str, str], assumptions: Sequence[str]) -> JsonO
 
 def _layers(path: Path, *, masked: bool) -> list[Any]:
     """What a file says of each layer, to be read by the theorem."""
-    try:
-        record = strict_json(read_regular_text(path), floats_as_text=True)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            "--layers-json",
-            "be a file of JSON that can be read",
-            got=f"{path} ({reason})",
-            remedy='write [{"radius": "1", "mlp_lipschitz": "1", "heads": [["1", "1"]]}]',
-        ) from error
+    record = options.read_json(
+        path,
+        name="--layers-json",
+        rule="be a file of JSON that can be read",
+        remedy='write [{"radius": "1", "mlp_lipschitz": "1", "heads": [["1", "1"]]}]',
+        floats_as_text=True,
+    )
     if not isinstance(record, list) or not record:
         raise UserError(
             "--layers-json", "be a list of layers", got=str(path), remedy="put them in [ ]"

@@ -92,7 +92,7 @@ def unmemorizable_pair(layer: LayerWeights, generator: np.random.Generator) -> D
     ]
     setting = shared_query(layer, token, contexts)
     answers = _answered(setting, offsets)
-    outside = is_outside(setting, *offsets, answers[1] / room)
+    outside = is_outside(setting, offsets[0], offsets[1], answers[1] / room)
     assumptions = (
         Assumption(text="One head.", holds=True),
         Assumption(text="V = W_o W_v is regular.", holds=True),

@@ -50,10 +50,11 @@ def ceiling(
     as_json: options.AsJson = False,
     **typed: str,
 ) -> None:
-    """What no prompt can reach: Theorem 4.7 as published, as corrected, and the counting cap.
+    """What no prompt can reach: Theorem 4.7 and the counting cap.
 
-    Closed form, no model. Targets are vectors in a ball; a list of pairs counts as reached if one
-    prompt brings every output within the error. Above the threshold some lists are not.
+    Theorem 4.7 is given as published and as it holds. Closed form, no model. Targets are vectors in
+    a ball; a list of pairs counts as reached if one prompt brings every output within the error.
+    Above the threshold some lists are not.
 
     Example: promptlimits ceiling --dim 768 --lipschitz 10 --radius 1 --eps 0.1 --prompt-tokens 20
     """

@@ -33,10 +33,10 @@ def plan(
     as_json: options.AsJson = False,
     **typed: str,
 ) -> None:
-    """The shortest prompt, the least error and the longest answers that are not excluded.
+    """The shortest prompt and least error that are not excluded.
 
-    By the corrected Theorem 4.7 and the counting cap. What is not excluded may still be
-    impossible; what is excluded is proved to be.
+    And the longest answers, by the corrected Theorem 4.7 and the counting cap. What is not excluded
+    may still be impossible; what is excluded is proved to be.
 
     Example: promptlimits plan --pairs 64 --dim 768 --lipschitz 10 --radius 1 --eps 0.1
     """

@@ -191,7 +191,7 @@ def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
     if corrected["one_centre"]:
         lines.append(
             "eps + L rho < r: all prompts give nearly the same outputs, and from 1 pair on some "
-            "lists are out of reach, below the threshold too."
+            "lists cannot be answered, below the threshold too."
         )
     lines.append(
         f"Best delta at the threshold: {delta}. With each pair more the limit on the share falls "
@@ -204,6 +204,6 @@ def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
     )
     lines.append(
         f"At k = {record['pairs']:,} the least share is proved by {which}"
-        + (": some lists are out of reach." if record["excluded"] else ", and excludes nothing.")
+        + (": some lists cannot be answered." if record["excluded"] else ", and excludes nothing.")
     )
     return lines

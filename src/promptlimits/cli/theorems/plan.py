@@ -85,8 +85,8 @@ def _sentences(record: Any) -> list[str]:
     else:
         lines = [f"{pairs:,} pairs: a prompt of fewer than {shortest:,} tokens will not do."]
     lines.append(
-        "Almost no list is answered without any error by fewer than "
-        f"{record['exact_access_prompt']:,} prompt tokens."
+        f"Without error, fewer than {record['exact_access_prompt']:,} prompt tokens answer only a "
+        "set of lists of measure 0."
     )
     verdict = record["excluded_by"]
     lines.append(

@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export VENV
 
-.PHONY: help bootstrap environment bracket test test-fast replay-matrix lint format docs clean
+.PHONY: help bootstrap environment bracket readme-figure test test-fast replay-matrix lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -28,6 +28,9 @@ environment:
 
 bracket: bootstrap ## How much fits in 1 and 2 prompt tokens: found, proved, and a report
 	$(BIN)/promptlimits bracket --model $(MODEL) --pairs $(PAIRS) --prompt-tokens $(PROMPT_TOKENS) --out $(OUT)
+
+readme-figure: bracket ## docs/bracket.svg, the picture of the README, from that bracket
+	$(BIN)/promptlimits report $(OUT) --plot docs/bracket.svg
 
 test: bootstrap ## All tests but those that need a GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) $(ARGS)

@@ -130,6 +130,7 @@ def test_the_readme_names_make_targets_that_exist(repository: Path) -> None:
     named = set(re.findall(r"`?make ([a-z-]+)`?", (repository / "README.md").read_text()))
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), re.MULTILINE))
     assert {"bracket", "test"} <= named <= targets
+    assert len((repository / "README.md").read_text().splitlines()) < 120
 
 
 def test_the_changelog_lists_the_numbers_that_change(repository: Path) -> None:

@@ -29,9 +29,9 @@ from packaging.version import Version
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIBRARIES: Final = ("transformers", "peft")
 TESTS: Final = (
-    "tests/capacity/test_replay.py",
-    "tests/capacity/test_stock_check.py",
-    "tests/capacity/test_witness_process.py::test_a_fresh_process_confirms_the_same",
+    "tests/capacity/witness/test_replay.py",
+    "tests/capacity/witness/test_stock.py",
+    "tests/capacity/witness/test_witness_process.py::test_a_fresh_process_confirms_the_same",
 )
 
 

@@ -26,8 +26,7 @@ from benchmarks.engine_parts.models import Model
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Problem
-from promptlimits.capacity.train.progress import Fit, StepReport
+from promptlimits.capacity.train.problem import Fit, Problem, StepReport
 from promptlimits.capacity.train.prompts import from_vocabulary
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.nets.protocol import EncodedPair, PackedPairs, pack

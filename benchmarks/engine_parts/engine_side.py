@@ -13,12 +13,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from promptlimits.capacity.train.adam import Pace
+from promptlimits.capacity.train.adam import StepSettings
 from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
-from promptlimits.capacity.train.packed_state import PackedState
-from promptlimits.capacity.train.scratch import Scratch
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.state import PackedState, TrainingState
 from promptlimits.nets.protocol import FrozenModel, PackedPairs, Part
 
 LOGIT_BYTES: Final = 1 << 26
@@ -52,7 +51,7 @@ class EngineSteps:
         ]
         self._batch = model.prepare(parts)
         self.prepare_seconds = time.perf_counter() - began
-        self._head, self._memory = model.head, Scratch().matrix
+        self._head, self._memory = model.head, LogitBuffer().matrix
         scored = [(pairs, self.config, pairs.targets.numel()) for pairs in problems]
         self._rows = Rows.of(scored, dtype=torch.float32, logit_deviation=model.logit_deviation)
         self.state = PackedState.of(
@@ -65,7 +64,7 @@ class EngineSteps:
     @property
     def prompts(self) -> Tensor:
         """(sum of P_b, D) as they stand."""
-        return self.state.prompts
+        return self.state.prompt
 
     def step(self) -> Tensor:
         """Forward, backward and update; the gradient (sum of P_b, D) from before the update."""
@@ -83,16 +82,16 @@ class EngineSteps:
 
     def scored_step(self) -> tuple[RowScores, Tensor]:
         """A step, with what its forward pass said of every read position, and its gradient."""
-        scores, gradient = self.evaluate(self.state.prompts)
-        paces = [
-            Pace(
+        scores, gradient = self.evaluate(self.state.prompt)
+        settings = [
+            StepSettings(
                 step=step,
                 learning_rate=self.config.learning_rate_at(step),
                 clip_norm=self.config.clip_norm,
             )
             for step in self.state.steps
         ]
-        self.state = self.state.advanced(gradient, paces)
+        self.state = self.state.advanced(gradient, settings)
         return scores, gradient
 
 

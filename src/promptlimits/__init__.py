@@ -47,22 +47,22 @@ if TYPE_CHECKING:
     from promptlimits.capacity.store import Store as Store
     from promptlimits.capacity.tables.form import Asking as Asking
     from promptlimits.capacity.tables.reading import Reading as Reading
-    from promptlimits.capacity.task.builtin import capitals as capitals
     from promptlimits.capacity.task.encoded import EncodedTask as EncodedTask
     from promptlimits.capacity.task.encoded import encode as encode
     from promptlimits.capacity.task.pairs import Pair as Pair
     from promptlimits.capacity.task.pairs import PairTask as PairTask
     from promptlimits.capacity.task.pairs import read_pairs as read_pairs
     from promptlimits.capacity.task.random_tokens import random_pairs as random_pairs
+    from promptlimits.capacity.task.resolve import capitals as capitals
     from promptlimits.capacity.task.resolve import load_task as load_task
     from promptlimits.capacity.train.config import Objective as Objective
     from promptlimits.capacity.train.config import TrainingConfig as TrainingConfig
+    from promptlimits.capacity.train.engine import train as train
     from promptlimits.capacity.train.engine import train_many as train_many
-    from promptlimits.capacity.train.loop import train as train
     from promptlimits.capacity.train.outcome import Outcome as Outcome
+    from promptlimits.capacity.train.problem import Fit as Fit
     from promptlimits.capacity.train.problem import Problem as Problem
-    from promptlimits.capacity.train.progress import Fit as Fit
-    from promptlimits.capacity.train.progress import StepReport as StepReport
+    from promptlimits.capacity.train.problem import StepReport as StepReport
     from promptlimits.capacity.train.prompts import from_vocabulary as from_vocabulary
     from promptlimits.capacity.train.state import TrainingState as TrainingState
     from promptlimits.capacity.witness.format import Witness as Witness

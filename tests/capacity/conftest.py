@@ -4,21 +4,48 @@ import functools
 
 import pytest
 from tests.capacity.adapter.adapter_cases import adapter_case
+from tests.capacity.cases import loaded, runs
 from tests.capacity.witness.witness_cases import card_of, case_of
 
 from promptlimits.capacity import floor as floor_module
+from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.witness.format import write_verification
-from promptlimits.capacity.witness.witness import verify_witness
-from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """A tiny GPT-2."""
-    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("model"), "gpt2")))
-    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+def tiny_gpt2(tmp_path_factory):
+    """The folder of a tiny GPT-2."""
+    return tiny_causal_lm(tmp_path_factory.mktemp("model"), "gpt2")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_gpt2):
+    """That model, frozen."""
+    return loaded(tiny_gpt2)
+
+
+@pytest.fixture
+def open_place(model, tmp_path):
+    """Opens the one store of the test, again and again, as separate commands would."""
+    opened = []
+
+    def open_it():
+        while opened:
+            opened.pop().close()
+        opened.append(Store.open(tmp_path / "store.sqlite"))
+        return runs(model, opened[0])
+
+    yield open_it
+    while opened:
+        opened.pop().close()
+
+
+@pytest.fixture
+def place(open_place):
+    """What the runs of a test have in common."""
+    return open_place()
 
 
 @pytest.fixture
@@ -27,10 +54,16 @@ def in_this_process(monkeypatch):
 
     def confirm(directory, *, model_path, on_progress):
         verification = verify_witness(directory, model_path=model_path)
-        write_verification(directory, verification.to_json())
+        write_verification(directory, verification)
         return verification
 
     monkeypatch.setattr(floor_module, "confirm", confirm)
+
+
+def _family(root, family):
+    # Gemma scales its tied embeddings up: with larger weights it repeats its last token.
+    scale = 0.05 if family == "gemma3" else 0.3
+    return tiny_causal_lm(root / family, family, init_scale=scale)
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +72,7 @@ def cases(tmp_path_factory):
 
     @functools.cache
     def make(family, kind="soft"):
-        # Gemma scales its tied embeddings up: with larger weights it repeats its last token.
-        scale = 0.05 if family == "gemma3" else 0.3
-        directory = tmp_path_factory.mktemp("models") / family
-        return case_of(tiny_causal_lm(directory, family, init_scale=scale), kind)
+        return case_of(_family(tmp_path_factory.mktemp("models"), family), kind)
 
     return make
 
@@ -51,6 +81,12 @@ def cases(tmp_path_factory):
 def case(cases):
     """The case of a tiny Llama."""
     return cases("llama")
+
+
+@pytest.fixture(params=["soft", "prefix"])
+def each_kind(request, cases):
+    """The case of a tiny Llama for each kind of prompt."""
+    return cases("llama", request.param)
 
 
 @pytest.fixture
@@ -66,9 +102,6 @@ def adapters(tmp_path_factory):
     @functools.cache
     def make(name, family="llama"):
         directory = tmp_path_factory.mktemp("adapters")
-        # Gemma scales its tied embeddings up: with larger weights it repeats its last token.
-        scale = 0.05 if family == "gemma3" else 0.3
-        model = tiny_causal_lm(directory / family, family, init_scale=scale)
-        return adapter_case(directory, model, family, name, card_of)
+        return adapter_case(directory, _family(directory, family), family, name, card_of)
 
     return make

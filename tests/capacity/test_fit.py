@@ -1,65 +1,58 @@
-"""A fit that failed carries a planted control, under the rule of the bracket."""
+"""One prompt for all pairs: its record, its budget, and a planted control where it failed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.capacity.cases import Notes
 
-from promptlimits.capacity.fit import FitRequest, control_of_fit, fit_all, train_all
-from promptlimits.capacity.search import control_run
-from promptlimits.capacity.search.attempt import Workplace
-from promptlimits.capacity.search.budget import Budget
-from promptlimits.capacity.search.control import Control, NoControl
-from promptlimits.capacity.search.search import SearchResult
+from promptlimits.base.errors import UserError
+from promptlimits.capacity.fit import fit_all
+from promptlimits.capacity.search import control as control_module
+from promptlimits.capacity.search.ordering import Order
+from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.nets.protocol import EncodedPair
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=60, patience=30)
-FAILED = (Outcome.STALLED, Outcome.OUT_OF_STEPS)
-FOREVER = Budget()
-USED_UP = Budget(seconds=0.0)
+LAME = replace(TRAINING, learning_rate=1e-6, max_steps=2)
+FAILED = ("stalled", "out_of_steps")
 
 
-class Told:
-    """A listener that keeps what it is told, and is told of no step of a control."""
-
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int | None]] = []
-        self.lines: list[str] = []
-
-    def stage(self, text: str, total: int | None = None) -> None:
-        self.stages.append((text, total))
-
-    def ends_at(self, moment: float) -> None: ...
-
-    def advanced(self, done: int) -> None:
-        assert done > 0
-
-    def step(self, *_: Any) -> None:
-        raise AssertionError("a planted pair was called found")
-
-    def attempted(self, *_: Any) -> None:
-        raise AssertionError("a control was called an attempt")
-
-    def found(self, text: str) -> None:
-        self.lines.append(text)
+def asking(training: TrainingConfig = TRAINING, *, starts: int = 1, **settings: Any) -> Request:
+    return Request(
+        prompt_tokens=(training.prompt_tokens,),
+        search=SearchConfig(training=training, starts=starts),
+        order=Order.GIVEN,
+        in_context_tokens=0,
+        **settings,
+    )
 
 
-class Quiet(Told):
-    """A listener for whole fits."""
+Fits = Callable[..., tuple[Any, Notes]]
 
-    def step(self, *_: Any) -> None: ...
 
-    def attempted(self, *_: Any) -> None: ...
+@pytest.fixture
+def fit(model: HuggingFaceCausalLM, tmp_path: Path) -> Fits:
+    """One fit command: its record, and what its listener was told."""
+
+    def run(task: EncodedTask, request: Request, name: str = "out") -> tuple[Any, Notes]:
+        notes, folder = Notes(), tmp_path / name
+        with Store.open(folder / "store.sqlite") as store:
+            record = fit_all(model, task, request, folder=folder, store=store, listener=notes)
+        return record, notes
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -67,180 +60,126 @@ def task(model: HuggingFaceCausalLM) -> EncodedTask:
     return random_pairs(model.codec, count=2, value_tokens=1, seed=0)
 
 
-@pytest.fixture
-def place(model: HuggingFaceCausalLM, tmp_path: Path) -> Iterator[Workplace]:
-    with Store.open(tmp_path / "store.sqlite") as store:
-        yield Workplace(model=model, store=store, task_hash="t", provenance={})
-
-
-def contradicting(task: EncodedTask) -> EncodedTask:
+@pytest.fixture(scope="module")
+def hopeless(task: EncodedTask) -> EncodedTask:
     """Two answers to one key, of which no prompt gives both."""
     first, second = task.pairs
-    other = EncodedPair(
-        key=first.key, value=second.value, key_ids=first.key_ids, value_ids=second.value_ids
-    )
+    other = replace(first, value=second.value, value_ids=second.value_ids)
     return replace(task, pairs=(first, other))
 
 
-def fitted(
-    place: Workplace,
-    task: EncodedTask,
-    training: TrainingConfig = TRAINING,
-    *,
-    budget: Budget = FOREVER,
-    starts: int = 1,
-) -> SearchResult:
-    request = FitRequest(training=training, starts=starts)
-    return train_all(place, task, request, budget, Quiet())
-
-
-def controlled(
-    place: Workplace,
-    task: EncodedTask,
-    result: SearchResult,
-    training: TrainingConfig = TRAINING,
-    *,
-    budget: Budget = FOREVER,
-) -> tuple[Control | NoControl | None, Told]:
-    told = Told()
-    request = FitRequest(training=training, starts=1)
-    return control_of_fit(place, task, request, result, budget, told), told
+def stages(notes: Notes) -> list[str]:
+    return [text for text, _ in notes.stages if text.startswith("planted control")]
 
 
 def test_where_no_prompt_exists_the_optimiser_still_finds_one_that_does(
-    place: Workplace, task: EncodedTask
+    fit: Fits, hopeless: EncodedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hopeless = contradicting(task)
-    failed = fitted(place, hopeless)
-    assert failed.attempts[-1].outcome in FAILED
-    control, told = controlled(place, hopeless, failed)
-    assert isinstance(control, Control)
-    assert (control.pairs, control.recovered, control.outcome) == (2, 2, Outcome.SOLVED)
+    # One key twice makes no witness: what is held is not confirmed here.
+    monkeypatch.setattr("promptlimits.capacity.job.choose", lambda *_given, **_named: None)
+    record, notes = fit(hopeless, asking())
+    assert record["outcome"] in FAILED
+    control = record["control"]
+    assert (control["pairs"], control["recovered"], control["outcome"]) == (2, 2, "solved")
     # One key twice: what the planted prompt answers is one answer.
-    assert (control.distinct_answers, control.list_distinct_answers) == (1, 2)
-    assert told.stages == [("planted control", 2)]
-    (line,) = told.lines
+    assert (control["distinct_answers"], control["list_distinct_answers"]) == (1, 2)
+    assert stages(notes) == ["planted control with 4 prompt tokens"]
+    (line,) = notes.lines
     assert line.startswith("planted control: 2 of 2 planted answers recovered in ")
+    # What the control recovers is told as no step and no attempt.
+    steps = sum(one["steps"] for one in record["search"])
+    assert (len(notes.steps), len(notes.attempts)) == (steps, len(record["search"]))
 
 
 def test_an_optimiser_that_misses_a_known_prompt_is_told_from_the_model(
-    place: Workplace, task: EncodedTask
+    fit: Fits, task: EncodedTask
 ) -> None:
-    lame = replace(TRAINING, learning_rate=1e-6, max_steps=2)
-    failed = fitted(place, task, lame)
-    control, _ = controlled(place, task, failed, lame)
-    assert isinstance(control, Control)
-    assert control.recovered < control.pairs == 2
-    assert "may be the optimiser's limit" in control.conclusion
+    record, _ = fit(task, asking(LAME, go_on=lambda _: "again"))
+    control = record["control"]
+    assert control["recovered"] < control["pairs"] == 2
+    assert "may be the optimiser's limit" in control["conclusion"]
+    assert (record["pairs"], record["of"]) == (0, 2)
+    assert (record["state"], record["complete"], record["go_on"]) == ("none_found", True, None)
+    without, _ = fit(task, asking(LAME, control=False))
+    assert without["control"] is None
+
+
+def test_a_fit_that_held_every_pair_has_nothing_to_control(fit: Fits, task: EncodedTask) -> None:
+    record, notes = fit(task, asking())
+    assert (record["pairs"], record["outcome"], record["control"]) == (2, "solved", None)
+    assert (record["not_held"], record["lost_in_replay"]) == ([], None)
+    assert stages(notes) == []
 
 
 @pytest.mark.parametrize("starts", [1, 3])
 def test_a_fit_whose_budget_was_used_up_has_no_control_and_says_so(
-    starts: int, place: Workplace, task: EncodedTask
+    starts: int, fit: Fits, hopeless: EncodedTask
 ) -> None:
-    cut = fitted(place, contradicting(task), budget=USED_UP, starts=starts)
-    assert cut.attempts[-1].outcome is Outcome.OUT_OF_BUDGET
-    control, told = controlled(place, contradicting(task), cut)
-    assert control is NoControl.BUDGET_USED_UP
-    assert told.stages == []
-    assert "it limits the floor" in told.lines[0]
-
-
-def test_a_start_that_failed_is_no_failure_while_another_can_go_on(
-    place: Workplace, task: EncodedTask
-) -> None:
-    hopeless = contradicting(task)
-    alone = fitted(place, hopeless)
-    assert alone.attempts[-1].outcome in FAILED
-    more = fitted(place, hopeless, budget=USED_UP, starts=3)
-    assert {one.outcome for one in more.attempts} == {
-        alone.attempts[-1].outcome,
-        Outcome.OUT_OF_BUDGET,
-    }
-    assert controlled(place, hopeless, more)[0] is NoControl.BUDGET_USED_UP
-
-
-def test_a_fit_that_held_every_pair_has_nothing_to_control(
-    place: Workplace, task: EncodedTask
-) -> None:
-    solved = fitted(place, task)
-    assert solved.attempts[-1].outcome is Outcome.SOLVED
-    control, told = controlled(place, task, solved)
-    assert control is None
-    assert (told.stages, told.lines) == ([], [])
-    assert len(place.store.runs()) == 1
-
-
-def test_a_control_without_time_goes_on_with_the_same_command(
-    place: Workplace, task: EncodedTask
-) -> None:
-    hopeless = contradicting(task)
-    failed = fitted(place, hopeless)
-    cut, _ = controlled(place, hopeless, failed, budget=USED_UP)
-    assert isinstance(cut, Control)
-    assert cut.conclusion.startswith("not finished")
-    whole, _ = controlled(place, hopeless, fitted(place, hopeless))
-    assert isinstance(whole, Control)
-    assert whole.outcome is Outcome.SOLVED
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_record_holds_the_control_or_null(
-    wanted: bool, place: Workplace, task: EncodedTask, tmp_path: Path
-) -> None:
-    lame = replace(TRAINING, learning_rate=1e-6, max_steps=1)
-    request = FitRequest(training=lame, starts=1, control=wanted, go_on=lambda _: "again")
-    record = fit_all(place, task, request, folder=tmp_path, listener=Quiet())
-    assert (record["control"] is not None) is wanted
-    assert (record["pairs"], record["of"]) == (0, 2)
-    assert (record["state"], record["complete"], record["go_on"]) == ("none_found", True, None)
+    record, notes = fit(hopeless, asking(starts=starts, budget_seconds=1e-9))
+    assert [one["outcome"] for one in record["search"]] == ["out_of_budget"]
+    assert record["control"]["reason"] == "budget used up"
+    assert stages(notes) == []
+    assert "it limits the floor" in notes.lines[0]
 
 
 def test_a_budget_of_steps_is_counted_over_all_calls_and_ends_the_same_everywhere(
-    place: Workplace, task: EncodedTask, tmp_path: Path
+    fit: Fits, hopeless: EncodedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hopeless = contradicting(task)
+    monkeypatch.setattr("promptlimits.capacity.job.choose", lambda *_given, **_named: None)
 
-    def steps_after(budget: int, folder: Path) -> list[tuple[int, str]]:
-        with Store.open(folder / "other.sqlite") as store:
-            here = Workplace(model=place.model, store=store, task_hash="t", provenance={})
-            request = FitRequest(training=TRAINING, starts=3, budget_steps=budget, control=False)
-            record: Any = fit_all(here, hopeless, request, folder=folder, listener=Quiet())
-            assert record["complete"] is False
-            return [(one["steps"], one["outcome"]) for one in record["search"]]
+    def steps_after(budget: int, name: str) -> list[tuple[int, str]]:
+        record, _ = fit(hopeless, asking(starts=3, budget_steps=budget), name)
+        assert record["complete"] is False
+        # A start that failed is no failure while another can go on.
+        assert record["control"]["reason"] == "budget used up"
+        return [(one["steps"], one["outcome"]) for one in record["search"]]
 
-    first = steps_after(10, tmp_path / "twice")
+    first = steps_after(10, "twice")
     assert first == [(10, "out_of_budget")]
-    assert steps_after(10, tmp_path / "twice") == first
-    alone, *race = steps_after(100, tmp_path / "twice")
-    assert alone[1] != "out_of_budget"
+    assert steps_after(10, "twice") == first
+    alone, *race = steps_after(100, "twice")
+    assert alone[1] in FAILED
     # The race began where the first start ended, and both of its starts were cut.
+    assert {outcome for _, outcome in race} == {"out_of_budget"}
     assert sum(steps for steps, _ in (alone, *race)) in (100, 101)
-    assert steps_after(100, tmp_path / "once") == [alone, *race]
+    assert steps_after(100, "once") == [alone, *race]
 
 
-def test_a_fit_after_a_few_steps_was_no_search(
-    place: Workplace, task: EncodedTask, tmp_path: Path
-) -> None:
-    request = FitRequest(training=TRAINING, starts=1, budget_steps=1, go_on=str)
-    record = fit_all(place, contradicting(task), request, folder=tmp_path, listener=Quiet())
-    assert record["pairs"] == 0
-    assert record["state"] == "not_searched"
+def test_a_fit_after_a_few_steps_was_no_search(fit: Fits, hopeless: EncodedTask) -> None:
+    record, _ = fit(hopeless, asking(budget_steps=1, go_on=str))
+    assert (record["pairs"], record["state"]) == (0, "not_searched")
     assert float(record["go_on"]) > 0
 
 
-def test_the_control_takes_a_share_of_the_time_and_no_more_than_is_left(
-    place: Workplace, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
+def test_a_worse_prompt_of_other_settings_does_not_replace_a_better_one(
+    fit: Fits, task: EncodedTask
+) -> None:
+    better, _ = fit(task, asking())
+    again, _ = fit(task, asking(replace(LAME, seed=5), control=False))
+    assert again["outcome"] == "out_of_steps"
+    assert again["pairs"] == better["pairs"] == 2
+
+
+def test_a_control_cut_off_goes_on_in_its_share_of_the_time_and_no_more_than_is_left(
+    fit: Fits, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[float] = []
 
     def kept(*_: object, should_stop: Any) -> None:
         left.append(should_stop.__self__.left_seconds)
 
-    monkeypatch.setattr(control_run, "run_control", kept)
-    both = Budget(seconds=10_000.0)
-    nearly_over = replace(both, began=both.began - 9_900)
-    failed = fitted(place, task, replace(TRAINING, max_steps=1))
-    for budget in (both, nearly_over):
-        controlled(place, task, failed, budget=budget)
-    assert left == [pytest.approx(1_500, rel=1e-3), pytest.approx(100, rel=1e-2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(control_module, "run_control", kept)
+        fit(task, asking(LAME, budget_seconds=10_000.0))
+    assert left == [pytest.approx(1_500, rel=1e-2)]
+    cut, _ = fit(task, asking(LAME, budget_steps=3))
+    assert cut["control"]["conclusion"].startswith("not finished")
+    whole, _ = fit(task, asking(LAME))
+    assert whole["control"]["finished"]
+
+
+def test_a_pair_longer_than_the_context_is_refused_before_training(
+    fit: Fits, task: EncodedTask
+) -> None:
+    with pytest.raises(UserError, match="fit into the model's context"):
+        fit(task, asking(replace(TRAINING, prompt_tokens=128)))

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -16,10 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.capacity.cases import (
+    Notes,
+    attempt_of,
+    loaded,
+    measured,
+    result_of,
+    verified,
+    without_times,
+)
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.exact import working_precision
@@ -28,25 +37,19 @@ from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.bracket import Bracket
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
 from promptlimits.capacity.floor import Floor
-from promptlimits.capacity.measure import measure
-from promptlimits.capacity.search.attempt import Attempt
 from promptlimits.capacity.search.ordering import Order
-from promptlimits.capacity.search.prompt_size import PromptSize
-from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.request import PromptSize, Request
 from promptlimits.capacity.search.search import SearchConfig, SearchResult
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
+from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.loop import StepReport
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.witness.verification import Answer, Verification
 from promptlimits.certificates import check_certificate
-from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.report.record import parse_record
-from promptlimits.testing.tiny_models import tiny_causal_lm
 
 KILLS = 20
 SIZE = PromptSize(PromptKind.SOFT, 1)
@@ -60,46 +63,13 @@ REQUEST = Request(
 )
 
 
-class Notes:
-    """A listener that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int]] = []
-        self.lines: list[str] = []
-
-    def stage(self, text: str, total: int | None = None) -> None:
-        self.lines.append(text)
-
-    def ends_at(self, moment: float) -> None: ...
-
-    def advanced(self, done: int) -> None:
-        assert done > 0
-
-    def step(self, _kind: PromptKind, prompt_tokens: int, report: StepReport) -> None:
-        self.steps.append((prompt_tokens, report.step))
-
-    def attempted(self, _kind: PromptKind, prompt_tokens: int, attempt: Attempt) -> None:
-        self.lines.append(f"{prompt_tokens}: {attempt.outcome}")
-
-    def found(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def load(directory: Path) -> tuple[HuggingFaceCausalLM, EncodedTask]:
-    parts = load_parts(str(directory))
-    model = HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
-    return model, random_pairs(model.codec, count=6, seed=0)
-
-
 def work(
     model_directory: Path, folder: Path, request: Request = REQUEST
 ) -> tuple[JsonObject, Notes]:
     """One command, from loading to the record."""
-    model, task = load(model_directory)
-    notes = Notes()
-    with Store.open(folder / "store.sqlite") as store:
-        record = measure(model, task, request, folder=folder, store=store, listener=notes)
-    return record, notes
+    model = loaded(model_directory)
+    task = random_pairs(model.codec, count=6, seed=0)
+    return measured(model, task, request, folder)
 
 
 def killed_after(
@@ -119,14 +89,6 @@ def killed_after(
     return ended
 
 
-def without_times(value: Any) -> Any:
-    """A record without what differs from run to run."""
-    if isinstance(value, dict):
-        left_out = {"seconds", "created", "versions", "out"}
-        return {key: without_times(item) for key, item in value.items() if key not in left_out}
-    return [without_times(item) for item in value] if isinstance(value, list) else value
-
-
 def stored(folder: Path) -> list[tuple[object, ...]]:
     """Everything a store says of its runs, less times."""
     with Store.open(folder / "store.sqlite") as store:
@@ -144,8 +106,13 @@ def stored(folder: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_causal_lm(tmp_path_factory.mktemp("model"), "gpt2")
+def tiny(tiny_gpt2: Path) -> Path:
+    return tiny_gpt2
+
+
+@pytest.fixture(scope="module")
+def task(model: HuggingFaceCausalLM) -> EncodedTask:
+    return random_pairs(model.codec, count=6, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -236,90 +203,63 @@ def test_another_command_in_the_same_folder_does_not_lend_its_files(
     assert without_times(again) == without_times(record)
 
 
-def test_pairs_answered_without_a_prompt_are_not_credited_to_it(tiny: Path) -> None:
-    _, task = load(tiny)
-    answers = tuple(
-        Answer(key=pair.key, value=pair.value, decoded="", generated_ids=(), exact=index != 2)
-        for index, pair in enumerate(task.pairs)
-    )
-    verification = Verification(
-        answers=answers,
-        confirmed_by="",
-        prompt_sha256="",
-        model_hash="",
-        same_weights=True,
-        created="",
-        seconds=0.0,
-        versions={},
-    )
-    model, _ = load(tiny)
-    bracket = Bracket(
-        floor=Floor(witness="w", verification=verification, claimed=(0, 1, 2, 3, 4, 5)),
+def bracket_of(
+    model: HuggingFaceCausalLM,
+    task: EncodedTask,
+    exact: Sequence[bool],
+    claimed: tuple[int, ...],
+    unprompted: frozenset[int],
+) -> Bracket:
+    floor = Floor(targets=task.targets, witness="w", verification=verified(exact), claimed=claimed)
+    return Bracket(
+        floor=floor,
         ceiling=task_ceiling(model.card, task, size=SIZE),
-        search=SearchResult(prompt_tokens=1, attempts=(), stopped_because="", complete=True),
-        seconds=0.0,
-        unprompted=frozenset({0, 5}),
+        search=result_of(),
+        unprompted=unprompted,
     )
+
+
+def test_pairs_answered_without_a_prompt_are_not_credited_to_it(
+    model: HuggingFaceCausalLM, task: EncodedTask
+) -> None:
+    exact = [index != 2 for index in range(6)]
+    bracket = bracket_of(model, task, exact, (0, 1, 2, 3, 4, 5), frozenset({0, 5}))
     assert bracket.credited == (1, 3, 4)
-    floor: Any = bracket.to_json(task, order=range(6))["floor"]
-    assert (floor["pairs"], floor["also_answered_unprompted"]) == (3, 2)
+    floor: Any = bracket.to_json()["floor"]
+    assert (floor["pairs"], floor["tokens"], floor["also_answered_unprompted"]) == (3, None, 2)
     assert [answer["counted"] for answer in floor["answers"]] == [
         False, True, False, True, True, False
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text_tokens", "claimed", "unprompted", "tokens", "pairs"),
+    ("claimed", "unprompted", "tokens", "pairs"),
     [
-        (None, 0, 0, None, 1),
-        (7, 6, 0, 7, 1),
-        (7, 3, 0, 4, 0),
+        (6, 0, 7, 1),
+        (3, 0, 4, 0),
         # What the model writes by itself is a shorter beginning, or as long a one.
-        (7, 3, 3, 4, 0),
-        (7, 3, 4, 0, 0),
-        (7, 6, 7, 0, 0),
+        (3, 3, 4, 0),
+        (3, 4, 0, 0),
+        (6, 7, 0, 0),
     ],
 )
 def test_the_floor_of_a_text_is_in_tokens(
-    text_tokens: int | None,
-    claimed: int,
-    unprompted: int,
-    tokens: int | None,
-    pairs: int,
-    tiny: Path,
+    claimed: int, unprompted: int, tokens: int, pairs: int, model: HuggingFaceCausalLM
 ) -> None:
-    model, several = load(tiny)
-    task = replace(
-        several, pairs=several.pairs[:1], places=several.places[:1], text_tokens=text_tokens
-    )
-    pair = task.pairs[0]
-    verification = Verification(
-        answers=(Answer(key=pair.key, value=pair.value, decoded="", generated_ids=(), exact=True),),
-        confirmed_by="",
-        prompt_sha256="",
-        model_hash="",
-        same_weights=True,
-        created="",
-        seconds=0.0,
-        versions={},
-    )
-    bracket = Bracket(
-        floor=Floor(witness="w", verification=verification, claimed=(claimed,)),
-        ceiling=task_ceiling(model.card, task, size=SIZE),
-        search=SearchResult(prompt_tokens=1, attempts=(), stopped_because="", complete=True),
-        seconds=0.0,
-        unprompted=frozenset(range(unprompted)),
-    )
-    floor: Any = bracket.to_json(task, order=(0,))["floor"]
+    spec = TextSpec(text="the dog and the cat: one two", file="t.txt", tokens=7)
+    text = text_task(spec, model.codec)
+    bracket = bracket_of(model, text, [True], (claimed,), frozenset(range(unprompted)))
+    floor: Any = bracket.to_json()["floor"]
     assert (floor["tokens"], floor["pairs"]) == (tokens, pairs)
-    assert floor["witness"] == ("w" if tokens != 0 else None)
+    assert floor["witness"] == ("w" if tokens else None)
     (answer,) = floor["answers"]
     assert answer["counted"] == (tokens != 0)
 
 
 @pytest.mark.parametrize("size", [2, 8, 2**40])
-def test_bits_of_a_power_of_two_are_whole(size: int, tiny: Path) -> None:
-    model, task = load(tiny)
+def test_bits_of_a_power_of_two_are_whole(
+    size: int, model: HuggingFaceCausalLM, task: EncodedTask
+) -> None:
     ceiling = task_ceiling(model.card, replace(task, answer_set_size=size), size=SIZE)
     each = size.bit_length() - 1
     assert floor_bits(ceiling, 3) == 3 * each
@@ -350,8 +290,9 @@ def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) 
         assert arb(floor_bits(ceiling, pairs)) <= exact + arb(2) ** -300
 
 
-def test_every_choice_among_the_list_is_counted(tiny: Path) -> None:
-    model, task = load(tiny)
+def test_every_choice_among_the_list_is_counted(
+    model: HuggingFaceCausalLM, task: EncodedTask
+) -> None:
     # Two answers and a list far longer than the ceiling: there the choice costs most.
     pairs, places = task.pairs[:1] * 20_000, task.places[:1] * 20_000
     coins = replace(task, pairs=pairs, places=places, answer_set_size=2)
@@ -437,38 +378,25 @@ def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
 def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_failed(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from promptlimits.capacity import measure as module
-    from promptlimits.capacity.search import control_run
+    from promptlimits.capacity import job as module
+    from promptlimits.capacity.search import control as control_module
 
     seconds: dict[str, float] = {}
 
     def searched(_place: Any, _pairs: Any, config: SearchConfig, **given: Any) -> SearchResult:
         searching = given["should_stop"].__self__
         seconds["before"] = searching._until.left_seconds
-        failed = Attempt(
-            pairs=2,
-            outcome=Outcome.STALLED,
-            held=(),
-            prompt=torch.zeros(config.training.prompt_tokens, 4),
-            steps=1,
-            seconds=0.0,
-            seed=0,
-        )
+        failed = attempt_of(2, Outcome.STALLED)
         for _ in range(config.starts):
             given["on_attempt"](failed)
         seconds["search"] = searching._until.left_seconds
-        return SearchResult(
-            prompt_tokens=config.training.prompt_tokens,
-            attempts=(failed,),
-            stopped_because="",
-            complete=True,
-        )
+        return result_of(failed)
 
     def controlled(*_given: Any, should_stop: Any) -> None:
         seconds["control"] = should_stop.__self__.left_seconds
 
     monkeypatch.setattr(module, "search", searched)
-    monkeypatch.setattr(control_run, "run_control", controlled)
+    monkeypatch.setattr(control_module, "run_control", controlled)
     once = replace(REQUEST, prompt_tokens=(2,), budget_seconds=10_000.0)
     work(tiny, tmp_path, once)
     both = seconds["search"] + seconds["control"]

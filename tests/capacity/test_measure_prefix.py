@@ -8,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.capacity.test_measure import Notes, load
+from tests.capacity.cases import Notes, loaded, measured
 from tests.capacity.witness.witness_cases import edit
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.ceiling import task_ceiling
-from promptlimits.capacity.measure import measure
 from promptlimits.capacity.search.ordering import Order
-from promptlimits.capacity.search.prompt_size import PromptSize
-from promptlimits.capacity.search.request import Request
+from promptlimits.capacity.search.request import PromptSize, Request
 from promptlimits.capacity.search.search import SearchConfig
-from promptlimits.capacity.store.sqlite import Store
+from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.witness.format import read_witness
 from promptlimits.certificates import check_certificate
@@ -56,11 +54,8 @@ def _decoded_in_this_process(in_this_process: None) -> None:
 
 
 def run(tiny: Path, folder: Path, request: Request = REQUEST) -> tuple[JsonObject, Notes]:
-    model, task = load(tiny)
-    notes = Notes()
-    with Store.open(folder / "store.sqlite") as store:
-        record = measure(model, task, request, folder=folder, store=store, listener=notes)
-    return record, notes
+    model = loaded(tiny)
+    return measured(model, random_pairs(model.codec, count=6, seed=0), request, folder)
 
 
 def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
@@ -135,7 +130,8 @@ def test_a_model_without_prefixes_is_refused_before_anything_is_done(
 
 
 def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny: Path) -> None:
-    model, task = load(tiny)
+    model = loaded(tiny)
+    task = random_pairs(model.codec, count=6, seed=0)
     size = PromptSize(PromptKind.PREFIX, 3)
     prefix = task_ceiling(model.card, task, size=size, width=WIDTH)
     soft = task_ceiling(model.card, task, size=PromptSize(PromptKind.SOFT, 6))

@@ -21,7 +21,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_arguments: object, **_settings: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("promptlimits.cli.product.session.Loading.load", load)
+    monkeypatch.setattr("promptlimits.cli.product.session.Machine.load", load)
 
 
 OPTIONS = [

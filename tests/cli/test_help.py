@@ -30,7 +30,8 @@ same_typer = pytest.mark.skipif(
 COMMANDS = (
     *("", "bracket", "fit", "pairs", "verify", "score", "report", "models", "models get"),
     "doctor",
-    *("ceiling", "certify", "check", "context", "counting", "errata", "invert", "plan"),
+    *("ceiling", "certify", "check", "context", "counting", "errata", "invert", "lipschitz"),
+    "plan",
     *("oracle", "unmemorizable", "construct", "construct universal", "construct sizes"),
 )
 
@@ -59,6 +60,19 @@ def test_every_command_has_its_golden_text_and_no_text_is_left_over() -> None:
     groups = {group.name for group in app.registered_groups}
     assert {command.split()[0] for command in COMMANDS if command} == registered | groups
     assert {golden(command) for command in COMMANDS} == set(GOLDEN.iterdir())
+
+
+WITHOUT_EXAMPLE = ("ceiling", "certify", "check", "context", "plan", "construct")
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in WITHOUT_EXAMPLE])
+def test_the_help_has_an_example_of_the_command(command: str, call: Call) -> None:
+    text = " ".join(call(*command.split(), "--help").out.split())
+    _, _, rest = text.partition(f"Example: promptlimits {command}".strip())
+    example, _, known = rest.partition(" Options: ")
+    assert known, text
+    if command:
+        assert all(f"{word} " in known for word in example.split() if word.startswith("--"))
 
 
 @same_typer

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from promptlimits.capacity.search.attempt import Attempt
-from promptlimits.capacity.train.loop import StepReport
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.cli import live
 from promptlimits.cli.live import LiveListener
 from promptlimits.nets.protocol import PromptKind
@@ -82,7 +82,7 @@ import math
 import time
 from promptlimits.cli.live import LiveListener
 from promptlimits.nets.protocol import PromptKind
-from promptlimits.capacity.train.progress import StepReport
+from promptlimits.capacity.train.problem import StepReport
 with LiveListener() as listener:
     listener.ends_at(time.monotonic() + 187.9)
     listener.step(

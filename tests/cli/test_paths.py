@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from promptlimits.base.shell import command, quoted
-from promptlimits.cli.render import check_line
+from promptlimits.cli.product.render import check_line
 
 Call = Callable[..., Any]
 
@@ -78,8 +79,11 @@ def test_pairs_whose_name_is_no_text_are_trained_and_reported(call: Call, here: 
     for options in ((), ("--json",)):
         ended = call(*bracket, *quick, *options)
         assert (ended.code, ended.err) == (0, ""), ended
-    ended = call("report", "out")
+    ended = call("report", "out", "--plot", "figure.svg")
     assert (ended.code, ended.err) == (0, "")
+    assert "held against prompt length" in "".join(
+        ET.parse(here / "figure.svg").getroot().itertext()
+    )
     assert r"\xff" in (here / "out/report.html").read_text()
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from promptlimits.capacity.witness import stock_check
-from promptlimits.capacity.witness.stock_check import KEYS, StockCheck
+from promptlimits.capacity.witness import stock
+from promptlimits.capacity.witness.stock import KEYS, StockCheck
 from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.protocol import PromptKind
 
@@ -28,7 +28,7 @@ def bad_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
     def check(kind: PromptKind) -> StockCheck:
         return StockCheck(kind=kind, alike=len(KEYS) if kind is PromptKind.SOFT else 1)
 
-    monkeypatch.setattr(stock_check, "check_stock_tools", check)
+    monkeypatch.setattr(stock, "check_stock_tools", check)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Stock tools that keep so many of the pairs."""
     from promptlimits.capacity import floor
     from promptlimits.capacity.witness.format import write_verification
-    from promptlimits.capacity.witness.witness import verify_witness
+    from promptlimits.capacity.witness.verify import verify_witness
 
     kept = {"pairs": 0}
 
@@ -47,7 +47,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
             for index, answer in enumerate(found.answers)
         )
         found = dataclasses.replace(found, answers=answers)
-        write_verification(directory, found.to_json())
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(floor, "confirm", confirm)

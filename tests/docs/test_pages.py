@@ -52,12 +52,12 @@ def test_the_python_of_a_page_gives_what_it_shows(page: str, repository: Path) -
 
 
 @pytest.mark.slow  # every command starts a Python with torch
-@pytest.mark.parametrize("page", ["quickstart", "pairs"])
+@pytest.mark.parametrize(("page", "least"), [("quickstart", 5), ("pairs", 5), ("lipschitz", 2)])
 def test_every_command_of_a_page_does_what_it_shows(
-    page: str, repository: Path, tmp_path: Path
+    page: str, least: int, repository: Path, tmp_path: Path
 ) -> None:
     found = list(steps((repository / f"docs/{page}.md").read_text(encoding="utf-8")))
-    assert len(found) >= 5
+    assert len(found) >= least
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "100",
@@ -79,3 +79,9 @@ def test_every_command_of_a_page_does_what_it_shows(
         if step.shown:
             checker = doctest.OutputChecker()
             assert checker.check_output(step.shown, done.stdout, FLAGS), seen
+
+
+def test_the_python_of_the_page_on_lipschitz_constants_runs(repository: Path) -> None:
+    text = (repository / "docs/lipschitz.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    exec(compile(code, "docs/lipschitz.md", "exec"), {})

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+from tests.reference.layers import attention_only
 
 from promptlimits.nets.paper.weights import (
     HeadWeights,
@@ -22,13 +23,7 @@ def linear_layer(value: np.ndarray, score: float = 0.0) -> LayerWeights:
     head = HeadWeights(
         query=root * np.eye(dim), key=root * np.eye(dim), value=value, output=np.eye(dim)
     )
-    return LayerWeights(
-        heads=(head,),
-        w1=np.zeros((0, dim)),
-        b1=np.zeros(0),
-        w2=np.zeros((dim, 0)),
-        b2=np.zeros(dim),
-    )
+    return attention_only(head)
 
 
 def stack(*layers: LayerWeights, masked: bool = False) -> TransformerWeights:

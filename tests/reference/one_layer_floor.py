@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
 
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery
@@ -22,3 +25,13 @@ def floor_by_hand(setting: SharedQuery, targets: Floats, weights: Floats) -> flo
     projection = np.eye(len(columns)) - columns @ np.linalg.pinv(columns)
     singular = np.linalg.svd(projection @ targets.T @ np.diag(np.sqrt(weights)), compute_uv=False)
     return float((singular[len(setting.layer.heads) :] ** 2).sum())
+
+
+def orthogonal_floor(squared_lengths: Sequence[int | Fraction], heads: int) -> Fraction:
+    """The floor's square for offsets orthogonal to each other and to E, in closed form."""
+    ordered = sorted((Fraction(square) for square in squared_lengths), reverse=True)
+    best, inverses = Fraction(0), Fraction(0)
+    for count, square in enumerate(ordered, start=1):
+        inverses += 1 / square
+        best = max(best, (count - heads) / inverses)
+    return best

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from promptlimits.lab.one_layer.setting import SharedQuery, answers
+from promptlimits.lab.regression.regression_network import RowNetwork
+from promptlimits.lipschitz.balls.forward import proved_distance
+from promptlimits.nets.paper.mean_field import mean_field, token_measure
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import LayerWeights, TransformerWeights, random_weights
 
@@ -41,15 +46,32 @@ def transformer_of(tokens: Array, weights: TransformerWeights) -> Array:
     return np.stack(columns, axis=1)
 
 
+def tellings(weights: TransformerWeights, tokens: Array) -> Iterator[tuple[str, Array]]:
+    """Every other place in the package that computes the papers' transformer, or its last columns.
+
+    Ball arithmetic gives no floats: it is asked how far it is from those of the definitions.
+    """
+    model, x = from_weights(weights), torch.tensor(tokens)
+    yield "torch", model(x).numpy()
+    yield "rows", RowNetwork.of(model)(x.mT, torch.arange(x.shape[1])).mT.numpy()
+    yield "measures", mean_field(model, token_measure(x, timed=weights.masked)).points.T.numpy()
+    if len(weights.layers) == 1:
+        setting = SharedQuery(layer=weights.layers[0], queries=(tokens[:, 2:],))
+        yield "one layer", answers(setting, tokens[:, :2]).T
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("heads", "layers", "hidden"), [(1, 1, 0), (2, 1, 5), (3, 3, 4)])
-def test_the_transformer_is_what_the_definitions_say(
+def test_all_that_compute_the_transformer_do_what_the_definitions_say(
     masked: bool, heads: int, layers: int, hidden: int
 ) -> None:
     generator = np.random.default_rng(heads)
     sizes = {"dim": 4, "heads": heads, "head_dim": 3, "hidden": hidden, "layers": layers}
     weights = random_weights(**sizes, generator=generator, masked=masked, biases=True)
     tokens = generator.standard_normal((4, 5))
-    found = from_weights(weights)(torch.tensor(tokens)).numpy()
+    expected = transformer_of(tokens, weights)
     # A few hundred operations on numbers of size 10 at most.
-    np.testing.assert_allclose(found, transformer_of(tokens, weights), rtol=1e-12, atol=1e-12)
+    for name, found in tellings(weights, tokens):
+        wanted = expected[:, -found.shape[1] :]
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12, err_msg=name)
+    assert proved_distance(weights, tokens, expected, norm="frobenius") < 1e-11

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from promptlimits.capacity.witness.format import write_verification
-from promptlimits.capacity.witness.witness import save_witness, verify_witness
+from promptlimits.capacity.witness.format import save_witness, write_verification
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 from promptlimits.report import sections
 from promptlimits.report.record import parse_record
@@ -105,7 +105,7 @@ def test_it_reproduces_the_floor_on_a_model_that_comes_with_a_penalty(make_recor
     )
     found = verify_witness(folder, model_path=str(model), any_weights=True)
     assert found.pairs_exact == len(pairs)
-    write_verification(folder, found.to_json())
+    write_verification(folder, found)
 
     record = record_of(make_record, model, pairs)
     facts = sections.load_code(parse_record(record))

@@ -433,7 +433,7 @@ def test_a_failed_write_keeps_the_old_page(record, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", fail)
     record["warnings"] = ["lost"]
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunFailed, match="disk full"):
         write_report(record, tmp_path)
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

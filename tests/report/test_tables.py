@@ -39,8 +39,8 @@ def test_the_ceilings_are_said_to_be_about_random_lists_but_for_a_share(record):
     assert "ceiling for" in text
     assert "random lists*" in text
     assert (
-        "* random lists longer than this are out of reach of any prompt of that length (proved, "
-        "but for at most 1 in 1,048,576 of them); never about these facts" in text
+        "* random lists longer than this cannot be answered by any prompt of that length "
+        "(proved, but for at most 1 in 1,048,576 of them); never about these facts" in text
     )
 
 
@@ -84,7 +84,7 @@ def test_a_task_without_a_ceiling(record):
     for bracket in record["brackets"]:
         bracket["ceiling"]["pairs"] = None
     assert "none" in printed(record)
-    assert "out of reach" not in printed(record)
+    assert "cannot be answered" not in printed(record)
 
 
 def test_summary_lines(record):

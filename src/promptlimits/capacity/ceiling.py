@@ -12,7 +12,7 @@ from typing import Any
 from promptlimits.base.exact import log, outward_float
 from promptlimits.base.typing import JsonObject
 from promptlimits.bounds.counting import Counting
-from promptlimits.capacity.search.prompt_size import PromptSize
+from promptlimits.capacity.search.request import PromptSize
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.nets.protocol import ModelCard, PromptKind
 

@@ -2,177 +2,228 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.capacity.search.attempt import RunContext
 from promptlimits.capacity.search.choice import Choice
 from promptlimits.capacity.search.request import Listener
-from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.beginnings import Beginnings
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.witness.decoding import stock_tools
+from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.witness.files import prompt_sha256
 from promptlimits.capacity.witness.format import (
     pair_json,
-    prompt_sha256,
     read_prompt,
     read_witness,
     save_witness,
 )
-from promptlimits.capacity.witness.fresh_process import BATCH_SIZE, confirm, default_batch_size
+from promptlimits.capacity.witness.fresh_process import confirm, default_batch_size
+from promptlimits.capacity.witness.stock import stock_tools
 from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.prefix_shape import reader_of_prefixes
-from promptlimits.nets.protocol import EncodedPair, FrozenModel, PromptKind
+from promptlimits.nets.protocol import EncodedPair, PromptKind
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """Pairs that a prompt on disk answers under stock greedy decoding.
+    """What a prompt on disk makes the model answer under stock greedy decoding.
 
     Attributes:
+        targets: What was asked of it.
         witness: Name of the witness folder in the output folder; None if nothing was held.
         verification: What stock tools confirmed; None if nothing was held.
-        claimed: Indices, into the task, of the pairs that were put to the test; of a text, of the
-            one beginning that was.
+        claimed: Indices of what was put to the test.
         held_in_training: Pairs, or tokens of a text from the first on, that training held.
-        of_text: Whether it is the floor of a text, whose beginnings count.
     """
 
-    witness: str | None
-    verification: Verification | None
-    claimed: tuple[int, ...]
+    targets: Targets
+    witness: str | None = None
+    verification: Verification | None = None
+    claimed: tuple[int, ...] = ()
     held_in_training: int = 0
-    of_text: bool = False
 
     @property
     def held(self) -> tuple[int, ...]:
-        """Indices, into the task or the beginnings of its text, of what was confirmed."""
+        """Indices of what was confirmed."""
         if self.verification is None:
             return ()
         answers = zip(self.claimed, self.verification.answers, strict=True)
         return tuple(index for index, answer in answers if answer.exact)
 
+    @property
+    def loss(self) -> ReplayLoss | None:
+        """What training held and stock tools did not confirm; None if nothing was lost."""
+        confirmed = self.targets.count(self.held)
+        if confirmed >= self.held_in_training:
+            return None
+        return ReplayLoss(
+            held_in_training=self.held_in_training,
+            confirmed=confirmed,
+            unit=self.targets.units.removesuffix("s"),
+        )
+
+    @property
+    def loss_json(self) -> JsonObject | None:
+        """The record's `lost_in_replay`."""
+        return None if self.loss is None else asdict(self.loss)
+
+    def answer_rows(self, unprompted: Collection[int]) -> list[JsonValue]:
+        """All that was put to the test with what was decoded for it, in the order of the search."""
+        if self.verification is None:
+            return []
+        decoded = dict(zip(self.claimed, self.verification.answers, strict=True))
+        return [
+            {
+                "key": decoded[index].key,
+                "value": decoded[index].value,
+                "decoded": decoded[index].decoded,
+                "exact": decoded[index].exact,
+                "unprompted": index in unprompted,
+                "counted": decoded[index].exact and index not in unprompted,
+                "fault": decoded[index].fault,
+            }
+            for index in self.targets.shown(self.claimed)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayLoss:
+    """A floor below what its prompt held in training.
+
+    Attributes:
+        held_in_training: Pairs, or tokens of a text from the first on, that training held.
+        confirmed: How many of them stock tools confirmed.
+        unit: What is counted: "pair" or "token".
+    """
+
+    held_in_training: int
+    confirmed: int
+    unit: str
+
+    def __str__(self) -> str:
+        """In one sentence."""
+        units = f"{self.unit}s" if self.held_in_training != 1 else self.unit
+        return (
+            f"training held {self.held_in_training} {units}, stock tools confirmed "
+            f"{self.confirmed or 'none'} of them"
+        )
+
+
+def losses(record: JsonObject, *, whole: bool) -> tuple[str, ...]:
+    """What stock tools did not confirm of what training held: all of a prompt, or some of it."""
+    return tuple(_losses(record, whole=whole))
+
+
+def _losses(record: Any, *, whole: bool) -> Iterator[str]:
+    for part in record.get("brackets", [record]):
+        loss = part.get("floor", part)["lost_in_replay"]
+        if loss is not None and (loss["confirmed"] == 0) == whole:
+            kind = part.get("prompt_kind", part["kind"])
+            of = f" of length {part['prompt_tokens']}" if "prompt_tokens" in part else ""
+            yield f"{kind} prompt{of}: {ReplayLoss(**loss)}"
+
 
 def find_floor(
-    model: FrozenModel,
+    place: RunContext,
     task: EncodedTask,
+    targets: Targets,
     choice: Choice | None,
     *,
     folder: Path,
-    name: str,
-    store: Store,
     extra: JsonObject,
-    kind: PromptKind = PromptKind.SOFT,
-    beginnings: Beginnings | None = None,
     listener: Listener,
 ) -> Floor:
-    """Save a prompt with every pair of the task that it answers, and have that confirmed.
+    """Save a prompt with all that it holds as a witness, and have that confirmed.
 
-    Of a text it is the longest beginning. Where stock tools write less of it, that much is saved
-    and put to the test in its place.
+    Where stock tools write less of a text, that much is saved and put to the test in its place.
     """
     if choice is None:
-        return Floor(witness=None, verification=None, claimed=())
+        return Floor(targets=targets)
     listener.stage("decoding the best prompt with stock tools in a fresh process", len(choice.held))
-
-    def confirmed(tried: tuple[int, ...]) -> Floor:
-        pairs = task.pairs if beginnings is None else beginnings
+    claimed = targets.claim(choice.held)
+    while True:
         verification = _confirmed(
-            model,
+            place,
             task,
             choice.prompt,
-            [pairs[index] for index in tried],
-            folder=folder / name,
-            store=store,
+            [targets.member(index) for index in claimed],
+            folder=folder,
+            beginning=targets.is_beginning(claimed),
             extra=extra,
-            kind=kind,
-            beginning=beginnings is not None and tried[0] + 1 < len(beginnings),
             listener=listener,
         )
-        return Floor(
-            witness=name,
-            verification=verification,
-            claimed=tried,
-            held_in_training=len(choice.held) if beginnings is None else choice.held[-1] + 1,
-            of_text=beginnings is not None,
-        )
-
-    if beginnings is None:
-        return confirmed(choice.held)
-    floor = confirmed(choice.held[-1:])
-    while written := _tokens_written_short(floor, beginnings):
-        floor = confirmed((written - 1,))
-    return floor
-
-
-def _tokens_written_short(floor: Floor, beginnings: Beginnings) -> int:
-    """Tokens of the claimed beginning that stock tools wrote, where those are not all of them."""
-    (index,) = floor.claimed
-    wanted = beginnings[index].value_ids
-    (answer,) = () if floor.verification is None else floor.verification.answers
-    same = (one == other for one, other in zip(answer.generated_ids, wanted, strict=False))
-    alike = sum(takewhile(bool, same))
-    return min(alike, index) if alike < len(wanted) else 0
+        generated = [answer.generated_ids for answer in verification.answers]
+        smaller = targets.smaller_claim(claimed, generated)
+        if not smaller:
+            break
+        claimed = smaller
+    return Floor(
+        targets=targets,
+        witness=folder.name,
+        verification=verification,
+        claimed=claimed,
+        held_in_training=targets.count(choice.held),
+    )
 
 
 def _confirmed(
-    model: FrozenModel,
+    place: RunContext,
     task: EncodedTask,
     prompt: Tensor,
     claimed: Sequence[EncodedPair],
     *,
     folder: Path,
-    store: Store,
-    extra: JsonObject,
-    kind: PromptKind,
     beginning: bool,
+    extra: JsonObject,
     listener: Listener,
 ) -> Verification:
     """What stock tools say of these pairs, from the store if the witness is still on disk."""
+    card = place.model.card
     key: JsonObject = {
-        "weights": model.card.model_hash,
-        "dtype": model.card.compute_dtype,
+        "weights": card.model_hash,
+        "dtype": card.compute_dtype,
         "prompt": prompt_sha256(prompt),
         "pairs": [pair_json(pair) for pair in claimed],
         # What other versions lost may hold under these.
-        "tools": stock_tools(model.card.compute_dtype),
+        "tools": stock_tools(card.compute_dtype),
+        "batch_size": default_batch_size(card.compute_dtype),
     }
-    together = default_batch_size(model.card.compute_dtype)
-    if together != BATCH_SIZE:
-        # What was confirmed in batches, before it was known that they matter, is done again.
-        key["batch_size"] = together
-    known = store.get("verification", key)
+    stored = place.store.get("verification", key)
+    known = None if stored is None else Verification.from_json(stored)
     if known is None or not _on_disk(folder, prompt, known):
         save_witness(
             folder,
             prompt=prompt,
-            card=model.card,
+            card=card,
             task_name=task.name,
             task_hash=task.hash,
             pairs=claimed,
             prefix_shape=(
-                reader_of_prefixes(model).prefix_shape if kind is PromptKind.PREFIX else None
+                reader_of_prefixes(place.model).prefix_shape
+                if place.kind is PromptKind.PREFIX
+                else None
             ),
-            posed_as="ids" if task.answers_random else "text",
+            keys_as=task.keys_as,
             beginning=beginning,
             extra=extra,
         )
         known = confirm(
             folder,
-            model_path=model.card.path,
+            model_path=card.path,
             on_progress=lambda done, _of: listener.advanced(done) if done else None,
-        ).to_json()
-        store.put("verification", key, known)
-    return Verification.from_json(known)
+        )
+        place.store.put("verification", key, known.to_json())
+    return known
 
 
-def _on_disk(folder: Path, prompt: Tensor, verification: JsonObject) -> bool:
+def _on_disk(folder: Path, prompt: Tensor, verification: Verification) -> bool:
     """Whether the folder is still the witness that the stored verification is about."""
     try:
         witness = read_witness(folder)
@@ -182,23 +233,3 @@ def _on_disk(folder: Path, prompt: Tensor, verification: JsonObject) -> bool:
         # Missing, half made or altered: it is simply made again.
         return False
     return witness.verification == verification and torch.equal(saved, prompt)
-
-
-def answer_rows(floor: Floor, order: Sequence[int], unprompted: Collection[int]) -> list[JsonValue]:
-    """Every pair put to the test with what was decoded for it, in the order of the search."""
-    if floor.verification is None:
-        return []
-    decoded = dict(zip(floor.claimed, floor.verification.answers, strict=True))
-    return [
-        {
-            "key": decoded[index].key,
-            "value": decoded[index].value,
-            "decoded": decoded[index].decoded,
-            "exact": decoded[index].exact,
-            "unprompted": index in unprompted,
-            "counted": decoded[index].exact and index not in unprompted,
-            "fault": decoded[index].fault,
-        }
-        for index in order
-        if index in decoded
-    ]

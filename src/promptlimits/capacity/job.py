@@ -1,24 +1,53 @@
-"""One running bracket command: what its stages share."""
+"""One running command, and what `fit` and `bracket` do alike at one kind and length of prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
+
+from torch import Tensor
 
 from promptlimits.base.typing import JsonObject
-from promptlimits.capacity.search.attempt import Workplace
+from promptlimits.capacity.floor import Floor, find_floor
+from promptlimits.capacity.search.attempt import Attempt, RunContext, about
+from promptlimits.capacity.search.baselines import Unprompted
 from promptlimits.capacity.search.budget import Budget, UsedTime
-from promptlimits.capacity.search.prompt_size import PromptSize
-from promptlimits.capacity.search.request import Listener, Request, about, command_key
-from promptlimits.capacity.search.unprompted import Unprompted
+from promptlimits.capacity.search.choice import Choice, choose
+from promptlimits.capacity.search.control import Control, NoControl, SearchBudget, control_within
+from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
+from promptlimits.capacity.search.search import SearchResult, search, train_all
 from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.beginnings import Beginnings, beginnings
-from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.loop import StepReport
-from promptlimits.nets.protocol import EncodedPair, FrozenModel, PromptKind
+from promptlimits.capacity.task.encoded import EncodedTask, require_fits
+from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.train.problem import StepReport, Stopper
+from promptlimits.capacity.witness.files import require_replaceable
+from promptlimits.capacity.witness.stock import require_stock_tools
+from promptlimits.nets.protocol import FrozenModel, PromptKind
+
+
+def require_possible(
+    model: FrozenModel, task: EncodedTask, request: Request, witnesses: list[Path]
+) -> None:
+    """Refuse before a prompt is trained what would be refused when it is saved or decoded."""
+    require_stock_tools(request.kinds)
+    require_fits(
+        task, context_length=model.card.context_length, prompt_tokens=max(request.prompt_tokens)
+    )
+    for kind in request.kinds:
+        model.prompt_width(kind)
+    for folder in witnesses:
+        require_replaceable(folder)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shorter:
+    """What a shorter prompt of the same kind was confirmed to hold."""
+
+    prompt: Tensor
+    held: tuple[int, ...]
 
 
 @dataclass(kw_only=True)
@@ -28,6 +57,7 @@ class Job:
     Attributes:
         model: The frozen model.
         task: The pairs.
+        targets: What is asked of a prompt, in the order of the record.
         request: What is asked for.
         folder: The output folder.
         store: Its store.
@@ -35,13 +65,14 @@ class Job:
         budget: What is left of the command's budget from when this call began.
         work_hash: What names the work, whatever its budget.
         used: Its seconds.
-        evaluation_seconds: About what one pass of the list takes; 0 while nobody knows.
+        unprompted: What needs no prompt.
         warnings: What a reader must know.
-        unprompted: The pairs that need no prompt.
+        evaluation_seconds: About what one pass of the list takes; 0 while nobody knows.
     """
 
     model: FrozenModel
     task: EncodedTask
+    targets: Targets
     request: Request
     folder: Path
     store: Store
@@ -49,63 +80,66 @@ class Job:
     budget: Budget
     work_hash: str
     used: UsedTime
-    evaluation_seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
     unprompted: Unprompted = field(init=False)
+    warnings: list[str] = field(default_factory=list)
+    evaluation_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Read what the store knows of the model without a prompt."""
-        self.unprompted = Unprompted(self.model, self.task, self.store)
+        self.unprompted = Unprompted(self.context(), self.task.pairs, self.targets)
 
     @classmethod
     def of(
         cls,
+        command: str,
         model: FrozenModel,
         task: EncodedTask,
+        targets: Targets,
         request: Request,
         *,
         folder: Path,
         store: Store,
         listener: Listener,
-    ) -> Job:
+    ) -> Self:
         """The job of a command, with what its budget has left."""
-        work = spec_hash(command_key(model, task, request, budget=False))
+        key = command_key(model, task, request, budget=False)
+        work = spec_hash({"command": command, **key})
         used = UsedTime(store, work)
+        # Steps of earlier calls count when their attempts are met again.
+        budget = Budget(
+            seconds=request.budget_seconds - used.before_seconds, steps=request.budget_steps
+        )
+        listener.ends_at(budget.ends)
         return cls(
             model=model,
             task=task,
+            targets=targets,
             request=request,
             folder=folder,
             store=store,
             listener=listener,
-            budget=Budget(
-                seconds=request.budget_seconds - used.before_seconds,
-                # Steps of earlier calls count when their attempts are met again.
-                steps=request.budget_steps,
-            ),
+            budget=budget,
             work_hash=work,
             used=used,
         )
 
-    @cached_property
-    def beginnings(self) -> Beginnings | None:
-        """Those of the task's text; None for a list."""
-        return beginnings(self.task, self.model.codec)
+    @property
+    def seconds(self) -> float:
+        """Time that the command has used, over all its calls."""
+        return self.used.before_seconds + self.budget.elapsed_seconds
 
-    def listed(self, order: Sequence[int]) -> Sequence[EncodedPair]:
-        """What is to be held, first things first: pairs in this order, or a text's beginnings."""
-        return self.beginnings or [self.task.pairs[index] for index in order]
-
-    def workplace(
-        self, on_step: Callable[[StepReport], None], kind: PromptKind = PromptKind.SOFT
-    ) -> Workplace:
-        """Where the command's prompts of a kind are trained."""
+    def context(
+        self,
+        kind: PromptKind = PromptKind.SOFT,
+        on_step: Callable[[StepReport], None] = lambda _report: None,
+    ) -> RunContext:
+        """What the runs of the command's prompts of a kind have in common."""
 
         def stepped(report: StepReport) -> None:
             self.used.stepped()
             on_step(report)
 
-        return Workplace(
+        return RunContext(
             model=self.model,
             store=self.store,
             task_hash=self.task.hash,
@@ -120,12 +154,95 @@ class Job:
         """What names the work at one kind and length of prompt."""
         return spec_hash({"work": self.work_hash, **size.key})
 
-    def once(self, kind: str, key: JsonObject, make: Callable[[], JsonObject]) -> JsonObject:
-        """A record of the store, made now if it is not there."""
-        full: JsonObject = {**about(self.model, self.task), **key}
-        record = self.store.get(kind, full)
-        if record is None:
-            record = make()
-            self.store.put(kind, full, record)
+    def about(self, key: JsonObject) -> JsonObject:
+        """The key of a record of the model and the task."""
+        return {**about(self.model.card, self.task.hash), **key}
+
+    # --- at one kind and length ------------------------------------------------------------
+
+    def train(
+        self,
+        size: PromptSize,
+        targets: Targets,
+        budget: Budget,
+        *,
+        shorter: Shorter | None = None,
+        all_at_once: bool = False,
+    ) -> tuple[SearchResult, Control | NoControl | None]:
+        """Train prompts, and where they fail, see what the optimiser makes of a planted one."""
+        config, listener = self.request.search, self.listener
+        config = replace(config, training=replace(config.training, prompt_tokens=size.tokens))
+        place = self.context(
+            size.kind, lambda report: listener.step(size.kind, size.tokens, report)
+        )
+        searching = SearchBudget(budget, control=self.request.control, starts=config.starts)
+
+        def ended(attempt: Attempt) -> None:
+            searching.note(attempt)
+            listener.attempted(size.kind, size.tokens, attempt)
+
+        if all_at_once:
+            listener.stage(f"training for {len(targets)} {targets.units}")
+            result = train_all(
+                place, targets, config, should_stop=searching.should_stop, on_attempt=ended
+            )
+        else:
+            listener.stage(f"searching with {size.in_words}")
+            already = 0 if shorter is None else targets.count(shorter.held)
+            result = search(
+                place,
+                targets,
+                replace(config, first_size=max(config.first_size, already)),
+                warm=None if shorter is None else shorter.prompt,
+                should_stop=searching.should_stop,
+                on_attempt=ended,
+            )
+        if not self.request.control:
+            return result, None
+        control = control_within(
+            budget,
+            # What the control recovers of planted pairs is not found.
+            self.context(size.kind),
+            targets,
+            config.training,
+            result,
+            stage=f"planted control with {size.in_words}",
+            listener=listener,
+        )
         self.used.commit()
-        return record
+        return result, control
+
+    def confirm(
+        self,
+        size: PromptSize,
+        targets: Targets,
+        result: SearchResult,
+        *,
+        folder: Path,
+        work: JsonObject,
+        uncredited: Callable[[Collection[int]], Collection[int]] = lambda _held: (),
+        should_stop: Stopper | None = None,
+    ) -> tuple[Floor, Choice | None]:
+        """Choose the best prompt of a work, save it, and have what it holds confirmed."""
+        request, place = self.request, self.context(size.kind)
+        self.listener.stage("choosing the best prompt")
+        choice = choose(
+            place,
+            targets,
+            result.attempts,
+            work={**work, **size.key},
+            relative_lead=request.search.training.relative_lead,
+            uncredited=uncredited,
+            should_stop=should_stop,
+        )
+        extra: JsonObject = {"seed": request.seed, "command": request.command}
+        floor = find_floor(
+            place,
+            self.task,
+            self.targets,
+            choice,
+            folder=folder,
+            extra=extra,
+            listener=self.listener,
+        )
+        return floor, choice

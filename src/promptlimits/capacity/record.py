@@ -13,7 +13,6 @@ from promptlimits.base.files import read_regular_text
 from promptlimits.base.typing import JsonObject, JsonValue
 from promptlimits.base.writing import replace_file
 from promptlimits.capacity.search.baselines import Baseline
-from promptlimits.capacity.search.ordering import FROM_THE_FIRST
 from promptlimits.capacity.search.request import Request, budget_json
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
@@ -57,7 +56,7 @@ def bracket_record(
             "answer_set_size": _digits(task.answer_set_size),
             "answer_set": task.answer_set_text,
             "answers_random": task.answers_random,
-            "order": FROM_THE_FIRST if task.text_tokens else request.order.in_words,
+            "order": task.targets.own_order or request.order.in_words,
             "source": task.source,
             "notes": list(task.notes),
         },
@@ -116,12 +115,7 @@ def _stands(bracket: Any, folder: Path) -> bool:
         return True
     witness = read_witness(folder / floor["witness"])
     read_prompt(folder / floor["witness"], witness)
-    claimed = [_said(answer) for answer in floor["answers"]]
-    confirmed = (witness.verification or {}).get("answers", [])
-    return witness.prompt_sha256 == floor["prompt_sha256"] and sorted(claimed) == sorted(
-        map(_said, confirmed)
-    )
-
-
-def _said(answer: Any) -> tuple[str, str, bool]:
-    return answer["key"], answer["value"], answer["exact"]
+    claimed = [(one["key"], one["value"], one["exact"]) for one in floor["answers"]]
+    answers = () if witness.verification is None else witness.verification.answers
+    confirmed = [(answer.key, answer.value, answer.exact) for answer in answers]
+    return witness.prompt_sha256 == floor["prompt_sha256"] and sorted(claimed) == sorted(confirmed)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from promptlimits.capacity.search.attempt import Attempt
-    from promptlimits.capacity.train.loop import StepReport
+    from promptlimits.capacity.train.problem import StepReport
     from promptlimits.nets.protocol import PromptKind
 
 FIRST_WORD_SECONDS: Final = 60.0
@@ -105,7 +105,7 @@ class LiveListener:
     def attempted(self, kind: PromptKind, prompt_tokens: int, attempt: Attempt) -> None:
         """An attempt has ended."""
         self._say(
-            f"{_short(kind, prompt_tokens)}: {len(attempt.held)} of {self._sized(attempt.pairs)} "
+            f"{_short(kind, prompt_tokens)}: {len(attempt.held)} of {self._sized(attempt.size)} "
             f"exact after {attempt.steps} steps, {attempt.seconds:.0f} s ({attempt.outcome.value})"
         )
 

@@ -12,14 +12,15 @@ import errno
 import os
 import sys
 import traceback
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from promptlimits import __version__
 from promptlimits.base.errors import PromptLimitsError, shortened
-from promptlimits.cli.lab import construct, errata, invert, oracle, unmemorizable
+from promptlimits.cli.lab import construct, errata, invert, lipschitz, oracle, unmemorizable
 from promptlimits.cli.product import bracket, doctor, fit, models, pairs, report, score, verify
 from promptlimits.cli.streams import (
     QUIET_LIBRARIES,
@@ -38,9 +39,42 @@ DEBUG: Final = "PROMPTLIMITS_DEBUG"
 _GO_ON: Final = {"bracket", "fit", "models"}
 """Commands that keep what they have done; all others compute from the beginning."""
 
+_RULES: Final = {
+    "greater_than_equal": "be {ge:,} or more",
+    "less_than_equal": "be at most {le:,}",
+    "int_parsing": "be a whole number",
+    "int_parsing_size": "be a whole number of fewer digits",
+    "float_parsing": "be a number",
+}
+"""What pydantic calls the rules of options, and what a person is told."""
+
+_LIMITS: Final = "Limits that are proved"
+_GROUPS: Final = {
+    "Measure a model": ("bracket", "fit", "verify", "score", "pairs", "report"),
+    _LIMITS: ("ceiling", "plan", "context", "certify", "check"),
+    "Small networks": ("oracle", "unmemorizable", "construct", "invert", "lipschitz", "errata"),
+    "This installation": ("models", "doctor"),
+}
+
+
+class _Grouped(TyperGroup):
+    """The commands by what they are for; those of theorems that no group names are limits."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        named = [name for names in _GROUPS.values() for name in names]
+        theorems = [name for name in self.commands if name not in named]
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for heading, names in _GROUPS.items():
+            shown = [*names, *(theorems if heading == _LIMITS else ())]
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str(width)) for name in shown]
+                )
+
+
 app = typer.Typer(
     name="promptlimits",
-    help="How much a prompt can hold: what was found, what is proved, and what lies between.",
+    cls=_Grouped,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,6 +93,7 @@ app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.add_typer(construct.app, name="construct")
 app.command(name="invert")(invert.invert)
+app.command(name="lipschitz")(lipschitz.lipschitz)
 app.command(name="check")(check.check)
 app.command(name="report")(report.report)
 app.add_typer(models.app, name="models")
@@ -80,7 +115,13 @@ def promptlimits(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """How much a prompt can hold: what was found, what is proved, and what lies between."""
+    """How many pairs a prompt of a frozen language model holds.
+
+    A floor is a prompt that was found and that stock tools confirm. A ceiling is a theorem, with
+    a certificate that `promptlimits check` verifies.
+
+    Example: promptlimits bracket --model smollm2-135m --pairs capitals
+    """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
@@ -173,10 +214,22 @@ def _out_of_memory(error: BaseException) -> bool:
 def _usage(error: TyperException) -> str:
     """A usage error in the form of every other one: the rule, what was seen, the remedy."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    message = _of_a_value(error) or message.rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "promptlimits"
-    message = message.replace("Value error, ", "").rstrip(".")
     return f"{message}; see `{command} --help`"
+
+
+def _of_a_value(error: TyperException) -> str | None:
+    """What a value of an option must be, where that was not so; None for other errors."""
+    found = getattr(error.__cause__ or error.__context__, "errors", None)
+    parameter = getattr(error, "param", None)
+    if found is None or parameter is None:
+        return None
+    first = found()[0]
+    _, _, choices = first["msg"].partition(" is not one of ")
+    rule = _RULES.get(first["type"], f"be one of {choices}").replace("'", "").rstrip(".")
+    return f"{parameter.opts[0]} must {rule.format(**first.get('ctx', {}))}, got {first['input']!r}"
 
 
 def _said(error: OSError) -> str:

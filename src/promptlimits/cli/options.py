@@ -92,8 +92,8 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def parsed(*names: str, parser: Callable[[str, str], Any], metavar: str, help: str) -> Any:
     """An option whose text a function reads, given the option's name and the text."""
 
-    def read(text: str) -> Any:
-        return parser(names[0], text)
+    def read(text: Any) -> Any:
+        return parser(names[0], text) if isinstance(text, str) else text  # a default is no text
 
     return typer.Option(*names, parser=read, metavar=metavar, help=help)
 

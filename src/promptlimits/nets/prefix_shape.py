@@ -22,17 +22,11 @@ KeysAndValues: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixShape:
-    """Keys and values that one token leaves in the cache.
+    """Keys and values that one token leaves in the cache."""
 
-    Attributes:
-        layers: Layers that keep them.
-        kv_heads: Heads of keys and values, fewer than those of queries where they are grouped.
-        head_dim: Width of a head.
-    """
-
-    layers: int
-    kv_heads: int
-    head_dim: int
+    layers: int  # that keep them
+    kv_heads: int  # heads of keys and values, fewer than those of queries where they are grouped
+    head_dim: int  # width of a head
 
     @property
     def token_dim(self) -> int:
@@ -64,14 +58,7 @@ class PrefixShape:
         return cls(layers=len(held) // 2, kv_heads=shape[1], head_dim=shape[3])
 
     def to_layers(self, prefixes: Tensor) -> KeysAndValues:
-        """Keys and values of prefixes.
-
-        Args:
-            prefixes: (B, P, W).
-
-        Returns:
-            Views of them, (B, kv_heads, P, head_dim) each, layer by layer.
-        """
+        """Keys and values, layer by layer: views of prefixes (B, P, W)."""
         batch, tokens, _ = prefixes.shape
         split = prefixes.view(batch, tokens, 2 * self.layers, self.kv_heads, self.head_dim)
         each = split.permute(2, 0, 3, 1, 4).unbind()

@@ -10,7 +10,7 @@ The model's laws, which every family is tested for:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -39,6 +39,19 @@ class EncodedPair:
     value_ids: tuple[int, ...]
     joiner: str = ""
     also: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def of_ids(cls, key_ids: Iterable[int], value_ids: Iterable[int]) -> EncodedPair:
+        """A pair of token ids that no text was given for.
+
+        Args:
+            key_ids: Token ids of the key.
+            value_ids: Token ids of the value, the end marker last.
+
+        Returns:
+            The pair, its texts empty.
+        """
+        return cls(key="", value="", key_ids=tuple(key_ids), value_ids=tuple(value_ids))
 
     @property
     def input_ids(self) -> tuple[int, ...]:
@@ -175,8 +188,7 @@ class PreparedBatch(Protocol):
     def read_states(self, prompts: Tensor) -> Tensor:
         """States (R, S) at the read positions of all parts, one part after the other.
 
-        Args:
-            prompts: (sum of P_b, W), the parts' prompts end to end, of any float dtype.
+        Behind the parts' prompts (sum of P_b, W) end to end, of any float dtype.
         """
         ...
 
@@ -210,12 +222,9 @@ class ReadHead(Protocol):
         ...
 
     def pull_back_tokens(self, tokens: Tensor, factor: float, into: Tensor) -> Tensor:
-        """Add to `into` (R, S) a multiple of the gradient of each row's logit of one token.
+        """Add to `into` (R, S) a multiple of the gradient of each row's logit of a token (R, 1).
 
-        Args:
-            tokens: (R, 1).
-            factor: The multiple.
-            into: Changed in place, and returned; it may be wider than the weights.
+        Of any dtype as wide as the weights', changed in place and returned.
         """
         ...
 

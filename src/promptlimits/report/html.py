@@ -10,7 +10,6 @@ import base64
 import functools
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from promptlimits.base.typing import JsonObject
+from promptlimits.base.writing import replace_file
 from promptlimits.report import sections, wording
 from promptlimits.report.figures import pairs_held
 from promptlimits.report.record import Record, parse_record
@@ -71,18 +71,9 @@ def write_report(record: JsonObject, directory: Path) -> Path:
     Returns:
         The file written.
     """
-    page = render(record).encode("utf-8", "replace")
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / FILE_NAME
-    part = directory / f".{FILE_NAME}.{os.getpid()}.part"
-    try:
-        with part.open("wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(target, render(record).encode("utf-8", "replace"))
     return target
 
 

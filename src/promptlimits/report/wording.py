@@ -264,7 +264,7 @@ def longer_lists(record: Record) -> str:
         return ""
     size = "kind and length" if has_prefix(record) else "length"
     return (
-        f"random lists longer than this are out of reach of any prompt of that {size} "
+        f"random lists longer than this cannot be answered by any prompt of that {size} "
         f"(proved, but for at most {share_of_lists(*ceilings)} of them)"
     )
 

@@ -13,6 +13,7 @@ from tests.capacity.witness.witness_cases import KEYS, MOST_TOKENS, cut_at, edit
 
 from promptlimits.capacity.adapter.folder import read_foreign_adapter
 from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.task.random_tokens import RandomTask
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 
 P = 3
@@ -118,14 +119,13 @@ class AdapterCase:
         return read_foreign_adapter(self.folder)
 
 
-def task_of(pairs, *, answers_random=False):
-    return EncodedTask(
+def task_of(pairs, kind=EncodedTask):
+    return kind(
         name="by the slow loop",
         pairs=tuple(pairs),
         places=tuple(f"pair {index}" for index in range(len(pairs))),
         answer_set_size=len(pairs),
         answer_set_text="these",
-        answers_random=answers_random,
         source="a test",
     )
 
@@ -163,7 +163,7 @@ def adapter_case(directory, model, family, name, card_of):
         for key, ids in ended.items()
     ]
     # The tiny tokenizer of Qwen2 closes every text by itself.
-    task = task_of(pairs, answers_random=family == "qwen2")
+    task = task_of(pairs, RandomTask if family == "qwen2" else EncodedTask)
     return AdapterCase(model=model, card=card_of(model), folder=folder, task=task)
 
 

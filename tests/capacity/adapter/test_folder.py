@@ -1,16 +1,25 @@
 """Of a folder from elsewhere only the adapter's own numbers get through; each refusal is plain."""
 
+import dataclasses
 import json
 import os
 import pickle
 import struct
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.adapter.folder import read_foreign_adapter
+from promptlimits.capacity.adapter.settings import (
+    KEPT,
+    REFUSED,
+    WITHOUT_EFFECT,
+    AdapterKind,
+    kept_settings,
+)
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -232,3 +241,31 @@ def test_folders_that_hold_no_adapter_are_told_apart(tmp_path, prefix):
     refused(empty, "name a folder in it: checkpoint-500")
     (empty / "checkpoint-500" / WEIGHTS).unlink()
     refused(empty / "checkpoint-500", f"hold {WEIGHTS}, got a folder without it")
+
+
+CONFIGS = {
+    AdapterKind.PROMPT_TUNING: peft.PromptTuningConfig,
+    AdapterKind.P_TUNING: peft.PromptEncoderConfig,
+    AdapterKind.PREFIX_TUNING: peft.PrefixTuningConfig,
+    AdapterKind.CARTRIDGE: peft.CartridgeConfig,
+    AdapterKind.LORA: peft.LoraConfig,
+    AdapterKind.IA3: peft.IA3Config,
+}
+COMMON = {field.name for field in dataclasses.fields(peft.PeftConfig)}
+
+
+@pytest.mark.parametrize("kind", AdapterKind)
+def test_every_setting_of_peft_is_kept_refused_or_known_to_have_no_effect(kind):
+    known = {field.name for field in dataclasses.fields(CONFIGS[kind])} - COMMON
+    groups = [set(KEPT[kind]), set(REFUSED[kind]), set(WITHOUT_EFFECT[kind])]
+    assert known <= set().union(*groups)
+    assert sum(map(len, groups)) == len(set().union(*groups)), "one is in two groups"
+
+
+@pytest.mark.parametrize("kind", AdapterKind)
+def test_what_peft_sets_by_default_is_taken(kind):
+    config = CONFIGS[kind](task_type="CAUSAL_LM")
+    settings = config.to_dict()
+    settings.pop("runtime_config", None)
+    _, notes = kept_settings("adapter_config.json", kind, settings)
+    assert notes == ()

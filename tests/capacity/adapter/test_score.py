@@ -16,7 +16,7 @@ from promptlimits.capacity.adapter.decoding import Request, decode_with_and_with
 from promptlimits.capacity.adapter.folder import read_foreign_adapter
 from promptlimits.capacity.adapter.score import save_scored_witness, score_adapter
 from promptlimits.capacity.witness.format import read_witness, write_verification
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
@@ -26,14 +26,12 @@ def _in_this_process(monkeypatch):
     """Decode in this process what is decoded in a fresh one, which costs seconds."""
 
     def decoded(module, arguments, **_):
-        asked = Request(**json.loads(Path(arguments[0]).read_text()))
-        return json.loads(
-            json.dumps({"decoded": dataclasses.asdict(decode_with_and_without(asked))})
-        )
+        asked = Request.model_validate_json(Path(arguments[0]).read_text())
+        return json.loads(json.dumps({"decoded": decode_with_and_without(asked).to_json()}))
 
     def confirm(directory, *, model_path, device, **_):
         found = verify_witness(directory, model_path=model_path, device=device)
-        write_verification(directory, found.to_json())
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(adapter_score, "run_fresh", decoded)
@@ -239,3 +237,14 @@ def test_a_prefix_for_a_model_whose_cache_takes_none_is_refused(adapters, monkey
     monkeypatch.setattr(PrefixShape, "of", none)
     with pytest.raises(UserError, match="got a prefix, which PEFT cannot put into such a family"):
         score_of(case)
+
+
+@pytest.mark.slow  # two processes that import torch, transformers and peft
+def test_a_fresh_process_answers_as_the_slow_loop(adapters, tmp_path):
+    case = adapters("CARTRIDGE")
+    found = score_adapter(case.adapter, case.task, case.card)
+    assert [a.generated_ids for a in found.answers] == [p.value_ids for p in case.task.pairs]
+    verified = save_scored_witness(
+        tmp_path / "w", case.adapter, found, case.task, case.card, extra={}
+    )
+    assert verified.pairs_exact == len(case.task.pairs)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from tests.capacity.cases import after
 
 from promptlimits.capacity.search import baselines
-from promptlimits.capacity.search.baselines import in_context, no_prompt
+from promptlimits.capacity.search.attempt import RunContext
+from promptlimits.capacity.search.baselines import Baseline, Unprompted, answered, in_context
+from promptlimits.capacity.task.random_tokens import random_pairs
+from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.task.text import TextSpec, text_task
+from promptlimits.capacity.train import evaluate
 from promptlimits.capacity.train.evaluate import Evaluation
 from promptlimits.nets.protocol import EncodedPair
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
@@ -39,6 +46,12 @@ def pairs(model: HuggingFaceCausalLM) -> tuple[EncodedPair, ...]:
     return tuple(found)
 
 
+def in_context_of(
+    model: HuggingFaceCausalLM, pairs: Sequence[EncodedPair], most_tokens: int | None = None
+) -> Baseline:
+    return in_context(model, pairs, Targets.of(pairs), most_tokens=most_tokens)
+
+
 def other(pair: EncodedPair) -> EncodedPair:
     """The pair with an answer that does not come."""
     first, *rest = pair.value_ids
@@ -48,9 +61,9 @@ def other(pair: EncodedPair) -> EncodedPair:
 def test_any_answer_that_counts_and_comes_unprompted_is_answered(
     model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...]
 ) -> None:
-    assert no_prompt(model, pairs).exact == tuple(range(len(pairs)))
+    assert answered(model, (), pairs).exact == tuple(range(len(pairs)))
     wrong = tuple(map(other, pairs))
-    assert no_prompt(model, wrong).exact == ()
+    assert answered(model, (), wrong).exact == ()
     mixed = [
         dataclasses.replace(
             one, also=(("no", (7, 0)), (pair.value, pair.value_ids)) if number % 2 else ()
@@ -58,9 +71,9 @@ def test_any_answer_that_counts_and_comes_unprompted_is_answered(
         for number, (one, pair) in enumerate(zip(wrong, pairs, strict=True))
     ]
     done: list[int] = []
-    found = no_prompt(model, mixed, on_chunk=done.append)
+    found = answered(model, (), mixed, on_chunk=done.append)
     assert found.exact == (1, 3, 5, 7)
-    assert found.of == len(pairs)
+    assert found.asked == len(pairs)
     # Pairs are counted, not their answers.
     assert done[-1] == len(pairs)
 
@@ -74,12 +87,12 @@ def test_an_answer_that_ends_in_another_end_marker_of_the_model_is_answered(
     pair = pairs[0]
     came, trained = pair.value_ids[-1], pair.value_ids[-1] ^ 1
     ended = dataclasses.replace(pair, value_ids=(*pair.value_ids[:-1], trained))
-    assert no_prompt(model, [ended]).exact == ()
+    assert answered(model, (), [ended]).exact == ()
     monkeypatch.setattr(model.codec, "_end_ids", (trained, came))
-    assert no_prompt(model, [other(pair), ended]).exact == (1,)
+    assert answered(model, (), [other(pair), ended]).exact == (1,)
     accepted = dataclasses.replace(other(pair), also=((ended.value, ended.value_ids),))
-    assert no_prompt(model, [accepted, other(pair)]).exact == (0,)
-    assert in_context(model, [ended], most_tokens=0).exact == (0,)
+    assert answered(model, (), [accepted, other(pair)]).exact == (0,)
+    assert in_context_of(model, [ended], most_tokens=0).exact == (0,)
 
 
 def test_in_context_counts_any_answer_too(
@@ -87,8 +100,8 @@ def test_in_context_counts_any_answer_too(
 ) -> None:
     """Without room for a single pair in context, it is asked as it is without a prompt."""
     mixed = [dataclasses.replace(other(pairs[0]), also=((pairs[0].value, pairs[0].value_ids),))]
-    assert in_context(model, mixed, most_tokens=0).exact == (0,)
-    assert in_context(model, [other(pairs[0])], most_tokens=0).exact == ()
+    assert in_context_of(model, mixed, most_tokens=0).exact == (0,)
+    assert in_context_of(model, [other(pairs[0])], most_tokens=0).exact == ()
 
 
 def test_a_pair_of_which_an_answer_was_not_tried_was_not_asked(
@@ -102,8 +115,80 @@ def test_a_pair_of_which_an_answer_was_not_tried_was_not_asked(
 
     def cut(*given: Any, **named: Any) -> Evaluation:
         found = whole(*given, **named)
-        return dataclasses.replace(found, exact=found.exact[:3], loss_nats=found.loss_nats[:3])
+        return dataclasses.replace(found, right=found.right[:3], lengths=found.lengths[:3])
 
     monkeypatch.setattr(baselines, "answers_behind", cut)
-    found = no_prompt(model, several)
-    assert (found.of, found.asked, found.exact) == (3, 1, (0,))
+    found = answered(model, (), several)
+    assert (found.asked, found.exact) == (1, (0,))
+
+
+def test_in_context_shows_as_many_pairs_as_fit(model: HuggingFaceCausalLM) -> None:
+    pairs = random_pairs(model.codec, count=8, seed=0).pairs
+    each = len(pairs[0].key_ids) + len(pairs[0].value_ids)
+    every = in_context_of(model, pairs)
+    assert every.shots == 8
+    few = in_context_of(model, pairs, most_tokens=3 * each + 1)
+    assert (few.shots, few.context_tokens) == (3, 3 * each)
+    assert "5 pairs did not fit" in few.note
+    # A pair that stands right in front of its own question, by the slow loop.
+    context = tuple(token for pair in pairs for token in pair.key_ids + pair.value_ids)
+    came = said(model, context + pairs[2].key_ids, len(pairs[2].value_ids))
+    assert (2 in every.exact) == (came == pairs[2].value_ids)
+
+
+@pytest.fixture(scope="module")
+def known(model: HuggingFaceCausalLM) -> Targets:
+    """Six pairs, the second and the fifth of which the model answers by itself."""
+    every = list(random_pairs(model.codec, count=6, seed=0).pairs)
+    for index in (1, 4):
+        own = said(model, every[index].key_ids, 1)
+        every[index] = dataclasses.replace(every[index], value_ids=own)
+    return Targets.of(every)
+
+
+def test_only_what_is_needed_is_asked_and_never_twice(
+    place: RunContext, known: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(model: Any, context: Any, pairs: Any, **options: Any) -> Any:
+        asked.extend(known.every.index(pair) for pair in pairs)
+        return answered(model, context, pairs, **options)
+
+    monkeypatch.setattr(baselines, "answered", counted)
+    first = Unprompted(place, known.every, known)
+    assert first.among([4, 2]) == {4}
+    assert first.among([2]) == frozenset()
+    assert sorted(asked) == [2, 4]
+    # Another call of the command goes on where this one stopped.
+    whole = Unprompted(place, known.every, known).baseline()
+    assert (whole.measured, whole.exact) == (True, (1, 4))
+    assert sorted(asked) == [0, 1, 2, 3, 4, 5]
+    assert Unprompted(place, known.every, known).baseline() == whole
+    assert Baseline.from_json(whole.to_json()) == whole
+
+
+def test_a_list_that_was_not_asked_in_full_is_not_measured(
+    place: RunContext, known: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One pair in each chunk.
+    monkeypatch.setattr(evaluate, "_LOGIT_BYTES", 1)
+    cut = Unprompted(place, known.every, known).baseline(should_stop=after(1))
+    assert (cut.asked, cut.measured) == (2, False)
+    shown = cut.to_json()
+    assert (shown["status"], shown["pairs"]) == ("not measured", None)
+    whole = Unprompted(place, known.every, known).baseline()
+    assert (whole.asked, whole.exact) == (6, (1, 4))
+
+
+def test_of_a_text_the_tokens_that_come_from_the_first_on_need_no_prompt(
+    place: RunContext, model: HuggingFaceCausalLM
+) -> None:
+    text = text_task(TextSpec(text="the dog and the cat: one two", file="t.txt"), model.codec)
+    (pair,) = text.pairs
+    own = said(model, pair.key_ids, 2)
+    value_ids = (*own, own[-1] ^ 1, model.codec.end_id)
+    text = dataclasses.replace(text, pairs=(dataclasses.replace(pair, value_ids=value_ids),))
+    unprompted = Unprompted(place, text.pairs, text.targets)
+    assert unprompted.among([0, 1, 2]) == {0, 1}
+    assert unprompted.baseline().count == 2

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
+from tests.capacity.cases import attempt_of
 
-from promptlimits.capacity.search.attempt import Attempt
+from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.choice import choose
-from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.nets.protocol import EncodedPair
@@ -40,56 +38,33 @@ def answered_by(model: HuggingFaceCausalLM, prompt: torch.Tensor, keys: range) -
     return pairs
 
 
-def made(prompt: torch.Tensor, held: int) -> Attempt:
-    return Attempt(
-        pairs=8,
-        outcome=Outcome.STALLED,
-        held=tuple(range(held)),
-        prompt=prompt,
-        steps=1,
-        seconds=0.0,
-        seed=0,
-    )
-
-
 def test_the_whole_list_decides_and_a_better_prompt_is_remembered(
-    model: HuggingFaceCausalLM, tmp_path: Path
+    model: HuggingFaceCausalLM, place: RunContext
 ) -> None:
     wide, narrow = prompts(model)
     pairs = (*answered_by(model, wide, range(5, 9)), *answered_by(model, narrow, range(9, 11)))
-    task = EncodedTask(
-        name="t",
-        pairs=pairs,
-        places=("",) * len(pairs),
-        answer_set_size=9,
-        answer_set_text="nine",
-        answers_random=False,
-        source="",
-    )
-    with Store.open(tmp_path / "store.sqlite") as store:
+    targets = Targets.of(pairs)
 
-        def chosen(attempts: list[Attempt], unprompted: tuple[int, ...] = ()) -> torch.Tensor:
-            work = {"work": str(unprompted)}
-            choice = choose(
-                model,
-                task,
-                attempts,
-                store=store,
-                work=work,
-                relative_lead=1e-9,
-                uncredited=lambda held: set(held) & set(unprompted),
-            )
-            assert choice is not None
-            assert choice.held == evaluate(model, choice.prompt, pairs, relative_lead=1e-9).held
-            return choice.prompt
+    def made(prompt: torch.Tensor, held: int) -> Attempt:
+        return attempt_of(8, Outcome.STALLED, held=held, prompt=prompt)
 
-        # `narrow` held more of what it was trained for, `wide` holds more of the list.
-        assert torch.equal(chosen([made(narrow, 2), made(wide, 1)]), wide)
-        # A later command of the same work that found less does not end with less.
-        assert torch.equal(chosen([made(narrow, 2)]), wide)
-        # Pairs that need no prompt are no credit to one.
-        assert torch.equal(chosen([made(narrow, 2), made(wide, 1)], (0, 1, 2, 3)), narrow)
-        nothing = choose(
-            model, task, [made(wide, 0)], store=store, work={"work": "new"}, relative_lead=1e-9
+    def chosen(attempts: list[Attempt], unprompted: tuple[int, ...] = ()) -> torch.Tensor:
+        choice = choose(
+            place,
+            targets,
+            attempts,
+            work={"work": str(unprompted)},
+            relative_lead=1e-9,
+            uncredited=lambda held: set(held) & set(unprompted),
         )
-        assert nothing is None
+        assert choice is not None
+        assert choice.held == evaluate(model, choice.prompt, pairs, relative_lead=1e-9).held
+        return choice.prompt
+
+    # `narrow` held more of what it was trained for, `wide` holds more of the list.
+    assert torch.equal(chosen([made(narrow, 2), made(wide, 1)]), wide)
+    # A later command of the same work that found less does not end with less.
+    assert torch.equal(chosen([made(narrow, 2)]), wide)
+    # Pairs that need no prompt are no credit to one.
+    assert torch.equal(chosen([made(narrow, 2), made(wide, 1)], (0, 1, 2, 3)), narrow)
+    assert choose(place, targets, [made(wide, 0)], work={"work": "new"}, relative_lead=1e-9) is None

@@ -5,27 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.capacity.cases import after, attempt_of, never, result_of, runs
 
 from promptlimits.capacity.search import planting
-from promptlimits.capacity.search.attempt import Attempt, Workplace
+from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.budget import Budget
 from promptlimits.capacity.search.control import (
     Control,
     NoControl,
+    SearchBudget,
     control_size,
     entropy_bits,
     run_control,
 )
-from promptlimits.capacity.search.control_run import SearchBudget
 from promptlimits.capacity.search.planting import Planted, plant
-from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
+from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.outcome import Outcome
@@ -35,40 +38,13 @@ from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 TRAINING = TrainingConfig(prompt_tokens=2, learning_rate=0.3, max_steps=60, patience=30)
 
 
-def never() -> None:
-    return None
-
-
-class After:
-    """Says that the time is up from the n-th question on."""
-
-    def __init__(self, questions: int) -> None:
-        self.left = questions
-
-    def __call__(self) -> Outcome | None:
-        self.left -= 1
-        return Outcome.OUT_OF_BUDGET if self.left < 0 else None
-
-
 @pytest.fixture(scope="module")
 def task(model: HuggingFaceCausalLM) -> EncodedTask:
     return random_pairs(model.codec, count=24, value_tokens=2, seed=0)
 
 
-def ended(pairs: int, outcome: Outcome, held: int = 0, prompt: float = 1.0) -> Attempt:
-    return Attempt(
-        pairs=pairs,
-        outcome=outcome,
-        held=tuple(range(held)),
-        prompt=torch.full((2, 4), prompt),
-        steps=1,
-        seconds=0.0,
-        seed=0,
-    )
-
-
-def found(*attempts: Attempt) -> SearchResult:
-    return SearchResult(prompt_tokens=2, attempts=attempts, stopped_because="", complete=True)
+def ended(size: int, outcome: Outcome, held: int = 0) -> Attempt:
+    return attempt_of(size, outcome, held=held)
 
 
 def planted(model: HuggingFaceCausalLM, task: EncodedTask, size: int = 12) -> Planted:
@@ -98,7 +74,7 @@ S, F, T = Outcome.SOLVED, Outcome.STALLED, Outcome.OUT_OF_BUDGET
 def test_the_control_is_at_the_size_that_failed(
     attempts: list[tuple[int, Outcome]], size: int | None
 ) -> None:
-    assert control_size(found(*(ended(*each) for each in attempts))) == size
+    assert control_size(result_of(*(ended(*each) for each in attempts))) == size
 
 
 @pytest.mark.parametrize(
@@ -199,34 +175,18 @@ def test_the_planted_answers_differ_from_those_without_a_prompt(
 def test_a_plant_that_is_cut_off_is_none(
     model: HuggingFaceCausalLM, task: EncodedTask, questions: int
 ) -> None:
-    stop = After(questions)
+    stop = after(questions)
     made = plant(model, task.pairs, TRAINING, size=12, token_norm=4.0, should_stop=stop)
     assert made is None
 
 
-@pytest.fixture
-def place(model: HuggingFaceCausalLM, tmp_path: Path) -> Callable[[], Workplace]:
-    def opened() -> Workplace:
-        return Workplace(
-            model=model,
-            store=Store.open(tmp_path / "store.sqlite"),
-            task_hash="t",
-            provenance={},
-        )
-
-    return opened
-
-
 def test_the_control_recovers_a_small_plant_and_says_no_more_than_that(
-    place: Callable[[], Workplace], task: EncodedTask
+    place: RunContext, task: EncodedTask
 ) -> None:
-    here = place()
-    with here.store:
-        control = run_control(
-            here, task.pairs, TRAINING, found(ended(3, F, held=1)), should_stop=never
-        )
+    search = result_of(ended(3, F, held=1))
+    control = run_control(place, task.targets, TRAINING, search, should_stop=never)
     assert isinstance(control, Control)
-    assert (control.pairs, control.recovered, control.outcome) == (3, 3, S)
+    assert (control.size, control.recovered, control.outcome) == (3, 3, S)
     assert control.steps >= 1
     assert 1 <= control.distinct_answers <= 3
     assert control.list_distinct_answers == 3
@@ -237,37 +197,46 @@ def test_the_control_recovers_a_small_plant_and_says_no_more_than_that(
 
 
 def test_a_control_that_is_cut_off_goes_on_and_ends_as_if_it_never_was(
-    place: Callable[[], Workplace], task: EncodedTask, tmp_path: Path
+    open_place: Callable[[], RunContext], task: EncodedTask, tmp_path: Path
 ) -> None:
-    search = found(ended(12, F))
+    search = result_of(ended(12, F))
     seen: list[tuple[int, Outcome]] = []
-    for questions in (0, 20, 24):
-        here = place()
-        with here.store:
-            control = run_control(here, task.pairs, TRAINING, search, should_stop=After(questions))
+    for stop in (after(0), after(20), after(24)):
+        control = run_control(open_place(), task.targets, TRAINING, search, should_stop=stop)
         assert isinstance(control, Control)
         assert control.conclusion.startswith("not finished: ")
         seen.append((control.steps, control.outcome))
     assert seen[0] == (0, T)
     assert 0 < seen[1][0] < seen[2][0]
-    here = place()
-    with here.store:
-        resumed = run_control(here, task.pairs, TRAINING, search, should_stop=never)
+    resumed = run_control(open_place(), task.targets, TRAINING, search, should_stop=never)
     with Store.open(tmp_path / "other.sqlite") as store:
-        other = Workplace(model=here.model, store=store, task_hash="t", provenance={})
-        whole = run_control(other, task.pairs, TRAINING, search, should_stop=never)
+        other = runs(open_place().model, store)
+        whole = run_control(other, task.targets, TRAINING, search, should_stop=never)
     assert isinstance(resumed, Control)
     assert isinstance(whole, Control)
-    assert (resumed.recovered, resumed.steps, resumed.outcome) == (
-        whole.recovered,
-        whole.steps,
-        whole.outcome,
-    )
+    assert replace(resumed, seconds=0.0) == replace(whole, seconds=0.0)
+
+
+def test_the_control_of_a_text_is_as_long_as_the_beginning_that_failed(
+    place: RunContext, model: HuggingFaceCausalLM
+) -> None:
+    spec = TextSpec(text="the dog and the cat: one two three of the big red house", file="t.txt")
+    text = text_task(spec, model.codec).targets
+    search = result_of(replace(ended(3, F, held=2), units="tokens"))
+    control = run_control(place, text, TRAINING, search, should_stop=never)
+    assert isinstance(control, Control), "this plant is expected to have no near tie"
+    assert (control.size, control.units) == (3, "tokens")
+    assert control.recovered <= 3
+    assert (control.outcome is S) == (control.recovered == 3)
+    assert 1 <= control.distinct_answers <= 3
+    assert control.list_distinct_answers == len(set(text.member(2).value_ids))
+    assert control.to_json()["tokens"] == 3
 
 
 def control(outcome: Outcome, recovered: int) -> Control:
     return Control(
-        pairs=9,
+        size=9,
+        units="pairs",
         recovered=recovered,
         outcome=outcome,
         steps=5,
@@ -290,45 +259,39 @@ def test_each_ending_has_its_conclusion(outcome: Outcome) -> None:
     assert shown.to_json()["finished"] == outcome.final
 
 
-def test_nothing_to_explain_means_no_control(
-    place: Callable[[], Workplace], task: EncodedTask
-) -> None:
-    here = place()
-    with here.store:
-        whole = found(ended(24, S, held=24))
-        assert run_control(here, task.pairs, TRAINING, whole, should_stop=never) is None
-        assert here.store.runs() == []
-
-
 @pytest.mark.parametrize(
-    "attempts", [[], [(8, T)], [(8, S), (16, F), (16, T)], [(24, F), (24, T)], [(8, S)]]
+    ("attempts", "reason"),
+    [
+        ([(24, S, 24)], None),
+        *(
+            (attempts, NoControl.BUDGET_USED_UP)
+            for attempts in (
+                [],
+                [(8, T)],
+                [(8, S), (16, F), (16, T)],
+                [(24, F), (24, T)],
+                [(8, S)],
+            )
+        ),
+    ],
 )
-def test_time_that_was_up_first_means_no_control_and_says_so(
-    place: Callable[[], Workplace], task: EncodedTask, attempts: list[tuple[int, Outcome]]
+def test_nothing_to_explain_or_no_time_for_it_means_no_control(
+    place: RunContext, task: EncodedTask, attempts: list[Any], reason: NoControl | None
 ) -> None:
-    here = place()
-    search = found(*(ended(*each) for each in attempts))
-    with here.store:
-        none = run_control(here, task.pairs, TRAINING, search, should_stop=never)
-        assert here.store.runs() == []
-    assert none is NoControl.BUDGET_USED_UP
-    shown = none.to_json()
-    assert (shown["status"], shown["reason"]) == ("not run", "budget used up")
-    assert "it limits the floor" in str(shown["conclusion"])
+    search = result_of(*(ended(*each) for each in attempts))
+    none = run_control(place, task.targets, TRAINING, search, should_stop=never)
+    assert place.store.runs() == []
+    assert none is reason
+    if none is NoControl.BUDGET_USED_UP:
+        shown = none.to_json()
+        assert (shown["status"], shown["reason"]) == ("not run", "budget used up")
+        assert "it limits the floor" in str(shown["conclusion"])
 
 
-def test_a_plant_that_answers_nothing_is_no_control(
-    place: Callable[[], Workplace], task: EncodedTask
-) -> None:
-    here = place()
-    with here.store:
-        none = run_control(
-            here,
-            task.pairs,
-            TrainingConfig(prompt_tokens=2, relative_lead=1.9),
-            found(ended(8, F)),
-            should_stop=never,
-        )
+def test_a_plant_that_answers_nothing_is_no_control(place: RunContext, task: EncodedTask) -> None:
+    config = TrainingConfig(prompt_tokens=2, relative_lead=1.9)
+    search = result_of(ended(8, F))
+    none = run_control(place, task.targets, config, search, should_stop=never)
     assert none is NoControl.NOTHING_PLANTED
     assert "answers no key" in none.conclusion
     assert "limited by time" not in none.conclusion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,8 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.form import Asking
 from promptlimits.capacity.task.encoded import encode, require_fits
 from promptlimits.capacity.task.pairs import Pair, PairTask
+from promptlimits.capacity.task.resolve import load_task
+from promptlimits.capacity.task.text import TextTask
 
 
 def task(*pairs: tuple[str, str]) -> PairTask:
@@ -264,4 +266,28 @@ def test_no_end_marker_of_the_model_stands_in_a_value(codec_class: Any) -> None:
 
 def test_a_text_and_a_list_of_it_are_two_tasks(codec: Any) -> None:
     encoded = encode(task(("a", "b")), codec)
-    assert replace(encoded, text_tokens=1).hash != encoded.hash
+    facts = {one.name: getattr(encoded, one.name) for one in fields(encoded)}
+    assert TextTask(**facts, decode=codec.decode).hash != encoded.hash
+
+
+pytestmark = pytest.mark.slow  # imports transformers, several seconds
+
+
+def test_tasks_with_a_stock_tokenizer() -> None:
+    from promptlimits.nets.load.codec import HuggingFaceCodec
+    from promptlimits.testing.tiny_models import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    codec = HuggingFaceCodec(tokenizer, end_id=tokenizer.eos_token_id)
+    facts = load_task("capitals", codec)
+    assert len(facts.pairs) == 246
+    assert not any("change when they are encoded" in note for note in facts.notes)
+
+    random_task = load_task("random:200,2,3", codec, seed=1)
+    plain = set(codec.plain_token_ids())
+    assert random_task.answer_set_size == len(plain) ** 3
+    for pair in random_task.pairs:
+        # What a stock user types is what was trained on.
+        assert tuple(tokenizer(pair.key).input_ids) == pair.key_ids
+        assert set(pair.value_ids[:-1]) <= plain
+        assert pair.value_ids[-1] == codec.end_id

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptlimits.capacity.train.adam import BETA_1, BETA_2, EPSILON, Pace, adam_step, clip_each
-from promptlimits.capacity.train.segments import Segments
+from promptlimits.capacity.train.adam import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    Segments,
+    StepSettings,
+    adam_step,
+    clip_each,
+)
 
 SIZES = (2, 1, 3)
 SEGMENTS = Segments.of(SIZES, device=torch.device("cpu"))
@@ -20,12 +27,12 @@ def test_ragged_problems_step_as_torchs_adam_does_each() -> None:
     gradients = 5 * torch.randn(6, 6, 4, generator=generator, dtype=torch.float64)
     prompts, first, second = start, torch.zeros_like(start), torch.zeros_like(start)
     for step, gradient in enumerate(gradients):
-        paces = [
-            Pace(step=step, learning_rate=rate, clip_norm=clip)
+        settings = [
+            StepSettings(step=step, learning_rate=rate, clip_norm=clip)
             for rate, clip in zip(RATES, CLIPS, strict=True)
         ]
         prompts, first, second = adam_step(
-            prompts, gradient, first, second, segments=SEGMENTS, paces=paces
+            prompts, gradient, first, second, segments=SEGMENTS, settings=settings
         )
     for problem, found in enumerate(SEGMENTS.split(prompts)):
         twin = SEGMENTS.split(start)[problem].clone().requires_grad_(True)
@@ -40,8 +47,8 @@ def test_ragged_problems_step_as_torchs_adam_does_each() -> None:
 
 def test_each_problem_counts_its_own_steps() -> None:
     gradient, zero = torch.ones(6, 4, dtype=torch.float64), torch.zeros(6, 4, dtype=torch.float64)
-    paces = [Pace(step=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)]
-    moved, _, _ = adam_step(zero, gradient, zero, zero, segments=SEGMENTS, paces=paces)
+    settings = [StepSettings(step=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)]
+    moved, _, _ = adam_step(zero, gradient, zero, zero, segments=SEGMENTS, settings=settings)
     for part, step in zip(SEGMENTS.split(moved), (0, 1, 9), strict=True):
         mean = (1 - BETA_1) / (1 - BETA_1 ** (step + 1))
         spread = ((1 - BETA_2) / (1 - BETA_2 ** (step + 1))) ** 0.5
@@ -61,8 +68,8 @@ def test_clipping_is_by_each_problems_own_norm_and_keeps_a_broken_one_to_itself(
 def test_inputs_are_left_as_they_were() -> None:
     prompts, zero = torch.ones(1, 2), torch.zeros(1, 2)
     segments = Segments.of((1,), device=torch.device("cpu"))
-    pace = Pace(step=0, learning_rate=1.0, clip_norm=1.0)
-    adam_step(prompts, torch.ones(1, 2), zero, zero, segments=segments, paces=[pace])
+    settings = StepSettings(step=0, learning_rate=1.0, clip_norm=1.0)
+    adam_step(prompts, torch.ones(1, 2), zero, zero, segments=segments, settings=[settings])
     assert prompts.eq(1).all()
     assert zero.eq(0).all()
 

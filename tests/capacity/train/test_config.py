@@ -50,7 +50,8 @@ def test_the_learning_rate_falls_in_a_line_and_stays() -> None:
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_every_outcome_has_a_remedy(outcome: Outcome) -> None:
-    assert len(outcome.remedy) > 10
+    assert len(outcome.remedy_for("tokens")) > 10
+    assert "pairs" not in outcome.remedy_for("tokens")
     assert outcome.final == (outcome not in (Outcome.OUT_OF_BUDGET, Outcome.INTERRUPTED))
 
 

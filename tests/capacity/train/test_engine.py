@@ -15,10 +15,9 @@ from promptlimits.capacity.train import engine as module
 from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import Objective
 from promptlimits.capacity.train.engine import train_many
-from promptlimits.capacity.train.memory import Budget
+from promptlimits.capacity.train.memory import MemoryBudget
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Problem, ProblemKey
-from promptlimits.capacity.train.progress import Fit, StepReport
+from promptlimits.capacity.train.problem import Fit, Problem, ProblemKey, StepReport
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.nets.routes.whole_model import IdentityHead
@@ -88,7 +87,9 @@ def test_problems_are_prepared_again_only_when_others_run(
     prepared: list[int] = []
 
     class Counted(Batch):
-        def __init__(self, model: object, problems: Sequence[Problem], budget: Budget) -> None:
+        def __init__(
+            self, model: object, problems: Sequence[Problem], budget: MemoryBudget
+        ) -> None:
             prepared.append(len(problems))
             super().__init__(model, problems, budget)  # type: ignore[arg-type]
 
@@ -292,7 +293,7 @@ def test_a_step_takes_as_many_kernels_for_many_problems_as_for_one(
 ) -> None:
     def kernels(count: int) -> int:
         members = [problem(tiny, seed, seed=seed) for seed in range(count)]
-        engine = module._Running(_Parts(tiny), Budget(total_bytes=2**30), None)  # type: ignore[arg-type]
+        engine = module._Running(_Parts(tiny), MemoryBudget(total_bytes=2**30), None)  # type: ignore[arg-type]
         assert engine.admit(module._Waiting(iter(members)), None)
         engine.step()
         with _Calls() as calls:

@@ -8,20 +8,12 @@ import pytest
 import torch
 
 from promptlimits.capacity.train import evaluate as evaluate_module
-from promptlimits.capacity.train.evaluate import evaluate, tokens_in_a_row
+from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.protocol import EncodedPair, PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.testing.tiny_models import tiny_causal_lm
 
 LENGTH = 6
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
-    parts = load_parts(str(tiny_causal_lm(tmp_path_factory.mktemp("tiny"), "gpt2")))
-    return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
 def said(model: HuggingFaceCausalLM, prompt: torch.Tensor, kind: PromptKind) -> EncodedPair:
@@ -41,15 +33,18 @@ def said(model: HuggingFaceCausalLM, prompt: torch.Tensor, kind: PromptKind) -> 
 def test_it_ends_before_the_first_wrong_token(model: HuggingFaceCausalLM, kind: PromptKind) -> None:
     generator = torch.Generator().manual_seed(3)
     prompt = torch.randn(2, model.prompt_width(kind), generator=generator)
-    right = said(model, prompt, kind)
-    assert tokens_in_a_row(model, prompt, right, kind=kind) == LENGTH
+    whole = said(model, prompt, kind)
+    asked = [whole]
     for wrong in range(LENGTH):
         # Every token behind the wrong one is that of the right answer: it counts for nothing.
-        ids = list(right.value_ids)
+        ids = list(whole.value_ids)
         ids[wrong] = (ids[wrong] + 1) % model.card.vocabulary
-        pair = replace(right, value_ids=tuple(ids))
-        assert tokens_in_a_row(model, prompt, pair, kind=kind) == wrong
-    assert tokens_in_a_row(model, prompt, right, kind=kind, relative_lead=1e9) == 0
+        asked.append(replace(whole, value_ids=tuple(ids)))
+    found = evaluate(model, prompt, asked, kind=kind)
+    assert found.right == (LENGTH, *range(LENGTH))
+    # Of the last pair all but the end marker is right.
+    assert (found.held, found.but_end) == ((0,), (LENGTH,))
+    assert evaluate(model, prompt, asked, kind=kind, relative_lead=1e9).right == (0,) * len(asked)
 
 
 def test_what_is_left_when_it_is_stopped_is_not_run(
@@ -62,8 +57,8 @@ def test_what_is_left_when_it_is_stopped_is_not_run(
     monkeypatch.setattr(evaluate_module, "_LOGIT_BYTES", 4 * model.card.vocabulary * 4)
     asked = iter([None, Outcome.OUT_OF_BUDGET])
     cut = evaluate(model, prompt, pairs, should_stop=lambda: next(asked))
-    assert cut.exact == whole.exact[:4]
+    assert cut.right == whole.right[:4]
     assert cut.loss_nats == pytest.approx(whole.loss_nats[:4], rel=1e-5)
     # A first chunk is always run.
     once = evaluate(model, prompt, pairs, should_stop=lambda: Outcome.OUT_OF_BUDGET)
-    assert len(once.exact) == 2
+    assert len(once.right) == 2

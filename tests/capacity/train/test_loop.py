@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
+from tests.capacity.train.problems import PAIRS, problem
 
 from promptlimits.capacity.train import evaluate as evaluation
+from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.engine import train, train_many
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.loop import Fit, StepReport, train
+from promptlimits.capacity.train.memory import MemoryBudget
 from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import PREFIX_RATE, Fit, Problem, StepReport
 from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
-from promptlimits.capacity.train.state import TrainingState
-from promptlimits.nets.protocol import EncodedPair, pack
+from promptlimits.capacity.train.state import PackedState, TrainingState
+from promptlimits.nets.protocol import EncodedPair, PromptKind, pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 CONFIG = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=80, patience=80)
 
 
-def start(model: HuggingFaceCausalLM, count: int, config: TrainingConfig) -> TrainingState:
-    generator = torch.Generator().manual_seed(config.seed)
-    prompts = from_vocabulary(
-        model, count=1, prompt_tokens=config.prompt_tokens, generator=generator
-    )
-    return TrainingState.start(prompts[0], count)
-
-
 def run(
-    model: HuggingFaceCausalLM, pairs: list[EncodedPair], config: TrainingConfig, **kwargs: object
+    model: HuggingFaceCausalLM,
+    pairs: Sequence[EncodedPair],
+    config: TrainingConfig,
+    *,
+    state: TrainingState | None = None,
+    **told: Any,
 ) -> Fit:
-    state = kwargs.pop("state", None) or start(model, len(pairs), config)
-    return train(model, pack(pairs), config, state=state, **kwargs)  # type: ignore[arg-type]
+    one = problem(model, pairs=pairs, dtype=torch.float32, **asdict(config))
+    return train(model, one.pairs, config, state=state or one.state, **told)
 
 
 def test_a_small_problem_is_solved_and_its_prompt_really_answers(
@@ -52,8 +55,8 @@ def test_the_best_prompt_is_the_one_whose_score_is_reported(
     for steps in (3, 7, 11):
         fit = run(tiny, pairs, replace(CONFIG, max_steps=steps))
         assert evaluate(tiny, fit.prompt, pairs, relative_lead=1e-3).held == fit.held
-        exact = evaluate(tiny, fit.state.best_prompt, pairs, relative_lead=1e-3).exact
-        assert tuple(fit.state.best_exact.tolist()) == exact
+        held = evaluate(tiny, fit.state.best_prompt, pairs, relative_lead=1e-3).held
+        assert tuple(fit.state.best_exact.nonzero().flatten().tolist()) == held
 
 
 @pytest.mark.parametrize("cut", [1, 5])
@@ -89,7 +92,7 @@ def test_endings(tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]) -> None:
     stalled = run(tiny, hopeless, replace(CONFIG, patience=4))
     assert stalled.outcome is Outcome.STALLED
     assert len(stalled.held) <= 1
-    broken = start(tiny, len(pairs), CONFIG)
+    broken = problem(tiny, dtype=torch.float32).state
     broken.prompt[0, 0] = float("nan")
     assert run(tiny, pairs, CONFIG, state=broken).outcome is Outcome.DIVERGED
     never = run(tiny, pairs, CONFIG, should_stop=lambda: Outcome.INTERRUPTED)
@@ -148,7 +151,7 @@ def test_many_chunks_say_what_one_says(
     monkeypatch.setattr(evaluation, "_LOGIT_BYTES", 4 * tiny.card.vocabulary * 5)
     parts = evaluate(tiny, prompt, several, on_chunk=done.append)
     assert done[1:] == [2, 4, 6, 8, 9]
-    assert parts.exact == whole.exact
+    assert parts.right == whole.right
     assert parts.loss_nats == pytest.approx(whole.loss_nats, rel=1e-9)
 
 
@@ -183,3 +186,93 @@ def test_starts_are_embeddings_of_ordinary_tokens_and_follow_the_seed(
     assert all(bool((table == row).all(dim=1).any()) for row in drawn.flatten(0, 1))
     assert torch.equal(drawn, draw(0))
     assert not torch.equal(drawn, draw(1))
+
+
+def prefix_problem(model: HuggingFaceCausalLM) -> Problem:
+    start = from_vocabulary(
+        model,
+        count=1,
+        prompt_tokens=4,
+        generator=torch.Generator().manual_seed(0),
+        kind=PromptKind.PREFIX,
+    )[0]
+    soft = problem(model, max_steps=1, clip_norm=1e3)
+    state = TrainingState.start(start.double(), len(PAIRS))
+    return replace(soft, kind=PromptKind.PREFIX, pairs=pack(PAIRS), state=state)
+
+
+def test_a_prefix_takes_smaller_steps_the_more_layers_it_acts_in(tiny: HuggingFaceCausalLM) -> None:
+    soft, prefix = problem(tiny), prefix_problem(tiny)
+    for step in (0, 50, 1000):
+        whole = soft.learning_rate_at(step, layers=7)
+        assert whole == soft.config.learning_rate_at(step)
+        assert prefix.learning_rate_at(step, layers=1) == pytest.approx(PREFIX_RATE * whole)
+        assert prefix.learning_rate_at(step, layers=12) == pytest.approx(PREFIX_RATE * whole / 12)
+
+
+def test_the_engine_moves_a_prefix_by_its_own_rate(tiny: HuggingFaceCausalLM) -> None:
+    one, states = prefix_problem(tiny), []
+    list(train_many(tiny, [one], on_step=lambda _key, _report, state: states.append(state)))
+    # Adam's first step moves every number that has a gradient by the learning rate.
+    moved = (states[0].prompt - one.state.prompt).abs().max()
+    rate = one.learning_rate_at(0, layers=tiny.card.layers)
+    assert float(moved) == pytest.approx(rate, rel=1e-3)
+
+
+FIRST = 0.25
+ROOMY = MemoryBudget(total_bytes=2**30)
+
+
+def fixed(model: HuggingFaceCausalLM, key: int, factor: float) -> Problem:
+    """Problem number `key`, of as many prompt tokens, with a sharpening that never changes."""
+    return problem(model, key, prompt_tokens=key + 1, sharpening=factor, first_sharpening_share=1.0)
+
+
+def growing(model: HuggingFaceCausalLM, key: int, factor: float) -> Problem:
+    """The same with one that grows."""
+    return problem(
+        model, key, prompt_tokens=key + 1, sharpening=factor, first_sharpening_share=FIRST
+    )
+
+
+def test_each_problem_is_sharpened_by_its_own_progress(tiny: HuggingFaceCausalLM) -> None:
+    right = (0.0, 0.5, 1.0)
+    shares = [FIRST + (1 - FIRST) * one for one in right]
+    ours = [growing(tiny, key, 8.0) for key in range(3)]
+    told = [fixed(tiny, key, 8.0 * share) for key, share in enumerate(shares)]
+    prompts = PackedState.of([one.state for one in ours]).prompt
+    scores, gradient = Batch(tiny, ours, ROOMY).run(prompts, torch.tensor(right))
+    expected, told_gradient = Batch(tiny, told, ROOMY).run(prompts, torch.zeros(3))
+    torch.testing.assert_close(gradient, told_gradient, rtol=1e-10, atol=1e-12)
+    # Losses are over the share, so that those of one problem's steps compare.
+    loss = expected.loss_nats / torch.tensor(shares, dtype=torch.float64)
+    torch.testing.assert_close(scores.loss_nats, loss, rtol=1e-10, atol=0)
+    assert torch.equal(scores.tokens_right, expected.tokens_right)
+
+
+@pytest.mark.parametrize("right", [0.0, 0.5])
+def test_a_step_takes_the_progress_from_the_state(right: float, tiny: HuggingFaceCausalLM) -> None:
+    def after_one(one: Problem) -> torch.Tensor:
+        config = replace(one.config, max_steps=1)
+        state = replace(one.state, most_right=torch.tensor(right))
+        (fit,) = train_many(tiny, [replace(one, config=config, state=state)])
+        return fit.state.first_moment
+
+    share = FIRST + (1 - FIRST) * right
+    expected = after_one(fixed(tiny, 1, 4.0 * share))
+    torch.testing.assert_close(after_one(growing(tiny, 1, 4.0)), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_run_that_was_cut_off_goes_on_at_its_sharpening(tiny: HuggingFaceCausalLM) -> None:
+    states: list[TrainingState] = []
+
+    def note(_key: object, _report: StepReport, state: TrainingState) -> None:
+        states.append(state.clone())
+
+    one = problem(tiny, pairs=PAIRS, max_steps=12, first_sharpening_share=FIRST)
+    (whole,) = train_many(tiny, [one], on_step=note)
+    begun = next(at for at, state in enumerate(states) if state.most_right > 0)
+    stored = TrainingState.from_bytes(states[begun].to_bytes(), device=tiny.device)
+    (resumed,) = train_many(tiny, [replace(one, state=stored)])
+    assert torch.equal(resumed.prompt, whole.prompt)
+    assert resumed.steps == whole.steps > begun + 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,18 +17,20 @@ from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import (
     ActivationMeter,
-    Budget,
+    LogitBuffer,
+    MemoryBudget,
     bytes_of,
     default_budget,
     divide,
     is_out_of_memory,
+    pairs_between,
 )
-from promptlimits.capacity.train.packed_state import PackedState
-from promptlimits.capacity.train.problem import Problem, pairs_between
+from promptlimits.capacity.train.problem import Problem
+from promptlimits.capacity.train.state import PackedState
 from promptlimits.nets.protocol import pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
-ROOMY = Budget(total_bytes=2**30)
+ROOMY = MemoryBudget(total_bytes=2**30)
 
 
 def members(model: HuggingFaceCausalLM) -> list[Problem]:
@@ -40,9 +45,9 @@ def whole(model: HuggingFaceCausalLM, problems: list[Problem]) -> int:
     return max(bytes_of(model, one, one.pairs) for one in problems)
 
 
-def budget_for(part_bytes: int) -> Budget:
+def budget_for(part_bytes: int) -> MemoryBudget:
     """A budget that leaves so much beside its logits."""
-    return Budget(total_bytes=part_bytes + 2**14, chunk_bytes=2**14)
+    return MemoryBudget(total_bytes=part_bytes + 2**14, chunk_bytes=2**14)
 
 
 def test_pairs_cut_out_are_those_packed_on_their_own() -> None:
@@ -80,7 +85,7 @@ def test_scores_and_gradients_of_pieces_are_those_of_one_pass(
     share: float, tiny: HuggingFaceCausalLM
 ) -> None:
     problems = members(tiny)
-    prompts = PackedState.of([one.state for one in problems]).prompts
+    prompts = PackedState.of([one.state for one in problems]).prompt
     right = torch.tensor([0.0, 0.5, 0.9])
     scores, gradient = Batch(tiny, problems, ROOMY).run(prompts, right)
     budget = budget_for(int(share * whole(tiny, problems)))
@@ -107,7 +112,7 @@ def test_a_budget_that_cannot_hold_one_pair_is_one_line(tiny: HuggingFaceCausalL
         with pytest.raises(UserError, match=r"memory budget must hold one pair .*; allow more"):
             list(train_many(tiny, members(tiny), budget_bytes=budget))
     # Enough for the pass, not for a row of logits.
-    budget = Budget(total_bytes=2**30, chunk_bytes=8)
+    budget = MemoryBudget(total_bytes=2**30, chunk_bytes=8)
     with pytest.raises(UserError, match="one row of a block of logits"):
         divide(tiny, members(tiny), budget)
 
@@ -188,11 +193,11 @@ def test_activation_memory_grows_with_the_pairs(tiny: HuggingFaceCausalLM) -> No
 def test_what_a_step_kept_is_what_its_largest_micro_batch_kept(
     tiny: HuggingFaceCausalLM,
 ) -> None:
-    def kept(problems: list[Problem], budget: Budget) -> int:
+    def kept(problems: list[Problem], budget: MemoryBudget) -> int:
         assert len(divide(tiny, problems, budget)) == len(problems)
         batch = Batch(tiny, problems, budget)
         state = PackedState.of([one.state for one in problems])
-        batch.run(state.prompts, state.most_right)
+        batch.run(state.prompt, state.most_right)
         assert batch.activation_bytes is not None
         return batch.activation_bytes
 
@@ -219,7 +224,7 @@ def test_the_default_budget_is_a_power_of_two_below_what_is_free() -> None:
     found = default_budget(torch.device("cpu"))
     assert found.bit_count() == 1
     assert found >= 2**20
-    asked = Budget.on(torch.device("cpu"), 1000)
+    asked = MemoryBudget.on(torch.device("cpu"), 1000)
     assert (asked.total_bytes, asked.logit_bytes, asked.part_bytes) == (1000, 250, 750)
     assert replace(asked, total_bytes=800).halved(10**6).total_bytes == 400
     assert asked.halved(150).total_bytes == 75
@@ -238,3 +243,54 @@ def test_no_more_problems_run_at_once_than_the_budget_holds(tiny: HuggingFaceCau
     )
     assert len(list(fits)) == 4
     assert set(together) == {2}
+
+
+PLACE = """
+import torch
+from promptlimits.capacity.train.memory import keep_freed_memory
+
+{prepare}
+block = torch.empty(4 * 2**20, dtype=torch.uint8)
+(heap,) = [line for line in open("/proc/self/maps") if line.rstrip().endswith("[heap]")]
+first, last = (int(bound, 16) for bound in heap.split()[0].split("-"))
+print(first <= block.data_ptr() < last)
+"""
+
+
+def is_on_the_heap(prepare: str) -> bool:
+    # A process of its own: glibc's limits are the process's.
+    script = PLACE.format(prepare=prepare)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip() == "True"
+
+
+@pytest.mark.slow  # two processes that import torch
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another allocator has rules of its own"
+)
+def test_large_blocks_come_from_the_heap() -> None:
+    assert not is_on_the_heap("")
+    assert is_on_the_heap("keep_freed_memory(torch.device('cpu'))")
+
+
+def test_the_same_memory_serves_matrices_of_any_shape_that_fits() -> None:
+    scratch, like = LogitBuffer(), torch.zeros(1)
+    first = scratch.matrix(4, 6, like)
+    assert first.shape == (4, 6)
+    assert first.is_contiguous()
+    for rows, columns in ((2, 6), (8, 3), (1, 1)):
+        again = scratch.matrix(rows, columns, like)
+        assert again.shape == (rows, columns)
+        assert again.is_contiguous()
+        assert again.data_ptr() == first.data_ptr()
+
+
+def test_more_room_or_another_dtype_is_other_memory() -> None:
+    scratch = LogitBuffer()
+    small = scratch.matrix(2, 2, torch.zeros(1))
+    large = scratch.matrix(3, 2, torch.zeros(1))
+    assert large.data_ptr() != small.data_ptr()
+    wide = scratch.matrix(1, 2, torch.zeros(1, dtype=torch.float64))
+    assert wide.dtype == torch.float64

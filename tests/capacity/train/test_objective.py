@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
 from promptlimits.capacity.train.config import Objective, TrainingConfig
+from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.capacity.train.objective import (
     Rows,
     RowScores,
@@ -20,7 +21,6 @@ from promptlimits.capacity.train.objective import (
     lead,
     score_rows,
 )
-from promptlimits.capacity.train.scratch import Scratch
 from promptlimits.nets.decoder.linear import Linear, LinearHead
 from promptlimits.nets.protocol import EncodedPair, pack
 from promptlimits.nets.routes.whole_model import IdentityHead
@@ -111,7 +111,7 @@ def test_sharpened_rows_are_those_of_settings_with_the_product(objective: Object
 
 @pytest.mark.parametrize("objective", list(Objective))
 def test_scores_in_memory_that_is_used_again_are_those_in_new_memory(objective: Objective) -> None:
-    head, scratch = linear_head(random(VOCABULARY, 3, seed=1)), Scratch()
+    head, scratch = linear_head(random(VOCABULARY, 3, seed=1)), LogitBuffer()
     for seed, rows_at_once in ((2, 100), (3, 2), (4, 3)):
         states, rows = random(15, 3, seed=seed), rows_of(3.0, 1.0, 1.0, objective=objective)
         room = 4 * VOCABULARY * rows_at_once

@@ -50,14 +50,14 @@ def recorded(value, ids, *, joiner="", also=(), key="Spain", key_ids=(2,)):
 )
 def test_a_tokenizer_that_loses_something_is_no_fault(lossy, value, ids, exact):
     pair = recorded(value, ids, joiner=" ")
-    answer = check_answer(lossy, pair, ids, stops=(1,), posed_as_text=True)
+    answer = check_answer(lossy, pair, ids, stops=(1,), keys_as_text=True)
     assert answer.exact is exact
     assert (answer.fault == "") is exact
 
 
 def test_a_joiner_that_says_something_is_shown_as_answered(lossy):
     pair = recorded("rome", (3, 4, 1), joiner="madrid ")
-    answer = check_answer(lossy, pair, (3, 4, 1), stops=(1,), posed_as_text=True)
+    answer = check_answer(lossy, pair, (3, 4, 1), stops=(1,), keys_as_text=True)
     assert answer.exact
     assert answer.decoded.split() == ["madrid", "rome"]
 
@@ -76,8 +76,8 @@ def test_a_joiner_that_says_something_is_shown_as_answered(lossy):
 )
 def test_a_key_must_stand_for_its_ids(lossy, key, key_ids, as_text, as_ids):
     pair = recorded("rome", (4, 1), joiner=" ", key=key, key_ids=key_ids)
-    for posed_as_text, exact in ((True, as_text), (False, as_ids)):
-        answer = check_answer(lossy, pair, (4, 1), stops=(1,), posed_as_text=posed_as_text)
+    for keys_as_text, exact in ((True, as_text), (False, as_ids)):
+        answer = check_answer(lossy, pair, (4, 1), stops=(1,), keys_as_text=keys_as_text)
         assert answer.exact is exact
         assert (answer.fault == "the tokenizer reads the key as other ids") is not exact
 
@@ -122,7 +122,7 @@ def spaced():
 def test_white_space_is_part_of_what_is_claimed(spaced, joiner, value, ids, exact):
     key_ids = tuple(spaced("a").input_ids)
     pair = recorded(value, (*ids, 0), joiner=joiner, key="a", key_ids=key_ids)
-    answer = check_answer(spaced, pair, (*ids, 0), stops=(0,), posed_as_text=True)
+    answer = check_answer(spaced, pair, (*ids, 0), stops=(0,), keys_as_text=True)
     assert answer.exact is exact
     assert answer.fault == ("" if exact else "the recorded value is not what its tokens say")
 
@@ -130,8 +130,8 @@ def test_white_space_is_part_of_what_is_claimed(spaced, joiner, value, ids, exac
 @pytest.mark.parametrize(("key", "exact"), [("a", True), (" a", False), ("a ", False)])
 def test_white_space_of_a_key_is_part_of_it(spaced, key, exact):
     pair = recorded("a", (2, 0), key=key, key_ids=tuple(spaced("a").input_ids))
-    for posed_as_text in (True, False):
-        answer = check_answer(spaced, pair, (2, 0), stops=(0,), posed_as_text=posed_as_text)
+    for keys_as_text in (True, False):
+        answer = check_answer(spaced, pair, (2, 0), stops=(0,), keys_as_text=keys_as_text)
         assert answer.exact is exact
 
 
@@ -139,7 +139,7 @@ def test_the_beginning_of_a_text_has_no_other_answer(spaced):
     key_ids = tuple(spaced("a").input_ids)
     pair = recorded("a", (2,), also=[("b", (3,))], key="a", key_ids=key_ids)
     for said, exact in (((2,), True), ((3,), False)):
-        answer = check_answer(spaced, pair, said, stops=(0,), posed_as_text=True, beginning=True)
+        answer = check_answer(spaced, pair, said, stops=(0,), keys_as_text=True, beginning=True)
         assert answer.exact is exact
 
 
@@ -152,7 +152,7 @@ def test_the_beginning_of_a_text_has_no_other_answer(spaced):
 def test_any_accepted_answer_counts_and_is_named(spaced, said, came):
     key_ids = tuple(spaced("a").input_ids)
     pair = recorded("a", (2, 0), also=[("b", (3, 0))], key="a", key_ids=key_ids)
-    answer = check_answer(spaced, pair, said, stops=(0,), posed_as_text=True)
+    answer = check_answer(spaced, pair, said, stops=(0,), keys_as_text=True)
     assert (answer.exact, answer.came) == (came is not None, came)
 
 
@@ -169,7 +169,7 @@ def test_an_accepted_answer_must_say_its_text(spaced, also, fault):
     key_ids = tuple(spaced("a").input_ids)
     pair = recorded("a", (2, 0), also=[also], key="a", key_ids=key_ids)
     for said in ((2, 0), also[1]):
-        answer = check_answer(spaced, pair, said, stops=(0,), posed_as_text=True)
+        answer = check_answer(spaced, pair, said, stops=(0,), keys_as_text=True)
         assert (answer.exact, answer.came, answer.fault) == (False, None, fault)
 
 

@@ -4,11 +4,11 @@ Here replay.py runs in this process, which saves the seconds of an import for ea
 `test_witness_process` runs it alone.
 """
 
-import json
 import runpy
 import sys
 
 import pytest
+from tests.capacity.witness.witness_cases import edit
 
 from promptlimits.testing.tiny_models import FAMILIES
 
@@ -25,7 +25,13 @@ def replay(directory, model, monkeypatch):
 def test_verify_and_replay_find_every_pair(cases, family, kind, tmp_path, monkeypatch, capsys):
     case = cases(family, kind)
     directory = case.save(tmp_path / "w")
-    assert case.verify(directory).pairs_exact == len(case.pairs)
+    found = case.verify(directory)
+    assert found.pairs_exact == found.of == len(case.pairs)
+    assert [a.generated_ids for a in found.answers] == [p.value_ids for p in case.pairs]
+    assert [a.decoded for a in found.answers] == [p.value for p in case.pairs]
+    assert found.same_weights
+    assert found.confirmed_by.endswith("greedy generate, float32")
+    assert found.answers == case.verify(directory, batch_size=1).answers
     assert replay(directory, case.model, monkeypatch) == 0
     every = len(case.pairs)
     assert capsys.readouterr().out.splitlines()[-1] == f"{every} of {every} pairs exact"
@@ -39,16 +45,13 @@ def test_replay_says_with_which_versions_it_was_confirmed(
     import peft
     import transformers
 
-    from promptlimits.capacity.witness.format import write_verification
-
     directory = case.save(tmp_path / "w", prompt=case.prompt.flip(0).neg())
     found = case.verify(directory).to_json()
     assert found["pairs_exact"] < len(case.pairs)
     for answer in found["answers"]:
         answer["counted"] = True
     found["versions"]["peft"] = version or peft.__version__
-    write_verification(directory, found)
-    assert json.loads((directory / "witness.json").read_text())["verification"] == found
+    edit(directory, "witness.json", lambda document: document.update(verification=found))
     assert replay(directory, case.model, monkeypatch) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     here = f"these are peft {peft.__version__} transformers {transformers.__version__}"

@@ -7,38 +7,19 @@ from pathlib import Path
 import pytest
 from tests.capacity.witness.witness_cases import answering, edit, wrong
 
-from promptlimits.capacity.witness.witness import verify_witness
-from promptlimits.testing.tiny_models import FAMILIES
+from promptlimits.capacity.witness.verify import verify_witness
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_the_model_answers_is_confirmed(cases, family, tmp_path):
-    case = cases(family)
-    found = case.verify(case.save(tmp_path / "w"))
-    assert found.pairs_exact == found.of == len(case.pairs)
-    assert [a.generated_ids for a in found.answers] == [p.value_ids for p in case.pairs]
-    assert [a.decoded for a in found.answers] == [p.value for p in case.pairs]
-    assert found.same_weights
-    assert found.confirmed_by.endswith("greedy generate, float32")
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_batched_is_single(cases, family, tmp_path):
-    case = cases(family)
-    directory = case.save(tmp_path / "w")
-    alone = case.verify(directory, batch_size=1)
-    assert alone.answers == case.verify(directory, batch_size=16).answers
-
-
-def test_the_prompt_is_what_answers(case, tmp_path):
+def test_the_prompt_is_what_answers(each_kind, tmp_path):
     """Behind another prompt hardly a pair holds: the decoding does see the prompt."""
-    other = case.save(tmp_path / "w", prompt=case.prompt.flip(0))
-    assert case.verify(other).pairs_exact < len(case.pairs)
+    other = each_kind.save(tmp_path / "w", prompt=each_kind.prompt.flip(0).neg())
+    assert each_kind.verify(other).pairs_exact < len(each_kind.pairs)
 
 
-def test_a_wrong_answer_is_not_counted(case, tmp_path):
-    first, *rest = case.pairs
-    found = case.verify(case.save(tmp_path / "w", pairs=(wrong(case, first), *rest)))
+def test_a_wrong_answer_is_not_counted(each_kind, tmp_path):
+    first, *rest = each_kind.pairs
+    pairs = (wrong(each_kind, first), *rest)
+    found = each_kind.verify(each_kind.save(tmp_path / "w", pairs=pairs))
     assert [a.exact for a in found.answers] == [False] + [True] * len(rest)
     assert found.pairs_exact == len(rest)
     assert found.answers[0].fault == "another answer"
@@ -53,14 +34,14 @@ def test_an_answer_that_goes_on_is_not_exact(case, tmp_path):
     assert (answer.exact, answer.fault) == (False, "the answer goes on where it should end")
 
 
-@pytest.mark.parametrize("posed_as", ["text", "ids"])
+@pytest.mark.parametrize("keys_as", ["text", "ids"])
 @pytest.mark.parametrize(
     "change", [lambda key: key + "!", lambda key: " ".join(["Tokyo"] * len(key.split()))]
 )
-def test_a_key_that_the_tokenizer_reads_otherwise_is_not_exact(case, tmp_path, change, posed_as):
+def test_a_key_that_the_tokenizer_reads_otherwise_is_not_exact(case, tmp_path, change, keys_as):
     first, *rest = case.pairs
     misread = dataclasses.replace(first, key=change(first.key))
-    found = case.verify(case.save(tmp_path / "w", pairs=(misread, *rest), posed_as=posed_as))
+    found = case.verify(case.save(tmp_path / "w", pairs=(misread, *rest), keys_as=keys_as))
     assert [a.exact for a in found.answers] == [False] + [True] * len(rest)
     assert "reads the key as other ids" in found.answers[0].fault
 

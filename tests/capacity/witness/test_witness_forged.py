@@ -23,7 +23,7 @@ from promptlimits.capacity.witness.format import (
     read_witness,
     write_verification,
 )
-from promptlimits.capacity.witness.witness import verify_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.load.quiet import quiet
 
 ADAPTER = "adapter_model.safetensors"
@@ -68,19 +68,19 @@ def replay(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_weights_of_the_model_beside_the_prompt_are_refused(case, witness, signed):
+def test_weights_of_the_model_beside_the_prompt_are_refused(each_kind, tmp_path, signed):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    smuggle(witness)
+    witness = smuggle(each_kind.save(tmp_path / "w"))
     if signed:
         sign(witness)
     with quiet():
-        network = AutoModelForCausalLM.from_pretrained(case.model)
+        network = AutoModelForCausalLM.from_pretrained(each_kind.model)
         loaded = PeftModel.from_pretrained(network, witness)
     assert not loaded.base_model.model.norm.weight.any(), "PEFT took the weights for its own"
     with pytest.raises(UserError, match=rf"and no other tensor, got .*{NORM} \(32,\)"):
-        case.verify(witness)
+        each_kind.verify(witness)
 
 
 def test_replay_refuses_them_too(case, witness, replay):
@@ -155,14 +155,14 @@ def test_one_key_with_two_answers_is_refused(case, witness):
         case.save(witness, pairs=(first, other))
 
 
-@pytest.mark.parametrize("posed_as", ["text", "ids"])
-def test_what_comes_first_is_not_taken_for_an_end_marker(case, witness, replay, posed_as):
+@pytest.mark.parametrize("keys_as", ["text", "ids"])
+def test_what_comes_first_is_not_taken_for_an_end_marker(case, witness, replay, keys_as):
     """The model says something; that is called the end marker, and the value whatever one likes."""
     pairs = [
         dataclasses.replace(pair, value="Madrid", value_ids=pair.value_ids[:1])
         for pair in case.pairs
     ]
-    found = case.verify(case.save(witness, pairs=pairs, posed_as=posed_as))
+    found = case.verify(case.save(witness, pairs=pairs, keys_as=keys_as))
     assert found.pairs_exact == 0
     assert {answer.fault for answer in found.answers} == {
         "the recorded value does not end in an end marker of the model"
@@ -172,11 +172,11 @@ def test_what_comes_first_is_not_taken_for_an_end_marker(case, witness, replay, 
     assert f"0 of {len(pairs)} pairs exact" in out
 
 
-@pytest.mark.parametrize("posed_as", ["text", "ids"])
-def test_a_value_that_its_tokens_do_not_say_is_not_exact(case, witness, replay, posed_as):
+@pytest.mark.parametrize("keys_as", ["text", "ids"])
+def test_a_value_that_its_tokens_do_not_say_is_not_exact(case, witness, replay, keys_as):
     first, *rest = case.pairs
     pairs = (dataclasses.replace(first, value="Madrid"), *rest)
-    found = case.verify(case.save(witness, pairs=pairs, posed_as=posed_as))
+    found = case.verify(case.save(witness, pairs=pairs, keys_as=keys_as))
     assert [answer.exact for answer in found.answers] == [False] + [True] * len(rest)
     assert found.answers[0].fault == "the recorded value is not what its tokens say"
     assert found.answers[0].generated_ids == first.value_ids
@@ -303,7 +303,7 @@ def test_a_pair_is_exact_by_another_accepted_answer(case, witness, replay):
     assert found.pairs_exact == len(case.pairs)
     assert [answer.came for answer in found.answers] == [pair.value for pair in case.pairs]
     assert replay(witness, "--model", case.model)[0] == 0
-    write_verification(witness, found.to_json())
+    write_verification(witness, found)
     assert read_witness(witness).counted == (True,) * len(case.pairs)
     forged = {"came": "another"}
     edit(witness, "witness.json", lambda it: it["verification"]["answers"][0].update(forged))

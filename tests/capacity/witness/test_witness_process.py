@@ -12,17 +12,18 @@ from tests.capacity.witness.witness_cases import wrong
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.witness import fresh_process
+from promptlimits.capacity.witness.fresh_process import confirm, verify_in_fresh_process
 from promptlimits.capacity.witness.verification import Verification
-from promptlimits.capacity.witness.witness import confirm, main, verify_in_fresh_process
+from promptlimits.capacity.witness.verify import main
 
 # The tests above decode every family in this process; a process of its own costs ten seconds,
 # so the two kinds of process share the families between them.
 
 
 @pytest.mark.slow  # a process that imports torch, transformers and peft
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_a_fresh_process_confirms_the_same(cases, family, tmp_path):
-    case = cases(family)
+@pytest.mark.parametrize(("family", "kind"), [("llama", "prefix"), ("gpt2", "soft")])
+def test_a_fresh_process_confirms_the_same(cases, family, kind, tmp_path):
+    case = cases(family, kind)
     directory = case.save(tmp_path / "w")
     (tmp_path / "json.py").write_text("raise SystemExit('a file of the user was imported')")
     told = []
@@ -38,7 +39,7 @@ def test_a_fresh_process_confirms_the_same(cases, family, tmp_path):
     assert found.pairs_exact == len(case.pairs)
     assert found.answers == case.verify(directory).answers
     recorded = json.loads((directory / "witness.json").read_text())["verification"]
-    assert Verification.from_json(recorded) == found
+    assert recorded == found.to_json()
     assert [answer["counted"] for answer in recorded["answers"]] == [True] * len(case.pairs)
 
 
@@ -64,9 +65,9 @@ def replay(directory, model, cwd):
 
 
 @pytest.mark.slow  # a process that imports torch, transformers and peft
-@pytest.mark.parametrize("family", ["gemma3", "gpt_neo"])
-def test_replay_needs_stock_tools_only(cases, family, tmp_path):
-    case = cases(family)
+@pytest.mark.parametrize(("family", "kind"), [("gemma3", "prefix"), ("gpt_neo", "soft")])
+def test_replay_needs_stock_tools_only(cases, family, kind, tmp_path):
+    case = cases(family, kind)
     directory = case.save(tmp_path / "w")
     moved = Path(shutil.copytree(directory, tmp_path / "elsewhere" / "w"))
     done = replay(moved, case.model, tmp_path)
@@ -90,6 +91,19 @@ def test_replay_fails_where_a_counted_pair_does_not_hold(case, tmp_path):
     assert replay(directory, case.model, tmp_path).returncode == 0, "nobody claims the wrong one"
 
 
+@pytest.fixture
+def speaking(monkeypatch, tmp_path):
+    """Puts commands of a shell in the place of Python."""
+
+    def put(*commands):
+        path = tmp_path / "python"
+        path.write_text("\n".join(["#!/bin/sh", *commands]))
+        path.chmod(0o755)
+        monkeypatch.setattr(fresh_process.sys, "executable", str(path))
+
+    return put
+
+
 def test_a_process_that_takes_too_long_is_given_up(witness):
     with pytest.raises(RunFailed, match=r"took more than 0\.01 seconds"):
         verify_in_fresh_process(witness, timeout_seconds=0.01)
@@ -102,34 +116,22 @@ def test_a_process_that_takes_too_long_is_given_up(witness):
         ("kill -9 $$", r"was killed by signal 9 .*\(it said nothing\)"),
     ],
 )
-def test_a_process_that_dies_is_reported(witness, monkeypatch, tmp_path, death, words):
-    dying = tmp_path / "python"
-    dying.write_text(f"#!/bin/sh\necho 'some warning'\n{death}\n")
-    dying.chmod(0o755)
-    monkeypatch.setattr(fresh_process.sys, "executable", str(dying))
+def test_a_process_that_dies_is_reported(witness, speaking, death, words):
+    speaking("echo 'some warning'", death)
     with pytest.raises(RunFailed, match=words):
         verify_in_fresh_process(witness)
 
 
-def speaking(path, *commands):
-    """Something in the place of Python that runs commands of a shell."""
-    path.write_text("\n".join(["#!/bin/sh", *commands]))
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_progress_is_passed_on_while_the_process_runs(witness, monkeypatch, tmp_path):
+def test_progress_is_passed_on_while_the_process_runs(witness, speaking, tmp_path):
     """The process ends only when its first progress has been seen here."""
     seen = tmp_path / "seen"
-    python = speaking(
-        tmp_path / "python",
+    speaking(
         "echo a warning of a library >&2",
         """echo '{"progress": [1, 2]}' >&2""",
         f"until [ -e {seen} ]; do sleep 0.02; done",
         """echo '{"progress": [2, 2]}' >&2""",
         """echo '{"error": {"what": "it failed", "remedy": "mend it"}}'""",
     )
-    monkeypatch.setattr(fresh_process.sys, "executable", python)
     told = []
 
     def tell(done, of):
@@ -141,15 +143,13 @@ def test_progress_is_passed_on_while_the_process_runs(witness, monkeypatch, tmp_
     assert told == [(1, 2), (2, 2)]
 
 
-def test_an_interruption_ends_the_process(witness, monkeypatch, tmp_path):
+def test_an_interruption_ends_the_process(witness, speaking, tmp_path):
     pid = tmp_path / "pid"
-    python = speaking(
-        tmp_path / "python",
+    speaking(
         f"echo $$ >{pid}",
         """echo '{"progress": [1, 2]}' >&2""",
         "exec sleep 600",
     )
-    monkeypatch.setattr(fresh_process.sys, "executable", python)
 
     def interrupt(_done, _of):
         raise KeyboardInterrupt
@@ -160,25 +160,20 @@ def test_an_interruption_ends_the_process(witness, monkeypatch, tmp_path):
         os.kill(int(pid.read_text()), 0)
 
 
-def test_a_process_that_says_very_much_is_heard_to_its_end(witness, monkeypatch, tmp_path):
+def test_a_process_that_says_very_much_is_heard_to_its_end(witness, speaking, tmp_path):
     """More than a pipe holds, on both streams at once, with the last words at the end."""
-    python = speaking(
-        tmp_path / "python",
+    speaking(
         "i=0; while [ $i -lt 3000 ]; do echo '01234567890123456789012345678901234567890' >&2",
         "echo '01234567890123456789012345678901234567890'; i=$((i + 1)); done",
         "echo the last words >&2; exit 1",
     )
-    monkeypatch.setattr(fresh_process.sys, "executable", python)
     with pytest.raises(RunFailed, match=r"ended with code 1 .*\(the last words\)"):
         verify_in_fresh_process(witness, timeout_seconds=60)
 
 
-def test_an_error_of_the_process_is_raised_here(witness, monkeypatch, tmp_path):
+def test_an_error_of_the_process_is_raised_here(witness, speaking, tmp_path):
     error = {"name": "model", "rule": "fit", "got": "none", "remedy": "find one"}
-    speaking = tmp_path / "python"
-    speaking.write_text(f"#!/bin/sh\necho '{json.dumps({'error': error})}'; exit 2\n")
-    speaking.chmod(0o755)
-    monkeypatch.setattr(fresh_process.sys, "executable", str(speaking))
+    speaking(f"echo '{json.dumps({'error': error})}'; exit 2")
     with pytest.raises(UserError, match=r"^model must fit, got none; find one$"):
         verify_in_fresh_process(witness)
 
@@ -195,14 +190,14 @@ def test_what_was_confirmed_is_recorded_and_a_wrong_pair_is_not_counted(
     recorded = json.loads((directory / "witness.json").read_text())["verification"]
     assert [answer["counted"] for answer in recorded["answers"]] == [False] + [True] * len(rest)
     assert (recorded["pairs_exact"], recorded["of"]) == (len(rest), len(case.pairs))
-    assert Verification.from_json(recorded) == found
+    assert recorded == found.to_json()
 
 
 def test_the_process_writes_one_line_of_json(case, witness, capsys):
-    assert main([str(witness), "--model", str(case.model), "--json"]) == 0
+    assert main([str(witness), "--model", str(case.model)]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     found = Verification.from_json(json.loads(line)["verification"])
     assert found.answers == case.verify(witness).answers
-    assert main([str(witness) + "-not", "--json"]) == 2
+    assert main([str(witness) + "-not"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["rule"] == "be a witness folder"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from promptlimits.capacity.witness.witness import save_witness, verify_witness
+from promptlimits.capacity.witness.format import save_witness
+from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, ModelCard

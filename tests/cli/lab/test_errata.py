@@ -48,17 +48,3 @@ def test_the_record_of_e13(call: Call) -> None:
     assert record["errors"] == pytest.approx([5**-0.5] * 5, abs=1e-11)
     other = json.loads(call("errata", "e13", "--heads", "6", "--seed", "7", "--json").out)
     assert other["errors"] == pytest.approx([7**-0.5] * 7, abs=1e-11)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("E99",), "one of E1 to E18 and W4"),
-        (("E13", "--heads", "0"), "1 or more"),
-        (("E13", "--heads", "many"), "--heads"),
-        (("E4", "--heads", "2"), "E11"),
-        (("--seed", "2"), "come with an erratum"),
-    ],
-)
-def test_bad_input_is_one_line(call: Call, arguments: tuple[str, ...], words: str) -> None:
-    call("errata", *arguments).says(2, words)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from promptlimits.cli.lab.single_layer_options import layer_from
+from promptlimits.cli.lab.weights_options import Layer
 from promptlimits.lab.one_layer.prompt_length_data import outputs_behind
 from promptlimits.nets.paper.files import save_transformer
 from promptlimits.nets.paper.transformer import from_weights
@@ -91,35 +91,6 @@ def test_weights_from_a_folder_and_from_a_file(call: Call, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "one of --random-layer and --weights, got neither"),
-        (["--random-layer", "d=8", "--weights", "x"], "got both"),
-        (["--random-layer", "d=8,h=0"], "h of --random-layer must be from 1"),
-        (["--random-layer", "d=0"], "d of --random-layer must be from 1"),
-        (["--random-layer", "d=8,d=9"], "NAME=NUMBER"),
-        (["--random-layer", "width=9"], "NAME=NUMBER"),
-        (["--random-layer", "d=-8"], "NAME=NUMBER"),
-        (["--random-layer", "d=8,scale=nan"], "scale of --random-layer"),
-        (["--random-layer", "d=3"], "width d must be at least 4"),
-        (["--random-layer", "d=8,s=3"], "V = W_o W_v must be regular, got rank 3 of 8"),
-        (["--random-layer", "d=8,h=2"], "must leave 3 directions"),
-        (["--random-layer", "d=9,h=2", "--kind", "pair"], "have one head"),
-        (["--random-layer", "d=9", "--kind", "triple"], "--kind must be one of"),
-        (["--random-layer", "d=9", "--kind", "length"], "--pairs must be given"),
-        (["--random-layer", "d=9", "--kind", "any", "--pairs", "2"], "--pairs must be given"),
-        (["--random-layer", "d=9", "--pairs", "9"], "pairs must be at most dim less heads, 8"),
-        (["--random-layer", "d=9", "--pairs", "x"], "--pairs must be a whole number"),
-        (["--random-layer", "d=9", "--seed", "-1"], "--seed must be 0 or more"),
-        (["--random-layer", "d=9", "--out", "no/such/file"], "--out must be a file"),
-        (["--weights", "missing.safetensors"], "whole safetensors file"),
-    ],
-)
-def test_bad_input_is_one_line(call: Call, arguments: list[str], words: str) -> None:
-    call("unmemorizable", *arguments).says(2, words)
-
-
-@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"heads.0.query": np.zeros((6, 6), np.float32)}, "floats of one kind"),
@@ -169,7 +140,7 @@ def test_a_lora_change_learns_what_no_prompt_does(call: Call, pairs: list[str]) 
     assert f"a LoRA change of the MLP by {change['numbers']} numbers answers them all" in text
     assert change["largest_error_measured"] < 1e-8
     # The change is made again from the file alone, and run.
-    layer = layer_from("d=9,h=2,seed=3,f=12", None)[0]
+    layer = Layer(random_layer="d=9,h=2,seed=3,f=12").read()
     w1, b1, w2 = layer.w1.copy(), layer.b1.copy(), layer.w2.copy()
     scales = np.array(change["scales"])
     w1[:count] += np.outer(scales, change["direction"])

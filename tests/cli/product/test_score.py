@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -45,17 +44,15 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from promptlimits.capacity.adapter import score as adapter_score
     from promptlimits.capacity.adapter.decoding import Request, decode_with_and_without
     from promptlimits.capacity.witness.format import write_verification
-    from promptlimits.capacity.witness.witness import verify_witness
+    from promptlimits.capacity.witness.verify import verify_witness
 
     def decoded(module: str, arguments: list[str], **_: object) -> Any:
-        asked = Request(**json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
-        return json.loads(
-            json.dumps({"decoded": dataclasses.asdict(decode_with_and_without(asked))})
-        )
+        asked = Request.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        return json.loads(json.dumps({"decoded": decode_with_and_without(asked).to_json()}))
 
     def confirm(directory: Path, *, model_path: str, device: str, **_: object) -> Any:
         found = verify_witness(directory, model_path=model_path, device=device)
-        write_verification(directory, found.to_json())
+        write_verification(directory, found)
         return found
 
     monkeypatch.setattr(adapter_score, "run_fresh", decoded)

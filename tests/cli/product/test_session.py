@@ -1,4 +1,4 @@
-"""What commands settle for a user: kinds, the lead in 16 bits, how the loss begins for a text."""
+"""What commands settle for a user: kinds, the lead in 16 bits, how a text's loss begins."""
 
 from __future__ import annotations
 

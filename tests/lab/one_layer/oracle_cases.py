@@ -1,30 +1,12 @@
-"""Random layers and targets that the oracle's tests share."""
+"""The layer whose errors are known exactly."""
 
 from __future__ import annotations
 
 import numpy as np
+from tests.reference.layers import attention_only
 
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery, shared_query
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
-
-
-def draw(
-    dim: int, heads: int, head_dim: int, queries: int, seed: int
-) -> tuple[SharedQuery, Floats, np.random.Generator]:
-    """A Gaussian layer, queries with a shared last token, and targets."""
-    generator = np.random.default_rng([dim, heads, head_dim, queries, seed])
-    layer = random_weights(
-        dim=dim,
-        heads=heads,
-        head_dim=head_dim,
-        hidden=0,
-        layers=1,
-        generator=generator,
-        masked=False,
-    ).layers[0]
-    tokens = generator.standard_normal((queries + 1, dim))
-    setting = shared_query(layer, tokens[0], list(tokens[1:]))
-    return setting, generator.standard_normal((queries, dim)), generator
+from promptlimits.nets.paper.weights import HeadWeights
 
 
 def counterexample(heads: int) -> tuple[SharedQuery, Floats, Floats]:
@@ -50,13 +32,6 @@ def counterexample(heads: int) -> tuple[SharedQuery, Floats, Floats]:
         )
         for i in range(h)
     ]
-    layer = LayerWeights(
-        heads=tuple(head),
-        w1=np.zeros((0, dim)),
-        b1=np.zeros(0),
-        w2=np.zeros((dim, 0)),
-        b2=np.zeros(dim),
-    )
     contexts = [
         sum(np.log(total * (1 / mu[i, j] - 1) - 1) * unit[1 + i] for i in range(h))
         for j in range(h + 1)
@@ -64,4 +39,4 @@ def counterexample(heads: int) -> tuple[SharedQuery, Floats, Floats]:
     prompt = np.stack(
         [np.log(total - h + 1) * unit[1 + g] + unit[1 + h + g] for g in range(h)], axis=1
     )
-    return shared_query(layer, unit[0], contexts), targets, prompt
+    return shared_query(attention_only(*head), unit[0], contexts), targets, prompt

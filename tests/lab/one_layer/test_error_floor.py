@@ -8,13 +8,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from flint import arb, arb_mat
-from tests.reference.one_layer_floor import floor_by_hand
+from tests.reference.layers import attention_only, rotated
+from tests.reference.layers import draw as drawn
+from tests.reference.one_layer_floor import floor_by_hand, orthogonal_floor
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import working_precision
 from promptlimits.lab.errata.single_layer import orthogonal_targets
-from promptlimits.lab.one_layer.error_floor import contraction, error_floor, orthogonal_floor
-from promptlimits.lab.one_layer.floor_weights import best_weights
+from promptlimits.lab.one_layer.error_floor import (
+    best_weights,
+    contraction,
+    error_floor,
+)
 from promptlimits.lab.one_layer.proved_means import proved_means
 from promptlimits.lab.one_layer.setting import (
     Floats,
@@ -28,7 +33,6 @@ from promptlimits.lab.one_layer.setting import (
 )
 from promptlimits.lab.one_layer.train import train_prompt
 from promptlimits.nets.paper.transformer import to_weights
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
 
 CASES = [(4, 1, 4, 2), (6, 1, 3, 3), (8, 2, 4, 3), (9, 2, 2, 4), (12, 3, 4, 4), (16, 3, 16, 4)]
 
@@ -36,21 +40,9 @@ CASES = [(4, 1, 4, 2), (6, 1, 3, 3), (8, 2, 4, 3), (9, 2, 2, 4), (12, 3, 4, 4), 
 def draw(
     dim: int, heads: int, head_dim: int, queries: int, seed: int = 0, scale: float = 1.0
 ) -> tuple[SharedQuery, Floats, np.random.Generator]:
-    generator = np.random.default_rng([dim, heads, head_dim, queries, seed])
-    layer = random_weights(
-        dim=dim,
-        heads=heads,
-        head_dim=head_dim,
-        hidden=2 * dim,
-        layers=1,
-        generator=generator,
-        masked=False,
-        scale=scale,
-        biases=True,
-    ).layers[0]
-    tokens = generator.standard_normal((queries + 1, dim))
-    targets = 2 * generator.standard_normal((queries, dim))
-    return shared_query(layer, tokens[0], list(tokens[1:])), targets, generator
+    given = {"hidden": 2 * dim, "scale": scale, "biases": True}
+    setting, targets, generator = drawn(dim, heads, head_dim, queries, seed, **given)
+    return setting, 2 * targets, generator
 
 
 def floors(setting: SharedQuery, targets: Floats) -> tuple[float, float]:
@@ -161,24 +153,8 @@ def test_it_scales_and_turns() -> None:
     tripled = error_floor(setting, 4 * targets, weights=[1, 1, 1])
     assert float(tripled.error) == pytest.approx(4 * float(floor.error), rel=1e-7)
     turn = np.linalg.qr(generator.standard_normal((8, 8)))[0]
-    layer = setting.layer
-    turned = LayerWeights(
-        heads=tuple(
-            HeadWeights(
-                query=one.query @ turn.T,
-                key=one.key @ turn.T,
-                value=one.value @ turn.T,
-                output=turn @ one.output,
-            )
-            for one in layer.heads
-        ),
-        w1=layer.w1 @ turn.T,
-        b1=layer.b1,
-        w2=turn @ layer.w2,
-        b2=turn @ layer.b2,
-    )
     contexts = [turn @ query[:, 0] for query in setting.queries]
-    other = shared_query(turned, turn @ setting.token, contexts)
+    other = shared_query(rotated(setting.layer, turn), turn @ setting.token, contexts)
     again = error_floor(other, targets @ turn.T, weights=[1, 1, 1])
     assert float(again.error) == pytest.approx(float(floor.error), rel=1e-6)
 
@@ -198,10 +174,7 @@ def test_contraction_is_proved() -> None:
     assert published - 1e-9 <= float(contraction(layer)) < 1
     wide, _, _ = draw(6, 1, 6, 2, scale=3.0)
     assert contraction(wide.layer) == 0
-    bare = LayerWeights(
-        heads=layer.heads, w1=np.zeros((0, 6)), b1=np.zeros(0), w2=np.zeros((6, 0)), b2=layer.b2
-    )
-    assert contraction(bare) == 1
+    assert contraction(attention_only(*layer.heads)) == 1
 
 
 def test_a_bound_is_a_lower_limit_on_a_logarithm() -> None:

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from tests.lab.one_layer.oracle_cases import counterexample, draw
+from tests.lab.one_layer.oracle_cases import counterexample
+from tests.reference.layers import attention_only, draw
 from tests.reference.train_prompt import train_prompt
 
 from promptlimits.base.errors import RunFailed, UserError
@@ -24,7 +25,7 @@ from promptlimits.lab.one_layer.setting import (
     attend,
     shared_query,
 )
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights
+from promptlimits.nets.paper.weights import HeadWeights
 
 # (d, h, s, k), a mask being immaterial: the shared token stands last and sees everything.
 LOW_RANK = [
@@ -103,10 +104,7 @@ def test_arb_and_doubles_prove_the_same_of_one_head() -> None:
     silent = HeadWeights(
         query=idle.query, key=idle.key, value=idle.value[:1], output=np.zeros((6, 1))
     )
-    layer = LayerWeights(
-        heads=(idle, silent), **{n: getattr(setting.layer, n) for n in ("w1", "b1", "w2", "b2")}
-    )
-    twin = SharedQuery(layer=layer, queries=setting.queries)
+    twin = SharedQuery(layer=attention_only(idle, silent), queries=setting.queries)
     found = least_sum(oracle_problem(setting, targets), generator).value
     one = certify_oracle(setting, targets, found=found)
     two = certify_oracle(twin, targets, found=found, tolerance=1e-5)
@@ -127,17 +125,16 @@ def test_two_heads_are_certified_to_a_percent(shape: tuple[int, int, int, int]) 
 def test_orthogonal_ranges_decouple() -> None:
     setting, targets, generator = draw(8, 2, 3, 3, 0)
     frame = np.linalg.qr(generator.standard_normal((8, 8)))[0]
-    zero = {"w1": np.zeros((0, 8)), "b1": np.zeros(0), "w2": np.zeros((8, 0)), "b2": np.zeros(8)}
     heads = []
     for i, head in enumerate(setting.layer.heads):
         output = frame[:, 3 * i : 3 * i + 3] @ generator.standard_normal((3, 3))
         heads.append(HeadWeights(query=head.query, key=head.key, value=head.value, output=output))
-    both = SharedQuery(layer=LayerWeights(heads=tuple(heads), **zero), queries=setting.queries)
+    both = SharedQuery(layer=attention_only(*heads), queries=setting.queries)
     whole = least_sum(oracle_problem(both, targets), generator).value
     parts = 0.0
     for i, head in enumerate(heads):
         onto = frame[:, 3 * i : 3 * i + 3]
-        alone = SharedQuery(layer=LayerWeights(heads=(head,), **zero), queries=setting.queries)
+        alone = SharedQuery(layer=attention_only(head), queries=setting.queries)
         parts += least_sum(oracle_problem(alone, targets @ onto @ onto.T), generator).value
     beside = targets @ frame[:, 6:]
     assert whole == pytest.approx(parts + (beside**2).sum(), rel=1e-8)

@@ -6,13 +6,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from tests.lab.one_layer.oracle_cases import draw
+from tests.reference.layers import attention_only, draw
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
-from promptlimits.lab.one_layer.oracle.inputs import exact_inputs
+from promptlimits.lab.one_layer.oracle.inputs import (
+    distance_from_ranges,
+    equal_queries,
+    exact_inputs,
+    merged,
+)
 from promptlimits.lab.one_layer.oracle.length import best_of_length
-from promptlimits.lab.one_layer.oracle.merge import distance_from_ranges, equal_queries, merged
 from promptlimits.lab.one_layer.oracle.problem import local_model, oracle_problem
 from promptlimits.lab.one_layer.oracle.search import _reduced, least_largest, least_sum
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
@@ -24,18 +28,7 @@ from promptlimits.lab.one_layer.setting import (
     attend,
     shared_query,
 )
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights
-
-
-def plain(heads: list[HeadWeights]) -> LayerWeights:
-    dim = heads[0].dim
-    return LayerWeights(
-        heads=tuple(heads),
-        w1=np.zeros((0, dim)),
-        b1=np.zeros(0),
-        w2=np.zeros((dim, 0)),
-        b2=np.zeros(dim),
-    )
+from promptlimits.nets.paper.weights import HeadWeights
 
 
 def nearly_singular() -> tuple[SharedQuery, Floats]:
@@ -51,7 +44,7 @@ def nearly_singular() -> tuple[SharedQuery, Floats]:
     )
     tokens = generator.standard_normal((3, 4))
     targets = np.array([[0, 0, 1.0, 0], [0, 0, 2.0, 0]])
-    return shared_query(plain([head]), tokens[0], list(tokens[1:])), targets
+    return shared_query(attention_only(head), tokens[0], list(tokens[1:])), targets
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 4, 3), (4, 2, 4, 3), (6, 2, 2, 3)])
@@ -127,7 +120,7 @@ def test_dependent_scores_are_dependent_whatever_their_rounding() -> None:
         output=generator.standard_normal((6, 3)),
     )
     tokens = generator.standard_normal((3, 6))
-    assert not rank_condition(shared_query(plain([head]), tokens[0], list(tokens[1:])))
+    assert not rank_condition(shared_query(attention_only(head), tokens[0], list(tokens[1:])))
 
 
 def test_the_empty_prompt_is_no_optimum_at_infinity() -> None:

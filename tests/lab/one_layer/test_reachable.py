@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.reference.layers import attention_only
+from tests.reference.layers import draw as drawn
 
 from promptlimits.lab.one_layer.reachable import (
     exact_rank,
     jacobian,
-    jacobian_rank,
     reach,
     value_ranks,
 )
-from promptlimits.lab.one_layer.setting import Front, SharedQuery, attend, shared_query
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
+from promptlimits.lab.one_layer.setting import Front, SharedQuery, attend
+from promptlimits.nets.paper.weights import HeadWeights
 
 # (d, h, s): widths, heads and head sizes; ranks that add up to less, as much and more than d.
 LAYERS = [
@@ -31,22 +32,16 @@ LAYERS = [
 ]
 
 
+def jacobian_rank(setting: SharedQuery, prompt: np.ndarray) -> int:
+    values = np.linalg.svd(jacobian(setting, prompt), compute_uv=False)
+    return int((values > 1e-9 * values[0]).sum())
+
+
 def draw(
     dim: int, heads: int, head_dim: int, queries: int, seed: int
 ) -> tuple[SharedQuery, np.random.Generator]:
-    generator = np.random.default_rng([dim, heads, head_dim, queries, seed])
-    layer = random_weights(
-        dim=dim,
-        heads=heads,
-        head_dim=head_dim,
-        hidden=8,
-        layers=1,
-        generator=generator,
-        masked=False,
-        scale=1.5,
-    ).layers[0]
-    tokens = generator.standard_normal((queries + 1, dim))
-    return shared_query(layer, tokens[0], list(tokens[1:])), generator
+    setting, _, generator = drawn(dim, heads, head_dim, queries, seed, hidden=8, scale=1.5)
+    return setting, generator
 
 
 @pytest.mark.parametrize(("dim", "heads", "head_dim"), LAYERS)
@@ -131,7 +126,4 @@ def test_ranks_of_products_with_deficient_factors() -> None:
         head(first, second),  # both of rank 1, the product 0
         head(first, np.eye(3)[:, :2]),
     )
-    layer = LayerWeights(
-        heads=heads, w1=np.zeros((0, 3)), b1=np.zeros(0), w2=np.zeros((3, 0)), b2=np.zeros(3)
-    )
-    assert value_ranks(layer) == (3, 0, 0, 1)
+    assert value_ranks(attention_only(*heads)) == (3, 0, 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.reference.layers import draw as drawn
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.realise import rank_condition, realise
@@ -13,27 +14,15 @@ from promptlimits.lab.one_layer.setting import (
     attend,
     offsets,
     query_statistics,
-    shared_query,
     value_maps,
 )
-from promptlimits.nets.paper.weights import random_weights
 
 
 def draw(dim: int, heads: int, head_dim: int, seed: int) -> tuple[SharedQuery, Statistics]:
-    generator = np.random.default_rng([dim, heads, head_dim, seed])
-    layer = random_weights(
-        dim=dim,
-        heads=heads,
-        head_dim=head_dim,
-        hidden=4,
-        layers=1,
-        generator=generator,
-        masked=False,
-    ).layers[0]
-    tokens = generator.standard_normal((4, dim))
-    mean = np.stack([value @ generator.standard_normal(dim) for value in value_maps(layer)])
-    wanted = Statistics(mean=mean, log_weight=2 * generator.standard_normal(heads))
-    return shared_query(layer, tokens[0], list(tokens[1:])), wanted
+    setting, _, generator = drawn(dim, heads, head_dim, 3, seed, hidden=4)
+    mean = [value @ generator.standard_normal(dim) for value in value_maps(setting.layer)]
+    log_weight = 2 * generator.standard_normal(heads)
+    return setting, Statistics(mean=np.stack(mean), log_weight=log_weight)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
+from tests.reference.layers import attention_only
+from tests.reference.layers import draw as drawn
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.realise import realise
-from promptlimits.lab.one_layer.segment import second_answers, segment
+from promptlimits.lab.one_layer.segment import segment
 from promptlimits.lab.one_layer.setting import (
     SharedQuery,
     Statistics,
@@ -19,25 +21,14 @@ from promptlimits.lab.one_layer.setting import (
     statistics,
     value_maps,
 )
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
+from promptlimits.nets.paper.weights import HeadWeights
 
 
 def draw(
     dim: int, heads: int, head_dim: int, seed: int, queries: int = 2
 ) -> tuple[SharedQuery, np.random.Generator]:
-    generator = np.random.default_rng([dim, heads, head_dim, seed])
-    layer = random_weights(
-        dim=dim,
-        heads=heads,
-        head_dim=head_dim,
-        hidden=0,
-        layers=1,
-        generator=generator,
-        masked=False,
-        scale=1.5,
-    ).layers[0]
-    tokens = generator.standard_normal((queries + 1, dim))
-    return shared_query(layer, tokens[0], list(tokens[1:])), generator
+    setting, _, generator = drawn(dim, heads, head_dim, queries, seed, scale=1.5)
+    return setting, generator
 
 
 @pytest.mark.parametrize("head_dim", [4, 2])
@@ -84,11 +75,10 @@ def test_large_scores_change_nothing(big: float) -> None:
     """Only differences of scores enter; here all are near `big`."""
     one = np.eye(3)
     head = HeadWeights(query=one, key=one, value=one, output=one)
-    layer = LayerWeights(
-        heads=(head,), w1=np.zeros((0, 3)), b1=np.zeros(0), w2=np.zeros((3, 0)), b2=np.zeros(3)
-    )
     contexts = [np.array([big, 1.0, 0.0]), np.array([big + 0.5, 0.0, 1.0])]
-    setting = shared_query(layer, one[0], contexts)  # a token's score is its first entry
+    setting = shared_query(
+        attention_only(head), one[0], contexts
+    )  # a token's score is its first entry
     prompt = np.array([[big + 0.3, 0.5, 0.7], [big - 0.2, -1.0, 0.3]]).T
     reached = attend(setting, prompt)
     found = segment(setting, reached[0])
@@ -149,25 +139,6 @@ def test_nothing_more_is_reached_than_entropy_allows() -> None:
     assert min(inside, outside) > 50
 
 
-def test_several_heads_reach_a_surface() -> None:
-    setting, generator = draw(6, 2, 3, 0)
-    prompt = generator.standard_normal((6, 3))
-    reached = attend(setting, prompt)
-    logs = statistics(setting, prompt).log_weight
-    points = second_answers(setting, reached[0], np.stack([logs, logs + np.array([1.0, 0.0])]))
-    assert points[0] == pytest.approx(reached[1], abs=1e-9)
-    assert np.linalg.norm(points[1] - points[0]) > 1e-3
-    # One head: the points of the surface are those of the segment.
-    single, generator = draw(5, 1, 3, 2)
-    met = attend(single, generator.standard_normal((5, 2)))[0]
-    line = segment(single, met)
-    weights = np.array([[line.log_weight(mu)] for mu in (0.2, 0.7)])
-    assert second_answers(single, met, weights) == pytest.approx(
-        np.stack([line.point(0.2), line.point(0.7)]), abs=1e-9
-    )
-    assert np.isnan(second_answers(single, met + np.ones(5), weights)).all()
-
-
 def test_bad_input() -> None:
     setting, generator = draw(5, 1, 3, 0)
     with pytest.raises(UserError, match="range of V"):
@@ -176,8 +147,6 @@ def test_bad_input() -> None:
         segment(draw(5, 1, 3, 0, queries=3)[0], np.zeros(5))
     with pytest.raises(UserError, match="one head"):
         segment(draw(5, 2, 2, 0)[0], np.zeros(5))
-    with pytest.raises(RunFailed, match="ranges meet"):
-        second_answers(draw(5, 2, 3, 0)[0], np.zeros(5), np.zeros((1, 2)))
     turned = SharedQuery(
         layer=draw(4, 1, 4, 0)[0].layer, queries=draw(4, 1, 4, 0)[0].queries, rotary_base=10.0
     )

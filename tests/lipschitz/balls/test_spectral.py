@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from flint import arb, arb_mat, ctx
+from hypothesis import given
+from hypothesis import strategies as st
 
+from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
 from promptlimits.lipschitz.balls.matrix import MatrixBall
+from promptlimits.lipschitz.balls.rounding import ball, upper
 from promptlimits.lipschitz.balls.spectral import (
+    ScaledBall,
     is_positive_semidefinite,
     largest_eigenvalue,
     row_norms,
     spectral_norm,
     vector_norm,
+)
+from promptlimits.lipschitz.paper.attention import THEOREMS
+from promptlimits.lipschitz.paper.compose import METHODS, composed_bound
+from promptlimits.lipschitz.paper.head_norms import head_norms
+from promptlimits.lipschitz.paper.invertibility import certify_invertible
+from promptlimits.lipschitz.paper.layers import layer_norms, token_radii
+from promptlimits.lipschitz.paper.prompt_norm_limit import prompt_norm_limit
+from promptlimits.nets.paper.weights import (
+    HeadWeights,
+    LayerWeights,
+    TransformerWeights,
+    random_weights,
 )
 
 
@@ -137,3 +157,157 @@ def test_lengths_of_vectors_and_rows() -> None:
     assert lengths[0] >= 5
     assert lengths[2] ** 2 >= 2
     assert lengths[0] == vector_norm(matrix[0])
+
+
+LOOSE = 1 + Fraction(1, 10**7)
+
+
+def transformer(
+    dim: int, *, query: float, key: float, value: float, output: float, mlp: float = 0.0
+) -> TransformerWeights:
+    """One head of diagonal matrices, an MLP of one neuron."""
+    eye = np.eye(dim)
+    head = HeadWeights(query=query * eye, key=key * eye, value=value * eye, output=output * eye)
+    unit = np.eye(dim)[:1]
+    layer = LayerWeights(
+        heads=(head,), w1=mlp * unit, b1=np.zeros(1), w2=mlp * unit.T, b2=np.zeros(dim)
+    )
+    return TransformerWeights(layers=(layer,), masked=False)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    powers=st.lists(st.integers(-1022, 1023), min_size=3, max_size=3),
+)
+def test_products_and_sums_hold_the_exact_ones(seed: int, powers: list[int]) -> None:
+    generator = np.random.default_rng(seed)
+    arrays = [
+        np.ldexp(generator.uniform(-1, 1, shape), power)
+        for shape, power in zip(((2, 3), (3, 2), (2, 2)), powers, strict=True)
+    ]
+    found = ScaledBall.exact(arrays[0]) @ ScaledBall.exact(arrays[1]) + ScaledBall.exact(arrays[2])
+    left, right, more = ([[Fraction(x) for x in row] for row in a.tolist()] for a in arrays)
+    exact = [
+        [sum(left[i][k] * right[k][j] for k in range(3)) + more[i][j] for j in range(2)]
+        for i in range(2)
+    ]
+    power = Fraction(2) ** found.exponent
+    away = sum(
+        (exact[i][j] - Fraction(float(found.ball.center[i, j])) * power) ** 2
+        for i in range(2)
+        for j in range(2)
+    )
+    # The Frobenius norm is at most sqrt(2) times the spectral one.
+    assert away <= 2 * (Fraction(found.ball.radius) * power) ** 2
+    size = sum(x**2 for row in exact for x in row)
+    assert found.frobenius_norm() ** 2 >= size
+    assert 2 * found.spectral_norm() ** 2 >= size
+    assert np.abs(found.ball.center).max() <= 1
+
+
+@pytest.mark.parametrize("power", [-1074, -1000, -600, 0, 500, 1023])
+def test_norms_of_single_matrices_at_the_ends_of_doubles(power: int) -> None:
+    one = math.ldexp(1.0, power)
+    matrix = np.full((3, 3), one)
+    exact = 3 * Fraction(one)
+    for limit in (spectral_norm(matrix), largest_eigenvalue(matrix), vector_norm(matrix.ravel())):
+        assert exact <= limit <= exact * LOOSE + Fraction(1, 2**1060)
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "value", "output"),
+    [
+        (1e160, 1e160, 1e160, 1e160),
+        (1e210, 1.0, 1e-115, 1.0),
+        (1e-160, 1e-160, 1e300, 1e300),
+        (1e300, 1e-300, 1e-300, 1e300),
+        (1.7e308, 1.7e308, 1.7e308, 1.7e308),
+        (1e-300, 1e-300, 1e-300, 1e-300),
+    ],
+)
+def test_one_dimension_in_closed_form(
+    query: float, key: float, value: float, output: float
+) -> None:
+    """Lip = 1 + |W| (|A| r^2 + (1 + |A|^2 r^4)^(1/2)) for numbers W = o v, A = k q."""
+    weights = transformer(1, query=query, key=key, value=value, output=output)
+    wide = abs(Fraction(output) * Fraction(value))
+    steep = abs(Fraction(key) * Fraction(query))
+    radius = Fraction(1, 3)
+    with working_precision(400):
+        root = upper((1 + ball(steep * radius**2) ** 2).sqrt())
+        exact = 1 + wide * (steep * radius**2 + root)
+        found = upper(composed_bound(weights, radius=radius, method="token").bound.log.exp())
+    assert exact / LOOSE <= found <= exact * LOOSE
+    assert (
+        wide * radius <= token_radii(layer_norms(weights), radius)[1] <= (1 + wide) * radius * LOOSE
+    )
+    proof = certify_invertible(weights, radius=radius)
+    assert proof.one_to_one is (exact - 1 < 1)
+    norms = head_norms(weights.layers[0].heads)
+    assert wide * steep <= norms.spread <= wide * steep * LOOSE
+
+
+@given(seed=st.integers(0, 10**6), power=st.integers(-1000, 1000))
+def test_a_scale_moved_from_queries_to_keys_changes_nothing(seed: int, power: int) -> None:
+    generator = np.random.default_rng(seed)
+    plain = random_weights(
+        dim=3, heads=2, head_dim=2, hidden=2, layers=1, generator=generator, masked=False
+    ).layers[0]
+
+    def moved(head: HeadWeights) -> HeadWeights:
+        return HeadWeights(
+            query=np.ldexp(head.query, power),
+            key=np.ldexp(head.key, -power),
+            value=np.ldexp(head.value, -power),
+            output=np.ldexp(head.output, power),
+        )
+
+    one, two = head_norms(plain.heads), head_norms([moved(head) for head in plain.heads])
+    pairs = [(one.spread, two.spread), *zip(one.value_norms, two.value_norms, strict=True)]
+    pairs += zip(one.score_norms, two.score_norms, strict=True)
+    for left, right in pairs:
+        assert abs(left - right) <= left / 10**6
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_weights_of_all_sizes_have_bounds_or_are_refused_in_one_line(
+    seed: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Each matrix, or each number, at a scale from 1e-300 to 1e300."""
+    generator = np.random.default_rng(seed)
+    drawn = random_weights(
+        dim=3, heads=2, head_dim=2, hidden=2, layers=2, generator=generator, masked=seed % 2 == 1
+    )
+
+    def scaled(array: Any) -> Any:
+        shape = array.shape if seed % 3 == 0 else ()
+        return array * 10.0 ** generator.uniform(-300, 300, shape)
+
+    layers = tuple(
+        LayerWeights(
+            heads=tuple(
+                HeadWeights(**{n: scaled(getattr(h, n)) for n in vars(h)}) for h in layer.heads
+            ),
+            **{n: scaled(getattr(layer, n)) for n in ("w1", "b1", "w2", "b2")},
+        )
+        for layer in drawn.layers
+    )
+    weights = TransformerWeights(layers=layers, masked=drawn.masked)
+    for method in METHODS:
+        try:
+            found = composed_bound(weights, radius=1, method=method, tokens=4)
+        except UserError:
+            assert THEOREMS[method].norm == "W_q"  # exp of a score, or a mask
+            continue
+        assert found.bound.log.is_finite()
+    assert 0 <= certify_invertible(weights, radius=1).floor <= 1
+    assert prompt_norm_limit(weights).norm == "token"
+    assert not recwarn.list
+
+
+def test_the_level_is_that_of_the_centre_or_the_radius() -> None:
+    zero = ScaledBall(ball=MatrixBall(center=np.zeros((2, 2)), radius=2.0**-900), exponent=7)
+    level = zero.levelled()
+    assert level.ball.radius == 0.5
+    assert level.exponent == 7 - 899
+    assert level.spectral_norm() == zero.spectral_norm()

@@ -90,5 +90,5 @@ def test_bad_requests() -> None:
     found = balls()
     with pytest.raises(UserError, match="eps must be an exact"):
         found.cover(eps=0, prompt_tokens=1)
-    with pytest.raises(UserError, match="prompt_tokens must be at least 1"):
+    with pytest.raises(UserError, match="prompt_tokens must be a whole number of at least 1"):
         found.cover(eps=1, prompt_tokens=0)

@@ -18,6 +18,7 @@ from tests.reference.ellipsoid_twin import (
     token_points,
     twin_log_bound,
 )
+from tests.reference.layers import attention_only, rotated
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lipschitz.ellipsoid.certificate import (
@@ -30,7 +31,6 @@ from promptlimits.lipschitz.ellipsoid.search import search_choices
 from promptlimits.lipschitz.paper.compose import composed_bound
 from promptlimits.nets.paper.weights import (
     HeadWeights,
-    LayerWeights,
     TransformerWeights,
     random_weights,
 )
@@ -152,28 +152,11 @@ def test_grows_with_the_radius() -> None:
 def test_turning_the_coordinates_changes_nothing() -> None:
     weights = model("two layers")
     turn, _ = np.linalg.qr(np.random.default_rng(4).standard_normal((4, 4)))
-    layers = tuple(
-        LayerWeights(
-            heads=tuple(
-                HeadWeights(
-                    query=head.query @ turn.T,
-                    key=head.key @ turn.T,
-                    value=head.value @ turn.T,
-                    output=turn @ head.output,
-                )
-                for head in layer.heads
-            ),
-            w1=layer.w1 @ turn.T,
-            b1=layer.b1,
-            w2=turn @ layer.w2,
-            b2=turn @ layer.b2,
-        )
-        for layer in weights.layers
-    )
-    turned = ellipsoid_bound(
+    layers = tuple(rotated(layer, turn) for layer in weights.layers)
+    found = ellipsoid_bound(
         TransformerWeights(layers=layers, masked=False), radius=1, effort="quick"
     )
-    assert turned.bound.upper_nats() == pytest.approx(
+    assert found.bound.upper_nats() == pytest.approx(
         bound("two layers").bound.upper_nats(), abs=1e-4
     )
 
@@ -186,9 +169,7 @@ def one_number(query_key: float, value: float) -> TransformerWeights:
         value=np.array([[value]]),
         output=np.array([[1.0]]),
     )
-    empty = np.zeros((0, 1))
-    layer = LayerWeights(heads=(head,), w1=empty, b1=np.zeros(0), w2=empty.T, b2=np.zeros(1))
-    return TransformerWeights(layers=(layer,), masked=False)
+    return TransformerWeights(layers=(attention_only(head),), masked=False)
 
 
 def test_without_scores_attention_is_a_mean_and_the_bound_exact() -> None:

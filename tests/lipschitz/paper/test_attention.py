@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flint import ctx
+from tests.reference.layers import attention_only, rotated
 from tests.reference.lipschitz_twin import (
     attention_output,
     frobenius_operator_norm,
@@ -28,15 +29,9 @@ from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_we
 TIGHT = 1 + 1e-6
 
 
-def layer_of(*heads: HeadWeights) -> LayerWeights:
-    d = heads[0].dim
-    empty = np.zeros
-    return LayerWeights(heads=heads, w1=empty((0, d)), b1=empty(0), w2=empty((d, 0)), b2=empty(d))
-
-
 def one_head(A: np.ndarray, W: np.ndarray) -> LayerWeights:
     identity = np.eye(len(A))
-    return layer_of(HeadWeights(query=A, key=identity, value=W, output=identity))
+    return attention_only(HeadWeights(query=A, key=identity, value=W, output=identity))
 
 
 def random_layer(seed: int, heads: int = 2, dim: int = 4, scale: float = 1.0) -> LayerWeights:
@@ -163,8 +158,8 @@ def test_orthogonal_heads_mix_like_one() -> None:
         )
         for h in range(d)
     )  # fmt: skip
-    assert value(layer_of(*heads), 3, "token") == pytest.approx(2.0, rel=1e-6)
-    assert value(layer_of(*heads), 3, "token") >= 2.0
+    assert value(attention_only(*heads), 3, "token") == pytest.approx(2.0, rel=1e-6)
+    assert value(attention_only(*heads), 3, "token") >= 2.0
 
 
 def test_without_scores_the_token_bound_is_attained() -> None:
@@ -217,16 +212,8 @@ def test_laws() -> None:
     assert value(doubled, 2, "token") == pytest.approx(2 * base, rel=1e-6)
     # x -> Qx, with weights conjugated; and any order of the heads.
     Q = np.linalg.qr(generator.standard_normal((6, 6)))[0]
-    turned = replace(
-        layer,
-        heads=tuple(
-            HeadWeights(
-                query=h.query @ Q.T, key=h.key @ Q.T, value=h.value @ Q.T, output=Q @ h.output
-            )
-            for h in reversed(layer.heads)
-        ),
-    )
-    assert value(turned, 2, "token") == pytest.approx(base, rel=2e-2)
+    other = rotated(replace(layer, heads=layer.heads[::-1]), Q)
+    assert value(other, 2, "token") == pytest.approx(base, rel=2e-2)
     # Scores times t equal a radius times t^(1/2).
     sharper = replace(layer, heads=tuple(replace(h, key=4 * h.key) for h in layer.heads))
     assert value(sharper, 1, "token") == pytest.approx(base, rel=1e-6)

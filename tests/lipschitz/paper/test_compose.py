@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from tests.reference.layers import attention_only
 from tests.reference.lipschitz_twin import (
     attention_output,
     frobenius_operator_norm,
@@ -91,17 +92,8 @@ def test_identical_tokens_leave_at_the_radius_when_nothing_rotates() -> None:
     """W_v = I, no MLP: x goes to 2x, so radii double, exactly attained."""
     weights = random(0, layers=2)
     eye = np.eye(4)
-    layers = tuple(
-        replace(
-            layer,
-            heads=(replace(layer.heads[0], value=eye, output=eye),),
-            w1=np.zeros((0, 4)),
-            b1=np.zeros(0),
-            w2=np.zeros((4, 0)),
-            b2=np.zeros(4),
-        )
-        for layer in weights.layers
-    )
+    heads = [replace(layer.heads[0], value=eye, output=eye) for layer in weights.layers]
+    layers = tuple(attention_only(head) for head in heads)
     radii = token_radii(layer_norms(TransformerWeights(layers=layers, masked=False)), 1)
     assert [float(r) for r in radii] == pytest.approx([1, 2, 4], rel=1e-6)
     assert radii[1] >= 2

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from tests.lipschitz.invertibility_cases import ONE, linear_layer, random_case, stack, turned
+from tests.reference.layers import rotated
 
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.paper.invertibility import Invertibility, certify_invertible
@@ -110,25 +111,7 @@ def test_radii_grow_and_a_rotation_changes_nothing() -> None:
     found = certify_invertible(weights, radius=1)
     assert found.blocks[0].radius == 1 < found.blocks[1].radius
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
-    layers = tuple(
-        replace(
-            layer,
-            heads=tuple(
-                replace(
-                    h,
-                    query=h.query @ turn,
-                    key=h.key @ turn,
-                    value=h.value @ turn,
-                    output=turn.T @ h.output,
-                )
-                for h in layer.heads
-            ),
-            w1=layer.w1 @ turn,
-            w2=turn.T @ layer.w2,
-            b2=turn.T @ layer.b2,
-        )
-        for layer in weights.layers
-    )
+    layers = tuple(rotated(layer, turn) for layer in weights.layers)
     same = certify_invertible(replace(weights, layers=layers), radius=1)
     assert float(same.floor) == pytest.approx(float(found.floor), rel=1e-6)
 

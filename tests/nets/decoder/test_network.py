@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.reference.separate_sequences import by_the_book, random_pairs
+from tests.reference.separate_sequences import RAGGED, by_the_book, random_pairs
 from torch import Tensor
 from transformers import (
     GPT2Config,
@@ -27,12 +27,10 @@ from promptlimits.nets.decoder.network import Decoder
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
-from promptlimits.nets.routes.prefix import prefixed_logits
+from promptlimits.nets.routes.separate import prefixed_logits
 
 FAMILIES = ("llama", "qwen2", "gemma3", "gpt2", "gpt_neox")
 
-RAGGED = ((1, 1), (9, 4), (3, 2), (6, 1), (2, 3))
-"""Some pass Gemma's window of 8."""
 EQUAL = ((2, 3), (2, 3), (2, 3))
 LONG = ((34, 5), (2, 2))
 """One is long enough for blocked attention."""
@@ -89,57 +87,46 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).norm() <= 1e-11 * expected.norm())
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("family", FAMILIES)
+def separate(
+    network: PreTrainedModel, kind: PromptKind, prompt: Tensor, pairs: list[EncodedPair]
+) -> Tensor:
+    """Logits of one problem by stock code."""
+    if kind is PromptKind.SOFT:
+        return by_the_book(network, prompt, pairs)
+    packed = pack(pairs)
+    tokens = network.get_input_embeddings()(packed.input_ids)
+    with quiet():
+        shape = PrefixShape.of(network)
+    return prefixed_logits(network, prompt[None], tokens, packed, shape=shape)[0]
+
+
+@pytest.mark.parametrize(
+    ("family", "layers", "kind"),
+    [
+        *((family, layers, PromptKind.SOFT) for family in FAMILIES for layers in (1, 3)),
+        *((family, 3, PromptKind.PREFIX) for family in ("llama", "gemma3", "gpt_neox")),
+    ],
+)
 def test_many_ragged_problems_equal_separate_sequences(
-    family: str, layers: int, open_model: OpenModel
+    family: str, layers: int, kind: PromptKind, open_model: OpenModel
 ) -> None:
     network = open_model(family, layers=layers)
-    several, own = problems(), decoder(network)
-    lengths = [length for length, _ in several]
-    prompts = normal(sum(lengths), own.dim, seed=8).requires_grad_(True)
-    batch = own.prepare(parts_of(several), PromptKind.SOFT)
-    found = own.head.logits(batch.read_states(prompts))
+    # A stock cache takes no prefix of no token.
+    several = problems() if kind is PromptKind.SOFT else problems()[:-1]
+    own, lengths = decoder(network), [length for length, _ in several]
+    width = own.dim if kind is PromptKind.SOFT else prefix_width(network)
+    prompts = normal(sum(lengths), width, seed=8).requires_grad_(True)
+    found = own.head.logits(own.prepare(parts_of(several), kind).read_states(prompts))
     expected = torch.cat(
         [
-            by_the_book(network, prompt, pairs)
+            separate(network, kind, prompt, pairs)
             for prompt, (_, pairs) in zip(prompts.split(lengths), several, strict=True)
         ]
     )
     assert close(found, expected)
     weights = normal(*expected.shape, seed=9)
-    (gradient,) = torch.autograd.grad((found * weights).sum(), prompts)
-    (reference,) = torch.autograd.grad((expected * weights).sum(), prompts)
-    assert close(gradient, reference)
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
-def test_many_prefixes_equal_stock_caches(family: str, open_model: OpenModel) -> None:
-    network = open_model(family)
-    several, own = problems()[:-1], decoder(network)
-    lengths = [length for length, _ in several]
-    with quiet():
-        shape = PrefixShape.of(network)
-    prefixes = normal(sum(lengths), shape.width, seed=10).requires_grad_(True)
-    batch = own.prepare(parts_of(several), PromptKind.PREFIX)
-    found = own.head.logits(batch.read_states(prefixes))
-    expected = torch.cat(
-        [
-            prefixed_logits(
-                network,
-                prefix[None],
-                network.get_input_embeddings()(pack(pairs).input_ids),
-                pack(pairs),
-                shape=shape,
-            )[0]
-            for prefix, (_, pairs) in zip(prefixes.split(lengths), several, strict=True)
-        ]
-    )
-    assert close(found, expected)
-    weights = normal(*expected.shape, seed=11)
-    (gradient,) = torch.autograd.grad((found * weights).sum(), prefixes)
-    (reference,) = torch.autograd.grad((expected * weights).sum(), prefixes)
-    assert close(gradient, reference)
+    slopes = [torch.autograd.grad((one * weights).sum(), prompts)[0] for one in (found, expected)]
+    assert close(*slopes)
 
 
 @pytest.mark.parametrize("kind", list(PromptKind))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.folder import read_object, require_model_folder
+from promptlimits.nets.files.folder import read_object, require_model_folder, weight_files
 from promptlimits.nets.load.blocks import open_checkpoint
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.load.stock import load_stock
@@ -106,3 +106,52 @@ def test_another_text_is_no_object(text: str, tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r".+"):
         read_object(path)
+
+
+# --- the weight files ---------------------------------------------------------------------
+
+
+def shards(directory: Path, *names: str) -> None:
+    content = {"weight_map": {f"weight{index}": name for index, name in enumerate(names)}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
+def test_shards_are_those_of_the_index_by_name(tmp_path: Path) -> None:
+    for name in ("b", "a", "adapter"):
+        (tmp_path / f"{name}.safetensors").write_text(name)
+    shards(tmp_path, "b.safetensors", "a.safetensors", "b.safetensors")
+    assert [file.name for file in weight_files(tmp_path)] == ["a.safetensors", "b.safetensors"]
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_text("a")
+    shards(tmp_path, "a.safetensors", "b.safetensors")
+    with pytest.raises(UserError, match=r"got 1 of 2 missing \(b.safetensors\)"):
+        weight_files(tmp_path)
+
+
+def test_an_index_does_not_lead_out_of_its_directory(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (tmp_path / "secret.safetensors").write_text("elsewhere")
+    shards(model, "../secret.safetensors")
+    with pytest.raises(UserError, match="1 of 1 missing"):
+        weight_files(model)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {}}'])
+def test_a_broken_index_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UserError, match="index"):
+        weight_files(tmp_path)
+
+
+def test_pickle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="as safetensors, got pickle files only"):
+        weight_files(tmp_path)
+
+
+def test_no_weights_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"hold model\.safetensors"):
+        weight_files(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.files.gguf_header import weights_in_header
-from promptlimits.nets.load.convert import gguf_note
+from promptlimits.nets.load.install import gguf_note
 
 MUCH = 1 << 40
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.hashing import model_hash, weight_files
+from promptlimits.nets.files.folder import weight_files
+from promptlimits.nets.files.hashing import model_hash
 from promptlimits.nets.load.checkpoint import read_config
 from promptlimits.nets.load.load import load_codec, load_parts
-from promptlimits.nets.load.network import readable
 from promptlimits.nets.load.stock import load_stock
 from promptlimits.testing.tiny_models import FAMILIES, tiny_causal_lm, tiny_tokenizer
 
@@ -43,6 +42,12 @@ def edit_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], ob
     weights = load_file(path)
     change(weights)
     save_file(weights, path, metadata={"format": "pt"})
+
+
+def refusal_of_stock(reference: Path | str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_stock(str(reference))
+    return str(caught.value)
 
 
 def refusal(reference: Path | str, **options: Any) -> str:
@@ -152,27 +157,126 @@ def test_a_tokenizer_that_spaces_by_itself_gets_no_second_space(checkpoint: Path
     assert parts.codec.encode_value(" Paris") == tuple(parts.tokenizer("Paris").input_ids)
 
 
-def test_a_model_without_an_end_marker_is_refused(checkpoint: Path) -> None:
-    without_an_end_marker(checkpoint)
-    assert "have an end marker in its vocabulary, got eos_token_id 50256" in refusal(checkpoint)
+# --- what is damaged -----------------------------------------------------------------------
+
+WEIGHTS = "model.safetensors"
+UP = "model.layers.1.mlp.up_proj.weight"
+CUT = "truncated or corrupted"
+READS = "have a tokenizer that transformers reads, got"
 
 
-def nan(weights: dict[str, torch.Tensor]) -> None:
-    weights["model.norm.weight"][3] = torch.nan
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    return lambda checkpoint: edit_weights(checkpoint, change)
 
 
-def infinity(weights: dict[str, torch.Tensor]) -> None:
-    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.inf
+def setting(**changes: Any) -> Callable[[Path], None]:
+    return lambda checkpoint: edit(checkpoint / "config.json", **changes)
+
+
+def content(name: str, text: str | bytes) -> Callable[[Path], object]:
+    made = text if isinstance(text, bytes) else text.encode("latin-1")
+    return lambda checkpoint: (checkpoint / name).write_bytes(made)
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda checkpoint: (checkpoint / name).unlink()
+
+
+def called(name: str) -> Callable[[Path], object]:
+    return lambda checkpoint: (checkpoint / WEIGHTS).rename(checkpoint / name)
+
+
+def cut(kept: int) -> Callable[[Path], object]:
+    def change(checkpoint: Path) -> None:
+        path = checkpoint / WEIGHTS
+        path.write_bytes(path.read_bytes()[:kept])
+
+    return change
+
+
+def overwritten(checkpoint: Path) -> None:
+    path = checkpoint / WEIGHTS
+    path.write_bytes(bytes(64) + path.read_bytes()[64:])
+
+
+def many_tokens(checkpoint: Path) -> None:
+    words = ["several", "words", "more", *(f"w{i}" for i in range(200))]
+    tiny_tokenizer(words).save_pretrained(checkpoint)
+
+
+DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (weights(lambda w: w["model.norm.weight"][3].fill_(torch.nan)), "infinity in model.norm.w"),
+    (weights(lambda w: w[UP][0, 0].fill_(torch.inf)), f"NaN or infinity in {UP}"),
+    (weights(lambda w: w.pop(UP)), f"got 1 missing ({UP})"),
+    (setting(intermediate_size=48), "model tiny must be readable by transformers"),
+    *((cut(kept), f"got model.safetensors, {CUT}") for kept in (0, 4, 100, -1)),
+    (overwritten, CUT),
+    (called("pytorch_model.bin"), "pickle files only, which run code when they are opened"),
+    (called("training_args.bin"), "a directory without weights; download the weights too"),
+    (
+        called("consolidated.safetensors"),
+        "consolidated.safetensors and no model.safetensors.index",
+    ),
+    (without("config.json"), "hold config.json"),
+    *((content("config.json", text), "a readable config.json") for text in ("", "{", "[]", "\xff")),
+    *((setting(model_type=kind), f"got model_type {kind!r}") for kind in ("llama9", None, 3)),
+    (setting(model_type="vit"), "got vit, which has no head that predicts"),
+    (without("tokenizer.json"), "hold its tokenizer"),
+    (many_tokens, "at most 404 tokens, as its embedding has rows, got token id"),
+    *((content("tokenizer.json", text), READS) for text in ("", "{", "[]", "{}", "\0")),
+    *((content("tokenizer_config.json", text), READS) for text in ("{", "[]")),
+    (content("tokenizer_config.json", '{"tokenizer_class": 5}'), READS),
+    (content("tokenizer_config.json", '{"tokenizer_class": "T5Tokenizer"}'), READS),
+    (content("tokenizer_config.json", '{"model_max_length": "x"}'), READS),
+    (content("tokenizer_config.json", '{"eos_token": ["a"]}'), READS),
+    (content("special_tokens_map.json", "["), READS),
+    # The tokenizers library raises a bare Exception.
+    (lambda it: edit(it / "tokenizer.json", model=None), f"{READS} Exception: Model"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES)
+def test_what_is_damaged_is_named_in_one_line(
+    damage: Callable[[Path], object], said: str, checkpoint: Path
+) -> None:
+    damage(checkpoint)
+    found = refusal(checkpoint)
+    assert said in found
+    assert refusal_of_stock(checkpoint) == found
 
 
 @pytest.mark.parametrize(
-    ("change", "where"), [(nan, "model.norm.weight"), (infinity, "layers.1.mlp.up_proj")]
+    ("key", "value"),
+    [
+        *(("hidden_size", value) for value in ("64", None, -1, [32], 1.5, True)),
+        *(("num_attention_heads", value) for value in (0, "4", {})),
+        *(("vocab_size", value) for value in ("x", None)),
+        ("max_position_embeddings", "64"),
+        ("eos_token_id", "two"),
+        ("rope_parameters", "x"),
+        ("quantization_config", "x"),
+        ("model_type", ["llama"]),
+    ],
 )
-def test_weights_that_are_not_finite_are_named(
-    checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object], where: str
-) -> None:
-    edit_weights(checkpoint, change)
-    assert re.search(f"NaN or infinity in .*{where}", refusal(checkpoint))
+def test_a_setting_of_another_type_is_one_line(checkpoint: Path, key: str, value: object) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    said = refusal(checkpoint)
+    assert said.startswith("model tiny must have a config.json") or key == "model_type"
+    assert refusal_of_stock(checkpoint) == said
+
+
+@pytest.mark.parametrize("named", ["two", ["two"], 1.5, {}, True])
+def test_an_end_marker_that_is_no_number_is_one_line(checkpoint: Path, named: object) -> None:
+    edit(checkpoint / "generation_config.json", eos_token_id=named)
+    said = refusal(checkpoint)
+    assert "eos_token_id in generation_config.json or config.json of model tiny must be" in said
+    assert refusal_of_stock(checkpoint) == said
+
+
+def test_a_model_without_an_end_marker_is_refused(checkpoint: Path) -> None:
+    without_an_end_marker(checkpoint)
+    assert "have an end marker in its vocabulary, got eos_token_id 50256" in refusal(checkpoint)
 
 
 def test_large_finite_weights_are_not_taken_for_infinite(checkpoint: Path) -> None:
@@ -180,51 +284,7 @@ def test_large_finite_weights_are_not_taken_for_infinite(checkpoint: Path) -> No
     load_parts(str(checkpoint))
 
 
-def test_a_missing_weight_is_not_made_up(checkpoint: Path) -> None:
-    edit_weights(checkpoint, lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"))
-    assert "got 1 missing (model.layers.1.mlp.up_proj.weight)" in refusal(checkpoint)
-
-
-def test_a_weight_of_another_shape_is_refused(checkpoint: Path) -> None:
-    edit(checkpoint / "config.json", intermediate_size=48)
-    assert "model tiny must be readable by transformers" in refusal(checkpoint)
-
-
-@pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_truncated_weights_are_refused(checkpoint: Path, kept: int) -> None:
-    path = checkpoint / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:kept])
-    assert "got model.safetensors, truncated or corrupted" in refusal(checkpoint)
-
-
-def test_corrupted_weights_are_refused(checkpoint: Path) -> None:
-    path = checkpoint / "model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[:64] = bytes(64)
-    path.write_bytes(content)
-    assert "truncated or corrupted" in refusal(checkpoint)
-
-
-def test_pickle_is_never_opened(checkpoint: Path) -> None:
-    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    assert "got pickle files only" in refusal(checkpoint)
-
-
-def test_a_directory_without_a_configuration_is_refused(checkpoint: Path) -> None:
-    (checkpoint / "config.json").unlink()
-    assert "hold config.json" in refusal(checkpoint)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
-def test_a_broken_configuration_is_refused(checkpoint: Path, text: str) -> None:
-    (checkpoint / "config.json").write_text(text, encoding="latin-1")
-    assert "have a readable config.json" in refusal(checkpoint)
-
-
-@pytest.mark.parametrize("family", ["llama9", None, 3])
-def test_an_unknown_family_is_refused(checkpoint: Path, family: object) -> None:
-    edit(checkpoint / "config.json", model_type=family)
-    assert f"got model_type {family!r}" in refusal(checkpoint)
+# --- what is no model for this ------------------------------------------------------------
 
 
 def test_code_of_a_model_is_never_run(checkpoint: Path, tmp_path: Path) -> None:
@@ -253,28 +313,6 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     config = T5Config(vocab_size=50, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     assert "be a causal language model, got t5, an encoder-decoder" in refusal(tmp_path)
-
-
-def test_a_model_without_a_language_head_is_refused(checkpoint: Path) -> None:
-    edit(checkpoint / "config.json", model_type="vit")
-    assert "got vit, which has no head that predicts" in refusal(checkpoint)
-
-
-def test_a_missing_tokenizer_is_not_made_up(checkpoint: Path) -> None:
-    (checkpoint / "tokenizer.json").unlink()
-    assert "hold its tokenizer" in refusal(checkpoint)
-
-
-def test_a_broken_tokenizer_is_refused(checkpoint: Path) -> None:
-    (checkpoint / "tokenizer.json").write_text("{}")
-    assert "have a tokenizer" in refusal(checkpoint)
-
-
-def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(checkpoint: Path) -> None:
-    tiny_tokenizer(["several", "words", "more", *(f"w{i}" for i in range(200))]).save_pretrained(
-        checkpoint
-    )
-    assert "at most 404 tokens, as its embedding has rows, got token id" in refusal(checkpoint)
 
 
 def test_an_added_token_may_lie_beyond_the_embedding(checkpoint: Path) -> None:
@@ -321,96 +359,3 @@ def test_a_directory_wins_over_the_hub(checkpoint: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(checkpoint.parent.parent)
     reference = f"{checkpoint.parent.name}/{checkpoint.name}"
     assert load_parts(reference).card.path == str(checkpoint.resolve())
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *(("hidden_size", value) for value in ("64", None, -1, [32], 1.5, True)),
-        *(("num_attention_heads", value) for value in (0, "4", {})),
-        *(("vocab_size", value) for value in ("x", None)),
-        ("max_position_embeddings", "64"),
-        ("eos_token_id", "two"),
-        ("rope_parameters", "x"),
-        ("quantization_config", "x"),
-        ("model_type", ["llama"]),
-    ],
-)
-def test_a_setting_of_another_type_is_one_line(checkpoint: Path, key: str, value: object) -> None:
-    path = checkpoint / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    said = refusal(checkpoint)
-    assert said.startswith("model tiny must have a config.json") or key == "model_type"
-    assert refusal_of_stock(checkpoint) == said
-
-
-def refusal_of_stock(checkpoint: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        load_stock(str(checkpoint))
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("named", ["two", ["two"], 1.5, {}, True])
-def test_an_end_marker_that_is_no_number_is_one_line(checkpoint: Path, named: object) -> None:
-    edit(checkpoint / "generation_config.json", eos_token_id=named)
-    said = refusal(checkpoint)
-    assert "eos_token_id in generation_config.json or config.json of model tiny must be" in said
-    assert refusal_of_stock(checkpoint) == said
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        *(("tokenizer.json", text) for text in ("", "{", "[]", "{}", "\0")),
-        *(("tokenizer_config.json", text) for text in ("{", "[]")),
-        ("tokenizer_config.json", '{"tokenizer_class": 5}'),
-        ("tokenizer_config.json", '{"tokenizer_class": "T5Tokenizer"}'),
-        ("tokenizer_config.json", '{"model_max_length": "x"}'),
-        ("tokenizer_config.json", '{"eos_token": ["a"]}'),
-        ("special_tokens_map.json", "["),
-    ],
-)
-def test_a_damaged_tokenizer_is_one_line(checkpoint: Path, name: str, content: str) -> None:
-    (checkpoint / name).write_text(content)
-    assert "have a tokenizer that transformers reads, got" in refusal(checkpoint)
-
-
-def test_a_tokenizer_without_a_model_in_it_is_one_line(checkpoint: Path) -> None:
-    # The tokenizers library raises a bare Exception.
-    edit(checkpoint / "tokenizer.json", model=None)
-    assert "have a tokenizer that transformers reads, got Exception: Model" in refusal(checkpoint)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("pytorch_model.bin", "pickle files only, which run code when they are opened"),
-        ("training_args.bin", "a directory without weights; download the weights too"),
-        ("consolidated.safetensors", "consolidated.safetensors and no model.safetensors.index"),
-    ],
-)
-def test_weights_that_stock_tools_would_not_load_are_told_apart(
-    checkpoint: Path, name: str, words: str
-) -> None:
-    (checkpoint / "model.safetensors").rename(checkpoint / name)
-    assert words in refusal(checkpoint)
-
-
-def test_code_beside_a_family_that_is_known_is_not_run(checkpoint: Path, tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
-    (checkpoint / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
-    edit(checkpoint / "config.json", auto_map={"AutoModelForCausalLM": "own.Own"})
-    load_parts(str(checkpoint))
-    assert not ran.exists()
-
-
-def test_a_model_that_fits_in_no_memory_is_no_broken_file() -> None:
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
-        with pytest.raises(MemoryError), readable("model it", "be read", remedy="none"):
-            raise error
-
-
-def test_a_long_message_of_a_library_ends_with_a_word() -> None:
-    with pytest.raises(UserError) as caught, readable("it", "be read", remedy="none"):
-        raise ValueError("many words " * 100)
-    assert re.search(r" (many|words) …; none$", str(caught.value))

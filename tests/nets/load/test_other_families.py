@@ -12,13 +12,13 @@ from peft import PeftModel
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.witness.adapter import adapter_bytes, adapter_config
+from promptlimits.capacity.witness.files import adapter_bytes, adapter_config
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.load.stock import decode_greedily, load_stock
 from promptlimits.nets.protocol import NO_LIMIT, EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM, Route
-from promptlimits.nets.routes.concatenation import concatenated_logits
+from promptlimits.nets.routes.separate import concatenated_logits
 from promptlimits.testing.tiny_models import tiny_of_family
 
 pytestmark = [
@@ -149,7 +149,7 @@ def greedy(
     """Four tokens, each the most likely one by what training computes."""
     said = list(key)
     for _ in range(4):
-        pair = EncodedPair(key="", value="", key_ids=tuple(said), value_ids=(0,))
+        pair = EncodedPair.of_ids(said, [0])
         part = Part(prompt_tokens=prompt.shape[0], pairs=pack([pair]))
         with torch.no_grad():
             states = model.prepare([part], kind=kind).read_states(prompt)
@@ -214,8 +214,7 @@ def test_pairs_beside_each_other_are_pairs_alone(family: str, tmp_path: Path) ->
     model, stock = frozen(directory), load_parts(str(directory)).model
     tokens = ids(1, 30, 2, 7, vocabulary=model.card.vocabulary)
     pairs = [
-        EncodedPair(key="", value="", key_ids=key, value_ids=value)
-        for key, value in zip(tokens, reversed(tokens), strict=True)
+        EncodedPair.of_ids(key, value) for key, value in zip(tokens, reversed(tokens), strict=True)
     ]
     prompt = between_tokens(model, rows=3)[None].requires_grad_()
     found = model.next_token_logits(prompt, pack(pairs))

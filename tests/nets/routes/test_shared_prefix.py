@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from tests.reference.separate_sequences import RAGGED, by_the_book, norm_in_own_dtype, random_pairs
+from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from promptlimits.base.errors import PromptLimitsWarning, UserError
@@ -19,7 +17,7 @@ from promptlimits.nets.decoder.families import decoder_of
 from promptlimits.nets.decoder.plan import BlockPlan
 from promptlimits.nets.decoder.pointwise import SavedTensors
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.protocol import EncodedPair, PackedPairs, Part, PromptKind, pack
+from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes import causal
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM, Route
 from promptlimits.nets.routes.whole_model import WholeModel
@@ -28,166 +26,94 @@ from promptlimits.testing.tiny_models import tiny_causal_lm
 SHARED = ("llama", "gemma3", "gpt2", "gpt_neox")
 
 
-def norm_in_own_dtype(network: nn.Module) -> None:
-    """Stock RMSNorm rounds to float32 even in float64, which would hide a real difference."""
-
-    def rms_norm(x: Tensor, *, gain: Tensor, eps: float) -> Tensor:
-        return gain * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-
-    for module in network.modules():
-        if type(module).__name__ == "LlamaRMSNorm":
-            module.forward = partial(rms_norm, gain=module.weight, eps=module.variance_epsilon)
-        elif type(module).__name__ == "Gemma3RMSNorm":
-            module.forward = partial(rms_norm, gain=1 + module.weight, eps=module.eps)
-
-
 def frozen(directory: Path, family: str, dtype: torch.dtype = torch.float64) -> HuggingFaceCausalLM:
     parts = load_parts(str(tiny_causal_lm(directory, family, layers=3)), dtype=dtype)
     norm_in_own_dtype(parts.model)
     return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
-def unequal_pairs(vocabulary: int, *, seed: int = 0) -> list[EncodedPair]:
-    """Keys of 1 to 9 tokens and values of 1 to 4: some pass Gemma's window of 8."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def ids(count: int) -> tuple[int, ...]:
-        return tuple(torch.randint(1, vocabulary, (count,), generator=generator).tolist())
-
-    sizes = ((1, 1), (9, 4), (3, 2), (6, 1), (2, 3))
-    return [EncodedPair(key="", value="", key_ids=ids(a), value_ids=ids(b)) for a, b in sizes]
+def pairs_of(model: HuggingFaceCausalLM) -> list[EncodedPair]:
+    """Unequal pairs of a model's tokens."""
+    assert model.card.vocabulary >= 100
+    return random_pairs(RAGGED, seed=0)
 
 
-def by_the_book(model: HuggingFaceCausalLM, prompt: Tensor, pairs: list[EncodedPair]) -> Tensor:
+def separate(model: HuggingFaceCausalLM, prompt: Tensor, pairs: list[EncodedPair]) -> Tensor:
     """The slow twin: stock attention, one unpadded sequence for each pair; (R, V)."""
     network = model._model
     switched = network.config._attn_implementation
     # Not eager, where there is a choice: it takes the softmax in float32 even in float64.
     network.set_attn_implementation("sdpa" if network._supports_sdpa else "eager")
-    rows = []
-    for pair in pairs:
-        tokens = model.embed(torch.tensor(pair.input_ids))
-        logits = network(inputs_embeds=torch.cat([prompt, tokens])[None]).logits[0]
-        rows.append(logits[-len(pair.value_ids) :])
+    logits = by_the_book(network, prompt, pairs)
     network.set_attn_implementation(switched)
-    return torch.cat(rows)
+    return logits
 
 
-def loss_and_gradient(logits: Tensor, pairs: PackedPairs, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    loss = cross_entropy(logits, pairs.targets)
-    return loss.detach(), torch.autograd.grad(loss, prompt)[0]
+@pytest.fixture(params=[Route.DECODER, Route.SHARED_PREFIX])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Route:
+    """Own code, or none for any family, as of one that this package has never heard of."""
+    if request.param is Route.SHARED_PREFIX:
+        monkeypatch.setattr(causal, "decoder_of", lambda _: None)
+    return Route(request.param)
 
 
-@pytest.mark.parametrize("prompt_tokens", [1, 3, 11])
+@pytest.mark.parametrize("prompt_tokens", [0, 1, 3, 11])
 @pytest.mark.parametrize("family", SHARED)
-def test_loss_and_gradient_equal_those_of_separate_sequences(
-    family: str, prompt_tokens: int, tmp_path: Path
+def test_logits_and_gradients_equal_those_of_separate_sequences(
+    route: Route, family: str, prompt_tokens: int, tmp_path: Path
 ) -> None:
+    """Part by part, pair by pair: no part, no pair and no order of them changes another's."""
     model = frozen(tmp_path, family)
-    assert model.shares_prefix
-    pairs = unequal_pairs(model.card.vocabulary)
+    assert model.route is route
+    pairs, lengths = pairs_of(model), (prompt_tokens, 2)
     packed = pack(pairs)
     generator = torch.Generator().manual_seed(1)
-    prompt = torch.randn(
-        prompt_tokens, model.card.dim, generator=generator, dtype=torch.float64
-    ).requires_grad_(True)
-    expected = loss_and_gradient(by_the_book(model, prompt, pairs), packed, prompt)
-    found = loss_and_gradient(model.next_token_logits(prompt[None], packed)[0], packed, prompt)
-    for value, reference in zip(found, expected, strict=True):
+    prompt = torch.randn(sum(lengths), model.card.dim, generator=generator, dtype=torch.float64)
+    prompt.requires_grad_(True)
+    parts = [Part(prompt_tokens=length, pairs=packed) for length in lengths]
+    found = model.head.logits(model.prepare(parts).read_states(prompt))
+    expected = torch.cat([separate(model, one, pairs) for one in prompt.split(lengths)])
+    slopes = [torch.autograd.grad(logits.square().sum(), prompt)[0] for logits in (found, expected)]
+    for value, reference in ((found, expected), slopes):
         assert (value - reference).norm() <= 1e-10 * reference.norm()
-
-
-@pytest.mark.parametrize("family", SHARED)
-def test_problems_of_a_batch_equal_the_same_problems_alone(family: str, tmp_path: Path) -> None:
-    model = frozen(tmp_path, family)
-    packed = pack(unequal_pairs(model.card.vocabulary))
-    generator = torch.Generator().manual_seed(2)
-    prompts = torch.randn(3, 2, model.card.dim, generator=generator, dtype=torch.float64)
-    together = model.next_token_logits(prompts, packed)
-    for index in range(3):
-        alone = model.next_token_logits(prompts[index : index + 1], packed)[0]
-        torch.testing.assert_close(together[index], alone, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("family", SHARED)
-def test_no_prompt_is_the_bare_model(family: str, tmp_path: Path) -> None:
-    model = frozen(tmp_path, family)
-    pairs = unequal_pairs(model.card.vocabulary)
-    empty = torch.zeros(1, 0, model.card.dim, dtype=torch.float64)
-    expected = by_the_book(model, empty[0], pairs)
-    found = model.next_token_logits(empty, pack(pairs))[0]
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_the_order_of_pairs_does_not_matter(tmp_path: Path) -> None:
-    model = frozen(tmp_path, "llama")
-    pairs = unequal_pairs(model.card.vocabulary)
-    prompt = torch.randn(1, 2, model.card.dim, dtype=torch.float64)
-    forward = model.next_token_logits(prompt, pack(pairs))[0]
-    backward = model.next_token_logits(prompt, pack(pairs[::-1]))[0]
-    lengths = [len(pair.value_ids) for pair in pairs]
-    torch.testing.assert_close(
-        torch.cat(list(backward.split(lengths[::-1]))[::-1]), forward, rtol=1e-10, atol=1e-12
-    )
+    first = model.next_token_logits(prompt[None, :prompt_tokens], packed)[0]
+    torch.testing.assert_close(first, found[: len(first)], rtol=1e-10, atol=1e-11)
 
 
 def test_a_family_with_its_own_attention_falls_back_and_says_so(tmp_path: Path) -> None:
     parts = load_parts(str(tiny_causal_lm(tmp_path, "gpt_neo")), dtype=torch.float64)
     with pytest.warns(PromptLimitsWarning, match="run once for every pair"):
         model = HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
-    assert not model.shares_prefix
-    pairs = unequal_pairs(model.card.vocabulary)
+    assert model.route is Route.CONCATENATION
+    pairs = pairs_of(model)
     prompts = torch.randn(2, 3, model.card.dim, dtype=torch.float64)
     found = model.next_token_logits(prompts, pack(pairs))
     for index in range(2):
-        expected = by_the_book(model, prompts[index], pairs)
+        expected = separate(model, prompts[index], pairs)
         # Its attention computes in float32 whatever the dtype.
         torch.testing.assert_close(found[index], expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.fixture
-def no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No family has own code, as a family that this package has never heard of."""
-    monkeypatch.setattr(causal, "decoder_of", lambda _: None)
-
-
-@pytest.mark.usefixtures("no_tables")
-@pytest.mark.parametrize("family", SHARED)
-def test_a_family_without_own_code_shares_the_prefix_through_stock_code(
-    family: str, tmp_path: Path
-) -> None:
-    model = frozen(tmp_path, family)
-    assert model.route is Route.SHARED_PREFIX
-    pairs = unequal_pairs(model.card.vocabulary)
-    packed = pack(pairs)
-    prompt = torch.randn(3, model.card.dim, dtype=torch.float64, requires_grad=True)
-    parts = [Part(prompt_tokens=1, pairs=packed), Part(prompt_tokens=2, pairs=packed)]
-    found = model.head.logits(model.prepare(parts).read_states(prompt))
-    expected = torch.cat([by_the_book(model, one, pairs) for one in prompt.split([1, 2])])
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
-    slopes = [torch.autograd.grad(logits.square().sum(), prompt)[0] for logits in (found, expected)]
-    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.usefixtures("no_tables")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", list(PromptKind))
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
-@pytest.mark.parametrize("route", [Route.SHARED_PREFIX, Route.CONCATENATION])
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("route", [Route.SHARED_PREFIX], indirect=True)
 @pytest.mark.filterwarnings("ignore::promptlimits.base.errors.PromptLimitsWarning")
 def test_the_memory_of_stock_code_is_estimated_from_above(
     route: Route,
+    alone: bool,
     family: str,
     kind: PromptKind,
     dtype: torch.dtype,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if route is Route.CONCATENATION:
+    if alone:
         monkeypatch.setattr(WholeModel, "share_prefix", lambda *_: "a test says so")
     model = frozen(tmp_path, family, dtype)
-    assert model.route is route
-    one = unequal_pairs(model.card.vocabulary)
+    assert model.route is (Route.CONCATENATION if alone else route)
+    one = pairs_of(model)
     for length, pairs in ((5, one * 4), (1, one[:1]), (40, one)):
         part = Part(prompt_tokens=length, pairs=pack(pairs))
         prompt = torch.zeros(length, model.prompt_width(kind), requires_grad=True)
@@ -225,30 +151,30 @@ def test_a_model_whose_tokens_see_later_ones_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
-def test_an_odd_number_of_turned_numbers_is_left_to_stock_code(share: float) -> None:
+def test_an_odd_number_of_rotated_numbers_is_left_to_stock_code(share: float) -> None:
     config = GPTNeoXConfig(
         vocab_size=100, hidden_size=36, num_hidden_layers=2, num_attention_heads=4, rotary_pct=share
     )
     assert decoder_of(GPTNeoXForCausalLM(config)) is None
 
 
-def test_no_weight_is_trainable_and_no_call_changes_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", list(PromptKind))
+def test_no_weight_is_trainable_and_no_call_changes_the_model(
+    kind: PromptKind, route: Route, tmp_path: Path
+) -> None:
     model = frozen(tmp_path, "llama", torch.float32)
-    before = {name: weight.clone() for name, weight in model._model.named_parameters()}
-    packed = pack(unequal_pairs(model.card.vocabulary))
-    prompt = torch.randn(1, 2, model.card.dim, requires_grad=True)
-    model.next_token_logits(prompt, packed).sum().backward()
-    for name, weight in model._model.named_parameters():
-        assert not weight.requires_grad
-        assert weight.grad is None
-        assert torch.equal(weight, before[name])
-
-
-def test_families_that_share_the_prefix_do_so_without_a_warning(tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", PromptLimitsWarning)
-        for family in SHARED:
-            assert frozen(tmp_path / family, family).shares_prefix
+    network = model._model
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    attention = network.config._attn_implementation
+    part = Part(prompt_tokens=2, pairs=pack(pairs_of(model)))
+    prompt = torch.randn(2, model.prompt_width(kind), requires_grad=True)
+    model.head.logits(model.prepare([part], kind=kind).read_states(prompt)).sum().backward()
+    assert prompt.grad is not None
+    assert bool(prompt.grad.abs().sum() > 0)
+    assert network.config._attn_implementation == attention
+    assert not any(weight.requires_grad for weight in network.parameters())
+    assert all(weight.grad is None for weight in network.parameters())
+    assert all(torch.equal(found, before[name]) for name, found in network.state_dict().items())
 
 
 def test_embeddings_of_another_dtype_are_refused(tmp_path: Path) -> None:

@@ -9,13 +9,11 @@ name and shape by shape, before PEFT loads a number of it.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,6 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.witness.answer_check import stop_ids
-from promptlimits.capacity.witness.decoding import decode, stock_tools
 from promptlimits.capacity.witness.files import ADAPTER_FILE
 from promptlimits.capacity.witness.fresh_process import (
     OnProgress,
@@ -35,7 +32,8 @@ from promptlimits.capacity.witness.fresh_process import (
     report_to_parent,
     tell_progress,
 )
-from promptlimits.capacity.witness.stock_check import require_stock_tools
+from promptlimits.capacity.witness.stock import decode, require_stock_tools, stock_tools
+from promptlimits.capacity.witness.verification import Strict
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 
@@ -43,8 +41,7 @@ if TYPE_CHECKING:
     from promptlimits.nets.load.stock import StockModel
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Strict):
     """What is to be decoded.
 
     Attributes:
@@ -66,16 +63,11 @@ class Request:
     device: str
     allow_hub: bool
     trained_for: str
-    keys: Sequence[Sequence[int]]
+    keys: tuple[tuple[int, ...], ...]
     most_tokens: int
 
-    def write(self, path: Path) -> None:
-        """Write it where the fresh process reads it."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
+class Decoded(Strict):
     """What was decoded.
 
     Attributes:
@@ -96,23 +88,7 @@ class Decoded:
     stops: tuple[int, ...]
     tools: str
     seconds: float
-    versions: JsonObject
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Decoded:
-        """Read what the fresh process reports."""
-        answers, bare = (tuple(map(tuple, document[name])) for name in ("answers", "bare"))
-        texts, bare_texts = (tuple(document[name]) for name in ("texts", "bare_texts"))
-        return cls(
-            answers=answers,
-            texts=texts,
-            bare=bare,
-            bare_texts=bare_texts,
-            stops=tuple(document["stops"]),
-            tools=document["tools"],
-            seconds=document["seconds"],
-            versions=document["versions"],
-        )
+    versions: dict[str, Any]
 
 
 def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobody) -> Decoded:
@@ -268,11 +244,11 @@ def _first_line(error: BaseException) -> str:
 def main(arguments: Sequence[str]) -> int:
     """The fresh process: decode what a request says and write one line of JSON."""
     (path,) = arguments
-    request = Request(**json.loads(Path(path).read_text(encoding="utf-8")))
+    request = Request.model_validate_json(Path(path).read_text(encoding="utf-8"))
 
     def decoded() -> JsonObject:
         tell = tell_progress(sys.stderr)
-        return {"decoded": asdict(decode_with_and_without(request, on_progress=tell))}
+        return {"decoded": decode_with_and_without(request, on_progress=tell).to_json()}
 
     return report_to_parent(decoded)
 

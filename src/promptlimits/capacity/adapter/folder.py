@@ -30,8 +30,7 @@ from promptlimits.capacity.adapter.settings import (
     adapter_kind,
     kept_settings,
 )
-from promptlimits.capacity.witness.adapter import TENSOR
-from promptlimits.capacity.witness.files import ADAPTER_FILE, CONFIG_FILE, json_bytes
+from promptlimits.capacity.witness.files import ADAPTER_FILE, CONFIG_FILE, TENSOR, json_bytes
 from promptlimits.nets.prefix_shape import PrefixShape
 
 MOST_CONFIG_BYTES: Final = 4_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +21,14 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.witness.answer_check import NO_END, WRONG_ANSWER
 from promptlimits.capacity.witness.format import save_witness
 from promptlimits.capacity.witness.fresh_process import OnProgress, confirm, run_fresh
-from promptlimits.capacity.witness.verification import Verification
+from promptlimits.capacity.witness.verification import Strict, Verification
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 
 SAME_TEXT: Final = "the same text in other tokens"
 OTHER_JOINER: Final = "the value behind another joiner"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoredAnswer:
+class ScoredAnswer(Strict):
     """What the model answers to one key, with the adapter and without.
 
     Attributes:
@@ -111,10 +110,7 @@ class AdapterScore:
             "credited": self.credited,
             "unprompted": self.unprompted,
             "tools": self.tools,
-            "answers": [
-                {**asdict(answer), "generated_ids": list(answer.generated_ids)}
-                for answer in self.answers
-            ],
+            "answers": [answer.to_json() for answer in self.answers],
             "seconds": self.seconds,
             "versions": self.versions,
         }
@@ -136,8 +132,7 @@ def score_adapter(
         folder = Path(scratch) / "adapter"
         folder.mkdir()
         adapter.write(folder)
-        request = Path(scratch) / "request.json"
-        Request(
+        request = Request(
             adapter=str(folder),
             model=card.path,
             model_hash=card.model_hash,
@@ -145,13 +140,15 @@ def score_adapter(
             device=device,
             allow_hub=allow_hub,
             trained_for=adapter.trained_for,
-            keys=[pair.key_ids for pair in task.pairs],
+            keys=tuple(pair.key_ids for pair in task.pairs),
             most_tokens=most_tokens,
-        ).write(request)
+        )
+        path = Path(scratch) / "request.json"
+        path.write_text(request.model_dump_json(), encoding="utf-8")
         decoded = Decoded.from_json(
             run_fresh(
                 "promptlimits.capacity.adapter.decoding",
-                [str(request)],
+                [str(path)],
                 result="decoded",
                 doing="decoding behind the adapter",
                 late="ask for fewer pairs with --limit",
@@ -196,7 +193,7 @@ def save_scored_witness(
             for pair, answer in zip(task.pairs, score.answers, strict=True)
         ],
         prefix_shape=adapter.prefix_shape,
-        posed_as="ids" if task.answers_random else "text",
+        keys_as=task.keys_as,
         extra={"adapter": adapter.to_json(), **extra},
     )
     return confirm(folder, model_path=card.path, device=device, on_progress=on_progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -14,17 +15,16 @@ from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.search.budget import StepCount
 from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.beginnings import Beginnings, trained_for
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train_many
-from promptlimits.capacity.train.evaluate import tokens_in_a_row
+from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Problem, ProblemKey
-from promptlimits.capacity.train.progress import Fit, StepReport, Stopper
+from promptlimits.capacity.train.problem import Fit, Problem, ProblemKey, StepReport, Stopper
 from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
 from promptlimits.capacity.train.state import TrainingState
-from promptlimits.capacity.witness.format import prompt_sha256
-from promptlimits.nets.protocol import EncodedPair, FrozenModel, PromptKind, pack
+from promptlimits.capacity.witness.files import prompt_sha256
+from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
 
 ENGINE = 1
 """Raised when training changes so that an old run would come out differently."""
@@ -35,17 +35,18 @@ class Attempt:
     """How one attempt to hold a number of pairs ended.
 
     Attributes:
-        pairs: Pairs it was trained for; of a text, its tokens.
+        size: Pairs, or tokens of a text, that it was trained for.
+        units: Which of the two, in words.
         outcome: The ending.
-        held: Positions, among those pairs, of the ones its best prompt answers exactly; of a
-            text, among its tokens, of those that it writes in a row from the first one on.
+        held: What of them its best prompt holds, as `Targets` counts it.
         prompt: (P, D) that prompt, on the CPU in float32.
         steps: Steps done, over all resumptions.
         seconds: Time those took.
         seed: Seed of its start.
     """
 
-    pairs: int
+    size: int
+    units: str
     outcome: Outcome
     held: tuple[int, ...]
     prompt: Tensor
@@ -56,10 +57,10 @@ class Attempt:
     def to_json(self) -> JsonObject:
         """The attempt as the record shows it."""
         return {
-            "pairs": self.pairs,
+            self.units: self.size,
             "held": len(self.held),
             "outcome": self.outcome.value,
-            "remedy": self.outcome.remedy,
+            "remedy": self.outcome.remedy_for(self.units),
             "steps": self.steps,
             "seconds": self.seconds,
             "seed": self.seed,
@@ -67,7 +68,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
+class RunContext:
     """What every attempt of a command has in common.
 
     Attributes:
@@ -91,35 +92,38 @@ class Workplace:
     budget_bytes: int | None = None
     count: StepCount = field(default_factory=StepCount)
 
+    @property
+    def about(self) -> JsonObject:
+        """What the store's records of the model and the task are about."""
+        return about(self.model.card, self.task_hash)
+
+
+def about(card: ModelCard, task_hash: str) -> JsonObject:
+    """What the store's records of a model and a task are about."""
+    return {"model": card.model_hash, "dtype": card.compute_dtype, "task": task_hash}
+
 
 def attempt(
-    place: Workplace,
-    pairs: Sequence[EncodedPair],
+    place: RunContext,
+    targets: Targets,
     config: TrainingConfig,
     *,
     warm: Tensor | None,
     should_stop: Stopper,
 ) -> Attempt:
-    """Train a prompt for `pairs`, or take from the store what an earlier command did.
+    """Train a prompt for all of `targets`, or take from the store what an earlier command did.
 
-    Args:
-        place: Model, store and provenance.
-        pairs: The pairs to hold, all of them, or the beginnings of a text.
-        config: Settings; with the pairs, the model and the start they define the run.
-        warm: (Q, D) a prompt to start from, Q at most the prompt length; None for a fresh
-            start from the vocabulary.
-        should_stop: Asked before every step.
-
-    Returns:
-        How it ended. A run that was cut off goes on when it is asked for again.
+    With the settings, the targets, the model and the prompt to start from (Q, W) define the run;
+    None for a fresh start from the vocabulary. A run that was cut off goes on when it is asked for
+    again.
     """
-    (done,) = race(place, pairs, [config], warm=warm, should_stop=should_stop)
+    (done,) = race(place, targets, [config], warm=warm, should_stop=should_stop)
     return done
 
 
 def race(
-    place: Workplace,
-    pairs: Sequence[EncodedPair],
+    place: RunContext,
+    targets: Targets,
     configs: Sequence[TrainingConfig],
     *,
     warm: Tensor | None,
@@ -132,7 +136,7 @@ def race(
     """
     runs = [
         place.store.start_run(
-            _spec(place, pairs, config, warm), seed=config.seed, provenance=place.provenance
+            _spec(place, targets, config, warm), seed=config.seed, provenance=place.provenance
         )
         for config in configs
     ]
@@ -141,10 +145,10 @@ def race(
         open_runs = [
             (run.id, config) for run, config in zip(runs, configs, strict=True) if not run.finished
         ]
-        _train(place, open_runs, pairs, warm, should_stop)
+        _train(place, open_runs, targets, warm, should_stop)
         runs = [place.store.run(run.id) for run in runs]
     won = any(_solved(run) for run in runs)
-    attempts = (_read(place, run, len(pairs), overtaken=won) for run in runs)
+    attempts = (_read(place, run, targets, overtaken=won) for run in runs)
     return tuple(sorted((one for one in attempts if one is not None), key=_decisive))
 
 
@@ -160,9 +164,9 @@ def _decisive(attempt: Attempt) -> tuple[int, int]:
 
 
 def _train(
-    place: Workplace,
+    place: RunContext,
     runs: Sequence[tuple[int, TrainingConfig]],
-    pairs: Sequence[EncodedPair],
+    targets: Targets,
     warm: Tensor | None,
     should_stop: Stopper,
 ) -> None:
@@ -183,17 +187,17 @@ def _train(
         place.count.add(1)
         # What is shown is the best of the race.
         most = max(most, report.best_exact)
-        place.on_step(_shown(report, len(pairs), most))
+        place.on_step(_shown(report, len(targets), most))
 
-    posed = trained_for(pairs)
+    trained = targets.trained
     leads = {run_id: config.relative_lead for run_id, config in runs}
-    packed = pack(posed, device=place.model.device)
+    packed = pack(trained, device=place.model.device)
     problems = [
         Problem(
             key=run_id,
             pairs=packed,
             config=config,
-            state=_state(place, run_id, config, warm, len(posed)),
+            state=_state(place, run_id, config, warm, len(trained)),
             race="starts",
             kind=place.kind,
         )
@@ -208,11 +212,11 @@ def _train(
     ):
         if fit.outcome is Outcome.OVERTAKEN:
             continue
-        held = _held(place, pairs, fit, relative_lead=leads[int(fit.key)])
+        held = _held(place, targets, fit, relative_lead=leads[int(fit.key)])
         place.store.finish_run(
             int(fit.key),
             outcome=fit.outcome.value,
-            result={"held": list(held), "steps": fit.steps, "pairs": len(pairs)},
+            result={"held": list(held), "steps": fit.steps, "size": len(targets)},
             artifact=_to_bytes(fit),
         )
 
@@ -224,22 +228,21 @@ def _shown(report: StepReport, size: int, most: int) -> StepReport:
 
 
 def _held(
-    place: Workplace, pairs: Sequence[EncodedPair], fit: Fit, *, relative_lead: float
+    place: RunContext, targets: Targets, fit: Fit, *, relative_lead: float
 ) -> tuple[int, ...]:
-    """Positions of what the best prompt holds; of a text that costs one more pass of it."""
-    if not isinstance(pairs, Beginnings):
-        return fit.held
-    if fit.outcome is Outcome.SOLVED:
-        return tuple(range(len(pairs)))
-    return pairs.held_by(
-        tokens_in_a_row(
-            place.model, fit.prompt, pairs.longest, relative_lead=relative_lead, kind=place.kind
-        )
-    )
+    """What the best prompt holds; of a text that was not solved that costs one more pass of it."""
+
+    def right() -> Sequence[int]:
+        prompt, asked = fit.prompt, targets.trained
+        return evaluate(
+            place.model, prompt, asked, relative_lead=relative_lead, kind=place.kind
+        ).right
+
+    return targets.held_in_training(fit.held, right)
 
 
 def _state(
-    place: Workplace, run_id: int, config: TrainingConfig, warm: Tensor | None, num_pairs: int
+    place: RunContext, run_id: int, config: TrainingConfig, warm: Tensor | None, num_pairs: int
 ) -> TrainingState:
     """Where a run stands: at its last stored step, or at its start."""
     stored = place.store.checkpoint(run_id)
@@ -259,23 +262,25 @@ def _state(
 
 
 def _spec(
-    place: Workplace, pairs: Sequence[EncodedPair], config: TrainingConfig, warm: Tensor | None
+    place: RunContext, targets: Targets, config: TrainingConfig, warm: Tensor | None
 ) -> JsonObject:
-    posed = trained_for(pairs)
-    members = repr([(pair.key_ids, pair.value_ids) for pair in posed]).encode()
     return {
+        **place.about,
         "kind": "fit",
         "engine": ENGINE,
-        "model": place.model.card.model_hash,
-        "dtype": place.model.card.compute_dtype,
-        "task": place.task_hash,
-        "pairs": len(posed),
-        "members": hashlib.sha256(members).hexdigest(),
+        "size": len(targets),
+        "units": targets.units,
+        "members": members_sha256(targets),
         "training": config.to_json(),
         "warm": None if warm is None else prompt_sha256(warm),
         "prompt_kind": place.kind.value,
-        "tokens": len(pairs) if isinstance(pairs, Beginnings) else None,
     }
+
+
+def members_sha256(targets: Targets) -> str:
+    """What tells apart the pairs that are trained for, in their order."""
+    members = repr([(pair.key_ids, pair.value_ids) for pair in targets.trained])
+    return hashlib.sha256(members.encode()).hexdigest()
 
 
 def _to_bytes(fit: Fit) -> bytes:
@@ -283,7 +288,9 @@ def _to_bytes(fit: Fit) -> bytes:
     return safetensors.torch.save({"prompt": prompt})
 
 
-def _read(place: Workplace, run: RunRecord, num_pairs: int, *, overtaken: bool) -> Attempt | None:
+def _read(
+    place: RunContext, run: RunRecord, targets: Targets, *, overtaken: bool
+) -> Attempt | None:
     """What the store says of a run; None if it says nothing yet."""
     seconds = sum(float(str(row["seconds"])) for row in place.store.curve(run.id))
     if overtaken and not run.finished:
@@ -292,16 +299,18 @@ def _read(place: Workplace, run: RunRecord, num_pairs: int, *, overtaken: bool) 
             return None
         state = TrainingState.from_bytes(stored, device=torch.device("cpu"))
         fit = Fit.of(run.id, Outcome.OVERTAKEN, state)
-        outcome, held, prompt = fit.outcome, fit.held, fit.prompt
+        outcome, prompt = fit.outcome, fit.prompt
+        held = targets.held_in_training(fit.held, lambda: [0])
     else:
         artifact = place.store.artifact(run.id)
         if run.outcome is None or run.result is None or artifact is None:
             return None
-        found = run.result["held"]
-        held = tuple(int(str(index)) for index in found) if isinstance(found, list) else ()
+        found: Any = run.result
+        held = tuple(found["held"])
         outcome, prompt = Outcome(run.outcome), safetensors.torch.load(artifact)["prompt"]
     return Attempt(
-        pairs=num_pairs,
+        size=len(targets),
+        units=targets.units,
         outcome=outcome,
         held=held,
         prompt=prompt,

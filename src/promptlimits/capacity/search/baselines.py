@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor
 
 from promptlimits.base.typing import JsonObject
-from promptlimits.capacity.task.beginnings import Beginnings
-from promptlimits.capacity.train.evaluate import Evaluation, evaluate, tokens_in_a_row
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.search.attempt import RunContext
+from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.train.evaluate import Evaluation, evaluate
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import EncodedPair, FrozenModel
 
 OnChunk = Callable[[int], None]
@@ -28,13 +28,13 @@ class Baseline:
     Attributes:
         name: What stood in front of the key instead.
         of: Pairs asked.
+        asked: How many of the pairs were asked, the first ones: fewer than `of` where the budget
+            was used up, and then nothing was measured of the list.
         exact: Indices of those answered exactly.
         shots: Pairs written out in front of the key.
         context_tokens: Tokens in front of the key.
         note: What else a reader must know.
         tokens: Of a text, how many of its tokens come from the first one on; None for a list.
-        asked: How many of the pairs were asked, the first ones: fewer than `of` where the budget
-            was used up, and then nothing was measured of the list.
     """
 
     name: str
@@ -51,70 +51,106 @@ class Baseline:
         """Whether every pair was asked."""
         return self.asked == self.of
 
+    @property
+    def count(self) -> int:
+        """Pairs answered exactly, or tokens of a text."""
+        return len(self.exact) if self.tokens is None else self.tokens
+
     def to_json(self) -> JsonObject:
         """The baseline as the record shows it."""
         return {
-            "name": self.name,
+            **asdict(self),
             "status": "measured" if self.measured else "not measured",
             "pairs": len(self.exact) if self.measured else None,
-            "of": self.of,
-            "asked": self.asked,
             "exact": list(self.exact),
-            "shots": self.shots,
-            "context_tokens": self.context_tokens,
-            "note": self.note,
-            "tokens": self.tokens,
         }
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Baseline:
+    def from_json(cls, found: Mapping[str, Any]) -> Baseline:
         """Read what `to_json` wrote."""
         return cls(
-            name=fields["name"],
-            of=fields["of"],
-            asked=fields["asked"],
-            exact=tuple(fields["exact"]),
-            shots=fields["shots"],
-            context_tokens=fields["context_tokens"],
-            note=fields["note"],
-            tokens=fields["tokens"],
+            **{one.name: found[one.name] for one in fields(cls)} | {"exact": (*found["exact"],)}
         )
 
 
-def no_prompt(
-    model: FrozenModel,
-    pairs: Sequence[EncodedPair],
-    *,
-    beginnings: Beginnings | None = None,
-    on_chunk: OnChunk | None = None,
-    should_stop: Stopper | None = None,
-) -> Baseline:
-    """Ask each key with nothing in front."""
-    exact, asked = _answered(model, (), pairs, on_chunk=on_chunk, should_stop=should_stop)
-    return Baseline(
-        name=NO_PROMPT,
-        of=len(pairs),
-        asked=asked,
-        exact=exact,
-        tokens=_tokens_behind(model, (), beginnings),
-    )
+class Unprompted:
+    """What of a task the model answers without a prompt: no prompt gets credit for it.
+
+    A pair is asked when somebody needs to know, and then remembered: the whole list for the
+    baseline, or, where there is no time for that, just the pairs that a prompt was found to hold.
+
+    Args:
+        place: The frozen model, and the store in which answers are kept.
+        pairs: The pairs of the task.
+        targets: What is asked of prompts.
+    """
+
+    def __init__(self, place: RunContext, pairs: Sequence[EncodedPair], targets: Targets) -> None:
+        self._place, self._pairs, self._targets = place, pairs, targets
+        self._key: JsonObject = {**place.about, "units": targets.units}
+        known: Any = place.store.get("unprompted", self._key)
+        known = known or {"asked": [], "exact": [], "tokens": None}
+        self._asked, self._exact = set(known["asked"]), set(known["exact"])
+        self._tokens: int | None = known["tokens"]
+
+    def among(self, held: Collection[int]) -> frozenset[int]:
+        """Those of what is held that need no prompt."""
+        self._ask(self._targets.to_ask(held))
+        return frozenset(held) & self._targets.unprompted(self._exact, self._tokens)
+
+    def baseline(
+        self, *, on_chunk: OnChunk | None = None, should_stop: Stopper | None = None
+    ) -> Baseline:
+        """What the model answers of the whole task."""
+        self._ask(range(len(self._pairs)), on_chunk, should_stop)
+        return Baseline(
+            name=NO_PROMPT,
+            of=len(self._pairs),
+            asked=len(self._asked),
+            exact=tuple(sorted(self._exact)),
+            tokens=self._tokens,
+        )
+
+    def _ask(
+        self,
+        indices: Collection[int],
+        on_chunk: OnChunk | None = None,
+        should_stop: Stopper | None = None,
+    ) -> None:
+        """Ask those of the pairs that were not asked yet, and remember what came."""
+        new = [index for index in indices if index not in self._asked]
+        if not new:
+            return
+        pairs = [self._pairs[index] for index in new]
+        found = answered(self._place.model, (), pairs, on_chunk=on_chunk, should_stop=should_stop)
+        self._asked.update(new[: found.asked])
+        self._exact.update(new[position] for position in found.exact)
+        self._tokens = self._targets.tokens_right(found.right)
+        self._place.store.put(
+            "unprompted",
+            self._key,
+            {
+                "asked": [*sorted(self._asked)],
+                "exact": [*sorted(self._exact)],
+                "tokens": self._tokens,
+            },
+        )
 
 
 def in_context(
     model: FrozenModel,
     pairs: Sequence[EncodedPair],
+    targets: Targets,
     *,
     most_tokens: int | None = None,
-    beginnings: Beginnings | None = None,
     on_chunk: OnChunk | None = None,
     should_stop: Stopper | None = None,
 ) -> Baseline:
     """Write pairs out in front of each key, as many as fit, then ask every pair."""
-    longest = max(pair.longest for pair in pairs)
-    room = model.card.context_length - longest
+    room = model.card.context_length - max(pair.longest for pair in pairs)
     limit = room if most_tokens is None else min(room, most_tokens)
     context, shots = written_out_within(pairs, limit)
-    exact, asked = _answered(model, context, pairs, on_chunk=on_chunk, should_stop=should_stop)
+    found = answered(model, context, pairs, on_chunk=on_chunk, should_stop=should_stop)
     note = ""
     if shots < len(pairs):
         bound = "the context window" if limit == room else "the time given to this baseline"
@@ -122,24 +158,38 @@ def in_context(
     return Baseline(
         name=IN_CONTEXT,
         of=len(pairs),
-        asked=asked,
-        exact=exact,
+        asked=found.asked,
+        exact=found.exact,
         shots=shots,
         context_tokens=len(context),
         note=note,
-        tokens=_tokens_behind(model, context, beginnings),
+        tokens=targets.tokens_right(found.right),
     )
 
 
-def _answered(
+class Answered(NamedTuple):
+    """What came behind a context.
+
+    Attributes:
+        exact: Places of the pairs to which an answer that counts comes.
+        asked: How many pairs were asked, the first ones.
+        right: For each of them, how many tokens of its own value come, from the first one on.
+    """
+
+    exact: tuple[int, ...]
+    asked: int
+    right: tuple[int, ...]
+
+
+def answered(
     model: FrozenModel,
     context: Sequence[int],
     pairs: Sequence[EncodedPair],
     *,
-    on_chunk: OnChunk | None,
-    should_stop: Stopper | None,
-) -> tuple[tuple[int, ...], int]:
-    """The pairs to which an answer that counts comes behind a context, and how many were asked.
+    on_chunk: OnChunk | None = None,
+    should_stop: Stopper | None = None,
+) -> Answered:
+    """Ask pairs behind a context for every answer that counts.
 
     Any end marker of the model ends it: that a prompt has the model choose another one is no
     credit to it.
@@ -159,8 +209,16 @@ def _answered(
     )
     held = {forms[place][0] for place in found.held}
     held |= {forms[place][0] for place in _ended_otherwise(model, context, forms, found)}
-    asked = done(len(found.exact))
-    return tuple(sorted(index for index in held if index < asked)), asked
+    asked = done(len(found.right))
+    # Of each pair the first form is its own value.
+    own: dict[int, int] = {}
+    for (index, _), right in zip(forms, found.right, strict=False):
+        own.setdefault(index, right)
+    return Answered(
+        exact=tuple(sorted(index for index in held if index < asked)),
+        asked=asked,
+        right=tuple(own[index] for index in range(asked)),
+    )
 
 
 def _ended_otherwise(
@@ -170,11 +228,9 @@ def _ended_otherwise(
     found: Evaluation,
 ) -> list[int]:
     """Places of the forms that come, but for another end marker of the model than their own."""
-    written = zip(forms, found.exact, found.but_end, strict=False)
-    places = [place for place, (_, exact, but_end) in enumerate(written) if but_end and not exact]
     ended = [
         (place, replace(form, value_ids=(*form.value_ids[:-1], end)))
-        for place in places
+        for place in found.but_end
         for form in [forms[place][1]]
         for end in model.codec.end_ids
         if end != form.value_ids[-1]
@@ -194,24 +250,10 @@ def answers_behind(
     should_stop: Stopper | None = None,
 ) -> Evaluation:
     """Ask pairs behind the tokens of a context."""
-    context_embedded = _embedded(model, context)
-    return evaluate(model, context_embedded, pairs, on_chunk=on_chunk, should_stop=should_stop)
-
-
-def _tokens_behind(
-    model: FrozenModel, context: Sequence[int], beginnings: Beginnings | None
-) -> int | None:
-    """Tokens of a text that come behind a context, from the first one on; None for a list."""
-    if beginnings is None:
-        return None
-    in_a_row = tokens_in_a_row(model, _embedded(model, context), beginnings.longest)
-    return len(beginnings.held_by(in_a_row))
-
-
-def _embedded(model: FrozenModel, context: Sequence[int]) -> Tensor:
     ids = torch.tensor(list(context), dtype=torch.long, device=model.device)
     with torch.no_grad():
-        return model.embed(ids)
+        embedded = model.embed(ids)
+    return evaluate(model, embedded, pairs, on_chunk=on_chunk, should_stop=should_stop)
 
 
 def written_out(pairs: Sequence[EncodedPair]) -> tuple[int, ...]:

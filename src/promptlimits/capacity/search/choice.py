@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
 from promptlimits.base.typing import JsonObject
-from promptlimits.capacity.search.attempt import Attempt
-from promptlimits.capacity.search.request import about
-from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.beginnings import Beginnings
-from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.evaluate import evaluate, tokens_in_a_row
-from promptlimits.capacity.train.progress import Stopper
-from promptlimits.capacity.witness.format import prompt_sha256
-from promptlimits.nets.protocol import FrozenModel, PromptKind
+from promptlimits.capacity.search.attempt import Attempt, RunContext, members_sha256
+from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.train.evaluate import evaluate
+from promptlimits.capacity.train.problem import Stopper
+from promptlimits.capacity.witness.files import prompt_sha256
 
 CANDIDATES = 2
 """Prompts of a search that are run over the whole list; each costs a forward pass of it."""
@@ -31,12 +28,11 @@ CANDIDATES = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
-    """A prompt and the pairs of the whole list that it answers.
+    """A prompt and what it holds of all that is asked.
 
     Attributes:
         prompt: (P, W), on the CPU.
-        held: Indices, into the task's pairs or the beginnings of its text, of those that it
-            answers with the required lead.
+        held: Indices, as `Targets` has them, of what it answers with the required lead.
     """
 
     prompt: Tensor
@@ -44,39 +40,27 @@ class Choice:
 
 
 def choose(
-    model: FrozenModel,
-    task: EncodedTask,
+    place: RunContext,
+    targets: Targets,
     attempts: Sequence[Attempt],
     *,
-    store: Store,
     work: JsonObject,
     relative_lead: float,
-    order: Sequence[int] | None = None,
     uncredited: Callable[[Collection[int]], Collection[int]] = lambda _held: (),
-    kind: PromptKind = PromptKind.SOFT,
-    beginnings: Beginnings | None = None,
     should_stop: Stopper | None = None,
 ) -> Choice | None:
-    """Choose the prompt that gets credit for most pairs of the list."""
+    """Choose the prompt that gets credit for most of the targets."""
     found = sorted((one for one in attempts if one.held), key=lambda one: -len(one.held))
-    before = store.get("choice", work)
+    before = place.store.get("choice", work)
     prompts = [] if before is None else [_from_hex(str(before["prompt"]))]
     at_least = len(prompts) + 1
     prompts += [one.prompt for one in found[:CANDIDATES]]
-    asking = _Asking(
-        model=model,
-        task=task,
-        beginnings=beginnings,
-        order=tuple(range(len(task.pairs)) if order is None else order),
-        store=store,
-        relative_lead=relative_lead,
-        kind=kind,
-    )
     choices: list[Choice] = []
     for prompt in prompts:
         if len(choices) >= at_least and should_stop is not None and should_stop() is not None:
             break
-        choices.append(Choice(prompt=prompt, held=asking.held(prompt, should_stop)))
+        held = _held(place, targets, prompt, relative_lead, should_stop)
+        choices.append(Choice(prompt=prompt, held=held))
 
     def credit(one: Choice) -> int:
         return len(set(one.held) - set(uncredited(one.held)))
@@ -86,63 +70,39 @@ def choose(
         return None
     remembered: JsonObject = {"prompt": _to_hex(best.prompt)}
     if remembered != before:
-        store.put("choice", work, remembered)
+        place.store.put("choice", work, remembered)
     return best
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Asking:
-    """How prompts are run over the whole list."""
-
-    model: FrozenModel
-    task: EncodedTask
-    beginnings: Beginnings | None
-    order: tuple[int, ...]
-    store: Store
-    relative_lead: float
-    kind: PromptKind
-
-    def held(self, prompt: Tensor, should_stop: Stopper | None) -> tuple[int, ...]:
-        """Indices of what a prompt holds, those of earlier calls from the store."""
-        key: JsonObject = {
-            **about(self.model, self.task),
-            "order": list(self.order),
-            "prompt": prompt_sha256(prompt),
-            "relative_lead": self.relative_lead,
-            "of_text": self.beginnings is not None,
-        }
-        known = self.store.get("evaluation", key) or {"held": [], "asked": 0}
-        held, asked = _indices(known["held"]), int(str(known["asked"]))
-        if asked < len(self.order):
-            more, done = self._ask(prompt.to(self.model.device), asked, should_stop)
-            held, asked = (*held, *more), asked + done
-            self.store.put("evaluation", key, {"held": list(held), "asked": asked})
-        return tuple(sorted(held))
-
-    def _ask(
-        self, prompt: Tensor, asked: int, should_stop: Stopper | None
-    ) -> tuple[tuple[int, ...], int]:
-        """What it holds of the pairs behind the first `asked`, and how many were run."""
-        if self.beginnings is not None:
-            longest, lead = self.beginnings.longest, self.relative_lead
-            in_a_row = tokens_in_a_row(
-                self.model, prompt, longest, relative_lead=lead, kind=self.kind
-            )
-            return self.beginnings.held_by(in_a_row), len(self.order)
-        left = self.order[asked:]
+def _held(
+    place: RunContext,
+    targets: Targets,
+    prompt: Tensor,
+    relative_lead: float,
+    should_stop: Stopper | None,
+) -> tuple[int, ...]:
+    """What a prompt holds; what earlier calls asked comes from the store."""
+    asked = targets.trained
+    key: JsonObject = {
+        **place.about,
+        "members": members_sha256(targets),
+        "prompt": prompt_sha256(prompt),
+        "relative_lead": relative_lead,
+    }
+    known: Any = place.store.get("evaluation", key) or {"right": []}
+    right: list[int] = known["right"]
+    if len(right) < len(asked):
         found = evaluate(
-            self.model,
-            prompt,
-            [self.task.pairs[index] for index in left],
-            relative_lead=self.relative_lead,
-            kind=self.kind,
+            place.model,
+            prompt.to(place.model.device),
+            asked[len(right) :],
+            relative_lead=relative_lead,
+            kind=place.kind,
             should_stop=should_stop,
         )
-        return tuple(left[position] for position in found.held), len(found.exact)
-
-
-def _indices(stored: object) -> tuple[int, ...]:
-    return tuple(int(str(index)) for index in stored) if isinstance(stored, list) else ()
+        right = [*right, *found.right]
+        place.store.put("evaluation", key, {"right": [*right]})
+    return tuple(sorted(targets.held(right)))
 
 
 def _to_hex(prompt: Tensor) -> str:

@@ -18,16 +18,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import Any, Final
 
-from promptlimits.base.typing import JsonObject, JsonValue
-from promptlimits.capacity.search.attempt import Attempt, Workplace, attempt
+from promptlimits.base.typing import JsonObject
+from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt
+from promptlimits.capacity.search.budget import Budget
 from promptlimits.capacity.search.planting import Planted, plant
+from promptlimits.capacity.search.request import Listener
 from promptlimits.capacity.search.search import SearchResult
-from promptlimits.capacity.task.beginnings import Beginnings
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.loop import Stopper
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.nets.protocol import EncodedPair, PromptKind
+from promptlimits.capacity.train.problem import StepReport, Stopper
+from promptlimits.nets.protocol import EncodedPair
+
+CONTROL_SHARE: Final = 0.15
+"""Share of the budget of a search and its control that the control may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,8 @@ class Control:
     """What training recovered of planted pairs.
 
     Attributes:
-        pairs: Planted pairs, of which a known prompt answers every one; of a text, tokens.
+        size: Planted pairs, of which a known prompt answers every one; of a text, tokens.
+        units: Which of the two, in words.
         recovered: How many of them the best trained prompt answers exactly; of a text, in a row
             from the first one on.
         outcome: How the training ended.
@@ -51,24 +58,25 @@ class Control:
         token_norm: Mean L2 norm of the planted prompt's tokens.
     """
 
-    pairs: int
+    size: int
+    units: str
     recovered: int
     outcome: Outcome
     steps: int
     seconds: float
     seed: int
-    distinct_answers: int
-    list_distinct_answers: int
-    answer_entropy_bits: float
-    answered_unprompted: int
-    token_norm: float
+    distinct_answers: int = 0
+    list_distinct_answers: int = 0
+    answer_entropy_bits: float = 0.0
+    answered_unprompted: int = 0
+    token_norm: float = 0.0
 
     @property
     def conclusion(self) -> str:
         """What the control allows one to say, and no more."""
         if not self.outcome.final:
             return (
-                f"not finished: {self.recovered} of {self.pairs} after {self.steps} steps, "
+                f"not finished: {self.recovered} of {self.size} after {self.steps} steps, "
                 "so nothing follows from it yet"
             )
         if self.outcome is Outcome.SOLVED:
@@ -80,9 +88,11 @@ class Control:
 
     def to_json(self) -> JsonObject:
         """The control as the record shows it."""
+        fields = asdict(self)
         return {
             "status": "measured",
-            **asdict(self),
+            str(fields.pop("units")): fields.pop("size"),
+            **fields,
             "outcome": self.outcome.value,
             "finished": self.outcome.final,
             "conclusion": self.conclusion,
@@ -115,11 +125,11 @@ class NoControl(StrEnum):
 
 def control_size(result: SearchResult) -> int | None:
     """The size at which a search failed."""
-    solved = {one.pairs for one in result.attempts if _is_solved(one)}
+    solved = {one.size for one in result.attempts if _is_solved(one)}
     # A start that can go on may yet be solved, whatever became of the others.
-    open_sizes = {one.pairs for one in result.attempts if not one.outcome.final}
+    open_sizes = {one.size for one in result.attempts if not one.outcome.final}
     low = max(solved, default=0)
-    failed = {one.pairs for one in result.attempts if one.pairs > low}
+    failed = {one.size for one in result.attempts if one.size > low}
     return min(failed - open_sizes, default=None)
 
 
@@ -131,13 +141,85 @@ def is_complete(result: SearchResult, control: Control | NoControl | None) -> bo
 
 def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
     """What to say of a search in which no size failed (`control_size`)."""
-    held = max((one.pairs for one in result.attempts if _is_solved(one)), default=0)
+    held = max((one.size for one in result.attempts if _is_solved(one)), default=0)
     return None if held == total else NoControl.BUDGET_USED_UP
 
 
+class SearchBudget:
+    """The budget of a search: all there is, less the control's share once a control can run.
+
+    A search in which no size failed has nothing to control (`control_size`), so it takes the
+    control's share as well. From the moment that one has failed, the share is kept for the control.
+
+    Args:
+        budget: For search and control together.
+        control: Whether a control was asked for.
+        starts: Attempts after which a size has failed.
+    """
+
+    def __init__(self, budget: Budget, *, control: bool, starts: int) -> None:
+        self._until = self._whole = budget
+        self._less = budget.part(1 - CONTROL_SHARE) if control else budget
+        self._starts = starts
+        self._solved = 0
+        self._unsolved: Counter[int] = Counter()
+
+    def note(self, ended: Attempt) -> None:
+        """Take account of an attempt."""
+        if ended.outcome is Outcome.SOLVED:
+            self._solved = max(self._solved, ended.size)
+        elif ended.outcome.final:
+            self._unsolved[ended.size] += 1
+        failed = [size for size, count in self._unsolved.items() if count >= self._starts]
+        controllable = max(failed, default=0) > self._solved
+        self._until = self._less if controllable else self._whole
+
+    def should_stop(self) -> Outcome | None:
+        """`OUT_OF_BUDGET` once it is used up."""
+        return self._until.should_stop()
+
+
+def control_within(
+    budget: Budget,
+    place: RunContext,
+    targets: Targets,
+    config: TrainingConfig,
+    result: SearchResult,
+    *,
+    stage: str,
+    listener: Listener,
+) -> Control | NoControl | None:
+    """Run the control of a search in its share of the budget, with progress."""
+    size = control_size(result)
+    if size is not None:
+        listener.stage(stage, size)
+
+    def stepped(report: StepReport) -> None:
+        place.on_step(report)
+        # Not listener.step: what is recovered here is not found.
+        if report.best_exact:
+            listener.advanced(report.best_exact)
+
+    control = run_control(
+        replace(place, on_step=stepped),
+        targets,
+        config,
+        result,
+        should_stop=budget.at_most(CONTROL_SHARE).should_stop,
+    )
+    if isinstance(control, NoControl):
+        listener.found(f"no planted control: {control.conclusion}")
+    elif control is not None:
+        listener.found(
+            f"planted control: {control.recovered} of {control.size} planted "
+            f"{targets.planted_units} recovered in {control.steps} steps ({control.outcome.value})"
+        )
+    return control
+
+
 def run_control(
-    place: Workplace,
-    pairs: Sequence[EncodedPair],
+    place: RunContext,
+    targets: Targets,
     config: TrainingConfig,
     result: SearchResult,
     *,
@@ -150,52 +232,41 @@ def run_control(
     """
     size = control_size(result)
     if size is None:
-        return why_no_size_failed(result, len(pairs))
+        return why_no_size_failed(result, len(targets))
     best = result.best
     norm = None if best is None else float(best.prompt.norm(dim=1).mean())
-    keys, wanted = _keys_for(pairs, size)
+    keys, wanted = targets.planted_keys(size)
     planted = _planted_once(place, keys, config, size=wanted, token_norm=norm, stop=should_stop)
     if planted is None:
-        return _not_begun(size, config, should_stop() or Outcome.OUT_OF_BUDGET)
+        return Control(
+            size=size,
+            units=targets.units,
+            recovered=0,
+            outcome=should_stop() or Outcome.OUT_OF_BUDGET,
+            steps=0,
+            seconds=0.0,
+            seed=config.seed,
+        )
     if not planted.pairs:
         return NoControl.NOTHING_PLANTED
-    targets = _targets(planted, pairs, size)
-    done = attempt(place, targets, config, warm=None, should_stop=should_stop)
-    answers = Counter(_answers(targets))
+    wanted_of_it = targets.planted(planted.pairs, size)
+    done = attempt(place, wanted_of_it, config, warm=None, should_stop=should_stop)
+    answers = Counter(wanted_of_it.answers)
     return Control(
-        pairs=len(targets),
+        size=len(wanted_of_it),
+        units=targets.units,
         recovered=len(done.held),
         outcome=done.outcome,
         steps=done.steps,
         seconds=done.seconds,
         seed=config.seed,
         distinct_answers=len(answers),
-        list_distinct_answers=len(set(_answers(pairs[: len(targets)]))),
+        list_distinct_answers=len(set(targets.first(len(wanted_of_it)).answers)),
         answer_entropy_bits=entropy_bits(tuple(answers.values())),
         # A planted text is written without a prompt as a whole, or it is not.
-        answered_unprompted=planted.unprompted * (len(targets) // len(planted.pairs)),
+        answered_unprompted=planted.unprompted * (len(wanted_of_it) // len(planted.pairs)),
         token_norm=planted.token_norm,
     )
-
-
-def _keys_for(pairs: Sequence[EncodedPair], size: int) -> tuple[Sequence[EncodedPair], int]:
-    """What a planted prompt is asked for, and how many answers of it are wanted."""
-    # A list has other keys in reserve, for answers that win by too little; a text has one.
-    return ((pairs[size - 1],), 1) if isinstance(pairs, Beginnings) else (pairs, size)
-
-
-def _targets(planted: Planted, pairs: Sequence[EncodedPair], size: int) -> Sequence[EncodedPair]:
-    """What training is asked to recover: a planted text is trained for as the real one was."""
-    if not isinstance(pairs, Beginnings):
-        return planted.pairs
-    return replace(pairs, longest=planted.pairs[0], tokens=size)
-
-
-def _answers(pairs: Sequence[EncodedPair]) -> list[tuple[int, ...]]:
-    """The answers whose diversity is told: values of a list, single tokens of a text."""
-    if isinstance(pairs, Beginnings):
-        return [(token,) for token in pairs.longest.value_ids]
-    return [pair.value_ids for pair in pairs]
 
 
 def _is_solved(one: Attempt) -> bool:
@@ -210,7 +281,7 @@ def entropy_bits(counts: Sequence[int]) -> float:
 
 
 def _planted_once(
-    place: Workplace,
+    place: RunContext,
     pairs: Sequence[EncodedPair],
     config: TrainingConfig,
     *,
@@ -228,12 +299,20 @@ def _planted_once(
         "token_norm": token_norm,
         "relative_lead": config.relative_lead,
         "seed": config.seed,
+        "kind": place.kind.value,
     }
-    if place.kind is not PromptKind.SOFT:
-        key["kind"] = place.kind.value
-    known = place.store.get("plant", key)
+    known: Any = place.store.get("plant", key)
     if known is not None:
-        return _from_json(known)
+        pairs = tuple(
+            EncodedPair(
+                key=one["key"],
+                value=one["value"],
+                key_ids=(*one["key_ids"],),
+                value_ids=(*one["value_ids"],),
+            )
+            for one in known["pairs"]
+        )
+        return Planted(**(known | {"pairs": pairs}))
     made = plant(
         place.model,
         pairs,
@@ -244,46 +323,5 @@ def _planted_once(
         kind=place.kind,
     )
     if made is not None:
-        place.store.put("plant", key, _to_json(made))
+        place.store.put("plant", key, asdict(made))
     return made
-
-
-def _to_json(planted: Planted) -> JsonObject:
-    rows: list[JsonValue] = [
-        [pair.key, pair.value, [*pair.key_ids], [*pair.value_ids]] for pair in planted.pairs
-    ]
-    return {**asdict(planted), "pairs": rows}
-
-
-def _from_json(record: JsonObject) -> Planted:
-    rows = record["pairs"]
-    if not isinstance(rows, list):
-        raise AssertionError("a stored plant has a list of pairs")
-    return Planted(
-        pairs=tuple(_pair(row) for row in rows),
-        token_norm=float(str(record["token_norm"])),
-        unprompted=int(str(record["unprompted"])),
-    )
-
-
-def _pair(row: object) -> EncodedPair:
-    if not isinstance(row, list):
-        raise AssertionError("a stored pair is a list")
-    key, value, key_ids, value_ids = row
-    return EncodedPair(key=key, value=value, key_ids=tuple(key_ids), value_ids=tuple(value_ids))
-
-
-def _not_begun(size: int, config: TrainingConfig, outcome: Outcome) -> Control:
-    return Control(
-        pairs=size,
-        recovered=0,
-        outcome=outcome,
-        steps=0,
-        seconds=0.0,
-        seed=config.seed,
-        distinct_answers=0,
-        list_distinct_answers=0,
-        answer_entropy_bits=0.0,
-        answered_unprompted=0,
-        token_norm=0.0,
-    )

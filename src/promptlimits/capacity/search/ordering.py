@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from promptlimits.capacity.search.baselines import OnChunk, answers_behind, written_out_within
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import EncodedPair, FrozenModel
 
 SHOTS = 8
-
-FROM_THE_FIRST = "from the first token on"
-"""The order of a text, which is its own."""
 
 
 class Order(StrEnum):

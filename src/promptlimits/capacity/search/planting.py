@@ -25,8 +25,8 @@ from torch import Tensor
 
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.loop import Stopper
 from promptlimits.capacity.train.objective import lead
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.capacity.train.prompts import from_vocabulary
 from promptlimits.nets.prefix_shape import reader_of_prefixes
 from promptlimits.nets.protocol import EncodedPair, FrozenModel, Part, PromptKind, pack

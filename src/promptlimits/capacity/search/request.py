@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from promptlimits.base.typing import JsonObject, JsonValue
-from promptlimits.capacity.search.attempt import ENGINE, Attempt
+from promptlimits.capacity.search.attempt import ENGINE, Attempt, about
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.loop import StepReport
+from promptlimits.capacity.train.problem import StepReport
 from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 RECORD = 1
@@ -23,6 +23,37 @@ GoOn = Callable[[float], str]
 
 IN_CONTEXT_TOKENS = 2048
 """Most tokens of the in-context baseline unless asked for more: its cost is quadratic."""
+
+
+class PromptSize(NamedTuple):
+    """A kind of prompt and a number of tokens.
+
+    Attributes:
+        kind: What the prompts are.
+        tokens: P.
+    """
+
+    kind: PromptKind
+    tokens: int
+
+    @property
+    def in_words(self) -> str:
+        """Such as "2 prompt tokens", "a prefix of 1 token"."""
+        plural = "s" if self.tokens > 1 else ""
+        if self.kind is PromptKind.SOFT:
+            return f"{self.tokens} prompt token{plural}"
+        return f"a prefix of {self.tokens} token{plural}"
+
+    @property
+    def file_name(self) -> str:
+        """What files about such prompts have in their names."""
+        of_kind = "" if self.kind is PromptKind.SOFT else f"{self.kind.value}-"
+        return f"{of_kind}{self.tokens}-tokens"
+
+    @property
+    def key(self) -> JsonObject:
+        """What names it in the store."""
+        return {"prompt_tokens": self.tokens, "kind": self.kind.value}
 
 
 class Listener(Protocol):
@@ -112,19 +143,10 @@ def command_key(
         "kinds": kinds,
         "engine": ENGINE,
         "record": RECORD,
-        **about(model, task),
+        **about(model.card, task.hash),
         "task_name": task.name,
         # The ceiling depends on these, not on the ids alone.
         "answers": [task.answer_set_text, hex(task.answer_set_size), task.answers_random],
-    }
-
-
-def about(model: FrozenModel, task: EncodedTask) -> JsonObject:
-    """What the store's records of a model and a task are about."""
-    return {
-        "model": model.card.model_hash,
-        "dtype": model.card.compute_dtype,
-        "task": task.hash,
     }
 
 

@@ -1,16 +1,15 @@
 """The largest number of pairs that a prompt of one length holds exactly.
 
-Sizes follow `promptlimits.capacity.search.plan`. Each attempt starts warm from the best prompt so
+Sizes follow `next_size`. Each attempt starts warm from the best prompt so
 far, of this length or of a shorter one; where it fails, fresh starts follow, side by side. Every
 prompt counts for what it holds: a failed attempt at 64 pairs that holds 60 beats a solved one
-at 32. A text is searched like a list of its beginnings (`capacity.task.beginnings`), so that
-a size is a number of tokens. All of it can be stopped at any step: run again, every finished
-attempt comes out of the store and the unfinished one goes on.
+at 32. Of a text a size is a number of tokens (`capacity.task.targets`). All of it can be stopped at
+any step: run again, every finished attempt comes out of the store and the unfinished one goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -18,13 +17,11 @@ from typing import Final
 from torch import Tensor
 
 from promptlimits.base.checks import require_positive, require_positive_int
-from promptlimits.capacity.search.attempt import Attempt, Workplace, attempt, race
-from promptlimits.capacity.search.plan import next_size
-from promptlimits.capacity.task.beginnings import unit_of
+from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt, race
+from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.progress import Stopper
-from promptlimits.nets.protocol import EncodedPair
+from promptlimits.capacity.train.problem import Stopper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,43 +115,68 @@ def best_of(attempts: Sequence[Attempt]) -> Attempt | None:
     return max((one for one in attempts if one.held), key=lambda one: len(one.held), default=None)
 
 
+def next_size(
+    solved: Collection[int], failed: Collection[int], *, total: int, first: int
+) -> int | None:
+    """The next number of pairs to train for.
+
+    Sizes double while they are solved; after a failure the largest solved and the smallest
+    failed size above it are bisected until they are neighbours. If even the first size fails,
+    it is halved. A pure function of what is known, so a search resumes by asking again.
+    """
+    low = max(solved, default=0)
+    above = [size for size in failed if size > low]
+    if not above:
+        return None if low >= total else min(total, max(first, 2 * low))
+    high = min(above)
+    return None if high - low <= 1 else (low + high) // 2
+
+
 def search(
-    place: Workplace,
-    pairs: Sequence[EncodedPair],
+    place: RunContext,
+    targets: Targets,
     config: SearchConfig,
     *,
     warm: Tensor | None,
     should_stop: Stopper,
     on_attempt: Callable[[Attempt], None] | None = None,
 ) -> SearchResult:
-    """Search for the largest number of the first pairs that a prompt holds.
+    """Search for the largest size that a prompt holds, from the best (Q, W) of a shorter length.
 
-    Args:
-        place: Model, store and provenance.
-        pairs: The whole list, in the order in which it is to be held, or the beginnings of a text.
-        config: Settings.
-        warm: (Q, D) best prompt of a shorter length, or None.
-        should_stop: Asked before every training step.
-        on_attempt: Called after each attempt.
-
-    Returns:
-        Every attempt made.
+    Every attempt made is returned; `on_attempt` is called after each.
     """
     known = _Progress(warm=warm)
     while True:
-        size = next_size(known.solved, known.failed, total=len(pairs), first=config.first_size)
+        size = next_size(known.solved, known.failed, total=len(targets), first=config.first_size)
         if size is None:
-            return _result(config, known, _end_of_plan(known, pairs), complete=True)
-        last = _try_size(place, pairs[:size], config, known, should_stop, on_attempt)
+            return _result(config, known, _end_of_plan(known, targets), complete=True)
+        last = _try_size(place, targets.first(size), config, known, should_stop, on_attempt)
         if not last.outcome.final:
-            reason = f"the budget was used up while it trained for {size} {unit_of(pairs)}"
+            reason = f"the budget was used up while it trained for {size} {targets.units}"
             return _result(config, known, reason, complete=False)
         (known.solved if last.outcome is Outcome.SOLVED else known.failed).add(size)
 
 
+def train_all(
+    place: RunContext,
+    targets: Targets,
+    config: SearchConfig,
+    *,
+    should_stop: Stopper,
+    on_attempt: Callable[[Attempt], None] | None = None,
+) -> SearchResult:
+    """Train for all of the targets alone, from one start, then from others side by side.
+
+    On a CPU a race costs as many times the work, so the first start runs alone.
+    """
+    known = _Progress(warm=None)
+    last = _try_size(place, targets, config, known, should_stop, on_attempt)
+    return _result(config, known, last.outcome.value, complete=last.outcome.final)
+
+
 def _try_size(
-    place: Workplace,
-    pairs: Sequence[EncodedPair],
+    place: RunContext,
+    targets: Targets,
     config: SearchConfig,
     known: _Progress,
     should_stop: Stopper,
@@ -163,7 +185,7 @@ def _try_size(
     """Attempts at one size until one is solved, the time is up, or the starts are used."""
     share = 1.0 if known.warm is None else config.warm_learning_rate_share
     first = replace(config.training, learning_rate=share * config.training.learning_rate)
-    done = [attempt(place, pairs, first, warm=known.warm, should_stop=should_stop)]
+    done = [attempt(place, targets, first, warm=known.warm, should_stop=should_stop)]
     _note(known, done, on_attempt)
     if done[-1].outcome is not Outcome.SOLVED and done[-1].outcome.final and config.starts > 1:
         # Only the first start is warm: the others are there to escape where it led.
@@ -171,7 +193,7 @@ def _try_size(
             replace(config.training, seed=config.training.seed + start)
             for start in range(1, config.starts)
         ]
-        done += race(place, pairs, fresh, warm=None, should_stop=should_stop)
+        done += race(place, targets, fresh, warm=None, should_stop=should_stop)
         _note(known, done[1:], on_attempt)
     return done[-1]
 
@@ -188,11 +210,11 @@ def _note(
             on_attempt(one)
 
 
-def _end_of_plan(known: _Progress, pairs: Sequence[EncodedPair]) -> str:
-    held, unit = max(known.solved, default=0), unit_of(pairs)
-    if held == len(pairs):
-        return f"the whole {'list' if unit == 'pairs' else 'text'} is held"
-    return f"{held} {unit} were solved and {held + 1} were not, in every start"
+def _end_of_plan(known: _Progress, targets: Targets) -> str:
+    held = max(known.solved, default=0)
+    if held == len(targets):
+        return f"the whole {targets.whole} is held"
+    return f"{held} {targets.units} were solved and {held + 1} were not, in every start"
 
 
 def _result(config: SearchConfig, known: _Progress, reason: str, *, complete: bool) -> SearchResult:

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import file_name, listed, place, read_text, shown
-from promptlimits.capacity.tables.table import Row, Table
+from promptlimits.capacity.tables.table import Row, Table, plain
 
 _BLANK: Final = " \t\n\r"
 CONVERSATIONS: Final = ("messages", "conversations")
@@ -191,24 +191,12 @@ def _decoded(where: str, text: str, at: int) -> tuple[Any, int]:
     )
     try:
         value, end = decoder.raw_decode(text, at)
-        return _plain(value), end
+        return plain(value), end
     except RecursionError as error:
         raise _bad(where, "brackets too deep") from error
     except json.JSONDecodeError as error:
         line = text[text.rfind("\n", 0, error.pos) + 1 :].split("\n", 1)[0]
         raise _bad(where, f"{shown(line)}: {error.msg.lower()} at column {error.colno}") from error
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value with its truth values as text."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case list():
-            return [_plain(one) for one in value]
-        case dict():
-            return {name: _plain(one) for name, one in value.items()}
-    return value
 
 
 def _object(where: str, entry: Any) -> dict[str, Any]:

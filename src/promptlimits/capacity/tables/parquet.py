@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import MOST_BYTES, file_name, place, read_bytes
-from promptlimits.capacity.tables.table import Cell, Row, Table
+from promptlimits.capacity.tables.table import Cell, Row, Table, plain
 
 PYARROW: Final = "pyarrow>=21,<27"
 """What the extra `parquet` asks for."""
@@ -98,7 +98,7 @@ def _cells(array: Any) -> list[Cell]:
     if types.is_dictionary(kind):
         return _cells(array.dictionary_decode())
     if types.is_nested(kind):
-        return [_plain(value) for value in array.to_pylist()]
+        return [plain(value) for value in array.to_pylist()]
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return [{"type": str(kind)}] * len(array)
     try:
@@ -106,19 +106,3 @@ def _cells(array: Any) -> list[Cell]:
     except pyarrow.ArrowInvalid:  # such as the bytes of a UUID
         return [{"type": str(kind)}] * len(array)
     return cells
-
-
-def _plain(value: Any) -> Cell:
-    """A nested value with its numbers and truth values as text."""
-    match value:
-        case None | str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case list():
-            return [_plain(one) for one in value]
-        case dict():
-            return {name: _plain(one) for name, one in value.items()}
-        case bytes():
-            return {"type": "binary"}
-    return str(value)

@@ -117,3 +117,19 @@ def texts_of(where: str, cell: Cell) -> list[str]:
             several = [cell]
     texts = [text for one in several if (text := text_of(where, one)) is not None]
     return list(dict.fromkeys(texts))
+
+
+def plain(value: Any) -> Cell:
+    """A value of a file with its numbers and truth values as text."""
+    match value:
+        case None | str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return [plain(one) for one in value]
+        case dict():
+            return {name: plain(one) for name, one in value.items()}
+        case bytes():
+            return {"type": "binary"}
+    return str(value)

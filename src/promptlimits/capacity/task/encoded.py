@@ -6,12 +6,13 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import KEY, Asking, joiner_between
 from promptlimits.capacity.task.pairs import Pair, PairTask
+from promptlimits.capacity.task.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,21 +30,33 @@ class EncodedTask:
         places: For each pair, where it comes from, such as "pairs.csv line 3".
         answer_set_size: How many answers there are to choose from, exactly.
         answer_set_text: That set in words.
-        answers_random: Whether each answer was drawn independently and uniformly from it.
         source: Where the pairs come from.
         notes: Facts a report must show.
-        text_tokens: Tokens of the one text that is to be written; None for a list of pairs.
     """
+
+    answers_random: ClassVar[bool] = False
+    """Whether each answer was drawn independently and uniformly from that set."""
+
+    keys_as: ClassVar[Literal["text", "ids"]] = "text"
+    """What a key is: text that the tokenizer reads, or token ids that no text may give."""
 
     name: str
     pairs: tuple[EncodedPair, ...]
     places: tuple[str, ...]
     answer_set_size: int
     answer_set_text: str
-    answers_random: bool
     source: str
     notes: tuple[str, ...] = ()
-    text_tokens: int | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """What is asked of a prompt, in the task's own order."""
+        return Targets.of(self.pairs)
+
+    @property
+    def text_tokens(self) -> int | None:
+        """Tokens of the one text that is to be written; None for a list of pairs."""
+        return None
 
     @property
     def hash(self) -> str:
@@ -102,7 +115,6 @@ def encode(task: PairTask, codec: TextCodec, asking: Asking | None = None) -> En
         places=tuple(pair.where for pair in task.pairs),
         answer_set_size=answers,
         answer_set_text=f"the {answers:,} distinct values of the list",
-        answers_random=False,
         source=task.source,
         notes=(
             *task.notes,

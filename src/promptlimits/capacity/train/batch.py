@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptlimits.capacity.train.memory import ActivationMeter, Budget, Piece, divide
+from promptlimits.capacity.train.adam import Segments
+from promptlimits.capacity.train.memory import (
+    ActivationMeter,
+    LogitBuffer,
+    MemoryBudget,
+    Piece,
+    divide,
+)
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
-from promptlimits.capacity.train.packed_state import BatchScores
 from promptlimits.capacity.train.problem import Problem
-from promptlimits.capacity.train.scratch import Scratch
-from promptlimits.capacity.train.segments import Segments
+from promptlimits.capacity.train.state import BatchScores
 from promptlimits.nets.protocol import FrozenModel, Part, PreparedBatch, ReadHead
 
 
@@ -45,9 +50,11 @@ class Batch:
         budget: Memory for one pass.
     """
 
-    def __init__(self, model: FrozenModel, problems: Sequence[Problem], budget: Budget) -> None:
+    def __init__(
+        self, model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget
+    ) -> None:
         self._head: ReadHead = model.head
-        self._logit_bytes, self._memory = budget.logit_bytes, Scratch().matrix
+        self._logit_bytes, self._memory = budget.logit_bytes, LogitBuffer().matrix
         division = divide(model, problems, budget)
         self.largest_bytes = max(sum(one.part_bytes for one in pieces) for pieces in division)
         self.activation_bytes: int | None = None
@@ -65,14 +72,9 @@ class Batch:
         self._sharpening_range = shares.to(device), torch.ones_like(shares, device=device)
 
     def run(self, prompts: Tensor, most_right: Tensor) -> tuple[BatchScores, Tensor]:
-        """Score prompts, end to end, and differentiate each problem's loss.
+        """Score prompts (sum of P_b, W), and differentiate each problem's loss in them.
 
-        Args:
-            prompts: (sum of P_b, W).
-            most_right: (B,) largest share of right tokens so far, which sharpens.
-
-        Returns:
-            The scores, and the gradient (sum of P_b, W).
+        The largest share of right tokens so far (B,) sharpens.
         """
         sharpening = torch.lerp(*self._sharpening_range, most_right)
         meter = ActivationMeter() if self.activation_bytes is None else None

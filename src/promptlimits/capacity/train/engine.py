@@ -20,21 +20,71 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.checks import require_positive_int
-from promptlimits.capacity.train.adam import Pace
+from promptlimits.capacity.train.adam import StepSettings
 from promptlimits.capacity.train.batch import Batch
-from promptlimits.capacity.train.heap import keep_freed_memory
-from promptlimits.capacity.train.memory import Budget, bytes_of, is_out_of_memory
+from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.memory import (
+    MemoryBudget,
+    bytes_of,
+    is_out_of_memory,
+    keep_freed_memory,
+)
 from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.packed_state import BatchScores, PackedState
-from promptlimits.capacity.train.problem import Problem, ProblemKey
-from promptlimits.capacity.train.progress import (
+from promptlimits.capacity.train.problem import (
     Fit,
     KeyedObserver,
-    Standing,
+    Observer,
+    Problem,
+    ProblemKey,
+    Status,
     StepReport,
     Stopper,
 )
-from promptlimits.nets.protocol import FrozenModel
+from promptlimits.capacity.train.state import BatchScores, PackedState, TrainingState
+from promptlimits.nets.protocol import FrozenModel, PackedPairs, PromptKind
+
+
+def train(
+    model: FrozenModel,
+    pairs: PackedPairs,
+    config: TrainingConfig,
+    *,
+    state: TrainingState,
+    kind: PromptKind = PromptKind.SOFT,
+    budget_bytes: int | None = None,
+    on_step: Observer | None = None,
+    should_stop: Stopper | None = None,
+) -> Fit:
+    """Train a prompt until it answers every pair exactly, or something ends the run.
+
+    Args:
+        model: The frozen model.
+        pairs: The pairs, K of them.
+        config: Settings.
+        state: Where to start: `TrainingState.start`, or the state of an earlier run, which
+            then goes on as if it had never stopped.
+        kind: What the prompt is.
+        budget_bytes: Memory for one pass; None for half of what is free.
+        on_step: Called after every step with its report and the state to resume from.
+        should_stop: Asked before every step; an outcome ends the run.
+
+    Returns:
+        The ending, with the best prompt found and the pairs it holds.
+    """
+    problem = Problem(key=0, pairs=pairs, config=config, state=state, kind=kind)
+
+    def observe(_: ProblemKey, report: StepReport, after: TrainingState) -> None:
+        if on_step is not None:
+            on_step(report, after)
+
+    (fit,) = train_many(
+        model,
+        [problem],
+        budget_bytes=budget_bytes,
+        on_step=None if on_step is None else observe,
+        should_stop=should_stop,
+    )
+    return fit
 
 
 def train_many(
@@ -69,7 +119,7 @@ def train_many(
     if slots is not None:
         require_positive_int("slots", slots)
     keep_freed_memory(model.device)
-    running = _Running(model, Budget.on(model.device, budget_bytes), on_step)
+    running = _Running(model, MemoryBudget.on(model.device, budget_bytes), on_step)
     waiting = _Waiting(iter(problems))
     while True:
         yield from running.leave()
@@ -105,12 +155,14 @@ class _Waiting:
 class _Running:
     """The problems of the moment, and everything about them that a step changes."""
 
-    def __init__(self, model: FrozenModel, budget: Budget, on_step: KeyedObserver | None) -> None:
+    def __init__(
+        self, model: FrozenModel, budget: MemoryBudget, on_step: KeyedObserver | None
+    ) -> None:
         self.problems: list[Problem] = []
         self._model = model
         self._budget = budget
         self._on_step = on_step
-        self._standings: list[Standing] = []
+        self._statuses: list[Status] = []
         self._won: set[ProblemKey] = set()
         # Most memory kept in a step so far, by problem.
         self._activation: dict[ProblemKey, int] = {}
@@ -124,8 +176,8 @@ class _Running:
     def leave(self) -> Iterator[Fit]:
         """Take out the problems that have ended, those solved in fewest steps first."""
         endings = [
-            standing.ending(problem.config)
-            for problem, standing in zip(self.problems, self._standings, strict=True)
+            status.ending(problem.config)
+            for problem, status in zip(self.problems, self._statuses, strict=True)
         ]
         for problem, outcome in zip(self.problems, endings, strict=True):
             if outcome is Outcome.SOLVED and problem.race is not None:
@@ -150,7 +202,7 @@ class _Running:
             if not came:
                 self._unpack()
             self.problems.append(problem)
-            self._standings.append(Standing.of(problem.state))
+            self._statuses.append(Status.of(problem.state))
             waiting.pop()
             came = True
         return came
@@ -174,9 +226,9 @@ class _Running:
     def _take_out(self, outcomes: Sequence[Outcome | None]) -> list[Fit]:
         """End the problems that have an outcome; the others stay."""
         self._unpack()
-        members = list(zip(self.problems, self._standings, outcomes, strict=True))
+        members = list(zip(self.problems, self._statuses, outcomes, strict=True))
         self.problems = [problem for problem, _, outcome in members if outcome is None]
-        self._standings = [standing for _, standing, outcome in members if outcome is None]
+        self._statuses = [status for _, status, outcome in members if outcome is None]
         return [
             Fit.of(
                 problem.key,
@@ -204,8 +256,8 @@ class _Running:
         began = time.monotonic()
         state = self._state or PackedState.of([problem.state for problem in self.problems])
         batch, scores, gradient = self._scored(state)
-        paces = [
-            Pace(
+        settings = [
+            StepSettings(
                 step=step,
                 learning_rate=problem.learning_rate_at(step, layers=self._model.card.layers),
                 clip_norm=problem.config.clip_norm,
@@ -213,7 +265,7 @@ class _Running:
             for problem, step in zip(self.problems, state.steps, strict=True)
         ]
         kept, best_exact, gained = state.remembering(scores)
-        after = kept.advanced(gradient, paces)
+        after = kept.advanced(gradient, settings)
         # One transfer from the device for everything that decides and reports.
         numbers = torch.stack(
             [
@@ -236,7 +288,7 @@ class _Running:
             try:
                 if self._batch is None:
                     self._batch = Batch(self._model, self.problems, self._budget)
-                return self._batch, *self._batch.run(state.prompts, state.most_right)
+                return self._batch, *self._batch.run(state.prompt, state.most_right)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -251,8 +303,8 @@ class _Running:
     ) -> None:
         """Note what a step has changed, and tell the observer."""
         pairs = [problem.pairs.num_pairs for problem in self.problems]
-        self._standings = [
-            Standing(
+        self._statuses = [
+            Status(
                 step=step,
                 best_step=step if row[4] else best_step,
                 solved=row[3] == count,
@@ -262,7 +314,7 @@ class _Running:
                 after.steps, after.best_steps, numbers, pairs, strict=True
             )
         ]
-        best_steps = tuple(standing.best_step for standing in self._standings)
+        best_steps = tuple(status.best_step for status in self._statuses)
         self._state = replace(after, best_steps=best_steps)
         activation = batch.activation_bytes or 0
         for problem in self.problems:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
-from promptlimits.capacity.train.progress import Stopper
+from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import (
     EncodedPair,
     FrozenModel,
@@ -30,19 +30,26 @@ class Evaluation:
     Where it was stopped, those of the first pairs alone.
 
     Attributes:
-        exact: For each pair, whether every token of its answer wins.
-        but_end: For each pair, whether every token but the last, the end marker, wins.
+        right: For each pair, how many tokens of its answer win in a row, from the first one on.
+        lengths: For each pair, the tokens of its answer, the end marker included.
         loss_nats: For each pair, the summed cross-entropy of its answer.
     """
 
-    exact: tuple[bool, ...]
-    but_end: tuple[bool, ...]
+    right: tuple[int, ...]
+    lengths: tuple[int, ...]
     loss_nats: tuple[float, ...]
 
     @property
     def held(self) -> tuple[int, ...]:
         """Indices of the pairs answered exactly."""
-        return tuple(index for index, right in enumerate(self.exact) if right)
+        answers = enumerate(zip(self.right, self.lengths, strict=True))
+        return tuple(index for index, (right, length) in answers if right == length)
+
+    @property
+    def but_end(self) -> tuple[int, ...]:
+        """Indices of the pairs whose every token wins but the last, the end marker."""
+        answers = enumerate(zip(self.right, self.lengths, strict=True))
+        return tuple(index for index, (right, length) in answers if right == length - 1)
 
 
 @torch.no_grad()
@@ -59,54 +66,37 @@ def evaluate(
     """Run pairs behind one prompt and compare every answer.
 
     A pair is exact if at each position of its answer, given the right tokens before, the
-    right token wins. Greedy decoding then gives that answer, by induction over its tokens.
-
-    Args:
-        model: The frozen model.
-        prompt: (P, W); P may be 0 for no prompt, or the embedded tokens of a context.
-        pairs: The pairs.
-        relative_lead: Lead that a token must win by (see `promptlimits.capacity.train.objective`).
-        kind: What the prompt is.
-        on_chunk: Called with the number of pairs done after each chunk.
-        should_stop: Asked before every chunk but the first; what is left is not run.
-
-    Returns:
-        What was found, in the order of the pairs.
+    right token wins, by the relative lead of `objective`. Greedy decoding then gives that answer,
+    by induction over its tokens. The prompt (P, W) may have no rows, or be the embedded tokens of
+    a context. What is left is not run where `should_stop` says so, asked before every chunk but
+    the first; `on_chunk` is told how many pairs are done.
     """
-    exact: list[bool] = []
-    but_end: list[bool] = []
+    right: list[int] = []
     losses: list[float] = []
     for chunk in _chunks(pairs, model.card.vocabulary, prompt.shape[0]):
-        if exact and should_stop is not None and should_stop() is not None:
+        if right and should_stop is not None and should_stop() is not None:
             break
         packed = pack(chunk, device=model.device)
         rows = _scores(model, prompt, packed, kind)
-        wrong = ~(rows.lead > relative_lead)
-        count = torch.zeros(len(chunk), device=model.device)
-        at_end = torch.tensor([len(pair.value_ids) for pair in chunk], device=model.device)
-        before_end = wrong.clone()
-        before_end[at_end.cumsum(0) - 1] = False
-        for flags, of in ((exact, wrong), (but_end, before_end)):
-            flags += (count.index_add(0, packed.pair_of_read, of.to(count.dtype)) == 0).tolist()
-        losses += count.index_add(0, packed.pair_of_read, rows.loss_nats.float()).tolist()
+        right += _right_in_a_row(rows.lead > relative_lead, packed).tolist()
+        sums = torch.zeros(len(chunk), device=model.device)
+        losses += sums.index_add(0, packed.pair_of_read, rows.loss_nats.float()).tolist()
         if on_chunk is not None:
-            on_chunk(len(exact))
-    return Evaluation(exact=tuple(exact), but_end=tuple(but_end), loss_nats=tuple(losses))
+            on_chunk(len(right))
+    return Evaluation(
+        right=tuple(right),
+        lengths=tuple(len(pair.value_ids) for pair in pairs[: len(right)]),
+        loss_nats=tuple(losses),
+    )
 
 
-@torch.no_grad()
-def tokens_in_a_row(
-    model: FrozenModel,
-    prompt: Tensor,
-    pair: EncodedPair,
-    *,
-    relative_lead: float = 0.0,
-    kind: PromptKind = PromptKind.SOFT,
-) -> int:
-    """How much of an answer a prompt makes the model write, from its first token on."""
-    rows = _scores(model, prompt, pack([pair], device=model.device), kind)
-    wrong = (~(rows.lead > relative_lead)).nonzero().flatten()
-    return int(wrong[0]) if len(wrong) else len(pair.value_ids)
+def _right_in_a_row(right: Tensor, packed: PackedPairs) -> Tensor:
+    """(K,) tokens before each pair's first wrong one, from which of the reads (R,) are right."""
+    owner = packed.pair_of_read
+    lengths = owner.bincount()
+    place = torch.arange(len(owner), device=owner.device) - (lengths.cumsum(0) - lengths)[owner]
+    before = torch.where(right, lengths[owner], place)
+    return lengths.scatter_reduce(0, owner, before, "amin")
 
 
 def _scores(model: FrozenModel, prompt: Tensor, packed: PackedPairs, kind: PromptKind) -> RowScores:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.train.objective import fewest_logits
-from promptlimits.capacity.train.problem import Problem, pairs_between
+from promptlimits.capacity.train.problem import Problem
 from promptlimits.nets.protocol import FrozenModel, PackedPairs, Part
 
 _SHARE_OF_FREE = 0.5
@@ -49,7 +50,7 @@ def default_budget(device: torch.device) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class MemoryBudget:
     """Memory that one pass may take.
 
     Attributes:
@@ -61,7 +62,7 @@ class Budget:
     chunk_bytes: int = _CPU_LOGIT_BYTES
 
     @classmethod
-    def on(cls, device: torch.device, total_bytes: int | None) -> Budget:
+    def on(cls, device: torch.device, total_bytes: int | None) -> MemoryBudget:
         """The budget asked for, or a share of what is free."""
         chunk = _CPU_LOGIT_BYTES if device.type == "cpu" else _DEVICE_LOGIT_BYTES
         total = default_budget(device) if total_bytes is None else total_bytes
@@ -77,10 +78,10 @@ class Budget:
         """For everything else."""
         return self.total_bytes - self.logit_bytes
 
-    def halved(self, used_bytes: int) -> Budget:
+    def halved(self, used_bytes: int) -> MemoryBudget:
         """Half of this budget, or of what the largest pass was thought to take if less."""
         total = min(self.total_bytes, used_bytes) // 2
-        return Budget(total_bytes=total, chunk_bytes=self.chunk_bytes)
+        return MemoryBudget(total_bytes=total, chunk_bytes=self.chunk_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,8 +105,24 @@ def bytes_of(model: FrozenModel, problem: Problem, pairs: PackedPairs) -> int:
     return model.step_bytes(part, kind=problem.kind)
 
 
+def pairs_between(pairs: PackedPairs, first: int, last: int) -> PackedPairs:
+    """Pairs number `first` up to and without `last`, packed on their own."""
+    if (first, last) == (0, pairs.num_pairs):
+        return pairs
+    begin = int(pairs.lengths[:first].sum())
+    end = begin + int(pairs.lengths[first:last].sum())
+    reads = (pairs.pair_of_read >= first) & (pairs.pair_of_read < last)
+    return PackedPairs(
+        input_ids=pairs.input_ids[begin:end],
+        lengths=pairs.lengths[first:last],
+        read=pairs.read[reads] - begin,
+        targets=pairs.targets[reads],
+        pair_of_read=pairs.pair_of_read[reads] - first,
+    )
+
+
 def divide(
-    model: FrozenModel, problems: Sequence[Problem], budget: Budget
+    model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget
 ) -> tuple[tuple[Piece, ...], ...]:
     """Divide problems into micro-batches that fit the budget, in their order."""
     done: list[tuple[Piece, ...]] = []
@@ -122,7 +139,9 @@ def divide(
     return (*done, tuple(current))
 
 
-def _pieces(model: FrozenModel, problem: Problem, index: int, budget: Budget) -> Iterator[Piece]:
+def _pieces(
+    model: FrozenModel, problem: Problem, index: int, budget: MemoryBudget
+) -> Iterator[Piece]:
     """A problem in as few pieces as fit, each of as many pairs as fit."""
     pairs, first = problem.pairs, 0
     while first < pairs.num_pairs:
@@ -132,7 +151,7 @@ def _pieces(model: FrozenModel, problem: Problem, index: int, budget: Budget) ->
         first = last
 
 
-def _last_that_fits(model: FrozenModel, problem: Problem, first: int, budget: Budget) -> int:
+def _last_that_fits(model: FrozenModel, problem: Problem, first: int, budget: MemoryBudget) -> int:
     """The largest end of a piece that begins at `first`, by bisection."""
 
     def needed(last: int) -> int:
@@ -189,3 +208,42 @@ class ActivationMeter:
         if known is None or known[0].expired():
             self._seen[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
         return tensor
+
+
+_BLOCK_BYTES: Final = 32 * 2**20 - 2**13
+"""Just below glibc's limit, room for its own header and alignment left."""
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """Have the steps to come use memory that a step before has freed, on Linux with glibc.
+
+    A training step asks for the same blocks as the one before. glibc maps large blocks anew each
+    time and gives back what is freed at the heap's end, and the system then clears every page
+    again: up to a tenth of a step. Its limits for both follow the largest block freed so far, up to
+    32 MiB (mallopt(3), M_MMAP_THRESHOLD), so one such block, freed at the start, settles the
+    matter. Where the allocator is another, this is one block asked for and freed.
+    """
+    if device.type == "cpu":
+        torch.empty(_BLOCK_BYTES, dtype=torch.uint8, device=device)
+
+
+class LogitBuffer:
+    """Memory for one block of logits, kept from step to step; what was in it is overwritten.
+
+    A block of many rows' logits is tens of megabytes. Asked for anew in each step, such a block is
+    mapped and cleared by the system each time, which on a CPU costs an eighth of the product that
+    fills it.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def matrix(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """Memory to write a matrix to, valid until the next call."""
+        needed, memory = rows * columns, self._memory
+        known = memory is not None and (memory.dtype, memory.device) == (like.dtype, like.device)
+        if memory is None or not known or memory.numel() < needed:
+            # Let go of first: the two need never be there together.
+            memory = self._memory = None
+            memory = self._memory = like.new_empty(needed)
+        return memory[:needed].view(rows, columns)

@@ -8,10 +8,10 @@ With l the logits of a row, t its target, s the sharpening and j over the other 
 losses are softplus(g) of a gap g:
 
     cross-entropy   g = log sum_j exp(s l_j) - s l_t     (the loss of the softmax of s l)
-    margin          g = s (max_j l_j - l_t)              (that of a contest of two tokens)
+    margin          g = s (max_j l_j - l_t)              (the logistic loss of the strongest alone)
 
 so their gradient is sigmoid(g) times that of g. Neither loses digits where the target wins
-by far, as `1 - p_t` would. The gap and its gradient are found in `contest`, where one block of
+by far, as `1 - p_t` would. The gap and its gradient are found in `margins`, where one block of
 logits, some rows of some tokens, is alive at a time.
 """
 
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.config import Objective, TrainingConfig
-from promptlimits.capacity.train.contest import Contest, hold_contest
+from promptlimits.capacity.train.margins import Margins, margins
 from promptlimits.nets.protocol import Memory, PackedPairs, ReadHead
 
 _TOKENS: Final = 2**11
@@ -148,25 +148,17 @@ def score_rows(
     differentiate: bool = True,
     memory: Memory | None = None,
 ) -> RowScores:
-    """Loss, lead and gradient of every row.
+    """Loss, lead and gradient of every row of read states (R, S), whose graph is left alone.
 
-    Args:
-        states: (R, S) read states; their own graph is left alone.
-        head: From states to logits.
-        rows: The targets and how they are scored.
-        logit_bytes: Most memory for one block of logits.
-        differentiate: Whether the gradient is asked for; else it is empty.
-        memory: Where the logits of a block are written; None for new memory each time.
-
-    Returns:
-        The scores.
+    At most `logit_bytes` are taken for one block of logits, in `memory` or anew each time; where
+    no gradient is asked for it is empty.
     """
     states = states.detach()
     blocks = head.blocks(_tokens_of_a_block(states, logit_bytes))
     parts = []
     for start, end, run in _chunks(rows.runs, _widest(blocks), logit_bytes):
         targets, sharpenings = rows.targets[start:end], rows.sharpenings[start:end]
-        contest = hold_contest(
+        found = margins(
             states[start:end],
             head,
             targets,
@@ -177,23 +169,21 @@ def score_rows(
             memory=memory,
         )
         factor = rows.weights[start:end] * sharpenings if differentiate else None
-        parts.append(_row_scores(contest, factor, states.dtype))
-        del contest
+        parts.append(_row_scores(found, factor, states.dtype))
+        del found
     return parts[0] if len(parts) == 1 else RowScores.joined(parts)
 
 
-def _row_scores(contest: Contest, factor: Tensor | None, dtype: torch.dtype) -> RowScores:
-    """Scores of a contest's rows, whose gradient is overwritten; factor (n, 1) or None for none."""
-    gap, gradient = contest.gap, contest.gradient
+def _row_scores(found: Margins, factor: Tensor | None, dtype: torch.dtype) -> RowScores:
+    """Scores of rows, whose gradient is overwritten; factor (n, 1) or None for none."""
+    gap, gradient = found.gap, found.gradient
     if factor is not None:
         gradient = gradient.mul_(factor.to(gap.dtype) * gap.sigmoid())
-    largest = torch.maximum(
-        torch.maximum(contest.own.abs(), contest.low.abs()), contest.others.abs()
-    )
+    largest = torch.maximum(torch.maximum(found.own.abs(), found.low.abs()), found.others.abs())
     largest = largest.clamp_min(torch.finfo(largest.dtype).tiny)
     return RowScores(
         loss_nats=torch.logaddexp(gap, torch.zeros_like(gap)).squeeze(1),
-        lead=((contest.own - contest.others) / largest).squeeze(1),
+        lead=((found.own - found.others) / largest).squeeze(1),
         gradient=gradient.to(dtype),
     )
 
@@ -204,15 +194,7 @@ def fewest_logits(head: ReadHead) -> int:
 
 
 def lead(logits: Tensor, targets: Tensor) -> Tensor:
-    """How far each target's logit stands above the best other one, as `RowScores.lead` is.
-
-    Args:
-        logits: (..., R, V).
-        targets: (R,).
-
-    Returns:
-        (..., R).
-    """
+    """(..., R) how far logits (..., R, V) of targets (R,) lead, as `RowScores.lead` is."""
     index = targets.expand(logits.shape[:-1]).unsqueeze(-1)
     own = logits.gather(-1, index).squeeze(-1)
     others = logits.scatter(-1, index, float("-inf")).amax(dim=-1)

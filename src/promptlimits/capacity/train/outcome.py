@@ -19,10 +19,9 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
     OVERTAKEN = "overtaken"
 
-    @property
-    def remedy(self) -> str:
-        """What to do about it."""
-        return _REMEDIES[self]
+    def remedy_for(self, units: str) -> str:
+        """What to do about it, for a run that was to hold so many `units`."""
+        return _REMEDIES[self].format(units=units)
 
     @property
     def final(self) -> bool:
@@ -32,8 +31,8 @@ class Outcome(StrEnum):
 
 _REMEDIES = {
     Outcome.SOLVED: "nothing to do: every answer is exact",
-    Outcome.STALLED: "use fewer pairs, more prompt tokens, or more starts",
-    Outcome.OUT_OF_STEPS: "raise --max-steps, or use fewer pairs or more prompt tokens",
+    Outcome.STALLED: "use fewer {units}, more prompt tokens, or more starts",
+    Outcome.OUT_OF_STEPS: "raise --max-steps, or use fewer {units} or more prompt tokens",
     Outcome.OUT_OF_BUDGET: "raise --budget or --steps: the command goes on where it stopped",
     Outcome.DIVERGED: "lower --learning-rate",
     Outcome.OVERTAKEN: "nothing to do: another start was solved first",

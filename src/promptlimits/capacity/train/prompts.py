@@ -46,15 +46,7 @@ def from_vocabulary(
 
 
 def lengthened(prompt: Tensor, *, start: Tensor) -> Tensor:
-    """Put a prompt found at a smaller length behind fresh tokens of a longer one.
-
-    Args:
-        prompt: (Q, W), the shorter prompt.
-        start: (P, W), a fresh prompt, P >= Q.
-
-    Returns:
-        (P, W): `start` with its last Q tokens replaced.
-    """
+    """A fresh prompt (P, W) whose last tokens are a shorter one (Q, W)."""
     warm = start.clone()
     warm[start.shape[0] - prompt.shape[0] :] = prompt.to(warm)
     return warm

@@ -1,10 +1,11 @@
-"""Everything one problem needs to go on after it was cut off, as bytes.
+"""The training state of one problem, and of many end to end, so that one kernel call serves all.
 
-The bytes are a safetensors file: nothing in a store is ever unpickled.
+A state is stored as a safetensors file: nothing in a store is ever unpickled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import safetensors.torch
@@ -13,16 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from promptlimits.base.errors import RunFailed
+from promptlimits.capacity.train.adam import Segments, StepSettings, adam_step
 
-_TENSORS = (
-    "prompt",
-    "first_moment",
-    "second_moment",
-    "best_prompt",
-    "best_exact",
-    "best_loss",
-    "most_right",
-)
+_ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
+_PAIRS = ("best_exact",)
+_NUMBERS = ("best_loss", "most_right")
+_TENSORS = (*_ROWS, *_PAIRS, *_NUMBERS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,3 +91,125 @@ class TrainingState:
                 remedy="start over with a new --out folder",
             ) from error
         return cls(step=step, best_step=best_step, **moved)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchScores:
+    """What one pass says about B problems.
+
+    Attributes:
+        loss_nats: (B,) each problem's mean loss over its read positions, over the share of the
+            sharpening that is on.
+        exact: (sum of K_b,) whether every token of a pair wins with the required lead.
+        exact_pairs: (B,) how many do.
+        tokens_right: (B,) share of read positions whose token wins with that lead.
+    """
+
+    loss_nats: Tensor
+    exact: Tensor
+    exact_pairs: Tensor
+    tokens_right: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedState:
+    """States of B problems: the tensors of `TrainingState`, end to end.
+
+    Attributes:
+        steps: Steps done by each problem.
+        best_steps: Step at which each last became better, in pairs or in tokens.
+        prompt: (sum of P_b, W), as are both moments and the best prompts.
+        best_exact: (sum of K_b,).
+        best_loss: (B,), as is the largest share of right tokens.
+        rows: Which rows of the prompts belong to which problem.
+        pairs: Which pairs do.
+    """
+
+    steps: tuple[int, ...]
+    best_steps: tuple[int, ...]
+    prompt: Tensor
+    first_moment: Tensor
+    second_moment: Tensor
+    best_prompt: Tensor
+    best_exact: Tensor
+    best_loss: Tensor
+    most_right: Tensor
+    rows: Segments
+    pairs: Segments
+
+    @classmethod
+    def of(cls, states: Sequence[TrainingState]) -> PackedState:
+        """Pack states of equal width and dtype."""
+        device = states[0].prompt.device
+        tensors = {
+            name: (torch.stack if name in _NUMBERS else torch.cat)(
+                [getattr(state, name) for state in states]
+            )
+            for name in _TENSORS
+        }
+        return cls(
+            steps=tuple(state.step for state in states),
+            best_steps=tuple(state.best_step for state in states),
+            rows=Segments.of([len(state.prompt) for state in states], device=device),
+            pairs=Segments.of([len(state.best_exact) for state in states], device=device),
+            **tensors,
+        )
+
+    def unpacked(self) -> tuple[TrainingState, ...]:
+        """Each problem's state, as views: no step ever writes into the tensors of an old one."""
+        columns = (
+            *(self.rows.split(getattr(self, name)) for name in _ROWS),
+            *(self.pairs.split(getattr(self, name)) for name in _PAIRS),
+            *(getattr(self, name).unbind() for name in _NUMBERS),
+        )
+        each = zip(self.steps, self.best_steps, *columns, strict=True)
+        return tuple(
+            TrainingState(
+                step=step, best_step=best_step, **dict(zip(_TENSORS, tensors, strict=True))
+            )
+            for step, best_step, *tensors in each
+        )
+
+    def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
+        """Keep the prompts that were just scored, where they beat the best so far."""
+        before = self.pairs.sum(self.best_exact.to(scores.exact_pairs.dtype))
+        more = scores.exact_pairs > before
+        as_many = scores.exact_pairs == before
+        loss = scores.loss_nats.to(self.best_loss.dtype)
+        better = more | (as_many & (loss < self.best_loss))
+        # A long pair shows no progress in pairs until its last token is right.
+        right = torch.maximum(scores.tokens_right, self.most_right)
+        gained = more | (right > self.most_right)
+        kept = replace(
+            self,
+            best_prompt=torch.where(
+                self.rows.spread(better)[:, None], self.prompt, self.best_prompt
+            ),
+            best_exact=torch.where(self.pairs.spread(better), scores.exact, self.best_exact),
+            best_loss=torch.where(better, loss, self.best_loss),
+            most_right=right,
+        )
+        return kept, torch.maximum(scores.exact_pairs, before), gained
+
+    def advanced(self, gradient: Tensor, settings: Sequence[StepSettings]) -> PackedState:
+        """Take one step of Adam in every problem."""
+        prompts, first, second = adam_step(
+            self.prompt,
+            gradient,
+            self.first_moment,
+            self.second_moment,
+            segments=self.rows,
+            settings=settings,
+        )
+        return replace(
+            self,
+            steps=tuple(step + 1 for step in self.steps),
+            prompt=prompts,
+            first_moment=first,
+            second_moment=second,
+        )
+
+    def finite(self) -> Tensor:
+        """(B,) whether every number of a problem's prompt is finite."""
+        broken = (~torch.isfinite(self.prompt)).any(dim=1)
+        return self.rows.sum(broken.to(torch.float32)) == 0

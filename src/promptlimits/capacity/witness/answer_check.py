@@ -5,7 +5,7 @@ Equal ids alone prove little, since the maker of a witness writes down both side
 only an end marker of the model itself ends an answer.
 
 A key stands for its ids if the stock tokenizer reads it so, less a closing marker that it may
-add. Where keys are posed as ids it may also be the text of those ids, special tokens shown.
+add. Where keys are asked as ids it may also be the text of those ids, special tokens shown.
 
 A value stands for its ids if they decode to joiner and value, to the last blank, behind other
 text and with special tokens shown. Some tokenizers write no text back as it was (they lower its
@@ -62,14 +62,14 @@ def check_answer(
     ids: tuple[int, ...],
     *,
     stops: Sequence[int],
-    posed_as_text: bool,
+    keys_as_text: bool,
     beginning: bool = False,
 ) -> Answer:
     """Compare what was generated for a key with what was recorded."""
     spelling = Spelling(tokenizer)
     recorded = WitnessAnswer(value=pair.value, value_ids=pair.value_ids)
     answers = (recorded,) if beginning else (recorded, *pair.also)
-    fault = _fault_of_key(spelling, pair, posed_as_text=posed_as_text)
+    fault = _fault_of_key(spelling, pair, keys_as_text=keys_as_text)
     for answer in answers:
         fault = fault or _fault_of_answer(
             spelling, pair.joiner, answer, stops=stops, beginning=beginning
@@ -87,16 +87,17 @@ def check_answer(
         decoded=said if pair.joiner.strip() else said.removeprefix(pair.joiner),
         generated_ids=ids,
         exact=not fault,
+        counted=not fault,
         came=None if fault else came,
         fault=fault,
     )
 
 
-def _fault_of_key(spelling: Spelling, pair: WitnessPair, *, posed_as_text: bool) -> str:
+def _fault_of_key(spelling: Spelling, pair: WitnessPair, *, keys_as_text: bool) -> str:
     """What is wrong with a recorded key; empty if nothing is."""
     if spelling.asked(pair.key) == pair.key_ids:
         return ""
-    as_ids = not posed_as_text and spelling.alone(pair.key_ids) == pair.key
+    as_ids = not keys_as_text and spelling.alone(pair.key_ids) == pair.key
     return "" if as_ids else WRONG_KEY
 
 

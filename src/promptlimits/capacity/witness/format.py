@@ -14,14 +14,13 @@ hand; they are no signature: what a witness is worth is what decoding it again c
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
@@ -29,61 +28,43 @@ from promptlimits.base.typing import JsonObject, JsonValue
 from promptlimits.base.writing import recover, replace_file, write_folder
 from promptlimits.capacity.store.provenance import canonical_json
 from promptlimits.capacity.store.records import now
-from promptlimits.capacity.witness.adapter import (
-    adapter_bytes,
-    adapter_config,
-    prompt_sha256,
-    read_adapter,
-)
 from promptlimits.capacity.witness.files import (
     ADAPTER_FILE,
     CONFIG_FILE,
     REPLAY_FILE,
     WITNESS_FILE,
     WITNESS_FILES,
+    adapter_bytes,
+    adapter_config,
     altered,
     broken,
     json_bytes,
+    prompt_sha256,
+    read_adapter,
     read_object,
     require_replaceable,
 )
 from promptlimits.capacity.witness.replay_template import REPLAY
+from promptlimits.capacity.witness.verification import Sha256, Strict, Verification
 from promptlimits.nets.prefix_shape import PrefixShape
-from promptlimits.nets.protocol import EncodedPair, ModelCard, PromptKind
-
-__all__ = [
-    "Witness",
-    "WitnessAnswer",
-    "WitnessPair",
-    "pair_json",
-    "prompt_sha256",
-    "read_prompt",
-    "read_witness",
-    "save_witness",
-    "write_verification",
-]
+from promptlimits.nets.protocol import EncodedPair, ModelCard
 
 WITNESS_SCHEMA: Final = 1
 DECODING: Final = "greedy, max_new_tokens = longest answer"
 
-PosedAs: TypeAlias = Literal["text", "ids"]
+KeysAs: TypeAlias = Literal["text", "ids"]
 _Ids: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 _Count: TypeAlias = Annotated[int, Field(ge=1)]
-_Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
-
-
-class WitnessAnswer(_Frozen):
+class WitnessAnswer(Strict):
     """An answer that counts; `value_ids` are of joiner and value, the end marker last."""
 
     value: str
     value_ids: _Ids
 
 
-class WitnessPair(_Frozen):
+class WitnessPair(Strict):
     """One recorded pair; `value_ids` should end with the end marker, but for a beginning's.
 
     Attributes:
@@ -108,17 +89,31 @@ class WitnessPair(_Frozen):
         return max(len(self.value_ids), *(len(answer.value_ids) for answer in self.also), 0)
 
 
-class WitnessModel(_Frozen):
-    """The model a witness was found with, as far as a reader needs it."""
+class WitnessModel(Strict):
+    """The model a witness was found with: its `ModelCard`, without paths of a machine."""
 
     name: str
     reference: str
+    path: str
     model_hash: str
+    parameters: int
     dim: int
+    layers: int
+    vocabulary: int
+    context_length: int
     compute_dtype: str
+    decodes_from_cache: bool
+    notes: tuple[str, ...]
 
 
-class _RecordedShape(_Frozen):
+class WitnessTask(Strict):
+    """The task that the pairs are of."""
+
+    name: str
+    hash: str
+
+
+class RecordedShape(Strict):
     """`PrefixShape` as witness.json holds it."""
 
     layers: _Count
@@ -126,34 +121,43 @@ class _RecordedShape(_Frozen):
     head_dim: _Count
 
 
-class Witness(_Frozen):
+class Witness(Strict):
     """What witness.json says.
 
     Attributes:
         kind: "soft" or "prefix".
         recorded_shape: How a prefix is laid out; None for a soft prompt.
+        beginning: Whether the one value is the beginning of a text, without an end marker.
         model: The model.
+        task: The task.
         prompt_tokens: P.
         pairs: The recorded pairs, counted or not.
-        posed_as: Whether keys are posed as text, which the stock tokenizer reads, or as ids.
-        beginning: Whether the one value is the beginning of a text, without an end marker.
+        keys_as: Whether keys are asked as text, which the stock tokenizer reads, or as ids.
+        decoding: How answers are decoded.
         prompt_sha256: Of the prompt's float32 numbers, little-endian, row by row.
         adapter_sha256: Of the whole adapter file.
         pairs_sha256: Of the canonical JSON of the pairs.
+        created: When, ISO 8601 in UTC.
         verification: What the latest verification confirmed; None before the first.
+        extra: Further facts, such as the seed.
     """
 
+    witness_schema: Annotated[Literal[1], Field(alias="schema")]
     kind: Literal["soft", "prefix"]
-    recorded_shape: Annotated[_RecordedShape | None, Field(alias="prefix_shape")] = None
-    model: WitnessModel
-    prompt_tokens: int
-    pairs: Annotated[tuple[WitnessPair, ...], Field(min_length=1)]
-    posed_as: PosedAs
+    recorded_shape: Annotated[RecordedShape | None, Field(alias="prefix_shape")] = None
     beginning: bool = False
-    prompt_sha256: _Sha256
-    adapter_sha256: _Sha256
-    pairs_sha256: _Sha256
-    verification: dict[str, Any] | None
+    model: WitnessModel
+    task: WitnessTask
+    prompt_tokens: _Count
+    pairs: Annotated[tuple[WitnessPair, ...], Field(min_length=1)]
+    keys_as: KeysAs
+    decoding: str
+    prompt_sha256: Sha256
+    adapter_sha256: Sha256
+    pairs_sha256: Sha256
+    created: str
+    verification: Verification | None
+    extra: dict[str, Any]
 
     @property
     def prefix_shape(self) -> PrefixShape | None:
@@ -172,50 +176,34 @@ class Witness(_Frozen):
         """For each pair, whether it is claimed: all of them before the first verification."""
         if self.verification is None:
             return (True,) * len(self.pairs)
-        return tuple(answer["counted"] for answer in self.verification["answers"])
+        return tuple(answer.counted for answer in self.verification.answers)
 
+    @property
+    def config(self) -> JsonObject:
+        """What its adapter_config.json says."""
+        return adapter_config(
+            prompt_tokens=self.prompt_tokens,
+            dim=self.model.dim,
+            reference=self.model.reference,
+            prefix_shape=self.prefix_shape,
+        )
 
-class _RecordedAnswer(_Frozen):
-    key: str
-    value: str
-    decoded: str
-    generated_ids: tuple[int, ...]
-    exact: bool
-    came: str | None
-    fault: str
-    counted: bool
-
-
-class _RecordedVerification(_Frozen):
-    """What `Verification.to_json` writes, as far as it can be checked without the model."""
-
-    pairs_exact: int
-    of: int
-    answers: tuple[_RecordedAnswer, ...]
-    confirmed_by: str
-    prompt_sha256: _Sha256
-    model_hash: str
-    same_weights: bool
-    created: str
-    seconds: float
-    versions: dict[str, Any]
-
-    def contradiction(self, witness: Witness) -> str:
-        """How it contradicts itself or its witness; empty if it does not."""
-        if len(self.answers) != len(witness.pairs):
-            return f"{len(self.answers)} answers were verified of {len(witness.pairs)} pairs"
-        pairs = [(pair.key, pair.value) for pair in witness.pairs]
-        if [(answer.key, answer.value) for answer in self.answers] != pairs:
-            return "the answers verified are to other pairs"
-        for answer, pair in zip(self.answers, witness.pairs, strict=True):
+    def contradiction(self) -> str:
+        """How it contradicts itself; empty if it does not."""
+        if (self.kind == "prefix") is (self.recorded_shape is None):
+            return f"a prompt of the kind {self.kind} with the layout of another"
+        if self.verification is None:
+            return ""
+        answers = self.verification.answers
+        if len(answers) != len(self.pairs):
+            return f"{len(answers)} answers were verified of {len(self.pairs)} pairs"
+        for answer, pair in zip(answers, self.pairs, strict=True):
+            if (answer.key, answer.value) != (pair.key, pair.value):
+                return "the answers verified are to other pairs"
             known = {pair.value, *(one.value for one in pair.also)} if answer.exact else {None}
             if answer.came not in known:
                 return "an answer that came is not one that counts"
-        exact = [answer.exact for answer in self.answers]
-        counted = [answer.counted for answer in self.answers]
-        if counted != exact or (self.pairs_exact, self.of) != (sum(exact), len(exact)):
-            return "the pairs counted are not those that were exact"
-        if self.prompt_sha256 != witness.prompt_sha256:
+        if self.verification.prompt_sha256 != self.prompt_sha256:
             return "another prompt was verified"
         return ""
 
@@ -229,7 +217,7 @@ def save_witness(
     task_hash: str,
     pairs: Sequence[EncodedPair],
     prefix_shape: PrefixShape | None = None,
-    posed_as: PosedAs = "text",
+    keys_as: KeysAs = "text",
     beginning: bool = False,
     extra: Mapping[str, JsonValue] | None = None,
 ) -> None:
@@ -245,8 +233,7 @@ def save_witness(
         task_hash: Hash of the task's ids.
         pairs: The pairs it is said to answer.
         prefix_shape: How the prompt is laid out if it is a KV prefix; None for a soft prompt.
-        posed_as: "text" if keys are asked as text; "ids" for random tokens, which no text may
-            give.
+        keys_as: "text" if keys are asked as text; "ids" for random tokens, which no text may give.
         beginning: Whether the one value is the beginning of a text: no end marker ends it, and
             what the model would write behind it is not asked.
         extra: Further facts for witness.json, such as the seed.
@@ -267,33 +254,30 @@ def save_witness(
     recorded: list[JsonValue] = [pair_json(pair) for pair in pairs]
     reference = _portable_reference(card)
     adapter = adapter_bytes(numbers)
-    config = adapter_config(
-        prompt_tokens=numbers.shape[0],
-        dim=card.dim,
-        reference=reference,
-        prefix_shape=prefix_shape,
+    witness = Witness.from_json(
+        {
+            "schema": WITNESS_SCHEMA,
+            "kind": "soft" if prefix_shape is None else "prefix",
+            "prefix_shape": None if prefix_shape is None else asdict(prefix_shape),
+            "beginning": beginning,
+            "model": {**asdict(card), "reference": reference, "path": reference},
+            "task": {"name": Path(task_name).name, "hash": task_hash},
+            "prompt_tokens": numbers.shape[0],
+            "pairs": recorded,
+            "keys_as": keys_as,
+            "decoding": DECODING,
+            "prompt_sha256": prompt_sha256(numbers),
+            "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
+            "pairs_sha256": _pairs_sha256(recorded),
+            "created": now(),
+            "verification": None,
+            "extra": dict(extra or {}),
+        }
     )
-    document: JsonObject = {
-        "schema": WITNESS_SCHEMA,
-        **_kind_json(prefix_shape),
-        **({"beginning": True} if beginning else {}),
-        "model": {**asdict(card), "reference": reference, "path": reference},
-        "task": {"name": Path(task_name).name, "hash": task_hash},
-        "prompt_tokens": numbers.shape[0],
-        "pairs": recorded,
-        "posed_as": posed_as,
-        "decoding": DECODING,
-        "prompt_sha256": prompt_sha256(numbers),
-        "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
-        "pairs_sha256": _pairs_sha256(recorded),
-        "created": now(),
-        "verification": None,
-        "extra": dict(extra or {}),
-    }
     files = {
         ADAPTER_FILE: adapter,
-        CONFIG_FILE: json_bytes(config),
-        WITNESS_FILE: json_bytes(document),
+        CONFIG_FILE: json_bytes(witness.config),
+        WITNESS_FILE: json_bytes(witness.to_json()),
         REPLAY_FILE: REPLAY.encode("utf-8"),
     }
     write_folder(directory, files)
@@ -326,79 +310,41 @@ def read_witness(directory: Path) -> Witness:
             ),
         )
     try:
-        witness = Witness.model_validate_json(json.dumps(document))
-        contradiction = _contradiction(witness)
+        witness = Witness.from_json(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise broken(directory, WITNESS_FILE, f"{where}: {first['msg']}") from error
+        raise broken(directory, WITNESS_FILE, f"{where}: {first['msg']}".lstrip(": ")) from error
     if _pairs_sha256(document["pairs"]) != witness.pairs_sha256:
         raise altered(directory, WITNESS_FILE, "pairs")
     _require_distinct(
         str(directory / WITNESS_FILE), [(pair.key, pair.key_ids) for pair in witness.pairs]
     )
     _require_alone(str(directory / WITNESS_FILE), witness.pairs, beginning=witness.beginning)
-    if contradiction:
+    if contradiction := witness.contradiction():
         raise broken(directory, WITNESS_FILE, contradiction)
     return witness
 
 
 def read_prompt(directory: Path, witness: Witness) -> Tensor:
-    """Read the prompt and check that it, and its configuration, are what was saved.
-
-    Args:
-        directory: The witness folder.
-        witness: What its witness.json says.
-
-    Returns:
-        (P, W) float32, finite.
-
-    Raises:
-        UserError: A file is missing, broken or altered, or holds more than that prompt.
-    """
-    config = adapter_config(
-        prompt_tokens=witness.prompt_tokens,
-        dim=witness.model.dim,
-        reference=witness.model.reference,
-        prefix_shape=witness.prefix_shape,
-    )
+    """Read the prompt (P, W) and check that it, and its configuration, are what was saved."""
     return read_adapter(
         directory,
         shape=(witness.prompt_tokens, witness.width),
-        config=config,
+        config=witness.config,
         prompt_hash=witness.prompt_sha256,
         adapter_hash=witness.adapter_sha256,
     )
 
 
-def write_verification(directory: Path, verification: JsonObject) -> None:
+def write_verification(directory: Path, verification: Verification) -> None:
     """Record in witness.json what a verification confirmed, whole or not at all."""
     recover(directory, WITNESS_FILES)
     document = read_object(directory, WITNESS_FILE)
-    if document.get("prompt_sha256") != verification["prompt_sha256"]:
+    if document.get("prompt_sha256") != verification.prompt_sha256:
         raise altered(directory, WITNESS_FILE, "prompt")
-    document["verification"] = verification
+    document["verification"] = verification.to_json()
     replace_file(directory / WITNESS_FILE, json_bytes(document))
-
-
-def _kind_json(prefix_shape: PrefixShape | None) -> JsonObject:
-    """The fields of witness.json that say what the prompt is."""
-    if prefix_shape is None:
-        return {"kind": PromptKind.SOFT.value}
-    return {
-        "kind": PromptKind.PREFIX.value,
-        "prefix_shape": asdict(prefix_shape),
-    }
-
-
-def _contradiction(witness: Witness) -> str:
-    if (witness.kind == "prefix") is (witness.prefix_shape is None):
-        return f"a prompt of the kind {witness.kind} with the layout of another"
-    if witness.verification is None:
-        return ""
-    # Through JSON, whose lists a strict reader takes for tuples.
-    text = json.dumps(witness.verification)
-    return _RecordedVerification.model_validate_json(text).contradiction(witness)
 
 
 def _require_distinct(name: str, keys: Sequence[tuple[str, Sequence[int]]]) -> None:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final, TextIO, TypeAlias
 
@@ -19,7 +18,7 @@ from promptlimits.base.errors import PromptLimitsError, RunFailed, UserError
 from promptlimits.base.shell import quoted
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.witness.format import write_verification
-from promptlimits.capacity.witness.verification import ModelUsed, Verification
+from promptlimits.capacity.witness.verification import Verification
 
 BATCH_SIZE: Final = 16
 _PRECISE: Final = ("float32", "float64")
@@ -56,11 +55,11 @@ def verify_in_fresh_process(
     timeout_seconds: float = TIMEOUT_SECONDS,
     on_progress: OnProgress | None = None,
 ) -> Verification:
-    """Do what `verify_witness` does in a process that has run nothing else.
+    """Decode a witness with stock tools in a process that has run nothing else.
 
     Args:
         directory: The witness folder.
-        model_path: Where the model is.
+        model_path: Where the model is; by default what the witness names.
         any_weights: Decode with other weights too.
         batch_size: Keys decoded together; by default `default_batch_size`.
         device: Where to decode.
@@ -71,17 +70,17 @@ def verify_in_fresh_process(
         What was confirmed.
 
     Raises:
-        UserError: As `verify_witness`.
+        UserError: The folder is no whole witness, or the model is not its own.
         RunFailed: The process crashed, was killed or took too long.
     """
-    arguments = ["--json", "--device", device]
+    arguments = ["--device", device]
     arguments += ["--batch-size", str(batch_size)] if batch_size is not None else []
     arguments += [f"--model={model_path}"] if model_path is not None else []
     arguments += ["--any-weights"] if any_weights else []
     # Behind "--", as a folder's name may begin with "-".
     arguments += ["--", os.fspath(directory)]
     line = run_fresh(
-        "promptlimits.capacity.witness.witness",
+        "promptlimits.capacity.witness.verify",
         arguments,
         result="verification",
         doing=f"verifying {directory}",
@@ -90,8 +89,7 @@ def verify_in_fresh_process(
         timeout_seconds=timeout_seconds,
         on_progress=on_progress,
     )
-    found = Verification.from_json(line["verification"])
-    return replace(found, model=ModelUsed.from_json(line["model"]))
+    return Verification.from_json({**line["verification"], "model": line["model"]})
 
 
 def confirm(
@@ -116,7 +114,7 @@ def confirm(
         timeout_seconds=timeout_seconds,
         on_progress=on_progress,
     )
-    write_verification(directory, verification.to_json())
+    write_verification(directory, verification)
     return verification
 
 

@@ -9,8 +9,8 @@ from promptlimits.nets.load.spelling import Spelling
 _TEMPLATE = '''\
 """Replay a prompt with stock tools: python replay.py --model PATH_OR_HUB_ID
 
-The prompt is a soft prompt or a KV prefix; adapter_config.json says which. Poses every recorded
-key to the model behind it, decodes greedily, and compares what comes with the recorded answers,
+The prompt is a soft prompt or a KV prefix; adapter_config.json says which. Asks every recorded
+key of the model behind it, decodes greedily, and compares what comes with the recorded answers,
 token by token, end marker included: the value, or another that counts. Of the beginning of a text
 exactly the recorded tokens are decoded, and no end marker is asked for. Needs peft, transformers,
 safetensors and torch; nothing else. Exit code 0 if every pair that witness.json counts is exact.
@@ -116,7 +116,7 @@ broken = 0
 for index, pair in enumerate(witness["pairs"]):
     ids = pair["key_ids"]
     sound = list(spelling.asked(pair["key"])) == ids
-    if witness["posed_as"] == "ids":
+    if witness["keys_as"] == "ids":
         sound = sound or spelling.alone(ids) == pair["key"]
     sound = sound and all(is_sound(answer, pair["joiner"]) for answer in answers(pair))
     key = torch.tensor([ids])

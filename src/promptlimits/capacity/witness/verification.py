@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from promptlimits.base.typing import JsonObject
 
+Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+
+class Strict(BaseModel):
+    """What is read from a file: no other fields, and no types but those that were written."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+
+    def to_json(self) -> JsonObject:
+        """The form in files and in what commands print."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; what is anything else raises ValidationError."""
+        # Through JSON, whose lists a strict reader takes for tuples.
+        return cls.model_validate_json(json.dumps(document))
+
+
+class Answer(Strict):
     """What the model answered to one key behind the prompt.
 
     Attributes:
@@ -22,6 +41,7 @@ class Answer:
             stand for its text, as the key's do for the key.
         came: Which answer that was, the value or another accepted one; None where it is not exact.
         fault: Why it is not exact; empty where it is.
+        counted: Whether the pair is claimed: it is exact.
     """
 
     key: str
@@ -29,12 +49,12 @@ class Answer:
     decoded: str
     generated_ids: tuple[int, ...]
     exact: bool
-    came: str | None = None
-    fault: str = ""
+    came: str | None
+    fault: str
+    counted: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelUsed:
+class ModelUsed(Strict):
     """The model that decoded a witness.
 
     Attributes:
@@ -45,23 +65,18 @@ class ModelUsed:
 
     name: str
     hash: str
-    source: str
-
-    def to_json(self) -> JsonObject:
-        """The form that `verify --json` prints."""
-        return {"name": self.name, "hash": self.hash, "from": self.source}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> ModelUsed:
-        """Read what `to_json` wrote; a missing field raises KeyError."""
-        return cls(name=document["name"], hash=document["hash"], source=document["from"])
+    source: Annotated[str, Field(alias="from")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verification:
+class Verification(Strict):
     """What stock tools confirmed of a witness.
 
+    It knows nothing of what the model answers without a prompt: the floor of a bracket, which
+    leaves such pairs out, can be smaller than `pairs_exact`.
+
     Attributes:
+        pairs_exact: Pairs answered exactly.
+        of: Pairs tried.
         answers: One for each recorded pair, in order.
         confirmed_by: Tools and decoding, in one line for reports.
         prompt_sha256: Of the prompt that was decoded.
@@ -73,62 +88,22 @@ class Verification:
         model: The model that decoded it; None in a record, which names no path of a machine.
     """
 
+    pairs_exact: int
+    of: int
     answers: tuple[Answer, ...]
     confirmed_by: str
-    prompt_sha256: str
+    prompt_sha256: Sha256
     model_hash: str
     same_weights: bool
     created: str
     seconds: float
-    versions: JsonObject
-    model: ModelUsed | None = field(default=None, compare=False)
+    versions: dict[str, Any]
+    model: Annotated[ModelUsed | None, Field(exclude=True)] = None
 
-    @property
-    def pairs_exact(self) -> int:
-        """Pairs answered exactly; a floor leaves out those answered without a prompt, too."""
-        return sum(answer.exact for answer in self.answers)
-
-    @property
-    def of(self) -> int:
-        """Pairs tried."""
-        return len(self.answers)
-
-    def to_json(self) -> JsonObject:
-        """The form in witness.json; a pair counts only if it is exact.
-
-        It knows nothing of what the model answers without a prompt: the floor of a bracket,
-        which leaves such pairs out, can be smaller than `pairs_exact`.
-        """
-        document: JsonObject = {"pairs_exact": self.pairs_exact, "of": self.of, **asdict(self)}
-        del document["model"]
-        document["answers"] = [
-            {**asdict(answer), "generated_ids": list(answer.generated_ids), "counted": answer.exact}
-            for answer in self.answers
-        ]
-        return document
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Verification:
-        """Read what `to_json` wrote.
-
-        Args:
-            document: The JSON object.
-
-        Returns:
-            The same verification. A missing field raises KeyError.
-        """
-        answers = tuple(
-            Answer(
-                key=answer["key"],
-                value=answer["value"],
-                decoded=answer["decoded"],
-                generated_ids=tuple(answer["generated_ids"]),
-                exact=answer["exact"],
-                came=answer["came"],
-                fault=answer["fault"],
-            )
-            for answer in document["answers"]
-        )
-        names = ("confirmed_by", "prompt_sha256", "model_hash", "same_weights", "created")
-        rest = {name: document[name] for name in (*names, "seconds", "versions")}
-        return cls(answers=answers, **rest)
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        exact = [answer.exact for answer in self.answers]
+        counted = [answer.counted for answer in self.answers]
+        if counted != exact or (self.pairs_exact, self.of) != (sum(exact), len(exact)):
+            raise ValueError("the pairs counted are not those that were exact")
+        return self

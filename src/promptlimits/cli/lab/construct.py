@@ -6,17 +6,16 @@ import math
 import sys
 from dataclasses import asdict
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.files import shown
 from promptlimits.cli import options
-from promptlimits.cli.lab.single_layer_options import Plot, as_text, write_text
 from promptlimits.cli.live import LiveListener
-from promptlimits.cli.numbers import count, positive
+from promptlimits.cli.numbers import positive
+from promptlimits.cli.output_file import require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Networks that prompts make answer any Lipschitz map, and what that takes.",
+    help="Networks that a prompt makes answer any Lipschitz map.",
 )
 
-_FUNCTIONS: Final = ("sin", "cos", "abs", "square")
+Function: TypeAlias = Literal["sin", "cos", "abs", "square"]
 _MOST_POINTS: Final = 20_001
 _LEAST_POINTS: Final = 201
 _LOGITS: Final = 2 * 10**8
@@ -38,28 +37,37 @@ _DRAWN_EXACTLY: Final = 241
 _EPS: Final = Fraction(1, 20)
 _LONG_PROMPT: Final = 2**17
 _LARGEST: Final = 10**300
+_MOST: Final = 10**9
+
+
+def _moderate(option: str, text: str) -> Fraction:
+    number = positive(option, text)
+    if not 1 / _LARGEST <= number <= _LARGEST:
+        raise UserError(option, "be from 1e-300 to 1e300", got=shown(text), remedy="write 1")
+    return number
 
 
 @app.command()
 def universal(
     function: Annotated[
-        str,
-        typer.Option(
-            "--function", metavar="NAME", help=f"The map: one of {', '.join(_FUNCTIONS)}."
-        ),
+        Function,
+        typer.Option("--function", metavar="NAME", help="The map: sin, cos, abs or square."),
     ],
     eps: Annotated[
-        str | None,
-        typer.Option(
+        Fraction | None,
+        options.parsed(
             "--eps",
+            parser=_moderate,
+            metavar="E",
             help="Error allowed, in the map's units (0.05; with --route paper, what its finest "
             "grid proves).",
         ),
     ] = None,
     lipschitz: Annotated[
-        str | None,
-        typer.Option(
+        Fraction | None,
+        options.parsed(
             "--lipschitz",
+            parser=_moderate,
             metavar="L",
             help="Lipschitz constant; by default the known one.",
         ),
@@ -68,80 +76,84 @@ def universal(
         Literal["table", "paper"],
         typer.Option(
             "--route",
+            metavar="ROUTE",
             help="table: the value table, any eps. paper: the three stages of wang2023, Theorem 1, "
             "exactly, on grids of up to 4 cells.",
         ),
     ] = "table",
-    plot: Plot = None,
+    plot: options.Plot = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """A transformer and a prompt that make it answer a given map to within eps.
+    """Build a transformer and a prompt that answer a given map.
 
-    The weights know the class of the map, not the map: other maps of the class take other
-    prompts and the same weights. The error is proved off a set of inputs of tiny measure.
+    The error is at most eps but for a share of the inputs that is printed. The weights depend on
+    the class of the map, not on the map: other maps of the class take other prompts and the same
+    weights.
+
+    Example: promptlimits construct universal --function sin --eps 0.1
     """
-    precision = None if eps is None else _of_moderate_size("--eps", eps)
-    constant = None if lipschitz is None else _of_moderate_size("--lipschitz", lipschitz)
-    if plot is not None:
-        _require_folder(plot)
-
-    real_map = _map_of(function, constant)
+    require_writable("--plot", plot)
     make = _by_table if route == "table" else _by_stages
-    record, lines, drawing = make(real_map, precision, drawn=plot is not None)
+    record, lines, drawing = make(_map_of(function, lipschitz), eps, drawn=plot is not None)
     if plot is not None:
-        write_text("--plot", plot, drawing)
-    if as_json:
-        typer.echo(as_text(record))
-        return
-    for line in lines:
-        typer.echo(line)
-    if plot is not None:
-        typer.echo(f"Written: {plot}")
+        write_whole("--plot", plot, drawing)
+        lines.append(f"Written: {plot}")
+    show(record, lines, as_json=as_json)
 
 
 @app.command()
 def sizes(
-    dim: Annotated[str, typer.Option("--dim", help="d, numbers per token.")] = "1",
-    tokens: Annotated[str, typer.Option("--tokens", help="m, tokens of an input.")] = "1",
-    lipschitz: Annotated[str, typer.Option("--lipschitz", help="L, of the maps.")] = "1",
-    eps: Annotated[str, typer.Option("--eps", help="Error allowed.")] = "0.05",
+    dim: Annotated[
+        int, typer.Option("--dim", min=1, max=_MOST, metavar="D", help="d, numbers per token.")
+    ] = 1,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, max=_MOST, metavar="M", help="m, tokens of an input.")
+    ] = 1,
+    lipschitz: Annotated[
+        Fraction,
+        options.parsed("--lipschitz", parser=positive, metavar="L", help="L, of the maps."),
+    ] = Fraction(1),
+    eps: Annotated[
+        Fraction, options.parsed("--eps", parser=positive, metavar="E", help="Error allowed.")
+    ] = _EPS,
     exponent: Annotated[
-        str, typer.Option("--exponent", metavar="P", help="p of the entrywise norm, 1 or more.")
-    ] = "2",
+        Fraction,
+        options.parsed(
+            "--exponent", parser=positive, metavar="P", help="p of the entrywise norm, 1 or more."
+        ),
+    ] = Fraction(2),
     pairs: Annotated[
-        str | None,
+        int | None,
         typer.Option(
-            "--pairs", metavar="N", help="Also count the numbers a prompt and LoRA train for N."
+            "--pairs",
+            min=1,
+            max=_MOST,
+            metavar="N",
+            help="Also count the numbers a prompt and LoRA train for N.",
         ),
     ] = None,
     heads: Annotated[
-        str | None, typer.Option("--heads", metavar="H", help="Heads of the layer of --pairs (1).")
+        int | None,
+        typer.Option(
+            "--heads", min=1, max=_MOST, metavar="H", help="Heads of the layer of --pairs (1)."
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Prompt tokens that suffice as published, and those that the L-Lipschitz maps need at least.
+    """Prompt tokens that suffice, and those that are needed.
 
-    The maps are those of [0,1]^(d x m). With --pairs, the trained numbers for N answers of one
-    layer: a prompt's, at least, and those of a LoRA-like change of the MLP, at most.
+    The maps are the L-Lipschitz maps of [0,1]^(d x m). With --pairs, the trained numbers for N
+    answers of one layer: a prompt's, at least, and those of a LoRA-like change of the MLP, at most.
+
+    Example: promptlimits construct sizes --dim 4 --pairs 2
     """
     from promptlimits.bounds.prompt_parameters import trained_numbers
     from promptlimits.lab.universal.sizes import prompt_lengths
     from promptlimits.lab.universal.universal_bound import FunctionClass
 
-    target = FunctionClass(
-        dim=count("--dim", dim),
-        tokens=count("--tokens", tokens),
-        lipschitz=positive("--lipschitz", lipschitz),
-        eps=positive("--eps", eps),
-        exponent=positive("--exponent", exponent),
-    )
+    target = FunctionClass(dim=dim, tokens=tokens, lipschitz=lipschitz, eps=eps, exponent=exponent)
     if pairs is None and heads is not None:
         raise UserError("--heads", "come with --pairs", got="none", remedy="write --pairs 100")
-    numbers = None
-    if pairs is not None:
-        numbers = trained_numbers(
-            pairs=count("--pairs", pairs), dim=target.dim, heads=count("--heads", heads or "1")
-        )
     found = prompt_lengths(target)
     record: JsonObject = {
         "dim": target.dim,
@@ -152,29 +164,33 @@ def sizes(
         "sufficient_log10_prompt_tokens": found.sufficient.upper_log10(),
         "necessary_log10_prompt_tokens": found.necessary_log10,
     }
-    if numbers is not None:
-        record |= {"pairs": int(pairs or 0), "heads": int(heads or 1)} | asdict(numbers)
-    if as_json:
-        typer.echo(as_text(record))
-        return
-    typer.echo(
-        f"L-Lipschitz maps of [0,1]^({target.dim} x {target.tokens}), L = {lipschitz}, to within "
-        f"{eps} in the entrywise {exponent}-norm"
-    )
-    for line in _lengths_in_words(found):
-        typer.echo(line)
-    if numbers is not None:
-        typer.echo(
-            f"{pairs} answers of one layer of width {target.dim} (wang2023, Theorem 3 and Lemma 5)"
-        )
-        typer.echo(
-            f"  a prompt, for some data: at least {numbers.prompt_tokens:,} tokens, "
-            f"{numbers.prompt_numbers:,} numbers"
-        )
-        typer.echo(
-            f"  LoRA, for all data that attention tells apart: {numbers.lora_numbers:,} numbers "
-            "are enough"
-        )
+    lines = [
+        (
+            f"L-Lipschitz maps of [0,1]^({dim} x {tokens}), L = {_written(lipschitz)}, to within "
+            f"{_written(eps)} in the entrywise {_written(exponent)}-norm"
+        ),
+        *_lengths_in_words(found),
+    ]
+    if pairs is not None:
+        numbers = trained_numbers(pairs=pairs, dim=dim, heads=heads or 1)
+        record |= {"pairs": pairs, "heads": heads or 1} | asdict(numbers)
+        lines += [
+            f"{pairs} answers of one layer of width {dim} (wang2023, Theorem 3 and Lemma 5)",
+            (
+                f"  a prompt, for some data: at least {numbers.prompt_tokens:,} tokens, "
+                f"{numbers.prompt_numbers:,} numbers"
+            ),
+            (
+                f"  LoRA, for all data that attention tells apart: {numbers.lora_numbers:,} "
+                "numbers are enough"
+            ),
+        ]
+    show(record, lines, as_json=as_json)
+
+
+def _written(number: Fraction) -> str:
+    """A number as a person writes it."""
+    return f"{float(number):.12g}" if Fraction(f"{float(number):.12g}") == number else str(number)
 
 
 def _lengths_in_words(found: PromptLengths) -> list[str]:
@@ -198,18 +214,11 @@ def _power_of_ten(log10: float) -> str:
     return f"{max(1, math.ceil(10**log10 - 1e-6)):,}" if log10 <= 6 else f"10^{log10:,.2f}"
 
 
-def _map_of(name: str, lipschitz: Fraction | None) -> RealMap:
+def _map_of(name: Function, lipschitz: Fraction | None) -> RealMap:
     from dataclasses import replace
 
     from promptlimits.lab.universal.universal import BUILT_IN
 
-    if name not in BUILT_IN:
-        raise UserError(
-            "--function",
-            f"be one of {', '.join(_FUNCTIONS)}",
-            got=shown(name),
-            remedy="give other maps as callables from Python, to `promptlimits.universal_prompt`",
-        )
     real_map = BUILT_IN[name]
     if lipschitz is None:
         return real_map
@@ -265,24 +274,6 @@ def _by_stages(
     return record, _stage_lines(record), _drawing(real_map, record, unit, built.answers(points))
 
 
-def _of_moderate_size(option: str, text: str) -> Fraction:
-    number = positive(option, text)
-    if not 1 / _LARGEST <= number <= _LARGEST:
-        raise UserError(option, "be from 1e-300 to 1e300", got=shown(text), remedy="write 1")
-    return number
-
-
-def _require_folder(plot: Path) -> None:
-    """Refuse before the run what could not be written after it."""
-    if not plot.parent.is_dir():
-        raise UserError(
-            "--plot",
-            "be a file that can be written",
-            got=f"{plot} (there is no folder {plot.parent})",
-            remedy="choose another place",
-        )
-
-
 class _Progress:
     """Tells how many blocks are done: the bar of a terminal, or a line for each fifth."""
 
@@ -298,7 +289,8 @@ class _Progress:
 
 
 def _record(built: UniversalPrompt, found: MeasuredError, eps: float) -> JsonObject:
-    from promptlimits.lab.universal.universal_bound import as_float_above, fraction_above
+    from promptlimits.lab.universal.universal_bound import as_float_above
+    from promptlimits.lipschitz.balls.matrix import float_up
 
     network, real_map = built.network, built.real_map
     low, base = float(real_map.low), float(real_map.base)
@@ -313,7 +305,7 @@ def _record(built: UniversalPrompt, found: MeasuredError, eps: float) -> JsonObj
         "measured_at": list(found.where),
         "measured_points": found.points,
         "points_left_out": found.left_out,
-        "exceptional_measure": fraction_above(network.bound.exceptional_measure),
+        "exceptional_measure": float_up(network.bound.exceptional_measure),
         "lipschitz": float(real_map.lipschitz),
         "norm": "largest entry",
         "dim": real_map.dim,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
+from promptlimits.cli.output_file import show
 from promptlimits.lab.errata.run import Counterexample, run
 from promptlimits.lab.errata.statements import ERRATA, Erratum, erratum
 
@@ -18,18 +18,20 @@ def errata(
         str | None, typer.Argument(metavar="[KEY]", help="Such as E13; without it, all.")
     ] = None,
     heads: Annotated[
-        int | None, typer.Option("--heads", help="Heads of the layer (E11, E12, E13, E15).")
+        int | None, typer.Option("--heads", min=1, help="Heads of the layer (E11, E12, E13, E15).")
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Seed of what is drawn (E3, E9, E12, E13, E15, W4)."),
+        typer.Option("--seed", min=0, help="Seed of what is drawn (E3, E9, E12, E13, E15, W4)."),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List what is wrong in the paper, or run one counterexample.
+    """List what is wrong in the papers, or run a counterexample.
 
     Each entry says what was published, why it fails, and what holds. Many have a
     counterexample that is computed here, on the actual layer and prompt.
+
+    Example: promptlimits errata E13 --heads 4
     """
     if key is None:
         if heads is not None or seed is not None:
@@ -43,15 +45,13 @@ def errata(
         return
     entry = erratum(key)
     found = run(key, heads=heads, seed=seed)
-    if as_json:
-        _echo_json(entry.to_json() | (found.to_json() if found is not None else {}))
-    else:
-        _show(entry, found)
+    record = entry.to_json() | (found.to_json() if found is not None else {})
+    show(record, _lines(entry, found), as_json=as_json)
 
 
 def _show_all(as_json: bool) -> None:
     if as_json:
-        _echo_json([entry.to_json() for entry in ERRATA])
+        show([entry.to_json() for entry in ERRATA], [], as_json=True)
         return
     from rich.console import Console
     from rich.table import Table
@@ -65,14 +65,11 @@ def _show_all(as_json: bool) -> None:
     typer.echo("* has a counterexample: promptlimits errata E13 runs it.")
 
 
-def _show(entry: Erratum, found: Counterexample | None) -> None:
-    typer.echo(f"{entry.key}  {entry.where}: {entry.status}")
-    typer.echo(f"Published: {entry.published}")
-    typer.echo(f"Wrong:     {entry.wrong}")
-    typer.echo(f"Correct:   {entry.correct}")
-    if found is not None:
-        typer.echo(f"Measured:  {found.measured}")
-
-
-def _echo_json(record: object) -> None:
-    typer.echo(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+def _lines(entry: Erratum, found: Counterexample | None) -> list[str]:
+    return [
+        f"{entry.key}  {entry.where}: {entry.status}",
+        f"Published: {entry.published}",
+        f"Wrong:     {entry.wrong}",
+        f"Correct:   {entry.correct}",
+        *([] if found is None else [f"Measured:  {found.measured}"]),
+    ]

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.cli.lab.invert_options import (
-    EXAMPLE,
-    random_tokens,
-    read_tokens,
-    transformer_from,
-)
-from promptlimits.cli.lab.single_layer_options import Plot, as_text, write_text
-from promptlimits.cli.numbers import count, positive
-from promptlimits.cli.output_file import require_writable
+from promptlimits.cli.lab.weights_options import Transformer, read_tokens
+from promptlimits.cli.numbers import positive
+from promptlimits.cli.output_file import require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
     from promptlimits.lipschitz.paper.invertibility import Invertibility
     from promptlimits.nets.paper.weights import TransformerWeights
 
-_EXPERIMENTS: Final = ("threshold", "norm")
+Experiment: TypeAlias = Literal["threshold", "norm"]
 _RANDOM_INPUTS: Final = 16
 _RANDOM_COLUMNS: Final = 2
 _MOST_CHECKED: Final = 16
@@ -39,6 +33,9 @@ _MOST_TOKENS: Final = 1024
 _LONG: Final = 2**16
 """Layers times squared width from which the work takes seconds, and its progress is told."""
 
+_INSIDE: Final = 0.95
+"""Length of random tokens, as a share of the radius."""
+
 _LARGEST: Final = Fraction(10) ** 60
 _STATUS: Final = {
     "proved": "proved to within 1e-10",
@@ -48,32 +45,35 @@ _STATUS: Final = {
 }
 
 
+def _ball(option: str, text: str) -> Fraction:
+    ball = positive(option, text)
+    if not 1 / _LARGEST <= ball <= _LARGEST:
+        raise UserError(option, "be from 1e-60 to 1e60", got=text, remedy="write --radius 1")
+    return ball
+
+
+@options.with_groups
 def invert(
-    random: Annotated[
-        str | None,
-        typer.Option(
-            "--random",
-            metavar=EXAMPLE,
-            help="Gaussian weights; also s (head size, d/h), f (hidden neurons, 2d), masked (0).",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--weights", metavar="FOLDER", help="A folder of config.json and model.safetensors."
-        ),
-    ] = None,
+    transformer: Transformer,
     radius: Annotated[
-        str | None,
-        typer.Option("--radius", metavar="R", help="Greatest length of a token of P and X."),
+        Fraction | None,
+        options.parsed(
+            "--radius", parser=_ball, metavar="R", help="Greatest length of a token of P and X."
+        ),
     ] = None,
     prompt: Annotated[
         Path | None,
         typer.Option("--prompt", metavar="FILE", help="JSON: a list of tokens."),
     ] = None,
     prompt_tokens: Annotated[
-        str | None,
-        typer.Option("--prompt-tokens", metavar="N", help="A random prompt of N tokens (3)."),
+        int | None,
+        typer.Option(
+            "--prompt-tokens",
+            metavar="N",
+            min=1,
+            max=_MOST_TOKENS,
+            help="A random prompt of N tokens (3).",
+        ),
     ] = None,
     inputs: Annotated[
         Path | None,
@@ -82,26 +82,28 @@ def invert(
         ),
     ] = None,
     experiment: Annotated[
-        str | None,
+        Experiment | None,
         typer.Option(
             "--experiment",
+            metavar="NAME",
             help="threshold: train prompts while the weights are scaled through the threshold; "
             "norm: the prompt's spectral norm in training.",
         ),
     ] = None,
-    plot: Plot = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of what is drawn.")] = 0,
+    plot: options.Plot = None,
+    seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Whether Y = tau([P, X]) determines X behind a prompt P, the inverse, and its error.
+    """Whether the outputs behind a prompt determine the inputs.
 
-    Proved for every prompt with tokens within --radius: then no prompt there gives two inputs
-    one answer. D* is the largest radius for which that is proved.
+    Y = tau([P, X]) is inverted for X, with the error. What is proved holds for every prompt with
+    tokens within --radius: then no prompt there gives two inputs one answer. D* is the largest
+    radius for which that is proved.
+
+    Example: promptlimits invert --random d=4,h=1,scale=.1 --radius 1
     """
-    if seed < 0:
-        raise UserError("--seed", "be 0 or more", got=seed, remedy="leave it out for 0")
     if experiment is not None:
-        given = (random, weights, radius, prompt, prompt_tokens, inputs)
+        given = (transformer.random, transformer.weights, radius, prompt, prompt_tokens, inputs)
         _experiment(experiment, any(each is not None for each in given), plot, seed, as_json)
         return
     if plot is not None:
@@ -112,30 +114,17 @@ def invert(
         raise UserError(
             "the prompt", "be given once", got="--prompt and --prompt-tokens", remedy="drop one"
         )
-    ball = _radius(radius)
-    tau = transformer_from(random, weights)
-    record = _record(tau, ball, prompt, prompt_tokens, inputs, seed)
-    if as_json:
-        typer.echo(as_text(record))
-        return
-    for line in _lines(record):
-        typer.echo(line)
-
-
-def _radius(text: str | None) -> Fraction:
-    if text is None:
+    if radius is None:
         raise UserError("--radius", "be given", got="none", remedy="write --radius 1")
-    ball = positive("--radius", text)
-    if not 1 / _LARGEST <= ball <= _LARGEST:
-        raise UserError("--radius", "be from 1e-60 to 1e60", got=text, remedy="write --radius 1")
-    return ball
+    record = _record(transformer.read(), radius, prompt, prompt_tokens or 3, inputs, seed)
+    show(record, _lines(record), as_json=as_json)
 
 
 def _record(
     tau: TransformerWeights,
     ball: Fraction,
     prompt: Path | None,
-    prompt_tokens: str | None,
+    tokens: int,
     inputs: Path | None,
     seed: int,
 ) -> JsonObject:
@@ -150,19 +139,21 @@ def _record(
     )
 
     generator = np.random.default_rng(seed)
-    tokens = count("--prompt-tokens", prompt_tokens or "3")
-    if tokens > _MOST_TOKENS:
-        raise _too_long("--prompt-tokens", tokens)
     front = (
-        random_tokens(generator, (tau.dim, tokens), float(ball))
+        _random_tokens(generator, (tau.dim, tokens), float(ball))
         if prompt is None
         else read_tokens("--prompt", prompt, dim=tau.dim, axes=2)
     )
     if front.shape[-1] > _MOST_TOKENS:
-        raise _too_long("--prompt", front.shape[-1])
+        raise UserError(
+            "--prompt",
+            f"be at most {_MOST_TOKENS:,} tokens here",
+            got=front.shape[-1],
+            remedy="give fewer",
+        )
     shape = (_RANDOM_INPUTS, tau.dim, _RANDOM_COLUMNS)
     given = (
-        random_tokens(generator, shape, float(ball))
+        _random_tokens(generator, shape, float(ball))
         if inputs is None
         else read_tokens("--inputs", inputs, dim=tau.dim, axes=3)
     )
@@ -187,10 +178,13 @@ def _record(
     return record
 
 
-def _too_long(option: str, tokens: int) -> UserError:
-    return UserError(
-        option, f"be at most {_MOST_TOKENS:,} tokens here", got=tokens, remedy="give fewer"
-    )
+def _random_tokens(generator: Any, shape: tuple[int, ...], radius: float) -> Any:
+    """Random tokens as columns, all of 0.95 times the radius."""
+    import numpy as np
+
+    drawn = generator.standard_normal(shape)
+    lengths = np.linalg.norm(drawn, axis=-2, keepdims=True)
+    return drawn / np.maximum(lengths, 1e-300) * (_INSIDE * radius)
 
 
 def _require_within(option: str, values: object, ball: Fraction) -> None:
@@ -384,11 +378,7 @@ def _shown(value: float | None) -> str:
     return "over 1e300" if value is None else f"{value:.6g}"
 
 
-def _experiment(name: str, given: bool, plot: Path | None, seed: int, as_json: bool) -> None:
-    if name not in _EXPERIMENTS:
-        raise UserError(
-            "--experiment", "be threshold or norm", got=name, remedy="write --experiment threshold"
-        )
+def _experiment(name: Experiment, given: bool, plot: Path | None, seed: int, as_json: bool) -> None:
     if given:
         raise UserError(
             "--experiment",
@@ -396,14 +386,12 @@ def _experiment(name: str, given: bool, plot: Path | None, seed: int, as_json: b
             got="options about one transformer",
             remedy="leave them out: it draws its own",
         )
-    if plot is not None:
-        require_writable("--plot", plot)
+    require_writable("--plot", plot)
     run = _threshold if name == "threshold" else _growth
     record, lines, drawing = run(seed, drawn=plot is not None)
     if plot is not None:
-        write_text("--plot", plot, drawing)
-    for line in [as_text(record)] if as_json else lines:
-        typer.echo(line)
+        write_whole("--plot", plot, drawing)
+    show(record, lines, as_json=as_json)
 
 
 def _threshold(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:

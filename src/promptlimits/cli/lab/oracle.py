@@ -10,16 +10,8 @@ import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.cli.lab.single_layer_options import (
-    Plot,
-    RandomLayer,
-    Weights,
-    as_text,
-    layer_from,
-    read_pairs,
-    write_text,
-)
-from promptlimits.cli.numbers import count
+from promptlimits.cli.lab.weights_options import Layer, read_pairs
+from promptlimits.cli.output_file import require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.base.typing import JsonObject
@@ -49,9 +41,9 @@ class _Case:
     error: float
 
 
+@options.with_groups
 def oracle(
-    random_layer: RandomLayer = None,
-    weights: Weights = None,
+    layer: Layer,
     pairs: Annotated[
         Path | None,
         typer.Option(
@@ -61,33 +53,39 @@ def oracle(
             '"answers": [[..], ..]}, d numbers for a token or an answer.',
         ),
     ] = None,
-    random_pairs: Annotated[
-        str | None,
-        typer.Option("--k", metavar="K", help="So many random pairs instead of a file."),
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k", min=1, max=10**9, metavar="K", help="So many random pairs instead of a file."
+        ),
     ] = None,
     tokens: Annotated[
-        str | None,
+        int | None,
         typer.Option(
             "--tokens",
             metavar="M",
+            min=1,
+            max=_MOST_TOKENS,
             help="Also the least sum of squares of prompts of M tokens, for one head whose values "
             "determine its scores.",
         ),
     ] = None,
-    plot: Plot = None,
+    plot: options.Plot = None,
     boxes: Annotated[
-        str | None,
+        int | None,
         typer.Option(
             "--boxes",
+            min=1,
+            max=10**9,
             metavar="N",
             help="Boxes that each proof may look at; by default as many as take some seconds on "
             "one core. More close a gap, as far as it can be.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the search and of --k.")] = 0,
+    seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """The least error of any prompt, of any length, on one layer: found and proved.
+    """The least error of any prompt, of any length, on one layer.
 
     Errors are of attention's output before the MLP, against the offsets that the answers stand
     for. Found is the error of an actual prompt, measured on the layer; proved is a limit
@@ -95,47 +93,35 @@ def oracle(
     statistics of attention, which no prompt need reach. All three are squares for the sum of
     squares, and no squares for the largest error. The same command gives the same numbers on a
     machine that is busy or idle.
+
+    Example: promptlimits oracle --random-layer d=6,h=2,seed=1 --k 3
     """
     import numpy as np
 
-    if seed < 0:
-        raise UserError("--seed", "be 0 or more", got=seed, remedy="leave it out for 0")
-    length = None if tokens is None else count("--tokens", tokens)
-    most = None if boxes is None else count("--boxes", boxes)
-    layer, _ = layer_from(random_layer, weights)
-    case = _case(layer, pairs, random_pairs, seed)
+    require_writable("--plot", plot)
+    case = _case(layer.read(), pairs, k, seed)
     generator = np.random.default_rng(seed)
-    of_length = None if length is None else _of_length(case, length, most)
-    record = _record(case, generator, most) | {"of_length": of_length}
+    of_length = None if tokens is None else _of_length(case, tokens, boxes)
+    record = _record(case, generator, boxes) | {"of_length": of_length}
     if plot is not None:
-        write_text("--plot", plot, _drawing(case, record, generator))
-    if as_json:
-        typer.echo(as_text(record))
-        return
-    for line in _lines(record):
-        typer.echo(line)
+        write_whole("--plot", plot, _drawing(case, record, generator))
+    show(record, _lines(record), as_json=as_json)
 
 
-def _case(layer: LayerWeights, pairs: Path | None, random_pairs: str | None, seed: int) -> _Case:
+def _case(layer: LayerWeights, pairs: Path | None, k: int | None, seed: int) -> _Case:
     import numpy as np
 
     from promptlimits.lab.one_layer.mlp_inverse import preimages
     from promptlimits.lab.one_layer.setting import SharedQuery, shared_query
 
-    if (pairs is None) == (random_pairs is None):
-        raise UserError(
-            "the pairs",
-            "be given by one of --pairs and --k",
-            got="both" if pairs is not None else "neither",
-            remedy="write --k 2, or --pairs FILE",
-        )
+    options.one_of("the pairs", "--k 2, or --pairs FILE", pairs=pairs, k=k)
     if pairs is not None:
         data = read_pairs(pairs, layer.dim)
         _require_few(len(data.queries))
         setting = SharedQuery(layer=layer, queries=data.queries)
         found = preimages(layer, setting.token, data.answers)
         return _Case(setting=setting, targets=found.offsets, unique=found.unique, error=found.error)
-    number = count("--k", random_pairs or "")
+    number = k or 0
     _require_few(number)
     generator = np.random.default_rng([seed, number, layer.dim])
     tokens = generator.standard_normal((number + 1, layer.dim))
@@ -155,7 +141,7 @@ def _require_few(number: int) -> None:
 def _record(case: _Case, generator: Any, most_boxes: int | None) -> JsonObject:
     from promptlimits.lab.one_layer.error_floor import contraction
     from promptlimits.lab.one_layer.reachable import reach
-    from promptlimits.lab.one_layer.unmemorizable import down
+    from promptlimits.lipschitz.balls.matrix import float_down
 
     numbers = reach(case.setting)
     record: JsonObject = {
@@ -165,7 +151,7 @@ def _record(case: _Case, generator: Any, most_boxes: int | None) -> JsonObject:
         "reachable_dimension": numbers.reachable,
         "ambient_dimension": numbers.ambient,
         "almost_every_target_out_of_reach": numbers.out_of_reach,
-        "mlp_contraction": down(contraction(case.setting.layer)),
+        "mlp_contraction": float_down(contraction(case.setting.layer)),
         "offsets": case.targets.tolist(),
         "offsets_meet_answers_to": case.error,
         "preimages_unique": case.unique,
@@ -177,11 +163,11 @@ def _record(case: _Case, generator: Any, most_boxes: int | None) -> JsonObject:
 
 def _one(case: _Case, objective: Objective, generator: Any, most_boxes: int | None) -> JsonObject:
     from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
-    from promptlimits.lab.one_layer.unmemorizable import down
+    from promptlimits.lipschitz.balls.matrix import float_down
 
     value = oracle_value(case.setting, case.targets, objective=objective, generator=generator)
     proof = certify_value(case.setting, case.targets, value, most_boxes=most_boxes)
-    lower = max(down(proof.lower), 0.0)
+    lower = max(float_down(proof.lower), 0.0)
     # Below rounding a relative gap says nothing.
     gap = max(1 - lower / value.found, 0.0) if value.found > _ROUNDING else 0.0
     return value.to_json() | {
@@ -195,10 +181,8 @@ def _one(case: _Case, objective: Objective, generator: Any, most_boxes: int | No
 def _of_length(case: _Case, tokens: int, most_boxes: int | None) -> JsonObject:
     from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
     from promptlimits.lab.one_layer.oracle.length import best_of_length
-    from promptlimits.lab.one_layer.unmemorizable import down
+    from promptlimits.lipschitz.balls.matrix import float_down
 
-    if tokens > _MOST_TOKENS:
-        raise UserError("--tokens", f"be at most {_MOST_TOKENS:,}", got=tokens, remedy="give fewer")
     best = best_of_length(case.setting, case.targets, tokens=tokens)
     found = best.found if best.achieved is None else best.achieved
     proof = certify_oracle(
@@ -213,7 +197,7 @@ def _of_length(case: _Case, tokens: int, most_boxes: int | None) -> JsonObject:
         "tokens": tokens,
         "unit": proof.to_json()["unit"],
         "found": best.achieved,
-        "proved": max(down(proof.lower), 0.0),
+        "proved": max(float_down(proof.lower), 0.0),
         "certificate": proof.to_json(),
         "prompt": None if best.prompt is None else best.prompt.tolist(),
     }

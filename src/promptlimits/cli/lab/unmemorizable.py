@@ -1,46 +1,41 @@
-"""`promptlimits unmemorizable`: data that no prompt makes a given layer answer."""
+"""`promptlimits unmemorizable`: data that a layer answers wrongly behind every prompt."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
-from promptlimits.cli.lab.single_layer_options import (
-    Plot,
-    RandomLayer,
-    Weights,
-    as_text,
-    layer_from,
-    write_text,
-)
-from promptlimits.cli.numbers import count
+from promptlimits.cli.lab.weights_options import Layer
+from promptlimits.cli.output_file import as_text, require_writable, show, write_whole
 
 if TYPE_CHECKING:
     from promptlimits.lab.one_layer.data_set import DataSet
     from promptlimits.lab.one_layer.lora import LoraUpdate
     from promptlimits.nets.paper.weights import LayerWeights
 
-_KINDS: Final = ("pair", "any", "length")
+Kind: TypeAlias = Literal["pair", "any", "length"]
 _LENGTHS: Final = (1, 2, 4, 8)
 
 
+@options.with_groups
 def unmemorizable(
-    random_layer: RandomLayer = None,
-    weights: Weights = None,
+    layer: Layer,
     kind: Annotated[
-        str | None,
+        Kind | None,
         typer.Option(
             "--kind",
+            metavar="KIND",
             help="pair: two queries for one head, in closed form; any: h + 1 queries for h heads; "
             "length: N pairs that take N/h prompt tokens. By default pair for one head, else any.",
         ),
     ] = None,
     pairs: Annotated[
-        str | None, typer.Option("--pairs", metavar="N", help="Pairs of --kind length.")
+        int | None,
+        typer.Option("--pairs", min=1, max=10**9, metavar="N", help="Pairs of --kind length."),
     ] = None,
     lora: Annotated[
         bool,
@@ -53,48 +48,42 @@ def unmemorizable(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the data set, as JSON.")
     ] = None,
-    plot: Plot = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the data.")] = 0,
+    plot: options.Plot = None,
+    seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find data that a given layer cannot be made to answer by any prompt; check the proof for it.
+    """Find data that a layer answers wrongly behind every prompt.
 
-    All queries end with the same token. What is proved speaks of the numbers in the file. With
-    --kind length: queries that end differently, and that take a prompt of N/h tokens.
+    The proof is checked. All queries end with the same token. What is proved speaks of the numbers
+    in the file. With --kind length: queries that end differently, and that take a prompt of N/h
+    tokens.
+
+    Example: promptlimits unmemorizable --random-layer d=8,h=1
     """
-    layer, _ = layer_from(random_layer, weights)
-    if seed < 0:
-        raise UserError("--seed", "be 0 or more", got=seed, remedy="leave it out for 0")
-    chosen = _kind(kind, pairs, layer)
-    data = _data(layer, chosen, pairs, seed)
+    read = layer.read()
+    chosen = _kind(kind, pairs, read)
+    require_writable("--out", out)
+    require_writable("--plot", plot)
+    data = _data(read, pairs, chosen, seed)
     record = data.to_json() | {"kind": chosen}
-    update = _lora(layer, data, seed) if lora else None
-    if update is not None:
+    lines = _lines(read, data, chosen)
+    if lora:
+        update = _lora(read, data, seed)
         record["lora"] = update.to_json()
-    if out is not None:
-        write_text("--out", out, as_text(record) + "\n")
-    if plot is not None:
-        write_text("--plot", plot, _drawing(layer, data, chosen, seed))
-    if as_json:
-        typer.echo(as_text(record))
-        return
-    for line in _lines(layer, data, chosen):
-        typer.echo(line)
-    if update is not None:
-        typer.echo(
+        lines.append(
             f"  found: a LoRA change of the MLP by {update.numbers:,} numbers answers them all, "
             f"with a largest error of {update.error:.3g}, measured on the changed layer"
         )
     if out is not None:
-        typer.echo(f"Written: {out}")
+        write_whole("--out", out, as_text(record) + "\n")
+        lines.append(f"Written: {out}")
+    if plot is not None:
+        write_whole("--plot", plot, _drawing(read, data, chosen, seed))
+    show(record, lines, as_json=as_json)
 
 
-def _kind(kind: str | None, pairs: str | None, layer: LayerWeights) -> str:
-    chosen = kind or ("length" if pairs else "pair" if len(layer.heads) == 1 else "any")
-    if chosen not in _KINDS:
-        raise UserError(
-            "--kind", f"be one of {', '.join(_KINDS)}", got=chosen, remedy="leave it out"
-        )
+def _kind(kind: Kind | None, pairs: int | None, layer: LayerWeights) -> Kind:
+    chosen: Kind = kind or ("length" if pairs else "pair" if len(layer.heads) == 1 else "any")
     if (pairs is not None) != (chosen == "length"):
         raise UserError(
             "--pairs",
@@ -105,7 +94,7 @@ def _kind(kind: str | None, pairs: str | None, layer: LayerWeights) -> str:
     return chosen
 
 
-def _data(layer: LayerWeights, kind: str, pairs: str | None, seed: int) -> DataSet:
+def _data(layer: LayerWeights, pairs: int | None, kind: Kind, seed: int) -> DataSet:
     import numpy as np
 
     from promptlimits.lab.one_layer.prompt_length_data import prompt_length_data
@@ -113,7 +102,7 @@ def _data(layer: LayerWeights, kind: str, pairs: str | None, seed: int) -> DataS
 
     generator = np.random.default_rng(seed)
     if kind == "length":
-        return prompt_length_data(layer, count("--pairs", pairs or ""), generator)
+        return prompt_length_data(layer, pairs or 0, generator)
     if kind == "pair":
         return unmemorizable_pair(layer, generator)
     return unmemorizable_set(layer, generator)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ _DEFAULT_SECONDS = 240.0
 
 @options.with_groups
 def bracket(
-    loading: session.Loading,
-    asked: session.Asked,
+    model: session.Model = "smollm2-135m",
+    asked: session.Asked = session.Asked(),
     prompt_tokens: Annotated[
         str,
         typer.Option("--prompt-tokens", metavar="N,..", help="Prompt lengths, such as 1,2,4."),
@@ -57,21 +58,24 @@ def bracket(
             help="Most tokens of the in-context baseline; 0 leaves it out.",
         ),
     ] = 2048,
+    machine: session.Machine = session.Machine(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find how many pairs a prompt holds, and prove a ceiling for random answers.
+    """Find how many pairs a prompt holds, and prove a limit.
 
-    For each prompt length: the floor, a prompt that was found, saved, and confirmed by stock
-    PEFT; and the ceiling, a theorem about random answers. Stop it whenever you like: the same
-    command goes on where it stopped.
+    For each prompt length it gives two numbers. The floor is a prompt that was found, saved, and
+    confirmed by stock PEFT. The ceiling is a theorem about random answers. Stop it whenever you
+    like: the same command goes on where it stopped.
 
     Exit code 0 if every prompt length was searched, 3 if the budget was used up before.
+
+    Example: promptlimits bracket --pairs capitals --prompt-tokens 1,2
     """
     lengths = session.prompt_lengths(prompt_tokens)
     kinds = session.prompt_kinds(kind)
     budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
-    config = training.config(lengths[0], seed=asked.seed, dtype=loading.dtype)
+    config = training.config(lengths[0], seed=asked.seed, dtype=machine.dtype)
     source = asked.read()
     options.require_folder(out)
 
@@ -104,7 +108,7 @@ def bracket(
         LiveListener(quiet=quiet, noun=session.noun_of(source)) as listener,
         Store.open(session.store_path(out)) as store,
     ):
-        frozen, task = loading.load(source, listener)
+        frozen, task = machine.load(model, source, listener)
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     show(record, out, as_json=as_json)
     session.require_confirmed(record)
@@ -120,8 +124,8 @@ def show(record: JsonObject, out: Path, *, as_json: bool) -> None:
 
     page = write_report(record, out)
     if as_json:
-        typer.echo(session.record_text(record))
+        typer.echo(as_text(record))
         return
-    from promptlimits.cli.render import print_bracket
+    from promptlimits.cli.product.render import print_bracket
 
     print_bracket(record, out, page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import show
 
 _NEEDED_BYTES = 2 * 10**9
 
@@ -36,16 +36,19 @@ class Finding:
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Check versions, stock decoding, speed, cache and disk; exit code 1 if something fails."""
+    """Check versions, stock decoding, speed, cache and disk.
+
+    Exit code 1 if something fails.
+
+    Example: promptlimits doctor
+    """
     found = tuple(_findings())
-    if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in found], indent=1))
-    else:
-        for finding in found:
-            remedy = f" -> {finding.remedy}" if finding.remedy else ""
-            typer.echo(
-                f"{'ok  ' if finding.good else 'FAIL'} {finding.name}: {finding.text}{remedy}"
-            )
+    lines = (
+        f"{'ok  ' if each.good else 'FAIL'} {each.name}: {each.text}"
+        + (f" -> {each.remedy}" if each.remedy else "")
+        for each in found
+    )
+    show([asdict(finding) for finding in found], lines, as_json=as_json)
     raise typer.Exit(0 if all(finding.good for finding in found) else 1)
 
 
@@ -75,7 +78,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _stock_tools() -> Iterator[Finding]:
-    from promptlimits.capacity.witness.stock_check import check_stock_tools
+    from promptlimits.capacity.witness.stock import check_stock_tools
     from promptlimits.nets.protocol import PromptKind
 
     for kind in PromptKind:

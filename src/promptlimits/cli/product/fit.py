@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ _DEFAULT_SECONDS = 600.0
 
 @options.with_groups
 def fit(
-    loading: session.Loading,
-    asked: session.Asked,
+    model: session.Model = "smollm2-135m",
+    asked: session.Asked = session.Asked(),
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Prompt length.")] = 1,
     kind: Annotated[
         Literal["soft", "prefix"],
@@ -32,30 +33,38 @@ def fit(
     ] = "soft",
     out: options.Out = Path("runs/fit"),
     training: session.Training = session.Training(),
+    machine: session.Machine = session.Machine(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train one prompt for all the pairs, save it as a PEFT adapter, and confirm it.
+    """Train one prompt for all the pairs, and confirm it.
 
-    Exit code 0 if every pair is confirmed, 1 if some are not, 3 if the budget was used up before
-    anything could be held; what was held is saved anyway. The same command goes on where it
-    stopped.
+    The prompt is saved as a PEFT adapter. Exit code 0 if every pair is confirmed, 1 if some are
+    not, 3 if the budget was used up before anything could be held; what was held is saved anyway.
+    The same command goes on where it stopped.
+
+    Example: promptlimits fit --pairs pairs.csv --prompt-tokens 2
     """
     budgets = training.budgets(default_seconds=_DEFAULT_SECONDS)
-    config = training.config(prompt_tokens, seed=asked.seed, dtype=loading.dtype)
+    config = training.config(prompt_tokens, seed=asked.seed, dtype=machine.dtype)
     source = asked.read()
     options.require_folder(out)
 
-    from promptlimits.capacity.fit import FitRequest, fit_all
-    from promptlimits.capacity.search.attempt import Workplace
-    from promptlimits.capacity.store.provenance import provenance
+    from promptlimits.capacity.fit import fit_all
+    from promptlimits.capacity.search.ordering import Order
+    from promptlimits.capacity.search.request import Request
+    from promptlimits.capacity.search.search import SearchConfig
     from promptlimits.capacity.store.sqlite import Store
     from promptlimits.cli.live import LiveListener
     from promptlimits.nets.protocol import PromptKind
 
-    request = FitRequest(
-        training=session.suited_to(source, config),
-        starts=training.starts,
+    request = Request(
+        prompt_tokens=(prompt_tokens,),
+        kinds=(PromptKind(kind),),
+        search=SearchConfig(training=session.suited_to(source, config), starts=training.starts),
+        order=Order.GIVEN,
+        in_context_tokens=0,
+        budget_bytes=training.memory,
         budget_seconds=budgets.seconds,
         budget_steps=budgets.steps,
         control=training.control,
@@ -63,21 +72,13 @@ def fit(
         go_on=budgets.go_on,
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
-        frozen, task = loading.load(source, listener)
-        place = Workplace(
-            model=frozen,
-            store=store,
-            task_hash=task.hash,
-            provenance=provenance({"device": loading.device}),
-            kind=PromptKind(kind),
-            budget_bytes=training.memory,
-        )
-        record = fit_all(place, task, request, folder=out, listener=listener)
+        frozen, task = machine.load(model, source, listener)
+        record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
     session.write_record(out / "fit.json", record)
     if as_json:
-        typer.echo(session.record_text(record))
+        typer.echo(as_text(record))
     else:
-        _show(record, out, loading.model)
+        _show(record, out, model)
     session.require_confirmed(record)
     if record["state"] == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)
@@ -97,7 +98,7 @@ def _show(record: JsonObject, out: Path, model: str) -> None:
         whole = "found and confirmed" if record["pairs"] else "not held as a whole"
         typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
     if record["witness"]:
-        from promptlimits.cli.render import check_line
+        from promptlimits.cli.product.render import check_line
 
         typer.echo(check_line(out / str(record["witness"]), model))
     if record["pairs"] != record["of"]:

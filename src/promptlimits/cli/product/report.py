@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text
+from promptlimits.base.files import read_regular_text, strict_json
 from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
+from promptlimits.cli.output_file import require_writable, write_whole
 from promptlimits.cli.product.bracket import show
 
 
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a bracket.")],
+    plot: options.Plot = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Draw report.html again and print the table, from the records alone."""
+    """Draw report.html again from the records of a bracket.
+
+    Example: promptlimits report runs/bracket
+    """
     from promptlimits.report.record import parse_record
 
+    require_writable("--plot", plot)
     path = directory / "bracket.json"
     try:
-        record = json.loads(read_regular_text(path), parse_constant=_refuse)
+        record = strict_json(read_regular_text(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
@@ -33,8 +38,12 @@ def report(
             got=f"one that cannot ({reason})",
             remedy="give the --out folder of a `promptlimits bracket` that has ended",
         ) from error
-    parse_record(record)
+    parsed = parse_record(record)
     _require_whole(record, directory)
+    if plot is not None:
+        from promptlimits.report.figures import pairs_held
+
+        write_whole("--plot", plot, pairs_held.standalone(pairs_held.data(parsed)))
     show(record, directory, as_json=as_json)
 
 
@@ -49,7 +58,3 @@ def _require_whole(record: JsonObject, directory: Path) -> None:
             got="other ones, or none",
             remedy="run its bracket command again: it is quick. Or use a folder for each command",
         )
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")

@@ -9,6 +9,7 @@ import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.cli import options
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
@@ -25,19 +26,23 @@ def score(
         Path,
         typer.Argument(metavar="ADAPTER", help="Folder of a PEFT adapter.", show_default=False),
     ],
-    loading: session.Loading = session.Loading(model=options.REQUIRED),
+    model: session.Model,
     asked: session.Asked = session.Asked(pairs=options.REQUIRED),
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for the record, and the witness where there is one."),
     ] = None,
+    machine: session.Machine = session.Machine(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Count the pairs that stock PEFT decodes exactly behind an adapter trained elsewhere.
+    """Count the pairs that an adapter trained elsewhere answers.
 
-    The folder is not trusted: nothing is loaded but the tensors that PEFT would save for such an
-    adapter, and the model is the one of --model. Exit code 0 whenever it was scored.
+    Stock PEFT decodes each pair, which must be exact. The folder is not trusted: nothing is loaded
+    but the tensors that PEFT would save for such an adapter, and the model is the one of --model.
+    Exit code 0 whenever it was scored.
+
+    Example: promptlimits score adapter --model smollm2-135m --pairs capitals
     """
     source = asked.read()
     if session.noun_of(source) == "token":
@@ -60,7 +65,7 @@ def score(
     if out is not None and foreign.kind.is_prompt:
         require_replaceable(out / WITNESS_FOLDER)
     with LiveListener(quiet=quiet) as listener:
-        frozen, task = loading.load(source, listener)
+        frozen, task = machine.load(model, source, listener)
         card = frozen.card
         del frozen  # the fresh process loads its own
 
@@ -72,8 +77,8 @@ def score(
             foreign,
             task,
             card,
-            device=loading.device,
-            allow_hub=not loading.offline,
+            device=machine.device,
+            allow_hub=not machine.offline,
             on_progress=advanced,
         )
         witness: JsonObject = {"witness": None, "reason": _no_witness(foreign.kind.value, out)}
@@ -86,7 +91,7 @@ def score(
                 found,
                 task,
                 card,
-                device=loading.device,
+                device=machine.device,
                 extra={"seed": asked.seed, "command": session.command_line()},
                 on_progress=advanced,
             )
@@ -100,7 +105,7 @@ def score(
         "adapter": {"folder": str(adapter), **foreign.to_json()},
         "model": {
             "name": card.name,
-            "reference": loading.model,
+            "reference": model,
             "model_hash": card.model_hash,
             "compute_dtype": card.compute_dtype,
         },
@@ -111,7 +116,7 @@ def score(
     if out is not None:
         session.write_record(out / SCORE_FILE, record)
     if as_json:
-        typer.echo(session.record_text(record))
+        typer.echo(as_text(record))
     else:
         _show(record)
 
@@ -125,7 +130,7 @@ def _no_witness(kind: str, out: Path | None) -> str:
 
 def _show(record: dict[str, Any]) -> None:
     """Print the count, what was decoded with what, and how to check it."""
-    from promptlimits.cli.render import check_line
+    from promptlimits.cli.product.render import check_line
 
     wrong = [answer for answer in record["answers"] if not answer["exact"]]
     for answer in wrong[:_MOST_SHOWN]:

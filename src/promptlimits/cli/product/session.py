@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from promptlimits.capacity.task.text import TextSpec
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 from promptlimits.cli import options
 from promptlimits.cli.options import named_as_typed, parsed
+from promptlimits.cli.output_file import as_text
 from promptlimits.cli.streams import say
 
 if TYPE_CHECKING:
@@ -121,23 +121,17 @@ class Asked:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """The model that a command names."""
-
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            help="Catalog name, directory, .gguf file or hub id. See `promptlimits models`.",
-        ),
-    ] = "smollm2-135m"
-    offline: options.Offline = False
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", help="Catalog name, directory, .gguf file or hub id. See `promptlimits models`."
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loading(Named):
-    """The model that a command names, and what it computes with."""
+class Machine:
+    """Where a model comes from and what it computes with."""
 
     dtype: Annotated[
         Literal["float32", "float64", "bfloat16", "float16"],
@@ -157,12 +151,13 @@ class Loading(Named):
             help="CPU threads; PyTorch's choice if not given.",
         ),
     ] = None
+    offline: options.Offline = False
 
     def load(
-        self, source: Source, listener: LiveListener
+        self, model: str, source: Source, listener: LiveListener
     ) -> tuple[HuggingFaceCausalLM, EncodedTask]:
         """Load the model and encode the pairs for it, with progress."""
-        listener.stage(f"loading {self.model}")
+        listener.stage(f"loading {model}")
         import torch
 
         from promptlimits.nets.load.load import load_parts
@@ -172,24 +167,25 @@ class Loading(Named):
             torch.set_num_threads(self.threads)
         with named_as_typed():
             parts = load_parts(
-                self.model,
+                model,
                 dtype=getattr(torch, self.dtype),
                 device=self.device,
                 allow_hub=not self.offline,
                 on_progress=listener.found,
             )
-        model = HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
-        task = encode_pairs(source, model.codec)
+        frozen = HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
+        task = encode_pairs(source, frozen.codec)
         for note in task.notes:
             listener.found(f"note: {note}")
-        return model, task
+        return frozen, task
 
 
 def _gigabytes(option: str, text: str) -> int:
     try:
         number = float(text)
-    except ValueError:
-        number = math.nan
+    except ValueError as error:
+        rule = "be a number above 0"
+        raise UserError(option, rule, got=shown(text), remedy="leave it out") from error
     return int(1e9 * require_positive(option, number))
 
 
@@ -318,14 +314,9 @@ def suited_to(source: Source, training: TrainingConfig) -> TrainingConfig:
     return replace(training, first_sharpening_share=TEXT_SHARPENING_SHARE)
 
 
-def record_text(record: JsonObject) -> str:
-    """A record as JSON."""
-    return json.dumps(record, indent=1, ensure_ascii=False)
-
-
 def write_record(path: Path, record: JsonObject) -> None:
     """Write a record beside what it speaks of."""
-    text = record_text(record) + "\n"
+    text = as_text(record) + "\n"
     replace_file(path, text.encode("utf-8", errors="backslashreplace"))
 
 
@@ -373,7 +364,7 @@ def _without(words: Sequence[str], option: str) -> list[str]:
 
 def require_confirmed(record: JsonObject) -> None:
     """Say what stock tools did not confirm, and fail where that is all that training held."""
-    from promptlimits.capacity.replay_loss import losses
+    from promptlimits.capacity.floor import losses
 
     for loss in losses(record, whole=False):
         say(f"warning: {loss}")

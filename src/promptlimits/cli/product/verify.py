@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptlimits.cli import options
+from promptlimits.cli.output_file import show
 
 if TYPE_CHECKING:
-    from promptlimits.capacity.witness.verification import Verification
+    from collections.abc import Iterator
+
+    from promptlimits.capacity.witness.format import Witness
+    from promptlimits.capacity.witness.verification import Answer, Verification
 
 
 def verify(
@@ -27,10 +30,12 @@ def verify(
     device: options.Device = "cpu",
     as_json: options.AsJson = False,
 ) -> None:
-    """Load a prompt with stock PEFT in a fresh process, decode greedily, and compare.
+    """Decode a saved prompt again with stock PEFT, and compare.
 
-    Says which model it decoded with. Exit code 0 if every pair it was confirmed for is answered
-    exactly again, 1 if not.
+    It runs in a fresh process, decodes greedily, and says with which model. Exit code 0 if every
+    pair it was confirmed for is answered exactly again, 1 if not.
+
+    Example: promptlimits verify runs/bracket/witness-1-tokens
     """
     from promptlimits.capacity.witness.format import read_prompt, read_witness
 
@@ -46,29 +51,29 @@ def verify(
         for answer, claimed in zip(found.answers, witness.counted, strict=True)
         if claimed and not answer.exact
     ]
-    if as_json:
-        used = None if found.model is None else found.model.to_json()
-        shown = {
-            **found.to_json(),
-            "model": used,
-            "beginning": witness.beginning,
-            "lost": len(lost),
-        }
-        typer.echo(json.dumps(shown, indent=1, ensure_ascii=False))
-    else:
-        for answer in lost:
-            typer.echo(f"NOT CONFIRMED {answer.key!r}: {answer.decoded!r} ({answer.fault})")
-        held = f"{found.pairs_exact} of {found.of} pairs exact"
-        others = sum(answer.exact and answer.came != answer.value for answer in found.answers)
-        if others:
-            held += f", {others} by another accepted answer"
-        if witness.beginning:
-            held = _beginning(len(witness.pairs[0].value_ids), exact=bool(found.pairs_exact))
-        typer.echo(f"{held}: {found.confirmed_by}")
-        for joiner in dict.fromkeys(pair.joiner for pair in witness.pairs if pair.joiner.strip()):
-            typer.echo(f"Answers begin with {joiner!r}, which the witness calls the joiner")
-        typer.echo(_model_line(found))
+    record = {
+        **found.to_json(),
+        "model": None if found.model is None else found.model.to_json(),
+        "beginning": witness.beginning,
+        "lost": len(lost),
+    }
+    show(record, _lines(found, witness, lost), as_json=as_json)
     raise typer.Exit(1 if lost else 0)
+
+
+def _lines(found: Verification, witness: Witness, lost: list[Answer]) -> Iterator[str]:
+    for answer in lost:
+        yield f"NOT CONFIRMED {answer.key!r}: {answer.decoded!r} ({answer.fault})"
+    held = f"{found.pairs_exact} of {found.of} pairs exact"
+    others = sum(answer.exact and answer.came != answer.value for answer in found.answers)
+    if others:
+        held += f", {others} by another accepted answer"
+    if witness.beginning:
+        held = _beginning(len(witness.pairs[0].value_ids), exact=bool(found.pairs_exact))
+    yield f"{held}: {found.confirmed_by}"
+    for joiner in dict.fromkeys(pair.joiner for pair in witness.pairs if pair.joiner.strip()):
+        yield f"Answers begin with {joiner!r}, which the witness calls the joiner"
+    yield _model_line(found)
 
 
 def _decoded(

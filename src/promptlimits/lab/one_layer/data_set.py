@@ -10,14 +10,15 @@ Other fields, such as those that say what is proved, are kept and not needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from promptlimits.base.bound import Assumption
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.typing import JsonObject, JsonValue
 from promptlimits.lab.one_layer.setting import Floats, require_moderate
 from promptlimits.nets.paper.weights import exact_array
 
@@ -42,15 +43,28 @@ class DataSet:
 
     def to_json(self) -> JsonObject:
         """As plain JSON; numbers are written so that reading gives the same floats."""
-        record: JsonObject = {
-            "queries": [query.T.tolist() for query in self.queries],
-            "answers": self.answers.tolist(),
-        }
-        if self.offsets is not None:
-            record["offsets"] = self.offsets.tolist()
-        record["proved"] = self.proved
-        record["assumptions"] = [each.to_json() for each in self.assumptions]
-        return record
+        queries: JsonValue = [query.T.tolist() for query in self.queries]
+        record = fields_as_json(self) | {"queries": queries}
+        return {name: value for name, value in record.items() if value is not None}
+
+
+def fields_as_json(record: Any) -> JsonObject:
+    """The fields of a dataclass as plain JSON: arrays as lists, exact numbers as text."""
+    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+
+
+def _plain(value: Any) -> JsonValue:
+    if isinstance(value, np.ndarray):
+        listed: JsonValue = value.tolist()
+        return listed
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if is_dataclass(value):
+        return fields_as_json(value)
+    plain: JsonValue = value
+    return plain
 
 
 def data_set_from_json(record: Any, *, dim: int, where: str = "the pairs") -> DataSet:

@@ -38,6 +38,17 @@ above the published r/2. With ranks and signs taken into account the oracle is h
 **Where the paper differs.** r/2 is false from h = 4 (E13); its r is that of the outputs, which
 is false from h = 1 (E14).
 
+**Best weights.** For a d x k matrix U = Q R the floor at weights w is
+
+    f(w)  =  sum of the k - h least eigenvalues of diag(sqrt w) U^T U diag(sqrt w)
+          =  min over projections X of rank k - h (their hull: 0 <= X <= I, tr X = k - h)
+             of  sum_j w_j (R^T X R)_jj.
+
+It is a minimum of linear functions: concave, homogeneous of degree one, and with kinks where
+eigenvalues meet, as they do at the best weights. Here the projection is smoothed to an occupation
+1/(1 + exp((lambda - mu)/T)), and weights are multiplied by powers of their slopes while T falls.
+Any weights give a true floor; these are only chosen well.
+
 **Cost.** Milliseconds.
 """
 
@@ -54,11 +65,10 @@ from flint import arb
 from promptlimits.base.bound import PRECISION_BITS, Exact, LogBound, Source
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import working_precision
-from promptlimits.lab.one_layer.floor_weights import best_weights
-from promptlimits.lab.one_layer.proved_means import exact_fraction, proved_means
+from promptlimits.lab.one_layer.proved_means import proved_means
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 from promptlimits.lipschitz.balls.matrix import MatrixBall
-from promptlimits.lipschitz.balls.rounding import ball, total
+from promptlimits.lipschitz.balls.rounding import ball, lower, total
 from promptlimits.lipschitz.balls.spectral import spectral_norm
 from promptlimits.lipschitz.paper.feedforward import branch_lipschitz
 from promptlimits.nets.paper.weights import LayerWeights, exact_array
@@ -73,6 +83,14 @@ _ROOT_STEP: Final = 2.0**-30
 
 _SPAN: Final = 1e-10
 """Directions of E weaker than this share of the longest offset are left to the error D."""
+
+_STEPS: Final = 240
+_HOTTEST: Final = 0.1
+_COLDEST: Final = 3e-4
+"""T as a share of the mean eigenvalue, at the first and at the last step."""
+
+_LEAST: Final = 1e-12
+_PACE: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,16 +192,6 @@ def contraction(layer: LayerWeights) -> Fraction:
     return max(1 - branch_lipschitz(layer.w1, layer.w2), Fraction(0))
 
 
-def orthogonal_floor(squared_lengths: Sequence[Exact], heads: int) -> Fraction:
-    """The floor's square for offsets orthogonal to each other and to E, in closed form."""
-    ordered = sorted((Fraction(square) for square in squared_lengths), reverse=True)
-    best, inverses = Fraction(0), Fraction(0)
-    for count, square in enumerate(ordered, start=1):
-        inverses += 1 / square
-        best = max(best, (count - heads) / inverses)
-    return best
-
-
 def _complement(known: Sequence[Sequence[MatrixBall]], size: float) -> Floats:
     """Rows that are nearly an orthonormal basis of E's complement, (m, d)."""
     columns = np.concatenate([each.center for one in known for each in one], axis=1)
@@ -235,7 +243,7 @@ def _evaluate(
         if not error > 0:
             return Fraction(0), Fraction(0)
         lowest = arb(error.lower())
-        return exact_fraction((lowest * lowest).lower()), exact_fraction(lowest)
+        return lower(lowest * lowest), lower(lowest)
 
 
 def _tail(matrix: MatrixBall, rank: int) -> Fraction:
@@ -251,3 +259,63 @@ def _tail(matrix: MatrixBall, rank: int) -> Fraction:
     return sum(
         (max((1 - Fraction(skew)) * value - rest, Fraction(0)) for value in kept), Fraction(0)
     )
+
+
+def best_weights(projected: Floats, rank: int) -> Floats:
+    """Weights of the simplex for which the tail of squared singular values is large."""
+    factor: Floats = np.asarray(np.linalg.qr(projected, mode="r"), dtype=np.float64)
+    start = max(_by_length(factor, rank), key=lambda weights: _float_tail(factor, weights, rank))
+    best, value = start, _float_tail(factor, start, rank)
+    weights = (start + 1 / len(start)) / 2
+    kept = factor.shape[1] - rank
+    for step in range(_STEPS):
+        cold = _HOTTEST * (_COLDEST / _HOTTEST) ** (step / _STEPS)
+        slopes = _slopes(factor, weights, kept, cold)
+        top = float(slopes.max())
+        if not top > 0:
+            break
+        # The smoothed function bends as 1/T: steps that fall with T neither jump nor stall.
+        weights = weights * np.maximum(slopes / top, _LEAST) ** min(1.0, _PACE * cold)
+        weights = np.maximum(weights / weights.sum(), _LEAST)
+        weights = weights / weights.sum()
+        found = _float_tail(factor, weights, rank)
+        if found > value:
+            best, value = weights, found
+    return np.asarray(best)
+
+
+def _by_length(factor: Floats, rank: int) -> list[Floats]:
+    """For each q the weights 1/|t_j|^2 on the q longest: the best for orthogonal columns."""
+    squares = np.maximum((factor**2).sum(axis=0), 1e-300)
+    order = np.argsort(-squares)
+    found = [np.full(len(squares), 1 / len(squares))]
+    for count in range(rank + 1, len(squares) + 1):
+        weights = np.zeros(len(squares))
+        weights[order[:count]] = squares[order[count - 1]] / squares[order[:count]]
+        found.append(weights / weights.sum())
+    return found
+
+
+def _float_tail(factor: Floats, weights: Floats, rank: int) -> float:
+    sizes = np.linalg.svd(factor * np.sqrt(weights), compute_uv=False)
+    return float((sizes[rank:] ** 2).sum())
+
+
+def _slopes(factor: Floats, weights: Floats, kept: int, cold: float) -> Floats:
+    """Derivative of the smoothed floor in the weights, (k,)."""
+    values, vectors = np.linalg.eigh((factor * weights) @ factor.T)
+    scale = cold * max(float(values.mean()), 1e-300)
+    occupied = _occupation(values / scale, kept - (factor.shape[1] - len(values)))
+    return np.asarray(occupied @ (vectors.T @ factor) ** 2)
+
+
+def _occupation(values: Floats, total: int) -> Floats:
+    """1/(1 + exp(values - mu)) with mu such that they add up to `total`."""
+    if total <= 0:
+        return np.zeros_like(values)
+    low, high = values.min() - 40.0, values.max() + 40.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        filled = 1 / (1 + np.exp(np.clip(values - middle, -700, 700)))
+        low, high = (middle, high) if filled.sum() < total else (low, middle)
+    return np.asarray(filled)

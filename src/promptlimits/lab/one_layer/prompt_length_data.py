@@ -43,8 +43,8 @@ from promptlimits.bounds.prompt_parameters import trained_numbers
 from promptlimits.lab.one_layer.data_set import DataSet
 from promptlimits.lab.one_layer.error_floor import ErrorFloor, contraction, tail_floor
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend, feed_forward, value_maps
-from promptlimits.lab.one_layer.unmemorizable import answers_for, down, independent
-from promptlimits.lipschitz.balls.matrix import MatrixBall
+from promptlimits.lab.one_layer.unmemorizable import answers_for, independent, require_injective
+from promptlimits.lipschitz.balls.matrix import MatrixBall, float_down, float_up
 from promptlimits.nets.paper.weights import LayerWeights
 
 SOURCE: Final = Source(
@@ -65,14 +65,7 @@ def prompt_length_data(
     least = trained_numbers(pairs=pairs, dim=dim, heads=heads).prompt_tokens
     if pairs > _LARGEST:
         raise UserError("pairs", f"be at most {_LARGEST:,}", got=pairs, remedy="give fewer")
-    room = contraction(layer)
-    if room == 0:
-        raise UserError(
-            "||W_1|| ||W_2||",
-            "be below 1, so that the MLP is one to one",
-            got=f"{layer.hidden} neurons for which that is not proved",
-            remedy="scale the MLP down",
-        )
+    require_injective(layer, contraction(layer))
     direction = np.rint(generator.standard_normal(dim) / dim**0.5 / _GRID) * _GRID
     images = np.stack([value @ direction for value in value_maps(layer)])
     offsets = length * _beside(images, pairs, generator)
@@ -101,7 +94,7 @@ def prompt_length_data(
             "prompt_tokens_at_least": proved,
             "prompt_numbers_at_least": proved * dim,
             "prompt_tokens_at_least_for_unrounded_answers": least,
-            "rounding_of_answers_at_most": -down(-slack),
+            "rounding_of_answers_at_most": float_up(slack),
             "errors_of_shorter_prompts": floors,
             "data_after": SOURCE.to_json(),
         },
@@ -144,7 +137,7 @@ def _least_length(layer: LayerWeights, direction: Floats, offsets: Floats, slack
     if excluded < 0:
         raise RunFailed(
             "nothing is proved of the data that were built: the answers are rounded by up to "
-            f"{-down(-slack):.3g}, more than the floor under the error of the empty prompt",
+            f"{float_up(slack):.3g}, more than the floor under the error of the empty prompt",
             remedy="scale the weights towards 1, or give fewer pairs",
         )
     return excluded + 1
@@ -176,6 +169,6 @@ def _are_independent(layer: LayerWeights, direction: Floats, offsets: Floats) ->
 def _shown(floor: ErrorFloor, tokens: int, slack: Fraction) -> dict[str, Any]:
     return {
         "prompt_tokens": tokens,
-        "largest_error_at_least": down(max(floor.output_error - slack, Fraction(0))),
-        "largest_error_before_the_mlp_at_least": down(floor.error),
+        "largest_error_at_least": float_down(max(floor.output_error - slack, Fraction(0))),
+        "largest_error_before_the_mlp_at_least": float_down(floor.error),
     }

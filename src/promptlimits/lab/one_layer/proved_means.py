@@ -1,6 +1,6 @@
 """What attention makes of the queries alone, with proved errors: the a_j^i as balls.
 
-Scores are products of exact matrices, so `matrix_balls` encloses them; the softmax of n scores is
+Scores are products of exact matrices, so `MatrixBall` encloses them; the softmax of n scores is
 taken in ball arithmetic, and the values again by products. A theorem about the layer can so be
 applied to the floats that a file holds.
 """
@@ -8,7 +8,6 @@ applied to the floats that a file holds.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 from flint import arb
@@ -17,6 +16,7 @@ from promptlimits.base.bound import PRECISION_BITS
 from promptlimits.base.exact import working_precision
 from promptlimits.lab.one_layer.setting import Floats, Front, SharedQuery
 from promptlimits.lipschitz.balls.matrix import MatrixBall, add_up, multiply_up, sqrt_up
+from promptlimits.lipschitz.balls.rounding import dot, exact_vector, total
 from promptlimits.nets.paper.weights import HeadWeights
 
 
@@ -29,8 +29,8 @@ def proved_means(setting: SharedQuery, tokens: Floats) -> tuple[MatrixBall, ...]
     return tuple(_of_head(head, seen, asked) for head in setting.layer.heads)
 
 
-def ball_of(values: list[arb]) -> MatrixBall:
-    """The column of numbers enclosed by balls, as a matrix ball."""
+def _ball_of(values: list[arb]) -> MatrixBall:
+    """The column of numbers enclosed by balls."""
     center, squares = [], []
     for value in values:
         middle = float(value.mid())
@@ -38,12 +38,6 @@ def ball_of(values: list[arb]) -> MatrixBall:
         center.append(middle)
         squares.append(multiply_up(away, away))
     return MatrixBall(center=np.array(center)[:, None], radius=sqrt_up(add_up(0.0, *squares)))
-
-
-def exact_fraction(value: arb) -> Fraction:
-    """An exact ball's number."""
-    mantissa, exponent = value.man_exp()
-    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
 def _up(value: arb) -> float:
@@ -59,7 +53,7 @@ def _of_head(head: HeadWeights, seen: MatrixBall, asked: MatrixBall) -> MatrixBa
         top = arb(float(scores.center.max()))
         weights = [(score - top).exp() for score in balls]
         whole = sum(weights, arb(0))
-        shares = ball_of([_share(weight, whole) for weight in weights])
+        shares = _ball_of([_share(weight, whole) for weight in weights])
     return exact(head.output) @ (exact(head.value) @ (seen @ shares))
 
 
@@ -73,21 +67,17 @@ def _normalised(front: Front | None, tokens: Floats) -> MatrixBall:
     if front is None:
         return MatrixBall.exact(np.ascontiguousarray(tokens))
     with working_precision(PRECISION_BITS):
-        columns = [ball_of(_normalised_column(front, column)) for column in tokens.T]
-    return MatrixBall.concatenate(columns, axis=1)
+        seen = [normalised(front, exact_vector(column)) for column in tokens.T]
+        if not all(entry.is_finite() for column in seen for entry in column):
+            raise ValueError("the normalisation in front divides by zero on a token")
+        return MatrixBall.concatenate([_ball_of(column) for column in seen], axis=1)
 
 
-def _normalised_column(front: Front, column: Floats) -> list[arb]:
-    entries = [arb(float(x)) for x in column]
-    if front.centred:
-        middle = sum(entries, arb(0)) / len(entries)
-        entries = [x - middle for x in entries]
-    spread = sum((x * x for x in entries), arb(0)) / len(entries) + arb(float(front.eps))
-    scale = spread.sqrt()
-    normalised = [
-        arb(float(gain)) * x / scale + arb(float(bias))
-        for gain, x, bias in zip(front.gamma, entries, front.beta, strict=True)
-    ]
-    if not all(x.is_finite() for x in normalised):
-        raise ValueError("the normalisation in front divides by zero on a token")
-    return normalised
+def normalised(front: Front, token: list[arb]) -> list[arb]:
+    """A token as a normalisation in front leaves it, at the current precision."""
+    count = len(token)
+    centre = total(token) / count if front.centred else arb(0)
+    moved = [entry - centre for entry in token]
+    size = (dot(moved, moved) / count + arb(float(front.eps))).sqrt()
+    gains, biases = exact_vector(front.gamma), exact_vector(front.beta)
+    return [g * x / size + b for g, x, b in zip(gains, moved, biases, strict=True)]

@@ -23,14 +23,13 @@ union over lengths changes nothing. []
 dimensions that should be added (E11, E12).
 
 **Tightness.** The rank of the Jacobian of the answers in the prompt equals
-min(d m_p, k min(d, sum_i rank(V_i)), R) at generic points of generic layers (`jacobian_rank`).
+min(d m_p, k min(d, sum_i rank(V_i)), R) at generic points of generic layers (tests).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
 import numpy as np
 from flint import fmpz_mat
@@ -43,9 +42,6 @@ from promptlimits.lab.one_layer.setting import (
     value_maps,
 )
 from promptlimits.nets.paper.weights import Array, LayerWeights
-
-RANK_TOLERANCE: Final = 1e-9
-"""Singular values below this share of the largest count as zero in `jacobian_rank`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +175,3 @@ def jacobian(setting: SharedQuery, prompt: Floats) -> Floats:
             row += weights[:, None, None] * (value + away[:, :, None] * score)
         blocks.append(row.transpose(1, 0, 2).reshape(setting.layer.dim, -1))
     return np.concatenate(blocks)
-
-
-def jacobian_rank(setting: SharedQuery, prompt: Floats) -> int:
-    """Numerical rank of the Jacobian of the outputs in the prompt: an estimate."""
-    values = np.linalg.svd(jacobian(setting, prompt), compute_uv=False)
-    return int((values > RANK_TOLERANCE * values[0]).sum())

@@ -22,11 +22,6 @@ Of it, prompts reach:
   is -log m_p <= g(r) < 0 for g(r) = eta.t_1 - log Z_2 + (Z_1/Z_2) eta.(t_1 - a_1) e^(-r) - r. If
   eta.(t_1 - a_1) >= 0, g falls and one interval is reached; if not, g rises and then falls, and
   there are up to two. Only differences of scores enter, so scores may be large.
-
-**Several heads.** Let the ranges of the V_i be independent (heads of size d/h). Then for each
-(Z^1, .., Z^h) at most one A meets t_1, and t_2 is a function of h numbers: a surface of dimension
-at most h (`second_answers`), no longer a segment. If ranges meet, each point of it becomes an
-affine space.
 """
 
 from __future__ import annotations
@@ -43,7 +38,6 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.lab.one_layer.setting import (
     Floats,
     SharedQuery,
-    Statistics,
     query_statistics,
     score_vectors,
     value_maps,
@@ -145,7 +139,7 @@ def segment(setting: SharedQuery, first: Floats) -> Segment:
             "the layer",
             "have one head for a segment",
             got=f"{len(setting.layer.heads)} heads",
-            remedy="second_answers gives points of the surface that several heads reach",
+            remedy="several heads reach no segment: use a layer with one",
         )
     met = exact_array("t_1", first, (setting.layer.dim,))
     known = query_statistics(setting)
@@ -184,42 +178,6 @@ def _mu(ratio: float) -> float:
     if abs(ratio) >= _FAR:
         return 0.0 if ratio > 0 else 1.0
     return 1 / (1 + math.exp(ratio))
-
-
-def second_answers(setting: SharedQuery, first: Floats, log_weights: Floats) -> Floats:
-    """Points of the surface of second answers given the first; heads of independent ranges.
-
-    They are reached by h tokens each where `realise.rank_condition` holds.
-    """
-    _require_plain_pair(setting)
-    heads = len(setting.layer.heads)
-    met = exact_array("t_1", first, (setting.layer.dim,))
-    rows = exact_array("the log weights", log_weights, (np.shape(log_weights)[0], heads))
-    known = query_statistics(setting)
-    bases = [_basis(value) for value in value_maps(setting.layer)]
-    joint = np.concatenate(bases, axis=1)
-    if joint.shape[1] and np.linalg.matrix_rank(joint, tol=_ZERO) < joint.shape[1]:
-        raise RunFailed(
-            "the heads' ranges meet: many A meet the first answer for the same weights",
-            remedy="use heads of size d/h",
-        )
-    return np.stack([_second(known, bases, joint, met, row) for row in rows])
-
-
-def _second(
-    known: Statistics, bases: list[Floats], joint: Floats, met: Floats, logs: Floats
-) -> Floats:
-    share = np.exp(-np.logaddexp(0.0, logs - known.log_weight))  # lambda_j^i, (2, h)
-    wanted = met - share[0] @ known.mean[0]
-    parts = np.linalg.lstsq(joint, wanted, rcond=None)[0]
-    if np.linalg.norm(joint @ parts - wanted) > 1e-8 * (1 + np.linalg.norm(wanted)):
-        return np.full_like(met, np.nan)
-    ends = np.cumsum([basis.shape[1] for basis in bases])[:-1]
-    written = np.stack(
-        [basis @ part for basis, part in zip(bases, np.split(parts, ends), strict=True)]
-    )
-    ratio = (1 - share[1]) / (1 - share[0])
-    return np.asarray(share[1] @ known.mean[1] + ratio @ written)
 
 
 def _basis(value: Floats) -> Floats:

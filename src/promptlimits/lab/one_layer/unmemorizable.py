@@ -1,4 +1,4 @@
-"""Data that no prompt of any length makes a given layer answer, in closed form.
+"""Data that a layer answers wrongly behind every prompt, in closed form.
 
 **One head, two queries** (after [@wang2023], Theorem 2; its search by gradient is replaced).
 A = W_k^T W_q, V = W_o W_v, x_0 with q := x_0^T A x_0 != 0, eta = V^(-T) A x_0. Take offsets t_1,
@@ -11,9 +11,9 @@ exponentials Z_P that meets both answers would have
 (1 + b_1) t_1 - b_1 a_1 = (1 + b_2) t_2 - b_2 a_2 with b_i = Z_i/Z_P > 0, which
 a_1 outside span{t_1, t_2, a_2} forbids. []
 
-**Where our notes differ.** They take any c_i orthogonal to the t_i; c_i . eta can then be 0, for
-both if eta lies in the span of the t_i. Here c_i = (e +- f)/sqrt(2), where e is eta projected
-beside the offsets; offsets drawn here are orthogonal to eta, so that e = eta.
+**Directions.** For any c_i orthogonal to the t_i, c_i . eta can be 0, for both if eta lies in the
+span of the t_i. So c_i = (e +- f)/sqrt(2), where e is eta projected beside the offsets; offsets
+drawn here are orthogonal to eta, so that e = eta.
 
 **Any number of heads.** No condition on V or A is needed if there is room: for any h + 1 queries
 with one last token and E the span of their a_j^i, h + 1 orthonormal offsets in the complement
@@ -59,7 +59,8 @@ from promptlimits.lab.one_layer.setting import (
     shared_query,
     value_maps,
 )
-from promptlimits.lipschitz.balls.matrix import MatrixBall
+from promptlimits.lipschitz.balls.matrix import MatrixBall, float_down, float_up
+from promptlimits.lipschitz.balls.rounding import dot
 from promptlimits.nets.paper.weights import LayerWeights, exact_array
 
 PAIR_SOURCE: Final = Source(
@@ -86,7 +87,7 @@ def unmemorizable_pair(
     _require_one_regular_head(layer)
     token = _shared_token(layer, shared_token)
     room = contraction(layer)
-    _require_injective(layer, room, preimages)
+    require_injective(layer, room, preimages)
     bare = SharedQuery(layer=layer, queries=(token[:, None],))
     value, score = value_maps(layer)[0], score_vectors(bare)[0]
     asked = float(score @ token)
@@ -120,7 +121,7 @@ def unmemorizable_set(
     """h + 1 queries and answers that a layer of h heads meets behind no prompt of any length."""
     heads, dim = len(layer.heads), layer.dim
     room = contraction(layer)
-    _require_injective(layer, room, None)
+    require_injective(layer, room)
     tokens = generator.standard_normal((heads + 2, dim))
     setting = shared_query(layer, tokens[0], list(tokens[1:]))
     known = query_statistics(setting).mean.reshape(-1, dim)
@@ -160,11 +161,9 @@ def independent(columns: Sequence[Sequence[arb]]) -> bool:
     """Prove that vectors given as balls are independent, by their Gram determinant."""
     scaled = []
     for column in columns:
-        size = float(sum((x * x for x in column), arb(0)).mid()) ** 0.5
+        size = float(dot(column, column).mid()) ** 0.5
         scaled.append([x / arb(size or 1.0) for x in column])
-    gram = arb_mat(
-        [[sum((a * b for a, b in zip(u, v, strict=True)), arb(0)) for v in scaled] for u in scaled]
-    )
+    gram = arb_mat([[dot(u, v) for v in scaled] for u in scaled])
     return bool(gram.det() > 0)
 
 
@@ -194,20 +193,14 @@ def proved_of(floor: ErrorFloor, slack: Fraction, *, by_the_span: bool = False) 
     left = max(floor.output_error - slack, Fraction(0))
     return {
         "no_prompt_of_any_length": left > 0 or (by_the_span and floor.contraction > 0),
-        "largest_error_at_least": down(left),
-        "largest_error_before_the_mlp_at_least": down(floor.error),
-        "mlp_contraction": down(floor.contraction),
-        "rounding_of_answers_at_most": -down(-slack),
+        "largest_error_at_least": float_down(left),
+        "largest_error_before_the_mlp_at_least": float_down(floor.error),
+        "mlp_contraction": float_down(floor.contraction),
+        "rounding_of_answers_at_most": float_up(slack),
         "statement": floor.source.statement,
         "by_the_span": by_the_span,
         "the_span_speaks_of": "answers" if floor.contraction else "the layer's values at offsets",
     }
-
-
-def down(value: Fraction) -> float:
-    """The largest float that is not above an exact number."""
-    number = float(value)
-    return number if Fraction(number) <= value else float(np.nextafter(number, -np.inf))
 
 
 def _answered(setting: SharedQuery, offsets: Floats) -> tuple[Floats, Fraction]:
@@ -265,9 +258,10 @@ def _require_one_regular_head(layer: LayerWeights) -> None:
         )
 
 
-def _require_injective(
-    layer: LayerWeights, room: Fraction, preimages: Sequence[Floats] | None
+def require_injective(
+    layer: LayerWeights, room: Fraction, preimages: Sequence[Floats] | None = None
 ) -> None:
+    """Raise unless the MLP is proved one to one, or pre-images stand in for that."""
     if room == 0 and preimages is None:
         raise UserError(
             "||W_1|| ||W_2||",

@@ -99,7 +99,7 @@ class RowNetwork:
     def _layer(
         self, layer: _Layer, read: Tensor, context: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, _Trace]:
-        """One layer at the tokens `read` of the context, as `paper_layers.apply_layer`."""
+        """One layer at the tokens `read` of the context, as `layers.apply_layer`."""
         before, after = self.model.norm_place == "pre", self.model.norm_place == "post"
         first, second = layer.source.attention_norm, layer.source.mlp_norm
         seen = _normed(first, context, before)

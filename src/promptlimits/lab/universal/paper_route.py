@@ -36,7 +36,7 @@ from promptlimits.lab.universal.three_stage import (
     on_grid,
 )
 from promptlimits.lab.universal.universal import RealMap
-from promptlimits.lab.universal.universal_bound import fraction_above
+from promptlimits.lipschitz.balls.matrix import float_up
 from promptlimits.nets.paper.weights import (
     Array,
     HeadWeights,
@@ -84,7 +84,7 @@ class StagedPrompt:
         return {
             "function": real_map.name,
             "route": "paper",
-            "bound": fraction_above(self.sup_error),
+            "bound": float_up(self.sup_error),
             "measured_sup_error": float(errors[worst]),
             "measured_at": [float(real_map.inputs(np.array(float(points[worst]))))],
             "measured_points": len(points),
@@ -144,10 +144,10 @@ def staged_prompt(real_map: RealMap, eps: Fraction | None = None) -> StagedPromp
         proved = ceil(_sup_error(real_map, finest) * 10**6) / 10**6
         raise UserError(
             "eps",
-            f"be at least {proved:g} on the paper's route",
+            f"be at least {proved} on the paper's route",
             got=f"{float(eps or 0):.6g}; a grid of {further.steps} steps takes "
             f"{further.value_layers:,} layers",
-            remedy="leave the route out: the value table meets it",
+            remedy="raise eps, or leave the route out: the value table is finer",
         )
     sizes = meeting[-1] if eps is None else meeting[0]
     network = build(sizes)

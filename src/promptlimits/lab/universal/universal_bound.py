@@ -277,12 +277,6 @@ def as_float_above(bound: LogBound) -> float:
         return number if arb(number) >= end else math.nextafter(number, math.inf)
 
 
-def fraction_above(value: Fraction) -> float:
-    """The least float that is not below an exact number."""
-    number = float(value)
-    return number if Fraction(number) >= value else math.nextafter(number, math.inf)
-
-
 def _leak_of_table(sharpness: int) -> arb:
     """Limit on sigma for every table that is allowed."""
     return leak_of_attention(prompt=MOST_TOKENS, queries=MOST_TOKENS, sharpness=sharpness)

@@ -24,9 +24,7 @@ from promptlimits.lipschitz.attack.ascent import (
     Domain,
     Forward,
     Norm,
-    output_changes,
     search,
-    size,
     towards_outputs,
     turn,
 )
@@ -183,16 +181,3 @@ def largest_jacobian_norm(
         direction=turned.directions[last],
         history=(*reached.history[:, 0].tolist(), float(turned.values[last])),
     )
-
-
-def value_at(
-    forward: Forward,
-    point: Tensor,
-    direction: Tensor,
-    *,
-    norm: Norm,
-    read: slice | None = None,
-) -> float:
-    """|J(point) direction| again, for what a search reported."""
-    changes = output_changes(forward, point[None], direction[None])[0]
-    return float(size(changes if read is None else changes[..., read], norm))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from promptlimits.base.bound import PRECISION_BITS
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import working_precision
-from promptlimits.lipschitz.balls.rounding import upper
+from promptlimits.lipschitz.balls.rounding import exact_matrix, total, upper
 from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
 
 Floats = NDArray[np.float64]
@@ -37,16 +37,16 @@ def proved_distance(
             remedy="give a shorter prompt",
         )
     with working_precision(PRECISION_BITS):
-        result = _forward(weights, _exact(columns), outputs.shape[1])
+        result = _forward(weights, exact_matrix(columns), outputs.shape[1])
         first = result.ncols() - outputs.shape[1]
         apart = [
             [result[i, first + j] - arb(float(number)) for i, number in enumerate(column)]
             for j, column in enumerate(outputs.T)
         ]
-        squares = [_squares(column) for column in apart]
+        squares = [total(number**2 for number in column) for column in apart]
         if norm == "token":
             return max(upper(square.sqrt()) for square in squares)
-        return upper(sum(squares, arb(0)).sqrt())
+        return upper(total(squares).sqrt())
 
 
 def evaluation_size(weights: TransformerWeights, columns: int) -> int:
@@ -81,7 +81,7 @@ def _last(columns: arb_mat, count: int) -> arb_mat:
 
 def _attention(head: HeadWeights, asking: arb_mat, columns: arb_mat, masked: bool) -> arb_mat:
     """What the last columns, those that ask, receive from all columns."""
-    queries, keys = _exact(head.query) * asking, _exact(head.key) * columns
+    queries, keys = exact_matrix(head.query) * asking, exact_matrix(head.key) * columns
     logits = queries.transpose() * keys
     count, rows = columns.ncols(), asking.ncols()
     shares = arb_mat(count, rows)
@@ -93,27 +93,19 @@ def _attention(head: HeadWeights, asking: arb_mat, columns: arb_mat, masked: boo
         whole = sum(powers, arb(0))
         for j, power in zip(seen, powers, strict=True):
             shares[j, i] = power / whole
-    return _exact(head.output) * (_exact(head.value) * columns * shares)
+    return exact_matrix(head.output) * (exact_matrix(head.value) * columns * shares)
 
 
 def _mlp(layer: LayerWeights, columns: arb_mat) -> arb_mat:
     result = columns + _spread(layer.b2, columns.ncols())
     if not layer.hidden:
         return result
-    hidden = _exact(layer.w1) * columns + _spread(layer.b1, columns.ncols())
+    hidden = exact_matrix(layer.w1) * columns + _spread(layer.b1, columns.ncols())
     active = [
         [hidden[i, j].max(arb(0)) for j in range(hidden.ncols())] for i in range(hidden.nrows())
     ]
-    return result + _exact(layer.w2) * arb_mat(active)
+    return result + exact_matrix(layer.w2) * arb_mat(active)
 
 
 def _spread(bias: Floats, count: int) -> arb_mat:
-    return _exact(np.repeat(bias[:, None], count, axis=1))
-
-
-def _exact(matrix: Floats) -> arb_mat:
-    return arb_mat(matrix.shape[0], matrix.shape[1], [arb(float(x)) for x in matrix.ravel()])
-
-
-def _squares(numbers: list[arb]) -> arb:
-    return sum((number**2 for number in numbers), arb(0))
+    return exact_matrix(np.repeat(bias[:, None], count, axis=1))

@@ -81,6 +81,11 @@ def float_up(value: Fraction) -> float:
     return number if Fraction(number) >= value else math.nextafter(number, math.inf)
 
 
+def float_down(value: Fraction) -> float:
+    """The largest float that is not above an exact number."""
+    return -float_up(-value)
+
+
 def gamma(terms: int) -> float:
     """Upper limit on gamma_k = k u / (1 - k u), for k = `terms` of at least 1."""
     return float_up(terms * _UNIT / (1 - terms * _UNIT))

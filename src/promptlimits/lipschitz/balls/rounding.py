@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Final
 
-from flint import arb
+import numpy as np
+from flint import arb, arb_mat
+from numpy.typing import NDArray
 
 from promptlimits.base.bound import PRECISION_BITS, Assumption, Exact, LogBound, Source
 from promptlimits.base.errors import UserError
@@ -52,6 +54,21 @@ def total(terms: Iterable[arb]) -> arb:
     for term in terms:
         result += term
     return result
+
+
+def exact_vector(numbers: Iterable[float]) -> list[arb]:
+    """Floats as the numbers that they are."""
+    return [arb(float(number)) for number in numbers]
+
+
+def exact_matrix(array: NDArray[np.float64]) -> arb_mat:
+    """A matrix of floats as the numbers that they are."""
+    return arb_mat(array.shape[0], array.shape[1], exact_vector(array.ravel()))
+
+
+def dot(left: Iterable[arb], right: Iterable[arb]) -> arb:
+    """The inner product of two vectors."""
+    return total(x * y for x, y in zip(left, right, strict=True))
 
 
 def least(*limits: arb) -> arb:

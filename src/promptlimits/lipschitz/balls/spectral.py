@@ -7,15 +7,21 @@ proved by a factor L, since for any L at all L L^T has none:
 
 so it is proved once ||E||_2 <= s. L comes from a Cholesky factorisation, whose own
 rounding does not matter: only the product L L^T is formed with a rigorous error
-(`matrix_balls`). It is the idea of [@rump2006] with a residual in place of an error analysis of
+(`MatrixBall`). It is the idea of [@rump2006] with a residual in place of an error analysis of
 Cholesky. A limit is loose by about n^2 2^-53, below 10^-8 for every width met here.
 
 Numbers returned are exact (`Fraction`), so no float passes for a proof.
+
+A `ScaledBall` stands for 2^e M for every M of a ball whose centre has entries of at most 1. A
+product of two weight matrices leaves the range of doubles from entries of 1e154 on, and its
+squares from 1e77 on; here only exponents grow. Scaling by a power of two is exact, but where a
+number becomes subnormal: that error is added to the radius.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -123,3 +129,55 @@ def vector_norm(vector: NDArray[np.float64]) -> Fraction:
 def row_norms(matrix: NDArray[np.float64]) -> tuple[Fraction, ...]:
     """Upper limits on the Euclidean lengths of the rows of an exact matrix."""
     return tuple(vector_norm(row) for row in np.asarray(matrix, float))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScaledBall:
+    """Every 2^exponent M for M of a ball.
+
+    Attributes:
+        ball: The ball; no entry of its centre, nor its radius, is 1 or more.
+        exponent: Any integer.
+    """
+
+    ball: MatrixBall
+    exponent: int
+
+    @classmethod
+    def exact(cls, array: NDArray[np.float64]) -> ScaledBall:
+        """The ball around a float64 matrix; a vector becomes one column."""
+        return cls(ball=MatrixBall.exact(array), exponent=0).levelled()
+
+    def levelled(self) -> ScaledBall:
+        """The same matrices: the largest entry of the centre, or the radius, is from 1/2 to 1."""
+        largest = max(float(np.abs(self.ball.center).max(initial=0.0)), self.ball.radius)
+        exponent = math.frexp(largest)[1]
+        return ScaledBall(ball=self.ball.times_power(-exponent), exponent=self.exponent + exponent)
+
+    @property
+    def T(self) -> ScaledBall:  # noqa: N802 - as numpy and the papers write it
+        """The transposes."""
+        return ScaledBall(ball=self.ball.T, exponent=self.exponent)
+
+    def __matmul__(self, other: ScaledBall) -> ScaledBall:
+        """Ball around every product."""
+        exponent = self.exponent + other.exponent
+        return ScaledBall(ball=self.ball @ other.ball, exponent=exponent).levelled()
+
+    def __add__(self, other: ScaledBall) -> ScaledBall:
+        """Ball around every sum."""
+        exponent = max(self.exponent, other.exponent)
+        left, right = (each.ball.times_power(each.exponent - exponent) for each in (self, other))
+        return ScaledBall(ball=left + right, exponent=exponent).levelled()
+
+    def scaled(self, factor: Fraction) -> ScaledBall:
+        """Ball around every multiple by an exact factor of moderate size."""
+        return ScaledBall(ball=self.ball.scaled(factor), exponent=self.exponent).levelled()
+
+    def spectral_norm(self) -> Fraction:
+        """Upper limit on the spectral norm of every matrix."""
+        return spectral_norm(self.ball) * Fraction(2) ** self.exponent
+
+    def frobenius_norm(self) -> Fraction:
+        """Upper limit on the Frobenius norm of every matrix."""
+        return Fraction(self.ball.frobenius_upper()) * Fraction(2) ** self.exponent

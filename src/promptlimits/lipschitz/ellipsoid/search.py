@@ -4,24 +4,21 @@ Every parameter vector stands for free numbers that satisfy the conditions of
 `lipschitz.ellipsoid.layer`: weights by a softmax, multipliers as shares of the largest that
 keeps X positive. Adam minimises log lambda_max of the last ellipsoid through all layers at once, so
 early layers pay attention to what later ones magnify.
-
-torch is imported in the functions that need it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.lipschitz.ellipsoid.layer import LayerChoice, StepChoice
 from promptlimits.nets.paper.weights import Array, LayerWeights, TransformerWeights
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Effort: TypeAlias = Literal["quick", "full"]
 
@@ -55,8 +52,6 @@ def search_choices(
     shape: Array | Literal["unit", "search"] = "unit",
 ) -> Found:
     """Minimise the bound over its free numbers."""
-    import torch
-
     run = _Run(weights, radius, prompt_only, shape)
     optimizer = torch.optim.Adam(run.parameters(), lr=_LEARNING_RATE)
     best, kept, steps = math.inf, None, STEPS[effort]
@@ -95,8 +90,6 @@ class _Run:
         prompt_only: bool,
         shape: Array | Literal["unit", "search"],
     ) -> None:
-        import torch
-
         self.dim, self.radius, self.prompt_only = weights.dim, radius, prompt_only
         self.layers = [_tensors(layer) for layer in weights.layers]
         self.shape_parameters = (
@@ -120,8 +113,6 @@ class _Run:
 
     def shape(self) -> Tensor:
         """E; one that is searched for is lower triangular with determinant 1."""
-        import torch
-
         if self.shape_parameters is None:
             return torch.tensor(self.given)
         diagonal = torch.diagonal(self.shape_parameters)
@@ -135,8 +126,6 @@ class _Run:
 
     def bound(self) -> tuple[Tensor, list[dict[str, dict[str, Any]]]]:
         """Natural logarithm of the bound at the parameters, and the free numbers they mean."""
-        import torch
-
         shape = self.shape()
         tokens = self.radius * self.radius * torch.eye(self.dim, dtype=torch.float64)
         change, query = shape @ shape.T, torch.zeros_like(tokens)
@@ -164,8 +153,6 @@ class _Run:
 
 
 def _tensors(layer: LayerWeights) -> tuple[Any, ...]:
-    import torch
-
     with np.errstate(over="ignore", invalid="ignore"):  # the bound is then not finite
         maps = [
             (torch.tensor(head.key.T @ head.query), torch.tensor(head.output @ head.value))
@@ -175,8 +162,6 @@ def _tensors(layer: LayerWeights) -> tuple[Any, ...]:
 
 
 def _parameters(heads: int, hidden: int) -> dict[str, Tensor]:
-    import torch
-
     sizes = {"weights": heads + 1, "turns": heads + 1, "reaches": hidden, "share": 1}
     return {
         name: torch.zeros(size, dtype=torch.float64, requires_grad=True)
@@ -185,15 +170,11 @@ def _parameters(heads: int, hidden: int) -> dict[str, Tensor]:
 
 
 def _largest(matrix: Tensor) -> Tensor:
-    import torch
-
     largest: Tensor = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1]
     return largest
 
 
 def _factor(matrix: Tensor) -> Tensor:
-    import torch
-
     jitter = _JITTER * torch.trace(matrix).detach() + 1e-300
     size = matrix.shape[0]
     factor: Tensor = torch.linalg.cholesky(
@@ -219,8 +200,6 @@ def _lengths(maps: Any, tokens: Tensor, change: Tensor, center: Tensor) -> list[
 def _attention(
     maps: Any, tokens: Tensor, change: Tensor, own: Tensor, lengths: Any, free: Any, chosen: Any
 ) -> Tensor:
-    import torch
-
     split = torch.softmax(free["weights"], 0) * _SHY
     shares = torch.softmax(free["turns"], 0) * _SHY
     still = not bool(own.any())
@@ -245,8 +224,6 @@ def _attention(
 
 
 def _mean(maps: Any, tokens: Tensor, free: Any, chosen: Any) -> Tensor:
-    import torch
-
     split = torch.softmax(free["weights"], 0) * _SHY
     chosen.update(own=split[0], heads=split[1:], turns=())
     total = tokens / split[0]
@@ -256,8 +233,6 @@ def _mean(maps: Any, tokens: Tensor, free: Any, chosen: Any) -> Tensor:
 
 
 def _mlp(w1: Tensor, w2: Tensor, known: Tensor, free: Any, chosen: Any) -> Tensor:
-    import torch
-
     if w1.shape[0] == 0:
         chosen.update(reaches=())
         return known

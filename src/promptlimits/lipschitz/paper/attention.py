@@ -149,6 +149,7 @@ class Theorem:
         statement: Its name, or its number in [@meyer2025] if it is published.
         reference: Who states it.
         assumptions: What it rests on.
+        composes: Whether the outputs of a layer are again inputs that it speaks of.
     """
 
     norm: Norm
@@ -156,6 +157,7 @@ class Theorem:
     statement: str
     reference: str = "promptlimits"
     assumptions: tuple[Assumption, ...] = ASSUMPTIONS
+    composes: bool = True
 
     @property
     def published(self) -> bool:
@@ -276,9 +278,10 @@ THEOREMS: Final[dict[str, Theorem]] = {
         limit=_spectral_ball,
         statement="Theorem B'",
         assumptions=(MATRIX_IN_BALL, REAL_ARITHMETIC, DOUBLE_ARITHMETIC),
+        composes=False,
     ),
 }
-"""Every theorem of this module under the name of its method; the last does not compose."""
+"""Every theorem of this module under the name of its method."""
 
 
 def theorem(method: str, among: Sequence[str] = tuple(THEOREMS)) -> Theorem:

@@ -57,7 +57,7 @@ from promptlimits.lipschitz.paper.attention import (
 from promptlimits.lipschitz.paper.layers import LayerNorms, layer_norms, token_radii
 from promptlimits.nets.paper.weights import TransformerWeights
 
-METHODS: Final = tuple(THEOREMS)[:-1]
+METHODS: Final = tuple(name for name, each in THEOREMS.items() if each.composes)
 PROMPT_ONLY: Final = Assumption(
     text="Only prompt tokens vary, and only the outputs of query tokens, which come after the "
     "prompt, are read.",

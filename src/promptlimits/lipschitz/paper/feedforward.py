@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.lipschitz.balls.rounding import ball, least, total, upper
-from promptlimits.lipschitz.balls.scaled import ScaledBall
-from promptlimits.lipschitz.balls.spectral import row_norms, spectral_norm, vector_norm
+from promptlimits.lipschitz.balls.spectral import ScaledBall, row_norms, spectral_norm, vector_norm
 from promptlimits.nets.paper.weights import Array, LayerWeights
 
 

@@ -27,7 +27,7 @@ lambda_max( sum_h c_h^2 W_h W_h^T/lambda_h )^(1/2) of the theorem. Never above s
 p, q, s, w are chosen in floats: every choice is sound, and the value at the choice is proved.
 
 Weights may be of any size: matrices are kept as powers of two times matrices with entries of at
-most 1 (`scaled_balls`), and norms are exact numbers.
+most 1 (`ScaledBall`), and norms are exact numbers.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ from numpy.typing import NDArray
 
 from promptlimits.lipschitz.balls.matrix import MatrixBall
 from promptlimits.lipschitz.balls.rounding import ball, float_near, least, total
-from promptlimits.lipschitz.balls.scaled import ScaledBall
-from promptlimits.lipschitz.balls.spectral import spectral_norm
+from promptlimits.lipschitz.balls.spectral import ScaledBall, spectral_norm
 from promptlimits.nets.paper.weights import Array, HeadWeights
 
 _LEAST_NORM: Final = Fraction(1, 2**300)

@@ -7,7 +7,7 @@ capped. The model then runs through transformers' own code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -112,7 +112,6 @@ def _gpt2(model: Any) -> Decoder:
             feed=FeedForward(
                 up=_transposed(block.mlp.c_fc),
                 down=_transposed(block.mlp.c_proj),
-                gate=None,
                 activation=_activation(config.activation_function),
             ),
         )
@@ -135,7 +134,6 @@ def _gpt_neox(model: Any) -> Decoder:
             feed=FeedForward(
                 up=_linear(layer.mlp.dense_h_to_4h),
                 down=_linear(layer.mlp.dense_4h_to_h),
-                gate=None,
                 activation=_activation(config.hidden_act),
             ),
             parallel=bool(config.use_parallel_residual),
@@ -183,10 +181,9 @@ def _attention(
     norm: Callable[[Any], Norm] | None = None,
     gain: Tensor | None = None,
 ) -> AttentionLayer:
+    products = (_times(_linear(one), gain) for one in (layer.q_proj, layer.k_proj, layer.v_proj))
     return _joined(
-        query=_times(_linear(layer.q_proj), gain),
-        key=_times(_linear(layer.k_proj), gain),
-        value=_times(_linear(layer.v_proj), gain),
+        *products,
         output=_linear(layer.o_proj),
         query_norm=None if norm is None else norm(layer.q_norm),
         key_norm=None if norm is None else norm(layer.k_norm),
@@ -195,24 +192,14 @@ def _attention(
         scaling=float(layer.scaling),
         window=getattr(layer, "sliding_window", None),
         rotary=rotary,
-        turned=int(layer.head_dim),
+        rotated=int(layer.head_dim),
     )
 
 
 def _gpt2_attention(layer: Any) -> AttentionLayer:
-    # Conv1D keeps (in, out): queries, keys and values are columns side by side.
-    query, key, value = (
-        Linear(weight=weight.t(), bias=bias)
-        for weight, bias in zip(
-            layer.c_attn.weight.detach().split(layer.split_size, dim=1),
-            layer.c_attn.bias.detach().split(layer.split_size),
-            strict=True,
-        )
-    )
+    fused = _transposed(layer.c_attn)
     return _joined(
-        query=query,
-        key=key,
-        value=value,
+        *_split(fused, lambda rows: rows.split(layer.split_size)),
         output=_transposed(layer.c_proj),
         kv_heads=int(layer.num_heads),
         width=int(layer.head_dim),
@@ -221,75 +208,67 @@ def _gpt2_attention(layer: Any) -> AttentionLayer:
 
 
 def _neox_attention(layer: Any, config: Any) -> AttentionLayer:
-    fused, width = _linear(layer.query_key_value), int(layer.head_size)
-    heads = int(config.num_attention_heads)
-    # Each head's query, key and value rows stand together.
-    weights = fused.weight.view(heads, 3, width, -1).unbind(1)
-    biases = [None] * 3 if fused.bias is None else fused.bias.view(heads, 3, width).unbind(1)
-    query, key, value = (
-        Linear(weight=weight.flatten(0, 1), bias=None if bias is None else bias.flatten())
-        for weight, bias in zip(weights, biases, strict=True)
-    )
+    heads, width = int(config.num_attention_heads), int(layer.head_size)
+    fused = _linear(layer.query_key_value)
+
+    def split(rows: Tensor) -> list[Tensor]:
+        """Each head's query, key and value rows stand together."""
+        return [part.flatten(0, 1) for part in rows.unflatten(0, (heads, 3, width)).unbind(1)]
+
     return _joined(
-        query=query,
-        key=key,
-        value=value,
+        *_split(fused, split),
         output=_linear(layer.dense),
         kv_heads=heads,
         width=width,
         scaling=float(layer.scaling),
         rotary="rotary",
-        turned=int(layer.rotary_ndims),
+        rotated=int(layer.rotary_ndims),
     )
 
 
 def _joined(
-    *,
     query: Linear,
     key: Linear,
     value: Linear,
-    output: Linear,
-    kv_heads: int,
+    *,
     width: int,
-    scaling: float,
     query_norm: Norm | None = None,
     key_norm: Norm | None = None,
     window: int | None = None,
     rotary: str | None = None,
-    turned: int = 0,
+    rotated: int = 0,
+    **settings: Any,
 ) -> AttentionLayer:
-    """An attention layer from stock products: turned numbers interleaved, keys with values."""
-    order = torch.tensor(interleaving(width, turned), device=query.weight.device)
-    keys, values = _by_head(key, width, order), _by_head(value, width, None)
-    bias = None
-    if keys[1] is not None and values[1] is not None:
-        bias = torch.stack([keys[1], values[1]], dim=1).flatten()
-    queries = _by_head(query, width, order)
+    """An attention layer from stock products: rotated numbers interleaved, keys with values."""
+    order = torch.tensor(interleaving(width, rotated), device=query.weight.device)
+
+    def interleaved(rows: Tensor) -> list[Tensor]:
+        return [rows.view(-1, width, *rows.shape[1:])[:, order].flatten(0, 1)]
+
+    def beside(keys: Tensor, values: Tensor) -> Tensor:
+        each = [rows.view(-1, width, *rows.shape[1:]) for rows in (keys, values)]
+        return torch.stack(each, dim=1).flatten(0, 2)
+
+    (query,), (key,) = _split(query, interleaved), _split(key, interleaved)
+    bias = None if key.bias is None or value.bias is None else beside(key.bias, value.bias)
     return AttentionLayer(
-        query=Linear(
-            weight=queries[0].flatten(0, 1),
-            bias=None if queries[1] is None else queries[1].flatten(),
-        ),
-        key_value=Linear(weight=torch.stack([keys[0], values[0]], dim=1).flatten(0, 2), bias=bias),
-        output=output,
+        query=query,
+        key_value=Linear(weight=beside(key.weight, value.weight), bias=bias),
         query_norm=_reordered(query_norm, order),
         key_norm=_reordered(key_norm, order),
-        kv_heads=kv_heads,
         width=width,
-        scaling=scaling,
         window=window,
         rotary=rotary,
         order=order,
+        **settings,
     )
 
 
-def _by_head(linear: Linear, width: int, order: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Weight (heads, width, D) and bias (heads, width), the rows of each head in `order`."""
-    weight = linear.weight.unflatten(0, (-1, width))
-    bias = None if linear.bias is None else linear.bias.view(-1, width)
-    if order is None:
-        return weight, bias
-    return weight[:, order], None if bias is None else bias[:, order]
+def _split(linear: Linear, split: Callable[[Tensor], Sequence[Tensor]]) -> list[Linear]:
+    """The products whose rows, and their shifts, a function takes from those of another."""
+    weights = split(linear.weight)
+    biases = [None] * len(weights) if linear.bias is None else split(linear.bias)
+    return [Linear(weight=w, bias=b) for w, b in zip(weights, biases, strict=True)]
 
 
 def _reordered(norm: Norm | None, order: Tensor) -> Norm | None:

@@ -56,8 +56,8 @@ class FeedForward:
 
     up: Linear
     down: Linear
-    gate: Linear | None
     activation: Activation  # of the gate, or of `up` where there is none
+    gate: Linear | None = None
 
     def forward(self, x: Tensor, saved: SavedTensors, plus: Tensor | None) -> Tensor:
         """(N, D), added to `plus`, which is overwritten."""

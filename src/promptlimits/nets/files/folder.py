@@ -1,4 +1,4 @@
-"""What a model's folder must be before anything in it is opened by name.
+"""What a model's folder must be before anything in it is opened by name, and its weight files.
 
 Libraries open what they find under the names they know. So every entry is looked at first: a pipe
 would hang them, a device or an enormous settings file would fill the memory.
@@ -18,6 +18,8 @@ _SETTINGS: Final = (".json", ".jinja", ".txt", ".model")
 """What libraries read whole, but for weights."""
 _TEMPLATES: Final = "additional_chat_templates"
 _ADAPTER: Final = "adapter_config.json"
+_INDEX: Final = "model.safetensors.index.json"
+_PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def require_model_folder(directory: Path, *, name: str) -> None:
@@ -97,3 +99,65 @@ def _no_config(directory: Path, name: str) -> UserError:
         got="a directory without it",
         remedy="point at the directory that save_pretrained wrote",
     )
+
+
+def weight_files(directory: Path) -> tuple[Path, ...]:
+    """Return the safetensors files that stock tools load from `directory`, sorted by name."""
+    single = directory / "model.safetensors"
+    if single.is_file():
+        return (single,)
+    index = directory / _INDEX
+    if index.is_file():
+        return _sharded(index)
+    raise _no_weights(directory)
+
+
+def _no_weights(directory: Path) -> UserError:
+    """The error for a directory whose weights stock tools would not load, or only from pickle."""
+    name = f"model {directory.name}"
+    others = sorted(path.name for path in directory.glob("*.safetensors"))
+    if others:
+        return UserError(
+            name,
+            "hold model.safetensors, or an index of its shards",
+            got=f"{others[0]} and no {_INDEX}",
+            remedy="download the index too, or rename a file that holds all weights",
+        )
+    if any(next(directory.glob(pattern), None) for pattern in _PICKLES):
+        return UserError(
+            name,
+            "hold its weights as safetensors",
+            got="pickle files only, which run code when they are opened",
+            remedy="convert them where you trust them: load, then save_pretrained",
+        )
+    return UserError(
+        name,
+        "hold model.safetensors",
+        got="a directory without weights",
+        remedy="download the weights too, or point at the directory that save_pretrained wrote",
+    )
+
+
+def _sharded(index: Path) -> tuple[Path, ...]:
+    name = f"model {index.parent.name}"
+    try:
+        weight_map = read_object(index)["weight_map"]
+        shards = sorted(set(weight_map.values()))
+        # A bare file name each: an index must not lead out of its directory.
+        files = tuple(index.parent / Path(str(shard)).name for shard in shards)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            name,
+            "have a readable index of its shards",
+            got=f"a broken {index.name}",
+            remedy="download it again",
+        ) from None
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise UserError(
+            name,
+            "hold every shard that its index names",
+            got=f"{len(missing)} of {len(files)} missing ({', '.join(missing[:2])})",
+            remedy="download the rest",
+        )
+    return files

@@ -13,21 +13,21 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import numpy as np
+from gguf import GGUFReader, GGUFValueType
+from gguf.gguf_reader import READER_SUPPORTED_VERSIONS
+
 from promptlimits.base.files import open_regular
 
-MAGIC: Final = b"GGUF"
-_VERSIONS: Final = (2, 3)
-_WIDTHS: Final = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_WIDTHS: Final = {
+    int(kind): np.dtype(stored).itemsize for kind, stored in GGUFReader.gguf_scalar_to_np.items()
+}
 """Bytes of a value of each type of numbers."""
-_STRING: Final = 8
-_LIST: Final = 9
 _MOST_ENTRIES: Final = 5_000_000
 """Of all lists together: the largest vocabularies take a million and a half."""
 _MOST_FIELDS: Final = 100_000
 _MOST_TENSORS: Final = 1_000_000
 _MOST_AXES: Final = 8
-_LEAST_BITS: Final = 1
-"""Bits that a weight takes at least, in any format."""
 
 
 def weights_in_header(path: Path) -> int:
@@ -47,8 +47,9 @@ class _Walk:
     def whole(self) -> int:
         """From the first byte of the file to the last of its table; the numbers of all tensors."""
         magic, version = self._read(4), self._number("I")
-        if magic != MAGIC or version not in _VERSIONS:
-            raise ValueError(f"version {version} of GGUF, where 2 and 3 are known")
+        if magic != b"GGUF" or version not in READER_SUPPORTED_VERSIONS:
+            known = " and ".join(str(one) for one in READER_SUPPORTED_VERSIONS)
+            raise ValueError(f"version {version} of GGUF, where {known} are known")
         tensors = self._count("tensors", "Q", most=_MOST_TENSORS)
         fields = self._count("fields", "Q", most=_MOST_FIELDS)
         for _ in range(fields):
@@ -61,7 +62,7 @@ class _Walk:
         self._string()
         axes = self._count("axes", "I", most=_MOST_AXES)
         numbers = math.prod(self._number("Q") for _ in range(axes))
-        if numbers * _LEAST_BITS > 8 * self._size:
+        if numbers > 8 * self._size:  # a weight takes at least a bit, in any format
             raise ValueError(f"a tensor of {numbers:,} numbers in a file of {self._size:,} bytes")
         self._number("I")
         if self._number("Q") > self._size:
@@ -69,9 +70,9 @@ class _Walk:
         return numbers
 
     def _value(self, kind: int, *, nested: bool = False) -> None:
-        if kind == _STRING:
+        if kind == GGUFValueType.STRING:
             self._string()
-        elif kind == _LIST and not nested:
+        elif kind == GGUFValueType.ARRAY and not nested:
             self._list()
         elif kind in _WIDTHS:
             self._skip(_WIDTHS[kind])

@@ -6,23 +6,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
-from promptlimits.base.errors import UserError
 from promptlimits.base.files import open_regular
 from promptlimits.nets.files.folder import read_object
 
-_CHUNK_BYTES = 1 << 20
-_INDEX = "model.safetensors.index.json"
-_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
-# Where a model lay and what wrote it: they change nothing in what it answers.
-_INERT_KEYS = frozenset(
-    {"_name_or_path", "_model_name_or_path", "name_or_path", "transformers_version"}
+PLACE_KEYS: Final = frozenset({"_name_or_path", "_model_name_or_path", "name_or_path"})
+"""Settings that say where a file lay on the machine that wrote it."""
+TOKENIZER_FILES: Final = (
+    *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("vocab.json", "merges.txt", "vocab.txt", "tekken.json"),
 )
-_STOP_KEYS = frozenset({"eos_token_id"})
-_TOKENIZER_KEYS = frozenset(
+_CHUNK_BYTES: Final = 1 << 20
+_STOP_KEYS: Final = frozenset({"eos_token_id"})
+_TOKENIZER_KEYS: Final = frozenset(
     {"add_bos_token", "add_eos_token", "add_prefix_space", "bos_token", "eos_token"}
 )
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 
 
 def sha256_of(*files: Path) -> str:
@@ -40,68 +39,6 @@ def sha256_of(*files: Path) -> str:
     return digest.hexdigest()
 
 
-def weight_files(directory: Path) -> tuple[Path, ...]:
-    """Return the safetensors files that stock tools load from `directory`, sorted by name."""
-    single = directory / "model.safetensors"
-    if single.is_file():
-        return (single,)
-    index = directory / _INDEX
-    if index.is_file():
-        return _sharded(index)
-    raise _no_weights(directory)
-
-
-def _no_weights(directory: Path) -> UserError:
-    """The error for a directory whose weights stock tools would not load, or only from pickle."""
-    name = f"model {directory.name}"
-    others = sorted(path.name for path in directory.glob("*.safetensors"))
-    if others:
-        return UserError(
-            name,
-            "hold model.safetensors, or an index of its shards",
-            got=f"{others[0]} and no {_INDEX}",
-            remedy="download the index too, or rename a file that holds all weights",
-        )
-    if any(next(directory.glob(pattern), None) for pattern in _PICKLES):
-        return UserError(
-            name,
-            "hold its weights as safetensors",
-            got="pickle files only, which run code when they are opened",
-            remedy="convert them where you trust them: load, then save_pretrained",
-        )
-    return UserError(
-        name,
-        "hold model.safetensors",
-        got="a directory without weights",
-        remedy="download the weights too, or point at the directory that save_pretrained wrote",
-    )
-
-
-def _sharded(index: Path) -> tuple[Path, ...]:
-    name = f"model {index.parent.name}"
-    try:
-        weight_map = read_object(index)["weight_map"]
-        shards = sorted(set(weight_map.values()))
-        # A bare file name each: an index must not lead out of its directory.
-        files = tuple(index.parent / Path(str(shard)).name for shard in shards)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            name,
-            "have a readable index of its shards",
-            got=f"a broken {index.name}",
-            remedy="download it again",
-        ) from None
-    missing = [file.name for file in files if not file.is_file()]
-    if missing or not files:
-        raise UserError(
-            name,
-            "hold every shard that its index names",
-            got=f"{len(missing)} of {len(files)} missing ({', '.join(missing[:2])})",
-            remedy="download the rest",
-        )
-    return files
-
-
 def weights_hash(files: Sequence[Path]) -> str:
     """Return the SHA-256 over weight files in the order of their names.
 
@@ -115,27 +52,28 @@ def model_hash(files: Sequence[Path]) -> str:
 
     The weights alone do not: the same file computes something else under another activation
     function, reads other tokens with another tokenizer, and stops elsewhere with another end
-    marker.
+    marker. Where a model lay and what wrote it change nothing.
     """
     directory = files[0].parent
     config = _object(directory / "config.json")
     generation = _object(directory / "generation_config.json")
     tokenizer = _object(directory / "tokenizer_config.json")
+    inert = PLACE_KEYS | {"transformers_version"}
     parts = {
         "weights": weights_hash(files),
-        "config": {key: config[key] for key in config if key not in _INERT_KEYS},
+        "config": {key: config[key] for key in config if key not in inert},
         "stops": {key: generation[key] for key in generation if key in _STOP_KEYS},
         "tokenizer": {key: tokenizer[key] for key in tokenizer if key in _TOKENIZER_KEYS},
         "vocabulary": {
             name: sha256_of(directory / name)
-            for name in _TOKENIZER_FILES
+            for name in TOKENIZER_FILES
             if (directory / name).is_file()
         },
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _object(path: Path) -> dict[str, object]:
+def _object(path: Path) -> dict[str, Any]:
     """The JSON object of a file; empty where there is none, and where it is not readable.
 
     Loading has already refused a checkpoint that needs it and does not have it.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import open_regular, strict_json
-from promptlimits.nets.files.hashing import weight_files
+from promptlimits.nets.files.folder import weight_files
 
 _STORED: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MOST_HEADER_BYTES: Final = 100_000_000

@@ -1,12 +1,21 @@
-"""Checks on a model directory before torch reads a weight: what it is, and whether it is whole."""
+"""A model's directory, checked before torch reads a weight, then read as transformers reads it."""
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -14,16 +23,39 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.folder import read_object, require_model_folder
-from promptlimits.nets.files.hashing import weight_files
+from promptlimits.nets.files.folder import read_object, require_model_folder, weight_files
+from promptlimits.nets.files.hashing import TOKENIZER_FILES, model_hash
 from promptlimits.nets.files.safetensors_file import read_header
-from promptlimits.nets.load.network import readable
+from promptlimits.nets.load.network import MEND_CONFIG, read_network, readable, require_size
+from promptlimits.nets.load.quiet import quiet
 
-_MEND_CONFIG: Final = "mend that setting, or get the model's own config.json"
-_TOKENIZER_FILES: Final = (
-    *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
-    *("vocab.json", "vocab.txt", "tekken.json"),
-)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """What a directory holds."""
+
+    config: PretrainedConfig
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    model_hash: str
+
+
+def read_checkpoint(
+    directory: Path, *, name: str, dtype: torch.dtype, **options: Any
+) -> Checkpoint:
+    """Read a causal language model and its tokenizer; `options` are those of `read_network`."""
+    with quiet():
+        config = read_config(directory, name=name)
+        files = weight_files(directory)
+        held = [math.prod(one.shape) for file in files for _, one in read_header(file, name=name)]
+        require_size(config, sum(held), name=name, dtype=dtype)
+        # Hashing gives up the interpreter lock: beside reading, it costs no time.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            hashing = pool.submit(model_hash, files)
+            model = read_network(directory, name=name, dtype=dtype, **options)
+            digest = hashing.result()
+        tokenizer = read_tokenizer(directory, name=name, vocabulary=vocabulary_of(model))
+    return Checkpoint(config=config, model=model, tokenizer=tokenizer, model_hash=digest)
 
 
 def read_config(directory: Path, *, name: str) -> PretrainedConfig:
@@ -32,7 +64,7 @@ def read_config(directory: Path, *, name: str) -> PretrainedConfig:
     with readable(name, "have a readable config.json", remedy="download it again"):
         raw = read_object(directory / "config.json")
     _require_known_family(raw, name)
-    with readable(name, "have a config.json that transformers reads", remedy=_MEND_CONFIG):
+    with readable(name, "have a config.json that transformers reads", remedy=MEND_CONFIG):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
@@ -44,19 +76,14 @@ def _require_known_family(raw: dict[str, Any], name: str) -> None:
     family = raw.get("model_type")
     if isinstance(family, str) and family in CONFIG_MAPPING_NAMES:
         return
-    if raw.get("auto_map"):
-        raise UserError(
-            name,
-            "be of an architecture that transformers knows",
-            got=f"{family!r}, which needs code of its own to be run",
-            remedy="use a model without remote code: it is never run here",
-        )
-    raise UserError(
-        name,
-        "be of an architecture that transformers knows",
-        got=f"model_type {family!r}",
-        remedy="correct model_type in config.json, or use another model",
+    got, remedy = (
+        f"model_type {family!r}",
+        "correct model_type in config.json, or use another model",
     )
+    if raw.get("auto_map"):
+        got = f"{family!r}, which needs code of its own to be run"
+        remedy = "use a model without remote code: it is never run here"
+    raise UserError(name, "be of an architecture that transformers knows", got=got, remedy=remedy)
 
 
 def _require_causal(config: PretrainedConfig, name: str) -> None:
@@ -82,18 +109,10 @@ def _require_causal(config: PretrainedConfig, name: str) -> None:
     )
 
 
-def read_weight_files(directory: Path, *, name: str) -> dict[Path, int]:
-    """Find the weight files and check that each is whole, without reading a weight."""
-    files = weight_files(directory)
-    return {
-        file: sum(math.prod(one.shape) for _, one in read_header(file, name=name)) for file in files
-    }
-
-
 def read_tokenizer(directory: Path, *, name: str, vocabulary: int) -> PreTrainedTokenizerBase:
     """Read the tokenizer and check that the model has an embedding for its tokens."""
     # Without its files transformers makes an empty tokenizer and says nothing.
-    if not any((directory / file).is_file() for file in _TOKENIZER_FILES):
+    if not any((directory / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
             name,
             "hold its tokenizer",
@@ -115,3 +134,26 @@ def read_tokenizer(directory: Path, *, name: str, vocabulary: int) -> PreTrained
             remedy="use the tokenizer the model was trained with",
         )
     return tokenizer
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """V, rows of the embedding."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def named_end_ids(model: PreTrainedModel, *, name: str) -> tuple[int, ...]:
+    """End markers of a model's generation settings that its vocabulary has.
+
+    Some models name one outside of it (50256 of 33, say).
+    """
+    named = model.generation_config.eos_token_id if model.generation_config else None
+    several = named if isinstance(named, list) else [named]
+    wrong = [one for one in several if one is not None and type(one) is not int]
+    if wrong:
+        raise UserError(
+            f"eos_token_id in generation_config.json or config.json of {name}",
+            "be a whole number or a list of them",
+            got=repr(named),
+            remedy="write the number that its tokenizer gives the end marker",
+        )
+    return tuple(one for one in several if one is not None and 0 <= one < vocabulary_of(model))

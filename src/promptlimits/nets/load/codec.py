@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -27,12 +28,9 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class HuggingFaceCodec:
     """The codec of a stock tokenizer; a `promptlimits.nets.protocol.TextCodec`.
 
-    Args:
-        tokenizer: The stock tokenizer.
-        end_id: The end marker of every value: a token at which stock `generate` stops.
-        other_end_ids: The other tokens at which it stops.
-        vocabulary: Rows of the embedding; ids at or beyond it are refused. By default those
-            the tokenizer has.
+    Stock `generate` stops at `end_id`, the end marker of every value, and at `other_end_ids`. The
+    embedding has `vocabulary` rows, by default as many as the tokenizer knows tokens: ids at or
+    beyond it are refused.
     """
 
     def __init__(
@@ -45,20 +43,11 @@ class HuggingFaceCodec:
     ) -> None:
         self._tokenizer = tokenizer
         self._spelling = Spelling(tokenizer)
-        self._end_ids = tuple(dict.fromkeys((end_id, *other_end_ids)))
+        self.end_id: Final = end_id
+        self.end_ids: Final = tuple(dict.fromkeys((end_id, *other_end_ids)))
         self._vocabulary = 1 + max(tokenizer.get_vocab().values())
         if vocabulary is not None:
             self._vocabulary = min(self._vocabulary, vocabulary)
-
-    @property
-    def end_id(self) -> int:
-        """The end marker that every value ends in: a token at which stock `generate` stops."""
-        return self._end_ids[0]
-
-    @property
-    def end_ids(self) -> tuple[int, ...]:
-        """All tokens at which stock `generate` stops, `end_id` first."""
-        return self._end_ids
 
     @cached_property
     def start_text(self) -> str:
@@ -155,7 +144,7 @@ class HuggingFaceCodec:
     @cached_property
     def _plain_token_ids(self) -> tuple[int, ...]:
         special = set(self._tokenizer.all_special_ids) | set(self._tokenizer.added_tokens_decoder)
-        known = sorted(set(self._tokenizer.get_vocab().values()) - special - {*self._end_ids})
+        known = sorted(set(self._tokenizer.get_vocab().values()) - special - {*self.end_ids})
         ids = [token for token in known if token < self._vocabulary]
         texts = self._tokenizer.batch_decode(
             [[token] for token in ids],

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -18,25 +15,18 @@ from transformers import (
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.files.cache import Progress, no_progress
-from promptlimits.nets.files.hashing import model_hash
 from promptlimits.nets.load.checkpoint import (
+    named_end_ids,
     read_config,
     read_tokenizer,
-    read_weight_files,
+    vocabulary_of,
 )
 from promptlimits.nets.load.codec import HuggingFaceCodec
-from promptlimits.nets.load.end_ids import named_end_ids
-from promptlimits.nets.load.locate import Located, locate
-from promptlimits.nets.load.network import read_network, readable, require_device
+from promptlimits.nets.load.locate import locate
+from promptlimits.nets.load.network import dtype_name, readable, skeleton
 from promptlimits.nets.load.quiet import quiet
-from promptlimits.nets.load.size import require_size
-from promptlimits.nets.load.stock import decode_greedily
-from promptlimits.nets.protocol import NO_LIMIT, ModelCard
-
-_LENGTH_KEYS: Final = (
-    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
-    *("max_sequence_length", "max_seq_length", "model_max_length"),
-)
+from promptlimits.nets.load.stock import decode_greedily, load_stock
+from promptlimits.nets.protocol import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,33 +72,35 @@ def load_parts(
         UserError: There is no such model, or it is not a whole causal language model with its
             tokenizer.
     """
-    require_device(device)
-    found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
-    name = f"model {found.name}"
-    with quiet():
-        config = read_config(found.directory, name=name)
-        files = read_weight_files(found.directory, name=name)
-        require_size(config, sum(files.values()), name=name, dtype=dtype)
-        # Hashing gives up the interpreter lock: beside reading, it costs no time.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(model_hash, tuple(files))
-            model = read_network(found.directory, name=name, dtype=dtype)
-            digest = hashing.result()
-        vocabulary = int(model.get_input_embeddings().weight.shape[0])
-        tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
-        model = model.to(device).eval().requires_grad_(False)
-        end_id, *others = _end_ids(model, tokenizer, vocabulary=vocabulary, name=name)
-        _require_decoding(model, end_id, name=name)
-    codec = HuggingFaceCodec(tokenizer, end_id, other_end_ids=others, vocabulary=vocabulary)
-    card = _card(
-        model,
-        config,
-        found,
-        reference=reference,
-        model_hash=digest,
+    stock = load_stock(
+        reference,
         dtype=dtype,
+        device=device,
+        allow_hub=allow_hub,
+        on_progress=on_progress,
+        attn_implementation="eager",
     )
-    return LoadedParts(model=model, tokenizer=tokenizer, card=card, codec=codec)
+    name, model = f"model {stock.name}", stock.model.requires_grad_(False)
+    codec = _codec(model, stock.tokenizer, name=name)
+    with quiet():
+        _require_decoding(model, codec.end_id, name=name)
+    text = model.config.get_text_config()
+    card = ModelCard(
+        name=stock.name,
+        reference=reference,
+        path=stock.located.path,
+        model_hash=stock.model_hash,
+        # parameters() yields a tied weight once.
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        dim=_prompt_width(model, text, name=name),
+        layers=int(text.num_hidden_layers),
+        vocabulary=vocabulary_of(model),
+        context_length=stock.context_length,
+        compute_dtype=dtype_name(dtype),
+        decodes_from_cache=bool(model.generation_config.use_cache),
+        notes=stock.located.notes,
+    )
+    return LoadedParts(model=model, tokenizer=stock.tokenizer, card=card, codec=codec)
 
 
 def load_codec(
@@ -118,48 +110,40 @@ def load_codec(
     found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
     name = f"model {found.name}"
     with quiet():
-        config = read_config(found.directory, name=name)
-        # Rows of the embedding and end markers are the network's; on this device it has no numbers.
-        with (
-            readable(name, "have a config.json that describes a network", remedy="mend it"),
-            torch.device("meta"),
-        ):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        # Rows of the embedding and end markers are the network's.
+        model = skeleton(read_config(found.directory, name=name), name=name)
         if (found.directory / "generation_config.json").is_file():
             with readable(name, "have a readable generation_config.json", remedy="mend it"):
                 model.generation_config = GenerationConfig.from_pretrained(found.directory)
-        vocabulary = int(model.get_input_embeddings().weight.shape[0])
-        tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary)
-    end_id, *others = _end_ids(model, tokenizer, vocabulary=vocabulary, name=name)
-    return HuggingFaceCodec(tokenizer, end_id, other_end_ids=others, vocabulary=vocabulary)
+        tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary_of(model))
+        return _codec(model, tokenizer, name=name)
 
 
-def _card(
-    model: PreTrainedModel,
-    config: PretrainedConfig,
-    found: Located,
-    *,
-    reference: str,
-    model_hash: str,
-    dtype: torch.dtype,
-) -> ModelCard:
-    text = config.get_text_config()
-    name = f"model {found.name}"
-    return ModelCard(
-        name=found.name,
-        reference=reference,
-        path=found.path,
-        model_hash=model_hash,
-        # parameters() yields a tied weight once.
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        dim=_prompt_width(model, text, name=name),
-        layers=int(text.num_hidden_layers),
-        vocabulary=int(model.get_input_embeddings().weight.shape[0]),
-        context_length=_context_length(text),
-        compute_dtype=str(dtype).removeprefix("torch."),
-        decodes_from_cache=bool(model.generation_config.use_cache),
-        notes=found.notes,
+def _codec(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str
+) -> HuggingFaceCodec:
+    """The codec whose end markers are the tokens at which stock `generate` stops.
+
+    A model may name several; any of them stops it, the first is what values end in. Where none is
+    in its vocabulary: the tokenizer's own end or separator.
+    """
+    vocabulary = vocabulary_of(model)
+    named = (
+        named_end_ids(model, name=name)
+        or tuple(
+            int(one)
+            for one in (tokenizer.eos_token_id, tokenizer.sep_token_id)
+            if one is not None and 0 <= one < vocabulary
+        )[:1]
     )
+    if not named:
+        raise UserError(
+            name,
+            "have an end marker in its vocabulary",
+            got=f"eos_token_id {getattr(model.generation_config, 'eos_token_id', None)}",
+            remedy="set eos_token_id in its generation_config.json",
+        )
+    return HuggingFaceCodec(tokenizer, named[0], other_end_ids=named[1:], vocabulary=vocabulary)
 
 
 def _require_decoding(model: PreTrainedModel, end_id: int, *, name: str) -> None:
@@ -198,36 +182,3 @@ def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) 
             remedy="use another model: stock prompt tuning does not take this one either",
         )
     return width
-
-
-def _context_length(text: PretrainedConfig) -> int:
-    """Most tokens of one sequence; `NO_LIMIT` of a family whose positions end nowhere."""
-    rotary = getattr(text, "rope_parameters", None) or {}
-    lengths = (getattr(text, key, None) for key in _LENGTH_KEYS)
-    length = next((one for one in lengths if isinstance(one, int) and one > 0), NO_LIMIT)
-    if rotary.get("rope_type") != "longrope":
-        return length
-    # Past this length all positions turn otherwise, those already in a cache as well.
-    return int(min(length, rotary.get("original_max_position_embeddings", length)))
-
-
-def _end_ids(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int, name: str
-) -> tuple[int, ...]:
-    """The tokens at which stock `generate` stops.
-
-    A model may name several; any of them stops it, the first is what values end in. Where none is
-    in its vocabulary: the tokenizer's own end or separator.
-    """
-    named = named_end_ids(model, vocabulary=vocabulary, name=name)
-    if named:
-        return named
-    for candidate in (tokenizer.eos_token_id, tokenizer.sep_token_id):
-        if candidate is not None and 0 <= candidate < vocabulary:
-            return (int(candidate),)
-    raise UserError(
-        name,
-        "have an end marker in its vocabulary",
-        got=f"eos_token_id {getattr(model.generation_config, 'eos_token_id', None)}",
-        remedy="set eos_token_id in its generation_config.json",
-    )

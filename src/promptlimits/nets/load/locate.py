@@ -33,24 +33,13 @@ _HUB_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """A model directory on this machine.
+    """A model directory on this machine."""
 
-    Attributes:
-        name: Short name for people.
-        directory: Where its files are.
-        path: What stock tools load it from: the directory, or the hub id.
-        source: Where it came from: the catalog, the hub, or the path as it was given.
-        notes: Facts a report must show.
-    """
-
-    name: str
-    directory: Path
-    path: str
-    source: str
-    notes: tuple[str, ...] = ()
-
-
-CATALOG_SOURCE: Final = "catalog"
+    name: str  # for people
+    directory: Path  # where its files are
+    path: str  # what stock tools load it from: the directory, or the hub id
+    source: str  # where it came from: "catalog", "hub", or the path as it was given
+    notes: tuple[str, ...] = ()  # facts a report must show
 
 
 def locate(
@@ -95,7 +84,7 @@ def _of_catalog(entry: CatalogEntry, directory: Path) -> Located:
         name=entry.name,
         directory=directory,
         path=str(directory),
-        source=CATALOG_SOURCE,
+        source="catalog",
         notes=entry.notes,
     )
 

@@ -1,27 +1,41 @@
-"""Reading a network from disk, with every weight present and finite."""
+"""A network from disk: every weight present and finite, and as many as the configuration says.
+
+Whoever builds a network of 70 billion random numbers to find that none of its weights is there has
+no memory left to say so. Built on torch's "meta" device it takes none.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from promptlimits.base.errors import PromptLimitsError, UserError
 from promptlimits.base.files import UnfitFile
 
-LOADING_ERRORS = (
+LOADING_ERRORS: Final = (
     *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError),
     *(ArithmeticError, AssertionError, EOFError, struct.error, SafetensorError),
 )
 """What transformers raises over files, settings and inputs that it does not take."""
-_MOST_SAID = 240
-_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
+MEND_CONFIG: Final = "mend that setting, or get the model's own config.json"
+
+_MOST_SAID: Final = 240
+_MEMORY_WORDS: Final = ("out of memory", "not enough memory", "can't allocate memory")
+_MOST_LAYERS: Final = 10_000
+_LEAST_SHARE: Final = 0.5
+"""Part of the weights that must be there; which ones, reading them finds out."""
+_MOST_TIMES: Final = 8
+"""How much more may be: other heads, and the towers of other senses."""
 
 
 @contextmanager
@@ -59,20 +73,88 @@ def require_device(device: torch.device | str) -> None:
             raise RuntimeError(str(error)) from error
 
 
+def alike(found: Tensor, expected: Tensor, *, dtype: torch.dtype) -> bool:
+    """Whether two ways to compute logits in `dtype` give the same.
+
+    To half the digits: far above rounding, far below any real difference. Stock attention takes
+    its softmax in float32 whatever the dtype.
+    """
+    eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+    tolerance = eps**0.5 * float(expected.abs().max())
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= tolerance)
+
+
+def skeleton(config: PretrainedConfig, *, name: str, **options: Any) -> PreTrainedModel:
+    """The network that a configuration describes, without numbers."""
+    with (
+        readable(name, "have a config.json that describes a network", remedy=MEND_CONFIG),
+        torch.device("meta"),
+    ):
+        network: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=False, **options
+        )
+    return network
+
+
+def require_size(config: PretrainedConfig, held: int, *, name: str, dtype: torch.dtype) -> None:
+    """Check that a model's files hold about as many numbers as it has weights, and they fit."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise _wrong_size(name, f"{layers} layers in config.json")
+    network = skeleton(config, name=name, dtype=dtype)
+    needed = sum(weight.numel() for weight in network.parameters())
+    if needed < 1:
+        raise _wrong_size(name, "a network without weights in config.json")
+    # Quantised weights are packed: how many there are is not how many numbers are stored.
+    packed = getattr(config, "quantization_config", None) is not None
+    if not packed and not _LEAST_SHARE * needed <= held <= _MOST_TIMES * needed:
+        raise _wrong_size(name, f"{held:,} numbers in its files for {needed:,} weights")
+    require_room(needed, name=name, dtype=dtype)
+
+
+def require_room(numbers: int, *, name: str, dtype: torch.dtype) -> None:
+    """Check that the memory of this machine could hold a model, were it empty."""
+    size = numbers * dtype.itemsize
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise UserError(
+            name,
+            f"fit into the {memory / 1e9:.0f} GB of memory here",
+            got=f"{size / 1e9:.0f} GB of weights in {dtype_name(dtype)}",
+            remedy="use a smaller model or a narrower --dtype, or a larger machine",
+        )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As records and options have it: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _wrong_size(name: str, got: str) -> UserError:
+    return UserError(
+        name,
+        "have the weights that its config.json describes",
+        got=got,
+        remedy="use the config.json that belongs to these weights, or download them again",
+    )
+
+
 def read_network(
-    directory: Path, *, name: str, dtype: torch.dtype, gguf_file: str | None = None
+    directory: Path, *, name: str, dtype: torch.dtype, **options: Any
 ) -> PreTrainedModel:
-    """Read a causal language model from a directory, never from pickle or remote code."""
-    source = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
+    """Read a causal language model from a directory, never from pickle or remote code.
+
+    `options` are transformers' own: another attention than its choice, a GGUF file.
+    """
     with readable(name, "be readable by transformers", remedy="download it again"):
         model, info = AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=dtype,
-            attn_implementation="eager",
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **source,
+            use_safetensors=None if "gguf_file" in options else True,
+            **options,
         )
     # transformers fills what is missing with random numbers and only warns.
     missing = sorted(info["missing_keys"])
@@ -83,13 +165,8 @@ def read_network(
             got=f"{len(missing)} missing ({', '.join(missing[:2])})",
             remedy="download it again, or name the architecture it was saved as in config.json",
         )
-    _require_finite(model, name)
     network: PreTrainedModel = model
-    return network
-
-
-def _require_finite(model: PreTrainedModel, name: str) -> None:
-    for key, weight in model.named_parameters():
+    for key, weight in network.named_parameters():
         # A sum is one fast pass; only a large finite sum can overflow, so look twice.
         if not torch.isfinite(weight.detach().sum()) and not torch.isfinite(weight).all():
             raise UserError(
@@ -98,3 +175,4 @@ def _require_finite(model: PreTrainedModel, name: str) -> None:
                 got=f"NaN or infinity in {key}",
                 remedy="download it again, or load it with a wider dtype",
             )
+    return network

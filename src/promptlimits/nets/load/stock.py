@@ -6,54 +6,50 @@ the attention that transformers chooses, and `generate` is transformers' own.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Final
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from promptlimits.base.errors import UserError
-from promptlimits.nets.files.hashing import model_hash
-from promptlimits.nets.load.cached_decoding import decodes_from_cache
-from promptlimits.nets.load.checkpoint import (
-    read_config,
-    read_tokenizer,
-    read_weight_files,
+from promptlimits.nets.files.cache import Progress, no_progress
+from promptlimits.nets.load.checkpoint import named_end_ids, read_checkpoint
+from promptlimits.nets.load.locate import Located, locate
+from promptlimits.nets.load.network import LOADING_ERRORS, alike, require_device
+from promptlimits.nets.protocol import NO_LIMIT
+
+_LENGTH_KEYS: Final = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
+    *("max_sequence_length", "max_seq_length", "model_max_length"),
 )
-from promptlimits.nets.load.end_ids import named_end_ids
-from promptlimits.nets.load.locate import locate
-from promptlimits.nets.load.network import readable, require_device
-from promptlimits.nets.load.quiet import quiet
-from promptlimits.nets.load.size import require_size
+_CACHED_TOKENS: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StockModel:
-    """A model as stock tools load it.
-
-    Attributes:
-        model: The network, in evaluation mode, with its default attention.
-        tokenizer: Its tokenizer.
-        name: Short name for people.
-        source: Where it came from: the catalog, the hub, or the path as it was given.
-        model_hash: SHA-256 over its weights, configuration, tokenizer and end markers.
-        context_length: Most tokens of one sequence; None where its configuration has no limit.
-        stop_ids: Tokens at which its own `generate` stops.
-    """
+    """A model as stock tools load it, in evaluation mode."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    name: str
-    source: str
-    model_hash: str
-    context_length: int | None
-    stop_ids: tuple[int, ...]
+    located: Located
+    model_hash: str  # over its weights, configuration, tokenizer and end markers
+    context_length: int  # most tokens of one sequence; `NO_LIMIT` where positions end nowhere
+    stop_ids: tuple[int, ...]  # tokens at which its own `generate` stops
+
+    @property
+    def name(self) -> str:
+        """Short name for people."""
+        return self.located.name
+
+    @property
+    def source(self) -> str:
+        """Where it came from: the catalog, the hub, or the path as it was given."""
+        return self.located.source
 
 
 def load_stock(
@@ -63,32 +59,33 @@ def load_stock(
     device: torch.device | str = "cpu",
     allow_hub: bool = True,
     allow_local: bool = True,
+    on_progress: Progress = no_progress,
+    **options: Any,
 ) -> StockModel:
-    """Load a model with stock tools only."""
+    """Load a model with stock tools only; `options` are those of `read_network`."""
     require_device(device)
-    found = locate(reference, allow_hub=allow_hub, allow_local=allow_local)
-    directory = found.directory
+    found = locate(reference, allow_hub=allow_hub, allow_local=allow_local, on_progress=on_progress)
     name = f"model {found.name}"
-    with quiet():
-        config = read_config(directory, name=name)
-        files = read_weight_files(directory, name=name)
-        require_size(config, sum(files.values()), name=name, dtype=dtype)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            hashing = pool.submit(model_hash, tuple(files))
-            model = _read(directory, name=name, dtype=dtype).to(device).eval()
-            digest = hashing.result()
-        vocabulary = int(model.get_input_embeddings().weight.shape[0])
-        tokenizer = read_tokenizer(directory, name=name, vocabulary=vocabulary)
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    read = read_checkpoint(found.directory, name=name, dtype=dtype, **options)
+    model = read.model.to(device).eval()
     return StockModel(
         model=model,
-        tokenizer=tokenizer,
-        name=found.name,
-        source=found.source,
-        model_hash=digest,
-        context_length=length if isinstance(length, int) else None,
-        stop_ids=named_end_ids(model, vocabulary=vocabulary, name=name),
+        tokenizer=read.tokenizer,
+        located=found,
+        model_hash=read.model_hash,
+        context_length=_context_length(read.config.get_text_config()),
+        stop_ids=named_end_ids(model, name=name),
     )
+
+
+def _context_length(text: PretrainedConfig) -> int:
+    rotary = getattr(text, "rope_parameters", None) or {}
+    lengths = (getattr(text, key, None) for key in _LENGTH_KEYS)
+    length = next((one for one in lengths if isinstance(one, int) and one > 0), NO_LIMIT)
+    if rotary.get("rope_type") != "longrope":
+        return length
+    # Past this length all positions turn otherwise, those already in a cache as well.
+    return int(min(length, rotary.get("original_max_position_embeddings", length)))
 
 
 def decode_greedily(model: PreTrainedModel, *, stop_ids: tuple[int, ...]) -> None:
@@ -96,33 +93,37 @@ def decode_greedily(model: PreTrainedModel, *, stop_ids: tuple[int, ...]) -> Non
 
     Some models come with penalties, sampling or a cache of their own choice in their
     generation_config.json; with those the output is not the model's most likely answer. A cache
-    is kept where a step from it gives what the whole text gives (`decodes_from_cache`).
+    is kept where a step from it gives what the whole text gives.
     """
     model.generation_config = GenerationConfig(
         do_sample=False,
         num_beams=1,
-        use_cache=decodes_from_cache(model),
+        use_cache=_decodes_from_cache(model),
         eos_token_id=list(stop_ids),
         pad_token_id=stop_ids[0],
     )
 
 
-def _read(directory: Path, *, name: str, dtype: torch.dtype) -> PreTrainedModel:
-    with readable(name, "be readable by transformers", remedy="download it again"):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    if info["missing_keys"]:  # filled with random numbers by transformers
-        raise UserError(
-            name,
-            "hold every weight of its architecture",
-            got=f"{len(info['missing_keys'])} missing",
-            remedy="download it again",
-        )
-    network: PreTrainedModel = model
-    return network
+@torch.no_grad()
+def _decodes_from_cache(model: Any) -> bool:
+    """Whether stock `generate` may go on from its cache behind a soft prompt.
+
+    PEFT puts a soft prompt in front of the first step and looks in `past_key_values` for what later
+    steps go on from. Recurrent models keep their state elsewhere, some hybrids cannot say how long
+    theirs is, and layers that look tokens up a second time do so in a step from the cache but not
+    behind input embeddings. Without the cache PEFT puts the prompt in front of the whole text at
+    each step, which is what training computes, in every family.
+    """
+    embedding = model.get_input_embeddings()
+    ids = torch.arange(_CACHED_TOKENS, device=model.device)[None] % embedding.weight.shape[0]
+    embedded = embedding(ids)
+    try:
+        whole = model(inputs_embeds=embedded, use_cache=False).logits[:, -1]
+        begun = model(inputs_embeds=embedded[:, :-1], use_cache=True)
+        cache = begun.past_key_values
+        if cache.get_seq_length() != _CACHED_TOKENS - 1:
+            return False
+        stepped = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True).logits[:, -1]
+    except LOADING_ERRORS:
+        return False
+    return alike(stepped.float(), whole.float(), dtype=model.dtype)

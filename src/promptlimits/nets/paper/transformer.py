@@ -3,6 +3,11 @@
 Definitions 2.1 to 2.3 and 2.14 of meyer2025 in their corrected reading (E16): tau is the last
 layer after ... after the first, and what is kept of tau([P, X]) are the last m columns.
 Remark 2.4's positional encodings and the normalisations that the papers leave out are options.
+
+Where another form is needed the same function is computed again: on measures (`mean_field`), for
+many small prompts with slopes (`lab.regression.regression_network`), in balls
+(`lipschitz.balls.forward`) and in numpy for one layer (`lab.one_layer.setting`). One test holds all
+of them to the definitions, token by token.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from promptlimits.base.errors import PromptLimitsWarning, UserError
 from promptlimits.nets.decoder.families import decoder_of
-from promptlimits.nets.load.network import readable
+from promptlimits.nets.load.network import alike, dtype_name, readable
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import (
@@ -29,7 +29,7 @@ from promptlimits.nets.protocol import (
     TextCodec,
     pack,
 )
-from promptlimits.nets.routes.concatenation import concatenated_logits
+from promptlimits.nets.routes.separate import concatenated_logits
 from promptlimits.nets.routes.whole_model import IdentityHead, WholeModel
 
 _SAMPLED_TOKENS: Final = 64
@@ -62,6 +62,13 @@ class HuggingFaceCausalLM:
         card: What records say about it.
         codec: Its text codec.
 
+    Attributes:
+        card: What a record says about it.
+        codec: Its text codec.
+        device: Where it runs.
+        dtype: What it computes with.
+        route: How prompts are run.
+
     Raises:
         UserError: Its embeddings have another dtype than the rest, stock code does not run it
             from input embeddings or passes nothing back to them, or tokens see later ones.
@@ -75,18 +82,20 @@ class HuggingFaceCausalLM:
         codec: TextCodec,
     ) -> None:
         self._model = model.eval().requires_grad_(False)
-        self._card = card
-        self._codec = codec
-        self._require_one_dtype()
+        self.card: Final = card
+        self.codec: Final = codec
+        self.device: Final[torch.device] = model.device
+        self.dtype: Final[torch.dtype] = model.dtype
         self._whole = WholeModel(self._model)
+        self._require_one_dtype()
         with quiet(), self._running():
             self._decoder = decoder_of(self._model)
             single, prompts = self._probe()
             probe = pack(single, device=self.device)
-            self._route, reason = self._choose_route(single, probe, prompts)
-            if self._route is not Route.DECODER:
+            self.route, reason = self._choose_route(single, probe, prompts)
+            if self.route is not Route.DECODER:
                 self._require_gradient(probe, prompts)
-        if self._route is Route.CONCATENATION:
+        if self.route is Route.CONCATENATION:
             warnings.warn(
                 f"{card.name}: the prompt is run once for every pair, because {reason}; "
                 "results are the same, slower",
@@ -95,42 +104,10 @@ class HuggingFaceCausalLM:
             )
 
     @property
-    def card(self) -> ModelCard:
-        """What a record says about it."""
-        return self._card
-
-    @property
-    def codec(self) -> TextCodec:
-        """Its text codec."""
-        return self._codec
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        device: torch.device = self._model.device
-        return device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes with."""
-        dtype: torch.dtype = self._model.dtype
-        return dtype
-
-    @property
-    def route(self) -> Route:
-        """How prompts are run."""
-        return self._route
-
-    @property
-    def shares_prefix(self) -> bool:
-        """Whether the prompt runs once for all pairs, or once for each."""
-        return self._route is not Route.CONCATENATION
-
-    @property
     def head(self) -> ReadHead:
         """What turns read states into logits."""
         if self._decoder is None:
-            return IdentityHead(vocabulary=self._card.vocabulary)
+            return IdentityHead(vocabulary=self.card.vocabulary)
         return self._decoder.head
 
     @cached_property
@@ -140,12 +117,11 @@ class HuggingFaceCausalLM:
         Averaged over `_SAMPLED_TOKENS` single tokens, spread evenly over the vocabulary. Two
         digits, so that a setting derived from it does not depend on rounding.
         """
-        count = min(_SAMPLED_TOKENS, self._card.vocabulary)
-        ids = torch.arange(count, device=self.device) * (self._card.vocabulary // count)
-        one = [ids[place : place + 1] for place in range(count)]
-        pairs = pack([_pair(token, token) for token in one], device=self.device)
+        count = min(_SAMPLED_TOKENS, self.card.vocabulary)
+        one = [(place * (self.card.vocabulary // count),) for place in range(count)]
+        pairs = pack([EncodedPair.of_ids(token, token) for token in one], device=self.device)
         with torch.no_grad():
-            nothing = torch.zeros(1, 0, self._card.dim, dtype=self.dtype, device=self.device)
+            nothing = torch.zeros(1, 0, self.card.dim, dtype=self.dtype, device=self.device)
             logits = self.next_token_logits(nothing, pairs)
         deviation = float(logits[0].float().std(dim=-1).mean())
         return float(f"{deviation:.1e}") if deviation > 0 else 1.0
@@ -157,13 +133,11 @@ class HuggingFaceCausalLM:
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings (..., D) of token ids (...), with the model's own scaling."""
-        # Called, not indexed: Gemma scales inside the module.
-        embeddings: Tensor = self._model.get_input_embeddings()(ids)
-        return embeddings
+        return self._whole.embed(ids)
 
     def prompt_width(self, kind: PromptKind) -> int:
         """W, numbers in one row of a prompt of that kind."""
-        return self._card.dim if kind is PromptKind.SOFT else self.prefix_shape.width
+        return self.card.dim if kind is PromptKind.SOFT else self.prefix_shape.width
 
     def prefix_from_tokens(self, ids: Tensor) -> Tensor:
         """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
@@ -188,16 +162,16 @@ class HuggingFaceCausalLM:
         batch, prompt_tokens, _ = prompts.shape
         parts = [Part(prompt_tokens=prompt_tokens, pairs=pairs)] * batch
         states = self.prepare(parts).read_states(prompts.flatten(0, 1))
-        return self.head.logits(states).view(batch, -1, self._card.vocabulary)
+        return self.head.logits(states).view(batch, -1, self.card.vocabulary)
 
     def _require_one_dtype(self) -> None:
         """Refuse a model whose prompts would be wider numbers than its card says."""
         embedded = self.embed(torch.zeros(1, dtype=torch.long, device=self.device))
-        found = str(embedded.dtype).removeprefix("torch.")
-        if found != self._card.compute_dtype:
+        found = dtype_name(embedded.dtype)
+        if found != self.card.compute_dtype:
             raise UserError(
-                f"model {self._card.name}",
-                f"have embeddings of the dtype it computes with ({self._card.compute_dtype})",
+                f"model {self.card.name}",
+                f"have embeddings of the dtype it computes with ({self.card.compute_dtype})",
                 got=found,
                 remedy="load it with --dtype float32",
             )
@@ -205,7 +179,7 @@ class HuggingFaceCausalLM:
     def _running(self) -> AbstractContextManager[None]:
         """Have what stock code raises over this model said in one line."""
         return readable(
-            f"model {self._card.name}",
+            f"model {self.card.name}",
             "run in transformers on a prompt in place of input embeddings",
             remedy="use another model: stock prompt tuning does not run this one either",
         )
@@ -213,12 +187,13 @@ class HuggingFaceCausalLM:
     @torch.no_grad()
     def _probe(self) -> tuple[list[EncodedPair], Tensor]:
         """Three pairs, and a prompt (1, 3, D) between embeddings, as a trained one is."""
-        longest = max(4, min(_LONGEST_PROBE, self._card.context_length - 3))
-        ids = torch.arange(longest + 1, device=self.device) % self._card.vocabulary
+        longest = max(4, min(_LONGEST_PROBE, self.card.context_length - 3))
+        ids = [place % self.card.vocabulary for place in range(longest + 1)]
         # Every position is read, and a pair stands behind a long one: recurrent layers would carry
         # the end of one pair into the beginning of the next.
-        single = [_pair(ids[:1], ids[1:3]), _pair(ids[:1], ids[1:]), _pair(ids[1:2], ids[2:4])]
-        embedded = self.embed(ids[:4])[None]
+        lengths = ((0, 1, 3), (0, 1, longest + 1), (1, 2, 4))
+        single = [EncodedPair.of_ids(ids[a:b], ids[b:c]) for a, b, c in lengths]
+        embedded = self.embed(torch.tensor(ids[:4], device=self.device))[None]
         # Far from the middle: where two embeddings nearly cancel, norms magnify rounding.
         return single, 0.75 * embedded[:, :3] + 0.25 * embedded[:, 1:]
 
@@ -234,16 +209,11 @@ class HuggingFaceCausalLM:
         self._require_logits(expected)
 
         def agrees(found: Tensor) -> bool:
-            # Half the digits: far above rounding, far below any real difference. Stock eager
-            # attention takes its softmax in float32 whatever the dtype.
-            eps = max(torch.finfo(self.dtype).eps, torch.finfo(torch.float32).eps)
-            tolerance = eps**0.5 * float(expected.abs().max())
-            same_shape = found.shape == expected.shape
-            return same_shape and bool((found - expected).abs().max() <= tolerance)
+            return alike(found, expected, dtype=self.dtype)
 
         if not agrees(self._concatenated(prompts, probe)):
             raise UserError(
-                f"model {self._card.name}",
+                f"model {self.card.name}",
                 "be causal: no token may change what stands before it",
                 got="one whose answers change with what follows them",
                 remedy="use another model",
@@ -260,11 +230,11 @@ class HuggingFaceCausalLM:
 
     def _require_logits(self, logits: Tensor) -> None:
         """Refuse a model that scores other tokens than it embeds, or scores with no numbers."""
-        name = f"model {self._card.name}"
-        if logits.shape[-1] != self._card.vocabulary:
+        name = f"model {self.card.name}"
+        if logits.shape[-1] != self.card.vocabulary:
             raise UserError(
                 name,
-                f"score each of the {self._card.vocabulary} tokens that it embeds",
+                f"score each of the {self.card.vocabulary} tokens that it embeds",
                 got=f"{logits.shape[-1]} scores",
                 remedy="use another model",
             )
@@ -284,14 +254,8 @@ class HuggingFaceCausalLM:
             (gradient,) = torch.autograd.grad(logits.float().square().mean(), given)
         if not torch.isfinite(gradient).all() or not gradient.any():
             raise UserError(
-                f"model {self._card.name}",
+                f"model {self.card.name}",
                 "pass a gradient back to a prompt",
                 got="none, or one that is not finite",
                 remedy="use another model",
             )
-
-
-def _pair(key: Tensor, value: Tensor) -> EncodedPair:
-    return EncodedPair(
-        key="", value="", key_ids=tuple(key.tolist()), value_ids=tuple(value.tolist())
-    )

@@ -24,17 +24,9 @@ def greedy(
     prompt: Tensor | None = None,
     prefix_shape: PrefixShape | None = None,
 ) -> tuple[int, ...]:
-    """The most likely token, so many times over.
+    """The most likely token behind `key_ids`, `tokens` times over, end markers included.
 
-    Args:
-        network: A causal language model.
-        key_ids: The tokens it reads, behind the prompt.
-        tokens: How many tokens to decode; an end marker is a token like any other.
-        prompt: (P, D) input vectors or, with `prefix_shape`, a KV prefix (P, W); None for none.
-        prefix_shape: How a KV prefix is laid out.
-
-    Returns:
-        The tokens.
+    The prompt in front is of input vectors (P, D) or, with `prefix_shape`, a KV prefix (P, W).
     """
     ids = list(key_ids)
     for _ in range(tokens):

@@ -17,43 +17,31 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
-from promptlimits.nets.protocol import PackedPairs
+from promptlimits.nets.decoder.plan import visible
+from promptlimits.nets.protocol import PackedPairs, owners_and_places
 
 ATTENTION_NAME = "promptlimits_shared_prefix"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrefixLayout:
-    """Where each token of the sequence [prompt | pair 1 | ... | pair K] belongs.
+    """Where each token of the sequence [prompt | pair 1 | ... | pair K] belongs."""
 
-    Attributes:
-        prompt_tokens: P.
-        num_pairs: K.
-        longest: L.
-        to_rectangle: (K L,) index into the T packed tokens; filler slots point at token 0.
-        to_packed: (T,) index into the K L slots.
-        slot: (T,) place of each token within its own pair.
-        positions: (P + T,) position ids, restarting after the prompt for every pair.
-    """
-
-    prompt_tokens: int
-    num_pairs: int
-    longest: int
-    to_rectangle: Tensor
-    to_packed: Tensor
-    slot: Tensor
-    positions: Tensor
+    prompt_tokens: int  # P
+    num_pairs: int  # K
+    longest: int  # L
+    to_rectangle: Tensor  # (K L,) index into the T packed tokens; filler slots point at token 0
+    to_packed: Tensor  # (T,) index into the K L slots
+    slot: Tensor  # (T,) place of each token within its own pair
+    positions: Tensor  # (P + T,) position ids, restarting after the prompt for every pair
 
     @classmethod
     def of(cls, pairs: PackedPairs, prompt_tokens: int) -> PrefixLayout:
         """Lay out `pairs` behind a prompt of `prompt_tokens` tokens."""
         lengths, device = pairs.lengths, pairs.lengths.device
         count, longest = pairs.num_pairs, int(lengths.max())
-        starts = lengths.cumsum(0) - lengths
-        owner = torch.repeat_interleave(torch.arange(count, device=device), lengths)
-        slot = torch.arange(int(lengths.sum()), device=device) - starts[owner]
+        owner, slot = owners_and_places(lengths)
         to_packed = owner * longest + slot
         to_rectangle = torch.zeros(count * longest, dtype=torch.long, device=device)
         to_rectangle[to_packed] = torch.arange(to_packed.numel(), device=device)
@@ -82,21 +70,10 @@ def attend(
     softcap: float | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention over the sequence that `shared_prefix` lays out.
+    """Attention over the sequence that `shared_prefix` lays out, which is the mask as well.
 
-    Args:
-        module: The attention layer (unused; part of the interface).
-        query: (B, H, P + T, head) queries.
-        key: (B, H_kv, P + T, head) keys, H a multiple of H_kv.
-        value: (B, H_kv, P + T, head) values.
-        attention_mask: Unused: the layout is the mask.
-        shared_prefix: The layout.
-        scaling: Factor on the scores; 1 / sqrt(head) if None.
-        sliding_window: A key is seen only from fewer than this many positions away.
-        softcap: c in c tanh(score / c).
-
-    Returns:
-        The outputs (B, P + T, H, head), and None in place of the weights.
+    From queries (B, H, P + T, head), keys and values (B, H_kv, P + T, head), H a multiple of H_kv,
+    to outputs (B, P + T, H, head), and None in place of the weights: transformers' own interface.
     """
     batch, heads, _total, head_dim = query.shape
     layout, scale = shared_prefix, head_dim**-0.5 if scaling is None else scaling
@@ -118,7 +95,7 @@ def _prompt_rows(
     place = torch.arange(key.shape[2], device=key.device)
     distance = place[:, None] - place[None, :]
     scores = _capped(query @ key.unsqueeze(2).transpose(-1, -2), softcap)
-    scores = scores.masked_fill(~_visible(distance, window), float("-inf"))
+    scores = scores.masked_fill(~visible(distance, window), float("-inf"))
     return scores.softmax(dim=-1) @ value.unsqueeze(2)
 
 
@@ -139,8 +116,8 @@ def _pair_rows(
     own_scores = _capped(_packed(own_scores, layout), softcap)
     prompt_scores = _capped(_grouped_matmul(query, prompt_key.transpose(-1, -2)), softcap)
     place = torch.arange(max(split, longest), device=key.device)
-    own_seen = _visible(layout.slot[:, None] - place[None, :longest], window)
-    prompt_seen = _visible(split + layout.slot[:, None] - place[None, :split], window)
+    own_seen = visible(layout.slot[:, None] - place[None, :longest], window)
+    prompt_seen = visible(split + layout.slot[:, None] - place[None, :split], window)
     scores = torch.cat([prompt_scores, own_scores], dim=-1)
     seen = torch.cat([prompt_seen, own_seen], dim=-1)
     weights = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)
@@ -152,11 +129,6 @@ def _grouped_matmul(left: Tensor, right: Tensor) -> Tensor:
     """(B, H_kv, G, T, a) times (B, H_kv, a, b), the group folded into the rows."""
     product: Tensor = (left.flatten(2, 3) @ right).unflatten(2, left.shape[2:4])
     return product
-
-
-def _visible(distance: Tensor, window: int | None) -> Tensor:
-    seen = distance >= 0
-    return seen if window is None else seen & (distance < window)
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:
@@ -173,8 +145,3 @@ def _rectangle(packed: Tensor, layout: PrefixLayout) -> Tensor:
 def _packed(rectangle: Tensor, layout: PrefixLayout) -> Tensor:
     """(..., K, L, a) to (..., T, a)."""
     return rectangle.flatten(-3, -2).index_select(-2, layout.to_packed)
-
-
-def register() -> None:
-    """Make the attention known to transformers under `ATTENTION_NAME`; safe to repeat."""
-    AttentionInterface.register(ATTENTION_NAME, attend)

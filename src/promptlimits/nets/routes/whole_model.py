@@ -14,15 +14,15 @@ from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from promptlimits.nets.load.network import LOADING_ERRORS
 from promptlimits.nets.load.quiet import quiet
 from promptlimits.nets.prefix_shape import PrefixShape, not_replayable
 from promptlimits.nets.protocol import Memory, PackedPairs, Part, PromptKind
 from promptlimits.nets.routes import shared_prefix
-from promptlimits.nets.routes.concatenation import concatenated_logits
-from promptlimits.nets.routes.prefix import (
+from promptlimits.nets.routes.separate import (
+    concatenated_logits,
     prefix_from_tokens,
     prefixed_logits,
     replays_prefix,
@@ -41,19 +41,12 @@ PartLogits: TypeAlias = Callable[[Tensor, PackedPairs], Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlainBatch:
-    """Parts as they are: nothing is computed before the prompts are known.
-
-    Attributes:
-        parts: The parts.
-        kind: What the prompts are.
-        logits_of: Runs one part.
-        dtype: What the model computes with.
-    """
+    """Parts as they are: nothing is computed before the prompts are known."""
 
     parts: tuple[Part, ...]
     kind: PromptKind
-    logits_of: PartLogits
-    dtype: torch.dtype
+    logits_of: PartLogits  # runs one part
+    dtype: torch.dtype  # what the model computes with
 
     def read_states(self, prompts: Tensor) -> Tensor:
         """Logits (R, V) at the read positions of all parts, one part after the other."""
@@ -72,13 +65,9 @@ class PlainBatch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IdentityHead:
-    """The head of a model whose states are its logits.
+    """The head of a model whose states are its logits."""
 
-    Attributes:
-        vocabulary: V.
-    """
-
-    vocabulary: int
+    vocabulary: int  # V
 
     def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
         """The states; no memory is asked for."""
@@ -98,21 +87,12 @@ class IdentityHead:
 
 
 class WholeModel:
-    """A stock network that is run as it is, or with its attention replaced.
-
-    Args:
-        model: The network, with the attention that transformers chose.
-    """
+    """A stock network, run with the attention that transformers chose, or with that replaced."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._stock_attention_name = model.config._attn_implementation
-        self._shares_prefix = False
-
-    @property
-    def shares_prefix(self) -> bool:
-        """Whether the attention is replaced, so that a prompt runs once for all its pairs."""
-        return self._shares_prefix
+        self._shares_prefix = False  # whether the attention is replaced
 
     @cached_property
     def prefix_shape(self) -> PrefixShape:
@@ -139,29 +119,27 @@ class WholeModel:
         self, agrees: Callable[[Tensor], bool], probe: PackedPairs, prompts: Tensor
     ) -> str | None:
         """Replace the attention if that gives the right logits."""
-        shared_prefix.register()
+        AttentionInterface.register(shared_prefix.ATTENTION_NAME, shared_prefix.attend)
         try:
-            with quiet():
-                self._model.set_attn_implementation(shared_prefix.ATTENTION_NAME)
+            self._set_attention(shared_prefix.ATTENTION_NAME)
             if agrees(self._shared_logits(prompts, probe)):
                 self._shares_prefix = True
                 return None
             reason = "its attention differs from plain softmax attention"
         except LOADING_ERRORS as error:
             reason = f"its attention cannot be replaced ({type(error).__name__})"
-        with quiet():
-            self._model.set_attn_implementation(self._stock_attention_name)
+        self._set_attention(self._stock_attention_name)
         return reason
 
     def soft_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
         """Logits (B, R, V) behind soft prompts (B, P, D)."""
         if self._shares_prefix:
             return self._shared_logits(prompts, pairs)
-        return concatenated_logits(self._model, prompts, self._embed(pairs.input_ids), pairs)
+        return concatenated_logits(self._model, prompts, self.embed(pairs.input_ids), pairs)
 
     def prefix_logits(self, prefixes: Tensor, pairs: PackedPairs) -> Tensor:
         """Logits (B, R, V) behind KV prefixes (B, P, W)."""
-        tokens, shape = self._embed(pairs.input_ids), self.prefix_shape
+        tokens, shape = self.embed(pairs.input_ids), self.prefix_shape
         with self._stock_attention():
             return prefixed_logits(self._model, prefixes, tokens, pairs, shape=shape)
 
@@ -209,14 +187,16 @@ class WholeModel:
         widths = layers * rows * _KEPT_OF_WIDTH * config.hidden_size
         return int(self._model.dtype.itemsize * kept + wide * widths)
 
-    def _embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings (..., D) of token ids (...), with the model's own scaling."""
+        # Called, not indexed: Gemma scales inside the module.
         embeddings: Tensor = self._model.get_input_embeddings()(ids)
         return embeddings
 
     def _shared_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
         batch, prompt_tokens, _ = prompts.shape
         layout = shared_prefix.PrefixLayout.of(pairs, prompt_tokens)
-        tokens = self._embed(pairs.input_ids).expand(batch, -1, -1)
+        tokens = self.embed(pairs.input_ids).expand(batch, -1, -1)
         output = self._model(
             inputs_embeds=torch.cat([prompts, tokens], dim=1),
             position_ids=layout.positions.expand(batch, -1),
@@ -234,13 +214,15 @@ class WholeModel:
         if now == self._stock_attention_name:
             yield
             return
-        with quiet():
-            self._model.set_attn_implementation(self._stock_attention_name)
+        self._set_attention(self._stock_attention_name)
         try:
             yield
         finally:
-            with quiet():
-                self._model.set_attn_implementation(now)
+            self._set_attention(now)
+
+    def _set_attention(self, name: str) -> None:
+        with quiet():
+            self._model.set_attn_implementation(name)
 
 
 def _heads(config: Any) -> int:

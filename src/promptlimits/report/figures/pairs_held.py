@@ -24,6 +24,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from promptlimits.base.typing import JsonObject
 from promptlimits.report.figures.labels import short_count, spread, thinned
+from promptlimits.report.figures.plain_svg import document
 from promptlimits.report.record import Record
 from promptlimits.report.rows import BracketRow, as_record, baseline_rows, rows
 from promptlimits.report.wording import (
@@ -50,6 +51,7 @@ _COLOURS: Final = {
 _INK, _MUTED, _RULE, _FOUND, _PROVED, _WASH = _COLOURS
 # Widths are in points, which become the view box: 360 of them fill a phone's screen.
 _SIZE_INCHES: Final = (5.0, 4.3)
+_PLACE: Final = (0.13, 0.13, 0.61, 0.79)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +150,21 @@ def svg(shown: PairsHeldData) -> str:
         }
     ):
         figure = Figure(figsize=_SIZE_INCHES)
-        draw(shown, figure.add_axes((0.13, 0.13, 0.61, 0.79)))
+        draw(shown, figure.add_axes(_PLACE))
         canvas = FigureCanvasSVG(figure)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         canvas.print_svg(buffer, metadata=nothing)
     return _inline(buffer.getvalue(), shown)
+
+
+def standalone(shown: PairsHeldData) -> str:
+    """The figure as an SVG document of its own, on white."""
+    return document(
+        lambda axes: draw(shown, axes),
+        title=shown.title,
+        description=shown.description,
+        place=_PLACE,
+    )
 
 
 def draw(shown: PairsHeldData, axes: Axes) -> None:
@@ -231,7 +243,7 @@ def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
         axes.plot(sides, [pairs, pairs], color=_PROVED, linewidth=2.4, zorder=3)
     _label(shown, axes, shown.ceilings, colour=_PROVED, above=True)
     axes.annotate(
-        f"proved: random lists longer than this are\nout of reach (but for {shown.share})",
+        f"proved: random lists longer than this\ncannot be answered (but for {shown.share})",
         xy=(0.025, 0.975),
         xycoords="axes fraction",
         verticalalignment="top",

@@ -21,7 +21,13 @@ _SIZE_INCHES: Final = (5.6, 3.9)
 _PLACE: Final = (0.13, 0.14, 0.83, 0.74)
 
 
-def document(draw: Callable[[Axes], None], *, title: str, description: str) -> str:
+def document(
+    draw: Callable[[Axes], None],
+    *,
+    title: str,
+    description: str,
+    place: tuple[float, float, float, float] = _PLACE,
+) -> str:
     """Draw into an SVG document."""
     buffer = io.StringIO()
     # The settings are undone on leaving; nothing of matplotlib's own state is kept.
@@ -35,7 +41,7 @@ def document(draw: Callable[[Axes], None], *, title: str, description: str) -> s
         }
     ):
         figure = Figure(figsize=_SIZE_INCHES, facecolor="white")
-        draw(figure.add_axes(_PLACE))
+        draw(figure.add_axes(place))
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
     text = buffer.getvalue()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from flint import arb
-from tests.lab.one_layer.oracle_cases import draw
+from tests.reference.layers import draw
 
 from promptlimits.base.exact import working_precision
-from promptlimits.lab.one_layer.interval_boxes import Balls, add_up, multiply_up, sum_up
 from promptlimits.lab.one_layer.oracle.boxes import box_limits
 from promptlimits.lab.one_layer.oracle.inputs import ball_array, exact_inputs
 from promptlimits.lab.one_layer.oracle.parts import split
@@ -18,6 +17,7 @@ from promptlimits.lab.one_layer.oracle.problem import (
     prompt_statistics,
 )
 from promptlimits.lab.one_layer.setting import Front, SharedQuery, offsets, query_statistics
+from promptlimits.lipschitz.balls.entries import Balls, add_up, multiply_up, sum_up
 
 
 def random_balls(generator: np.random.Generator, *shape: int) -> Balls:

@@ -6,7 +6,7 @@ first-order minimiser, any floats. As W* minimises, for every v
     f(v) = |q(v)|^2 - e(v)^T N(v)^-1 e(v),      q = residuals at w(v),  e = S(v)^T q(v),
 
 since q(v) = r(v) + S (W* - w) with r orthogonal to the range of S. The residuals are known
-exactly (`oracle_problem`): q(v) = q_0 + J x + Gamma, Gamma = sum_il s mu(v) T_il x_i x_l. So
+exactly (`problem`): q(v) = q_0 + J x + Gamma, Gamma = sum_il s mu(v) T_il x_i x_l. So
 
     |q|^2 >= p_0 + 2 slope.x + x.(J^T J + 2 K(v)) x - 2 |J x| |Gamma| + |Gamma|^2,
     K_il = sum_j s mu(v) <q_0, T_il>,
@@ -36,11 +36,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.lab.one_layer.interval_boxes import UNIT, Balls, add_up, multiply_up, sum_up
 from promptlimits.lab.one_layer.oracle.cone import cone_floor, free_pair, near_corner
 from promptlimits.lab.one_layer.oracle.parts import Part
 from promptlimits.lab.one_layer.oracle.problem import LocalModel, local_model
 from promptlimits.lab.one_layer.setting import Floats
+from promptlimits.lipschitz.balls.entries import UNIT, Balls, add_up, multiply_up, sum_up
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,8 +164,9 @@ def _quadratic(part: Part, centre: Floats, half: Floats) -> _Quadratic:
     residual, own = _residual(part, excess, middle, share, carried, held)
     turned = _turned(part, near, carried, own)
     change = -turned.sum(2)
-    flat_change = _flat(change.swap(1, 2), 2)
-    flat_residual = _flat(residual, 1)[..., None]
+    boxes, heads = half.shape
+    flat_change = change.swap(1, 2).reshape(boxes, heads, -1)
+    flat_residual = residual.reshape(boxes, -1, 1)
     bent = _bent(residual, turned, steep)
     gamma = (steep[..., None, None] * turned).norm_upper((1, 4))
     curve = _total(multiply_up(gamma, half[:, :, None], half[:, None, :]))
@@ -206,24 +207,12 @@ def _spread(part: Part, coordinates: Floats) -> Balls:
         Balls.exact(np.ascontiguousarray(coordinates[..., blocks == i])) @ basis.swap(0, 1)
         for i, basis in enumerate(part.bases)
     ]
-    return Balls(
-        np.stack([piece.mid for piece in pieces], axis=-2),
-        np.stack([piece.rad for piece in pieces], axis=-2),
-    )
+    return Balls.stack(pieces, -2)
 
 
 def _gather(part: Part, vectors: Balls) -> Balls:
     """B_i^T y^i from (..., h, m): (..., n)."""
-    pieces = [vectors[..., i, :] @ basis for i, basis in enumerate(part.bases)]
-    return Balls(
-        np.concatenate([piece.mid for piece in pieces], axis=-1),
-        np.concatenate([piece.rad for piece in pieces], axis=-1),
-    )
-
-
-def _flat(balls: Balls, kept: int) -> Balls:
-    shape = (*balls.shape[:kept], -1)
-    return Balls(balls.mid.reshape(shape), balls.rad.reshape(shape))
+    return Balls.join([vectors[..., i, :] @ basis for i, basis in enumerate(part.bases)], -1)
 
 
 def _residual(
@@ -242,11 +231,9 @@ def _turned(part: Part, near: LocalModel, carried: Balls, own: Balls) -> Balls:
     """T_il, (N, k, h, h, m)."""
     moved = _spread(part, near.motion).swap(1, 2)[:, None]
     turned = carried[..., None, None] * moved
-    mid, rad = turned.mid.copy(), turned.rad.copy()
-    for i in range(mid.shape[2]):
-        both = turned[:, :, i, i] + own[:, :, i]
-        mid[:, :, i, i], rad[:, :, i, i] = both.mid, both.rad
-    return Balls(mid, rad)
+    for i in range(turned.shape[2]):
+        turned = turned.added_at(np.s_[:, :, i, i], own[:, :, i])
+    return turned
 
 
 def _bent(residual: Balls, turned: Balls, steep: Balls) -> Balls:
@@ -270,13 +257,11 @@ def _slack(
     exact = _pull(carried, residual)
     linear = _pull_each(carried, change)
     cut = _pull(here, residual)
-    mid, rad = linear.mid.copy(), linear.rad.copy()
-    for i in range(mid.shape[1]):
-        rest = linear[:, i, i] - cut[:, i]
-        mid[:, i, i], rad[:, i, i] = rest.mid, rest.rad
+    for i in range(linear.shape[1]):
+        linear = linear.added_at(np.s_[:, i, i], -cut[:, i])
     whitening = Balls.exact(near.whitening)
     e_0 = (_gather(part, exact)[:, None] @ whitening).norm_upper((1, 2))
-    e_1 = (_gather(part, Balls(mid, rad)) @ whitening).norm_upper((2,))
+    e_1 = (_gather(part, linear) @ whitening).norm_upper((2,))
     first = _pull_each(steeper, change).norm_upper((3,))  # (N, l, i)
     second = _pull(here * steep, residual).norm_upper((2,))
     sides = half[:, :, None] * half[:, None, :]
@@ -328,10 +313,7 @@ def _regularity(part: Part, near: LocalModel, share: Balls, drift: Floats) -> Fl
     carried = Balls.exact(part.scale[:, None])[None] * share
     products = carried.swap(1, 2) @ carried
     blocks = part.near.blocks
-    joined = Balls(
-        np.concatenate([basis.mid for basis in part.bases], axis=1),
-        np.concatenate([basis.rad for basis in part.bases], axis=1),
-    )
+    joined = Balls.join(part.bases, 1)
     normal = products[:, blocks[:, None], blocks] * (joined.swap(0, 1) @ joined)[None]
     whitening = Balls.exact(near.whitening)
     turned = whitening.swap(1, 2) @ normal @ whitening

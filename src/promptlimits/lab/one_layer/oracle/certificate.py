@@ -8,10 +8,10 @@ the largest error.
 
 **Assumptions.** None on the layer: the limit is on all (A, Z) with A^i in range(V_i) and Z^i > 0,
 of which the statistics of prompts are some (all, where `realise.rank_condition` holds). For
-several heads the proof rests on IEEE 754 doubles (`interval_boxes`), for one head on arb alone.
+several heads the proof rests on IEEE 754 doubles (`balls.entries`), for one head on arb alone.
 
-**How.** Branch and bound over v in [0, 1]^h, with limits of second order (`oracle_boxes`), or
-power series in arb for one head (`oracle_one_head`).
+**How.** Branch and bound over v in [0, 1]^h, with limits of second order (`boxes`), or
+power series in arb for one head (`one_head`).
 
 **Tightness.** The gap to a value found is part of the result. For weights chosen against the
 largest error a gap may remain at any cost, since the problem is not convex in v.
@@ -33,10 +33,10 @@ import numpy as np
 from promptlimits.base.checks import require_positive, require_positive_int
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject
+from promptlimits.lab.one_layer.data_set import fields_as_json
 from promptlimits.lab.one_layer.oracle.boxes import box_limits
-from promptlimits.lab.one_layer.oracle.entropy import slab_of
-from promptlimits.lab.one_layer.oracle.inputs import exact_inputs
-from promptlimits.lab.one_layer.oracle.merge import distance_from_ranges, merged
+from promptlimits.lab.one_layer.oracle.inputs import distance_from_ranges, exact_inputs, merged
+from promptlimits.lab.one_layer.oracle.length import slab_of
 from promptlimits.lab.one_layer.oracle.one_head import one_head_limit
 from promptlimits.lab.one_layer.oracle.parts import Part, split
 from promptlimits.lab.one_layer.oracle.problem import oracle_problem
@@ -92,17 +92,7 @@ class OracleCertificate:
 
     def to_json(self) -> JsonObject:
         """As plain JSON; the limit is exact as text."""
-        return {
-            "objective": self.objective,
-            "unit": UNITS[self.objective],
-            "lower": str(self.lower),
-            "weights": [str(weight) for weight in self.weights],
-            "found": self.found,
-            "gap": self.gap,
-            "optimal_within": self.optimal_within,
-            "boxes": self.boxes,
-            "arithmetic": self.arithmetic,
-        }
+        return fields_as_json(self) | {"unit": UNITS[self.objective]}
 
 
 def _root_below(square: Fraction) -> Fraction:
@@ -131,7 +121,7 @@ def certify_oracle(
     """Prove a lower limit on the error of every prompt of every length, or of one length.
 
     For one head with an exactly invertible V the limit uses what entropy forbids
-    (`oracle_entropy`); otherwise it is that over all statistics (A, Z).
+    (`length`); otherwise it is that over all statistics (A, Z).
     """
     roots = _roots(setting, scale)
     require_positive("tolerance", tolerance)

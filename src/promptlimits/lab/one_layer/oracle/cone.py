@@ -22,9 +22,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.lab.one_layer.interval_boxes import Balls
 from promptlimits.lab.one_layer.oracle.parts import Part
 from promptlimits.lab.one_layer.setting import Floats
+from promptlimits.lipschitz.balls.entries import Balls
 
 CLOSE: Final = 0.1
 """Boxes within this distance of v = 0, in units of 1 / s, are tried."""
@@ -48,16 +48,7 @@ def near_corner(part: Part, centre: Floats, half: Floats) -> NDArray[np.bool_]:
 
 
 def cone_floor(part: Part, centre: Floats, half: Floats) -> Floats:
-    """Lower limits on the part's f over boxes.
-
-    Args:
-        part: As `free_pair` accepts.
-        centre: (N, 2).
-        half: (N, 2).
-
-    Returns:
-        Proved limits of at least 0, (N,).
-    """
+    """Proved limits of at least 0 on the f of a `free_pair`, over boxes (N, 2)."""
     if not len(centre):
         return np.zeros(0)
     first, slopes, fixed = _enclosed(part, centre, half)

@@ -8,12 +8,25 @@ positions are those of `setting`, with their parameters read as exact too.
 Bases. V_i = W_o W_v has an exactly known rank r_i (`reachable.value_ranks`). r_i of its columns
 are picked in floats and orthonormalised in balls; that this succeeds proves them independent, so
 they span range(V_i) exactly. If r_i = d, the identity is the basis.
+
+**Queries that no prompt tells apart** are taken as one. Queries of the same tokens have the same
+statistics, so every prompt gives them one output o. With weights w_j of sum w and t the weighted
+mean of their targets,
+
+    sum_j w_j |o - t_j|^2  =  w |o - t|^2  +  sum_j w_j |t_j - t|^2,
+
+exactly: the first term is a problem with one query less, the second a constant that no prompt
+lowers. Without it two copies of one query look like a problem in which heads degenerate.
+
+One query left: mu = 1, and o is a sum of vectors of the ranges of the V_i, a_j^i among them. So
+its error is at least the distance of t from the sum of the ranges, for any number of heads.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
@@ -22,10 +35,12 @@ from flint import arb, arb_mat
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.exact import working_precision
-from promptlimits.lab.one_layer.interval_boxes import Balls
-from promptlimits.lab.one_layer.reachable import value_ranks
+from promptlimits.lab.one_layer.proved_means import normalised
+from promptlimits.lab.one_layer.reachable import joint_rank, value_ranks
 from promptlimits.lab.one_layer.setting import Floats, SharedQuery
-from promptlimits.nets.paper.weights import Array, HeadWeights, exact_array
+from promptlimits.lipschitz.balls.entries import Balls
+from promptlimits.lipschitz.balls.rounding import dot, exact_matrix, exact_vector, lower
+from promptlimits.nets.paper.weights import Array, HeadWeights, LayerWeights, exact_array
 
 PRECISION: Final = 192
 """Bits for the constants: bases of condition up to 1e30 still come out of full precision."""
@@ -38,7 +53,7 @@ Vector = list[arb]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExactInputs:
-    """The data of `oracle_problem.Problem`, as arb's balls.
+    """The data of `problem.Problem`, as arb's balls.
 
     Attributes:
         targets: t_j, k vectors.
@@ -78,7 +93,7 @@ def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
                 ]
             )
         return ExactInputs(
-            targets=[_vector(row) for row in wanted],
+            targets=[exact_vector(row) for row in wanted],
             means=[[mean for mean, _ in one] for one in each],
             excess=[list(column) for column in zip(*excess, strict=True)],
             log_least=log_least,
@@ -89,45 +104,31 @@ def exact_inputs(setting: SharedQuery, targets: Floats) -> ExactInputs:
         )
 
 
-def _vector(values: Sequence[float] | Floats) -> Vector:
-    return [arb(float(value)) for value in values]
-
-
-def _matrix(values: Array) -> arb_mat:
-    return arb_mat([_vector(row) for row in values])
-
-
 def _column(vector: Vector) -> arb_mat:
     return arb_mat([[entry] for entry in vector])
 
 
-def _entries(column: arb_mat) -> Vector:
+def exact_entries(column: arb_mat) -> Vector:
+    """The entries of a matrix of one column."""
     return [column[i, 0] for i in range(column.nrows())]
-
-
-def dot(left: Vector, right: Vector) -> arb:
-    """The inner product of two vectors."""
-    total = arb(0)
-    for x, y in zip(left, right, strict=True):
-        total += x * y
-    return total
 
 
 def _query_statistics(setting: SharedQuery, query: Array) -> list[tuple[Vector, arb]]:
     """(a, log Z) of each head over the columns of one query."""
-    seen = [_seen(setting, _vector(column)) for column in query.T]
+    tokens, front = [exact_vector(column) for column in query.T], setting.front
+    seen = tokens if front is None else [normalised(front, token) for token in tokens]
     return [_head_statistics(setting, head, seen) for head in setting.layer.heads]
 
 
 def _head_statistics(
     setting: SharedQuery, head: HeadWeights, seen: list[Vector]
 ) -> tuple[Vector, arb]:
-    asked = _entries(_matrix(head.query) * _column(seen[-1]))
-    key = _matrix(head.key)
+    asked = exact_entries(exact_matrix(head.query) * _column(seen[-1]))
+    key = exact_matrix(head.key)
     scores = []
     for place, token in enumerate(seen):
-        turned = _turned(_entries(key * _column(token)), len(seen) - 1 - place, setting.rotary_base)
-        scores.append(dot(asked, turned))
+        plain = exact_entries(key * _column(token))
+        scores.append(dot(asked, _turned(plain, len(seen) - 1 - place, setting.rotary_base)))
     top = max(scores, key=lambda score: float(score.mid()))
     weights = [(score - top).exp() for score in scores]
     total = sum(weights, arb(0))
@@ -135,20 +136,8 @@ def _head_statistics(
         sum((w * token[r] for w, token in zip(weights, seen, strict=True)), arb(0)) / total
         for r in range(head.dim)
     ]
-    mean = _matrix(head.output) * (_matrix(head.value) * _column(mixed))
-    return _entries(mean), top + total.log()
-
-
-def _seen(setting: SharedQuery, token: Vector) -> Vector:
-    front = setting.front
-    if front is None:
-        return token
-    count = len(token)
-    centre = sum(token, arb(0)) / count if front.centred else arb(0)
-    moved = [entry - centre for entry in token]
-    size = (dot(moved, moved) / count + arb(float(front.eps))).sqrt()
-    gains, biases = _vector(front.gamma), _vector(front.beta)
-    return [g * x / size + b for g, x, b in zip(gains, moved, biases, strict=True)]
+    mean = exact_matrix(head.output) * (exact_matrix(head.value) * _column(mixed))
+    return exact_entries(mean), top + total.log()
 
 
 def _turned(key: Vector, steps: int, base: float | None) -> Vector:
@@ -179,7 +168,7 @@ def _range(head: HeadWeights, rank: int) -> list[Vector]:
     """Orthonormal vectors that span the range of W_o W_v exactly."""
     if rank == head.dim:
         return unit_vectors(head.dim)
-    product = _matrix(head.output) * _matrix(head.value)
+    product = exact_matrix(head.output) * exact_matrix(head.value)
     approximate = np.asarray(head.output @ head.value)
     if float_rank(approximate) < rank:
         return orthonormalised(_pivot_columns(product, rank))
@@ -248,6 +237,84 @@ def fraction_of(number: arb) -> Fraction:
             "the layer's numbers leave the range that the proof resolves",
             remedy="scale the weights or tokens down",
         )
-    mantissa, exponent = map(int, number.lower().man_exp())
-    power = Fraction(2) ** exponent
-    return mantissa * power
+    return lower(number)
+
+
+def equal_queries(setting: SharedQuery) -> list[list[int]]:
+    """Group the queries that consist of the same tokens.
+
+    The order of tokens counts under rotary positions only.
+    """
+    groups: dict[tuple[tuple[float, ...], ...], list[int]] = {}
+    for place, query in enumerate(setting.queries):
+        tokens = [tuple(map(float, column)) for column in query.T]
+        key = tuple(tokens) if setting.rotary_base is not None else tuple(sorted(tokens))
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())
+
+
+def merged(
+    setting: SharedQuery, inputs: ExactInputs, roots: Floats
+) -> tuple[ExactInputs, Floats, Fraction]:
+    """The problem with equal queries taken as one, and the constant beside it."""
+    groups = equal_queries(setting)
+    if len(groups) == len(roots):
+        return inputs, roots, Fraction(0)
+    targets, kept, constant = [], [], Fraction(0)
+    with working_precision(PRECISION):
+        for group in groups:
+            target, spread = _centre([inputs.targets[j] for j in group], roots[group])
+            targets.append(target)
+            constant += max(fraction_of(spread), Fraction(0))
+            kept.append(_joint_root([float(roots[j]) for j in group]))
+    first = [group[0] for group in groups]
+    return (
+        replace(
+            inputs,
+            targets=targets,
+            means=[inputs.means[j] for j in first],
+            excess=[inputs.excess[j] for j in first],
+        ),
+        np.array(kept),
+        constant,
+    )
+
+
+def distance_from_ranges(layer: LayerWeights, inputs: ExactInputs) -> Fraction:
+    """A lower limit on the squared distance of the first target from the sum of all ranges."""
+    rank, pool = joint_rank(layer), [vector for basis in inputs.bases for vector in basis]
+    if rank == layer.dim:
+        return Fraction(0)
+    with working_precision(PRECISION):
+        floats = np.array([[float(x.mid()) for x in vector] for vector in pool])
+        picks = independent_columns(floats.reshape(-1, layer.dim).T, rank)
+        rest = inputs.targets[0]
+        for unit in orthonormalised([pool[place] for place in picks]):
+            along = dot(unit, rest)
+            rest = [x - along * u for x, u in zip(rest, unit, strict=True)]
+        return max(fraction_of(dot(rest, rest)), Fraction(0))
+
+
+def _centre(targets: list[Vector], roots: Floats) -> tuple[Vector, arb]:
+    """The weighted mean of targets and the weighted sum of squares about it."""
+    if len(targets) == 1:
+        return targets[0], arb(0)
+    weights = [arb(float(c)) ** 2 for c in roots]
+    total = sum(weights, arb(0))
+    mean = [
+        sum((w * x for w, x in zip(weights, column, strict=True)), arb(0)) / total
+        for column in zip(*targets, strict=True)
+    ]
+    away = [[x - y for x, y in zip(target, mean, strict=True)] for target in targets]
+    return mean, sum((w * dot(v, v) for w, v in zip(weights, away, strict=True)), arb(0))
+
+
+def _joint_root(roots: list[float]) -> float:
+    """The root of a sum of squares, rounded down."""
+    if len(roots) == 1:
+        return roots[0]
+    total = sum((Fraction(c) ** 2 for c in roots), Fraction(0))
+    root = math.sqrt(float(total))
+    while Fraction(root) ** 2 > total:
+        root = math.nextafter(root, 0.0)
+    return root

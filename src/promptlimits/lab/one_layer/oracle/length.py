@@ -1,9 +1,8 @@
 """One head, prompts of a given length: what entropy forbids, and the best that is left.
 
-**Statement** (section 4(b) of the corrected theory of [@meyer2025]; section 3.3 of the notes on
-[@wang2023]). Let h = 1 and let the score vector c, not 0, be V^T eta for some eta in range(V),
-as it is if V is invertible. Then (A, Z), A in range(V), is that of a prompt of m_p >= 2 tokens
-if and only if
+**Statement** (section 4(b) of the corrected theory of [@meyer2025]). Let h = 1 and let the score
+vector c, not 0, be V^T eta for some eta in range(V), as it is if V is invertible. Then (A, Z), A
+in range(V), is that of a prompt of m_p >= 2 tokens if and only if
 
     log Z - log m_p  <=  eta.A  <  log Z,
 
@@ -23,6 +22,18 @@ certificate is below it for every length.
 
 **Tightness.** Attained for one token and wherever the right side of the slab does not bind; on the
 right side (entropy 0) it is approached as one token takes all the weight.
+
+**In the oracle's proof** (V invertible, eta = V^(-T) c). In v = Zmin / (Zmin + Z) and
+W = (1 - v) A, with l = log Zmin, the condition is
+
+    b(v) - (1 - v) log m_p  <=  eta.W  <=  b(v),     b(v) = (1 - v) (l + log(1 - v) - log v),
+
+a slab for each v. The weighted sum of squares is f(v) + S(v) |W - W*(v)|^2 with
+S = sum_j (c_j mu_j)^2, so its least value on the slab is
+
+    f(v) + S(v) e(v)^2 / |eta|^2,    e = how far eta.W*(v) lies outside.
+
+For prompts of any length the left side is void; the empty prompt (v = 1, W = 0) meets the right.
 """
 
 from __future__ import annotations
@@ -31,10 +42,19 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from flint import arb
 
 from promptlimits.base.checks import require_positive_int
 from promptlimits.base.errors import UserError
+from promptlimits.base.exact import working_precision
+from promptlimits.lab.one_layer.oracle.inputs import (
+    PRECISION,
+    ExactInputs,
+    Vector,
+    exact_entries,
+)
 from promptlimits.lab.one_layer.oracle.problem import Problem, oracle_problem
+from promptlimits.lab.one_layer.reachable import value_ranks
 from promptlimits.lab.one_layer.setting import (
     Floats,
     SharedQuery,
@@ -42,6 +62,7 @@ from promptlimits.lab.one_layer.setting import (
     score_vectors,
     value_maps,
 )
+from promptlimits.lipschitz.balls.rounding import dot, exact_matrix
 
 GRID: Final = 4001
 DEPENDENT: Final = 1e-8
@@ -81,6 +102,27 @@ class LengthOptimum:
     mean: Floats
     prompt: Floats | None
     achieved: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slab:
+    """The constants of the slab.
+
+    Attributes:
+        targets: eta.t_j.
+        means: eta.a_j.
+        size: |eta|^2.
+        log_least: log Zmin.
+        room: log m_p, or None for prompts of any length.
+        tokens: m_p, or None.
+    """
+
+    targets: list[arb]
+    means: list[arb]
+    size: arb
+    log_least: arb
+    room: arb | None
+    tokens: int | None
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept
@@ -243,3 +285,50 @@ def _weights_of_entropy(entropy: float, count: int) -> Floats:
         low, high = (middle, high) if value < entropy else (low, middle)
     small = np.exp(high)
     return np.array([1 - (count - 1) * small] + [small] * (count - 1))
+
+
+def bound_by_entropy(setting: SharedQuery) -> bool:
+    """Whether the layer is one for which `slab_of` gives a slab, but for rounding."""
+    layer = setting.layer
+    return (
+        len(layer.heads) == 1
+        and setting.front is None
+        and setting.rotary_base is None
+        and value_ranks(layer)[0] == layer.dim
+        and score_covector(setting) is not None
+        and bool(score_vectors(setting).any())
+    )
+
+
+def slab_of(setting: SharedQuery, inputs: ExactInputs, tokens: int | None) -> Slab | None:
+    """The slab of a layer with one head, if V is exactly invertible and c is not 0."""
+    if not bound_by_entropy(setting):
+        return None
+    with working_precision(PRECISION):
+        eta = _covector(setting)
+        if eta is None:
+            return None
+        size = dot(eta, eta)
+        if not size > 0:
+            return None
+        return Slab(
+            targets=[dot(eta, target) for target in inputs.targets],
+            means=[dot(eta, mean[0]) for mean in inputs.means],
+            size=size,
+            log_least=inputs.log_least[0],
+            room=None if tokens is None else arb(tokens).log(),
+            tokens=tokens,
+        )
+
+
+def _covector(setting: SharedQuery) -> Vector | None:
+    """Enclosure of eta = V^(-T) W_k^T W_q x_0, or None."""
+    head = setting.layer.heads[0]
+    token = exact_matrix(setting.token[:, None])
+    score = exact_matrix(head.key).transpose() * (exact_matrix(head.query) * token)
+    value = exact_matrix(head.output) * exact_matrix(head.value)
+    try:
+        entries = exact_entries(value.transpose().solve(score))
+    except ZeroDivisionError:
+        return None
+    return entries if all(entry.is_finite() for entry in entries) else None

@@ -6,7 +6,7 @@ range(V) and g_j = c_j (t_j - lambda_j a_j),
     f(v) = sum_j |g_j|^2 - |P y|^2 / sum_j (c_j mu_j)^2,        sum_j (c_j mu_j)^2 > 0,
 
 a rational function of v through inner products of the t_j and a_j, all enclosed from the exact
-weights (`oracle_inputs`). Power series in arb give f, f' and f''/2 over a box rigorously, so on a
+weights (`inputs`). Power series in arb give f, f' and f''/2 over a box rigorously, so on a
 box with centre c and half-width r
 
     f(v) >= min over |x| <= r of f(c) + f'(c) x + m x^2,     m = lower end of f''/2 over the box,
@@ -14,7 +14,7 @@ box with centre c and half-width r
 and where f' has one sign f(v) is at least f at an end. Boxes are halved until the least limit
 is within the tolerance of a value found. No limit on the prompt enters anywhere.
 
-Where V is invertible, entropy keeps the minimiser W* in a slab (`oracle_entropy`). On a box where
+Where V is invertible, entropy keeps the minimiser W* in a slab (`length`). On a box where
 W* is outside on one side throughout, the same is done with f(v) + S(v) e(v)^2 / |eta|^2; on boxes
 that touch 0 or 1, where b has a logarithm, e is bounded by its enclosure; elsewhere f alone is a
 limit, as e^2 is not negative.
@@ -31,9 +31,10 @@ from typing import Any, Final
 from flint import arb, arb_series, ctx
 
 from promptlimits.base.exact import working_precision
-from promptlimits.lab.one_layer.oracle.entropy import Slab
-from promptlimits.lab.one_layer.oracle.inputs import ExactInputs, Vector, dot, fraction_of
+from promptlimits.lab.one_layer.oracle.inputs import ExactInputs, Vector, fraction_of
+from promptlimits.lab.one_layer.oracle.length import Slab
 from promptlimits.lab.one_layer.setting import Floats
+from promptlimits.lipschitz.balls.rounding import dot
 
 PRECISION: Final = 128
 _ORDER: Final = 3

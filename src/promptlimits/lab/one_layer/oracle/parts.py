@@ -20,19 +20,19 @@ import numpy as np
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.exact import working_precision
-from promptlimits.lab.one_layer.interval_boxes import Balls
 from promptlimits.lab.one_layer.oracle.inputs import (
     PRECISION,
     ExactInputs,
     Vector,
     ball_array,
-    dot,
     independent_columns,
     orthonormalised,
     unit_vectors,
 )
 from promptlimits.lab.one_layer.oracle.problem import Problem
 from promptlimits.lab.one_layer.setting import Floats
+from promptlimits.lipschitz.balls.entries import Balls
+from promptlimits.lipschitz.balls.rounding import dot
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,10 +130,7 @@ def _part(
     factor = Balls.exact(scale)
     targets = ball_array([seen(t) for t in inputs.targets], width) * factor[:, None]
     means = ball_array([seen(a) for row in inputs.means for a in row], width)
-    means = Balls(
-        means.mid.reshape(queries, heads, width), means.rad.reshape(queries, heads, width)
-    )
-    means = means * factor[:, None, None]
+    means = means.reshape(queries, heads, width) * factor[:, None, None]
     excess = Balls.of_arbs([x for row in inputs.excess for x in row], (queries, heads))
     framed = tuple(
         ball_array(basis if turned else [seen(b) for b in basis], width).swap(0, 1)

@@ -21,7 +21,7 @@ are 1, if ranges meet): there the infimum is only approached, with |W| going to 
 
 since mu(v) = m (1 - s mu(v) x). With w_0 the minimiser at c and D its derivative this gives f,
 its gradient 2 J^T q and its exact Hessian 2 (J^T J + K) at c, J_l = -sum_i T^il, in one solve:
-`local_model`. The optimiser (`oracle_value`) and the proofs (`oracle_boxes`) both use it.
+`local_model`. The optimiser (`value`) and the proofs (`boxes`) both use it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed
 from promptlimits.lab.one_layer.oracle.inputs import exact_range, float_rank
 from promptlimits.lab.one_layer.reachable import value_ranks
 from promptlimits.lab.one_layer.setting import (
+    LARGEST,
     Floats,
     SharedQuery,
     Statistics,
     query_statistics,
+    require_moderate,
 )
 from promptlimits.nets.paper.weights import HeadWeights, exact_array
-
-LARGEST: Final = 1e100
-"""Weights, tokens, targets and values of attention are below this in size."""
 
 NORMAL_CUT: Final = 1e-12
 """Eigenvalues of the normal matrix below this share of the largest count as zero."""
@@ -131,40 +130,11 @@ def orthonormal_range(head: HeadWeights, rank: int) -> Floats:
     return np.asarray(np.linalg.svd(value)[0][:, :rank])
 
 
-def require_usable(setting: SharedQuery, targets: Floats) -> Floats:
-    """Refuse what doubles cannot hold."""
-    wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
-    parts = [
-        array
-        for head in setting.layer.heads
-        for array in (head.query, head.key, head.value, head.output)
-    ]
-    if not setting.layer.heads or not all(array.size for array in parts):
-        raise UserError(
-            "the layer",
-            "have heads of at least one row each",
-            got="a weight without entries",
-            remedy="leave out heads that do nothing",
-        )
-    for name, arrays in (
-        ("weights", parts),
-        ("tokens", setting.queries),
-        ("targets", [wanted]),
-    ):
-        size = max(float(np.abs(array).max()) for array in arrays)
-        if size > LARGEST:
-            raise UserError(
-                f"the {name}",
-                "be at most 1e100 in size",
-                got=f"{size:.3g}",
-                remedy="scale the data down: squares must stay within doubles",
-            )
-    return wanted
-
-
 def oracle_problem(setting: SharedQuery, targets: Floats) -> Problem:
     """The compact form for targets t_j of u_j - x_0."""
-    wanted = require_usable(setting, targets)
+    # The layer and its queries were checked when the setting was made.
+    wanted = exact_array("the targets", targets, (setting.count, setting.layer.dim))
+    require_moderate("the targets", wanted)
     with np.errstate(over="ignore", invalid="ignore"):
         own = query_statistics(setting)
     if not (np.abs(own.log_weight) < LARGEST).all() or not (np.abs(own.mean) < LARGEST).all():
@@ -206,15 +176,7 @@ def gather(problem: Problem, vectors: Floats) -> Floats:
 
 
 def local_model(problem: Problem, points: Floats) -> LocalModel:
-    """Value, minimiser, gradient and Hessian of f at points of the cube.
-
-    Args:
-        problem: The problem.
-        points: (N, h).
-
-    Returns:
-        The models.
-    """
+    """Value, minimiser, gradient and Hessian of f at points (N, h) of the cube."""
     excess, scale = problem.excess, problem.scale[:, None]
     share = 1.0 / (1.0 + excess * points[:, None, :])
     carried = scale * share

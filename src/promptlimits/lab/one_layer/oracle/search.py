@@ -1,7 +1,7 @@
 """Many-start minimisation over the cube: Newton's method with a trust weight, all at once.
 
 What it finds is a point of the cube, so an upper limit on the infimum (up to rounding) and
-nothing more; `oracle_certificate` says how far below it the infimum can be.
+nothing more; `certificate` says how far below it the infimum can be.
 
 Large problems are searched in fewer dimensions where that changes nothing (`_reduced`), from
 fewer starts, and all within a budget of work (`work`), so that the same problem and seed give the
@@ -99,17 +99,7 @@ def _reduced(problem: Problem) -> Problem:
 def descend(
     problem: Problem, points: Floats, steps: int = STEPS, *, budget: Budget | None = None
 ) -> tuple[Floats, LocalModel]:
-    """Run Newton's method from every point, keeping to the cube.
-
-    Args:
-        problem: The problem.
-        points: (N, h) starts.
-        steps: Most iterations.
-        budget: Take no step once it is used up; None for no limit.
-
-    Returns:
-        Where each start ended, (N, h), and the models there.
-    """
+    """Run Newton's method from points (N, h), keeping to the cube: the ends, and models there."""
     model = local_model(problem, points)
     trust = np.full(len(points), 1e-3)
     budget, cost = budget or Budget(math.inf), step_cost(problem) * len(points)

@@ -1,17 +1,19 @@
 """The least error found over all prompts of all lengths, with the prompt that has it.
 
-The minimum over v in [0, 1]^h is searched from many starts (`oracle_search`); the minimum over W
+The minimum over v in [0, 1]^h is searched from many starts (`search`); the minimum over W
 is exact. Its value, the **relaxation**, estimates the infimum over statistics (A, Z), which need
 not be those of a prompt:
 
 - where [V_g; c_1; ..; c_h] has rank rank(V_g) + h for every g, h tokens have them (`realise`);
-- for one head whose values determine its scores, entropy limits them (`oracle_length`);
+- for one head whose values determine its scores, entropy limits them (`length`);
 - for several such heads Jensen's inequality does, log Z^i >= c_i.q_g for all pairs with
   V_g q_g = A^g; likewise tokens behind a normalisation are bounded.
 
 So **found** is said only of an actual prompt's error, measured on the layer: of h tokens, of the
-best prompts of one head, of trained ones (`oracle_witness`), or of no tokens at all, whichever is
-least. It can lie well above the relaxation where statistics are not free.
+best prompts of several lengths for one head whose values determine its scores (for the largest
+error under weights that Lawson's method shifts), of trained ones for several such heads, or of no
+tokens at all, whichever is least. It can lie well above the relaxation where statistics are not
+free.
 
 Optima at infinity: if v_i is 0 or 1, or W grows without limit where heads degenerate, the search
 ended on a face, and prompts may come close to its value without having it. v = 1 with W = 0 is
@@ -20,6 +22,7 @@ the empty prompt and no such case.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +30,7 @@ import numpy as np
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.typing import JsonObject
+from promptlimits.lab.one_layer.data_set import fields_as_json
 from promptlimits.lab.one_layer.oracle.certificate import (
     TOLERANCE,
     UNITS,
@@ -34,9 +38,13 @@ from promptlimits.lab.one_layer.oracle.certificate import (
     OracleCertificate,
     certify_oracle,
 )
-from promptlimits.lab.one_layer.oracle.entropy import bound_by_entropy
 from promptlimits.lab.one_layer.oracle.inputs import float_rank
-from promptlimits.lab.one_layer.oracle.length import best_of_length
+from promptlimits.lab.one_layer.oracle.length import (
+    best_of_length,
+    bound_by_entropy,
+    grid_points,
+    score_covector,
+)
 from promptlimits.lab.one_layer.oracle.problem import (
     Problem,
     local_model,
@@ -44,7 +52,7 @@ from promptlimits.lab.one_layer.oracle.problem import (
     prompt_statistics,
 )
 from promptlimits.lab.one_layer.oracle.search import Found, least_largest, least_sum
-from promptlimits.lab.one_layer.oracle.witness import empty_prompt, prompts_of_bound_heads
+from promptlimits.lab.one_layer.oracle.work import PROMPTS, Budget, slab_cost, training_cost
 from promptlimits.lab.one_layer.reachable import value_ranks
 from promptlimits.lab.one_layer.realise import rank_condition, realise
 from promptlimits.lab.one_layer.setting import (
@@ -54,6 +62,7 @@ from promptlimits.lab.one_layer.setting import (
     attend,
     value_maps,
 )
+from promptlimits.lab.one_layer.train import train_prompt
 
 ATTAINED: Final = 1e-6
 """Relative agreement of a prompt's error with the relaxation, to call it attained."""
@@ -71,6 +80,15 @@ LOST: Final = (
 
 LARGE: Final = 1e5
 """Values A this much longer than targets and means count as infinite."""
+
+LENGTHS: Final = (1, 2, 4, 8, 16, 64)
+"""Lengths of the prompts that one head is shown with."""
+
+_ROUNDS: Final = 12
+_STARTS: Final = 4
+_STEPS: Final = 60
+_MOST_ROWS: Final = 512
+"""Training takes normal systems of k d rows: with more, nothing is trained."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,27 +128,11 @@ class OracleValue:
 
     def to_json(self) -> JsonObject:
         """As plain JSON."""
-        return {
-            "objective": self.objective,
+        more: JsonObject = {
             "unit": UNITS[self.objective],
-            "relaxation": self.relaxation,
-            "found": self.found,
-            "prompt": self.prompt.tolist(),
             "prompt_tokens": self.prompt.shape[1],
-            "errors": self.errors.tolist(),
-            "point": self.point.tolist(),
-            "dual_scale": self.dual_scale.tolist(),
-            "dual_value": self.dual_value,
-            "statistics": None
-            if self.statistics is None
-            else {
-                "mean": self.statistics.mean.tolist(),
-                "log_weight": self.statistics.log_weight.tolist(),
-            },
-            "on_face": self.on_face,
-            "attained": self.attained,
-            "why": self.why,
         }
+        return fields_as_json(self) | more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,7 +173,7 @@ def oracle_value(
         best, dual = least_largest(problem, generator)
     else:
         best = dual = least_sum(problem, generator)
-    empty = _measured(setting, targets, empty_prompt(setting), objective)
+    empty = _measured(setting, targets, np.zeros((setting.layer.dim, 0)), objective)
     relaxation = min(_measure(objective, best.squares), empty.value)
     if objective == "sum of squares" and bound_by_entropy(setting):
         relaxation = min(best_of_length(setting, targets).found, empty.value)
@@ -187,7 +189,7 @@ def oracle_value(
         if obstacle is None:
             tried += _realised(setting, targets, problem, best, objective)
         elif setting.front is None and setting.rotary_base is None:
-            prompts = prompts_of_bound_heads(
+            prompts = _prompts_of_bound_heads(
                 setting, targets, generator, largest=objective == "largest error"
             )
             tried += [_measured(setting, targets, prompt, objective) for prompt in prompts]
@@ -356,3 +358,52 @@ def _realised(
             continue
         shown.append(_measured(setting, targets, prompt, objective, inside=exponent == 1))
     return shown
+
+
+def _prompts_of_bound_heads(
+    setting: SharedQuery, targets: Floats, generator: np.random.Generator, *, largest: bool
+) -> Iterator[Floats]:
+    """Prompts of a layer whose values determine scores, best effort within a budget of work."""
+    eta = score_covector(setting) if len(setting.layer.heads) == 1 else None
+    if eta is not None and eta.any():
+        yield from _of_one_head(setting, targets, largest=largest)
+    else:
+        yield from _trained(setting, targets, generator)
+
+
+def _of_one_head(setting: SharedQuery, targets: Floats, *, largest: bool) -> Iterator[Floats]:
+    for tokens in LENGTHS:
+        best = best_of_length(setting, targets, tokens=tokens)
+        if best.prompt is not None:
+            yield best.prompt
+    if largest:
+        yield from _levelled(setting, targets, LENGTHS[-1])
+
+
+def _levelled(setting: SharedQuery, targets: Floats, tokens: int) -> Iterator[Floats]:
+    """Prompts of weighted sums of squares, each weight growing with its error."""
+    weights = np.full(setting.count, 1 / setting.count)
+    affordable = int(PROMPTS / slab_cost(grid_points(targets), targets.size)) - len(LENGTHS)
+    for _ in range(min(max(affordable, 1), _ROUNDS)):
+        best = best_of_length(setting, targets, tokens=tokens, scale=np.sqrt(weights))
+        if best.prompt is None:
+            return
+        yield best.prompt
+        grown = weights * np.linalg.norm(attend(setting, best.prompt) - targets, axis=1)
+        if not grown.sum() > 0:
+            return
+        weights = np.maximum(grown / grown.sum(), 1e-12)
+
+
+def _trained(
+    setting: SharedQuery, targets: Floats, generator: np.random.Generator
+) -> Iterator[Floats]:
+    if targets.size > _MOST_ROWS:
+        return
+    heads = len(setting.layer.heads)
+    budget, cost = Budget(PROMPTS), training_cost(targets.size, heads, _STEPS)
+    for _ in range(_STARTS):
+        for tokens in (heads, 2 * heads, 4 * heads):
+            if not budget.take(cost):
+                return
+            yield train_prompt(setting, targets, tokens, generator, starts=1, steps=_STEPS).prompt

@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export VENV
 
-.PHONY: help bootstrap environment bracket readme-figure test test-fast replay-matrix lint format docs clean
+.PHONY: help bootstrap environment bracket readme-figure test test-fast replay-matrix lint lines format docs clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -46,6 +46,9 @@ lint: environment ## Style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+lines: environment ## Lines of code in each room, beside its cap
+	$(BIN)/python tools/lines.py
 
 format: environment ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .

@@ -194,7 +194,7 @@ def test_a_worse_net_is_refused_though_it_is_sound() -> None:
 )
 def test_what_no_reader_takes(read: Any, bad: list[Any]) -> None:
     for value in bad:
-        with pytest.raises(ValueError, match=r"\bno\b|not|invalid|out of range"):
+        with pytest.raises(ValueError, match=r"\bno\b|not|invalid|neither|out of range"):
             read(value)
 
 

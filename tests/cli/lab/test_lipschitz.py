@@ -55,8 +55,8 @@ def test_a_transformer_that_ignores_the_prompt_has_no_slope(call: Call) -> None:
     [
         (["--prompt-tokens", "8"], "--prompt-tokens must be fewer than the 8 of --tokens, got 8"),
         (["--radius", "0"], "--radius must be"),
-        (["--effort", "long"], "'long' is not one of 'quick', 'full'"),
-        (["--tokens", "257"], "less than or equal to 256"),
+        (["--effort", "long"], "--effort must be one of quick, full, got 'long'"),
+        (["--tokens", "257"], "--tokens must be at most 256"),
     ],
 )
 def test_bad_input(call: Call, given: list[str], message: str) -> None:

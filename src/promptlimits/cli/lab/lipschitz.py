@@ -49,7 +49,7 @@ def lipschitz(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """How far outputs can move when tokens do: constants that are proved, and slopes found.
+    """How far outputs can move when tokens do.
 
     Proved is an upper limit for all tokens within --radius; found is the largest Jacobian norm
     that a search met, at an explicit point. The constant lies between the two.

@@ -51,10 +51,11 @@ def ceiling(
     as_json: options.AsJson = False,
     **typed: str,
 ) -> None:
-    """What no prompt can reach: Theorem 4.7 as published, as corrected, and the counting cap.
+    """What no prompt can reach: Theorem 4.7 and the counting cap.
 
-    Closed form, no model. Targets are vectors in a ball; a list of pairs counts as reached if one
-    prompt brings every output within the error. Above the threshold some lists are not.
+    Theorem 4.7 is given as published and as it holds. Closed form, no model. Targets are vectors in
+    a ball; a list of pairs counts as reached if one prompt brings every output within the error.
+    Above the threshold some lists are not.
 
     Example: promptlimits ceiling --dim 768 --lipschitz 10 --radius 1 --eps 0.1 --prompt-tokens 20
     """
@@ -191,7 +192,7 @@ def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
     if corrected["one_centre"]:
         lines.append(
             "eps + L rho < r: all prompts give nearly the same outputs, and from 1 pair on some "
-            "lists are out of reach, below the threshold too."
+            "lists cannot be answered, below the threshold too."
         )
     lines.append(
         f"Best delta at the threshold: {delta}. With each pair more the limit on the share falls "
@@ -204,7 +205,7 @@ def _sentences(record: Any, published: Any, corrected: Any) -> list[str]:
     )
     lines.append(
         f"At k = {record['pairs']:,} the least share is proved by {which}"
-        + (": some lists are out of reach." if record["excluded"] else ", and excludes nothing.")
+        + (": some lists cannot be answered." if record["excluded"] else ", and excludes nothing.")
     )
     return lines
 
@@ -225,10 +226,10 @@ def plan(
     as_json: options.AsJson = False,
     **typed: str,
 ) -> None:
-    """The shortest prompt, the least error and the longest answers that are not excluded.
+    """The shortest prompt and least error that are not excluded.
 
-    By the corrected Theorem 4.7 and the counting cap. What is not excluded may still be
-    impossible; what is excluded is proved to be.
+    And the longest answers, by the corrected Theorem 4.7 and the counting cap. What is not excluded
+    may still be impossible; what is excluded is proved to be.
 
     Example: promptlimits plan --pairs 64 --dim 768 --lipschitz 10 --radius 1 --eps 0.1
     """
@@ -277,8 +278,8 @@ def _plan_sentences(record: Any) -> list[str]:
     else:
         lines = [f"{pairs:,} pairs: a prompt of fewer than {shortest:,} tokens will not do."]
     lines.append(
-        "Almost no list is answered without any error by fewer than "
-        f"{record['exact_access_prompt']:,} prompt tokens."
+        f"Without error, fewer than {record['exact_access_prompt']:,} prompt tokens answer only a "
+        "set of lists of measure 0."
     )
     verdict = record["excluded_by"]
     lines.append(

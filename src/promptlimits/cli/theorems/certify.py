@@ -64,11 +64,13 @@ def certify(
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Prove from a checkpoint's weights what no prompt of it can do.
+    """Prove from a model's weights what no prompt of it can do.
 
     It reads BERT, MiniLM, GPT-2, GPT-NeoX, Pythia, Llama, SmolLM2, OPT, Phi, Qwen2 and Gemma 3
     block by block, proves a Lipschitz constant from the prompt to the last hidden state, and sets
     the limit that follows beside what counting prompts gives. Numbers are exact: 0.1, 1e-4, 1/3.
+
+    Example: promptlimits certify smollm2-135m --radius 1 --eps 0.01 --out ceiling.json
     """
     rho, error = positive("--radius", radius), positive("--eps", eps)
     target = rho if target_radius is None else positive("--target-radius", target_radius)

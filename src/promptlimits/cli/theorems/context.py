@@ -59,10 +59,10 @@ def context(
     as_json: options.AsJson = False,
     **typed: str,
 ) -> None:
-    """What prompts of any length can do: Theorem 4.10 as published, 2a, 2b, and 2c.
+    """What prompts of any length can do: Theorem 4.10, 2a to 2c.
 
-    Closed form, no model. Above K pairs some lists of targets cannot be served by any prompt of
-    any length with tokens in the ball.
+    Theorem 4.10 is given as published. Closed form, no model. Above K pairs some lists of targets
+    cannot be served by any prompt of any length with tokens in the ball.
 
     Example: promptlimits context --dim 64 --lipschitz 10 --radius 1 --eps 0.01
     """

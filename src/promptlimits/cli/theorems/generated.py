@@ -33,10 +33,10 @@ OutFile = Annotated[
 THEOREMS: Final = {
     "counting": (
         "promptlimits.bounds.counting:Counting",
-        """How many answers a prompt can hold, whatever the model: the counting theorem.
+        """How many answers a prompt can hold, whatever the model.
 
-        Of all lists of more answers, each drawn at random, all but a share are out of reach of
-        every prompt of that size.
+        The counting theorem: of longer lists of random answers, at most a share can be answered
+        in full by a prompt of that size.
 
         Example: promptlimits counting --dim 576 --prompt-tokens 4 --values float32 --answers 1000
         """,

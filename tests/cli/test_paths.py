@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from promptlimits.base.errors import command, quoted
-from promptlimits.cli.product.bracket import check_line
+from promptlimits.cli.product.session import check_line
 
 Call = Callable[..., Any]
 

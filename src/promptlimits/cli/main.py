@@ -29,7 +29,7 @@ from promptlimits.cli.output import (
     say,
     warnings_as_notes,
 )
-from promptlimits.cli.product import bracket, models, pairs, verify
+from promptlimits.cli.product import bracket, models, verify
 from promptlimits.cli.theorems import ceiling, certify, context, generated
 
 INTERRUPTED: Final = 130
@@ -81,7 +81,7 @@ app = typer.Typer(
 )
 app.command(name="bracket")(bracket.bracket)
 app.command(name="fit")(bracket.fit)
-app.command(name="pairs")(pairs.pairs)
+app.command(name="pairs")(bracket.pairs)
 app.command(name="verify")(verify.verify)
 app.command(name="score")(verify.score)
 generated.add(app, "ceiling", ceiling.NET, ceiling.ceiling)

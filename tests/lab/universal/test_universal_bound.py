@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.universal.chunked import answers
 from promptlimits.lab.universal.universal import off_ramps, prompt_of
 from promptlimits.lab.universal.universal_bound import (
     MOST_TOKENS,
@@ -29,7 +28,7 @@ from promptlimits.lab.universal.universal_bound import (
     prompt_tokens,
     universal_bound,
 )
-from promptlimits.lab.universal.value_table import table_network
+from promptlimits.lab.universal.value_table import answers, table_network
 
 
 def function_class(**changed: object) -> FunctionClass:

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.universal.chunked import answers
 from promptlimits.lab.universal.universal import BUILT_IN, RealMap, prompt_of, universal_prompt
 from promptlimits.lab.universal.universal_bound import FunctionClass, weights_of_network
-from promptlimits.lab.universal.value_table import TableNetwork, cell_middles, table_network
+from promptlimits.lab.universal.value_table import (
+    TableNetwork,
+    answers,
+    cell_middles,
+    table_network,
+)
 
 SHAPES = [(1, 1), (2, 1), (1, 2), (3, 1), (1, 3), (2, 2)]
 

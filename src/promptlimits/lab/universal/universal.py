@@ -28,11 +28,12 @@ from promptlimits.base.bound import (
 )
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import working_precision
-from promptlimits.lab.universal.chunked import Progress, answers
 from promptlimits.lab.universal.universal_bound import SOURCE, ZETA, FunctionClass, as_float_above
 from promptlimits.lab.universal.value_table import (
     MOST_BYTES,
+    Progress,
     TableNetwork,
+    answers,
     cell_middles,
     table_network,
 )

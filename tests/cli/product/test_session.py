@@ -51,7 +51,16 @@ def test_a_text_begins_with_a_share_of_the_sharpening_and_a_list_with_all_of_it(
     (tmp_path / "poem.txt").write_text("So much depends", encoding="utf-8")
     shares = []
     for pairs in (f"text:{tmp_path / 'poem.txt'}", "random:8", "capitals"):
-        source = session.Asked(pairs=pairs).read()
-        shares.append(session.suited_to(source, settings()).first_sharpening_share)
+        training = session.Training()
+        request = training.request(
+            session.Asked(pairs=pairs).read(),
+            settings(),
+            training.budgets(default_seconds=1.0),
+            prompt_tokens=(1,),
+            kinds=("soft",),
+            order="given",
+            in_context_tokens=0,
+        )
+        shares.append(request.search.training.first_sharpening_share)
     assert shares == [TEXT_SHARPENING_SHARE, 1.0, 1.0]
     assert 0 < TEXT_SHARPENING_SHARE < 1

@@ -85,29 +85,18 @@ def bracket(
     options.require_folder(out)
 
     from promptlimits.capacity.measure import measure
-    from promptlimits.capacity.search.ordering import Order
-    from promptlimits.capacity.search.request import Request
-    from promptlimits.capacity.search.search import SearchConfig
     from promptlimits.capacity.store.sqlite import Store
     from promptlimits.cli.live import LiveListener
-    from promptlimits.nets.protocol import PromptKind
 
-    request = Request(
+    request = training.request(
+        source,
+        config,
+        budgets,
         prompt_tokens=lengths,
-        search=SearchConfig(
-            training=session.suited_to(source, config),
-            first_size=first_size,
-            starts=training.starts,
-        ),
-        order=Order(order),
-        budget_seconds=budgets.seconds,
-        budget_steps=budgets.steps,
+        kinds=kinds,
+        order=order,
         in_context_tokens=in_context_tokens,
-        control=training.control,
-        kinds=tuple(map(PromptKind, kinds)),
-        budget_bytes=training.memory,
-        command=session.command_line(),
-        go_on=budgets.go_on,
+        first_size=first_size,
     )
     with (
         LiveListener(quiet=quiet, noun=session.noun_of(source)) as listener,
@@ -180,25 +169,17 @@ def fit(
     options.require_folder(out)
 
     from promptlimits.capacity.fit import fit_all
-    from promptlimits.capacity.search.ordering import Order
-    from promptlimits.capacity.search.request import Request
-    from promptlimits.capacity.search.search import SearchConfig
     from promptlimits.capacity.store.sqlite import Store
     from promptlimits.cli.live import LiveListener
-    from promptlimits.nets.protocol import PromptKind
 
-    request = Request(
+    request = training.request(
+        source,
+        config,
+        budgets,
         prompt_tokens=(prompt_tokens,),
-        kinds=(PromptKind(kind),),
-        search=SearchConfig(training=session.suited_to(source, config), starts=training.starts),
-        order=Order.GIVEN,
+        kinds=(kind,),
+        order="given",
         in_context_tokens=0,
-        budget_bytes=training.memory,
-        budget_seconds=budgets.seconds,
-        budget_steps=budgets.steps,
-        control=training.control,
-        command=session.command_line(),
-        go_on=budgets.go_on,
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         frozen, task = machine.load(model, source, listener)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from promptlimits.base.files import JsonObject
+    from promptlimits.capacity.search.request import Request
     from promptlimits.capacity.task.encoded import EncodedTask
     from promptlimits.cli.live import LiveListener
     from promptlimits.nets.protocol import TextCodec
@@ -268,6 +269,40 @@ class Training:
             seconds = default_seconds if steps is None else math.inf
         return Budgets(seconds=seconds, steps=math.inf if steps is None else steps)
 
+    def request(
+        self,
+        source: Source,
+        config: TrainingConfig,
+        budgets: Budgets,
+        *,
+        prompt_tokens: tuple[int, ...],
+        kinds: tuple[str, ...],
+        order: str,
+        in_context_tokens: int,
+        **search: int,
+    ) -> Request:
+        """What is searched for, within the budgets."""
+        from promptlimits.capacity.search.ordering import Order
+        from promptlimits.capacity.search.request import Request
+        from promptlimits.capacity.search.search import SearchConfig
+        from promptlimits.nets.protocol import PromptKind
+
+        if isinstance(source.pairs, TextSpec):
+            config = replace(config, first_sharpening_share=TEXT_SHARPENING_SHARE)
+        return Request(
+            prompt_tokens=prompt_tokens,
+            kinds=tuple(map(PromptKind, kinds)),
+            search=SearchConfig(training=config, starts=self.starts, **search),
+            order=Order(order),
+            in_context_tokens=in_context_tokens,
+            budget_bytes=self.memory,
+            budget_seconds=budgets.seconds,
+            budget_steps=budgets.steps,
+            control=self.control,
+            command=command_line(),
+            go_on=budgets.go_on,
+        )
+
 
 def prompt_kinds(text: str) -> tuple[str, ...]:
     """Kinds of prompts from "soft", "prefix" or "soft,prefix"."""
@@ -303,13 +338,6 @@ def encode_pairs(source: Source, codec: TextCodec) -> EncodedTask:
     """Encode pairs for a model."""
     with named_as_typed():
         return encode_source(source, codec)
-
-
-def suited_to(source: Source, training: TrainingConfig) -> TrainingConfig:
-    """The settings for a source: a text's sharpening begins with a share of itself."""
-    if not isinstance(source.pairs, TextSpec):
-        return training
-    return replace(training, first_sharpening_share=TEXT_SHARPENING_SHARE)
 
 
 def write_record(path: Path, record: JsonObject) -> None:

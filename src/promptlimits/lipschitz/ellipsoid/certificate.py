@@ -334,7 +334,6 @@ class EffectiveLipschitz:
             quantity=f"cells that cover all prompts of {prompt_tokens} tokens of {dim} numbers",
             source=_SOURCE,
             assumptions=self.bound.assumptions,
-            factors=(self.bound,),
         )
 
 
@@ -370,7 +369,6 @@ def effective_lipschitz(
         quantity="effective Lipschitz constant of covering by ellipsoids, token norm",
         source=_SOURCE,
         assumptions=moves.bound.assumptions,
-        factors=(moves.bound,),
     )
     return EffectiveLipschitz(bound=bound, shape=cell, moves=moves, radius=Fraction(radius))
 

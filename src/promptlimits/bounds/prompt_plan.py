@@ -1,6 +1,6 @@
 """The inverse problems: what is needed, at the least, for k pairs.
 
-A number of pairs is *excluded* if Theorem 1 (`prompt_capacity`) or counting (`vector_counting`)
+A number of pairs is *excluded* if Theorem 1 (`prompt_capacity`) or counting (`counting`)
 proves that fewer than `share` of the target lists are reached. At share = 1: some are not.
 
 **Monotone.** For fixed delta, (1) rises with m_p and eps, and falls with k and m where it is

@@ -121,7 +121,7 @@ def largest_jacobian_norm(
         read: Columns of the output that are compared; all unless given.
         fixed: Values of the columns that are not perturbed, shape (D, their number), where the
             inputs are known. Without it they are searched, too.
-        aligned: Directions for starts, shape (D, any), such as `starts.singular_directions`.
+        aligned: Directions for starts, shape (D, any), such as `ascent.singular_directions`.
         starts: Points the search begins with.
         steps: Steps, all rounds of the search together.
         dtype: Type of the numbers.

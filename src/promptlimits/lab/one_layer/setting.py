@@ -346,7 +346,7 @@ def shared_query(
 
 
 def proved_means(setting: SharedQuery, tokens: Floats) -> tuple[MatrixBall, ...]:
-    """Enclose each head's mean over some tokens, which `setting.statistics` estimates."""
+    """Enclose each head's mean over some tokens, which `statistics` estimates."""
     if setting.rotary_base is not None:
         raise ValueError("means are enclosed for layers without rotary positions only")
     seen = _normalised(setting.front, tokens)

@@ -18,7 +18,7 @@ largest error a gap may remain at any cost, since the problem is not convex in v
 
 **Cost.** One head: some milliseconds. Two and three heads whose ranges are independent:
 10 to 10^3 boxes, well below a second; the number grows where ranges nearly meet. A proof ends at a
-number of boxes, by default what takes some seconds (`work`), and hangs on no clock.
+number of boxes, by default what takes some seconds (`problem`), and hangs on no clock.
 """
 
 from __future__ import annotations

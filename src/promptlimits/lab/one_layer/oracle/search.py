@@ -4,7 +4,7 @@ What it finds is a point of the cube, so an upper limit on the infimum (up to ro
 nothing more; `certificate` says how far below it the infimum can be.
 
 Large problems are searched in fewer dimensions where that changes nothing (`_reduced`), from
-fewer starts, and all within a budget of work (`work`), so that the same problem and seed give the
+fewer starts, and all within a budget of work (`problem`), so that the same problem and seed give the
 same result on a machine of any speed.
 """
 

@@ -16,9 +16,9 @@ large T one solve finds a. []
 Tokens are unbounded: the closer Z is to 0 or the more heads, the longer they are; repeating each
 token n times spares them a log n. The tokens of least length are taken.
 
-**Training** (`train_prompt`): Levenberg-Marquardt on the squared errors before the MLP. What is found is
-an error that some prompt attains, evaluated on the prompt itself; it proves nothing about other
-prompts. The derivative is the closed form of `reachable.jacobian`.
+**Training** (`train_prompt`): Levenberg-Marquardt on the squared errors before the MLP. What is
+found is an error that some prompt attains, evaluated on the prompt itself; it proves nothing about
+other prompts. The derivative is the closed form of `reachable.jacobian`.
 """
 
 from __future__ import annotations

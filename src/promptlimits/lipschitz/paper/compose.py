@@ -1,7 +1,7 @@
 """Lipschitz constants of the papers' transformer: layers composed, each with its own radius.
 
-Radii are propagated from layer to layer (`feedforward`). `same_radius` keeps the first one instead, as
-[@meyer2025] does: the number is then marked as resting on an assumption that is not proved.
+Radii are propagated from layer to layer (`feedforward`). `same_radius` keeps the first one instead,
+as [@meyer2025] does: the number is then marked as resting on an assumption that is not proved.
 
 **Methods.** Lambda is the MLP's constant; kappa, M, N of `attention` at the layer's radius.
 

@@ -3,9 +3,9 @@
 What it finds is a point of the cube, so an upper limit on the infimum (up to rounding) and
 nothing more; `certificate` says how far below it the infimum can be.
 
-Large problems are searched in fewer dimensions where that changes nothing (`_reduced`), from
-fewer starts, and all within a budget of work (`problem`), so that the same problem and seed give the
-same result on a machine of any speed.
+Large problems are searched in fewer dimensions where that changes nothing (`_reduced`), from fewer
+starts, and all within a budget of work (`problem`), so that the same problem and seed give the same
+result on a machine of any speed.
 """
 
 from __future__ import annotations

@@ -1,20 +1,16 @@
 import ast
 import base64
 import hashlib
-import io
 import itertools
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
-from rich.console import Console
+from tests.report.views import parsed, printed, render, summary_lines, write_report
 
-from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed
 from promptlimits.report import sections
-from promptlimits.report.html import render, write_report
-from promptlimits.report.record import parse_record
-from promptlimits.report.tables import bracket_table, summary_lines
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -128,10 +124,8 @@ def test_nothing_is_said_to_be_beyond_every_prompt(record, longer):
     record["brackets"][0]["state"] = "none_found"
     record["brackets"][0]["floor"].update(pairs=0, answers=[], witness=None)
     lines = " ".join(summary_lines(record))
-    terminal = Console(width=80, file=io.StringIO())
-    terminal.print(bracket_table(record))
     page = Page(render(record)).words
-    for said in (page, lines, terminal.file.getvalue()):
+    for said in (page, lines, printed(record)):
         said = " ".join(said.split())
         for false in (
             "can hold more",
@@ -179,14 +173,13 @@ def test_everything_a_reader_needs_is_there(page):
         "never about one list of facts",
         "promptlimits verify witness-2-tokens",
         "Decoding is deterministic: the same prompt gives the same answers.",
-        "The model's forward pass is a function of its input alone.",
         "counting theorem: distinct prompts against distinct lists",
         "ceiling-2-tokens.json",
         "128 40 out of steps 640 3 min 12 s",
         "out of steps: raise --max-steps",
         "0123456789abcdef" * 4,
         "fedcba9876543210" * 4,
-        "packages torch 2.13.0",
+        "torch 2.13.0",
         "Seed 0",
         "shuffled with seed 0",
     ):
@@ -246,8 +239,7 @@ def test_hostile_strings_are_harmless(make_record, hostile):
     for field in ("name", "hash", "answer_set", "order", "source"):
         record["task"][field] = hostile
     record["baselines"][1].update(name=hostile, note=hostile)
-    record["assumptions"] = [hostile]
-    record["versions"] = {hostile: {hostile: hostile}}
+    record["versions"] = {hostile: hostile}
     bracket = record["brackets"][0]
     bracket["stopped_because"] = hostile
     bracket["floor"].update(witness=hostile, confirmed_by=hostile)
@@ -286,7 +278,7 @@ def test_pairs_that_look_alike_stay_apart(make_record):
     record = make_record(held={1: 4}, number=8)
     for answer in record["brackets"][0]["floor"]["answers"]:
         answer.update(key="\ufffd", value="same")
-    assert len(sections.pair_rows(parse_record(record))) == 8
+    assert len(sections.pair_rows(parsed(record))) == 8
 
 
 def test_pairs_that_were_never_decoded_are_counted(record):
@@ -374,7 +366,7 @@ def test_a_floor_above_its_ceiling_makes_no_page(record, tmp_path):
 
 def test_the_loading_code_is_python_that_names_the_best_witness(record):
     record["model"]["path"] = 'odd "path\\\n\u202e'
-    code = sections.load_code(parse_record(record))
+    code = sections.load_code(parsed(record))
     ast.parse(code)
     assert code.isascii()
     strings = [n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant)]
@@ -386,7 +378,7 @@ def test_the_loading_code_is_python_that_names_the_best_witness(record):
 
 def test_keys_of_random_tokens_are_posed_as_ids(record):
     record["task"]["answers_random"] = True
-    code = sections.load_code(parse_record(record))
+    code = sections.load_code(parsed(record))
     ast.parse(code)
     assert 'if answer["counted"]' in code
     assert "France" not in code
@@ -396,7 +388,7 @@ def test_keys_of_random_tokens_are_posed_as_ids(record):
 def test_the_best_prompt_is_the_one_to_verify(make_record):
     record = make_record(held={1: 40, 2: 39, 4: 0})
     record["model"]["path"] = "my model"
-    assert sections.verify_code(parse_record(record)) == (
+    assert sections.verify_code(parsed(record)) == (
         "promptlimits verify witness-1-tokens --model 'my model'\n"
         "python witness-1-tokens/replay.py --model 'my model'"
     )
@@ -437,11 +429,6 @@ def test_a_failed_write_keeps_the_old_page(record, tmp_path, monkeypatch):
         write_report(record, tmp_path)
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_what_is_no_record_makes_no_page():
-    with pytest.raises(UserError):
-        render({"kind": "run"})
 
 
 def luminance(colour):

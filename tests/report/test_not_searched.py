@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 from matplotlib.figure import Figure
-from tests.report.test_tables import printed
+from tests.report.views import data, parsed, printed, render, summary_lines
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.typing import JsonObject
-from promptlimits.report.figures.pairs_held import data, draw, svg
-from promptlimits.report.html import render
-from promptlimits.report.record import parse_record
-from promptlimits.report.rows import rows
-from promptlimits.report.tables import summary_lines
+from promptlimits.report.figures.pairs_held import draw, svg
 
 GO_ON = "promptlimits bracket --out 'a b' --budget 480"
 
@@ -76,7 +72,7 @@ def test_the_page_says_so_and_how_to_go_on(cut: JsonObject) -> None:
 
 def test_a_search_that_found_nothing_is_a_zero(make_record) -> None:
     record = make_record(held={1: 0})
-    assert [row.searched for row in rows(record)] == [True]
+    assert [each.searched for each in parsed(record).brackets] == [True]
     assert " 0 found" in printed(record)
     assert data(record).floors == (0,)
 
@@ -106,4 +102,4 @@ def test_a_state_that_its_numbers_contradict_is_refused(
     late = cut["brackets"][1]  # type: ignore[index, call-overload]
     late |= change if part == "bracket" else {"floor": {**late["floor"], **change}}
     with pytest.raises(RunFailed, match="contradicts itself"):
-        parse_record(cut)
+        parsed(cut)

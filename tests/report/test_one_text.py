@@ -6,15 +6,12 @@ import re
 
 import pytest
 from tests.report.conftest import MakeRecord
-from tests.report.test_tables import printed
+from tests.report.views import data, parsed, printed, render, summary_lines
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.typing import JsonObject
 from promptlimits.report import wording
-from promptlimits.report.figures.pairs_held import data, svg
-from promptlimits.report.html import render
-from promptlimits.report.record import parse_record
-from promptlimits.report.tables import summary_lines
+from promptlimits.report.figures.pairs_held import svg
 
 TOKENS, PART = 48, 12
 
@@ -116,7 +113,7 @@ def test_a_record_whose_tokens_are_not_its_text_is_refused(
 ) -> None:
     text["brackets"][2]["floor"] |= {"tokens": tokens, "pairs": pairs}  # type: ignore[index, call-overload, operator]
     with pytest.raises(RunFailed, match="contradicts itself: "):
-        parse_record(text)
+        parsed(text)
 
 
 @pytest.mark.parametrize("change", [{"witness": None}, {"tokens": 0}])
@@ -125,7 +122,7 @@ def test_tokens_without_a_witness_and_a_witness_without_tokens_are_refused(
 ) -> None:
     text["brackets"][1]["floor"] |= change  # type: ignore[index, call-overload, operator]
     with pytest.raises(RunFailed, match="contradicts itself: "):
-        parse_record(text)
+        parsed(text)
 
 
 def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
@@ -146,9 +143,10 @@ def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
         "conclusion": "the rest",
     }
     bracket = text["brackets"][1]  # type: ignore[index, call-overload]
-    attempt = {"tokens": 13, "held": 12, "outcome": "stalled", "steps": 4, "seconds": 1.0}
+    attempt = {"tokens": 13, "held": 12, "outcome": "stalled", "remedy": ""}
+    attempt |= {"steps": 4, "seconds": 1.0, "seed": 0}
     bracket |= {"control": control, "search": [attempt]}  # type: ignore[operator]
-    assert parse_record(text).brackets[1].search[0].pairs == 13
+    assert parsed(text).brackets[1].search[0].size == 13
     said = (
         "planted control (measured): 5 of 13 tokens of what a known prompt writes recovered in 40 "
         "steps; the rest"
@@ -159,11 +157,11 @@ def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
     assert "Planted text: 7 distinct tokens (11 in as much of the real one), entropy 2.5" in page
     control["recovered"] = 14
     with pytest.raises(RunFailed, match="14 of 13 planted"):
-        parse_record(text)
+        parsed(text)
 
 
 def test_one_token_is_one(text: JsonObject) -> None:
     text["task"]["text_tokens"] = 1  # type: ignore[index, call-overload]
     for bracket, tokens in zip(text["brackets"], (0, 1, 1), strict=True):  # type: ignore[arg-type]
         bracket["floor"] |= {"tokens": tokens, "pairs": tokens}  # type: ignore[index, call-overload, operator]
-    assert wording.all_of(parse_record(text).task) == "1 token of the text"
+    assert wording.all_of(parsed(text).task) == "1 token of the text"

@@ -12,12 +12,14 @@ of such a folder. What else lay in a folder that is replaced stays in it.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from promptlimits.base.errors import RunFailed
+from promptlimits.base.typing import JsonObject
 
 
 def write_folder(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -56,6 +58,12 @@ def replace_file(path: Path, content: bytes) -> None:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def write_json(path: Path, document: JsonObject) -> None:
+    """Write a JSON object into a file, whole or not at all."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def standing(directory: Path) -> Path:

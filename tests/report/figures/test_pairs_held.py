@@ -6,8 +6,9 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 from matplotlib.figure import Figure
+from tests.report.views import data
 
-from promptlimits.report.figures.pairs_held import data, draw, svg
+from promptlimits.report.figures.pairs_held import draw, svg
 
 
 def words(drawing):

@@ -25,6 +25,7 @@ from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import prompt_sha256
 from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
+from promptlimits.record import parts
 
 ENGINE = 1
 """Raised when training changes so that an old run would come out differently."""
@@ -54,17 +55,19 @@ class Attempt:
     seconds: float
     seed: int
 
-    def to_json(self) -> JsonObject:
+    @property
+    def row(self) -> parts.Attempt:
         """The attempt as the record shows it."""
-        return {
-            self.units: self.size,
-            "held": len(self.held),
-            "outcome": self.outcome.value,
-            "remedy": self.outcome.remedy_for(self.units),
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "seed": self.seed,
-        }
+        return parts.Attempt.of(
+            self.units,
+            self.size,
+            held=len(self.held),
+            outcome=self.outcome.value,
+            remedy=self.outcome.remedy_for(self.units),
+            steps=self.steps,
+            seconds=self.seconds,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

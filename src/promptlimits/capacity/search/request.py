@@ -150,7 +150,7 @@ def command_key(
     }
 
 
-def budget_json(request: Request) -> JsonObject:
+def budget_json(request: Request) -> dict[str, float | None]:
     """The budget for JSON, which has no infinity."""
     return {
         f"budget_{name}": amount if math.isfinite(amount) else None

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
+from promptlimits.base.strict import Strict
 from promptlimits.base.typing import JsonObject, JsonValue
 from promptlimits.base.writing import recover, replace_file, write_folder
 from promptlimits.capacity.store.provenance import canonical_json
@@ -45,7 +46,7 @@ from promptlimits.capacity.witness.files import (
     require_replaceable,
 )
 from promptlimits.capacity.witness.replay_template import REPLAY
-from promptlimits.capacity.witness.verification import Sha256, Strict, Verification
+from promptlimits.capacity.witness.verification import Sha256, Verification
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 

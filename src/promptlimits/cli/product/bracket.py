@@ -12,7 +12,7 @@ from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.record.record import Record
 
 _DEFAULT_SECONDS = 240.0
 
@@ -112,19 +112,17 @@ def bracket(
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     show(record, out, as_json=as_json)
     session.require_confirmed(record)
-    from promptlimits.report.rows import as_record
-
-    searched = all(bracket.searched for bracket in as_record(record).brackets)
+    searched = all(each.searched for each in record.brackets)
     raise typer.Exit(0 if searched else session.NOT_SEARCHED)
 
 
-def show(record: JsonObject, out: Path, *, as_json: bool) -> None:
+def show(record: Record, out: Path, *, as_json: bool) -> None:
     """Write the report and print the result on standard output."""
     from promptlimits.report.html import write_report
 
     page = write_report(record, out)
     if as_json:
-        typer.echo(as_text(record))
+        typer.echo(as_text(record.to_json()))
         return
     from promptlimits.cli.product.render import print_bracket
 

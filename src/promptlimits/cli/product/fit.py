@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from promptlimits.base.writing import write_json
 from promptlimits.cli import options
 from promptlimits.cli.output_file import as_text
 from promptlimits.cli.product import session
 
 if TYPE_CHECKING:
-    from promptlimits.base.typing import JsonObject
+    from promptlimits.record.record import Fit
 
 
 _DEFAULT_SECONDS = 600.0
@@ -74,37 +75,36 @@ def fit(
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         frozen, task = machine.load(model, source, listener)
         record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
-    session.write_record(out / "fit.json", record)
+    write_json(out / "fit.json", record.to_json())
     if as_json:
-        typer.echo(as_text(record))
+        typer.echo(as_text(record.to_json()))
     else:
         _show(record, out, model)
     session.require_confirmed(record)
-    if record["state"] == "not_searched":
+    if record.state == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)
-    raise typer.Exit(0 if record["pairs"] == record["of"] else 1)
+    raise typer.Exit(0 if record.pairs == record.of else 1)
 
 
-def _show(record: JsonObject, out: Path, model: str) -> None:
+def _show(record: Fit, out: Path, model: str) -> None:
     """Print what was confirmed and, where something is missing, what is known of the reason."""
-    from promptlimits.report.record import parse_control
     from promptlimits.report.wording import clean, control_sentence
 
-    if record["text_tokens"] is None:
-        both = record["also_answered_unprompted"]
+    if record.text_tokens is None:
+        both = record.also_answered_unprompted
         without = f" ({both} of them also without a prompt)" if both else ""
-        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed{without}")
+        typer.echo(f"{record.pairs} of {record.of} pairs found and confirmed{without}")
     else:
-        whole = "found and confirmed" if record["pairs"] else "not held as a whole"
-        typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
-    if record["witness"]:
+        whole = "found and confirmed" if record.pairs else "not held as a whole"
+        typer.echo(f"the {record.text_tokens} tokens of the text: {whole}")
+    if record.witness:
         from promptlimits.cli.product.render import check_line
 
-        typer.echo(check_line(out / str(record["witness"]), model))
-    if record["pairs"] != record["of"]:
-        typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
-    if record["go_on"]:
-        typer.echo(f"Go on:  {record['go_on']}")
-    said = control_sentence(parse_control(record["control"]))
+        typer.echo(check_line(out / record.witness, model))
+    if record.pairs != record.of:
+        typer.echo(f"Ended {record.outcome}: {record.remedy}")
+    if record.go_on:
+        typer.echo(f"Go on:  {record.go_on}")
+    said = control_sentence(record.control)
     if said:
         typer.echo(clean(said))

@@ -7,25 +7,23 @@ from pathlib import Path
 from rich.console import Console
 
 from promptlimits.base.shell import quoted
-from promptlimits.base.typing import JsonObject
 from promptlimits.nets.files.catalog import find_entry
-from promptlimits.report.rows import as_record
-from promptlimits.report.tables import bracket_table, summary_lines
+from promptlimits.record.record import Record
+from promptlimits.report.tables import BracketTable, summary_lines
 
 
-def print_bracket(record: JsonObject, folder: Path, page: Path) -> None:
+def print_bracket(record: Record, folder: Path, page: Path) -> None:
     """Print the table, a plain sentence for each length, and where to look next."""
     console = Console(highlight=False)
-    console.print(bracket_table(record))
+    console.print(BracketTable(record))
     for line in summary_lines(record):
         console.print(line, markup=False)
     console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
-    shown = as_record(record)
-    if shown.go_on:
-        console.print(f"Go on:  {shown.go_on}", markup=False, soft_wrap=True)
-    for bracket in shown.brackets:
+    if record.go_on:
+        console.print(f"Go on:  {record.go_on}", markup=False, soft_wrap=True)
+    for bracket in record.brackets:
         if bracket.floor.witness:
-            line = check_line(folder / bracket.floor.witness, shown.model.reference)
+            line = check_line(folder / bracket.floor.witness, record.model.reference)
             console.print(line, markup=False, soft_wrap=True)
 
 

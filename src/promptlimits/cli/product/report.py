@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import read_regular_text, strict_json
-from promptlimits.base.typing import JsonObject
 from promptlimits.cli import options
 from promptlimits.cli.output_file import require_writable, write_whole
 from promptlimits.cli.product.bracket import show
+
+if TYPE_CHECKING:
+    from promptlimits.record.record import Record
 
 
 def report(
@@ -24,12 +26,12 @@ def report(
 
     Example: promptlimits report runs/bracket
     """
-    from promptlimits.report.record import parse_record
+    from promptlimits.record.record import read_record
 
     require_writable("--plot", plot)
     path = directory / "bracket.json"
     try:
-        record = strict_json(read_regular_text(path))
+        document = strict_json(read_regular_text(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
@@ -38,16 +40,16 @@ def report(
             got=f"one that cannot ({reason})",
             remedy="give the --out folder of a `promptlimits bracket` that has ended",
         ) from error
-    parsed = parse_record(record)
+    record = read_record(document)
     _require_whole(record, directory)
     if plot is not None:
         from promptlimits.report.figures import pairs_held
 
-        write_whole("--plot", plot, pairs_held.standalone(pairs_held.data(parsed)))
+        write_whole("--plot", plot, pairs_held.standalone(pairs_held.data(record)))
     show(record, directory, as_json=as_json)
 
 
-def _require_whole(record: JsonObject, directory: Path) -> None:
+def _require_whole(record: Record, directory: Path) -> None:
     """A page must not show a floor beside files that are no longer its own."""
     from promptlimits.capacity.record import is_whole
 

@@ -13,7 +13,6 @@ import typer
 from promptlimits.base.checks import require_positive
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.shell import command
-from promptlimits.base.writing import replace_file
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import asking_of
 from promptlimits.capacity.tables.formats import ENDINGS
@@ -23,17 +22,16 @@ from promptlimits.capacity.task.text import TextSpec
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 from promptlimits.cli import options
 from promptlimits.cli.options import named_as_typed, parsed
-from promptlimits.cli.output_file import as_text
 from promptlimits.cli.streams import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from promptlimits.base.typing import JsonObject
     from promptlimits.capacity.task.encoded import EncodedTask
     from promptlimits.cli.live import LiveListener
     from promptlimits.nets.protocol import TextCodec
     from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+    from promptlimits.record.record import Fit, Record
 
 STORE_FILE = "store.sqlite"
 NOT_SEARCHED: Final = 3
@@ -314,12 +312,6 @@ def suited_to(source: Source, training: TrainingConfig) -> TrainingConfig:
     return replace(training, first_sharpening_share=TEXT_SHARPENING_SHARE)
 
 
-def write_record(path: Path, record: JsonObject) -> None:
-    """Write a record beside what it speaks of."""
-    text = as_text(record) + "\n"
-    replace_file(path, text.encode("utf-8", errors="backslashreplace"))
-
-
 def command_line() -> str:
     """The command line, as a person can paste it."""
     return command(["promptlimits", *sys.argv[1:]])
@@ -362,9 +354,9 @@ def _without(words: Sequence[str], option: str) -> list[str]:
     return kept
 
 
-def require_confirmed(record: JsonObject) -> None:
+def require_confirmed(record: Record | Fit) -> None:
     """Say what stock tools did not confirm, and fail where that is all that training held."""
-    from promptlimits.capacity.floor import losses
+    from promptlimits.record.record import losses
 
     for loss in losses(record, whole=False):
         say(f"warning: {loss}")

@@ -22,11 +22,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.record.parts import Bracket
+from promptlimits.record.record import Record
 from promptlimits.report.figures.labels import short_count, spread, thinned
 from promptlimits.report.figures.plain_svg import document
-from promptlimits.report.record import Record
-from promptlimits.report.rows import BracketRow, as_record, baseline_rows, rows
 from promptlimits.report.wording import (
     all_of,
     below_shorter,
@@ -83,29 +82,24 @@ class PairsHeldData:
     description: str
 
 
-def data(record: JsonObject | Record) -> PairsHeldData:
+def data(record: Record) -> PairsHeldData:
     """Everything the figure shows, from a bracket record."""
-    parsed = as_record(record)
-    brackets = rows(parsed)
-    levels = _levels(parsed)
+    task, brackets, levels = record.task, record.brackets, _levels(record)
     # One answer set serves all lengths: either each has a ceiling or none has.
-    ceilings = tuple(row.ceiling_pairs for row in brackets if row.ceiling_pairs is not None)
-    points = "; ".join(
-        f"{_point(row)}{below_shorter(parsed, bracket)}"
-        for row, bracket in zip(brackets, parsed.brackets, strict=True)
-    )
+    ceilings = tuple(each.ceiling.pairs for each in brackets if each.ceiling.pairs is not None)
+    points = "; ".join(f"{_point(each)}{below_shorter(record, each)}" for each in brackets)
     lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in levels)
-    meaning = longer_lists(parsed)
+    meaning = longer_lists(record)
     ceiling_words = f" Ceilings: {meaning}." if meaning else ""
     return PairsHeldData(
-        prompt_tokens=tuple(row.prompt_tokens for row in brackets),
-        unit=unit(parsed.task),
-        floors=tuple(row.floor_held if row.searched else None for row in brackets),
-        fewer=tuple(bool(below_shorter(parsed, each)) for each in parsed.brackets),
+        prompt_tokens=tuple(each.prompt_tokens for each in brackets),
+        unit=unit(task),
+        floors=tuple(each.floor.held if each.searched else None for each in brackets),
+        fewer=tuple(bool(below_shorter(record, each)) for each in brackets),
         ceilings=ceilings if len(ceilings) == len(brackets) else (),
-        share=share_of_lists(*(bracket.ceiling for bracket in parsed.brackets)),
+        share=share_of_lists(*(each.ceiling for each in brackets)),
         levels=levels,
-        title=f"{unit(parsed.task).capitalize()} held against prompt length, {all_of(parsed.task)}",
+        title=f"{unit(task).capitalize()} held against prompt length, {all_of(task)}",
         description=f"{points}.{ceiling_words} Horizontal lines, {lines}.",
     )
 
@@ -115,7 +109,7 @@ def _levels(record: Record) -> tuple[tuple[str, int], ...]:
     of_text = record.task.text_tokens is not None
     levels = [
         (_plain(row.name), height)
-        for row in baseline_rows(record)
+        for row in record.baselines
         if (height := row.tokens if of_text else row.pairs) is not None
     ]
     if record.task.text_tokens is not None:
@@ -123,12 +117,12 @@ def _levels(record: Record) -> tuple[tuple[str, int], ...]:
     return (*levels, ("whole list", record.task.pairs))
 
 
-def _point(row: BracketRow) -> str:
-    found = f"floor {count(row.floor_held)} found" if row.searched else "not searched"
-    floor = f"{plural(row.prompt_tokens, 'prompt token')}: {found}"
-    if row.ceiling_pairs is None:
+def _point(each: Bracket) -> str:
+    found = f"floor {count(each.floor.held)} found" if each.searched else "not searched"
+    floor = f"{plural(each.prompt_tokens, 'prompt token')}: {found}"
+    if each.ceiling.pairs is None:
         return f"{floor}, no ceiling"
-    return f"{floor}, ceiling for random lists {count(row.ceiling_pairs)} proved"
+    return f"{floor}, ceiling for random lists {count(each.ceiling.pairs)} proved"
 
 
 def _plain(name: str) -> str:

@@ -30,7 +30,7 @@ from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA, save_witness
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.report.record import parse_record
+from promptlimits.record.record import read_record
 
 TEXT = "the dog and the cat: one two three of the big red house and then"
 # Enough steps for a few tokens, too few for all of them.
@@ -149,7 +149,7 @@ def test_the_record_says_how_many_tokens_a_witness_writes(
     assert record["task"]["order"] == "from the first token on"
     said = f"{held} of {len(targets)} tokens found and confirmed, from the first on"
     assert f"2 prompt tokens: {said}" in lines
-    parsed = parse_record(record).brackets[0]
+    parsed = read_record(record).brackets[0]
     assert (parsed.floor.held, parsed.search[0].pairs) == (held, 2)
     (answer,) = verify_witness(folder / floor["witness"], model_path=str(tiny_gpt2)).answers
     assert answer.exact

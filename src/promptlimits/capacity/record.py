@@ -13,7 +13,7 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.files import read_regular_text
 from promptlimits.base.typing import JsonObject
 from promptlimits.base.writing import write_json
-from promptlimits.capacity.search.request import Request, budget_json
+from promptlimits.capacity.search.request import Request, finite
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.task.encoded import EncodedTask
@@ -37,14 +37,14 @@ def bracket_record(
 ) -> Record:
     """Put together what --json prints and the report is drawn from."""
     complete = all(one.complete for one in brackets) and all(one.measured for one in baselines)
-    budget = budget_json(request)
+    steps = finite(request.budget_steps)
     return Record(
         command=request.command,
         out=_without_home(str(folder)),
         created=now(),
         seconds=seconds,
-        budget_seconds=budget["budget_seconds"],
-        budget_steps=budget["budget_steps"],
+        budget_seconds=finite(request.budget_seconds),
+        budget_steps=None if steps is None else int(steps),
         complete=complete,
         go_on=None if complete else request.go_on(seconds),
         model=Model(**asdict(replace(model.card, path=_without_home(model.card.path)))),

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.strict import Amount, Count, Many, Positive, Strict
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.typing import Fact, JsonObject
 from promptlimits.record.parts import (
     Answer,
     AnyControl,
@@ -31,7 +31,6 @@ from promptlimits.record.parts import (
     Verdict,
 )
 
-Fact = str | int | float | bool | None
 SCHEMA: Final = 1
 """The one version of the bracket record that this version of the package reads."""
 
@@ -46,7 +45,7 @@ class Record(Strict):
     created: str
     seconds: Amount
     budget_seconds: Amount | None
-    budget_steps: Amount | None
+    budget_steps: Count | None
     complete: bool
     go_on: str | None
     model: Model

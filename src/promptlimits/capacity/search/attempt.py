@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptlimits.base.typing import JsonObject
+from promptlimits.base.typing import JsonObject, JsonValue
 from promptlimits.capacity.search.budget import StepCount
 from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store
@@ -89,7 +89,7 @@ class RunContext:
     model: FrozenModel
     store: Store
     task_hash: str
-    provenance: JsonObject
+    provenance: Mapping[str, JsonValue]
     on_step: Callable[[StepReport], None] = lambda _report: None
     kind: PromptKind = PromptKind.SOFT
     budget_bytes: int | None = None

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.typing import JsonObject, JsonValue
+from promptlimits.base.typing import Fact, JsonObject, JsonValue
 
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "safetensors", "tokenizers", "gguf")
 _GIT_SECONDS = 10.0
@@ -45,12 +45,12 @@ def spec_hash(spec: JsonObject) -> str:
     return hashlib.sha256(canonical_json(spec, name="spec").encode("ascii")).hexdigest()
 
 
-def provenance(extra: Mapping[str, JsonValue] | None = None) -> JsonObject:
+def provenance(extra: Mapping[str, Fact] | None = None) -> dict[str, Fact]:
     """What must be known to make a number again: versions, commit, machine kind.
 
     Libraries are asked for their installed version without being imported.
     """
-    facts: JsonObject = {
+    facts: dict[str, Fact] = {
         "promptlimits": _version("promptlimits"),
         **_checkout(),
         "python": platform.python_version(),

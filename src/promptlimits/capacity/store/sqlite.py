@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -107,7 +107,9 @@ class Store:
 
     # --- runs ---------------------------------------------------------------------------
 
-    def start_run(self, spec: JsonObject, *, seed: int, provenance: JsonObject) -> RunRecord:
+    def start_run(
+        self, spec: JsonObject, *, seed: int, provenance: Mapping[str, JsonValue]
+    ) -> RunRecord:
         """The run of a spec: a new one, or the one the store has already.
 
         Args:
@@ -125,7 +127,7 @@ class Store:
         known = self.run_by_spec(spec)
         if known is None:
             text = canonical_json(spec, name="spec")
-            facts = canonical_json(provenance, name="provenance")
+            facts = canonical_json(dict(provenance), name="provenance")
             self._write((_INSERT_RUN, (spec_hash(spec), text, _seed(seed), facts, now())))
             return run_record(self._one(_RUN_OF_SPEC, spec_hash(spec)))
         if known.seed != seed:

@@ -11,7 +11,6 @@ from tests.report.views import data, parsed, printed, render, summary_lines
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.typing import JsonObject
 from promptlimits.report import wording
-from promptlimits.report.figures.pairs_held import svg
 
 TOKENS, PART = 48, 12
 
@@ -78,8 +77,8 @@ def test_the_figure_counts_tokens(text: JsonObject) -> None:
     assert shown.levels == (("no prompt", 0), ("in context", 0), ("whole text", TOKENS))
     assert shown.title == "Tokens held against prompt length, 48 tokens of the text"
     assert "2 prompt tokens: floor 12 found, no ceiling" in shown.description
-    assert "tokens held" in svg(shown)
-    assert "pairs held" not in svg(shown)
+    assert "tokens held" in shown.inline()
+    assert "pairs held" not in shown.inline()
     text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
     assert data(text).levels[0] == ("no prompt", 3)
 

@@ -77,7 +77,7 @@ def _figures(record: Record) -> list[Markup]:
         members = tuple(each for each in record.brackets if each.kind == kind)
         if members:
             own = record.model_copy(update={"brackets": members})
-            svg = pairs_held.svg(pairs_held.data(own))
+            svg = pairs_held.data(own).inline()
             drawn.append(Markup(_renamed(svg, kind) if drawn else svg))
     return drawn
 

@@ -13,15 +13,15 @@ def test_threshold() -> None:
     shown = invertibility_threshold.data((0.1, 1.0), (0.4, 0.0), (0.5, 0.2), (0.0, 1e-16))
     assert shown.scales == (0.1, 1.0)
     assert "scale 0.1: 0.4 proved, 0.5 found, 0 at the invertible target" in shown.description
-    drawing = invertibility_threshold.svg(shown)
+    drawing = shown.svg()
     assert ET.fromstring(drawing).tag.endswith("svg")
     assert "proved for every prompt" in drawing
-    assert invertibility_threshold.svg(shown) == drawing
+    assert shown.svg() == drawing
 
 
 def test_threshold_without_anything_proved() -> None:
     shown = invertibility_threshold.data((1.0,), (0.0,), (0.2,), (0.1,))
-    assert ET.fromstring(invertibility_threshold.svg(shown)).tag.endswith("svg")
+    assert ET.fromstring(shown.svg()).tag.endswith("svg")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_growth() -> None:
     assert shown.left_at == 1
     assert "step 2: loss 0, norm 3" in shown.description
     assert "longer from step 1 on" in shown.description
-    drawing = prompt_norm_growth.svg(shown)
+    drawing = shown.svg()
     assert ET.fromstring(drawing).tag.endswith("svg")
     assert "spectral norm of the prompt" in drawing
     assert prompt_norm_growth.data((1.0, 0.5), (1.0, 2.0), (0.1, 0.2), 5.0).left_at is None

@@ -40,8 +40,8 @@ def test_they_are_drawn_the_same_every_time() -> None:
         [1, 0, 0], [1, 4, 0], [1, 1, 2], {1: [(0.5, 0.5)], 8: [(0.25, 0.5)]}
     )
     for drawn, again in (
-        (prompt_error.svg(lines), prompt_error.svg(lines)),
-        (reachable_segment.svg(parts), reachable_segment.svg(parts)),
+        (lines.svg(), lines.svg()),
+        (parts.svg(), parts.svg()),
     ):
         assert drawn == again
         root = ET.fromstring(drawn)

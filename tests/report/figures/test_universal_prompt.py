@@ -28,8 +28,8 @@ def test_data() -> None:
 
 
 def test_it_is_drawn_the_same_every_time() -> None:
-    first = universal_prompt.svg(shown())
-    assert first == universal_prompt.svg(shown())
+    first = shown().svg()
+    assert first == shown().svg()
     root = ET.fromstring(first)
     words = " ".join(root.itertext())
     for part in ("a < b by a prompt", "proved: within this band", "the map", "behind the prompt"):

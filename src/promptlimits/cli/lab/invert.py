@@ -408,14 +408,12 @@ def _threshold(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
         return to_json(points), lines, ""
     from promptlimits.report.figures import invertibility_threshold as figure
 
-    drawing = figure.svg(
-        figure.data(
-            [p.scale for p in points],
-            [p.proved_least_error for p in points],
-            [p.two_to_one_error for p in points],
-            [p.invertible_error for p in points],
-        )
-    )
+    drawing = figure.data(
+        [p.scale for p in points],
+        [p.proved_least_error for p in points],
+        [p.two_to_one_error for p in points],
+        [p.invertible_error for p in points],
+    ).svg()
     return to_json(points), lines, drawing
 
 
@@ -434,7 +432,5 @@ def _growth(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
         return found.to_json(), lines, ""
     from promptlimits.report.figures import prompt_norm_growth as figure
 
-    drawing = figure.svg(
-        figure.data(found.losses, found.spectral_norms, found.token_norms, found.limit)
-    )
+    drawing = figure.data(found.losses, found.spectral_norms, found.token_norms, found.limit).svg()
     return found.to_json(), lines, drawing

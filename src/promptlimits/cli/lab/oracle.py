@@ -254,8 +254,6 @@ def _drawing(case: _Case, record: Any, generator: Any) -> str:
         for tokens in _LENGTHS
     ]
     floor = float(record["sum_of_squares"]["proved"]) ** 0.5
-    return prompt_error.svg(
-        prompt_error.data(
-            _LENGTHS, found, [floor] * len(found), name="root of the sum of squared errors"
-        )
-    )
+    return prompt_error.data(
+        _LENGTHS, found, [floor] * len(found), name="root of the sum of squared errors"
+    ).svg()

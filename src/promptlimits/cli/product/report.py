@@ -45,7 +45,7 @@ def report(
     if plot is not None:
         from promptlimits.report.figures import pairs_held
 
-        write_whole("--plot", plot, pairs_held.standalone(pairs_held.data(record)))
+        write_whole("--plot", plot, pairs_held.data(record).svg())
     show(record, directory, as_json=as_json)
 
 

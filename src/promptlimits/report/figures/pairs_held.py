@@ -1,31 +1,35 @@
 """Pairs held against prompt length: what was found, what was proved, what is not known.
 
-`data` is pure and `draw` only draws. `svg` returns markup for a page: colours are CSS
-variables with fallbacks (so one drawing serves light and dark), text stays text, and the
-same data give the same bytes.
+On a page colours are CSS variables with fallbacks, so one drawing serves light and dark.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
-import matplotlib
 from markupsafe import escape
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from promptlimits.record.parts import Bracket
 from promptlimits.record.record import Record
 from promptlimits.report.figures.labels import short_count, spread, thinned
-from promptlimits.report.figures.plain_svg import document
+from promptlimits.report.figures.plain_svg import (
+    FOUND,
+    INK,
+    MUTED,
+    PROVED,
+    RULE,
+    Drawing,
+    Place,
+    rendered,
+    set_key,
+)
 from promptlimits.report.wording import (
     all_of,
     below_shorter,
@@ -38,23 +42,22 @@ from promptlimits.report.wording import (
     unit,
 )
 
-# Drawn in the light palette; `svg` turns each into var(--name, fallback).
+# Drawn in the light palette; on a page each becomes var(--name, fallback).
+_WASH: Final = "#f6ece4"
 _COLOURS: Final = {
-    "#1c2127": "--ink",
-    "#5a636e": "--muted",
-    "#d9dee4": "--rule",
-    "#0b5a9d": "--found",
-    "#a84300": "--proved",
-    "#f6ece4": "--proved-wash",
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    FOUND: "--found",
+    PROVED: "--proved",
+    _WASH: "--proved-wash",
 }
-_INK, _MUTED, _RULE, _FOUND, _PROVED, _WASH = _COLOURS
 # Widths are in points, which become the view box: 360 of them fill a phone's screen.
 _SIZE_INCHES: Final = (5.0, 4.3)
-_PLACE: Final = (0.13, 0.13, 0.61, 0.79)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsHeldData:
+class PairsHeldData(Drawing):
     """What the figure shows.
 
     Attributes:
@@ -67,8 +70,6 @@ class PairsHeldData:
             the theorem gives none.
         share: At most this share of random lists longer than a ceiling is within reach.
         levels: Horizontal lines: a name and a number, the list or the text itself last.
-        title: Name of the drawing, for those who do not see it.
-        description: Every number of the drawing in words, for the same readers.
     """
 
     prompt_tokens: tuple[int, ...]
@@ -78,8 +79,20 @@ class PairsHeldData:
     ceilings: tuple[int, ...]
     share: str
     levels: tuple[tuple[str, int], ...]
-    title: str
-    description: str
+    place: ClassVar[Place] = (0.13, 0.13, 0.61, 0.79)
+
+    def draw(self, axes: Axes) -> None:
+        """Draw on any matplotlib axes."""
+        _set_axes(self, axes)
+        _draw_levels(self, axes)
+        if self.ceilings:
+            _draw_ceilings(self, axes)
+        _draw_floors(self, axes)
+
+    def inline(self) -> str:
+        """The figure as inline SVG for a page."""
+        svg = rendered(self.draw, place=self.place, inches=_SIZE_INCHES, points=11.0)
+        return _inline(svg, self)
 
 
 def data(record: Record) -> PairsHeldData:
@@ -130,46 +143,6 @@ def _plain(name: str) -> str:
     return clip(clean(name).encode("ascii", "replace").decode("ascii"), most=16)
 
 
-def svg(shown: PairsHeldData) -> str:
-    """The figure as inline SVG, the same bytes for the same data."""
-    buffer = io.StringIO()
-    # The settings are undone on leaving; nothing of matplotlib's own state is kept.
-    with matplotlib.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "promptlimits",
-            "font.family": "DejaVu Sans",
-            "font.size": 11.0,
-            "axes.linewidth": 0.8,
-        }
-    ):
-        figure = Figure(figsize=_SIZE_INCHES)
-        draw(shown, figure.add_axes(_PLACE))
-        canvas = FigureCanvasSVG(figure)
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        canvas.print_svg(buffer, metadata=nothing)
-    return _inline(buffer.getvalue(), shown)
-
-
-def standalone(shown: PairsHeldData) -> str:
-    """The figure as an SVG document of its own, on white."""
-    return document(
-        lambda axes: draw(shown, axes),
-        title=shown.title,
-        description=shown.description,
-        place=_PLACE,
-    )
-
-
-def draw(shown: PairsHeldData, axes: Axes) -> None:
-    """Draw on any matplotlib axes."""
-    _set_axes(shown, axes)
-    _draw_levels(shown, axes)
-    if shown.ceilings:
-        _draw_ceilings(shown, axes)
-    _draw_floors(shown, axes)
-
-
 def _positions(shown: PairsHeldData) -> tuple[float, ...]:
     """Prompt lengths on a doubling scale."""
     return tuple(math.log2(tokens) for tokens in shown.prompt_tokens)
@@ -191,16 +164,16 @@ def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
     axes.xaxis.set_major_locator(FixedLocator([places[i] for i in labels]))
     names = [count(shown.prompt_tokens[i]) for i in labels]
     axes.xaxis.set_major_formatter(FuncFormatter(lambda _, at: names[at or 0]))
-    axes.set_xlabel("prompt tokens", color=_INK)
-    axes.set_title(f"{shown.unit} held", loc="left", x=-0.19, fontsize=11, color=_INK)
-    axes.tick_params(colors=_MUTED, length=0, pad=6)
+    axes.set_xlabel("prompt tokens", color=INK)
+    axes.set_title(f"{shown.unit} held", loc="left", x=-0.19, fontsize=11, color=INK)
+    axes.tick_params(colors=MUTED, length=0, pad=6)
     axes.patch.set_visible(False)
     axes.figure.patch.set_visible(False)
-    for word, colour, place in (("\u25cf found", _FOUND, 0.52), ("\u25ac proved", _PROVED, 0.77)):
-        axes.text(place, 1.022, word, color=colour, fontsize=9.5, transform=axes.transAxes)
+    words = (("\u25cf found", FOUND, 0.52, 1.022), ("\u25ac proved", PROVED, 0.77, 1.022))
+    set_key(axes, words, size=9.5)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_RULE)
+    axes.spines["bottom"].set_color(RULE)
 
 
 def _draw_levels(shown: PairsHeldData, axes: Axes) -> None:
@@ -208,19 +181,19 @@ def _draw_levels(shown: PairsHeldData, axes: Axes) -> None:
     named = sorted(shown.levels, key=lambda level: level[1])
     heights = [_height(axes, pairs) for _, pairs in named]
     for (name, pairs), line, label in zip(named, heights, spread(heights), strict=True):
-        axes.axhline(pairs, color=_MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+        axes.axhline(pairs, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
         axes.annotate(
             f"{name}: {count(pairs)}",
             xy=(1.0, line),
             xytext=(1.045, label),
             xycoords="axes fraction",
             textcoords="axes fraction",
-            color=_MUTED,
+            color=MUTED,
             fontsize=9.5,
             verticalalignment="center",
             annotation_clip=False,
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 0},
         )
 
 
@@ -233,16 +206,16 @@ def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
         sides = (place - half, place + half)
         axes.fill_between(sides, pairs, top, color=_WASH, linewidth=0, zorder=0)
         if floor is not None:
-            axes.plot([place, place], [floor, pairs], color=_RULE, linewidth=1.2, zorder=2)
-        axes.plot(sides, [pairs, pairs], color=_PROVED, linewidth=2.4, zorder=3)
-    _label(shown, axes, shown.ceilings, colour=_PROVED, above=True)
+            axes.plot([place, place], [floor, pairs], color=RULE, linewidth=1.2, zorder=2)
+        axes.plot(sides, [pairs, pairs], color=PROVED, linewidth=2.4, zorder=3)
+    _label(shown, axes, shown.ceilings, colour=PROVED, above=True)
     axes.annotate(
         f"proved: random lists longer than this\ncannot be answered (but for {shown.share})",
         xy=(0.025, 0.975),
         xycoords="axes fraction",
         verticalalignment="top",
         fontsize=9,
-        color=_PROVED,
+        color=PROVED,
     )
 
 
@@ -262,9 +235,9 @@ def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
             continue
         if fewer:
             _say_above(axes, place, floor, "the search\u2019s limit", aside=-7)
-        axes.plot([place, place], [0, floor], color=_FOUND, linewidth=2.4, zorder=2)
-        axes.plot([place], [floor], "o", markersize=8, color=_FOUND, zorder=4)
-    _label(shown, axes, shown.floors, colour=_FOUND, above=False)
+        axes.plot([place, place], [0, floor], color=FOUND, linewidth=2.4, zorder=2)
+        axes.plot([place], [floor], "o", markersize=8, color=FOUND, zorder=4)
+    _label(shown, axes, shown.floors, colour=FOUND, above=False)
 
 
 def _say_above(axes: Axes, place: float, height: int, words: str, *, aside: int = 0) -> None:
@@ -278,7 +251,7 @@ def _say_above(axes: Axes, place: float, height: int, words: str, *, aside: int 
         horizontalalignment="center",
         verticalalignment="bottom",
         fontsize=9.5,
-        color=_MUTED,
+        color=MUTED,
     )
 
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from matplotlib.axes import Axes
 
-from promptlimits.report.figures.plain_svg import FOUND, INK, MUTED, PROVED, document, set_axes
+from promptlimits.report.figures.plain_svg import (
+    FOUND,
+    INK,
+    MUTED,
+    PROVED,
+    Drawing,
+    Place,
+    set_axes,
+    set_key,
+)
 
 _TOLD: Final = 5
 _LEAST: Final = 1e-30
-_ROOM: Final = (0.13, 0.14, 0.74, 0.74)
-"""Narrower than usual: the numbers of the second axis stand on the right."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptNormGrowthData:
+class PromptNormGrowthData(Drawing):
     """What the figure shows.
 
     Attributes:
@@ -25,16 +32,33 @@ class PromptNormGrowthData:
         spectral_norms: ||P||_2 at each step.
         limit: D*: within it, one answer to both inputs is proved impossible.
         left_at: First step at which a prompt token is longer than D*, or None.
-        title: Name of the drawing.
-        description: The drawing in words, with its numbers at a few steps.
     """
 
     losses: tuple[float, ...]
     spectral_norms: tuple[float, ...]
     limit: float
     left_at: int | None
-    title: str
-    description: str
+    # Narrower than usual: the numbers of the second axis stand on the right.
+    place: ClassVar[Place] = (0.13, 0.14, 0.74, 0.74)
+
+    def draw(self, axes: Axes) -> None:
+        """Draw on any matplotlib axes; the loss has an axis of its own on the right."""
+        axes.plot(self.spectral_norms, color=FOUND, linewidth=2.0, zorder=3)
+        axes.axhline(self.limit, color=PROVED, linewidth=1.4, linestyle=(0, (4, 3)), zorder=2)
+        axes.set_ylim(0, 1.15 * max(*self.spectral_norms, self.limit))
+        set_axes(axes, title=self.title, below="step", beside="spectral norm of the prompt")
+        other = axes.twinx()
+        other.set_yscale("log")
+        other.plot([max(loss, _LEAST) for loss in self.losses], color=MUTED, linewidth=1.2)
+        other.set_ylabel("loss", color=INK)
+        other.tick_params(colors=MUTED, length=0, pad=2, labelsize=8)
+        other.spines["top"].set_visible(False)
+        words = (
+            ("▬ norm, found", FOUND, 0.05, 0.95),
+            ("▬ loss, found", MUTED, 0.33, 0.95),
+            ("┅ D*, proved", PROVED, 0.61, 0.95),
+        )
+        set_key(axes, words, size=9)
 
 
 def data(
@@ -60,29 +84,4 @@ def data(
         title="The prompt's spectral norm grows until the loss saturates",
         description=f"{words}. D* is {limit:.4g}; a prompt token is longer "
         + (f"from step {left} on." if left is not None else "at no step."),
-    )
-
-
-def draw(shown: PromptNormGrowthData, axes: Axes) -> None:
-    """Draw on any matplotlib axes; the loss has an axis of its own on the right."""
-    axes.set_position(_ROOM)
-    axes.plot(shown.spectral_norms, color=FOUND, linewidth=2.0, zorder=3)
-    axes.axhline(shown.limit, color=PROVED, linewidth=1.4, linestyle=(0, (4, 3)), zorder=2)
-    axes.set_ylim(0, 1.15 * max(*shown.spectral_norms, shown.limit))
-    set_axes(axes, title=shown.title, below="step", beside="spectral norm of the prompt")
-    other = axes.twinx()
-    other.set_yscale("log")
-    other.plot([max(loss, _LEAST) for loss in shown.losses], color=MUTED, linewidth=1.2)
-    other.set_ylabel("loss", color=INK)
-    other.tick_params(colors=MUTED, length=0, pad=2, labelsize=8)
-    other.spines["top"].set_visible(False)
-    words = (("▬ norm, found", FOUND, 0.05), ("▬ loss, found", MUTED, 0.33))
-    for word, colour, place in (*words, ("┅ D*, proved", PROVED, 0.61)):
-        axes.text(place, 0.95, word, color=colour, transform=axes.transAxes, fontsize=9)
-
-
-def svg(shown: PromptNormGrowthData) -> str:
-    """The figure as an SVG document."""
-    return document(
-        lambda axes: draw(shown, axes), title=shown.title, description=shown.description
     )

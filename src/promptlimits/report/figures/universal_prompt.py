@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from promptlimits.report.figures.plain_svg import FOUND, INK, MUTED, RULE, document, set_axes
+from promptlimits.report.figures.plain_svg import FOUND, INK, MUTED, RULE, Drawing, set_axes
 from promptlimits.report.wording import count
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniversalPromptData:
+class UniversalPromptData(Drawing):
     """What the figure shows.
 
     Attributes:
@@ -21,8 +21,6 @@ class UniversalPromptData:
         answered: What the network says there.
         bound: Proved limit on the error.
         largest_error: The largest one found.
-        title: Name of the drawing.
-        description: Its numbers in words.
     """
 
     inputs: tuple[float, ...]
@@ -30,8 +28,24 @@ class UniversalPromptData:
     answered: tuple[float, ...]
     bound: float
     largest_error: float
-    title: str
-    description: str
+
+    def draw(self, axes: Axes) -> None:
+        """Draw on any matplotlib axes."""
+        lower = [y - self.bound for y in self.wanted]
+        upper = [y + self.bound for y in self.wanted]
+        axes.fill_between(
+            self.inputs, lower, upper, color=RULE, linewidth=0, label="proved: within this band"
+        )
+        axes.plot(self.inputs, self.wanted, color=INK, linewidth=1.1, label="the map")
+        axes.plot(
+            self.inputs,
+            self.answered,
+            color=FOUND,
+            linewidth=1.1,
+            label="the network behind the prompt",
+        )
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=MUTED, loc="best")
+        set_axes(axes, title=self.title, below="input", beside="value")
 
 
 def data(
@@ -58,30 +72,4 @@ def data(
         title=f"{name} by a prompt of {count(prompt_tokens)} tokens",
         description=f"{name} and the answers of the network at {len(inputs)} inputs from "
         f"{inputs[0]:.4g} to {inputs[-1]:.4g}: {told}.",
-    )
-
-
-def draw(shown: UniversalPromptData, axes: Axes) -> None:
-    """Draw on any matplotlib axes."""
-    lower = [y - shown.bound for y in shown.wanted]
-    upper = [y + shown.bound for y in shown.wanted]
-    axes.fill_between(
-        shown.inputs, lower, upper, color=RULE, linewidth=0, label="proved: within this band"
-    )
-    axes.plot(shown.inputs, shown.wanted, color=INK, linewidth=1.1, label="the map")
-    axes.plot(
-        shown.inputs,
-        shown.answered,
-        color=FOUND,
-        linewidth=1.1,
-        label="the network behind the prompt",
-    )
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=MUTED, loc="best")
-    set_axes(axes, title=shown.title, below="input", beside="value")
-
-
-def svg(shown: UniversalPromptData) -> str:
-    """The figure as an SVG document."""
-    return document(
-        lambda axes: draw(shown, axes), title=shown.title, description=shown.description
     )

@@ -14,8 +14,8 @@ import pytest
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.store import Store
+from promptlimits.capacity.store.connection import lock_path
 from promptlimits.capacity.store.faults import for_people
-from promptlimits.capacity.store.lock import lock_path
 from promptlimits.capacity.store.schema import APPLICATION_ID, VERSION
 
 
@@ -30,6 +30,10 @@ def filled(path, *, steps=3, state=b"state"):
         for step in range(1, steps + 1):
             store.record_step(run.id, step=step, metrics={"loss": 1 / step}, state=state)
     return run.id
+
+
+def everything(store):
+    return store.runs(), store.curve(1), store.checkpoint(1), store.get("kind", {"seed": 0})
 
 
 def test_a_file_that_is_not_sqlite_is_left_alone(path):
@@ -167,14 +171,19 @@ def test_flipped_bytes_are_refused_or_change_nothing(path, seed):
     filled(path, steps=30, state=bytes(range(256)) * 20)
     with Store.open(path) as store:
         store.put("kind", {"seed": 0}, {"floor": 3})
-        whole = (store.runs(), store.curve(1), store.checkpoint(1), store.records("kind"))
+        whole = everything(store)
     content = bytearray(path.read_bytes())
     for _ in range(moments.choice((1, 1, 50))):
         content[moments.randrange(len(content))] ^= 1 << moments.randrange(8)
     path.write_bytes(content)
     try:
         with Store.open(path) as store:
-            found = (store.runs(), store.curve(1), store.checkpoint(1), store.records("kind"))
+            found = (
+                store.runs(),
+                store.curve(1),
+                store.checkpoint(1),
+                store.get("kind", {"seed": 0}),
+            )
     except (UserError, RunFailed):
         return
     assert found == whole

@@ -27,9 +27,8 @@ from filelock import BaseFileLock
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject, JsonValue
-from promptlimits.capacity.store.connection import make_folder, open_database
+from promptlimits.capacity.store.connection import make_folder, open_database, take_writer_lock
 from promptlimits.capacity.store.faults import for_people
-from promptlimits.capacity.store.lock import take_writer_lock
 from promptlimits.capacity.store.provenance import canonical_json, spec_hash
 from promptlimits.capacity.store.records import SELECT_RUNS, RunRecord, now, run_record
 from promptlimits.capacity.store.schema import RESUMABLE, insertion
@@ -80,11 +79,6 @@ class Store:
             if lock is not None:
                 lock.release()
             raise
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
 
     def close(self) -> None:
         """Close the file and give the lock back; a second call does nothing."""
@@ -202,27 +196,9 @@ class Store:
         row = self._one(_RUN_OF_SPEC, spec_hash(spec))
         return None if row is None else run_record(row)
 
-    def runs(
-        self, *, outcome: str | None = None, seed: int | None = None, **fields: JsonValue
-    ) -> list[RunRecord]:
-        """Runs in the order they were started.
-
-        Args:
-            outcome: Only runs whose latest ending is this.
-            seed: Only runs with this seed.
-            **fields: Only runs whose spec has these top-level values.
-
-        Returns:
-            The runs that agree with every filter.
-        """
-        found = (run_record(row) for row in self._all(SELECT_RUNS + "ORDER BY runs.id"))
-        return [
-            run
-            for run in found
-            if (outcome is None or run.outcome == outcome)
-            and (seed is None or run.seed == seed)
-            and all(name in run.spec and run.spec[name] == fields[name] for name in fields)
-        ]
+    def runs(self) -> list[RunRecord]:
+        """Every run, in the order they were started."""
+        return [run_record(row) for row in self._all(SELECT_RUNS + "ORDER BY runs.id")]
 
     def checkpoint(self, run_id: int) -> bytes | None:
         """The state of the last recorded step, or None before the first."""
@@ -267,15 +243,6 @@ class Store:
             spec_hash(key),
         )
         return None if row is None else dict(json.loads(row[0]))
-
-    def records(self, kind: str) -> list[tuple[JsonObject, JsonObject]]:
-        """The latest record about each key of a kind, as (key, payload), oldest key first."""
-        rows = self._all(
-            "SELECT key, payload FROM records WHERE id IN "
-            "(SELECT MAX(id) FROM records WHERE kind = ? GROUP BY key_hash) ORDER BY id",
-            kind,
-        )
-        return [(json.loads(key), json.loads(payload)) for key, payload in rows]
 
     def add_seconds(self, command_hash: str, seconds: float) -> None:
         """Count time that a command has used.

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from promptlimits.record.record import Record, read_record
 from promptlimits.report import html, tables
-from promptlimits.report.figures import pairs_held
+from promptlimits.report.figures.pairs_held import PairsHeld
 
 
 def parsed(document: object) -> Record:
@@ -24,8 +24,8 @@ def write_report(document: object, directory: Path) -> Path:
     return html.write_report(read_record(document), directory)
 
 
-def data(document: object) -> pairs_held.PairsHeldData:
-    return pairs_held.data(read_record(document))
+def data(document: object) -> PairsHeld:
+    return PairsHeld(read_record(document))
 
 
 def summary_lines(document: object) -> tuple[str, ...]:

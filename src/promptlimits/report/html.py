@@ -21,7 +21,7 @@ from promptlimits.base.typing import JsonObject
 from promptlimits.base.writing import replace_file
 from promptlimits.record.record import Record
 from promptlimits.report import sections, wording
-from promptlimits.report.figures import pairs_held
+from promptlimits.report.figures.pairs_held import PairsHeld
 
 FILE_NAME: Final = "report.html"
 
@@ -77,7 +77,7 @@ def _figures(record: Record) -> list[Markup]:
         members = tuple(each for each in record.brackets if each.kind == kind)
         if members:
             own = record.model_copy(update={"brackets": members})
-            svg = pairs_held.data(own).inline()
+            svg = PairsHeld(own).inline()
             drawn.append(Markup(_renamed(svg, kind) if drawn else svg))
     return drawn
 

@@ -229,7 +229,7 @@ def test_the_control_of_a_text_is_as_long_as_the_beginning_that_failed(
     assert isinstance(control, Control), "this plant is expected to have no near tie"
     assert (control.tokens, control.pairs) == (3, None)
     assert control.recovered <= 3
-    assert (control.outcome is S) == (control.recovered == 3)
+    assert (control.outcome == S) == (control.recovered == 3)
     assert 1 <= control.distinct_answers <= 3
     assert control.list_distinct_answers == len(set(text.member(2).value_ids))
     assert "pairs" not in control.to_json()

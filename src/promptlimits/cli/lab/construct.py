@@ -387,10 +387,10 @@ def _stage_lines(record: dict[str, Any]) -> list[str]:
 def _drawing(real_map: RealMap, record: dict[str, Any], unit: Any, answers: Any) -> str:
     import numpy as np
 
-    from promptlimits.report.figures import universal_prompt
+    from promptlimits.report.figures.universal_prompt import UniversalPrompt
 
     inputs = real_map.inputs(unit)
-    return universal_prompt.data(
+    return UniversalPrompt(
         inputs.ravel().tolist(),
         np.asarray(real_map.function(inputs)).ravel().tolist(),
         answers.ravel().tolist(),

@@ -43,9 +43,9 @@ def report(
     record = read_record(document)
     _require_whole(record, directory)
     if plot is not None:
-        from promptlimits.report.figures import pairs_held
+        from promptlimits.report.figures.pairs_held import PairsHeld
 
-        write_whole("--plot", plot, pairs_held.data(record).svg())
+        write_whole("--plot", plot, PairsHeld(record).svg())
     show(record, directory, as_json=as_json)
 
 

@@ -23,8 +23,8 @@ _LEAST: Final = 1e-9
 """Smaller errors are drawn here: they are rounding."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InvertibilityThresholdData(Drawing):
+@dataclass(frozen=True)
+class InvertibilityThreshold(Drawing):
     """What the figure shows.
 
     Attributes:
@@ -34,10 +34,29 @@ class InvertibilityThresholdData(Drawing):
         invertible: Error found at an invertible target.
     """
 
-    scales: tuple[float, ...]
-    floors: tuple[float, ...]
-    two_to_one: tuple[float, ...]
-    invertible: tuple[float, ...]
+    scales: Sequence[float]
+    floors: Sequence[float]
+    two_to_one: Sequence[float]
+    invertible: Sequence[float]
+
+    title = "Two inputs, one answer: error against the scale of the weights"
+
+    def __post_init__(self) -> None:
+        """Refuse lists that do not fit."""
+        require_one_each(self.scales, self.floors, self.two_to_one, self.invertible, of="scale")
+        if any(b <= a for a, b in itertools.pairwise(self.scales)):
+            raise ValueError("scales must rise")
+
+    @property
+    def description(self) -> str:
+        """Every number of the drawing in words."""
+        numbers = zip(self.scales, self.floors, self.two_to_one, self.invertible, strict=True)
+        words = "; ".join(
+            f"scale {scale:g}: {floor:.4g} proved, {common:.4g} found, {own:.4g} at the "
+            "invertible target"
+            for scale, floor, common, own in numbers
+        )
+        return f"Largest error of the best trained prompt. {words}."
 
     def draw(self, axes: Axes) -> None:
         """Draw on any matplotlib axes."""
@@ -62,28 +81,3 @@ class InvertibilityThresholdData(Drawing):
             ("▬ proved for every prompt", PROVED, 0.02, 0.82),
         )
         set_key(axes, words, size=9)
-
-
-def data(
-    scales: Sequence[float],
-    floors: Sequence[float],
-    two_to_one: Sequence[float],
-    invertible: Sequence[float],
-) -> InvertibilityThresholdData:
-    """Everything the figure shows."""
-    require_one_each(scales, floors, two_to_one, invertible, of="scale")
-    if any(b <= a for a, b in itertools.pairwise(scales)):
-        raise ValueError("scales must rise")
-    words = "; ".join(
-        f"scale {scale:g}: {floor:.4g} proved, {common:.4g} found, {own:.4g} at the invertible "
-        "target"
-        for scale, floor, common, own in zip(scales, floors, two_to_one, invertible, strict=True)
-    )
-    return InvertibilityThresholdData(
-        scales=tuple(scales),
-        floors=tuple(floors),
-        two_to_one=tuple(two_to_one),
-        invertible=tuple(invertible),
-        title="Two inputs, one answer: error against the scale of the weights",
-        description=f"Largest error of the best trained prompt. {words}.",
-    )

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Final
 
 from markupsafe import escape
@@ -56,29 +57,12 @@ _COLOURS: Final = {
 _SIZE_INCHES: Final = (5.0, 4.3)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairsHeldData(Drawing):
-    """What the figure shows.
+@dataclass(frozen=True)
+class PairsHeld(Drawing):
+    """What the figure shows of a record."""
 
-    Attributes:
-        prompt_tokens: P of each point, rising.
-        unit: What is counted: "pairs" of a list, or "tokens" of a text.
-        floors: How many were found at each length; None where nothing was searched for, and then
-            there is no point.
-        fewer: Whether a shorter prompt holds more, so that the search is the limit there.
-        ceilings: The proved ceiling for lists of random answers at each length; empty where
-            the theorem gives none.
-        share: At most this share of random lists longer than a ceiling is within reach.
-        levels: Horizontal lines: a name and a number, the list or the text itself last.
-    """
+    record: Record
 
-    prompt_tokens: tuple[int, ...]
-    unit: str
-    floors: tuple[int | None, ...]
-    fewer: tuple[bool, ...]
-    ceilings: tuple[int, ...]
-    share: str
-    levels: tuple[tuple[str, int], ...]
     place: ClassVar[Place] = (0.13, 0.13, 0.61, 0.79)
 
     def draw(self, axes: Axes) -> None:
@@ -94,40 +78,67 @@ class PairsHeldData(Drawing):
         svg = rendered(self.draw, place=self.place, inches=_SIZE_INCHES, points=11.0)
         return _inline(svg, self)
 
+    @property
+    def title(self) -> str:
+        """Name of the drawing."""
+        return f"{self.unit.capitalize()} held against prompt length, {all_of(self.record.task)}"
 
-def data(record: Record) -> PairsHeldData:
-    """Everything the figure shows, from a bracket record."""
-    task, brackets, levels = record.task, record.brackets, _levels(record)
-    # One answer set serves all lengths: either each has a ceiling or none has.
-    ceilings = tuple(each.ceiling.pairs for each in brackets if each.ceiling.pairs is not None)
-    points = "; ".join(f"{_point(each)}{below_shorter(record, each)}" for each in brackets)
-    lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in levels)
-    meaning = longer_lists(record)
-    ceiling_words = f" Ceilings: {meaning}." if meaning else ""
-    return PairsHeldData(
-        prompt_tokens=tuple(each.prompt_tokens for each in brackets),
-        unit=unit(task),
-        floors=tuple(each.floor.held if each.searched else None for each in brackets),
-        fewer=tuple(bool(below_shorter(record, each)) for each in brackets),
-        ceilings=ceilings if len(ceilings) == len(brackets) else (),
-        share=share_of_lists(*(each.ceiling for each in brackets)),
-        levels=levels,
-        title=f"{unit(task).capitalize()} held against prompt length, {all_of(task)}",
-        description=f"{points}.{ceiling_words} Horizontal lines, {lines}.",
-    )
+    @property
+    def description(self) -> str:
+        """Every number of the drawing in words."""
+        record, meaning = self.record, longer_lists(self.record)
+        points = "; ".join(f"{_point(one)}{below_shorter(record, one)}" for one in record.brackets)
+        lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in self.levels)
+        ceilings = f" Ceilings: {meaning}." if meaning else ""
+        return f"{points}.{ceilings} Horizontal lines, {lines}."
 
+    @property
+    def unit(self) -> str:
+        """What is counted: "pairs" of a list, or "tokens" of a text."""
+        return unit(self.record.task)
 
-def _levels(record: Record) -> tuple[tuple[str, int], ...]:
-    """Baselines that were measured, and the list or the text."""
-    of_text = record.task.text_tokens is not None
-    levels = [
-        (_plain(row.name), height)
-        for row in record.baselines
-        if (height := row.tokens if of_text else row.pairs) is not None
-    ]
-    if record.task.text_tokens is not None:
-        return (*levels, ("whole text", record.task.text_tokens))
-    return (*levels, ("whole list", record.task.pairs))
+    @property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """P of each point, rising."""
+        return tuple(each.prompt_tokens for each in self.record.brackets)
+
+    @property
+    def floors(self) -> tuple[int | None, ...]:
+        """How many were found at each length; None, and no point, where nothing was searched."""
+        return tuple(one.floor.held if one.searched else None for one in self.record.brackets)
+
+    @property
+    def fewer(self) -> tuple[bool, ...]:
+        """Whether a shorter prompt holds more, so that the search is the limit there."""
+        return tuple(bool(below_shorter(self.record, each)) for each in self.record.brackets)
+
+    @property
+    def ceilings(self) -> tuple[int, ...]:
+        """The proved ceiling for random lists at each length; empty where there is none."""
+        limits = [each.ceiling.pairs for each in self.record.brackets]
+        known = tuple(most for most in limits if most is not None)
+        # One answer set serves all lengths: either each has a ceiling or none has.
+        return known if len(known) == len(limits) else ()
+
+    @property
+    def share(self) -> str:
+        """At most this share of random lists longer than a ceiling is within reach."""
+        return share_of_lists(*(each.ceiling for each in self.record.brackets))
+
+    @cached_property
+    def levels(self) -> tuple[tuple[str, int], ...]:
+        """Horizontal lines: baselines that were measured, the list or the text itself last."""
+        task = self.record.task
+        of_text = task.text_tokens is not None
+        levels = [
+            (_plain(row.name), height)
+            for row in self.record.baselines
+            if (height := row.tokens if of_text else row.pairs) is not None
+        ]
+        whole = ("whole list", task.pairs)
+        if task.text_tokens is not None:
+            whole = ("whole text", task.text_tokens)
+        return (*levels, whole)
 
 
 def _point(each: Bracket) -> str:
@@ -143,12 +154,12 @@ def _plain(name: str) -> str:
     return clip(clean(name).encode("ascii", "replace").decode("ascii"), most=16)
 
 
-def _positions(shown: PairsHeldData) -> tuple[float, ...]:
+def _positions(shown: PairsHeld) -> tuple[float, ...]:
     """Prompt lengths on a doubling scale."""
     return tuple(math.log2(tokens) for tokens in shown.prompt_tokens)
 
 
-def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
+def _set_axes(shown: PairsHeld, axes: Axes) -> None:
     places = _positions(shown)
     span = places[-1] - places[0]
     steps = [right - left for left, right in itertools.pairwise(places)]
@@ -176,7 +187,7 @@ def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
     axes.spines["bottom"].set_color(RULE)
 
 
-def _draw_levels(shown: PairsHeldData, axes: Axes) -> None:
+def _draw_levels(shown: PairsHeld, axes: Axes) -> None:
     """Baselines and the list: thin lines, named in the right margin without overlap."""
     named = sorted(shown.levels, key=lambda level: level[1])
     heights = [_height(axes, pairs) for _, pairs in named]
@@ -197,7 +208,7 @@ def _draw_levels(shown: PairsHeldData, axes: Axes) -> None:
         )
 
 
-def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
+def _draw_ceilings(shown: PairsHeld, axes: Axes) -> None:
     top = axes.get_ylim()[1]
     half = _half_width(shown, axes)
     limits = zip(_positions(shown), shown.floors, shown.ceilings, strict=True)
@@ -219,7 +230,7 @@ def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
     )
 
 
-def _half_width(shown: PairsHeldData, axes: Axes) -> float:
+def _half_width(shown: PairsHeld, axes: Axes) -> float:
     """Half the width of a ceiling's bar: a thumb's breadth, less where lengths stand close."""
     left, right = axes.get_xlim()
     steps = [after - before for before, after in itertools.pairwise(_positions(shown))]
@@ -227,7 +238,7 @@ def _half_width(shown: PairsHeldData, axes: Axes) -> float:
     return max(0.008 * wide, min([0.06 * wide, *(0.4 * step for step in steps)]))
 
 
-def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
+def _draw_floors(shown: PairsHeld, axes: Axes) -> None:
     marks = zip(_positions(shown), shown.floors, shown.fewer, strict=True)
     for place, floor, fewer in marks:
         if floor is None:
@@ -256,7 +267,7 @@ def _say_above(axes: Axes, place: float, height: int, words: str, *, aside: int 
 
 
 def _label(
-    shown: PairsHeldData, axes: Axes, values: Sequence[int | None], *, colour: str, above: bool
+    shown: PairsHeld, axes: Axes, values: Sequence[int | None], *, colour: str, above: bool
 ) -> None:
     """Write the numbers next to their marks, as many as fit side by side."""
     places = _positions(shown)
@@ -287,7 +298,7 @@ def _height(axes: Axes, pairs: float) -> float:
     return (here - low) / (high - low)
 
 
-def _inline(document: str, shown: PairsHeldData) -> str:
+def _inline(document: str, shown: PairsHeld) -> str:
     """Matplotlib's SVG document as an element for a page."""
     body = document[document.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import matplotlib
@@ -22,18 +21,20 @@ PROVED: Final = "#a84300"
 Place = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Drawing(ABC):
-    """What a figure shows: fields hold its numbers, `draw` only draws them.
+    """What a figure shows: its fields hold the numbers, `draw` only draws them."""
 
-    Attributes:
-        title: Name of the drawing.
-        description: Every number of the drawing in words, for those who do not see it.
-    """
-
-    title: str
-    description: str
     place: ClassVar[Place] = (0.13, 0.14, 0.83, 0.74)
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Name of the drawing."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """Every number of the drawing in words, for those who do not see it."""
 
     @abstractmethod
     def draw(self, axes: Axes) -> None:

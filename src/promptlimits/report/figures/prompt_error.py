@@ -13,8 +13,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from promptlimits.report.figures.plain_svg import FOUND, PROVED, Drawing, set_axes, set_key
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptErrorData(Drawing):
+@dataclass(frozen=True)
+class PromptError(Drawing):
     """What the figure shows.
 
     Attributes:
@@ -24,10 +24,31 @@ class PromptErrorData(Drawing):
         name: What the error is, for the axis.
     """
 
-    prompt_tokens: tuple[int, ...]
-    found: tuple[float, ...]
-    proved: tuple[float, ...]
+    prompt_tokens: Sequence[int]
+    found: Sequence[float]
+    proved: Sequence[float]
     name: str
+
+    title = "Errors of prompts against prompt length"
+
+    def __post_init__(self) -> None:
+        """Refuse lists that do not fit."""
+        lengths = self.prompt_tokens
+        if not len(lengths) == len(self.proved) > 0 or len(self.found) not in (0, len(lengths)):
+            raise ValueError("the figure needs as many errors as lengths, and at least one")
+        if any(b <= a for a, b in itertools.pairwise(lengths)):
+            raise ValueError("lengths must rise")
+
+    @property
+    def description(self) -> str:
+        """Every number of the drawing in words."""
+        words = "; ".join(
+            f"{tokens} prompt tokens: "
+            + (f"{self.found[i]:.6g} found, " if self.found else "")
+            + f"{self.proved[i]:.6g} proved"
+            for i, tokens in enumerate(self.prompt_tokens)
+        )
+        return f"{self.name}. {words}."
 
     def draw(self, axes: Axes) -> None:
         """Draw on any matplotlib axes."""
@@ -37,8 +58,7 @@ class PromptErrorData(Drawing):
         axes.step(wide, floor, where="mid", color=PROVED, linewidth=2.0, zorder=2)
         if self.found:
             axes.plot(places, self.found, "o", color=FOUND, markersize=7, zorder=3)
-        top = 1.15 * max(*self.found, *self.proved, 1e-300)
-        axes.set_ylim(0, top)
+        axes.set_ylim(0, 1.15 * max(*self.found, *self.proved, 1e-300))
         axes.set_xlim(wide[0], wide[-1])
         axes.xaxis.set_major_locator(FixedLocator(places))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -46,27 +66,3 @@ class PromptErrorData(Drawing):
         set_axes(axes, title=self.title, below="prompt tokens", beside=self.name)
         words = (("● found", FOUND, 0.68, 0.95), ("▬ proved", PROVED, 0.84, 0.95))
         set_key(axes, words if self.found else words[1:])
-
-
-def data(
-    prompt_tokens: Sequence[int], found: Sequence[float], proved: Sequence[float], *, name: str
-) -> PromptErrorData:
-    """Everything the figure shows."""
-    if not len(prompt_tokens) == len(proved) > 0 or len(found) not in (0, len(proved)):
-        raise ValueError("the figure needs as many errors as lengths, and at least one")
-    if any(b <= a for a, b in itertools.pairwise(prompt_tokens)):
-        raise ValueError("lengths must rise")
-    words = "; ".join(
-        f"{tokens} prompt tokens: "
-        + (f"{found[i]:.6g} found, " if found else "")
-        + f"{proved[i]:.6g} proved"
-        for i, tokens in enumerate(prompt_tokens)
-    )
-    return PromptErrorData(
-        prompt_tokens=tuple(prompt_tokens),
-        found=tuple(map(float, found)),
-        proved=tuple(map(float, proved)),
-        name=name,
-        title="Errors of prompts against prompt length",
-        description=f"{name}. {words}.",
-    )

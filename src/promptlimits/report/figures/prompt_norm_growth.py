@@ -23,23 +23,47 @@ _TOLD: Final = 5
 _LEAST: Final = 1e-30
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptNormGrowthData(Drawing):
+@dataclass(frozen=True)
+class PromptNormGrowth(Drawing):
     """What the figure shows.
 
     Attributes:
         losses: At each step, from step 0.
         spectral_norms: ||P||_2 at each step.
+        token_norms: Length of the longest prompt token at each step.
         limit: D*: within it, one answer to both inputs is proved impossible.
-        left_at: First step at which a prompt token is longer than D*, or None.
     """
 
-    losses: tuple[float, ...]
-    spectral_norms: tuple[float, ...]
+    losses: Sequence[float]
+    spectral_norms: Sequence[float]
+    token_norms: Sequence[float]
     limit: float
-    left_at: int | None
+
+    title = "The prompt's spectral norm grows until the loss saturates"
     # Narrower than usual: the numbers of the second axis stand on the right.
     place: ClassVar[Place] = (0.13, 0.14, 0.74, 0.74)
+
+    def __post_init__(self) -> None:
+        """Refuse lists that do not fit."""
+        if not len(self.losses) == len(self.spectral_norms) == len(self.token_norms) > 1:
+            raise ValueError("the figure needs a loss and both norms at two steps or more")
+
+    @property
+    def left_at(self) -> int | None:
+        """First step at which a prompt token is longer than D*, or None."""
+        return next((i for i, length in enumerate(self.token_norms) if length > self.limit), None)
+
+    @property
+    def description(self) -> str:
+        """The drawing in words, with its numbers at a few steps."""
+        last, left = len(self.losses) - 1, self.left_at
+        told = sorted({round(last * part / (_TOLD - 1)) for part in range(_TOLD)})
+        words = "; ".join(
+            f"step {step}: loss {self.losses[step]:.4g}, norm {self.spectral_norms[step]:.4g}"
+            for step in told
+        )
+        longer = f"from step {left} on." if left is not None else "at no step."
+        return f"{words}. D* is {self.limit:.4g}; a prompt token is longer {longer}"
 
     def draw(self, axes: Axes) -> None:
         """Draw on any matplotlib axes; the loss has an axis of its own on the right."""
@@ -59,29 +83,3 @@ class PromptNormGrowthData(Drawing):
             ("┅ D*, proved", PROVED, 0.61, 0.95),
         )
         set_key(axes, words, size=9)
-
-
-def data(
-    losses: Sequence[float],
-    spectral_norms: Sequence[float],
-    token_norms: Sequence[float],
-    limit: float,
-) -> PromptNormGrowthData:
-    """Everything the figure shows."""
-    if not len(losses) == len(spectral_norms) == len(token_norms) > 1:
-        raise ValueError("the figure needs a loss and both norms at two steps or more")
-    left = next((step for step, length in enumerate(token_norms) if length > limit), None)
-    last = len(losses) - 1
-    told = sorted({round(last * part / (_TOLD - 1)) for part in range(_TOLD)})
-    words = "; ".join(
-        f"step {step}: loss {losses[step]:.4g}, norm {spectral_norms[step]:.4g}" for step in told
-    )
-    return PromptNormGrowthData(
-        losses=tuple(losses),
-        spectral_norms=tuple(spectral_norms),
-        limit=limit,
-        left_at=left,
-        title="The prompt's spectral norm grows until the loss saturates",
-        description=f"{words}. D* is {limit:.4g}; a prompt token is longer "
-        + (f"from step {left} on." if left is not None else "at no step."),
-    )

@@ -23,7 +23,7 @@ from promptlimits.report.figures.plain_svg import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReachableSegmentData(Drawing):
+class ReachableSegment(Drawing):
     """What the figure shows, in units of offsets before the MLP.
 
     Attributes:
@@ -37,6 +37,21 @@ class ReachableSegmentData(Drawing):
     target: tuple[float, float]
     parts: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
     distance: float
+
+    title = "Second answers behind prompts that meet the first"
+
+    @property
+    def description(self) -> str:
+        """Every number of the drawing in words."""
+        words = "; ".join(
+            f"{tokens} prompt tokens: "
+            + (", ".join(f"{left:.4g} to {right:.4g}" for left, right in intervals) or "nothing")
+            for tokens, intervals in self.parts
+        )
+        return (
+            f"A segment of length {self.length:.4g}; the second target is {self.distance:.4g} away "
+            f"from it. Reached along the segment: {words}."
+        )
 
     def draw(self, axes: Axes) -> None:
         """Draw on any matplotlib axes."""
@@ -87,7 +102,7 @@ def data(
     end: Sequence[float],
     target: Sequence[float],
     parts: Mapping[int, Sequence[tuple[float, float]]],
-) -> ReachableSegmentData:
+) -> ReachableSegment:
     """Everything the figure shows."""
     along = [b - a for a, b in zip(start, end, strict=True)]
     away = [b - a for a, b in zip(start, target, strict=True)]
@@ -100,17 +115,9 @@ def data(
         (tokens, tuple((left * length, right * length) for left, right in intervals))
         for tokens, intervals in sorted(parts.items())
     )
-    words = "; ".join(
-        f"{tokens} prompt tokens: "
-        + (", ".join(f"{left:.4g} to {right:.4g}" for left, right in intervals) or "nothing")
-        for tokens, intervals in scaled
-    )
-    return ReachableSegmentData(
+    return ReachableSegment(
         length=length,
         target=(place, height),
         parts=scaled,
         distance=distance,
-        title="Second answers behind prompts that meet the first",
-        description=f"A segment of length {length:.4g}; the second target is {distance:.4g} away "
-        f"from it. Reached along the segment: {words}.",
     )

@@ -11,23 +11,42 @@ from promptlimits.report.figures.plain_svg import FOUND, INK, MUTED, RULE, Drawi
 from promptlimits.report.wording import count
 
 
-@dataclass(frozen=True, kw_only=True)
-class UniversalPromptData(Drawing):
+@dataclass(frozen=True)
+class UniversalPrompt(Drawing):
     """What the figure shows.
 
     Attributes:
         inputs: Rising inputs.
         wanted: The map there.
         answered: What the network says there.
+        name: The map's.
         bound: Proved limit on the error.
         largest_error: The largest one found.
+        prompt_tokens: Of the prompt.
     """
 
-    inputs: tuple[float, ...]
-    wanted: tuple[float, ...]
-    answered: tuple[float, ...]
+    inputs: Sequence[float]
+    wanted: Sequence[float]
+    answered: Sequence[float]
+    name: str
     bound: float
     largest_error: float
+    prompt_tokens: int
+
+    @property
+    def title(self) -> str:
+        """Name of the drawing."""
+        return f"{self.name} by a prompt of {count(self.prompt_tokens)} tokens"
+
+    @property
+    def description(self) -> str:
+        """Its numbers in words."""
+        return (
+            f"{self.name} and the answers of the network at {len(self.inputs)} inputs from "
+            f"{self.inputs[0]:.4g} to {self.inputs[-1]:.4g}: largest error found "
+            f"{self.largest_error:.4g}, proved to be at most {self.bound:.4g} off a set of tiny "
+            "measure."
+        )
 
     def draw(self, axes: Axes) -> None:
         """Draw on any matplotlib axes."""
@@ -46,30 +65,3 @@ class UniversalPromptData(Drawing):
         )
         axes.legend(frameon=False, fontsize=8.5, labelcolor=MUTED, loc="best")
         set_axes(axes, title=self.title, below="input", beside="value")
-
-
-def data(
-    inputs: Sequence[float],
-    wanted: Sequence[float],
-    answered: Sequence[float],
-    *,
-    name: str,
-    bound: float,
-    largest_error: float,
-    prompt_tokens: int,
-) -> UniversalPromptData:
-    """Everything the figure shows."""
-    told = (
-        f"largest error found {largest_error:.4g}, proved to be at most {bound:.4g} off a set "
-        "of tiny measure"
-    )
-    return UniversalPromptData(
-        inputs=tuple(inputs),
-        wanted=tuple(wanted),
-        answered=tuple(answered),
-        bound=bound,
-        largest_error=largest_error,
-        title=f"{name} by a prompt of {count(prompt_tokens)} tokens",
-        description=f"{name} and the answers of the network at {len(inputs)} inputs from "
-        f"{inputs[0]:.4g} to {inputs[-1]:.4g}: {told}.",
-    )

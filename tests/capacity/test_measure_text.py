@@ -150,11 +150,11 @@ def test_the_record_says_how_many_tokens_a_witness_writes(
     said = f"{held} of {len(targets)} tokens found and confirmed, from the first on"
     assert f"2 prompt tokens: {said}" in lines
     parsed = read_record(record).brackets[0]
-    assert (parsed.floor.held, parsed.search[0].pairs) == (held, 2)
+    assert (parsed.floor.held, parsed.search[0].tokens) == (held, 2)
     (answer,) = verify_witness(folder / floor["witness"], model_path=str(tiny_gpt2)).answers
     assert answer.exact
     assert answer.generated_ids == targets.member(held - 1).value_ids
-    assert is_whole(record, folder)
+    assert is_whole(read_record(record), folder)
 
 
 @pytest.mark.slow  # beside a command that decodes in a fresh process
@@ -188,7 +188,7 @@ def test_a_shorter_witness_in_its_place_is_made_anew(
 
     edit(directory, "witness.json", shorten)
     sign(directory)
-    assert not is_whole(record, folder)
+    assert not is_whole(read_record(record), folder)
     again, _ = measured(model, task, REQUEST, folder)
     assert again["brackets"][0]["floor"] == floor
     assert is_whole(again, folder)

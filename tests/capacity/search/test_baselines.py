@@ -89,7 +89,7 @@ def test_an_answer_that_ends_in_another_end_marker_of_the_model_is_answered(
     came, trained = pair.value_ids[-1], pair.value_ids[-1] ^ 1
     ended = dataclasses.replace(pair, value_ids=(*pair.value_ids[:-1], trained))
     assert answered(model, (), [ended]).exact == ()
-    monkeypatch.setattr(model.codec, "_end_ids", (trained, came))
+    monkeypatch.setattr(model.codec, "end_ids", (trained, came))
     assert answered(model, (), [other(pair), ended]).exact == (1,)
     accepted = dataclasses.replace(other(pair), also=((ended.value, ended.value_ids),))
     assert answered(model, (), [accepted, other(pair)]).exact == (0,)

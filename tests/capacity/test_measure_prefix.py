@@ -77,7 +77,7 @@ def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
     assert (witness.kind, witness.width, witness.prompt_tokens) == ("prefix", WIDTH, 2)
     control = record["brackets"][1]["control"]
     # Only a failure asks for an explanation.
-    assert (control is None) == (prefix.floor_pairs == 6)
+    assert (control is None) == (prefix.floor.pairs == 6)
     again, notes = run(tiny, tmp_path)
     assert again == record
     assert notes.steps == []

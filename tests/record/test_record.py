@@ -1,4 +1,5 @@
 import pytest
+from tests.report.conftest import put
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.record.parts import Verdict
@@ -35,38 +36,34 @@ def test_other_schemas_are_refused_with_their_own_remedy(record, schema, remedy)
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("seed",), "zero"),
-        (("brackets",), []),
-        (("task", "answer_set_size"), "many"),
-        (("task", "answer_set_size"), 243),
-        (("task", "answers_random"), None),
-        (("baselines",), None),
-        (("baselines", 1, "shots"), "246"),
-        (("versions",), []),
-        (("brackets", 0, "search"), "nothing"),
-        (("brackets", 0, "floor", "answers"), {}),
-        (("brackets", 0, "floor", "answers", 3, "exact"), 1),
-        (("brackets", 0, "complete"), "yes"),
-        (("brackets", 0, "state"), "lost"),
-        (("brackets", 0, "floor", "pairs"), -1),
-        (("brackets", 0, "floor", "pairs"), 40.0),
-        (("brackets", 0, "floor", "status"), "estimated"),
-        (("brackets", 0, "ceiling", "status"), "found"),
-        (("brackets", 0, "ceiling", "bits"), float("nan")),
-        (("brackets", 0, "ceiling", "share_log2"), 0),
-        (("brackets", 0, "ceiling", "share_log2"), None),
-        (("brackets", 0, "ceiling", "pool"), -1),
-        (("brackets", 0, "prompt_tokens"), 0),
+        ("seed", "zero"),
+        ("brackets", []),
+        ("task.answer_set_size", "many"),
+        ("task.answer_set_size", 243),
+        ("task.answers_random", None),
+        ("baselines", None),
+        ("baselines.1.shots", "246"),
+        ("versions", []),
+        ("brackets.0.search", "nothing"),
+        ("brackets.0.floor.answers", {}),
+        ("brackets.0.floor.answers.3.exact", 1),
+        ("brackets.0.complete", "yes"),
+        ("brackets.0.state", "lost"),
+        ("brackets.0.floor.pairs", -1),
+        ("brackets.0.floor.pairs", 40.0),
+        ("brackets.0.floor.status", "estimated"),
+        ("brackets.0.ceiling.status", "found"),
+        ("brackets.0.ceiling.bits", float("nan")),
+        ("brackets.0.ceiling.share_log2", 0),
+        ("brackets.0.ceiling.share_log2", None),
+        ("brackets.0.ceiling.pool", -1),
+        ("brackets.0.prompt_tokens", 0),
     ],
 )
 def test_an_unreadable_field_is_named(record, path, value):
-    inner = record
-    for step in path[:-1]:
-        inner = inner[step]
-    inner[path[-1]] = value
     with pytest.raises(UserError) as caught:
-        read_record(record)
-    assert str(caught.value).startswith("record field " + ".".join(map(str, path)))
+        read_record(put(record, {path: value}))
+    assert str(caught.value).startswith(f"record field {path} ")
     assert "run the command that wrote the record again" in str(caught.value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -204,6 +204,26 @@ def sample_record(
         "seed": 0,
         "warnings": list(warnings),
     }
+
+
+def put(record: JsonObject, changes: Mapping[str, object]) -> JsonObject:
+    """Set fields by their paths, such as "brackets.0.ceiling.pairs"; "*" is every one of a list."""
+    for path, value in changes.items():
+        *steps, last = path.split(".")
+        places: list[Any] = [record]
+        for step in steps:
+            places = [
+                inner
+                for place in places
+                for inner in (place if step == "*" else [place[_key(step)]])
+            ]
+        for place in places:
+            place[_key(last)] = value
+    return record
+
+
+def _key(step: str) -> str | int:
+    return int(step) if step.lstrip("-").isdigit() else step
 
 
 @pytest.fixture

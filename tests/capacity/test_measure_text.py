@@ -191,7 +191,7 @@ def test_a_shorter_witness_in_its_place_is_made_anew(
     assert not is_whole(read_record(record), folder)
     again, _ = measured(model, task, REQUEST, folder)
     assert again["brackets"][0]["floor"] == floor
-    assert is_whole(again, folder)
+    assert is_whole(read_record(again), folder)
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -295,8 +295,8 @@ WRONG = "brackets.0.floor.answers.-1"
         (
             {"brackets.0.ceiling.pairs": 39},
             (
-                "The floor is above the ceiling: the model predicts such answers, so the ceiling for "
-                "random answers does not limit them."
+                "The floor is above the ceiling: the model predicts such answers, so the ceiling "
+                "for random answers does not limit them."
             ),
             ["What lies between 40"],
         ),

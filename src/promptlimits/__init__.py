@@ -138,6 +138,8 @@ if TYPE_CHECKING:
     from promptlimits.nets.protocol import TextCodec as TextCodec
     from promptlimits.nets.protocol import pack as pack
     from promptlimits.nets.routes.causal import HuggingFaceCausalLM as HuggingFaceCausalLM
+    from promptlimits.record.record import Record as Record
+    from promptlimits.record.record import read_record as read_record
     from promptlimits.report.html import write_report as write_report
 
 __version__ = "0.1.0"

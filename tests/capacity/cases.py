@@ -75,7 +75,7 @@ def measured(
     notes = Notes()
     with Store.open(folder / "store.sqlite") as store:
         record = measure(model, task, request, folder=folder, store=store, listener=notes)
-    return record, notes
+    return record.to_json(), notes
 
 
 def without_times(value: Any) -> Any:

@@ -50,7 +50,7 @@ def fit(model: HuggingFaceCausalLM, tmp_path: Path) -> Fits:
         notes, folder = Notes(), tmp_path / name
         with Store.open(folder / "store.sqlite") as store:
             record = fit_all(model, task, request, folder=folder, store=store, listener=notes)
-        return record, notes
+        return record.to_json(), notes
 
     return run
 

@@ -6,7 +6,7 @@ import pytest
 from tests.capacity.cases import measured, verified
 
 from promptlimits.capacity import floor as floor_module
-from promptlimits.capacity.floor import Floor, losses
+from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
@@ -16,7 +16,7 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.witness.format import write_verification
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.protocol import EncodedPair
-from promptlimits.report.record import parse_record
+from promptlimits.record.record import losses, read_record
 
 REQUEST = Request(
     prompt_tokens=(4,),
@@ -53,7 +53,6 @@ def test_nothing_is_lost_where_all_is_confirmed():
     assert Floor(targets=PAIRS).loss is None
     text = floor_of([True], held_in_training=5, targets=TEXT, claimed=(4,))
     assert text.loss is None
-    assert text.loss_json is None
 
 
 @pytest.mark.parametrize(
@@ -117,9 +116,8 @@ def test_what_is_lost_is_on_record_and_is_decoded_again_by_other_tools(
     assert bracket["floor"]["pairs"] == 0
     sentence = f"training held {held} pairs, stock tools confirmed none of them"
     assert record["warnings"] == [f"4 prompt tokens: {sentence}; only those count"]
-    assert losses(record, whole=True) == (f"soft prompt of length 4: {sentence}",)
-    assert losses(record, whole=False) == ()
-    parse_record(record)
+    assert losses(read_record(record), whole=True) == (f"soft prompt of length 4: {sentence}",)
+    assert losses(read_record(record), whole=False) == ()
 
     # With tools of another version all of it holds but for one pair; nothing is trained again.
     monkeypatch.setattr(floor_module, "stock_tools", lambda _dtype: "other tools")
@@ -127,8 +125,8 @@ def test_what_is_lost_is_on_record_and_is_decoded_again_by_other_tools(
     again, _ = measured(model, task, REQUEST, tmp_path)
     assert again["brackets"][0]["floor"]["pairs"] == held - 1
     sentence = f"training held {held} pairs, stock tools confirmed {held - 1} of them"
-    assert losses(again, whole=False) == (f"soft prompt of length 4: {sentence}",)
-    assert losses(again, whole=True) == ()
+    assert losses(read_record(again), whole=False) == (f"soft prompt of length 4: {sentence}",)
+    assert losses(read_record(again), whole=True) == ()
     assert [one["seconds"] for one in again["brackets"][0]["search"]] == [
         one["seconds"] for one in bracket["search"]
     ]

@@ -34,7 +34,7 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.exact import working_precision
 from promptlimits.base.files import JsonObject
 from promptlimits.bounds.counting import Counting
-from promptlimits.capacity.bracket import Bracket
+from promptlimits.capacity.bracket import bracket_of
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
 from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.search.ordering import Order
@@ -49,7 +49,8 @@ from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.certificates import check_certificate
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.report.record import parse_record
+from promptlimits.record import parts
+from promptlimits.record.record import read_record
 
 KILLS = 20
 SIZE = PromptSize(PromptKind.SOFT, 1)
@@ -125,7 +126,7 @@ def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, J
 @pytest.mark.slow  # decodes both prompts in fresh processes, which import torch
 def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) -> None:
     folder, record, notes = whole
-    parsed = parse_record(record)
+    parsed = read_record(record)
     assert [bracket.prompt_tokens for bracket in parsed.brackets] == [2, 4]
     for bracket in parsed.brackets:
         assert bracket.floor.pairs >= 1
@@ -136,7 +137,7 @@ def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) ->
         witness = json.loads((folder / bracket.floor.witness / "witness.json").read_text())
         exact = [answer["exact"] for answer in witness["verification"]["answers"]]
         assert sum(exact) == bracket.floor.pairs
-        certificate = json.loads((folder / str(bracket.ceiling.certificate)).read_text())
+        certificate = json.loads((folder / bracket.ceiling.certificate).read_text())
         check_certificate(certificate)
     assert json.loads((folder / "bracket.json").read_text()) == record
     names = [baseline.name for baseline in parsed.baselines]
@@ -144,7 +145,7 @@ def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) ->
     assert {length for length, _ in notes.steps} == {2, 4}
     for bracket in parsed.brackets:
         # Runs that ended hold a size that failed, or the whole list.
-        whole_list = any(one.pairs == 6 and one.outcome == "solved" for one in bracket.search)
+        whole_list = any(one.size == 6 and one.outcome == "solved" for one in bracket.search)
         assert (bracket.control is None) == whole_list
         assert bracket.control is None or bracket.control.status == "measured"
     assert any(bracket.control for bracket in parsed.brackets)
@@ -155,9 +156,9 @@ def test_the_control_can_be_left_out_and_changes_no_floor(
     tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
 ) -> None:
     record, _ = work(tiny, tmp_path, replace(REQUEST, control=False))
-    brackets = parse_record(record).brackets
+    brackets = read_record(record).brackets
     assert [bracket.control for bracket in brackets] == [None, None]
-    expected = [bracket.floor.pairs for bracket in parse_record(whole[1]).brackets]
+    expected = [bracket.floor.pairs for bracket in read_record(whole[1]).brackets]
     assert [bracket.floor.pairs for bracket in brackets] == expected
 
 
@@ -203,31 +204,25 @@ def test_another_command_in_the_same_folder_does_not_lend_its_files(
     assert without_times(again) == without_times(record)
 
 
-def bracket_of(
+def floor_of(
     model: HuggingFaceCausalLM,
     task: EncodedTask,
     exact: Sequence[bool],
     claimed: tuple[int, ...],
     unprompted: frozenset[int],
-) -> Bracket:
+) -> parts.Floor:
     floor = Floor(targets=task.targets, witness="w", verification=verified(exact), claimed=claimed)
-    return Bracket(
-        floor=floor,
-        ceiling=task_ceiling(model.card, task, size=SIZE),
-        search=result_of(),
-        unprompted=unprompted,
-    )
+    ceiling = task_ceiling(model.card, task, size=SIZE)
+    return bracket_of(floor, ceiling, result_of(), unprompted=unprompted).floor
 
 
 def test_pairs_answered_without_a_prompt_are_not_credited_to_it(
     model: HuggingFaceCausalLM, task: EncodedTask
 ) -> None:
     exact = [index != 2 for index in range(6)]
-    bracket = bracket_of(model, task, exact, (0, 1, 2, 3, 4, 5), frozenset({0, 5}))
-    assert bracket.credited == (1, 3, 4)
-    floor: Any = bracket.to_json()["floor"]
-    assert (floor["pairs"], floor["tokens"], floor["also_answered_unprompted"]) == (3, None, 2)
-    assert [answer["counted"] for answer in floor["answers"]] == [
+    floor = floor_of(model, task, exact, (0, 1, 2, 3, 4, 5), frozenset({0, 5}))
+    assert (floor.pairs, floor.tokens, floor.also_answered_unprompted) == (3, None, 2)
+    assert [answer.counted for answer in floor.answers] == [
         False, True, False, True, True, False
     ]  # fmt: skip
 
@@ -248,12 +243,11 @@ def test_the_floor_of_a_text_is_in_tokens(
 ) -> None:
     spec = TextSpec(text="the dog and the cat: one two", file="t.txt", tokens=7)
     text = text_task(spec, model.codec)
-    bracket = bracket_of(model, text, [True], (claimed,), frozenset(range(unprompted)))
-    floor: Any = bracket.to_json()["floor"]
-    assert (floor["tokens"], floor["pairs"]) == (tokens, pairs)
-    assert floor["witness"] == ("w" if tokens else None)
-    (answer,) = floor["answers"]
-    assert answer["counted"] == (tokens != 0)
+    floor = floor_of(model, text, [True], (claimed,), frozenset(range(unprompted)))
+    assert (floor.tokens, floor.pairs) == (tokens, pairs)
+    assert floor.witness == ("w" if tokens else None)
+    (answer,) = floor.answers
+    assert answer.counted == (tokens != 0)
 
 
 @pytest.mark.parametrize("size", [2, 8, 2**40])
@@ -301,7 +295,7 @@ def test_every_choice_among_the_list_is_counted(
     all_of_a_list = Counting.model_validate(sizes).value()["pairs"]
     assert found.pairs is not None
     assert found.pairs > 5 * all_of_a_list
-    assert found.to_json()["pool"] == 20_000
+    assert found.stated.pool == 20_000
 
 
 @pytest.mark.slow  # 20 kills, then a whole run
@@ -342,7 +336,7 @@ def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(
     short = replace(REQUEST, budget_seconds=1e-3)
     first, notes = work(tiny, tmp_path, short)
     assert notes.steps == []
-    brackets = parse_record(first).brackets
+    brackets = read_record(first).brackets
     assert [bracket.floor.pairs for bracket in brackets] == [0, 0]
     assert {bracket.state for bracket in brackets} == {"not_searched"}
     assert all("budget was used up" in bracket.stopped_because for bracket in brackets)
@@ -351,8 +345,8 @@ def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(
         assert bracket.control.status == "not run"
         assert "it limits the floor" in bracket.control.conclusion
     full, _ = work(tiny, tmp_path)
-    expected = [bracket.floor.pairs for bracket in parse_record(whole[1]).brackets]
-    assert [bracket.floor.pairs for bracket in parse_record(full).brackets] == expected
+    expected = [bracket.floor.pairs for bracket in read_record(whole[1]).brackets]
+    assert [bracket.floor.pairs for bracket in read_record(full).brackets] == expected
 
 
 def test_a_prompt_longer_than_the_context_is_refused_before_any_work(

@@ -17,7 +17,7 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.report.record import Record, parse_record
+from promptlimits.record.record import Record, read_record
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -53,7 +53,7 @@ def bracket(model: HuggingFaceCausalLM, task: EncodedTask, told: Notes, tmp_path
     def run(request: Request) -> Record:
         record, notes = measured(model, task, request, tmp_path)
         vars(told).update(vars(notes))
-        return parse_record(record)
+        return read_record(record)
 
     return run
 
@@ -93,7 +93,7 @@ def test_a_budget_of_steps_ends_the_same_however_it_was_given(
     def found(folder: str, *budgets: int) -> list[tuple[int, int, str]]:
         for steps in budgets:
             request = replace(REQUEST, budget_steps=steps)
-            record = parse_record(measured(model, task, request, tmp_path / folder)[0])
+            record = read_record(measured(model, task, request, tmp_path / folder)[0])
         return [
             (one.prompt_tokens, attempt.steps, attempt.outcome)
             for one in record.brackets

@@ -23,8 +23,7 @@ from promptlimits.capacity.witness.format import read_witness
 from promptlimits.certificates import check_certificate
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.report.record import parse_record
-from promptlimits.report.rows import rows
+from promptlimits.record.record import read_record
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 TRAINING = TrainingConfig(prompt_tokens=1, max_steps=60, patience=30)
@@ -62,13 +61,12 @@ def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
     tiny: Path, tmp_path: Path
 ) -> None:
     record, _ = run(tiny, tmp_path)
-    soft, prefix = rows(record)
+    soft, prefix = read_record(record).brackets
     assert [(row.kind, row.prompt_tokens, row.stored_bits) for row in (soft, prefix)] == [
         ("soft", 2, 32 * 2 * 32),
         ("prefix", 2, 32 * 2 * WIDTH),
     ]
-    assert prefix.floor_pairs > 0
-    assert prefix.bits_per_stored_bit == prefix.floor_bits / prefix.stored_bits
+    assert prefix.floor.pairs > 0
     for bracket in record["brackets"]:
         ceiling = bracket["ceiling"]
         assert ceiling["pairs"] >= bracket["floor"]["pairs"]
@@ -79,7 +77,7 @@ def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
     assert (witness.kind, witness.width, witness.prompt_tokens) == ("prefix", WIDTH, 2)
     control = record["brackets"][1]["control"]
     # Only a failure asks for an explanation.
-    assert (control is None) == (prefix.floor_pairs == 6)
+    assert (control is None) == (prefix.floor.pairs == 6)
     again, notes = run(tiny, tmp_path)
     assert again == record
     assert notes.steps == []
@@ -102,7 +100,7 @@ def test_a_prefix_that_failed_has_a_control_and_one_without_time_says_so(
     record, _ = run(tiny, tmp_path, request)
     control = record["brackets"][0]["control"]
     assert control["status"] == status
-    parse_record(record)
+    read_record(record)
 
 
 def test_a_kind_is_part_of_the_run(tiny: Path, tmp_path: Path) -> None:
@@ -114,7 +112,7 @@ def test_a_kind_is_part_of_the_run(tiny: Path, tmp_path: Path) -> None:
     assert [bracket["kind"] for bracket in both["brackets"]] == ["soft", "prefix"]
     assert notes.steps, "the soft prompt is trained"
     assert both["brackets"][1]["search"] == first["brackets"][0]["search"]
-    assert [bracket.kind for bracket in parse_record(both).brackets] == ["soft", "prefix"]
+    assert [bracket.kind for bracket in read_record(both).brackets] == ["soft", "prefix"]
 
 
 def test_a_model_without_prefixes_is_refused_before_anything_is_done(
@@ -146,5 +144,5 @@ def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny: Path) -> None:
         size=size,
         width=WIDTH,
     )
-    bits = [float(str(one.to_json()["prompt_bits"])) for one in (half, prefix)]
+    bits = [one.stated.prompt_bits for one in (half, prefix)]
     assert bits[0] < 16 * 3 * WIDTH < bits[1] < 32 * 3 * WIDTH

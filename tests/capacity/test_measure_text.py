@@ -30,7 +30,7 @@ from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA, save_witness
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.report.record import parse_record
+from promptlimits.record.record import read_record
 
 TEXT = "the dog and the cat: one two three of the big red house and then"
 # Enough steps for a few tokens, too few for all of them.
@@ -149,12 +149,12 @@ def test_the_record_says_how_many_tokens_a_witness_writes(
     assert record["task"]["order"] == "from the first token on"
     said = f"{held} of {len(targets)} tokens found and confirmed, from the first on"
     assert f"2 prompt tokens: {said}" in lines
-    parsed = parse_record(record).brackets[0]
-    assert (parsed.floor.held, parsed.search[0].pairs) == (held, 2)
+    parsed = read_record(record).brackets[0]
+    assert (parsed.floor.held, parsed.search[0].tokens) == (held, 2)
     (answer,) = verify_witness(folder / floor["witness"], model_path=str(tiny_gpt2)).answers
     assert answer.exact
     assert answer.generated_ids == targets.member(held - 1).value_ids
-    assert is_whole(record, folder)
+    assert is_whole(read_record(record), folder)
 
 
 @pytest.mark.slow  # beside a command that decodes in a fresh process
@@ -188,10 +188,10 @@ def test_a_shorter_witness_in_its_place_is_made_anew(
 
     edit(directory, "witness.json", shorten)
     sign(directory)
-    assert not is_whole(record, folder)
+    assert not is_whole(read_record(record), folder)
     again, _ = measured(model, task, REQUEST, folder)
     assert again["brackets"][0]["floor"] == floor
-    assert is_whole(again, folder)
+    assert is_whole(read_record(again), folder)
 
 
 @pytest.mark.usefixtures("in_this_process")

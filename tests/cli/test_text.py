@@ -37,7 +37,10 @@ def test_the_record_the_terminal_and_the_witness_say_the_same(call: Call, here: 
     held, of = bracket["floor"]["tokens"], record["task"]["text_tokens"]
     assert 2 <= held < of
     assert "2 of 2 tokens exact after" in ended.err
-    assert f"2 prompt tokens: {held} of {of} tokens, from the first on, found and" in ended.err
+    assert (
+        f"2 prompt tokens: {held} of {of} tokens found and confirmed, from the first on"
+        in ended.err
+    )
     said = " ".join(call(*BRACKET).out.split())
     assert f"{held} of {of} tokens of the text held exactly, from the first one on (found" in said
     assert "has ended before: its result follows" in call(*BRACKET).err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -45,6 +45,7 @@ def answers(
                 "exact": exact,
                 "unprompted": held <= i < held + uncounted,
                 "counted": not held <= i < held + uncounted,
+                "fault": "",
             }
         )
     return listed
@@ -63,16 +64,21 @@ def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
         "floor": {
             "status": "found",
             "pairs": held,
+            "tokens": None,
             "bits": held * bits,
             "bits_per_prompt_token": held * bits / prompt_tokens,
+            "bits_per_stored_bit": held * bits / (32 * DIM * prompt_tokens),
             "witness": f"witness-{prompt_tokens}-tokens" if held else None,
+            "prompt_sha256": "ab" * 32 if held else None,
             "confirmed_by": "stock PEFT 0.21.2 + transformers 5.23.0, greedy generate, float32",
             "also_answered_unprompted": 3 if held else 0,
+            "lost_in_replay": None,
             "answers": answers(number, held=held) if held else [],
         },
         "ceiling": {
             "status": "proved",
             "pairs": ceiling,
+            "every_list_pairs": ceiling,
             "bits": ceiling * bits,
             "prompt_bits": 32.0 * DIM * prompt_tokens,
             "source": "counting theorem: distinct prompts against distinct lists",
@@ -87,11 +93,30 @@ def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
             ],
             "pool": number,
             "certificate": f"ceiling-{prompt_tokens}-tokens.json",
+            "certificate_sha256": "cd" * 32,
             "share_log2": -20,
         },
+        "control": None,
         "search": _search(held, number),
         "stopped_because": "the time given was used up",
         "seconds": 100.25 * prompt_tokens,
+    }
+
+
+def baseline(name: str, exact: int, number: int, **changes: JsonValue) -> JsonObject:
+    """A baseline that was measured; the first pairs came out exact."""
+    return {
+        "name": name,
+        "of": number,
+        "asked": number,
+        "exact": list(range(exact)),
+        "shots": 0,
+        "context_tokens": 0,
+        "note": "",
+        "tokens": None,
+        "status": "measured",
+        "pairs": exact,
+        **changes,
     }
 
 
@@ -123,6 +148,7 @@ def sample_record(
         "kind": "bracket",
         "command": "promptlimits bracket --model smollm2 --task capitals "
         "--prompt-tokens 1,2 --budget 10m --out runs/capitals",
+        "out": "runs/capitals",
         "created": "2001-02-03T04:05:06+00:00",
         "seconds": 300.75,
         "budget_seconds": 600.0,
@@ -140,11 +166,13 @@ def sample_record(
             "vocabulary": 49_152,
             "context_length": 8192,
             "compute_dtype": "float32",
+            "decodes_from_cache": True,
             "notes": ["4-bit weights dequantised to float32"],
         },
         "task": {
             "name": "capitals",
             "pairs": number,
+            "text_tokens": None,
             "hash": "fedcba9876543210" * 4,
             "answer_set_size": str(DISTINCT),
             "answer_set": f"the {DISTINCT} distinct values of the list",
@@ -154,37 +182,48 @@ def sample_record(
             "notes": [],
         },
         "baselines": [
-            {
-                "name": "no prompt",
-                "status": "measured",
-                "pairs": 3,
-                "of": number,
-                "asked": number,
-            },
-            {
-                "name": "in context",
-                "status": "measured",
-                "asked": number,
-                "pairs": min(200, number),
-                "of": number,
-                "shots": number,
-                "context_tokens": 1900,
-                "note": "the whole list written in front of each question",
-            },
+            baseline("no prompt", 3, number),
+            baseline(
+                "in context",
+                min(200, number),
+                number,
+                shots=number,
+                context_tokens=1900,
+                note="the whole list written in front of each question",
+            ),
         ],
         "brackets": [
             bracket(tokens, held=count, number=number) for tokens, count in by_length.items()
         ],
-        "assumptions": ["The model's forward pass is a function of its input alone."],
         "versions": {
             "promptlimits": "0.1.0",
             "python": "3.11.9",
-            "packages": {"torch": "2.13.0", "peft": "0.21.2", "transformers": "5.23.0"},
+            "torch": "2.13.0",
             "cpu_count": 2,
         },
         "seed": 0,
         "warnings": list(warnings),
     }
+
+
+def put(record: JsonObject, changes: Mapping[str, object]) -> JsonObject:
+    """Set fields by their paths, such as "brackets.0.ceiling.pairs"; "*" is every one of a list."""
+    for path, value in changes.items():
+        *steps, last = path.split(".")
+        places: list[Any] = [record]
+        for step in steps:
+            places = [
+                inner
+                for place in places
+                for inner in (place if step == "*" else [place[_key(step)]])
+            ]
+        for place in places:
+            place[_key(last)] = value
+    return record
+
+
+def _key(step: str) -> str | int:
+    return int(step) if step.lstrip("-").isdigit() else step
 
 
 @pytest.fixture

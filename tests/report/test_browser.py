@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from promptlimits.report.html import write_report
+from tests.report.views import write_report
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs the extra 'browser' (pip install promptlimits[browser])"

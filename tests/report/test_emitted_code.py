@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
+from tests.report.views import parsed
 
 from promptlimits.capacity.witness.format import save_witness, write_verification
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 from promptlimits.report import sections
-from promptlimits.report.record import parse_record
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 KEYS = ("France", "Italy", "Peru", "Cuba", "red", "blue", "one", "two", "dog", "moon", "sun")
@@ -108,9 +108,9 @@ def test_it_reproduces_the_floor_on_a_model_that_comes_with_a_penalty(make_recor
     write_verification(folder, found)
 
     record = record_of(make_record, model, pairs)
-    facts = sections.load_code(parse_record(record))
+    facts = sections.load_code(parsed(record))
     record["task"]["answers_random"] = True
-    drawn = sections.load_code(parse_record(record))
+    drawn = sections.load_code(parsed(record))
     # Without the explicit settings the model's own ones bend the answer.
     bent = facts.replace("model.generation_config = ", "unused = ")
     assert len({facts, drawn, bent}) == 3

@@ -1,20 +1,17 @@
 import ast
 import base64
 import hashlib
-import io
 import itertools
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
-from rich.console import Console
+from tests.report.conftest import put, sample_record
+from tests.report.views import parsed, printed, render, summary_lines, write_report
 
-from promptlimits.base.errors import RunFailed, UserError
+from promptlimits.base.errors import RunFailed
 from promptlimits.report import sections
-from promptlimits.report.html import render, write_report
-from promptlimits.report.record import parse_record
-from promptlimits.report.tables import bracket_table, summary_lines
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -65,9 +62,9 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-@pytest.fixture
-def page(record):
-    return Page(render(record))
+@pytest.fixture(scope="module")
+def page():
+    return Page(render(sample_record()))
 
 
 def policy(page):
@@ -128,10 +125,8 @@ def test_nothing_is_said_to_be_beyond_every_prompt(record, longer):
     record["brackets"][0]["state"] = "none_found"
     record["brackets"][0]["floor"].update(pairs=0, answers=[], witness=None)
     lines = " ".join(summary_lines(record))
-    terminal = Console(width=80, file=io.StringIO())
-    terminal.print(bracket_table(record))
     page = Page(render(record)).words
-    for said in (page, lines, terminal.file.getvalue()):
+    for said in (page, lines, printed(record)):
         said = " ".join(said.split())
         for false in (
             "can hold more",
@@ -150,26 +145,6 @@ def test_nothing_is_said_to_be_beyond_every_prompt(record, longer):
     assert ("right out of a random list of our list\u2019s length" in page) is longer
 
 
-def test_what_the_bits_of_facts_are_not(page):
-    assert "List bits Pairs times the logarithm" in page.words
-    assert "one that elicits what the model knows needs fewer" in page.words
-    assert "List bits per token" in page.words
-    assert "not subtracted" not in page.words
-
-
-def test_the_choice_among_random_pairs_is_not_subtracted(record):
-    record["task"]["answers_random"] = True
-    words = Page(render(record)).words
-    assert "bits of that choice are not subtracted" in words
-    assert "list bits" not in words.lower()
-    assert "these facts" not in words
-
-
-def test_who_scored_the_baselines_is_told(page):
-    assert "scored by promptlimits, not decoded again by stock tools" in page.words
-    assert "judged the same way" not in page.words
-
-
 def test_everything_a_reader_needs_is_there(page):
     words = page.words
     for said in (
@@ -179,18 +154,23 @@ def test_everything_a_reader_needs_is_there(page):
         "never about one list of facts",
         "promptlimits verify witness-2-tokens",
         "Decoding is deterministic: the same prompt gives the same answers.",
-        "The model's forward pass is a function of its input alone.",
         "counting theorem: distinct prompts against distinct lists",
         "ceiling-2-tokens.json",
         "128 40 out of steps 640 3 min 12 s",
         "out of steps: raise --max-steps",
         "0123456789abcdef" * 4,
         "fedcba9876543210" * 4,
-        "packages torch 2.13.0",
+        "torch 2.13.0",
         "Seed 0",
         "shuffled with seed 0",
+        "List bits Pairs times the logarithm",
+        "one that elicits what the model knows needs fewer",
+        "List bits per token",
+        "scored by promptlimits, not decoded again by stock tools",
     ):
         assert said in words, said
+    for said in ("not subtracted", "judged the same way"):
+        assert said not in words, said
 
 
 def test_every_pair_is_listed_with_its_verdict(page, record):
@@ -228,14 +208,6 @@ def test_the_whole_record_can_be_taken_out_again(page, record):
     assert json.loads(base64.b64decode(encoded)) == record
 
 
-def test_the_page_is_small(record):
-    assert len(render(record).encode()) < 400_000
-
-
-def test_the_same_record_gives_the_same_page(record):
-    assert render(record) == render(record)
-
-
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_strings_are_harmless(make_record, hostile):
     plain = Page(render(make_record(held={1: 4}, number=8)))
@@ -246,8 +218,7 @@ def test_hostile_strings_are_harmless(make_record, hostile):
     for field in ("name", "hash", "answer_set", "order", "source"):
         record["task"][field] = hostile
     record["baselines"][1].update(name=hostile, note=hostile)
-    record["assumptions"] = [hostile]
-    record["versions"] = {hostile: {hostile: hostile}}
+    record["versions"] = {hostile: hostile}
     bracket = record["brackets"][0]
     bracket["stopped_because"] = hostile
     bracket["floor"].update(witness=hostile, confirmed_by=hostile)
@@ -270,23 +241,72 @@ def test_hostile_strings_are_harmless(make_record, hostile):
     assert "\x1b" not in "".join(page.text)
 
 
-def test_user_text_is_isolated_from_the_direction_of_the_page(record):
-    record["task"]["answer_set"] = "\u05e9\u05dc\u05d5\u05dd"
-    assert "<bdi>\u05e9\u05dc\u05d5\u05dd</bdi>" in render(record)
+WRONG = "brackets.0.floor.answers.-1"
 
 
-def test_a_long_answer_is_clipped_and_counted(record):
-    record["brackets"][0]["floor"]["answers"][-1]["decoded"] = "z" * 10_000
-    words = Page(render(record)).words
-    assert "z" * 160 + "\u2026 (10,000 characters)" in words
-    assert "z" * 161 not in words
-
-
-def test_pairs_that_look_alike_stay_apart(make_record):
-    record = make_record(held={1: 4}, number=8)
-    for answer in record["brackets"][0]["floor"]["answers"]:
-        answer.update(key="\ufffd", value="same")
-    assert len(sections.pair_rows(parse_record(record))) == 8
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        (
+            {"task.answers_random": True},
+            "bits of that choice are not subtracted",
+            ["list bits", "List bits", "these facts"],
+        ),
+        (
+            {f"{WRONG}.decoded": "z" * 10_000},
+            "z" * 160 + "\u2026 (10,000 characters)",
+            ["z" * 161],
+        ),
+        (
+            {f"{WRONG}.decoded": "Capital 245", f"{WRONG}.fault": "it does not stop there"},
+            "\u2717 wrong: Capital 245 (it does not stop there)",
+            [],
+        ),
+        ({f"{WRONG}.decoded": ""}, "\u2717 wrong: (nothing)", []),
+        ({f"{WRONG}.decoded": "Wrong\nCity"}, "\u2717 wrong: Wrong\u240aCity", []),
+        (
+            {"brackets.*.ceiling.pairs": None},
+            (
+                "Proved nothing There is a single answer to give, so the answers carry no "
+                "information, and this theorem does not limit how many are held."
+            ),
+            ["nothing limits", "1 in 1,048,576"],
+        ),
+        (
+            {"brackets.*.ceiling.pairs": None},
+            "There is no ceiling to set beside the floor.",
+            [],
+        ),
+        (
+            {"brackets.0.floor.answers.0.unprompted": True},
+            "1 of them the model also answers without a prompt.",
+            [],
+        ),
+        (
+            {"brackets.0.ceiling.pairs": 40},
+            "The two numbers are the same, but the ceiling is about random answers only.",
+            ["The two limits meet."],
+        ),
+        (
+            {"brackets.0.ceiling.pairs": 40, "task.answers_random": True},
+            "The two limits meet.",
+            ["The two numbers are the same"],
+        ),
+        (
+            {"brackets.0.ceiling.pairs": 39},
+            (
+                "The floor is above the ceiling: the model predicts such answers, so the ceiling "
+                "for random answers does not limit them."
+            ),
+            ["What lies between 40"],
+        ),
+    ],
+)
+def test_the_page_of_a_record_with_changed_fields(record, changes, said, unsaid):
+    words = Page(render(put(record, changes))).words
+    assert said in words
+    for sentence in unsaid:
+        assert sentence not in words, sentence
 
 
 def test_pairs_that_were_never_decoded_are_counted(record):
@@ -300,26 +320,25 @@ def test_pairs_that_were_never_decoded_are_counted(record):
     assert "Not counted Pairs that" not in words
 
 
-def test_the_fault_of_a_wrong_answer_is_told(record):
-    answer = record["brackets"][0]["floor"]["answers"][-1]
-    answer.update(decoded=answer["value"], fault="it does not stop there")
-    assert "\u2717 wrong: Capital 245 (it does not stop there)" in Page(render(record)).words
-
-
-def test_an_empty_or_odd_answer_is_seen(record):
-    answers = record["brackets"][0]["floor"]["answers"]
-    answers[-1]["decoded"], answers[-2]["decoded"] = "", "Wrong\nCity"
-    words = Page(render(record)).words
-    assert "\u2717 wrong: (nothing)" in words
-    assert "\u2717 wrong: Wrong\u240aCity" in words
-
-
 def test_pairs_that_one_prompt_was_not_asked(record):
     del record["brackets"][1]["floor"]["answers"][-1]
-    assert (
-        "Country 245 Capital 245 \u2717 wrong: Wrong City not decoded not exact"
-        in Page(render(record)).words
-    )
+    said = "Country 245 Capital 245 \u2717 wrong: Wrong City not decoded not exact"
+    assert said in Page(render(record)).words
+
+
+def test_user_text_is_isolated_from_the_direction_of_the_page(record):
+    record["task"]["answer_set"] = "\u05e9\u05dc\u05d5\u05dd"
+    page = render(record)
+    assert "<bdi>\u05e9\u05dc\u05d5\u05dd</bdi>" in page
+    assert page == render(record), "the same record gives the same page"
+    assert len(page.encode()) < 400_000
+
+
+def test_pairs_that_look_alike_stay_apart(make_record):
+    record = make_record(held={1: 4}, number=8)
+    for answer in record["brackets"][0]["floor"]["answers"]:
+        answer.update(key="\ufffd", value="same")
+    assert len(sections.pair_rows(parsed(record))) == 8
 
 
 def test_nothing_found_promises_nothing(make_record):
@@ -328,40 +347,6 @@ def test_nothing_found_promises_nothing(make_record):
     assert "PeftModel" not in page.words
     assert "promptlimits verify" not in page.words
     assert "#use" not in [a.get("href") for a in page.all("a")]
-
-
-def test_no_ceiling_is_said_as_such(record):
-    for bracket in record["brackets"]:
-        bracket["ceiling"]["pairs"] = None
-    words = Page(render(record)).words
-    assert "Proved nothing There is a single answer to give" in words
-    assert "this theorem does not limit how many are held" in words
-    assert "nothing limits" not in words
-    assert "1 in 1,048,576" not in words
-    assert "There is no ceiling to set beside the floor." in words
-
-
-def test_pairs_answered_without_a_prompt_are_owned_up_to(record):
-    record["brackets"][0]["floor"]["answers"][0]["unprompted"] = True
-    assert "1 of them the model also answers without a prompt." in Page(render(record)).words
-
-
-def test_the_limits_may_meet_where_answers_are_random(record):
-    record["brackets"][0]["ceiling"]["pairs"] = 40
-    words = Page(render(record)).words
-    assert "The two numbers are the same, but the ceiling is about random answers only." in words
-    record["task"]["answers_random"] = True
-    assert "The two limits meet." in Page(render(record)).words
-
-
-def test_facts_above_the_ceiling_are_no_gap(record):
-    record["brackets"][0]["ceiling"]["pairs"] = 39
-    words = Page(render(record)).words
-    assert (
-        "The floor is above the ceiling: the model predicts such answers, so the ceiling for "
-        "random answers does not limit them." in words
-    )
-    assert "What lies between 40" not in words
 
 
 def test_a_floor_above_its_ceiling_makes_no_page(record, tmp_path):
@@ -374,7 +359,7 @@ def test_a_floor_above_its_ceiling_makes_no_page(record, tmp_path):
 
 def test_the_loading_code_is_python_that_names_the_best_witness(record):
     record["model"]["path"] = 'odd "path\\\n\u202e'
-    code = sections.load_code(parse_record(record))
+    code = sections.load_code(parsed(record))
     ast.parse(code)
     assert code.isascii()
     strings = [n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant)]
@@ -386,7 +371,7 @@ def test_the_loading_code_is_python_that_names_the_best_witness(record):
 
 def test_keys_of_random_tokens_are_posed_as_ids(record):
     record["task"]["answers_random"] = True
-    code = sections.load_code(parse_record(record))
+    code = sections.load_code(parsed(record))
     ast.parse(code)
     assert 'if answer["counted"]' in code
     assert "France" not in code
@@ -396,7 +381,7 @@ def test_keys_of_random_tokens_are_posed_as_ids(record):
 def test_the_best_prompt_is_the_one_to_verify(make_record):
     record = make_record(held={1: 40, 2: 39, 4: 0})
     record["model"]["path"] = "my model"
-    assert sections.verify_code(parse_record(record)) == (
+    assert sections.verify_code(parsed(record)) == (
         "promptlimits verify witness-1-tokens --model 'my model'\n"
         "python witness-1-tokens/replay.py --model 'my model'"
     )
@@ -437,11 +422,6 @@ def test_a_failed_write_keeps_the_old_page(record, tmp_path, monkeypatch):
         write_report(record, tmp_path)
     assert target.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_what_is_no_record_makes_no_page():
-    with pytest.raises(UserError):
-        render({"kind": "run"})
 
 
 def luminance(colour):

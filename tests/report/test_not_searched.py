@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 from matplotlib.figure import Figure
-from tests.report.test_tables import printed
+from tests.report.views import data, parsed, printed, render, summary_lines
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.files import JsonObject
-from promptlimits.report.figures.pairs_held import data, draw, svg
-from promptlimits.report.html import render
-from promptlimits.report.record import parse_record
-from promptlimits.report.rows import rows
-from promptlimits.report.tables import summary_lines
 
 GO_ON = "promptlimits bracket --out 'a b' --budget 480"
 
@@ -59,10 +54,10 @@ def test_the_figure_has_no_point_for_it(cut: JsonObject) -> None:
     assert "fewer than" not in shown.description
     assert [name for name, _ in shown.levels] == ["no prompt", "whole list"]
     axes = Figure().add_subplot()
-    draw(shown, axes)
+    shown.draw(axes)
     marks = [line for line in axes.lines if line.get_marker() == "o"]
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in marks] == [([0], [40])]
-    assert ">not searched<" in svg(shown)
+    assert ">not searched<" in shown.inline()
 
 
 def test_the_page_says_so_and_how_to_go_on(cut: JsonObject) -> None:
@@ -76,7 +71,7 @@ def test_the_page_says_so_and_how_to_go_on(cut: JsonObject) -> None:
 
 def test_a_search_that_found_nothing_is_a_zero(make_record) -> None:
     record = make_record(held={1: 0})
-    assert [row.searched for row in rows(record)] == [True]
+    assert [each.searched for each in parsed(record).brackets] == [True]
     assert " 0 found" in printed(record)
     assert data(record).floors == (0,)
 
@@ -91,7 +86,7 @@ def test_a_longer_prompt_that_holds_fewer_says_that_the_search_is_the_limit(make
     assert "floor 12 found, ceiling for random lists 4,655 proved, fewer than the 40" in (
         shown.description
     )
-    assert ">the search\u2019s limit<" in svg(shown)
+    assert ">the search\u2019s limit<" in shown.inline()
     page = render(record)
     assert "Fewer than the 40 of 1 prompt token: the search found no prompt of this" in page
 
@@ -106,4 +101,4 @@ def test_a_state_that_its_numbers_contradict_is_refused(
     late = cut["brackets"][1]  # type: ignore[index, call-overload]
     late |= change if part == "bracket" else {"floor": {**late["floor"], **change}}
     with pytest.raises(RunFailed, match="contradicts itself"):
-        parse_record(cut)
+        parsed(cut)

@@ -6,15 +6,11 @@ import re
 
 import pytest
 from tests.report.conftest import MakeRecord
-from tests.report.test_tables import printed
+from tests.report.views import data, parsed, printed, render, summary_lines
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.base.files import JsonObject
 from promptlimits.report import wording
-from promptlimits.report.figures.pairs_held import data, svg
-from promptlimits.report.html import render
-from promptlimits.report.record import parse_record
-from promptlimits.report.tables import summary_lines
 
 TOKENS, PART = 48, 12
 
@@ -81,8 +77,8 @@ def test_the_figure_counts_tokens(text: JsonObject) -> None:
     assert shown.levels == (("no prompt", 0), ("in context", 0), ("whole text", TOKENS))
     assert shown.title == "Tokens held against prompt length, 48 tokens of the text"
     assert "2 prompt tokens: floor 12 found, no ceiling" in shown.description
-    assert "tokens held" in svg(shown)
-    assert "pairs held" not in svg(shown)
+    assert "tokens held" in shown.inline()
+    assert "pairs held" not in shown.inline()
     text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
     assert data(text).levels[0] == ("no prompt", 3)
 
@@ -116,7 +112,7 @@ def test_a_record_whose_tokens_are_not_its_text_is_refused(
 ) -> None:
     text["brackets"][2]["floor"] |= {"tokens": tokens, "pairs": pairs}  # type: ignore[index, call-overload, operator]
     with pytest.raises(RunFailed, match="contradicts itself: "):
-        parse_record(text)
+        parsed(text)
 
 
 @pytest.mark.parametrize("change", [{"witness": None}, {"tokens": 0}])
@@ -125,7 +121,7 @@ def test_tokens_without_a_witness_and_a_witness_without_tokens_are_refused(
 ) -> None:
     text["brackets"][1]["floor"] |= change  # type: ignore[index, call-overload, operator]
     with pytest.raises(RunFailed, match="contradicts itself: "):
-        parse_record(text)
+        parsed(text)
 
 
 def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
@@ -146,9 +142,10 @@ def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
         "conclusion": "the rest",
     }
     bracket = text["brackets"][1]  # type: ignore[index, call-overload]
-    attempt = {"tokens": 13, "held": 12, "outcome": "stalled", "steps": 4, "seconds": 1.0}
+    attempt = {"tokens": 13, "held": 12, "outcome": "stalled", "remedy": ""}
+    attempt |= {"steps": 4, "seconds": 1.0, "seed": 0}
     bracket |= {"control": control, "search": [attempt]}  # type: ignore[operator]
-    assert parse_record(text).brackets[1].search[0].pairs == 13
+    assert parsed(text).brackets[1].search[0].size == 13
     said = (
         "planted control (measured): 5 of 13 tokens of what a known prompt writes recovered in 40 "
         "steps; the rest"
@@ -159,11 +156,11 @@ def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
     assert "Planted text: 7 distinct tokens (11 in as much of the real one), entropy 2.5" in page
     control["recovered"] = 14
     with pytest.raises(RunFailed, match="14 of 13 planted"):
-        parse_record(text)
+        parsed(text)
 
 
 def test_one_token_is_one(text: JsonObject) -> None:
     text["task"]["text_tokens"] = 1  # type: ignore[index, call-overload]
     for bracket, tokens in zip(text["brackets"], (0, 1, 1), strict=True):  # type: ignore[arg-type]
         bracket["floor"] |= {"tokens": tokens, "pairs": tokens}  # type: ignore[index, call-overload, operator]
-    assert wording.all_of(parse_record(text).task) == "1 token of the text"
+    assert wording.all_of(parsed(text).task) == "1 token of the text"

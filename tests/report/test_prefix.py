@@ -6,15 +6,11 @@ import re
 from collections.abc import Callable
 
 import pytest
-from tests.report.test_tables import printed
+from tests.report.views import parsed, printed, render, summary_lines
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject
 from promptlimits.report import wording
-from promptlimits.report.html import render
-from promptlimits.report.record import parse_record
-from promptlimits.report.rows import rows
-from promptlimits.report.tables import summary_lines
 
 MakeRecord = Callable[..., JsonObject]
 
@@ -27,11 +23,12 @@ def mixed(make_record: MakeRecord) -> JsonObject:
         tokens = bracket["prompt_tokens"]
         bracket |= {"kind": "prefix", "stored_bits": 32 * 30 * 576 * tokens}
         bracket["floor"]["witness"] = f"witness-prefix-{tokens}-tokens"
+        bracket["floor"]["bits_per_stored_bit"] = bracket["floor"]["bits"] / bracket["stored_bits"]
     return {**soft, "brackets": [*wide["brackets"], *soft["brackets"]]}
 
 
 def test_soft_prompts_come_first(mixed: JsonObject) -> None:
-    found = rows(mixed)
+    found = parsed(mixed).brackets
     assert [(row.kind, row.prompt_tokens) for row in found] == [
         ("soft", 1),
         ("soft", 2),
@@ -40,8 +37,6 @@ def test_soft_prompts_come_first(mixed: JsonObject) -> None:
     ]
     assert found[1].stored_bits == 32 * 2 * 576
     assert found[2].stored_bits == 32 * 30 * 576
-    for row in found:
-        assert row.bits_per_stored_bit == row.floor_bits / row.stored_bits
 
 
 def test_the_table_compares_them_and_fits_80_columns(mixed: JsonObject) -> None:
@@ -118,4 +113,4 @@ def test_a_ratio_has_three_digits_and_is_never_rounded_up(ratio: float, text: st
 def test_a_kind_that_is_none_is_refused(mixed: JsonObject, change: JsonObject) -> None:
     mixed["brackets"][0] |= change
     with pytest.raises(UserError, match=next(iter(change))):
-        parse_record(mixed)
+        parsed(mixed)

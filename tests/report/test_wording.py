@@ -1,10 +1,8 @@
 import pytest
+from tests.report.views import parsed, render, summary_lines
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.report import wording
-from promptlimits.report.html import render
-from promptlimits.report.record import parse_record
-from promptlimits.report.tables import summary_lines
 
 
 @pytest.mark.parametrize(
@@ -67,8 +65,8 @@ def test_clipping_says_what_is_missing():
 
 
 def test_the_line_says_found_and_proved_and_random(record):
-    parsed = parse_record(record)
-    assert wording.summary_line(parsed, parsed.brackets[0]) == (
+    shown = parsed(record)
+    assert wording.summary_line(shown, shown.brackets[0]) == (
         "1 prompt token: 40 of 246 capitals held exactly (found, confirmed by stock PEFT); "
         "of random lists of more than 2,329 answers from this set, at most 1 in 1,048,576 can be "
         "answered in full by any prompt of this size (proved)"
@@ -78,8 +76,8 @@ def test_the_line_says_found_and_proved_and_random(record):
 @pytest.mark.parametrize("pool", [2330, 5000])
 def test_the_line_of_a_list_longer_than_its_ceiling_names_the_lists_length(record, pool):
     record["brackets"][0]["ceiling"]["pool"] = pool
-    parsed = parse_record(record)
-    assert wording.ceiling_sentence(parsed, parsed.brackets[0]) == (
+    shown = parsed(record)
+    assert wording.ceiling_sentence(shown, shown.brackets[0]) == (
         f"of random lists of {pool:,} answers from this set, at most 1 in 1,048,576 can have more "
         "than 2,329 right behind any prompt of this size (proved)"
     )
@@ -88,17 +86,10 @@ def test_the_line_of_a_list_longer_than_its_ceiling_names_the_lists_length(recor
 @pytest.mark.parametrize("pool", [0, 246, 2329])
 def test_the_line_of_a_list_within_its_ceiling_is_about_longer_lists(record, pool):
     record["brackets"][0]["ceiling"]["pool"] = pool
-    parsed = parse_record(record)
+    shown = parsed(record)
     assert "random lists of more than 2,329 answers" in wording.ceiling_sentence(
-        parsed, parsed.brackets[0]
+        shown, shown.brackets[0]
     )
-
-
-def test_a_record_that_names_no_pool_means_the_list(record):
-    del record["brackets"][0]["ceiling"]["pool"]
-    record["task"]["pairs"] = 2330
-    parsed = parse_record(record)
-    assert wording.chosen_from(parsed, parsed.brackets[0]) == 2330
 
 
 @pytest.mark.parametrize("pool", [246, 5000])
@@ -106,12 +97,12 @@ def test_a_record_that_names_no_pool_means_the_list(record):
 def test_every_sentence_about_a_ceiling_names_random_lists_and_the_share(record, pool, log2):
     for bracket in record["brackets"]:
         bracket["ceiling"].update(pool=pool, share_log2=log2)
-    parsed = parse_record(record)
+    shown = parsed(record)
     share = {-20: "1 in 1,048,576", -7.5: "1 in 128"}[log2]
-    sentences = [wording.longer_lists(parsed)]
-    for bracket in parsed.brackets:
-        sentences.append(wording.ceiling_sentence(parsed, bracket))
-        sentences.append(wording.summary_line(parsed, bracket))
+    sentences = [wording.longer_lists(shown)]
+    for bracket in shown.brackets:
+        sentences.append(wording.ceiling_sentence(shown, bracket))
+        sentences.append(wording.summary_line(shown, bracket))
     for sentence in sentences:
         assert "random lists" in sentence
         assert f"at most {share}" in sentence
@@ -121,20 +112,18 @@ def test_every_sentence_about_a_ceiling_names_random_lists_and_the_share(record,
 
 def test_one_sentence_for_several_ceilings_names_the_largest_share(record):
     record["brackets"][1]["ceiling"]["share_log2"] = -10
-    assert "1 in 1,024 of them" in wording.longer_lists(parse_record(record))
+    assert "1 in 1,024 of them" in wording.longer_lists(parsed(record))
 
 
-@pytest.mark.parametrize(
-    ("drawn", "name"), [(True, "bits"), (False, "list bits"), (None, "list bits")]
-)
+@pytest.mark.parametrize(("drawn", "name"), [(True, "bits"), (False, "list bits")])
 def test_only_random_answers_take_the_bits_of_their_list(record, drawn, name):
     record["task"]["answers_random"] = drawn
-    assert wording.bits_name(parse_record(record).task) == name
+    assert wording.bits_name(parsed(record).task) == name
 
 
 def test_the_line_of_a_floor_of_zero_claims_nothing(make_record):
-    parsed = parse_record(make_record(held={1: 0}))
-    line = wording.summary_line(parsed, parsed.brackets[0])
+    shown = parsed(make_record(held={1: 0}))
+    line = wording.summary_line(shown, shown.brackets[0])
     assert line.startswith(
         "1 prompt token: no prompt was confirmed to hold any of the 246 capitals"
     )
@@ -143,8 +132,8 @@ def test_the_line_of_a_floor_of_zero_claims_nothing(make_record):
 
 def test_the_line_without_a_ceiling(record):
     record["brackets"][0]["ceiling"]["pairs"] = None
-    parsed = parse_record(record)
-    line = wording.summary_line(parsed, parsed.brackets[0])
+    shown = parsed(record)
+    line = wording.summary_line(shown, shown.brackets[0])
     assert "the theorem gives no ceiling" in line
     assert "proved" not in line
     assert "1 in" not in line
@@ -153,14 +142,14 @@ def test_the_line_without_a_ceiling(record):
 def test_without_a_ceiling_there_is_no_sentence_about_longer_lists(record):
     record["brackets"][0]["ceiling"]["pairs"] = None
     record["brackets"][0]["ceiling"]["share_log2"] = -1
-    assert "1 in 1,048,576" in wording.longer_lists(parse_record(record))
+    assert "1 in 1,048,576" in wording.longer_lists(parsed(record))
     record["brackets"][1]["ceiling"]["pairs"] = None
-    assert wording.longer_lists(parse_record(record)) == ""
+    assert wording.longer_lists(parsed(record)) == ""
 
 
 def test_lists_of_ones_own_are_called_pairs(record):
     record["task"]["name"] = "people.csv"
-    assert wording.noun(parse_record(record).task) == "pairs"
+    assert wording.noun(parsed(record).task) == "pairs"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +158,7 @@ def test_lists_of_ones_own_are_called_pairs(record):
 )
 def test_the_share_is_never_understated(record, log2, shown):
     record["brackets"][0]["ceiling"]["share_log2"] = log2
-    assert wording.share_of_lists(parse_record(record).brackets[0].ceiling) == shown
+    assert wording.share_of_lists(parsed(record).brackets[0].ceiling) == shown
 
 
 def with_control(record, **changes):
@@ -195,7 +184,7 @@ def with_control(record, **changes):
 
 
 def test_a_control_is_measured_and_says_its_conclusion(record):
-    first, second = parse_record(with_control(record)).brackets
+    first, second = parsed(with_control(record)).brackets
     assert wording.control_sentence(first.control) == (
         "planted control (measured): 62 of 62 answers of a known prompt recovered in 41 steps; "
         "the optimiser finds <one>"
@@ -210,7 +199,7 @@ def test_a_control_is_measured_and_says_its_conclusion(record):
 def test_a_control_that_did_not_finish_counts_nothing_as_recovered(record):
     said = "not finished: 4 of 62 after 2 steps, so nothing follows from it yet"
     changed = with_control(record, finished=False, recovered=4, conclusion=said)
-    shown = parse_record(changed).brackets[0]
+    shown = parsed(changed).brackets[0]
     assert wording.control_sentence(shown.control) == f"planted control (measured): {said}"
 
 
@@ -220,7 +209,7 @@ def test_a_control_that_was_not_run_says_why_in_terminal_and_page(record):
         "reason": "budget used up",
         "conclusion": "the budget was used up <first>",
     }
-    shown = parse_record(record).brackets[0]
+    shown = parsed(record).brackets[0]
     assert (
         wording.control_sentence(shown.control)
         == "no planted control: the budget was used up <first>"
@@ -235,7 +224,7 @@ def test_a_control_that_was_not_run_says_why_in_terminal_and_page(record):
 
 def test_a_control_that_recovers_more_than_was_planted_is_refused(record):
     with pytest.raises(RunFailed, match="contradicts itself: 63 of 62 planted"):
-        parse_record(with_control(record, recovered=63))
+        parsed(with_control(record, recovered=63))
 
 
 def test_the_control_stands_beside_the_floor_in_terminal_and_page(record):

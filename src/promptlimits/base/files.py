@@ -31,7 +31,7 @@ from promptlimits.base.errors import RunFailed, shortened
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
-
+Fact: TypeAlias = "str | int | float | bool | None"
 
 MOST_JSON_BYTES: Final = 64_000_000
 """More than any configuration, record, tokenizer or index of shards needs."""
@@ -157,6 +157,12 @@ def replace_file(path: Path, content: bytes) -> None:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def write_json(path: Path, document: JsonObject) -> None:
+    """Write a JSON object into a file, whole or not at all."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def standing(directory: Path) -> Path:

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from promptlimits.base.exact import log, outward_float
-from promptlimits.base.files import JsonObject
 from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.search.request import PromptSize
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.nets.protocol import ModelCard, PromptKind
+from promptlimits.record.parts import Ceiling
 
 STORED_DTYPE = "float32"
 """What the numbers of a witness are stored as."""
@@ -72,23 +72,30 @@ class TaskCeiling:
         """The certificate as the file of that name holds it."""
         return (json.dumps(self._certificate, indent=1) + "\n").encode()
 
-    def to_json(self) -> JsonObject:
+    @property
+    def stated(self) -> Ceiling:
         """The ceiling as the record shows it."""
         counting, value = self.counting, self._certificate["value"]
-        return {
-            "status": "proved",
-            "pairs": self.pairs,
-            "every_list_pairs": value["every_list_pairs"],
-            "bits": self.answer_bits,
-            "prompt_bits": counting.prompt_bits(),
-            "source": counting.source,
-            "statement": counting.claim(value, answers=self.answer_set),
-            "assumptions": [*counting.rests_on()],
-            "pool": counting.pool,
-            "certificate": self.certificate_name,
-            "certificate_sha256": hashlib.sha256(self.certificate).hexdigest(),
-            "share_log2": -math.log2(counting.share.denominator / counting.share.numerator),
-        }
+        return Ceiling(
+            status="proved",
+            pairs=self.pairs,
+            every_list_pairs=value["every_list_pairs"],
+            bits=self.answer_bits,
+            prompt_bits=counting.prompt_bits(),
+            source=counting.source,
+            statement=counting.claim(value, answers=self.answer_set),
+            assumptions=tuple(counting.rests_on()),
+            pool=counting.pool,
+            certificate=self.certificate_name,
+            certificate_sha256=hashlib.sha256(self.certificate).hexdigest(),
+            share_log2=self.share_log2,
+        )
+
+    @property
+    def share_log2(self) -> float:
+        """Share of the lists that are let through, as a power of two."""
+        share = self.counting.share
+        return -math.log2(share.denominator / share.numerator)
 
 
 def task_ceiling(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptlimits.base.files import JsonObject
 from promptlimits.capacity.job import Job, require_possible
 from promptlimits.capacity.search.control import is_complete
 from promptlimits.capacity.search.request import Listener, PromptSize, Request
@@ -13,6 +12,7 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.nets.protocol import FrozenModel
+from promptlimits.record.record import Fit
 
 
 def fit_all(
@@ -23,7 +23,7 @@ def fit_all(
     folder: Path,
     store: Store,
     listener: Listener,
-) -> JsonObject:
+) -> Fit:
     """Train one prompt for every pair of a task, save the best one, and have it confirmed.
 
     The request names one kind and one length. A text is a list of one pair, held as a whole or not.
@@ -44,25 +44,23 @@ def fit_all(
     job.used.commit()
     held, last = floor.held, result.attempts[-1]
     complete = is_complete(result, control)
-    return {
-        "schema": 1,
-        "kind": "fit",
-        "prompt_kind": kind.value,
-        "state": state_of(result, claimed=floor.claimed, credited=held).value,
-        "complete": complete,
-        "go_on": None if complete else request.go_on(job.seconds),
-        "pairs": len(held),
-        "of": len(task.pairs),
-        "also_answered_unprompted": len(unprompted),
-        "text_tokens": task.text_tokens,
-        "notes": list(task.notes),
-        "outcome": last.outcome.value,
-        "remedy": last.outcome.remedy_for(targets.units),
-        "witness": floor.witness if held else None,
-        "confirmed_by": "" if floor.verification is None else floor.verification.confirmed_by,
-        "lost_in_replay": floor.loss_json,
-        "answers": floor.answer_rows(unprompted),
-        "not_held": [pair.key for index, pair in enumerate(task.pairs) if index not in set(held)],
-        "control": None if control is None else control.to_json(),
-        "search": [one.to_json() for one in result.attempts],
-    }
+    return Fit(
+        prompt_kind=kind.value,
+        state=state_of(result, claimed=floor.claimed, credited=held),
+        complete=complete,
+        go_on=None if complete else request.go_on(job.seconds),
+        pairs=len(held),
+        of=len(task.pairs),
+        also_answered_unprompted=len(unprompted),
+        text_tokens=task.text_tokens,
+        notes=tuple(task.notes),
+        outcome=last.outcome.value,
+        remedy=last.outcome.remedy_for(targets.units),
+        witness=floor.witness if held else None,
+        confirmed_by="" if floor.verification is None else floor.verification.confirmed_by,
+        lost_in_replay=floor.loss,
+        answers=floor.answers(unprompted),
+        not_held=tuple(pair.key for index, pair in enumerate(task.pairs) if index not in set(held)),
+        control=control,
+        search=tuple(one.row for one in result.attempts),
+    )

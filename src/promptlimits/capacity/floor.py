@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import RunContext
 from promptlimits.capacity.search.choice import Choice
 from promptlimits.capacity.search.request import Listener
@@ -29,6 +28,7 @@ from promptlimits.capacity.witness.stock import stock_tools
 from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.prefix_shape import reader_of_prefixes
 from promptlimits.nets.protocol import EncodedPair, PromptKind
+from promptlimits.record.parts import Answer, ReplayLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,65 +69,23 @@ class Floor:
             unit=self.targets.units.removesuffix("s"),
         )
 
-    @property
-    def loss_json(self) -> JsonObject | None:
-        """The record's `lost_in_replay`."""
-        return None if self.loss is None else asdict(self.loss)
-
-    def answer_rows(self, unprompted: Collection[int]) -> list[JsonValue]:
+    def answers(self, unprompted: Collection[int]) -> tuple[Answer, ...]:
         """All that was put to the test with what was decoded for it, in the order of the search."""
         if self.verification is None:
-            return []
+            return ()
         decoded = dict(zip(self.claimed, self.verification.answers, strict=True))
-        return [
-            {
-                "key": decoded[index].key,
-                "value": decoded[index].value,
-                "decoded": decoded[index].decoded,
-                "exact": decoded[index].exact,
-                "unprompted": index in unprompted,
-                "counted": decoded[index].exact and index not in unprompted,
-                "fault": decoded[index].fault,
-            }
+        return tuple(
+            Answer(
+                key=decoded[index].key,
+                value=decoded[index].value,
+                decoded=decoded[index].decoded,
+                exact=decoded[index].exact,
+                unprompted=index in unprompted,
+                counted=decoded[index].exact and index not in unprompted,
+                fault=decoded[index].fault,
+            )
             for index in self.targets.shown(self.claimed)
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayLoss:
-    """A floor below what its prompt held in training.
-
-    Attributes:
-        held_in_training: Pairs, or tokens of a text from the first on, that training held.
-        confirmed: How many of them stock tools confirmed.
-        unit: What is counted: "pair" or "token".
-    """
-
-    held_in_training: int
-    confirmed: int
-    unit: str
-
-    def __str__(self) -> str:
-        """In one sentence."""
-        units = f"{self.unit}s" if self.held_in_training != 1 else self.unit
-        return (
-            f"training held {self.held_in_training} {units}, stock tools confirmed "
-            f"{self.confirmed or 'none'} of them"
         )
-
-
-def losses(record: JsonObject, *, whole: bool) -> tuple[str, ...]:
-    """What stock tools did not confirm of what training held: all of a prompt, or some of it."""
-    return tuple(_losses(record, whole=whole))
-
-
-def _losses(record: Any, *, whole: bool) -> Iterator[str]:
-    for part in record.get("brackets", [record]):
-        loss = part.get("floor", part)["lost_in_replay"]
-        if loss is not None and (loss["confirmed"] == 0) == whole:
-            kind = part.get("prompt_kind", part["kind"])
-            of = f" of length {part['prompt_tokens']}" if "prompt_tokens" in part else ""
-            yield f"{kind} prompt{of}: {ReplayLoss(**loss)}"
 
 
 def find_floor(

@@ -15,7 +15,7 @@ from promptlimits.capacity.search.attempt import Attempt, RunContext, about
 from promptlimits.capacity.search.baselines import Unprompted
 from promptlimits.capacity.search.budget import Budget, UsedTime
 from promptlimits.capacity.search.choice import Choice, choose
-from promptlimits.capacity.search.control import Control, NoControl, SearchBudget, control_within
+from promptlimits.capacity.search.control import SearchBudget, control_within
 from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
 from promptlimits.capacity.search.search import SearchResult, search, train_all
 from promptlimits.capacity.store.provenance import provenance, spec_hash
@@ -26,6 +26,7 @@ from promptlimits.capacity.train.problem import StepReport, Stopper
 from promptlimits.capacity.witness.files import require_replaceable
 from promptlimits.capacity.witness.stock import require_stock_tools
 from promptlimits.nets.protocol import FrozenModel, PromptKind
+from promptlimits.record.parts import Control, NoControl
 
 
 def require_possible(

@@ -9,25 +9,25 @@ what is not needed for a floor comes last.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from promptlimits.base.files import JsonObject, replace_file
-from promptlimits.capacity.bracket import Bracket
+from promptlimits.base.files import replace_file
+from promptlimits.capacity.bracket import bracket_of
 from promptlimits.capacity.ceiling import task_ceiling
-from promptlimits.capacity.floor import losses
 from promptlimits.capacity.job import Job, Shorter, require_possible
-from promptlimits.capacity.record import bracket_record, is_whole, write_record
-from promptlimits.capacity.search.baselines import IN_CONTEXT, Baseline, in_context, written_out
+from promptlimits.capacity.record import bracket_record, stored_record, write_record
+from promptlimits.capacity.search.baselines import IN_CONTEXT, in_context, written_out
 from promptlimits.capacity.search.budget import Budget
 from promptlimits.capacity.search.ordering import Order, ordered
 from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
-from promptlimits.capacity.search.search import SearchResult, State
+from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.nets.protocol import FrozenModel, PromptKind
+from promptlimits.record.parts import Baseline, Bracket, Control, NoControl, State
+from promptlimits.record.record import Record, losses
 
 # What is set aside for the best prompt of a size, so that the command ends within its budget:
 # seconds in which a fresh process imports and loads, and runs of the list in units of one of them.
@@ -48,7 +48,7 @@ def measure(
     folder: Path,
     store: Store,
     listener: Listener,
-) -> JsonObject:
+) -> Record:
     """Measure the bracket at every prompt length asked for.
 
     Args:
@@ -71,9 +71,9 @@ def measure(
     witnesses = [folder / _witness_name(size) for size in _sizes(request)]
     require_possible(model, task, request, witnesses)
     key = command_key(model, task, request)
-    done = store.get("bracket", key)
-    if done is not None and is_whole(done, folder):
-        again = "this command has ended before" if done["complete"] else "this budget is used up"
+    done = stored_record(store.get("bracket", key), folder)
+    if done is not None:
+        again = "this command has ended before" if done.complete else "this budget is used up"
         listener.found(f"{again}: its result follows")
         return done
     job = Job.of(
@@ -95,8 +95,7 @@ def measure(
         request,
         folder=folder,
         baselines=baselines,
-        brackets=[one.to_json() for one in brackets],
-        complete=all(one.complete for one in brackets) and all(one.measured for one in baselines),
+        brackets=brackets,
         warnings=job.warnings,
         seconds=job.seconds,
     )
@@ -104,7 +103,7 @@ def measure(
     job.used.commit()
     # Where all was lost it is decoded again, once whatever lost it is mended.
     if not losses(record, whole=True):
-        store.put("bracket", key, record)
+        store.put("bracket", key, record.to_json())
     return record
 
 
@@ -186,9 +185,9 @@ def _in_context(job: Job) -> Baseline:
     key = job.about({"name": IN_CONTEXT, "most_tokens": limit})
     known = job.store.get("baseline", key)
     if known is not None:
-        return Baseline.from_json(known)
+        return Baseline.model_validate(known)
     if job.budget.time_is_up() is not None:
-        return Baseline(name=IN_CONTEXT, of=len(pairs), asked=0, exact=())
+        return Baseline.made(IN_CONTEXT, of=len(pairs), asked=0, exact=())
     job.listener.stage("asking every key with the pairs in context", len(pairs))
     found = in_context(
         job.model,
@@ -217,22 +216,21 @@ def _brackets(job: Job) -> list[Bracket]:
     shorter: dict[PromptKind, Shorter] = {}
     found: list[Bracket] = []
     for done, size in enumerate(sizes):
-        began, before = time.monotonic(), job.store.seconds(job.hash_of(size))
+        began = time.monotonic()
         budget = _budget_of_size(job, sizes_left=len(sizes) - done)
         first = shorter.get(size.kind)
         targets = job.targets if first is None else job.targets.held_first(first.held)
         result, control = job.train(size, targets, budget, shorter=first)
         if not done:
             _without_prompt(job)
-        bracket, held = _bracket(job, targets, size, result)
-        seconds = time.monotonic() - began
-        job.store.add_seconds(job.hash_of(size), seconds)
-        found.append(replace(bracket, control=control, seconds=before + seconds))
+        bracket, held = _bracket(job, targets, size, result, control, began=began)
+        found.append(bracket)
         if held is not None:
             shorter[size.kind] = held
-        job.listener.found(f"{size.in_words}: {_confirmed(found[-1])}")
-        if bracket.floor.loss is not None:
-            job.warnings.append(f"{size.in_words}: {bracket.floor.loss}; only those count")
+        job.listener.found(f"{size.in_words}: {_confirmed(job, bracket)}")
+        if bracket.floor.lost_in_replay is not None:
+            lost = bracket.floor.lost_in_replay
+            job.warnings.append(f"{size.in_words}: {lost}; only those count")
     return found
 
 
@@ -247,7 +245,13 @@ def _budget_of_size(job: Job, *, sizes_left: int) -> Budget:
 
 
 def _bracket(
-    job: Job, targets: Targets, size: PromptSize, result: SearchResult
+    job: Job,
+    targets: Targets,
+    size: PromptSize,
+    result: SearchResult,
+    control: Control | NoControl | None,
+    *,
+    began: float,
 ) -> tuple[Bracket, Shorter | None]:
     """The bracket of a search, and what the next longer prompt starts from."""
     floor, choice = job.confirm(
@@ -263,20 +267,26 @@ def _bracket(
         job.model.card, job.task, size=size, width=job.model.prompt_width(size.kind)
     )
     replace_file(job.folder / ceiling.certificate_name, ceiling.certificate)
-    bracket = Bracket(
-        floor=floor,
-        ceiling=ceiling,
-        search=result,
-        unprompted=job.unprompted.among(floor.held),
+    unprompted = job.unprompted.among(floor.held)
+    work = job.hash_of(size)
+    before, seconds = job.store.seconds(work), time.monotonic() - began
+    job.store.add_seconds(work, seconds)
+    bracket = bracket_of(
+        floor,
+        ceiling,
+        result,
+        unprompted=unprompted,
+        control=control,
+        seconds=before + seconds,
     )
     if choice is None or not floor.held:
         return bracket, None
     return bracket, Shorter(prompt=choice.prompt, held=floor.held)
 
 
-def _confirmed(bracket: Bracket) -> str:
+def _confirmed(job: Job, bracket: Bracket) -> str:
     """What became of a size, for a line of its own."""
     if bracket.state is State.NOT_SEARCHED:
-        return f"not searched: the budget was used up after {bracket.search.steps} steps"
-    targets = bracket.floor.targets
-    return targets.tally(targets.count(bracket.credited), "found and confirmed")
+        steps = sum(one.steps for one in bracket.search)
+        return f"not searched: the budget was used up after {steps} steps"
+    return job.targets.tally(bracket.floor.held, "found and confirmed")

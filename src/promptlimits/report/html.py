@@ -18,53 +18,46 @@ import jinja2
 from markupsafe import Markup
 
 from promptlimits.base.files import JsonObject, replace_file
+from promptlimits.record.record import Record
 from promptlimits.report import sections, wording
-from promptlimits.report.figures import pairs_held
-from promptlimits.report.record import Record, parse_record
-from promptlimits.report.rows import baseline_rows, rows
+from promptlimits.report.figures.pairs_held import PairsHeld
 
 FILE_NAME: Final = "report.html"
 
 
-def render(record: JsonObject) -> str:
+def render(record: Record) -> str:
     """The page of a bracket record."""
-    parsed = parse_record(record)
     script = sections.resource("bracket.js")
-    pairs = sections.pair_rows(parsed)
-    return (
-        _environment()
-        .get_template("bracket.html.j2")
-        .render(
-            **_wording(parsed),
-            record=parsed,
-            rows=rows(parsed),
-            baselines=baseline_rows(parsed),
-            endings=sections.endings(parsed),
-            command=sections.command(parsed.command),
-            figures=_figures(parsed),
-            notes=(*parsed.warnings, *parsed.model.notes),
-            pairs=pairs,
-            not_decoded=sections.not_decoded(parsed, len(pairs)),
-            pairs_sentence=sections.pairs_sentence(parsed),
-            asked=[bracket for bracket in parsed.brackets if bracket.floor.answers],
-            witnesses=sections.witnesses(parsed),
-            load_code=sections.load_code(parsed),
-            verify_code=sections.verify_code(parsed),
-            assumption_groups=sections.assumption_groups(parsed),
-            versions=tuple(sections.flat(parsed.versions)),
-            download=_download(record),
-            policy=_policy(script),
-            css=Markup(sections.resource("bracket.css")),
-            script=Markup(script),
-        )
+    pairs = sections.pair_rows(record)
+    page = _environment().get_template("bracket.html.j2")
+    return page.render(
+        **_facts(record),
+        record=record,
+        endings=sections.endings(record),
+        command=sections.command(record.command),
+        figures=_figures(record),
+        notes=(*record.warnings, *record.model.notes),
+        pairs=pairs,
+        not_decoded=sections.not_decoded(record, len(pairs)),
+        pairs_sentence=sections.pairs_sentence(record),
+        asked=[bracket for bracket in record.brackets if bracket.floor.answers],
+        witnesses=sections.witnesses(record),
+        load_code=sections.load_code(record),
+        verify_code=sections.verify_code(record),
+        assumption_groups=sections.assumption_groups(record),
+        versions=sections.versions(record),
+        download=_download(record.to_json()),
+        policy=_policy(script),
+        css=Markup(sections.resource("bracket.css")),
+        script=Markup(script),
     )
 
 
-def write_report(record: JsonObject, directory: Path) -> Path:
+def write_report(record: Record, directory: Path) -> Path:
     """Write the page into a folder, whole or not at all.
 
     Args:
-        record: The record as parsed from JSON.
+        record: The record.
         directory: Where; made if it is not there.
 
     Returns:
@@ -83,7 +76,7 @@ def _figures(record: Record) -> list[Markup]:
         members = tuple(each for each in record.brackets if each.kind == kind)
         if members:
             own = record.model_copy(update={"brackets": members})
-            svg = pairs_held.svg(pairs_held.data(own))
+            svg = PairsHeld(own).inline()
             drawn.append(Markup(_renamed(svg, kind) if drawn else svg))
     return drawn
 
@@ -94,39 +87,22 @@ def _renamed(svg: str, kind: str) -> str:
     return own.replace('"figure-title figure-text"', f'"{kind}-figure-title {kind}-figure-text"')
 
 
-def _wording(record: Record) -> dict[str, Any]:
-    """The functions and words that the template speaks with."""
-    of_text = record.task.text_tokens is not None
+def _facts(record: Record) -> dict[str, Any]:
+    """What the whole record says, in words and as what the page shows or leaves out."""
+    task, brackets = record.task, record.brackets
     return {
-        "noun": wording.noun(record.task),
-        "is_text": of_text,
-        "answer_set_size": wording.big_number(record.task.answer_set_size),
-        "count": wording.count,
-        "plural": wording.plural,
-        "prompt_name": wording.prompt_name,
+        "noun": wording.noun(task),
+        "is_text": task.text_tokens is not None,
+        "answer_set_size": wording.big_number(task.answer_set_size),
         "any_prefix": wording.has_prefix(record),
         "any_soft": wording.has_soft(record),
         "subject": wording.subject(record),
-        "ratio_down": wording.ratio_down,
-        "duration": wording.duration,
-        "bits_down": wording.bits_down,
-        "bits_up": wording.bits_up,
-        "ceiling_claim": functools.partial(wording.ceiling_claim, record),
-        "share": wording.share_of_lists(*(each.ceiling for each in record.brackets)),
+        "share": wording.share_of_lists(*(each.ceiling for each in brackets)),
         "longer_lists": wording.longer_lists(record),
-        "choice": any(wording.chosen_from(record, each) for each in record.brackets),
-        "bits_name": wording.bits_name(record.task),
-        "baseline_detail": wording.baseline_detail,
-        "baseline_note": wording.baseline_note,
-        "below_shorter": functools.partial(wording.below_shorter, record),
-        "any_uncounted": any(map(sections.uncounted, record.brackets)),
-        "uncounted": sections.uncounted,
-        "held_unprompted": sections.held_unprompted,
-        "control_sentence": functools.partial(wording.control_sentence, of_text=of_text),
-        "control_detail": functools.partial(wording.control_detail, of_text=of_text),
-        "any_control": any(each.control is not None for each in record.brackets),
-        "between": functools.partial(sections.between, record),
-        "remedies": sections.remedies,
+        "choice": any(map(wording.chosen_from, brackets)),
+        "bits_name": wording.bits_name(task),
+        "any_uncounted": any(map(sections.uncounted, brackets)),
+        "any_control": any(each.control is not None for each in brackets),
     }
 
 
@@ -152,6 +128,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(wording=wording, sections=sections)
     environment.filters["clean"] = wording.clean
     environment.filters["clean_code"] = wording.clean_code
     return environment

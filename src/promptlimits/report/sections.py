@@ -6,14 +6,15 @@ import functools
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
 from promptlimits.base.errors import quoted
+from promptlimits.record.parts import Answer, Bracket, Verdict
+from promptlimits.record.record import Record
 from promptlimits.report import wording
-from promptlimits.report.record import Answer, Bracket, Record, Verdict
 
 _KINDS: Final = {Verdict.HELD: "held", Verdict.NOT_COUNTED: "uncounted", Verdict.WRONG: "wrong"}
 
@@ -252,13 +253,13 @@ def assumption_groups(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Nested facts as lines of a name and a value; what is not known is left out."""
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name} ")
-        elif value is not None:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+def versions(record: Record) -> tuple[tuple[str, str], ...]:
+    """Facts of the installation by name; what is not known is left out."""
+    return tuple(
+        (name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in record.versions.items()
+        if value is not None
+    )
 
 
 def command(line: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich import box
@@ -9,9 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from promptlimits.base.files import JsonObject
-from promptlimits.report.record import Record
-from promptlimits.report.rows import BaselineRow, BracketRow, as_record, baseline_rows, rows
+from promptlimits.record.parts import Baseline, Bracket
+from promptlimits.record.record import Record
 from promptlimits.report.wording import (
     all_of,
     baseline_detail,
@@ -25,36 +25,27 @@ from promptlimits.report.wording import (
     plural,
     ratio_down,
     summary_line,
+    unit,
 )
 
 
-def summary_lines(record: JsonObject | Record) -> tuple[str, ...]:
+def summary_lines(record: Record) -> tuple[str, ...]:
     """One line of plain words per prompt length, shortest first, each with its control's."""
-    parsed = as_record(record)
-    of_text = parsed.task.text_tokens is not None
+    of_text = record.task.text_tokens is not None
     lines = [
         line
-        for bracket in parsed.brackets
+        for bracket in record.brackets
         for line in (
-            summary_line(parsed, bracket),
+            summary_line(record, bracket),
             control_sentence(bracket.control, of_text=of_text),
         )
     ]
     return tuple(clean(line) for line in lines if line)
 
 
-def bracket_table(record: JsonObject | Record) -> BracketTable:
-    """The table of floors, ceilings and baselines, to be printed by rich."""
-    return BracketTable(record=as_record(record))
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BracketTable:
-    """A bracket record as rich draws it.
-
-    Attributes:
-        record: What is drawn.
-    """
+    """The table of floors, ceilings and baselines of a record, as rich draws it."""
 
     record: Record
 
@@ -86,101 +77,73 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
         vertical="bottom",
         min_width=10 if mixed else None,
     )
-    headers = _text_headers if is_text else _storage_headers if mixed else _number_headers
-    cells_of = _text_cells if is_text else _storage_cells if mixed else _bracket_cells
-    for header in headers(record):
+    columns = _columns(record)
+    for header, _ in columns:
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
-    for row in rows(record):
-        table.add_row(*(text(cell) for cell in cells_of(row)))
+    for each in record.brackets:
+        name = f"{each.kind}, {each.prompt_tokens}"
+        if not (mixed or is_text):
+            name = plural(each.prompt_tokens, "token")
+        table.add_row(text(name), *(text(cell(each)) for _, cell in columns))
     if record.baselines:
         table.add_section()
-    for baseline in baseline_rows(record):
+    for baseline in record.baselines:
         cells = (baseline_label(baseline), _measured(baseline, is_text=is_text))
         table.add_row(*map(text, cells), *["-"] * (len(table.columns) - len(cells)))
     return table
 
 
-def _number_headers(record: Record) -> tuple[str, ...]:
-    """Headers of the numbers; each number carries its own status word in its cell."""
-    return (
-        "floor:\npairs held",
-        "ceiling for\nrandom lists*",
-        f"{bits_name(record.task)} per\nprompt token",
-        "seconds",
+def _columns(record: Record) -> tuple[tuple[str, Callable[[Bracket], str]], ...]:
+    """Headers and cells of the numbers; each number carries its own status word in its cell.
+
+    Where prefixes stand in the table, the bits are held against those that are stored: a token of
+    theirs is wider than a soft one. Of a text the unit is the token, from the first one on.
+    """
+    name, unit_of = bits_name(record.task), unit(record.task)
+    is_text = record.task.text_tokens is not None
+    first = (
+        (f"floor:\n{unit_of} held", floor_cell),
+        ("ceiling for\nrandom lists" + ("" if is_text else "*"), _ceiling_cell),
     )
+    stored = ("stored\nbits", lambda each: count(each.stored_bits))
+    seconds = ("seconds", lambda each: f"{each.seconds:,.1f}")
+    if is_text:
+        rate = _found(lambda each: ratio_down(each.floor.held / each.prompt_tokens))
+        return (*first, ("tokens per\nprompt token", rate), stored, seconds)
+    if has_prefix(record):
+        bits = _found(lambda each: bits_down(each.floor.bits))
+        rate = _found(lambda each: ratio_down(each.floor.bits_per_stored_bit))
+        return (*first, (f"{name}\nheld", bits), stored, ("per stored\nbit", rate))
+    rate = _found(lambda each: bits_down(each.floor.bits_per_prompt_token))
+    return (*first, (f"{name} per\nprompt token", rate), seconds)
 
 
-def _storage_headers(record: Record) -> tuple[str, ...]:
-    """Headers where prefixes stand in the table: a token of theirs is wider than a soft one."""
-    name = bits_name(record.task)
-    return (
-        "floor:\npairs held",
-        "ceiling for\nrandom lists*",
-        f"{name}\nheld",
-        "stored\nbits",
-        "per stored\nbit",
-    )
-
-
-def _text_headers(_: Record) -> tuple[str, ...]:
-    """Headers where one text is to be held: its unit is the token, from the first one on."""
-    return (
-        "floor:\ntokens held",
-        "ceiling for\nrandom lists",
-        "tokens per\nprompt token",
-        "stored\nbits",
-        "seconds",
-    )
-
-
-def _text_cells(row: BracketRow) -> tuple[str, ...]:
-    return (
-        f"{row.kind}, {row.prompt_tokens}",
-        floor_cell(row),
-        "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
-        ratio_down(row.floor_held / row.prompt_tokens) if row.searched else "-",
-        count(row.stored_bits),
-        f"{row.seconds:,.1f}",
-    )
+def _found(said: Callable[[Bracket], str]) -> Callable[[Bracket], str]:
+    """A number of a floor; a dash where nothing was searched for."""
+    return lambda each: said(each) if each.searched else "-"
 
 
 def _never(record: Record) -> str:
     return "never about facts" if record.task.answers_random else "never about these facts"
 
 
-def _bracket_cells(row: BracketRow) -> tuple[str, ...]:
-    return (
-        plural(row.prompt_tokens, "token"),
-        floor_cell(row),
-        "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
-        bits_down(row.bits_per_prompt_token) if row.searched else "-",
-        f"{row.seconds:,.1f}",
-    )
+def _ceiling_cell(bracket: Bracket) -> str:
+    most = bracket.ceiling.pairs
+    return "none" if most is None else f"{count(most)} proved"
 
 
-def _storage_cells(row: BracketRow) -> tuple[str, ...]:
-    return (
-        f"{row.kind}, {row.prompt_tokens}",
-        floor_cell(row),
-        "none" if row.ceiling_pairs is None else f"{count(row.ceiling_pairs)} proved",
-        bits_down(row.floor_bits) if row.searched else "-",
-        count(row.stored_bits),
-        ratio_down(row.bits_per_stored_bit) if row.searched else "-",
-    )
-
-
-def floor_cell(row: BracketRow) -> str:
+def floor_cell(bracket: Bracket) -> str:
     """What was found, with its status word: what was not searched is no zero."""
-    return f"{count(row.floor_held)} found" if row.searched else "not searched"
+    return f"{count(bracket.floor.held)} found" if bracket.searched else "not searched"
 
 
-def _measured(row: BaselineRow, *, is_text: bool) -> str:
+def _measured(row: Baseline, *, is_text: bool) -> str:
     """Pairs of a list, or tokens of a text, that came without a trained prompt."""
     came = row.tokens if is_text else row.pairs
     return "not measured" if came is None else f"{count(came)} measured"
 
 
-def baseline_label(row: BaselineRow) -> str:
+def baseline_label(row: Baseline) -> str:
     """A baseline's name with what was put in front of the question."""
     detail = baseline_detail(row)
     return f"{row.name} ({detail})" if detail else row.name

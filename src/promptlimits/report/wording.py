@@ -11,16 +11,16 @@ import math
 import unicodedata
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from promptlimits.report.record import (
+from promptlimits.record.parts import (
+    Baseline,
     Bracket,
     Ceiling,
     Control,
     Floor,
     NoControl,
-    Record,
     Task,
 )
-from promptlimits.report.rows import BaselineRow
+from promptlimits.record.record import Record
 
 _MOST_DIGITS = 15
 
@@ -147,7 +147,7 @@ def all_of(task: Task) -> str:
     return f"{plural(task.text_tokens, 'token')} of the text"
 
 
-def baseline_detail(row: BaselineRow) -> str:
+def baseline_detail(row: Baseline) -> str:
     """What was put in front of a baseline's question: "246 shots, 1,900 tokens"."""
     details = []
     if row.shots:
@@ -166,14 +166,13 @@ def share_of_lists(*ceilings: Ceiling) -> str:
     return f"1 in {count(2**power)}" if power <= 40 else f"1 in 2^{power}"
 
 
-def chosen_from(record: Record, bracket: Bracket) -> int | None:
+def chosen_from(bracket: Bracket) -> int | None:
     """Length of the lists that the ceiling is about, where that is above the ceiling.
 
     None where the ceiling is about whole lists longer than itself.
     """
-    ceiling = bracket.ceiling
-    pool = record.task.pairs if ceiling.pool is None else ceiling.pool
-    return pool if ceiling.pairs is not None and pool > ceiling.pairs else None
+    most, pool = bracket.ceiling.pairs, bracket.ceiling.pool
+    return pool if most is not None and pool > most else None
 
 
 def floor_sentence(record: Record, bracket: Bracket) -> str:
@@ -218,7 +217,7 @@ def below_shorter(record: Record, bracket: Bracket) -> str:
     )
 
 
-def baseline_note(row: BaselineRow) -> str:
+def baseline_note(row: Baseline) -> str:
     """What else a reader must know of a baseline; nothing where there is nothing."""
     if row.pairs is None:
         asked = f" after {count(row.asked)} of {plural(row.of, 'pair')}" if row.asked else ""
@@ -234,7 +233,7 @@ def not_held(task: Task) -> str:
 
 def ceiling_claim(record: Record, bracket: Bracket) -> str:
     """The theorem at this prompt length, without the word for its status."""
-    ceiling, pool = bracket.ceiling, chosen_from(record, bracket)
+    ceiling, pool = bracket.ceiling, chosen_from(bracket)
     if ceiling.pairs is None and record.task.text_tokens is not None:
         return "the theorem is about lists of random answers and gives no ceiling for one text"
     if ceiling.pairs is None:
@@ -295,7 +294,7 @@ def control_sentence(control: Control | NoControl | None, *, of_text: bool = Fal
     if not control.finished:
         return f"planted control (measured): {control.conclusion}"
     return (
-        f"planted control (measured): {count(control.recovered)} of {count(control.pairs)} {what} "
+        f"planted control (measured): {count(control.recovered)} of {count(control.size)} {what} "
         f"recovered in {plural(control.steps, 'step')}; {control.conclusion}"
     )
 
@@ -313,7 +312,7 @@ def control_detail(control: Control | NoControl | None, *, of_text: bool = False
         )
     return (
         f"Planted answers: {count(control.distinct_answers)} distinct among "
-        f"{plural(control.pairs, 'key')} ({count(control.list_distinct_answers)} among as many "
+        f"{plural(control.size, 'key')} ({count(control.list_distinct_answers)} among as many "
         f"pairs of the list), entropy {bits_down(control.answer_entropy_bits)} bits, "
         f"{count(control.answered_unprompted)} of them also said without a prompt"
     )

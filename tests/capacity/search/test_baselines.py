@@ -12,7 +12,7 @@ from tests.capacity.cases import after
 
 from promptlimits.capacity.search import baselines
 from promptlimits.capacity.search.attempt import RunContext
-from promptlimits.capacity.search.baselines import Baseline, Unprompted, answered, in_context
+from promptlimits.capacity.search.baselines import Unprompted, answered, in_context
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.task.text import TextSpec, text_task
@@ -20,6 +20,7 @@ from promptlimits.capacity.train import evaluate
 from promptlimits.capacity.train.evaluate import Evaluation
 from promptlimits.nets.protocol import EncodedPair
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+from promptlimits.record.parts import Baseline
 
 KEYS = ("France", "Italy", "red", "blue", "one", "two", "dog", "moon stone")
 
@@ -88,7 +89,7 @@ def test_an_answer_that_ends_in_another_end_marker_of_the_model_is_answered(
     came, trained = pair.value_ids[-1], pair.value_ids[-1] ^ 1
     ended = dataclasses.replace(pair, value_ids=(*pair.value_ids[:-1], trained))
     assert answered(model, (), [ended]).exact == ()
-    monkeypatch.setattr(model.codec, "_end_ids", (trained, came))
+    monkeypatch.setattr(model.codec, "end_ids", (trained, came))
     assert answered(model, (), [other(pair), ended]).exact == (1,)
     accepted = dataclasses.replace(other(pair), also=((ended.value, ended.value_ids),))
     assert answered(model, (), [accepted, other(pair)]).exact == (0,)
@@ -165,7 +166,7 @@ def test_only_what_is_needed_is_asked_and_never_twice(
     assert (whole.measured, whole.exact) == (True, (1, 4))
     assert sorted(asked) == [0, 1, 2, 3, 4, 5]
     assert Unprompted(place, known.every, known).baseline() == whole
-    assert Baseline.from_json(whole.to_json()) == whole
+    assert Baseline.model_validate(whole.to_json()) == whole
 
 
 def test_a_list_that_was_not_asked_in_full_is_not_measured(
@@ -175,8 +176,7 @@ def test_a_list_that_was_not_asked_in_full_is_not_measured(
     monkeypatch.setattr(evaluate, "_LOGIT_BYTES", 1)
     cut = Unprompted(place, known.every, known).baseline(should_stop=after(1))
     assert (cut.asked, cut.measured) == (2, False)
-    shown = cut.to_json()
-    assert (shown["status"], shown["pairs"]) == ("not measured", None)
+    assert (cut.status, cut.pairs) == ("not measured", None)
     whole = Unprompted(place, known.every, known).baseline()
     assert (whole.asked, whole.exact) == (6, (1, 4))
 

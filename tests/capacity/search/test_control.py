@@ -17,9 +17,10 @@ from promptlimits.capacity.search import planting
 from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.budget import Budget
 from promptlimits.capacity.search.control import (
-    Control,
-    NoControl,
+    BUDGET_USED_UP,
+    NOTHING_PLANTED,
     SearchBudget,
+    conclusion_of,
     control_size,
     entropy_bits,
     run_control,
@@ -34,6 +35,7 @@ from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+from promptlimits.record.parts import Control, NoControl
 
 TRAINING = TrainingConfig(prompt_tokens=2, learning_rate=0.3, max_steps=60, patience=30)
 
@@ -214,7 +216,7 @@ def test_a_control_that_is_cut_off_goes_on_and_ends_as_if_it_never_was(
         whole = run_control(other, task.targets, TRAINING, search, should_stop=never)
     assert isinstance(resumed, Control)
     assert isinstance(whole, Control)
-    assert replace(resumed, seconds=0.0) == replace(whole, seconds=0.0)
+    assert resumed.model_copy(update={"seconds": whole.seconds}) == whole
 
 
 def test_the_control_of_a_text_is_as_long_as_the_beginning_that_failed(
@@ -225,38 +227,20 @@ def test_the_control_of_a_text_is_as_long_as_the_beginning_that_failed(
     search = result_of(replace(ended(3, F, held=2), units="tokens"))
     control = run_control(place, text, TRAINING, search, should_stop=never)
     assert isinstance(control, Control), "this plant is expected to have no near tie"
-    assert (control.size, control.units) == (3, "tokens")
+    assert (control.tokens, control.pairs) == (3, None)
     assert control.recovered <= 3
-    assert (control.outcome is S) == (control.recovered == 3)
+    assert (control.outcome == S) == (control.recovered == 3)
     assert 1 <= control.distinct_answers <= 3
     assert control.list_distinct_answers == len(set(text.member(2).value_ids))
-    assert control.to_json()["tokens"] == 3
-
-
-def control(outcome: Outcome, recovered: int) -> Control:
-    return Control(
-        size=9,
-        units="pairs",
-        recovered=recovered,
-        outcome=outcome,
-        steps=5,
-        seconds=1.0,
-        seed=0,
-        distinct_answers=4,
-        list_distinct_answers=8,
-        answer_entropy_bits=1.5,
-        answered_unprompted=2,
-        token_norm=3.0,
-    )
+    assert "pairs" not in control.to_json()
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_each_ending_has_its_conclusion(outcome: Outcome) -> None:
-    shown = control(outcome, 9 if outcome is S else 7)
-    blames = "may be the optimiser's limit" in shown.conclusion
+    said = conclusion_of(outcome, recovered=9 if outcome is S else 7, size=9, steps=5)
+    blames = "may be the optimiser's limit" in said
     assert blames == (outcome.final and outcome is not S)
-    assert ("not finished: 7 of 9 after 5 steps" in shown.conclusion) == (not outcome.final)
-    assert shown.to_json()["finished"] == outcome.final
+    assert ("not finished: 7 of 9 after 5 steps" in said) == (not outcome.final)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +248,7 @@ def test_each_ending_has_its_conclusion(outcome: Outcome) -> None:
     [
         ([(24, S, 24)], None),
         *(
-            (attempts, NoControl.BUDGET_USED_UP)
+            (attempts, BUDGET_USED_UP)
             for attempts in (
                 [],
                 [(8, T)],
@@ -282,17 +266,16 @@ def test_nothing_to_explain_or_no_time_for_it_means_no_control(
     none = run_control(place, task.targets, TRAINING, search, should_stop=never)
     assert place.store.runs() == []
     assert none is reason
-    if none is NoControl.BUDGET_USED_UP:
-        shown = none.to_json()
-        assert (shown["status"], shown["reason"]) == ("not run", "budget used up")
-        assert "it limits the floor" in str(shown["conclusion"])
+    if none is BUDGET_USED_UP:
+        assert (none.status, none.reason) == ("not run", "budget used up")
+        assert "it limits the floor" in none.conclusion
 
 
 def test_a_plant_that_answers_nothing_is_no_control(place: RunContext, task: EncodedTask) -> None:
     config = TrainingConfig(prompt_tokens=2, relative_lead=1.9)
     search = result_of(ended(8, F))
     none = run_control(place, task.targets, config, search, should_stop=never)
-    assert none is NoControl.NOTHING_PLANTED
+    assert none is NOTHING_PLANTED
     assert "answers no key" in none.conclusion
     assert "limited by time" not in none.conclusion
 

@@ -14,9 +14,15 @@ import pytest
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.store import Store
+from promptlimits.capacity.store.connection import lock_path
 from promptlimits.capacity.store.faults import for_people
-from promptlimits.capacity.store.lock import lock_path
-from promptlimits.capacity.store.schema import APPLICATION_ID, VERSION
+from promptlimits.capacity.store.schema import (
+    APPLICATION_ID,
+    VERSION,
+    make_tables,
+    missing_part,
+    version_of,
+)
 
 
 @pytest.fixture
@@ -32,20 +38,68 @@ def filled(path, *, steps=3, state=b"state"):
     return run.id
 
 
-def test_a_file_that_is_not_sqlite_is_left_alone(path):
+def everything(store):
+    return store.runs(), store.curve(1), store.checkpoint(1), store.get("kind", {"seed": 0})
+
+
+def not_sqlite(path):
     path.write_text("key,value\nFrance,Paris\n" * 50)
-    before = path.read_bytes()
-    with pytest.raises(UserError, match=r"must be a file that promptlimits wrote, got a file that"):
-        Store.open(path)
-    assert path.read_bytes() == before
 
 
-def test_another_programs_database_is_left_alone(path):
-    with sqlite3.connect(path) as other:
-        other.execute("CREATE TABLE theirs (x)")
+def of_another_program(path):
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
     other.close()
+
+
+def newer(path):
+    filled(path)
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version = {VERSION + 1}")
+    raw.close()
+
+
+def with_damaged_pages(path):
+    filled(path, steps=200, state=bytes(5000))
+    content = bytearray(path.read_bytes())
+    for offset in range(4096 * 3, len(content), 4096):
+        content[offset : offset + 64] = b"\xff" * 64
+    path.write_bytes(content)
+
+
+def truncated(path):
+    filled(path, steps=200, state=bytes(5000))
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def with_a_damaged_header(path):
+    filled(path)
+    content = bytearray(path.read_bytes())
+    content[36:40] = (77).to_bytes(4, "big")  # pages that the header calls free
+    path.write_bytes(content)
+
+
+def cut_to_nothing(path):
+    filled(path)
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (not_sqlite, "must be a file that promptlimits wrote, got a file that"),
+        (of_another_program, "another program's SQLite database"),
+        (newer, rf"got version {VERSION + 1}; upgrade promptlimits"),
+        (with_damaged_pages, "must be an undamaged SQLite file, got a damaged one"),
+        (truncated, "damaged"),
+        (with_a_damaged_header, r"got a damaged one \(Main freelist"),
+        (cut_to_nothing, r"nothing is in it.*restore it from a copy"),
+    ],
+)
+def test_what_is_no_whole_store_is_refused_and_left_alone(path, make, words):
+    make(path)
     before = path.read_bytes()
-    with pytest.raises(UserError, match="another program's SQLite database"):
+    with pytest.raises(UserError, match=words):
         Store.open(path)
     assert path.read_bytes() == before
 
@@ -53,41 +107,6 @@ def test_another_programs_database_is_left_alone(path):
 def test_a_folder_is_not_a_store(path):
     path.mkdir()
     with pytest.raises(UserError, match="got a folder"):
-        Store.open(path)
-
-
-def test_a_newer_schema_is_refused(path):
-    filled(path)
-    raw = sqlite3.connect(path)
-    raw.execute(f"PRAGMA user_version = {VERSION + 1}")
-    raw.close()
-    with pytest.raises(UserError, match=rf"got version {VERSION + 1}; upgrade promptlimits"):
-        Store.open(path)
-
-
-def test_damaged_pages_are_noticed_on_opening(path):
-    filled(path, steps=200, state=bytes(5000))
-    content = bytearray(path.read_bytes())
-    for offset in range(4096 * 3, len(content), 4096):
-        content[offset : offset + 64] = b"\xff" * 64
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="must be an undamaged SQLite file, got a damaged one"):
-        Store.open(path)
-
-
-def test_a_truncated_file_is_noticed_on_opening(path):
-    filled(path, steps=200, state=bytes(5000))
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(UserError, match="damaged"):
-        Store.open(path)
-
-
-def test_damage_that_hurts_no_page_is_noticed_too(path):
-    filled(path)
-    content = bytearray(path.read_bytes())
-    content[36:40] = (77).to_bytes(4, "big")  # pages that the header calls free
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"got a damaged one \(Main freelist"):
         Store.open(path)
 
 
@@ -135,14 +154,6 @@ def test_a_part_that_is_missing_is_noticed_on_opening(path, part):
         Store.open(path)
 
 
-def test_a_file_cut_to_nothing_is_not_taken_for_a_new_store(path):
-    filled(path)
-    os.truncate(path, 0)
-    with pytest.raises(UserError, match=r"nothing is in it.*restore it from a copy"):
-        Store.open(path)
-    assert path.stat().st_size == 0
-
-
 def test_a_log_without_its_store_is_not_thrown_away(path):
     log = path.with_name(path.name + "-wal")
     log.write_bytes(b"steps that were done")
@@ -167,14 +178,19 @@ def test_flipped_bytes_are_refused_or_change_nothing(path, seed):
     filled(path, steps=30, state=bytes(range(256)) * 20)
     with Store.open(path) as store:
         store.put("kind", {"seed": 0}, {"floor": 3})
-        whole = (store.runs(), store.curve(1), store.checkpoint(1), store.records("kind"))
+        whole = everything(store)
     content = bytearray(path.read_bytes())
     for _ in range(moments.choice((1, 1, 50))):
         content[moments.randrange(len(content))] ^= 1 << moments.randrange(8)
     path.write_bytes(content)
     try:
         with Store.open(path) as store:
-            found = (store.runs(), store.curve(1), store.checkpoint(1), store.records("kind"))
+            found = (
+                store.runs(),
+                store.curve(1),
+                store.checkpoint(1),
+                store.get("kind", {"seed": 0}),
+            )
     except (UserError, RunFailed):
         return
     assert found == whole
@@ -442,3 +458,26 @@ def test_a_step_is_cheap(path):
             times.append(time.perf_counter() - start)
     assert sorted(times)[500] < 0.001, "the median step should cost under a millisecond"
     assert path.stat().st_size < 1_000_000, "the state should be replaced, not added"
+
+
+@pytest.fixture
+def connection(path):
+    connection = sqlite3.connect(path, isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def test_an_empty_file_becomes_a_store(connection):
+    assert version_of(connection) == 0
+    make_tables(connection)
+    assert version_of(connection) == VERSION
+    assert missing_part(connection) == ""
+
+
+def test_making_that_fails_leaves_nothing(connection):
+    connection.execute("CREATE TABLE endings (x)")
+    with pytest.raises(sqlite3.OperationalError, match="endings already exists"):
+        make_tables(connection)
+    assert not connection.in_transaction
+    assert version_of(connection) is None
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("endings",)]

@@ -15,7 +15,7 @@ from promptlimits.capacity.adapter import decoding as adapter_decoding
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
-from promptlimits.capacity.store.installed import Installed
+from promptlimits.capacity.store.provenance import Installed
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig

@@ -6,8 +6,7 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 from matplotlib.figure import Figure
-
-from promptlimits.report.figures.pairs_held import data, draw, svg
+from tests.report.views import data
 
 
 def words(drawing):
@@ -35,12 +34,12 @@ def test_data_without_a_ceiling(record):
     shown = data(record)
     assert shown.ceilings == ()
     assert "no ceiling" in shown.description
-    assert "cannot be answered" not in words(svg(shown))
+    assert "cannot be answered" not in words(shown.inline())
     assert "cannot be answered" not in shown.description
 
 
 def test_the_label_of_the_ceilings_is_about_random_lists_but_for_a_share(record):
-    drawn = words(svg(data(record)))
+    drawn = words(data(record).inline())
     assert "proved: random lists longer than this" in drawn
     assert "cannot be answered (but for 1 in 1,048,576)" in drawn
 
@@ -49,7 +48,7 @@ def test_the_label_of_the_ceilings_is_about_random_lists_but_for_a_share(record)
 def test_nothing_is_proved_off_the_lengths_that_were_asked(make_record, lengths):
     """The ceiling between two lengths, or past the last, is another: no wash, no line there."""
     axes = Figure().add_subplot()
-    draw(data(make_record(held=dict.fromkeys(lengths, 3))), axes)
+    data(make_record(held=dict.fromkeys(lengths, 3))).draw(axes)
     places = [math.log2(length) for length in lengths]
     left, right = axes.get_xlim()
     washes = [wash.get_paths()[0].get_extents() for wash in axes.collections]
@@ -66,7 +65,7 @@ def test_nothing_is_proved_off_the_lengths_that_were_asked(make_record, lengths)
     "held", [{1: 0}, {1: 40}, {1: 40, 2: 71}, {8: 3, 9: 4}, {2**i: 9 * i for i in range(9)}]
 )
 def test_it_draws(make_record, held):
-    drawing = svg(data(make_record(held=held)))
+    drawing = data(make_record(held=held)).inline()
     text = words(drawing)
     assert "prompt tokens" in text
     assert "whole list: 246" in text
@@ -75,7 +74,7 @@ def test_it_draws(make_record, held):
 
 def test_it_draws_on_axes_that_somebody_else_made(record):
     axes = Figure().add_subplot()
-    draw(data(record), axes)
+    data(record).draw(axes)
     assert axes.get_xlabel() == "prompt tokens"
     bottom, top = axes.get_ylim()
     assert bottom < 0 < 4655 < top
@@ -83,7 +82,7 @@ def test_it_draws_on_axes_that_somebody_else_made(record):
 
 def test_marks_stand_at_the_numbers(record):
     axes = Figure().add_subplot()
-    draw(data(record), axes)
+    data(record).draw(axes)
     floors = [line for line in axes.lines if line.get_marker() == "o"]
     assert [list(line.get_ydata()) for line in floors] == [[40], [71]]
     assert [list(line.get_xdata()) for line in floors] == [[0], [1]]
@@ -94,7 +93,7 @@ def test_marks_stand_at_the_numbers(record):
 
 def test_the_scale_is_logarithmic_above_one_and_shows_zero(record):
     axes = Figure().add_subplot()
-    draw(data(record), axes)
+    data(record).draw(axes)
     zero, *decades = (float(axes.transData.transform((0, y))[1]) for y in (0, 1, 10, 100, 1000))
     steps = [b - a for a, b in itertools.pairwise(decades)]
     assert steps == pytest.approx([steps[0]] * 3)
@@ -103,7 +102,7 @@ def test_the_scale_is_logarithmic_above_one_and_shows_zero(record):
 
 def test_names_of_close_levels_do_not_overlap(record):
     record["baselines"][1]["pairs"] = 244
-    drawing = ElementTree.fromstring(svg(data(record)))
+    drawing = ElementTree.fromstring(data(record).inline())
     heights = {
         "".join(group.itertext()).strip(): float(text.get("y") or 0)
         for group in drawing.iter("g")
@@ -116,14 +115,14 @@ def test_names_of_close_levels_do_not_overlap(record):
 
 def test_the_same_data_give_the_same_bytes_and_leave_no_setting_behind(record):
     before = dict(matplotlib.rcParams)
-    first = svg(data(record))
-    assert svg(data(record)) == first
+    first = data(record).inline()
+    assert data(record).inline() == first
     assert dict(matplotlib.rcParams) == before
     assert not re.search(r"\d{4}-\d{2}-\d{2}T", first)
 
 
 def test_it_scales_speaks_and_follows_the_page(record):
-    drawing = svg(data(record))
+    drawing = data(record).inline()
     root = ElementTree.fromstring(drawing)
     assert root.get("viewBox") == "0 0 360 309.6"
     assert root.get("width") is None
@@ -142,6 +141,6 @@ def test_it_scales_speaks_and_follows_the_page(record):
 
 def test_hostile_names_are_text(record):
     record["baselines"][0]["name"] = "</svg><script>$x$\u202e\U0001f600"
-    drawing = svg(data(record))
+    drawing = data(record).inline()
     assert "<script" not in drawing
     assert "&lt;/svg&gt;&lt;script" in drawing

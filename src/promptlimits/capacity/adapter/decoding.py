@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.files import JsonObject
+from promptlimits.base.strict import Strict
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.witness.answer_check import stop_ids
 from promptlimits.capacity.witness.files import ADAPTER_FILE
@@ -33,7 +34,6 @@ from promptlimits.capacity.witness.fresh_process import (
     tell_progress,
 )
 from promptlimits.capacity.witness.stock import decode, require_stock_tools, stock_tools
-from promptlimits.capacity.witness.verification import Strict
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 

@@ -15,13 +15,14 @@ from typing import Final
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject
+from promptlimits.base.strict import Strict
 from promptlimits.capacity.adapter.decoding import Decoded, Request
 from promptlimits.capacity.adapter.folder import ForeignAdapter
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.witness.answer_check import NO_END, WRONG_ANSWER
 from promptlimits.capacity.witness.format import save_witness
 from promptlimits.capacity.witness.fresh_process import OnProgress, confirm, run_fresh
-from promptlimits.capacity.witness.verification import Strict, Verification
+from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 
 SAME_TEXT: Final = "the same text in other tokens"

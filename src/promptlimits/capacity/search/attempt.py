@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from promptlimits.base.files import JsonObject
+from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.capacity.search.budget import StepCount
 from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store
@@ -25,6 +25,7 @@ from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import prompt_sha256
 from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
+from promptlimits.record import parts
 
 ENGINE = 1
 """Raised when training changes so that an old run would come out differently."""
@@ -54,17 +55,19 @@ class Attempt:
     seconds: float
     seed: int
 
-    def to_json(self) -> JsonObject:
+    @property
+    def row(self) -> parts.Attempt:
         """The attempt as the record shows it."""
-        return {
-            self.units: self.size,
-            "held": len(self.held),
-            "outcome": self.outcome.value,
-            "remedy": self.outcome.remedy_for(self.units),
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "seed": self.seed,
-        }
+        return parts.Attempt.of(
+            self.units,
+            self.size,
+            held=len(self.held),
+            outcome=self.outcome.value,
+            remedy=self.outcome.remedy_for(self.units),
+            steps=self.steps,
+            seconds=self.seconds,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ class RunContext:
     model: FrozenModel
     store: Store
     task_hash: str
-    provenance: JsonObject
+    provenance: Mapping[str, JsonValue]
     on_step: Callable[[StepReport], None] = lambda _report: None
     kind: PromptKind = PromptKind.SOFT
     budget_bytes: int | None = None

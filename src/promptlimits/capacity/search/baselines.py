@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -14,63 +14,12 @@ from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import Evaluation, evaluate
 from promptlimits.capacity.train.problem import Stopper
 from promptlimits.nets.protocol import EncodedPair, FrozenModel
+from promptlimits.record.parts import Baseline
 
 OnChunk = Callable[[int], None]
 
 NO_PROMPT: Final = "no prompt"
 IN_CONTEXT: Final = "in context"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """Pairs answered exactly without a trained prompt, in any of the answers that count.
-
-    Attributes:
-        name: What stood in front of the key instead.
-        of: Pairs asked.
-        asked: How many of the pairs were asked, the first ones: fewer than `of` where the budget
-            was used up, and then nothing was measured of the list.
-        exact: Indices of those answered exactly.
-        shots: Pairs written out in front of the key.
-        context_tokens: Tokens in front of the key.
-        note: What else a reader must know.
-        tokens: Of a text, how many of its tokens come from the first one on; None for a list.
-    """
-
-    name: str
-    of: int
-    asked: int
-    exact: tuple[int, ...]
-    shots: int = 0
-    context_tokens: int = 0
-    note: str = ""
-    tokens: int | None = None
-
-    @property
-    def measured(self) -> bool:
-        """Whether every pair was asked."""
-        return self.asked == self.of
-
-    @property
-    def count(self) -> int:
-        """Pairs answered exactly, or tokens of a text."""
-        return len(self.exact) if self.tokens is None else self.tokens
-
-    def to_json(self) -> JsonObject:
-        """The baseline as the record shows it."""
-        return {
-            **asdict(self),
-            "status": "measured" if self.measured else "not measured",
-            "pairs": len(self.exact) if self.measured else None,
-            "exact": list(self.exact),
-        }
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Baseline:
-        """Read what `to_json` wrote."""
-        return cls(
-            **{one.name: found[one.name] for one in fields(cls)} | {"exact": (*found["exact"],)}
-        )
 
 
 class Unprompted:
@@ -103,8 +52,8 @@ class Unprompted:
     ) -> Baseline:
         """What the model answers of the whole task."""
         self._ask(range(len(self._pairs)), on_chunk, should_stop)
-        return Baseline(
-            name=NO_PROMPT,
+        return Baseline.made(
+            NO_PROMPT,
             of=len(self._pairs),
             asked=len(self._asked),
             exact=tuple(sorted(self._exact)),
@@ -155,8 +104,8 @@ def in_context(
     if shots < len(pairs):
         bound = "the context window" if limit == room else "the time given to this baseline"
         note = f"{len(pairs) - shots} pairs did not fit into {bound} and were asked all the same"
-    return Baseline(
-        name=IN_CONTEXT,
+    return Baseline.made(
+        IN_CONTEXT,
         of=len(pairs),
         asked=found.asked,
         exact=found.exact,

@@ -16,8 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from promptlimits.base.files import JsonObject
@@ -31,96 +30,37 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.train.problem import StepReport, Stopper
 from promptlimits.nets.protocol import EncodedPair
+from promptlimits.record.parts import Control, NoControl
 
 CONTROL_SHARE: Final = 0.15
 """Share of the budget of a search and its control that the control may take."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """What training recovered of planted pairs.
+BUDGET_USED_UP: Final = NoControl(
+    reason="budget used up",
+    conclusion="the budget was used up before any size had failed, so it limits the floor: "
+    "nothing shows that the optimiser or the model is at its limit",
+)
+NOTHING_PLANTED: Final = NoControl(
+    reason="nothing planted",
+    conclusion="the known prompt answers no key by the lead that training asks for, so nothing "
+    "tells whether the floor is the optimiser's limit or the model's",
+)
 
-    Attributes:
-        size: Planted pairs, of which a known prompt answers every one; of a text, tokens.
-        units: Which of the two, in words.
-        recovered: How many of them the best trained prompt answers exactly; of a text, in a row
-            from the first one on.
-        outcome: How the training ended.
-        steps: Its steps, over all resumptions.
-        seconds: Time those took.
-        seed: Seed of its start, and of the plant.
-        distinct_answers: Different answers among the planted pairs.
-        list_distinct_answers: Different answers among as many pairs of the list.
-        answer_entropy_bits: Entropy of the planted answers over the keys, of at most
-            log2(pairs): that of the list at hand, an estimate of what any keys would give. Of a
-            text, this and both numbers of distinct answers are about its single tokens.
-        answered_unprompted: Planted pairs that the model also answers without a prompt.
-        token_norm: Mean L2 norm of the planted prompt's tokens.
-    """
 
-    size: int
-    units: str
-    recovered: int
-    outcome: Outcome
-    steps: int
-    seconds: float
-    seed: int
-    distinct_answers: int = 0
-    list_distinct_answers: int = 0
-    answer_entropy_bits: float = 0.0
-    answered_unprompted: int = 0
-    token_norm: float = 0.0
-
-    @property
-    def conclusion(self) -> str:
-        """What the control allows one to say, and no more."""
-        if not self.outcome.final:
-            return (
-                f"not finished: {self.recovered} of {self.size} after {self.steps} steps, "
-                "so nothing follows from it yet"
-            )
-        if self.outcome is Outcome.SOLVED:
-            return "the optimiser finds a prompt of this size where one is known to exist"
+def conclusion_of(outcome: Outcome, *, recovered: int, size: int, steps: int) -> str:
+    """What a control allows one to say, and no more."""
+    if not outcome.final:
         return (
-            "a prompt that answers them all exists and was not found, so the floor may be the "
-            "optimiser's limit, not the model's"
+            f"not finished: {recovered} of {size} after {steps} steps, "
+            "so nothing follows from it yet"
         )
-
-    def to_json(self) -> JsonObject:
-        """The control as the record shows it."""
-        fields = asdict(self)
-        return {
-            "status": "measured",
-            str(fields.pop("units")): fields.pop("size"),
-            **fields,
-            "outcome": self.outcome.value,
-            "finished": self.outcome.final,
-            "conclusion": self.conclusion,
-        }
-
-
-class NoControl(StrEnum):
-    """Why no control was run, though the list is not held."""
-
-    BUDGET_USED_UP = "budget used up"
-    NOTHING_PLANTED = "nothing planted"
-
-    @property
-    def conclusion(self) -> str:
-        """What the floor is worth without one."""
-        if self is NoControl.BUDGET_USED_UP:
-            return (
-                "the budget was used up before any size had failed, so it limits the floor: "
-                "nothing shows that the optimiser or the model is at its limit"
-            )
-        return (
-            "the known prompt answers no key by the lead that training asks for, so nothing "
-            "tells whether the floor is the optimiser's limit or the model's"
-        )
-
-    def to_json(self) -> JsonObject:
-        """The reason as the record shows it."""
-        return {"status": "not run", "reason": self.value, "conclusion": self.conclusion}
+    if outcome is Outcome.SOLVED:
+        return "the optimiser finds a prompt of this size where one is known to exist"
+    return (
+        "a prompt that answers them all exists and was not found, so the floor may be the "
+        "optimiser's limit, not the model's"
+    )
 
 
 def control_size(result: SearchResult) -> int | None:
@@ -135,14 +75,14 @@ def control_size(result: SearchResult) -> int | None:
 
 def is_complete(result: SearchResult, control: Control | NoControl | None) -> bool:
     """Whether a larger budget would change nothing: neither search nor control goes on."""
-    controlled = not isinstance(control, Control) or control.outcome.final
+    controlled = not isinstance(control, Control) or control.finished
     return result.complete and controlled
 
 
 def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
     """What to say of a search in which no size failed (`control_size`)."""
     held = max((one.size for one in result.attempts if _is_solved(one)), default=0)
-    return None if held == total else NoControl.BUDGET_USED_UP
+    return None if held == total else BUDGET_USED_UP
 
 
 class SearchBudget:
@@ -212,7 +152,7 @@ def control_within(
     elif control is not None:
         listener.found(
             f"planted control: {control.recovered} of {control.size} planted "
-            f"{targets.planted_units} recovered in {control.steps} steps ({control.outcome.value})"
+            f"{targets.planted_units} recovered in {control.steps} steps ({control.outcome})"
         )
     return control
 
@@ -238,34 +178,53 @@ def run_control(
     keys, wanted = targets.planted_keys(size)
     planted = _planted_once(place, keys, config, size=wanted, token_norm=norm, stop=should_stop)
     if planted is None:
-        return Control(
-            size=size,
-            units=targets.units,
-            recovered=0,
-            outcome=should_stop() or Outcome.OUT_OF_BUDGET,
-            steps=0,
-            seconds=0.0,
-            seed=config.seed,
-        )
+        stopped = should_stop() or Outcome.OUT_OF_BUDGET
+        return _control(targets, size, stopped, seed=config.seed)
     if not planted.pairs:
-        return NoControl.NOTHING_PLANTED
+        return NOTHING_PLANTED
     wanted_of_it = targets.planted(planted.pairs, size)
     done = attempt(place, wanted_of_it, config, warm=None, should_stop=should_stop)
     answers = Counter(wanted_of_it.answers)
-    return Control(
-        size=len(wanted_of_it),
-        units=targets.units,
+    return _control(
+        targets,
+        len(wanted_of_it),
+        done.outcome,
+        seed=config.seed,
         recovered=len(done.held),
-        outcome=done.outcome,
         steps=done.steps,
         seconds=done.seconds,
-        seed=config.seed,
         distinct_answers=len(answers),
         list_distinct_answers=len(set(targets.first(len(wanted_of_it)).answers)),
         answer_entropy_bits=entropy_bits(tuple(answers.values())),
         # A planted text is written without a prompt as a whole, or it is not.
         answered_unprompted=planted.unprompted * (len(wanted_of_it) // len(planted.pairs)),
         token_norm=planted.token_norm,
+    )
+
+
+def _control(
+    targets: Targets,
+    size: int,
+    outcome: Outcome,
+    *,
+    seed: int,
+    recovered: int = 0,
+    steps: int = 0,
+    seconds: float = 0.0,
+    **planted: float,
+) -> Control:
+    """A control as the record shows it, with what follows from it."""
+    return Control.of(
+        targets.units,
+        size,
+        recovered=recovered,
+        outcome=outcome.value,
+        steps=steps,
+        seconds=seconds,
+        seed=seed,
+        **planted,
+        finished=outcome.final,
+        conclusion=conclusion_of(outcome, recovered=recovered, size=size, steps=steps),
     )
 
 

@@ -134,7 +134,7 @@ def command_key(
         name: value for name, value in asdict(request).items() if name not in _NO_PART_OF_THE_WORK
     }
     if budget:
-        settings["budget"] = budget_json(request)
+        settings["budget"] = [finite(request.budget_seconds), finite(request.budget_steps)]
     lengths: list[JsonValue] = list(request.prompt_tokens)
     kinds: list[JsonValue] = [kind.value for kind in request.kinds]
     return {
@@ -150,9 +150,6 @@ def command_key(
     }
 
 
-def budget_json(request: Request) -> JsonObject:
-    """The budget for JSON, which has no infinity."""
-    return {
-        f"budget_{name}": amount if math.isfinite(amount) else None
-        for name, amount in (("seconds", request.budget_seconds), ("steps", request.budget_steps))
-    }
+def finite(amount: float) -> float | None:
+    """A budget for JSON, which has no infinity."""
+    return amount if math.isfinite(amount) else None

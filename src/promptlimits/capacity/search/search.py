@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Final
 
 from torch import Tensor
@@ -22,6 +21,7 @@ from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.train.problem import Stopper
+from promptlimits.record.parts import State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +55,6 @@ class SearchConfig:
 
 LEAST_STEPS: Final = 40
 """Training steps from which on a search that held nothing counts as one."""
-
-
-class State(StrEnum):
-    """What became of a prompt of some kind and length."""
-
-    FOUND = "found"
-    NONE_FOUND = "none_found"
-    NOT_SEARCHED = "not_searched"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,17 +1,25 @@
-"""Opening the file: settings, and the checks before anything is trusted."""
+"""Opening the file: its lock, settings, and the checks before anything is trusted.
+
+One writer per store: an advisory lock beside the file, which dies with its process. The operating
+system drops it when the process ends, however it ends, so a kill leaves nothing to clean up. The
+lock file stays: removing it would let two writers in.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from contextlib import closing
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.store.faults import (
     cannot_write,
     damaged,
     for_people,
+    in_use,
     newer_store,
     not_a_store,
 )
@@ -87,7 +95,7 @@ def _make(path: Path) -> None:
     draft = path.with_name(f".{path.name}.promptlimits-draft")
     draft.unlink(missing_ok=True)  # left by a kill
     try:
-        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
             make_tables(connection)
         draft.rename(path)
     except OSError as error:
@@ -148,3 +156,40 @@ def _make_durable(connection: sqlite3.Connection) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     # Without the log (some network file systems), NORMAL may damage the file at a power cut.
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'wal' else 'FULL'}")
+
+
+def lock_path(store: Path) -> Path:
+    """The lock file of a store."""
+    return store.with_suffix(".lock")
+
+
+def take_writer_lock(store: Path) -> FileLock:
+    """Take the lock of a store without waiting, and note this process in the lock file."""
+    path = lock_path(store)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        raise cannot_write(store, f"{path.name} beside it is no regular file")
+    holder = _holder(path)  # before the attempt: filelock below 4 empties the file on it
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        got = "one that this process has open already"
+        if holder != os.getpid():
+            got = f"one in use by {'another process' if holder is None else f'process {holder}'}"
+        remedy = "wait until it has finished, or choose another output folder"
+        raise in_use(store, got, remedy=remedy) from None
+    except OSError as error:
+        raise cannot_write(store, error.strerror or str(error)) from error
+    # Only a courtesy to whoever waits: on systems where a locked file cannot be written, the
+    # message names no process.
+    with contextlib.suppress(OSError):
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
+    return lock
+
+
+def _holder(path: Path) -> int | None:
+    """The process noted in a lock file, or None where none can be read."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 from promptlimits.base.errors import PromptLimitsError, RunFailed, UserError
@@ -50,58 +49,37 @@ def cannot_write(path: Path, detail: str) -> UserError:
     )
 
 
-def _not_a_database(path: Path, error: sqlite3.Error) -> UserError:
-    return not_a_store(path, f"a file that is not a SQLite database ({error})")
-
-
-def _malformed(path: Path, error: sqlite3.Error) -> UserError:
-    return damaged(path, str(error))
-
-
-def _full(path: Path, error: sqlite3.Error) -> RunFailed:
-    return RunFailed(
-        f"the disk is full, writing to store {path}",
-        remedy="free some space and run the same command again; nothing that was recorded is lost",
-    )
-
-
-def _read_only(path: Path, error: sqlite3.Error) -> UserError:
-    return cannot_write(path, str(error))
-
-
-def _busy(path: Path, error: sqlite3.Error) -> UserError:
-    return UserError(
-        f"store {path}",
-        "be free for writing",
-        got=f"one that another program holds ({error})",
-        remedy="close whatever has the file open, and run the same command again",
-    )
-
-
-def _input_output(path: Path, error: sqlite3.Error) -> RunFailed:
-    return RunFailed(
-        f"the operating system could not read or write store {path} ({error})",
-        remedy="check the disk and run the same command again; every step recorded before is kept",
-    )
-
-
-_BY_CODE: dict[int, Callable[[Path, sqlite3.Error], PromptLimitsError]] = {
-    sqlite3.SQLITE_NOTADB: _not_a_database,
-    sqlite3.SQLITE_CORRUPT: _malformed,
-    sqlite3.SQLITE_FULL: _full,
-    sqlite3.SQLITE_READONLY: _read_only,
-    sqlite3.SQLITE_CANTOPEN: _read_only,
-    sqlite3.SQLITE_PERM: _read_only,
-    sqlite3.SQLITE_BUSY: _busy,
-    sqlite3.SQLITE_LOCKED: _busy,
-    sqlite3.SQLITE_IOERR: _input_output,
-}
+def in_use(path: Path, got: str, *, remedy: str) -> UserError:
+    """The error for a store that another program holds."""
+    return UserError(f"store {path}", "be free for writing", got=got, remedy=remedy)
 
 
 def for_people(path: Path, error: sqlite3.Error) -> PromptLimitsError | None:
     """Translate what SQLite reports about a file."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return None
-    translate = _BY_CODE.get(code & 0xFF)  # extended codes carry the primary in the low byte
-    return None if translate is None else translate(path, error)
+    # Extended codes carry the primary in the low byte; 0 is none.
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_NOTADB:
+            return not_a_store(path, f"a file that is not a SQLite database ({error})")
+        case sqlite3.SQLITE_CORRUPT:
+            return damaged(path, str(error))
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return cannot_write(path, str(error))
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            got = f"one that another program holds ({error})"
+            return in_use(
+                path, got, remedy="close whatever has the file open, and run the same command again"
+            )
+        case sqlite3.SQLITE_FULL:
+            return RunFailed(
+                f"the disk is full, writing to store {path}",
+                remedy="free some space and run the same command again; nothing that was recorded "
+                "is lost",
+            )
+        case sqlite3.SQLITE_IOERR:
+            return RunFailed(
+                f"the operating system could not read or write store {path} ({error})",
+                remedy="check the disk and run the same command again; every step recorded before "
+                "is kept",
+            )
+        case _:
+            return None

@@ -1,4 +1,4 @@
-"""Where a number came from: canonical JSON, its hash, and the facts of this installation.
+"""Where a number came from: canonical JSON, its hash, and what is installed.
 
 Nothing here says who or where: no user, no host name, no path of the machine.
 """
@@ -11,14 +11,22 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import sqlite3
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from promptlimits.base.errors import UserError
-from promptlimits.base.files import JsonObject, JsonValue
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
+from promptlimits.base.errors import UserError
+from promptlimits.base.files import Fact, JsonObject, JsonValue
+
+_PACKAGE = "promptlimits"
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "safetensors", "tokenizers", "gguf")
 _GIT_SECONDS = 10.0
 
@@ -45,13 +53,13 @@ def spec_hash(spec: JsonObject) -> str:
     return hashlib.sha256(canonical_json(spec, name="spec").encode("ascii")).hexdigest()
 
 
-def provenance(extra: Mapping[str, JsonValue] | None = None) -> JsonObject:
+def provenance(extra: Mapping[str, Fact] | None = None) -> dict[str, Fact]:
     """What must be known to make a number again: versions, commit, machine kind.
 
     Libraries are asked for their installed version without being imported.
     """
-    facts: JsonObject = {
-        "promptlimits": _version("promptlimits"),
+    facts: dict[str, Fact] = {
+        _PACKAGE: _version(_PACKAGE),
         **_checkout(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
@@ -106,3 +114,52 @@ def _git(directory: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """A library as it is installed.
+
+    Attributes:
+        name: Its name on the package index.
+        version: Its version; None where it is not installed.
+        allowed: Versions that this package works with; every one where it asks for none.
+    """
+
+    name: str
+    version: str | None
+    allowed: SpecifierSet
+
+    @property
+    def good(self) -> bool:
+        """Whether it is installed in an allowed version."""
+        return self.version is not None and self.allowed.contains(self.version, prereleases=True)
+
+    @property
+    def requirement(self) -> str:
+        """Name and allowed versions, as pip takes them: "peft>=0.21,<0.22"."""
+        return self.name + ",".join(sorted(map(str, self.allowed), reverse=True))
+
+
+def installed(name: str) -> Installed:
+    """Look a library up, without importing it."""
+    return Installed(name=name, version=_version(name), allowed=_allowed(name))
+
+
+def pip_command(libraries: Iterable[Installed]) -> str:
+    """The command that puts allowed versions into the environment of this process."""
+    wanted = [library.requirement for library in libraries]
+    return shlex.join([sys.executable, "-m", "pip", "install", *wanted])
+
+
+def _allowed(name: str) -> SpecifierSet:
+    """What this package asks for; nothing where it runs from a source tree uninstalled."""
+    try:
+        asked = importlib.metadata.requires(_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return SpecifierSet()
+    for requirement in map(Requirement, asked):
+        of_an_extra = requirement.marker is not None and not requirement.marker.evaluate()
+        if canonicalize_name(requirement.name) == canonicalize_name(name) and not of_an_extra:
+            return requirement.specifier
+    return SpecifierSet()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,9 +27,8 @@ from filelock import BaseFileLock
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject, JsonValue
-from promptlimits.capacity.store.connection import make_folder, open_database
+from promptlimits.capacity.store.connection import make_folder, open_database, take_writer_lock
 from promptlimits.capacity.store.faults import for_people
-from promptlimits.capacity.store.lock import take_writer_lock
 from promptlimits.capacity.store.provenance import canonical_json, spec_hash
 from promptlimits.capacity.store.records import SELECT_RUNS, RunRecord, now, run_record
 from promptlimits.capacity.store.schema import RESUMABLE, insertion
@@ -81,11 +80,6 @@ class Store:
                 lock.release()
             raise
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
-
     def close(self) -> None:
         """Close the file and give the lock back; a second call does nothing."""
         try:
@@ -107,7 +101,9 @@ class Store:
 
     # --- runs ---------------------------------------------------------------------------
 
-    def start_run(self, spec: JsonObject, *, seed: int, provenance: JsonObject) -> RunRecord:
+    def start_run(
+        self, spec: JsonObject, *, seed: int, provenance: Mapping[str, JsonValue]
+    ) -> RunRecord:
         """The run of a spec: a new one, or the one the store has already.
 
         Args:
@@ -125,7 +121,7 @@ class Store:
         known = self.run_by_spec(spec)
         if known is None:
             text = canonical_json(spec, name="spec")
-            facts = canonical_json(provenance, name="provenance")
+            facts = canonical_json(dict(provenance), name="provenance")
             self._write((_INSERT_RUN, (spec_hash(spec), text, _seed(seed), facts, now())))
             return run_record(self._one(_RUN_OF_SPEC, spec_hash(spec)))
         if known.seed != seed:
@@ -200,27 +196,9 @@ class Store:
         row = self._one(_RUN_OF_SPEC, spec_hash(spec))
         return None if row is None else run_record(row)
 
-    def runs(
-        self, *, outcome: str | None = None, seed: int | None = None, **fields: JsonValue
-    ) -> list[RunRecord]:
-        """Runs in the order they were started.
-
-        Args:
-            outcome: Only runs whose latest ending is this.
-            seed: Only runs with this seed.
-            **fields: Only runs whose spec has these top-level values.
-
-        Returns:
-            The runs that agree with every filter.
-        """
-        found = (run_record(row) for row in self._all(SELECT_RUNS + "ORDER BY runs.id"))
-        return [
-            run
-            for run in found
-            if (outcome is None or run.outcome == outcome)
-            and (seed is None or run.seed == seed)
-            and all(name in run.spec and run.spec[name] == fields[name] for name in fields)
-        ]
+    def runs(self) -> list[RunRecord]:
+        """Every run, in the order they were started."""
+        return [run_record(row) for row in self._all(SELECT_RUNS + "ORDER BY runs.id")]
 
     def checkpoint(self, run_id: int) -> bytes | None:
         """The state of the last recorded step, or None before the first."""
@@ -265,15 +243,6 @@ class Store:
             spec_hash(key),
         )
         return None if row is None else dict(json.loads(row[0]))
-
-    def records(self, kind: str) -> list[tuple[JsonObject, JsonObject]]:
-        """The latest record about each key of a kind, as (key, payload), oldest key first."""
-        rows = self._all(
-            "SELECT key, payload FROM records WHERE id IN "
-            "(SELECT MAX(id) FROM records WHERE kind = ? GROUP BY key_hash) ORDER BY id",
-            kind,
-        )
-        return [(json.loads(key), json.loads(payload)) for key, payload in rows]
 
     def add_seconds(self, command_hash: str, seconds: float) -> None:
         """Count time that a command has used.

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject, JsonValue, recover, replace_file, write_folder
+from promptlimits.base.strict import Strict
 from promptlimits.capacity.store.provenance import canonical_json
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.witness.files import (
@@ -44,7 +45,7 @@ from promptlimits.capacity.witness.files import (
     require_replaceable,
 )
 from promptlimits.capacity.witness.replay_template import REPLAY
-from promptlimits.capacity.witness.verification import Sha256, Strict, Verification
+from promptlimits.capacity.witness.verification import Sha256, Verification
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 

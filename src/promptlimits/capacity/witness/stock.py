@@ -25,8 +25,7 @@ from typing import Any, Final
 import torch
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.store.installed import Installed, installed, pip_command
-from promptlimits.capacity.store.provenance import canonical_json
+from promptlimits.capacity.store.provenance import Installed, canonical_json, installed, pip_command
 from promptlimits.capacity.witness.files import (
     ADAPTER_FILE,
     CONFIG_FILE,

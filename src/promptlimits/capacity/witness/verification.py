@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from promptlimits.base.files import JsonObject
+from promptlimits.base.strict import Strict
 
 Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Strict(BaseModel):
-    """What is read from a file: no other fields, and no types but those that were written."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
-
-    def to_json(self) -> JsonObject:
-        """The form in files and in what commands print."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote; what is anything else raises ValidationError."""
-        # Through JSON, whose lists a strict reader takes for tuples.
-        return cls.model_validate_json(json.dumps(document))
 
 
 class Answer(Strict):

@@ -384,17 +384,15 @@ def _stage_lines(record: dict[str, Any]) -> list[str]:
 def _drawing(real_map: RealMap, record: dict[str, Any], unit: Any, answers: Any) -> str:
     import numpy as np
 
-    from promptlimits.report.figures import universal_prompt
+    from promptlimits.report.figures.universal_prompt import UniversalPrompt
 
     inputs = real_map.inputs(unit)
-    return universal_prompt.svg(
-        universal_prompt.data(
-            inputs.ravel().tolist(),
-            np.asarray(real_map.function(inputs)).ravel().tolist(),
-            answers.ravel().tolist(),
-            name=real_map.name,
-            bound=record["bound"],
-            largest_error=record["measured_sup_error"],
-            prompt_tokens=record["prompt_tokens"],
-        )
-    )
+    return UniversalPrompt(
+        inputs.ravel().tolist(),
+        np.asarray(real_map.function(inputs)).ravel().tolist(),
+        answers.ravel().tolist(),
+        name=real_map.name,
+        bound=record["bound"],
+        largest_error=record["measured_sup_error"],
+        prompt_tokens=record["prompt_tokens"],
+    ).svg()

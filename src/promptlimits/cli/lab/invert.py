@@ -406,16 +406,14 @@ def _threshold(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
     ]
     if not drawn:
         return to_json(points), lines, ""
-    from promptlimits.report.figures import invertibility_threshold as figure
+    from promptlimits.report.figures.invertibility_threshold import InvertibilityThreshold
 
-    drawing = figure.svg(
-        figure.data(
-            [p.scale for p in points],
-            [p.proved_least_error for p in points],
-            [p.two_to_one_error for p in points],
-            [p.invertible_error for p in points],
-        )
-    )
+    drawing = InvertibilityThreshold(
+        [p.scale for p in points],
+        [p.proved_least_error for p in points],
+        [p.two_to_one_error for p in points],
+        [p.invertible_error for p in points],
+    ).svg()
     return to_json(points), lines, drawing
 
 
@@ -432,9 +430,9 @@ def _growth(seed: int, *, drawn: bool) -> tuple[JsonObject, list[str], str]:
     ]
     if not drawn:
         return found.to_json(), lines, ""
-    from promptlimits.report.figures import prompt_norm_growth as figure
+    from promptlimits.report.figures.prompt_norm_growth import PromptNormGrowth
 
-    drawing = figure.svg(
-        figure.data(found.losses, found.spectral_norms, found.token_norms, found.limit)
-    )
+    drawing = PromptNormGrowth(
+        found.losses, found.spectral_norms, found.token_norms, found.limit
+    ).svg()
     return found.to_json(), lines, drawing

@@ -247,15 +247,13 @@ def _lines_of(each: Any) -> list[str]:
 
 def _drawing(case: _Case, record: Any, generator: Any) -> str:
     from promptlimits.lab.one_layer.realise import train_prompt
-    from promptlimits.report.figures import prompt_error
+    from promptlimits.report.figures.prompt_error import PromptError
 
     found = [
         train_prompt(case.setting, case.targets, tokens, generator, starts=_STARTS).squares ** 0.5
         for tokens in _LENGTHS
     ]
     floor = float(record["sum_of_squares"]["proved"]) ** 0.5
-    return prompt_error.svg(
-        prompt_error.data(
-            _LENGTHS, found, [floor] * len(found), name="root of the sum of squared errors"
-        )
-    )
+    return PromptError(
+        _LENGTHS, found, [floor] * len(found), name="root of the sum of squared errors"
+    ).svg()

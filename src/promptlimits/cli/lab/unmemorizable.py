@@ -149,7 +149,8 @@ def _drawing(layer: LayerWeights, data: DataSet, kind: str, seed: int) -> str:
     from promptlimits.lab.one_layer.reachable import segment
     from promptlimits.lab.one_layer.realise import train_prompt
     from promptlimits.lab.one_layer.setting import SharedQuery
-    from promptlimits.report.figures import prompt_error, reachable_segment
+    from promptlimits.report.figures import reachable_segment
+    from promptlimits.report.figures.prompt_error import PromptError
 
     if data.offsets is None:
         raise ValueError("data made here have offsets")
@@ -158,28 +159,22 @@ def _drawing(layer: LayerWeights, data: DataSet, kind: str, seed: int) -> str:
         lengths = [row["prompt_tokens"] for row in rows] or [1]
         name = "largest_error_before_the_mlp_at_least"
         floors = [float(row[name]) for row in rows] or [0.0]
-        return prompt_error.svg(
-            prompt_error.data(lengths, [], floors, name="largest error before the MLP")
-        )
+        return PromptError(lengths, [], floors, name="largest error before the MLP").svg()
     setting = SharedQuery(layer=layer, queries=data.queries)
     if kind == "pair":
         reached = segment(setting, data.offsets[0])
-        return reachable_segment.svg(
-            reachable_segment.data(
-                reached.first.tolist(),
-                reached.end.tolist(),
-                data.offsets[1].tolist(),
-                {tokens: reached.reached(tokens) for tokens in _LENGTHS},
-            )
-        )
+        return reachable_segment.data(
+            reached.first.tolist(),
+            reached.end.tolist(),
+            data.offsets[1].tolist(),
+            {tokens: reached.reached(tokens) for tokens in _LENGTHS},
+        ).svg()
     generator = np.random.default_rng(seed)
     found = [train_prompt(setting, data.offsets, n, generator, starts=4) for n in _LENGTHS]
     floor = float(data.proved["largest_error_before_the_mlp_at_least"])
-    return prompt_error.svg(
-        prompt_error.data(
-            _LENGTHS,
-            [each.largest for each in found],
-            [floor] * len(found),
-            name="largest error before the MLP",
-        )
-    )
+    return PromptError(
+        _LENGTHS,
+        [each.largest for each in found],
+        [floor] * len(found),
+        name="largest error before the MLP",
+    ).svg()

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import JsonObject
+from promptlimits.base.files import JsonObject, write_json
 from promptlimits.cli import options
 from promptlimits.cli.output import as_text, require_writable, write_whole
 from promptlimits.cli.product import session
@@ -20,6 +20,7 @@ from promptlimits.cli.product import session
 if TYPE_CHECKING:
     from promptlimits.capacity.task.encoded import EncodedTask
     from promptlimits.nets.protocol import EncodedPair, TextCodec
+    from promptlimits.record.record import Fit, Record
 
 
 @options.with_groups
@@ -106,33 +107,29 @@ def bracket(
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     show(record, out, as_json=as_json)
     session.require_confirmed(record)
-    from promptlimits.report.rows import as_record
-
-    searched = all(bracket.searched for bracket in as_record(record).brackets)
+    searched = all(each.searched for each in record.brackets)
     raise typer.Exit(0 if searched else session.NOT_SEARCHED)
 
 
-def show(record: JsonObject, out: Path, *, as_json: bool) -> None:
+def show(record: Record, out: Path, *, as_json: bool) -> None:
     """Write the report; print the record, or a table, a sentence a length, and where to look."""
     from promptlimits.report.html import write_report
-    from promptlimits.report.rows import as_record
-    from promptlimits.report.tables import bracket_table, summary_lines
+    from promptlimits.report.tables import BracketTable, summary_lines
 
     page = write_report(record, out)
     if as_json:
-        typer.echo(as_text(record))
+        typer.echo(as_text(record.to_json()))
         return
     console = Console(highlight=False)
-    console.print(bracket_table(record))
+    console.print(BracketTable(record))
     for line in summary_lines(record):
         console.print(line, markup=False)
     console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
-    shown = as_record(record)
-    if shown.go_on:
-        console.print(f"Go on:  {shown.go_on}", markup=False, soft_wrap=True)
-    for bracket in shown.brackets:
+    if record.go_on:
+        console.print(f"Go on:  {record.go_on}", markup=False, soft_wrap=True)
+    for bracket in record.brackets:
         if bracket.floor.witness:
-            line = session.check_line(out / bracket.floor.witness, shown.model.reference)
+            line = session.check_line(out / bracket.floor.witness, record.model.reference)
             console.print(line, markup=False, soft_wrap=True)
 
 
@@ -184,36 +181,35 @@ def fit(
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         frozen, task = machine.load(model, source, listener)
         record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
-    session.write_record(out / "fit.json", record)
+    write_json(out / "fit.json", record.to_json())
     if as_json:
-        typer.echo(as_text(record))
+        typer.echo(as_text(record.to_json()))
     else:
         _show(record, out, model)
     session.require_confirmed(record)
-    if record["state"] == "not_searched":
+    if record.state == "not_searched":
         raise typer.Exit(session.NOT_SEARCHED)
-    raise typer.Exit(0 if record["pairs"] == record["of"] else 1)
+    raise typer.Exit(0 if record.pairs == record.of else 1)
 
 
-def _show(record: JsonObject, out: Path, model: str) -> None:
+def _show(record: Fit, out: Path, model: str) -> None:
     """Print what was confirmed and, where something is missing, what is known of the reason."""
-    from promptlimits.report.record import parse_control
     from promptlimits.report.wording import clean, control_sentence
 
-    if record["text_tokens"] is None:
-        both = record["also_answered_unprompted"]
+    if record.text_tokens is None:
+        both = record.also_answered_unprompted
         without = f" ({both} of them also without a prompt)" if both else ""
-        typer.echo(f"{record['pairs']} of {record['of']} pairs found and confirmed{without}")
+        typer.echo(f"{record.pairs} of {record.of} pairs found and confirmed{without}")
     else:
-        whole = "found and confirmed" if record["pairs"] else "not held as a whole"
-        typer.echo(f"the {record['text_tokens']} tokens of the text: {whole}")
-    if record["witness"]:
-        typer.echo(session.check_line(out / str(record["witness"]), model))
-    if record["pairs"] != record["of"]:
-        typer.echo(f"Ended {record['outcome']}: {record['remedy']}")
-    if record["go_on"]:
-        typer.echo(f"Go on:  {record['go_on']}")
-    said = control_sentence(parse_control(record["control"]))
+        whole = "found and confirmed" if record.pairs else "not held as a whole"
+        typer.echo(f"the {record.text_tokens} tokens of the text: {whole}")
+    if record.witness:
+        typer.echo(session.check_line(out / record.witness, model))
+    if record.pairs != record.of:
+        typer.echo(f"Ended {record.outcome}: {record.remedy}")
+    if record.go_on:
+        typer.echo(f"Go on:  {record.go_on}")
+    said = control_sentence(record.control)
     if said:
         typer.echo(clean(said))
 
@@ -227,27 +223,27 @@ def report(
 
     Example: promptlimits report runs/bracket
     """
-    from promptlimits.report.record import parse_record
+    from promptlimits.record.record import read_record
 
     require_writable("--plot", plot)
     path = directory / "bracket.json"
-    record = options.read_json(
+    document = options.read_json(
         path,
         name=str(path),
         rule="be a record that can be read",
         got="one that cannot",
         remedy="give the --out folder of a `promptlimits bracket` that has ended",
     )
-    parsed = parse_record(record)
+    record = read_record(document)
     _require_whole(record, directory)
     if plot is not None:
-        from promptlimits.report.figures import pairs_held
+        from promptlimits.report.figures.pairs_held import PairsHeld
 
-        write_whole("--plot", plot, pairs_held.standalone(pairs_held.data(parsed)))
+        write_whole("--plot", plot, PairsHeld(record).svg())
     show(record, directory, as_json=as_json)
 
 
-def _require_whole(record: JsonObject, directory: Path) -> None:
+def _require_whole(record: Record, directory: Path) -> None:
     """A page must not show a floor beside files that are no longer its own."""
     from promptlimits.capacity.record import is_whole
 

@@ -163,7 +163,7 @@ def _findings() -> Iterator[Finding]:
 
 def _versions() -> Iterator[Finding]:
     from promptlimits import __version__
-    from promptlimits.capacity.store.installed import installed, pip_command
+    from promptlimits.capacity.store.provenance import installed, pip_command
 
     yield Finding(name="promptlimits", good=True, text=__version__)
     yield Finding(name="python", good=True, text=platform.python_version())

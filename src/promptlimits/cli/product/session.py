@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from promptlimits.base.errors import RunFailed, UserError, command, quoted, require_positive
-from promptlimits.base.files import replace_file
 from promptlimits.capacity.tables.files import shown
 from promptlimits.capacity.tables.form import asking_of
 from promptlimits.capacity.tables.formats import ENDINGS
@@ -21,18 +20,18 @@ from promptlimits.capacity.task.text import TextSpec
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
 from promptlimits.cli import options
 from promptlimits.cli.options import named_as_typed, parsed
-from promptlimits.cli.output import as_text, say
+from promptlimits.cli.output import say
 from promptlimits.nets.files.catalog import find_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from promptlimits.base.files import JsonObject
     from promptlimits.capacity.search.request import Request
     from promptlimits.capacity.task.encoded import EncodedTask
     from promptlimits.cli.live import LiveListener
     from promptlimits.nets.protocol import TextCodec
     from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+    from promptlimits.record.record import Fit, Record
 
 STORE_FILE = "store.sqlite"
 NOT_SEARCHED: Final = 3
@@ -340,12 +339,6 @@ def encode_pairs(source: Source, codec: TextCodec) -> EncodedTask:
         return encode_source(source, codec)
 
 
-def write_record(path: Path, record: JsonObject) -> None:
-    """Write a record beside what it speaks of."""
-    text = as_text(record) + "\n"
-    replace_file(path, text.encode("utf-8", errors="backslashreplace"))
-
-
 def command_line() -> str:
     """The command line, as a person can paste it."""
     return command(["promptlimits", *sys.argv[1:]])
@@ -394,9 +387,9 @@ def check_line(witness: Path, reference: str) -> str:
     return f"Check:  promptlimits verify {quoted(witness)}{model}"
 
 
-def require_confirmed(record: JsonObject) -> None:
+def require_confirmed(record: Record | Fit) -> None:
     """Say what stock tools did not confirm, and fail where that is all that training held."""
-    from promptlimits.capacity.floor import losses
+    from promptlimits.record.record import losses
 
     for loss in losses(record, whole=False):
         say(f"warning: {loss}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from promptlimits.base.errors import UserError
+from promptlimits.base.files import write_json
 from promptlimits.cli import options
 from promptlimits.cli.output import as_text, show
 from promptlimits.cli.product import session
@@ -210,7 +211,7 @@ def score(
         "notes": [*card.notes, *task.notes, *foreign.notes, *found.notes],
     }
     if out is not None:
-        session.write_record(out / SCORE_FILE, record)
+        write_json(out / SCORE_FILE, record)
     if as_json:
         typer.echo(as_text(record))
     else:

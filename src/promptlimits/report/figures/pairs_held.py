@@ -1,32 +1,36 @@
 """Pairs held against prompt length: what was found, what was proved, what is not known.
 
-`data` is pure and `draw` only draws. `svg` returns markup for a page: colours are CSS
-variables with fallbacks (so one drawing serves light and dark), text stays text, and the
-same data give the same bytes.
+On a page colours are CSS variables with fallbacks, so one drawing serves light and dark.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import ClassVar, Final
 
-import matplotlib
 from markupsafe import escape
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from promptlimits.base.files import JsonObject
+from promptlimits.record.parts import Bracket
+from promptlimits.record.record import Record
 from promptlimits.report.figures.labels import short_count, spread, thinned
-from promptlimits.report.figures.plain_svg import document
-from promptlimits.report.record import Record
-from promptlimits.report.rows import BracketRow, as_record, baseline_rows, rows
+from promptlimits.report.figures.plain_svg import (
+    FOUND,
+    INK,
+    MUTED,
+    PROVED,
+    RULE,
+    Drawing,
+    Place,
+    rendered,
+    set_key,
+)
 from promptlimits.report.wording import (
     all_of,
     below_shorter,
@@ -39,96 +43,110 @@ from promptlimits.report.wording import (
     unit,
 )
 
-# Drawn in the light palette; `svg` turns each into var(--name, fallback).
+# Drawn in the light palette; on a page each becomes var(--name, fallback).
+_WASH: Final = "#f6ece4"
 _COLOURS: Final = {
-    "#1c2127": "--ink",
-    "#5a636e": "--muted",
-    "#d9dee4": "--rule",
-    "#0b5a9d": "--found",
-    "#a84300": "--proved",
-    "#f6ece4": "--proved-wash",
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    FOUND: "--found",
+    PROVED: "--proved",
+    _WASH: "--proved-wash",
 }
-_INK, _MUTED, _RULE, _FOUND, _PROVED, _WASH = _COLOURS
 # Widths are in points, which become the view box: 360 of them fill a phone's screen.
 _SIZE_INCHES: Final = (5.0, 4.3)
-_PLACE: Final = (0.13, 0.13, 0.61, 0.79)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairsHeldData:
-    """What the figure shows.
+@dataclass(frozen=True)
+class PairsHeld(Drawing):
+    """What the figure shows of a record."""
 
-    Attributes:
-        prompt_tokens: P of each point, rising.
-        unit: What is counted: "pairs" of a list, or "tokens" of a text.
-        floors: How many were found at each length; None where nothing was searched for, and then
-            there is no point.
-        fewer: Whether a shorter prompt holds more, so that the search is the limit there.
-        ceilings: The proved ceiling for lists of random answers at each length; empty where
-            the theorem gives none.
-        share: At most this share of random lists longer than a ceiling is within reach.
-        levels: Horizontal lines: a name and a number, the list or the text itself last.
-        title: Name of the drawing, for those who do not see it.
-        description: Every number of the drawing in words, for the same readers.
-    """
+    record: Record
 
-    prompt_tokens: tuple[int, ...]
-    unit: str
-    floors: tuple[int | None, ...]
-    fewer: tuple[bool, ...]
-    ceilings: tuple[int, ...]
-    share: str
-    levels: tuple[tuple[str, int], ...]
-    title: str
-    description: str
+    place: ClassVar[Place] = (0.13, 0.13, 0.61, 0.79)
+
+    def draw(self, axes: Axes) -> None:
+        """Draw on any matplotlib axes."""
+        _set_axes(self, axes)
+        _draw_levels(self, axes)
+        if self.ceilings:
+            _draw_ceilings(self, axes)
+        _draw_floors(self, axes)
+
+    def inline(self) -> str:
+        """The figure as inline SVG for a page."""
+        svg = rendered(self.draw, place=self.place, inches=_SIZE_INCHES, points=11.0)
+        return _inline(svg, self)
+
+    @property
+    def title(self) -> str:
+        """Name of the drawing."""
+        return f"{self.unit.capitalize()} held against prompt length, {all_of(self.record.task)}"
+
+    @property
+    def description(self) -> str:
+        """Every number of the drawing in words."""
+        record, meaning = self.record, longer_lists(self.record)
+        points = "; ".join(f"{_point(one)}{below_shorter(record, one)}" for one in record.brackets)
+        lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in self.levels)
+        ceilings = f" Ceilings: {meaning}." if meaning else ""
+        return f"{points}.{ceilings} Horizontal lines, {lines}."
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "pairs" of a list, or "tokens" of a text."""
+        return unit(self.record.task)
+
+    @property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """P of each point, rising."""
+        return tuple(each.prompt_tokens for each in self.record.brackets)
+
+    @property
+    def floors(self) -> tuple[int | None, ...]:
+        """How many were found at each length; None, and no point, where nothing was searched."""
+        return tuple(one.floor.held if one.searched else None for one in self.record.brackets)
+
+    @property
+    def fewer(self) -> tuple[bool, ...]:
+        """Whether a shorter prompt holds more, so that the search is the limit there."""
+        return tuple(bool(below_shorter(self.record, each)) for each in self.record.brackets)
+
+    @property
+    def ceilings(self) -> tuple[int, ...]:
+        """The proved ceiling for random lists at each length; empty where there is none."""
+        limits = [each.ceiling.pairs for each in self.record.brackets]
+        known = tuple(most for most in limits if most is not None)
+        # One answer set serves all lengths: either each has a ceiling or none has.
+        return known if len(known) == len(limits) else ()
+
+    @property
+    def share(self) -> str:
+        """At most this share of random lists longer than a ceiling is within reach."""
+        return share_of_lists(*(each.ceiling for each in self.record.brackets))
+
+    @cached_property
+    def levels(self) -> tuple[tuple[str, int], ...]:
+        """Horizontal lines: baselines that were measured, the list or the text itself last."""
+        task = self.record.task
+        of_text = task.text_tokens is not None
+        levels = [
+            (_plain(row.name), height)
+            for row in self.record.baselines
+            if (height := row.tokens if of_text else row.pairs) is not None
+        ]
+        whole = ("whole list", task.pairs)
+        if task.text_tokens is not None:
+            whole = ("whole text", task.text_tokens)
+        return (*levels, whole)
 
 
-def data(record: JsonObject | Record) -> PairsHeldData:
-    """Everything the figure shows, from a bracket record."""
-    parsed = as_record(record)
-    brackets = rows(parsed)
-    levels = _levels(parsed)
-    # One answer set serves all lengths: either each has a ceiling or none has.
-    ceilings = tuple(row.ceiling_pairs for row in brackets if row.ceiling_pairs is not None)
-    points = "; ".join(
-        f"{_point(row)}{below_shorter(parsed, bracket)}"
-        for row, bracket in zip(brackets, parsed.brackets, strict=True)
-    )
-    lines = "; ".join(f"{name}: {count(pairs)}" for name, pairs in levels)
-    meaning = longer_lists(parsed)
-    ceiling_words = f" Ceilings: {meaning}." if meaning else ""
-    return PairsHeldData(
-        prompt_tokens=tuple(row.prompt_tokens for row in brackets),
-        unit=unit(parsed.task),
-        floors=tuple(row.floor_held if row.searched else None for row in brackets),
-        fewer=tuple(bool(below_shorter(parsed, each)) for each in parsed.brackets),
-        ceilings=ceilings if len(ceilings) == len(brackets) else (),
-        share=share_of_lists(*(bracket.ceiling for bracket in parsed.brackets)),
-        levels=levels,
-        title=f"{unit(parsed.task).capitalize()} held against prompt length, {all_of(parsed.task)}",
-        description=f"{points}.{ceiling_words} Horizontal lines, {lines}.",
-    )
-
-
-def _levels(record: Record) -> tuple[tuple[str, int], ...]:
-    """Baselines that were measured, and the list or the text."""
-    of_text = record.task.text_tokens is not None
-    levels = [
-        (_plain(row.name), height)
-        for row in baseline_rows(record)
-        if (height := row.tokens if of_text else row.pairs) is not None
-    ]
-    if record.task.text_tokens is not None:
-        return (*levels, ("whole text", record.task.text_tokens))
-    return (*levels, ("whole list", record.task.pairs))
-
-
-def _point(row: BracketRow) -> str:
-    found = f"floor {count(row.floor_held)} found" if row.searched else "not searched"
-    floor = f"{plural(row.prompt_tokens, 'prompt token')}: {found}"
-    if row.ceiling_pairs is None:
+def _point(each: Bracket) -> str:
+    found = f"floor {count(each.floor.held)} found" if each.searched else "not searched"
+    floor = f"{plural(each.prompt_tokens, 'prompt token')}: {found}"
+    if each.ceiling.pairs is None:
         return f"{floor}, no ceiling"
-    return f"{floor}, ceiling for random lists {count(row.ceiling_pairs)} proved"
+    return f"{floor}, ceiling for random lists {count(each.ceiling.pairs)} proved"
 
 
 def _plain(name: str) -> str:
@@ -136,52 +154,12 @@ def _plain(name: str) -> str:
     return clip(clean(name).encode("ascii", "replace").decode("ascii"), most=16)
 
 
-def svg(shown: PairsHeldData) -> str:
-    """The figure as inline SVG, the same bytes for the same data."""
-    buffer = io.StringIO()
-    # The settings are undone on leaving; nothing of matplotlib's own state is kept.
-    with matplotlib.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "promptlimits",
-            "font.family": "DejaVu Sans",
-            "font.size": 11.0,
-            "axes.linewidth": 0.8,
-        }
-    ):
-        figure = Figure(figsize=_SIZE_INCHES)
-        draw(shown, figure.add_axes(_PLACE))
-        canvas = FigureCanvasSVG(figure)
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        canvas.print_svg(buffer, metadata=nothing)
-    return _inline(buffer.getvalue(), shown)
-
-
-def standalone(shown: PairsHeldData) -> str:
-    """The figure as an SVG document of its own, on white."""
-    return document(
-        lambda axes: draw(shown, axes),
-        title=shown.title,
-        description=shown.description,
-        place=_PLACE,
-    )
-
-
-def draw(shown: PairsHeldData, axes: Axes) -> None:
-    """Draw on any matplotlib axes."""
-    _set_axes(shown, axes)
-    _draw_levels(shown, axes)
-    if shown.ceilings:
-        _draw_ceilings(shown, axes)
-    _draw_floors(shown, axes)
-
-
-def _positions(shown: PairsHeldData) -> tuple[float, ...]:
+def _positions(shown: PairsHeld) -> tuple[float, ...]:
     """Prompt lengths on a doubling scale."""
     return tuple(math.log2(tokens) for tokens in shown.prompt_tokens)
 
 
-def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
+def _set_axes(shown: PairsHeld, axes: Axes) -> None:
     places = _positions(shown)
     span = places[-1] - places[0]
     steps = [right - left for left, right in itertools.pairwise(places)]
@@ -197,40 +175,40 @@ def _set_axes(shown: PairsHeldData, axes: Axes) -> None:
     axes.xaxis.set_major_locator(FixedLocator([places[i] for i in labels]))
     names = [count(shown.prompt_tokens[i]) for i in labels]
     axes.xaxis.set_major_formatter(FuncFormatter(lambda _, at: names[at or 0]))
-    axes.set_xlabel("prompt tokens", color=_INK)
-    axes.set_title(f"{shown.unit} held", loc="left", x=-0.19, fontsize=11, color=_INK)
-    axes.tick_params(colors=_MUTED, length=0, pad=6)
+    axes.set_xlabel("prompt tokens", color=INK)
+    axes.set_title(f"{shown.unit} held", loc="left", x=-0.19, fontsize=11, color=INK)
+    axes.tick_params(colors=MUTED, length=0, pad=6)
     axes.patch.set_visible(False)
     axes.figure.patch.set_visible(False)
-    for word, colour, place in (("\u25cf found", _FOUND, 0.52), ("\u25ac proved", _PROVED, 0.77)):
-        axes.text(place, 1.022, word, color=colour, fontsize=9.5, transform=axes.transAxes)
+    words = (("\u25cf found", FOUND, 0.52, 1.022), ("\u25ac proved", PROVED, 0.77, 1.022))
+    set_key(axes, words, size=9.5)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_RULE)
+    axes.spines["bottom"].set_color(RULE)
 
 
-def _draw_levels(shown: PairsHeldData, axes: Axes) -> None:
+def _draw_levels(shown: PairsHeld, axes: Axes) -> None:
     """Baselines and the list: thin lines, named in the right margin without overlap."""
     named = sorted(shown.levels, key=lambda level: level[1])
     heights = [_height(axes, pairs) for _, pairs in named]
     for (name, pairs), line, label in zip(named, heights, spread(heights), strict=True):
-        axes.axhline(pairs, color=_MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+        axes.axhline(pairs, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
         axes.annotate(
             f"{name}: {count(pairs)}",
             xy=(1.0, line),
             xytext=(1.045, label),
             xycoords="axes fraction",
             textcoords="axes fraction",
-            color=_MUTED,
+            color=MUTED,
             fontsize=9.5,
             verticalalignment="center",
             annotation_clip=False,
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": _MUTED, "linewidth": 0.6, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 0},
         )
 
 
-def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
+def _draw_ceilings(shown: PairsHeld, axes: Axes) -> None:
     top = axes.get_ylim()[1]
     half = _half_width(shown, axes)
     limits = zip(_positions(shown), shown.floors, shown.ceilings, strict=True)
@@ -239,20 +217,20 @@ def _draw_ceilings(shown: PairsHeldData, axes: Axes) -> None:
         sides = (place - half, place + half)
         axes.fill_between(sides, pairs, top, color=_WASH, linewidth=0, zorder=0)
         if floor is not None:
-            axes.plot([place, place], [floor, pairs], color=_RULE, linewidth=1.2, zorder=2)
-        axes.plot(sides, [pairs, pairs], color=_PROVED, linewidth=2.4, zorder=3)
-    _label(shown, axes, shown.ceilings, colour=_PROVED, above=True)
+            axes.plot([place, place], [floor, pairs], color=RULE, linewidth=1.2, zorder=2)
+        axes.plot(sides, [pairs, pairs], color=PROVED, linewidth=2.4, zorder=3)
+    _label(shown, axes, shown.ceilings, colour=PROVED, above=True)
     axes.annotate(
         f"proved: random lists longer than this\ncannot be answered (but for {shown.share})",
         xy=(0.025, 0.975),
         xycoords="axes fraction",
         verticalalignment="top",
         fontsize=9,
-        color=_PROVED,
+        color=PROVED,
     )
 
 
-def _half_width(shown: PairsHeldData, axes: Axes) -> float:
+def _half_width(shown: PairsHeld, axes: Axes) -> float:
     """Half the width of a ceiling's bar: a thumb's breadth, less where lengths stand close."""
     left, right = axes.get_xlim()
     steps = [after - before for before, after in itertools.pairwise(_positions(shown))]
@@ -260,7 +238,7 @@ def _half_width(shown: PairsHeldData, axes: Axes) -> float:
     return max(0.008 * wide, min([0.06 * wide, *(0.4 * step for step in steps)]))
 
 
-def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
+def _draw_floors(shown: PairsHeld, axes: Axes) -> None:
     marks = zip(_positions(shown), shown.floors, shown.fewer, strict=True)
     for place, floor, fewer in marks:
         if floor is None:
@@ -268,9 +246,9 @@ def _draw_floors(shown: PairsHeldData, axes: Axes) -> None:
             continue
         if fewer:
             _say_above(axes, place, floor, "the search\u2019s limit", aside=-7)
-        axes.plot([place, place], [0, floor], color=_FOUND, linewidth=2.4, zorder=2)
-        axes.plot([place], [floor], "o", markersize=8, color=_FOUND, zorder=4)
-    _label(shown, axes, shown.floors, colour=_FOUND, above=False)
+        axes.plot([place, place], [0, floor], color=FOUND, linewidth=2.4, zorder=2)
+        axes.plot([place], [floor], "o", markersize=8, color=FOUND, zorder=4)
+    _label(shown, axes, shown.floors, colour=FOUND, above=False)
 
 
 def _say_above(axes: Axes, place: float, height: int, words: str, *, aside: int = 0) -> None:
@@ -284,12 +262,12 @@ def _say_above(axes: Axes, place: float, height: int, words: str, *, aside: int 
         horizontalalignment="center",
         verticalalignment="bottom",
         fontsize=9.5,
-        color=_MUTED,
+        color=MUTED,
     )
 
 
 def _label(
-    shown: PairsHeldData, axes: Axes, values: Sequence[int | None], *, colour: str, above: bool
+    shown: PairsHeld, axes: Axes, values: Sequence[int | None], *, colour: str, above: bool
 ) -> None:
     """Write the numbers next to their marks, as many as fit side by side."""
     places = _positions(shown)
@@ -320,7 +298,7 @@ def _height(axes: Axes, pairs: float) -> float:
     return (here - low) / (high - low)
 
 
-def _inline(document: str, shown: PairsHeldData) -> str:
+def _inline(document: str, shown: PairsHeld) -> str:
     """Matplotlib's SVG document as an element for a page."""
     body = document[document.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Final
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Final
 
 import matplotlib
 from markupsafe import escape
@@ -17,8 +18,31 @@ MUTED: Final = "#5a636e"
 RULE: Final = "#d9dee4"
 FOUND: Final = "#0b5a9d"
 PROVED: Final = "#a84300"
-_SIZE_INCHES: Final = (5.6, 3.9)
-_PLACE: Final = (0.13, 0.14, 0.83, 0.74)
+Place = tuple[float, float, float, float]
+
+
+class Drawing(ABC):
+    """What a figure shows: its fields hold the numbers, `draw` only draws them."""
+
+    place: ClassVar[Place] = (0.13, 0.14, 0.83, 0.74)
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Name of the drawing."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """Every number of the drawing in words, for those who do not see it."""
+
+    @abstractmethod
+    def draw(self, axes: Axes) -> None:
+        """Draw on any matplotlib axes."""
+
+    def svg(self) -> str:
+        """The figure as an SVG document of its own, on white."""
+        return document(self.draw, title=self.title, description=self.description, place=self.place)
 
 
 def document(
@@ -26,9 +50,25 @@ def document(
     *,
     title: str,
     description: str,
-    place: tuple[float, float, float, float] = _PLACE,
+    place: Place = Drawing.place,
 ) -> str:
     """Draw into an SVG document."""
+    text = rendered(draw, place=place, inches=(5.6, 3.9), points=10.5, background="white")
+    start = text.index("<svg")
+    after = text.index(">", start) + 1
+    words = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
+    return text[:after] + words + text[after:]
+
+
+def rendered(
+    draw: Callable[[Axes], None],
+    *,
+    place: Place,
+    inches: tuple[float, float],
+    points: float,
+    background: str | None = None,
+) -> str:
+    """Matplotlib's SVG of a drawing, without names, dates or settings left behind."""
     buffer = io.StringIO()
     # The settings are undone on leaving; nothing of matplotlib's own state is kept.
     with matplotlib.rc_context(
@@ -36,19 +76,15 @@ def document(
             "svg.fonttype": "none",
             "svg.hashsalt": "promptlimits",
             "font.family": "DejaVu Sans",
-            "font.size": 10.5,
+            "font.size": points,
             "axes.linewidth": 0.8,
         }
     ):
-        figure = Figure(figsize=_SIZE_INCHES, facecolor="white")
+        figure = Figure(figsize=inches, facecolor=background)
         draw(figure.add_axes(place))
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    text = buffer.getvalue()
-    start = text.index("<svg")
-    after = text.index(">", start) + 1
-    words = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
-    return text[:after] + words + text[after:]
+    return buffer.getvalue()
 
 
 def set_axes(axes: Axes, *, title: str, below: str, beside: str) -> None:
@@ -61,3 +97,17 @@ def set_axes(axes: Axes, *, title: str, below: str, beside: str) -> None:
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):
         axes.spines[side].set_color(RULE)
+
+
+def set_key(
+    axes: Axes, words: Iterable[tuple[str, str, float, float]], *, size: float | None = None
+) -> None:
+    """Write what the marks mean: a word, its colour and its place as fractions of the axes."""
+    for word, colour, across, up in words:
+        axes.text(across, up, word, color=colour, transform=axes.transAxes, fontsize=size)
+
+
+def require_one_each(*numbers: Iterable[object], of: str) -> None:
+    """Refuse lists of different lengths, or of none: each names a number for each mark."""
+    if len({len(tuple(each)) for each in numbers}) != 1 or not tuple(numbers[0]):
+        raise ValueError(f"the figure needs one of each number for each {of}")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from promptlimits.report.figures.plain_svg import FOUND, PROVED, document, set_axes
+from promptlimits.report.figures.plain_svg import FOUND, PROVED, Drawing, set_axes, set_key
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptErrorData:
+@dataclass(frozen=True)
+class PromptError(Drawing):
     """What the figure shows.
 
     Attributes:
@@ -22,64 +22,47 @@ class PromptErrorData:
         found: Error of the best trained prompt at each length; empty if none was trained.
         proved: Error below which no prompt of that length goes; one number for each length.
         name: What the error is, for the axis.
-        title: Name of the drawing.
-        description: Every number of the drawing in words.
     """
 
-    prompt_tokens: tuple[int, ...]
-    found: tuple[float, ...]
-    proved: tuple[float, ...]
+    prompt_tokens: Sequence[int]
+    found: Sequence[float]
+    proved: Sequence[float]
     name: str
-    title: str
-    description: str
 
+    title = "Errors of prompts against prompt length"
 
-def data(
-    prompt_tokens: Sequence[int], found: Sequence[float], proved: Sequence[float], *, name: str
-) -> PromptErrorData:
-    """Everything the figure shows."""
-    if not len(prompt_tokens) == len(proved) > 0 or len(found) not in (0, len(proved)):
-        raise ValueError("the figure needs as many errors as lengths, and at least one")
-    if any(b <= a for a, b in itertools.pairwise(prompt_tokens)):
-        raise ValueError("lengths must rise")
-    words = "; ".join(
-        f"{tokens} prompt tokens: "
-        + (f"{found[i]:.6g} found, " if found else "")
-        + f"{proved[i]:.6g} proved"
-        for i, tokens in enumerate(prompt_tokens)
-    )
-    return PromptErrorData(
-        prompt_tokens=tuple(prompt_tokens),
-        found=tuple(map(float, found)),
-        proved=tuple(map(float, proved)),
-        name=name,
-        title="Errors of prompts against prompt length",
-        description=f"{name}. {words}.",
-    )
+    def __post_init__(self) -> None:
+        """Refuse lists that do not fit."""
+        lengths = self.prompt_tokens
+        if not len(lengths) == len(self.proved) > 0 or len(self.found) not in (0, len(lengths)):
+            raise ValueError("the figure needs as many errors as lengths, and at least one")
+        if any(b <= a for a, b in itertools.pairwise(lengths)):
+            raise ValueError("lengths must rise")
 
+    @property
+    def description(self) -> str:
+        """Every number of the drawing in words."""
+        words = "; ".join(
+            f"{tokens} prompt tokens: "
+            + (f"{self.found[i]:.6g} found, " if self.found else "")
+            + f"{self.proved[i]:.6g} proved"
+            for i, tokens in enumerate(self.prompt_tokens)
+        )
+        return f"{self.name}. {words}."
 
-def draw(shown: PromptErrorData, axes: Axes) -> None:
-    """Draw on any matplotlib axes."""
-    places = [math.log2(tokens) for tokens in shown.prompt_tokens]
-    wide = [places[0] - 0.5, *places, places[-1] + 0.5]
-    floor = [shown.proved[0], *shown.proved, shown.proved[-1]]
-    axes.step(wide, floor, where="mid", color=PROVED, linewidth=2.0, zorder=2)
-    if shown.found:
-        axes.plot(places, shown.found, "o", color=FOUND, markersize=7, zorder=3)
-    top = 1.15 * max(*shown.found, *shown.proved, 1e-300)
-    axes.set_ylim(0, top)
-    axes.set_xlim(wide[0], wide[-1])
-    axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([str(tokens) for tokens in shown.prompt_tokens])
-    set_axes(axes, title=shown.title, below="prompt tokens", beside=shown.name)
-    words = (("● found", FOUND, 0.68), ("▬ proved", PROVED, 0.84))
-    for word, colour, place in words if shown.found else words[1:]:
-        axes.text(place, 0.95, word, color=colour, transform=axes.transAxes)
-
-
-def svg(shown: PromptErrorData) -> str:
-    """The figure as an SVG document."""
-    return document(
-        lambda axes: draw(shown, axes), title=shown.title, description=shown.description
-    )
+    def draw(self, axes: Axes) -> None:
+        """Draw on any matplotlib axes."""
+        places = [math.log2(tokens) for tokens in self.prompt_tokens]
+        wide = [places[0] - 0.5, *places, places[-1] + 0.5]
+        floor = [self.proved[0], *self.proved, self.proved[-1]]
+        axes.step(wide, floor, where="mid", color=PROVED, linewidth=2.0, zorder=2)
+        if self.found:
+            axes.plot(places, self.found, "o", color=FOUND, markersize=7, zorder=3)
+        axes.set_ylim(0, 1.15 * max(*self.found, *self.proved, 1e-300))
+        axes.set_xlim(wide[0], wide[-1])
+        axes.xaxis.set_major_locator(FixedLocator(places))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticklabels([str(tokens) for tokens in self.prompt_tokens])
+        set_axes(axes, title=self.title, below="prompt tokens", beside=self.name)
+        words = (("● found", FOUND, 0.68, 0.95), ("▬ proved", PROVED, 0.84, 0.95))
+        set_key(axes, words if self.found else words[1:])

@@ -7,81 +7,61 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from promptlimits.report.figures.plain_svg import FOUND, INK, MUTED, RULE, document, set_axes
+from promptlimits.report.figures.plain_svg import FOUND, INK, MUTED, RULE, Drawing, set_axes
 from promptlimits.report.wording import count
 
 
-@dataclass(frozen=True, kw_only=True)
-class UniversalPromptData:
+@dataclass(frozen=True)
+class UniversalPrompt(Drawing):
     """What the figure shows.
 
     Attributes:
         inputs: Rising inputs.
         wanted: The map there.
         answered: What the network says there.
+        name: The map's.
         bound: Proved limit on the error.
         largest_error: The largest one found.
-        title: Name of the drawing.
-        description: Its numbers in words.
+        prompt_tokens: Of the prompt.
     """
 
-    inputs: tuple[float, ...]
-    wanted: tuple[float, ...]
-    answered: tuple[float, ...]
+    inputs: Sequence[float]
+    wanted: Sequence[float]
+    answered: Sequence[float]
+    name: str
     bound: float
     largest_error: float
-    title: str
-    description: str
+    prompt_tokens: int
 
+    @property
+    def title(self) -> str:
+        """Name of the drawing."""
+        return f"{self.name} by a prompt of {count(self.prompt_tokens)} tokens"
 
-def data(
-    inputs: Sequence[float],
-    wanted: Sequence[float],
-    answered: Sequence[float],
-    *,
-    name: str,
-    bound: float,
-    largest_error: float,
-    prompt_tokens: int,
-) -> UniversalPromptData:
-    """Everything the figure shows."""
-    told = (
-        f"largest error found {largest_error:.4g}, proved to be at most {bound:.4g} off a set "
-        "of tiny measure"
-    )
-    return UniversalPromptData(
-        inputs=tuple(inputs),
-        wanted=tuple(wanted),
-        answered=tuple(answered),
-        bound=bound,
-        largest_error=largest_error,
-        title=f"{name} by a prompt of {count(prompt_tokens)} tokens",
-        description=f"{name} and the answers of the network at {len(inputs)} inputs from "
-        f"{inputs[0]:.4g} to {inputs[-1]:.4g}: {told}.",
-    )
+    @property
+    def description(self) -> str:
+        """Its numbers in words."""
+        return (
+            f"{self.name} and the answers of the network at {len(self.inputs)} inputs from "
+            f"{self.inputs[0]:.4g} to {self.inputs[-1]:.4g}: largest error found "
+            f"{self.largest_error:.4g}, proved to be at most {self.bound:.4g} off a set of tiny "
+            "measure."
+        )
 
-
-def draw(shown: UniversalPromptData, axes: Axes) -> None:
-    """Draw on any matplotlib axes."""
-    lower = [y - shown.bound for y in shown.wanted]
-    upper = [y + shown.bound for y in shown.wanted]
-    axes.fill_between(
-        shown.inputs, lower, upper, color=RULE, linewidth=0, label="proved: within this band"
-    )
-    axes.plot(shown.inputs, shown.wanted, color=INK, linewidth=1.1, label="the map")
-    axes.plot(
-        shown.inputs,
-        shown.answered,
-        color=FOUND,
-        linewidth=1.1,
-        label="the network behind the prompt",
-    )
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=MUTED, loc="best")
-    set_axes(axes, title=shown.title, below="input", beside="value")
-
-
-def svg(shown: UniversalPromptData) -> str:
-    """The figure as an SVG document."""
-    return document(
-        lambda axes: draw(shown, axes), title=shown.title, description=shown.description
-    )
+    def draw(self, axes: Axes) -> None:
+        """Draw on any matplotlib axes."""
+        lower = [y - self.bound for y in self.wanted]
+        upper = [y + self.bound for y in self.wanted]
+        axes.fill_between(
+            self.inputs, lower, upper, color=RULE, linewidth=0, label="proved: within this band"
+        )
+        axes.plot(self.inputs, self.wanted, color=INK, linewidth=1.1, label="the map")
+        axes.plot(
+            self.inputs,
+            self.answered,
+            color=FOUND,
+            linewidth=1.1,
+            label="the network behind the prompt",
+        )
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=MUTED, loc="best")
+        set_axes(axes, title=self.title, below="input", beside="value")

@@ -27,9 +27,12 @@ from promptlimits.checker.intervals import Interval, exp, log, log1p, precision,
 SCHEMA: Final = 1
 GRID_BITS: Final = 96
 MOST_DIGITS: Final = 960
-_EXACT = re.compile(
-    r"(-?\d{1,1300}|-?0x[0-9a-f]{1,1000000})(?:/(\d{1,1300}|0x[0-9a-f]{1,1000000}))?", re.ASCII
-)
+MOST_PARTS: Final = 1000
+"""Layers of a model, heads of a layer."""
+_EXACT = re.compile(r"(-?\d{1,1300}|-?0x[0-9a-f]+)(?:/(\d{1,1300}|0x[0-9a-f]+))?", re.ASCII)
+_LONGEST: Final = 5000
+"""Characters of a number: fractions of longer ones take Python minutes to reduce."""
+_LONGEST_COUNT: Final = 100_000
 Powers: TypeAlias = list[tuple[int, int]]
 """Bases and exponents of a product."""
 
@@ -52,9 +55,10 @@ def whole(least: int) -> Callable[[Any], int]:
     return read
 
 
-def exact(value: Any) -> Fraction:
+def exact(value: Any, *, longest: int = _LONGEST) -> Fraction:
     """An integer or a fraction as text, in its one form: lowest terms, hexadecimal if long."""
-    match = _EXACT.fullmatch(value) if isinstance(value, str) else None
+    short = isinstance(value, str) and len(value) <= longest
+    match = _EXACT.fullmatch(value) if short else None
     if not match or not int(match[2] or "1", 0):
         raise ValueError(f"{value!r:.50} is no exact number")
     number = Fraction(int(match[1], 0), int(match[2] or "1", 0))
@@ -84,7 +88,7 @@ def count(least: int) -> Callable[[Any], int]:
     """A whole number of any length, as text."""
 
     def read(value: Any) -> int:
-        number = exact(value)
+        number = exact(value, longest=_LONGEST_COUNT)
         if number < least or number.denominator > 1:
             raise ValueError(f"{value!r:.50} is no count of at least {least}")
         return number.numerator
@@ -155,7 +159,7 @@ def tighter(evaluate: Callable[[], Interval]) -> Iterator[Interval]:
         with precision(digits):
             found = evaluate()
         yield found
-        digits *= 4
+        digits *= 2
 
 
 def grid_up(evaluate: Callable[[], Interval]) -> int:

@@ -25,8 +25,8 @@ from typing import Any, Final
 
 from flint import arb, arb_mat, ctx, fmpq
 
-from promptlimits.checker.core import Refuted
-from promptlimits.checker.model import ELLIPSOIDS, power_of_two, record
+from promptlimits.checker.core import Refuted, record
+from promptlimits.checker.model import ELLIPSOIDS, power_of_two
 
 _BITS: Final = 256
 

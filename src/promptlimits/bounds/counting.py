@@ -64,6 +64,7 @@ from promptlimits.base.exact import (
     largest,
     log,
     log_product,
+    number_text,
     outward_float,
     shown,
     sign,
@@ -212,8 +213,9 @@ class Counting(Theorem):
                 "There is no ceiling: with a single answer to give, the answers carry no "
                 "information."
             )
-        over, under = self.share.numerator, self.share.denominator
-        part = f"one in {under:,}" if over == 1 else f"a share of {over:,}/{under:,}"
+        rare, part = 1 / self.share, f"a share of {number_text(self.share, commas=True)}"
+        if rare.denominator == 1:
+            part = f"one in {number_text(rare, commas=True)}"
         chosen = answers or f"a set of {_many(self.answers)} answers"
         drawn = f"each drawn at random from {chosen}, at most {part} can"
         lists = (

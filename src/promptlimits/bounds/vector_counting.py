@@ -28,7 +28,16 @@ from typing import Any
 from flint import arb
 from pydantic import Field, field_validator
 
-from promptlimits.base.exact import Powers, exceeds_one, grid_up, largest, log, log_product, shown
+from promptlimits.base.exact import (
+    Powers,
+    exceeds_one,
+    grid_up,
+    largest,
+    log,
+    log_product,
+    number_text,
+    shown,
+)
 from promptlimits.bounds.core import Natural, Positive, Size, Theorem, decades
 from promptlimits.bounds.counting import Values, environments_text, format_name
 from promptlimits.bounds.prompt_capacity import FIXED, VOLUME, below_radius
@@ -68,7 +77,9 @@ class VectorCounting(Theorem):
     @property
     def prompts(self) -> str:
         """What a prompt is made of."""
-        return f"vocabulary of {self.values} tokens" if self.per_token else format_name(self.values)
+        if self.per_token:
+            return f"vocabulary of {number_text(self.values)} tokens"
+        return format_name(self.values)
 
     @property
     def lists(self) -> Powers:
@@ -108,5 +119,6 @@ class VectorCounting(Theorem):
             f"numbers, at most a share of {decades(value['log_share'])} is reached within eps/r = "
             f"{shown(self.eps / self.radius)} by prompts of {self.prompt_tokens:,} tokens "
             f"({self.prompts}) in any of {environments_text(self.environments_log2)}, whatever the "
-            f"model; of more than {value['most_pairs']:,} targets, some lists are not"
+            f"model; of more than {value['most_pairs']:,} targets, some lists are not; under the "
+            "assumptions that it states"
         )

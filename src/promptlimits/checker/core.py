@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING
 from fractions import Fraction
 from math import gcd
 from types import SimpleNamespace
@@ -165,7 +165,7 @@ def tighter(evaluate: Callable[[], Interval]) -> Iterator[Interval]:
 def grid_up(evaluate: Callable[[], Interval]) -> int:
     """Least n with n 2^-96 at or above a real number; above it, if no precision tells."""
     for found in tighter(lambda: evaluate() * 2**GRID_BITS):
-        low, high = (_ceiling(end) for end in (found.low, found.high))
+        low, high = (int(end.to_integral_value(ROUND_CEILING)) for end in (found.low, found.high))
         if low == high:
             break
     return high
@@ -218,10 +218,6 @@ def is_one(powers: Powers) -> bool:
         else:
             coprime.append((base, power))
     return not coprime
-
-
-def _ceiling(end: Decimal) -> int:
-    return int(end.to_integral_value(ROUND_CEILING))
 
 
 # What must stand under "value".

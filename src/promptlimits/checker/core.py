@@ -223,6 +223,13 @@ def is_one(powers: Powers) -> bool:
 # What must stand under "value".
 
 
+def is_float(found: Any, *, bits: int, most: int) -> bool:
+    """Whether it is [m, e], with m above 0 and of so many bits, and e from -`most` to `most`."""
+    if type(found) is not list or [type(part) for part in found] != [int, int]:
+        return False
+    return bool(2 ** (bits - 1) <= found[0] < 2**bits and abs(found[1]) <= most)
+
+
 class Last:
     """The last number at which something holds.
 
@@ -235,7 +242,7 @@ class Last:
     ) -> None:
         self.holds, self.bits, self.least = holds, bits, least
 
-    def __eq__(self, found: object) -> bool:
+    def __eq__(self, found: Any) -> bool:
         if self.bits is None:
             return (
                 type(found) is int
@@ -243,12 +250,9 @@ class Last:
                 and (found == self.least or self.holds(found))
                 and not self.holds(found + 1)
             )
-        if type(found) is not list or [type(part) for part in found] != [int, int]:
+        if not is_float(found, bits=self.bits, most=2**40):
             return False
-        mantissa, exponent = found
-        if mantissa.bit_length() != self.bits or mantissa < 0 or abs(exponent) > 2**40:
-            return False
-        return self.holds(found) and not self.holds([mantissa + 1, exponent])
+        return self.holds(found) and not self.holds([found[0] + 1, found[1]])
 
     __hash__ = None  # type: ignore[assignment]
 

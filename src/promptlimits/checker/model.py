@@ -26,6 +26,7 @@ from promptlimits.checker.core import (
     check,
     exact,
     grid_up,
+    is_float,
     items,
     kind,
     one_of,
@@ -66,10 +67,9 @@ def sha256(value: Any) -> str:
     return value
 
 
-def nothing(value: Any) -> None:
-    """JSON's null."""
-    if value is not None:
-        raise ValueError("something stands where nothing does")
+def maybe(reader: Reader) -> Reader:
+    """What it reads, or JSON's null."""
+    return lambda value: None if value is None else reader(value)
 
 
 _LIMIT: Final = between(0, closed=True)
@@ -176,9 +176,7 @@ def _positive(value: Any) -> Fraction:
 
 _SOME: Final = items(_positive, least=0)
 _STEP: Final = record(own=_positive, heads=items(_positive), turns=_SOME, reaches=_SOME)
-_LAYER: Final = record(
-    lengths=items(_positive), tokens=_STEP, change=_STEP, query=either(nothing, _STEP)
-)
+_LAYER: Final = record(lengths=items(_positive), tokens=_STEP, change=_STEP, query=maybe(_STEP))
 
 
 ELLIPSOIDS: Final = {
@@ -187,7 +185,7 @@ ELLIPSOIDS: Final = {
     "masked": boolean,
     "prompt_only": boolean,
     "radius": between(0),
-    "shape": either(nothing, items(items(_float))),
+    "shape": maybe(items(items(_float))),
     "layers": items(_LAYER),
 }
 """Inputs of an ellipsoid bound, free numbers among them."""
@@ -195,8 +193,7 @@ ELLIPSOIDS: Final = {
 
 def power_of_two(value: Any) -> Fraction:
     """[m, e] for m 2^e, an m of 53 bits."""
-    right = type(value) is list and [type(part) for part in value] == [int, int]
-    if not right or not 2**52 <= value[0] < 2**53 or abs(value[1]) > 2**11:
+    if not is_float(value, bits=53, most=2**11):
         raise ValueError(f"{value!r:.50} is no number of 53 bits and a power of two")
     number: Fraction = value[0] * Fraction(2) ** value[1]
     return number

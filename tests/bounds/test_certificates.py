@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from importlib import import_module
 from random import Random
 from typing import Any
@@ -135,3 +136,41 @@ def test_values_of_another_type_are_refused(kind: str) -> None:
             changed["value"][name] = other
             with pytest.raises(PromptLimitsError):
                 check_certificate(changed)
+
+
+LONG = Fraction(1, 10**5000)  # no decimals that Python would write
+CHANGES: dict[str, dict[str, Any]] = {
+    "counting": {"share": LONG, "values": 10**5000},
+    "vector_counting": {"values": 10**5000, "per_token": True},
+    "prompt_capacity": {"least_deviation": LONG},
+    "whole_output_capacity": {"eps": LONG, "choice": None},
+    "short_prompt_capacity": {"spread": LONG, "choice": None},
+    "last_tokens_capacity": {"eps": LONG, "parts": None},
+    "washout": {"prompt_tokens": 10**5000},
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_numbers_of_any_length_are_put_into_words(kind: str) -> None:
+    theorem = CASES[kind](Random(6))
+    inputs = dict(theorem) | CHANGES[kind]
+    longer = type(theorem)(**{name: v for name, v in inputs.items() if v is not None})
+    said = checked(plain(longer))
+    assert "0x" in said.statement + "".join(said.assumptions)
+
+
+@pytest.mark.parametrize("kind", ["prompt_capacity", "vector_counting"])
+def test_a_claim_about_targets_rests_on_its_assumptions(kind: str) -> None:
+    said = checked(plain(CASES[kind](Random(7)))).statement
+    assert "; under the assumptions that it states" in said
+    assert (", with L = " in said) is (kind == "prompt_capacity")
+
+
+@pytest.mark.parametrize("kind", ["last_tokens_capacity", "washout"])
+def test_many_layers_are_refused_at_once(kind: str) -> None:
+    """A product of exact numbers over all layers would take hours: that it ends is the test."""
+    certificate = plain(CASES[kind](Random(8)))
+    for count in (300, 1001):
+        layers = certificate["inputs"]["layers"][:1] * count
+        with pytest.raises((checker.Refuted, ValueError), match=r"is not|too long"):
+            checker.check(certificate | {"inputs": certificate["inputs"] | {"layers": layers}})

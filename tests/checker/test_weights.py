@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from promptlimits import checker
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.certificates import checked
+from promptlimits.checker import matrices
 from promptlimits.checker.weights import prove_norms
 from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling, read_facts
 from promptlimits.nets.files.folder import weight_files
@@ -278,3 +279,23 @@ def test_arrays_that_are_not_finite_prove_nothing(models: dict[str, Path]) -> No
         digest = record["inputs"]["weights_sha256"]
         with pytest.raises(checker.Refuted):
             prove_norms(record, checkpoint, sha256=digest, on_progress=str)
+
+
+def test_weights_of_zero_are_proved(models: dict[str, Path], tmp_path: Path) -> None:
+    """Limits as small as doubles get, on products that are 0."""
+    folder = shutil.copytree(models["gpt2"], tmp_path / "zeros")
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith("bias") or "h.0.mlp" in name:
+            tensor.zero_()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    record = certificate(folder)
+    assert checked(record, weights=folder).about_a_model
+    facts = record["inputs"]["blocks"][0]
+    assert Fraction(facts["attention"]["heads"][0]["logit_bias"]) < Fraction(1, 2**1000)
+    assert Fraction(facts["feed_forward"]["up"]) < Fraction(1, 2**1000)
+
+
+def test_what_overflows_times_zero_is_not_proved() -> None:
+    wide = matrices.Near(np.ones((2, 2)), np.inf)
+    assert not matrices.proves_norm_at_most(1, wide @ matrices.Near(np.zeros((2, 1))))

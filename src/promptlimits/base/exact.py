@@ -94,10 +94,12 @@ def integer(text: str) -> int:
     return int(text)
 
 
-def number_text(value: int | Fraction) -> str:
+def number_text(value: int | Fraction, *, commas: bool = False) -> str:
     """A number in its one form: Python writes no decimals of over 4,300 digits."""
+    form = "{:,}" if commas else "{}"
     over, under = (
-        str(part) if part.bit_length() <= 4096 else hex(part) for part in value.as_integer_ratio()
+        form.format(part) if part.bit_length() <= 4096 else hex(part)
+        for part in value.as_integer_ratio()
     )
     return over if under == "1" else f"{over}/{under}"
 

@@ -83,6 +83,7 @@ from promptlimits.base.exact import (
     largest,
     log,
     log_product,
+    number_text,
     outward_float,
     shown,
     sign,
@@ -242,8 +243,9 @@ class Counting(Theorem):
                 "There is no ceiling: with a single answer to give, the answers carry no "
                 "information."
             )
-        over, under = self.share.numerator, self.share.denominator
-        part = f"one in {under:,}" if over == 1 else f"a share of {over:,}/{under:,}"
+        rare, part = 1 / self.share, f"a share of {number_text(self.share, commas=True)}"
+        if rare.denominator == 1:
+            part = f"one in {number_text(rare, commas=True)}"
         chosen = answers or f"a set of {_many(self.answers)} answers"
         drawn = f"each drawn at random from {chosen}, at most {part} can"
         lists = (
@@ -321,7 +323,9 @@ class VectorCounting(Theorem):
     @property
     def prompts(self) -> str:
         """What a prompt is made of."""
-        return f"vocabulary of {self.values} tokens" if self.per_token else format_name(self.values)
+        if self.per_token:
+            return f"vocabulary of {number_text(self.values)} tokens"
+        return format_name(self.values)
 
     @property
     def lists(self) -> Powers:
@@ -361,5 +365,6 @@ class VectorCounting(Theorem):
             f"numbers, at most a share of {decades(value['log_share'])} is reached within eps/r = "
             f"{shown(self.eps / self.radius)} by prompts of {self.prompt_tokens:,} tokens "
             f"({self.prompts}) in any of {environments_text(self.environments_log2)}, whatever the "
-            f"model; of more than {value['most_pairs']:,} targets, some lists are not"
+            f"model; of more than {value['most_pairs']:,} targets, some lists are not; under the "
+            "assumptions that it states"
         )

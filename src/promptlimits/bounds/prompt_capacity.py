@@ -107,10 +107,12 @@ from promptlimits.base.exact import (
     largest,
     last_float,
     log1p_exp,
+    number_text,
     shown,
 )
 from promptlimits.bounds.core import (
     AnySize,
+    Exp,
     NonNegative,
     Norm,
     Positive,
@@ -135,7 +137,7 @@ def trust_region(deviation: Fraction) -> str:
     """The assumption that goes with a region of prompts."""
     return (
         "Only prompts count for which every vector that a norm of the model divides has deviation "
-        f"(root mean square, for RMSNorm) at least {deviation} on every input."
+        f"(root mean square, for RMSNorm) at least {number_text(deviation)} on every input."
     )
 
 
@@ -326,6 +328,8 @@ class PromptCapacity(Theorem):
     def claim(self, value: dict[str, Any]) -> str:
         """The share in decades."""
         least = shown(self.least_deviation)
+        size = self.lipschitz
+        constant = f"exp({shown(size.exp)})" if isinstance(size, Exp) else shown(size)
         region = f" that keep every deviation in front of a norm at {least} or more on every input"
         return (
             f"of all lists of {self.pairs:,} targets of {self.tokens:,} tokens of {self.dim:,} "
@@ -333,7 +337,8 @@ class PromptCapacity(Theorem):
             f"{decades(value['log_share'])} is reached within {shown(self.eps)} by prompts of "
             f"{self.prompt_tokens:,} tokens in a ball of radius {shown(self.prompt_radius)} "
             f"({self.norm} norm){region if self.least_deviation else ''}; of more than "
-            f"{value['most_pairs']:,} targets, some lists are not"
+            f"{value['most_pairs']:,} targets, some lists are not; under the assumptions that it "
+            f"states, with L = {constant}"
         )
 
 

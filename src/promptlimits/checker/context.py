@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from promptlimits.checker.core import (
     GRID_BITS,
+    MOST_PARTS,
     Last,
     Refuted,
     between,
@@ -52,8 +53,9 @@ _LAYERS: Final = items(
     record(
         radius=between(0),
         mlp_lipschitz=between(0),
-        heads=items(items(between(0), least=2, most=2)),
-    )
+        heads=items(items(between(0), least=2, most=2), most=MOST_PARTS),
+    ),
+    most=MOST_PARTS,
 )
 _NEGLIGIBLE: Final = -1000
 """Where e^z is added to 1 a z below this is replaced by it: larger, and still nothing."""
@@ -115,32 +117,33 @@ def short_prompt_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
 )
 def last_tokens_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """S, and K from n = (S/delta_1)^2 + 1 atoms in nets of 1 + 2 r_l/eta_l and the classes."""
-    reach = i.eps + sum(i.parts)
+    reach, depth = i.eps + sum(i.parts), len(i.layers)
     if reach >= i.target_radius:
         raise ValueError("eps + delta is not below the radius")
-    gains: list[Fraction] = []
-    for layer in i.layers:
-        steep = sum(v + 2 * v * a * layer.radius**2 for v, a in layer.heads)
-        gains = [gain * layer.mlp_lipschitz * (1 + steep) for gain in gains]
-        gains.append(layer.mlp_lipschitz)
-    changes = [gain * 2 * layer.radius for gain, layer in zip(gains, i.layers, strict=True)]
+
+    def sums() -> tuple[Interval, Interval]:
+        """S, and the sum of log(1 + 2 r_l/eta_l), from the last layer to the first."""
+        spread, nets, above = real(0), real(0), real(1)
+        for layer in reversed(i.layers):
+            radius, own, context = real(layer.radius), real(1), real(0)
+            gain = above * layer.mlp_lipschitz
+            for value_norm, score_norm in layer.heads:
+                power = radius * radius * score_norm
+                own += (power * 2 + 1) * value_norm
+                context += (power + 1) * value_norm
+                spread += exp(power * 2) * gain * radius * 2 * value_norm
+            nets += log(gain * radius * context * (2 * depth) / i.parts[1] + 1)
+            above = gain * own
+        return spread, nets
 
     def spread() -> Interval:
-        total = real(0)
-        for change, layer in zip(changes, i.layers, strict=True):
-            for value_norm, score_norm in layer.heads:
-                power = real(2 * score_norm * layer.radius**2)
-                total += exp(log(change * value_norm) + power)
-        return log(total)
+        return log(sums()[0])
 
     def threshold() -> Interval:
-        size, total = spread(), real(0)
-        for change, layer in zip(changes, i.layers, strict=True):
-            moved = sum(v + v * a * layer.radius**2 for v, a in layer.heads)
-            total += log(1 + change * len(changes) * moved / i.parts[1])
-        atoms = exp((size - log(i.parts[0])) * 2) + 1
-        classes = log(exp(size - log(i.parts[2])) * i.tokens + 2)
-        nats = atoms * total + classes / i.dim
+        spread, nets = sums()
+        atoms = (spread / i.parts[0]) ** 2 + 1
+        classes = log(spread / i.parts[2] * i.tokens + 2)
+        nats = atoms * nets + classes / i.dim
         return log(nats) - log(i.tokens) - log(log(i.target_radius / reach))
 
     return {"log_spread": grid_up(spread), "log_threshold": grid_up(threshold)}
@@ -155,8 +158,8 @@ def washout(i: Any, value: dict[str, Any]) -> dict[str, Any]:
         for layer in i.layers:
             total = error
             for value_norm, score_norm in layer.heads:
-                steep = 2 * score_norm * layer.radius**2
-                others = exp(real(steep)) * (i.query_tokens - 1)
+                steep = real(layer.radius) ** 2 * score_norm * 2
+                others = exp(steep) * (i.query_tokens - 1)
                 mass = others / (others + (i.prompt_tokens + 1))
                 change = error * (1 + steep) + mass * (4 * layer.radius)
                 total += minimum(change, 2 * layer.radius) * value_norm

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING
 from fractions import Fraction
 from math import gcd
 from types import SimpleNamespace
@@ -27,9 +27,12 @@ from promptlimits.checker.intervals import Interval, exp, log, log1p, precision,
 SCHEMA: Final = 1
 GRID_BITS: Final = 96
 MOST_DIGITS: Final = 960
-_EXACT = re.compile(
-    r"(-?\d{1,1300}|-?0x[0-9a-f]{1,1000000})(?:/(\d{1,1300}|0x[0-9a-f]{1,1000000}))?", re.ASCII
-)
+MOST_PARTS: Final = 1000
+"""Layers of a model, heads of a layer."""
+_EXACT = re.compile(r"(-?\d{1,1300}|-?0x[0-9a-f]+)(?:/(\d{1,1300}|0x[0-9a-f]+))?", re.ASCII)
+_LONGEST: Final = 5000
+"""Characters of a number: fractions of longer ones take Python minutes to reduce."""
+_LONGEST_COUNT: Final = 100_000
 Powers: TypeAlias = list[tuple[int, int]]
 """Bases and exponents of a product."""
 
@@ -52,9 +55,10 @@ def whole(least: int) -> Callable[[Any], int]:
     return read
 
 
-def exact(value: Any) -> Fraction:
+def exact(value: Any, *, longest: int = _LONGEST) -> Fraction:
     """An integer or a fraction as text, in its one form: lowest terms, hexadecimal if long."""
-    match = _EXACT.fullmatch(value) if isinstance(value, str) else None
+    short = isinstance(value, str) and len(value) <= longest
+    match = _EXACT.fullmatch(value) if short else None
     if not match or not int(match[2] or "1", 0):
         raise ValueError(f"{value!r:.50} is no exact number")
     number = Fraction(int(match[1], 0), int(match[2] or "1", 0))
@@ -84,7 +88,7 @@ def count(least: int) -> Callable[[Any], int]:
     """A whole number of any length, as text."""
 
     def read(value: Any) -> int:
-        number = exact(value)
+        number = exact(value, longest=_LONGEST_COUNT)
         if number < least or number.denominator > 1:
             raise ValueError(f"{value!r:.50} is no count of at least {least}")
         return number.numerator
@@ -155,13 +159,13 @@ def tighter(evaluate: Callable[[], Interval]) -> Iterator[Interval]:
         with precision(digits):
             found = evaluate()
         yield found
-        digits *= 4
+        digits *= 2
 
 
 def grid_up(evaluate: Callable[[], Interval]) -> int:
     """Least n with n 2^-96 at or above a real number; above it, if no precision tells."""
     for found in tighter(lambda: evaluate() * 2**GRID_BITS):
-        low, high = (_ceiling(end) for end in (found.low, found.high))
+        low, high = (int(end.to_integral_value(ROUND_CEILING)) for end in (found.low, found.high))
         if low == high:
             break
     return high
@@ -216,11 +220,14 @@ def is_one(powers: Powers) -> bool:
     return not coprime
 
 
-def _ceiling(end: Decimal) -> int:
-    return int(end.to_integral_value(ROUND_CEILING))
-
-
 # What must stand under "value".
+
+
+def is_float(found: Any, *, bits: int, most: int) -> bool:
+    """Whether it is [m, e], with m above 0 and of so many bits, and e from -`most` to `most`."""
+    if type(found) is not list or [type(part) for part in found] != [int, int]:
+        return False
+    return bool(2 ** (bits - 1) <= found[0] < 2**bits and abs(found[1]) <= most)
 
 
 class Last:
@@ -235,7 +242,7 @@ class Last:
     ) -> None:
         self.holds, self.bits, self.least = holds, bits, least
 
-    def __eq__(self, found: object) -> bool:
+    def __eq__(self, found: Any) -> bool:
         if self.bits is None:
             return (
                 type(found) is int
@@ -243,12 +250,9 @@ class Last:
                 and (found == self.least or self.holds(found))
                 and not self.holds(found + 1)
             )
-        if type(found) is not list or [type(part) for part in found] != [int, int]:
+        if not is_float(found, bits=self.bits, most=2**40):
             return False
-        mantissa, exponent = found
-        if mantissa.bit_length() != self.bits or mantissa < 0 or abs(exponent) > 2**40:
-            return False
-        return self.holds(found) and not self.holds([mantissa + 1, exponent])
+        return self.holds(found) and not self.holds([found[0] + 1, found[1]])
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -25,8 +25,8 @@ from typing import Any, Final
 
 from flint import arb, arb_mat, ctx, fmpq
 
-from promptlimits.checker.core import Refuted
-from promptlimits.checker.model import ELLIPSOIDS, power_of_two, record
+from promptlimits.checker.core import Refuted, record
+from promptlimits.checker.model import ELLIPSOIDS, power_of_two
 
 _BITS: Final = 256
 
@@ -52,7 +52,7 @@ def prove_limit(
         raise Refuted("the hash, mask, width or number of layers is not that of the weights")
     with ctx.workprec(_BITS):
         final = _propagate(claim, weights, on_progress)
-        _definite(_identity(claim.dim, _ball(limit**2)) - final, "the limit is too low")
+        _root(_identity(claim.dim, _ball(limit**2)) - final, "the limit is too low")
         lower = limit * (1 - Fraction(1, 2**12))
         if _cholesky(_identity(claim.dim, _ball(lower**2)) - final) is not None:
             raise Refuted("the limit is higher than its numbers make it")
@@ -94,7 +94,7 @@ class _Maps:
             (_balls(head.key.T) * _balls(head.query), _balls(head.output) * _balls(head.value))
             for head in layer.heads
         ]
-        self.layer, self.hidden = layer, hidden
+        self.hidden = hidden
         self.w1, self.w2 = _balls(layer.w1), _balls(layer.w2)
         self.b1, self.b2 = (_balls(bias.reshape(-1, 1)) for bias in (layer.b1, layer.b2))
 
@@ -108,7 +108,7 @@ class _Maps:
             if not rest > 0:
                 raise Refuted("a length is too small")
             square = _identity(left.nrows(), rest * rest)
-            _definite(square - spread * spread.transpose(), "a length is too small")
+            _root(square - spread * spread.transpose(), "a length is too small")
 
     def attention(
         self, step: Any, tokens: arb_mat, change: arb_mat, own: arb_mat | None
@@ -136,8 +136,8 @@ class _Maps:
         """Step 4."""
         if not self.hidden:
             return known
-        wide = _times_columns(self.layer.w2, [_ball(reach) for reach in step.reaches])
-        narrow = _times_columns(self.layer.w1.T, [_ball(1 / reach) for reach in step.reaches])
+        wide = self.w2 * _diagonal([_ball(reach) for reach in step.reaches])
+        narrow = self.w1.transpose() * _diagonal([_ball(1 / reach) for reach in step.reaches])
         seen = narrow * narrow.transpose() * _ball(Fraction(1, 4))
         moving = _identity(known.nrows()) + self.w2 * self.w1 * _ball(Fraction(1, 2))
         moved = _through(moving, _lifted(known), seen, Fraction(1))
@@ -158,7 +158,7 @@ def _through(moving: arb_mat, known: arb_mat, seen: arb_mat, weight: Fraction) -
     """K L (weight I - L^T B L)^-1 L^T K^T for K, L L^T, B = `moving`, `known`, `seen`."""
     root = _root(known)
     middle = _identity(known.nrows(), _ball(weight)) - root.transpose() * seen * root
-    factor = _definite(middle, "its free numbers make a matrix indefinite")
+    factor = _root(middle, "its free numbers make a matrix indefinite")
     half = factor.solve((moving * root).transpose())
     return half.transpose() * half
 
@@ -170,11 +170,7 @@ def _lifted(matrix: arb_mat) -> arb_mat:
     return matrix + _identity(matrix.nrows(), lift)
 
 
-def _root(matrix: arb_mat) -> arb_mat:
-    return _definite(matrix, "an ellipsoid is degenerate")
-
-
-def _definite(matrix: arb_mat, reason: str) -> arb_mat:
+def _root(matrix: arb_mat, reason: str = "an ellipsoid is degenerate") -> arb_mat:
     factor = _cholesky(matrix)
     if factor is None:
         raise Refuted(reason)
@@ -201,8 +197,12 @@ def _cholesky(matrix: arb_mat) -> arb_mat | None:
 
 
 def _identity(side: int, value: arb | int = 1) -> arb_mat:
-    matrix = arb_mat(side, side)
-    for place in range(side):
+    return _diagonal([value] * side)
+
+
+def _diagonal(values: list[Any]) -> arb_mat:
+    matrix = arb_mat(len(values), len(values))
+    for place, value in enumerate(values):
         matrix[place, place] = value
     return matrix
 
@@ -215,11 +215,3 @@ def _balls(matrix: Any) -> arb_mat:
     """Exactly this array of float64."""
     rows, columns = matrix.shape
     return arb_mat(rows, columns, [arb(value) for value in matrix.ravel().tolist()])
-
-
-def _times_columns(matrix: Any, factors: list[arb]) -> arb_mat:
-    """Balls around M diag(factors)."""
-    scaled = arb_mat(len(factors), len(factors))
-    for place, factor in enumerate(factors):
-        scaled[place, place] = factor
-    return _balls(matrix) * scaled

@@ -35,23 +35,16 @@ class _Rounding:
     """Contexts that round numbers of so many digits down, up and half to even."""
 
     def __init__(self, digits: int) -> None:
+        def context(rounding: str) -> Context:
+            ends = decimal.MIN_EMIN, decimal.MAX_EMAX
+            return Context(digits, rounding, *ends, 1, clamp=0, flags=[], traps=_TRAPS)
+
         self.digits = digits
-        self.down, self.up, self.near = (
-            _context(digits, rounding) for rounding in (ROUND_FLOOR, ROUND_CEILING, ROUND_HALF_EVEN)
-        )
+        self.down, self.up = context(ROUND_FLOOR), context(ROUND_CEILING)
+        self.near = context(ROUND_HALF_EVEN)
 
 
-def _context(digits: int, rounding: str) -> Context:
-    return Context(
-        digits, rounding, decimal.MIN_EMIN, decimal.MAX_EMAX, 1, clamp=0, flags=[], traps=_TRAPS
-    )
-
-
-_CURRENT: ContextVar[_Rounding | None] = ContextVar("_CURRENT", default=None)
-
-
-def _rounding() -> _Rounding:
-    return _CURRENT.get() or _Rounding(60)
+_CURRENT = ContextVar("_CURRENT", default=_Rounding(60))  # noqa: B039 - nothing of it is set
 
 
 @contextmanager
@@ -79,7 +72,7 @@ class Interval:
         return Interval(self.high.copy_negate(), self.low.copy_negate())
 
     def __add__(self, other: Interval | Exact) -> Interval:
-        other, rounding = real(other), _rounding()
+        other, rounding = real(other), _CURRENT.get()
         return Interval(
             rounding.down.add(self.low, other.low), rounding.up.add(self.high, other.high)
         )
@@ -174,14 +167,15 @@ def maximum(x: Interval | Exact, y: Interval | Exact) -> Interval:
 
 def minimum(x: Interval | Exact, y: Interval | Exact) -> Interval:
     """The lesser of two numbers."""
-    return -maximum(-real(x), -real(y))
+    x, y = real(x), real(y)
+    return Interval(min(x.low, y.low), min(x.high, y.high))
 
 
 def _corners(
     operation: Callable[[Context, Decimal, Decimal], Decimal], x: Interval, y: Interval
 ) -> Interval:
     """A product or quotient, whose extremes lie at ends."""
-    ends, rounding = [(a, b) for a in (x.low, x.high) for b in (y.low, y.high)], _rounding()
+    ends, rounding = [(a, b) for a in (x.low, x.high) for b in (y.low, y.high)], _CURRENT.get()
     return Interval(
         min(operation(rounding.down, a, b) for a, b in ends),
         max(operation(rounding.up, a, b) for a, b in ends),
@@ -197,7 +191,7 @@ def _near_zero(
     x: Interval, tiny: Callable[[Interval], Interval], full: Callable[[Interval], Interval]
 ) -> Interval:
     """A rising function that is 0 at 0, by its series where 1 + x has twice the digits."""
-    digits = _rounding().digits
+    digits = _CURRENT.get().digits
 
     def at(end: Decimal) -> tuple[Decimal, Decimal]:
         point = Interval(end, end)
@@ -212,7 +206,7 @@ def _near_zero(
 
 
 def _rounded(x: Interval) -> Interval:
-    rounding = _rounding()
+    rounding = _CURRENT.get()
     return Interval(rounding.down.plus(x.low), rounding.up.plus(x.high))
 
 
@@ -220,14 +214,14 @@ def _widened(
     function: Callable[[Context, Decimal], Decimal], end: Decimal, *, exact_at: int
 ) -> tuple[Decimal, Decimal]:
     """The neighbours of a correctly rounded value; one point is known to be exact."""
-    near = _rounding().near
+    near = _CURRENT.get().near
     value = function(near, end)
     return (value, value) if end == exact_at else (near.next_minus(value), near.next_plus(value))
 
 
 def _integer(number: int) -> Interval:
     """By its leading bits if it is long: converting all of them takes time that grows squared."""
-    digits = _rounding().digits
+    digits = _CURRENT.get().digits
     if number.bit_length() <= 8 * digits:
         return _rounded(Interval(Decimal(number), Decimal(number)))
     with precision(digits + 10 + len(str(number.bit_length()))):
@@ -238,12 +232,12 @@ def _integer(number: int) -> Interval:
 
 def _log_integer(number: int) -> Interval:
     """log(c 2**s) to about so many decimals, not digits: a difference of two is taken."""
-    with precision(_rounding().digits + 10 + len(str(number.bit_length()))):
+    with precision(_CURRENT.get().digits + 10 + len(str(number.bit_length()))):
         leading, shift = _leading(number)
         return log(leading) + log(real(2)) * shift
 
 
 def _leading(number: int) -> tuple[Interval, int]:
     """An interval c and a shift s with number in c 2**s."""
-    shift = max(0, number.bit_length() - 4 * _rounding().digits)
+    shift = max(0, number.bit_length() - 4 * _CURRENT.get().digits)
     return Interval(Decimal(number >> shift), Decimal(-(-number >> shift))), shift

@@ -51,6 +51,8 @@ class Near:
 
     def __matmul__(self, other: Near) -> Near:
         """The product, whose own rounding is a part in 2^53."""
+        if any(not near.center.any() and not near.radius for near in (self, other)):
+            return Near(self.center @ other.center, 0 * (self.radius + other.radius))
         (left, left_cut), (right, right_cut) = _scaled(self.center), _scaled(other.center)
         bits = _slice_bits(left.shape[1])
         found, error = _joined(_levels(_slices(left, bits), _slices(right, bits)), bits)
@@ -70,7 +72,7 @@ class Near:
 def scaled_columns(matrix: Array, factors: Array, *, offset: int = 0) -> Near:
     """W diag(offset + factors): a sum and a product round, 2 u + u^2 < 2^-51 of each entry."""
     center = matrix * (offset + factors)
-    return Near(center, 2.0**-51 * frobenius(center) + _SPECK)
+    return Near(center, 2.0**-51 * frobenius(center) + _SPECK * bool(matrix.any()))
 
 
 def frobenius(matrix: Array) -> float:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from types import SimpleNamespace
 from typing import Any, Final
 
 from promptlimits.checker.core import (
     GRID_BITS,
+    MOST_PARTS,
     SCHEMA,
     Refuted,
     between,
@@ -26,8 +26,11 @@ from promptlimits.checker.core import (
     check,
     exact,
     grid_up,
+    is_float,
+    items,
     kind,
     one_of,
+    record,
     whole,
 )
 from promptlimits.checker.intervals import Interval, log, real, sqrt
@@ -41,28 +44,6 @@ SLOPES: Final = {
 }
 """Upper limits on the slope of each activation."""
 _SHARED: Final = ("dim", "prompt_tokens", "tokens", "radius", "eps")
-
-
-def record(**schema: Reader) -> Reader:
-    """A JSON object of these fields and no others."""
-
-    def read(value: Any) -> SimpleNamespace:
-        if type(value) is not dict or value.keys() != schema.keys():
-            raise ValueError(f"a record has the fields {', '.join(schema)}, no others")
-        return SimpleNamespace(**{name: reader(value[name]) for name, reader in schema.items()})
-
-    return read
-
-
-def listed(reader: Reader) -> Reader:
-    """A list of at least one."""
-
-    def read(value: Any) -> list[Any]:
-        if type(value) is not list or not value:
-            raise ValueError("a list of at least one is missing")
-        return [reader(item) for item in value]
-
-    return read
 
 
 def either(*readers: Reader) -> Reader:
@@ -86,10 +67,9 @@ def sha256(value: Any) -> str:
     return value
 
 
-def nothing(value: Any) -> None:
-    """JSON's null."""
-    if value is not None:
-        raise ValueError("something stands where nothing does")
+def maybe(reader: Reader) -> Reader:
+    """What it reads, or JSON's null."""
+    return lambda value: None if value is None else reader(value)
 
 
 _LIMIT: Final = between(0, closed=True)
@@ -101,17 +81,17 @@ _TURNED: Final = {"value": _LIMIT, "query": _LIMIT, "key": _LIMIT}
 _ATTENTION: Final = either(
     record(
         positions=one_of("added"),
-        heads=listed(record(value=_LIMIT, logit=_LIMIT, logit_bias=_LIMIT)),
+        heads=items(record(value=_LIMIT, logit=_LIMIT, logit_bias=_LIMIT)),
         **_SUBLAYER,
     ),
     record(
         positions=one_of("rotary"),
-        heads=listed(record(query_bias=_LIMIT, key_bias=_LIMIT, **_TURNED)),
+        heads=items(record(query_bias=_LIMIT, key_bias=_LIMIT, **_TURNED)),
         **_SUBLAYER,
     ),
     record(
         positions=one_of("normalised"),
-        heads=listed(record(**_TURNED)),
+        heads=items(record(**_TURNED)),
         head_dim=whole(1),
         query_norm=_GAINED,
         key_norm=_GAINED,
@@ -145,7 +125,7 @@ NORMS: Final = {
     "dim": whole(1),
     "least_deviation": _LIMIT,
     "outer_norm": _GAINED,
-    "blocks": listed(_BLOCK),
+    "blocks": items(_BLOCK, most=MOST_PARTS),
 }
 """Inputs that are about the model."""
 
@@ -194,14 +174,9 @@ def _positive(value: Any) -> Fraction:
     return number
 
 
-def _some(value: Any) -> list[Fraction]:
-    return listed(_positive)(value) if value != [] else []
-
-
-_STEP: Final = record(own=_positive, heads=listed(_positive), turns=_some, reaches=_some)
-_LAYER: Final = record(
-    lengths=listed(_positive), tokens=_STEP, change=_STEP, query=either(nothing, _STEP)
-)
+_SOME: Final = items(_positive, least=0)
+_STEP: Final = record(own=_positive, heads=items(_positive), turns=_SOME, reaches=_SOME)
+_LAYER: Final = record(lengths=items(_positive), tokens=_STEP, change=_STEP, query=maybe(_STEP))
 
 
 ELLIPSOIDS: Final = {
@@ -210,16 +185,15 @@ ELLIPSOIDS: Final = {
     "masked": boolean,
     "prompt_only": boolean,
     "radius": between(0),
-    "shape": either(nothing, listed(listed(_float))),
-    "layers": listed(_LAYER),
+    "shape": maybe(items(items(_float))),
+    "layers": items(_LAYER),
 }
 """Inputs of an ellipsoid bound, free numbers among them."""
 
 
 def power_of_two(value: Any) -> Fraction:
     """[m, e] for m 2^e, an m of 53 bits."""
-    right = type(value) is list and [type(part) for part in value] == [int, int]
-    if not right or not 2**52 <= value[0] < 2**53 or abs(value[1]) > 2**11:
+    if not is_float(value, bits=53, most=2**11):
         raise ValueError(f"{value!r:.50} is no number of 53 bits and a power of two")
     number: Fraction = value[0] * Fraction(2) ** value[1]
     return number

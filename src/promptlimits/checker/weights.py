@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from promptlimits.checker.core import Refuted
+from promptlimits.checker.core import Refuted, record
 from promptlimits.checker.matrices import (
     Array,
     Near,
@@ -24,7 +24,7 @@ from promptlimits.checker.matrices import (
     row_norms,
     scaled_columns,
 )
-from promptlimits.checker.model import NORMS, record
+from promptlimits.checker.model import NORMS
 
 
 def prove_norms(

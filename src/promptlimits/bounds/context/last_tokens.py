@@ -56,6 +56,7 @@ from promptlimits.base.exact import (
     ball,
     grid_up,
     log,
+    number_text,
     outward_float,
     working_precision,
 )
@@ -159,8 +160,8 @@ class LastTokensCapacity(Theorem):
         return (
             f"Theorem 2c: a {which} in dimension {self.dim}: prompts of all lengths together serve "
             f"a share below 1 of the lists of more than K = {limit} targets of {self.tokens} "
-            f"tokens in balls of radius {self.target_radius}, with error {self.eps}; under the "
-            "assumptions that it states"
+            f"tokens in balls of radius {number_text(self.target_radius)}, with error "
+            f"{number_text(self.eps)}; under the assumptions that it states"
         )
 
     def log_share(self, pairs: int) -> float:

@@ -39,6 +39,7 @@ from promptlimits.base.exact import (
     grid_up,
     is_negative,
     largest,
+    number_text,
     outward_float,
     shown,
 )
@@ -159,8 +160,8 @@ class Washout(Theorem):
     def claim(self, value: dict[str, Any]) -> str:
         """What is proved, in one sentence."""
         return (
-            f"Theorem W: behind {self.prompt_tokens:,} prompt tokens, two queries of "
-            f"{self.query_tokens} tokens that end alike have last outputs within E = "
+            f"Theorem W: behind {number_text(self.prompt_tokens, commas=True)} prompt tokens, two "
+            f"queries of {self.query_tokens} tokens that end alike have last outputs within E = "
             f"{decades(value['log_difference'])} after {len(self.layers)} layers; answers further "
             "apart than E + 2 eps cannot be kept within eps; under the assumptions that it states"
         )

@@ -98,6 +98,7 @@ from promptlimits.base.exact import (
     is_negative,
     largest,
     log1p_exp,
+    number_text,
     outward_float,
     shown,
     working_precision,
@@ -286,14 +287,15 @@ class _WholeOutput(Theorem):
 
     def _claim(self, value: dict[str, Any], near: str, rate: str) -> str:
         constant = (
-            f"L = exp({self.lipschitz.exp})"
+            f"L = exp({number_text(self.lipschitz.exp)})"
             if isinstance(self.lipschitz, Exp)
-            else f"L = {self.lipschitz}"
+            else f"L = {number_text(self.lipschitz)}"
         )
         return (
-            f"in dimension {self.dim}, radius {self.radius}, with {constant}{near}, error "
-            f"{self.eps} in W_{self.order}, prompts of all lengths together serve a share of at "
-            f"most {rate} < 1 of the lists of more than K = {decades(value['log_threshold'])} "
+            f"in dimension {self.dim}, radius {number_text(self.radius)}, with {constant}{near}, "
+            f"error {number_text(self.eps)} in W_{number_text(self.order)}, prompts of all lengths "
+            f"together serve a share of at most {rate} < 1 of the lists of more than K = "
+            f"{decades(value['log_threshold'])} "
             "whole output measures; under the assumptions that it states"
         )
 
@@ -408,8 +410,8 @@ class ShortPromptCapacity(_WholeOutput):
     def rests_on(self) -> tuple[str, ...]:
         """What it assumes, of the queries too."""
         near = (
-            f"Each query has {self.tokens} tokens, and W_{self.order} between any two of them is "
-            f"at most {self.spread}."
+            f"Each query has {self.tokens} tokens, and W_{number_text(self.order)} between any two "
+            f"of them is at most {number_text(self.spread)}."
         )
         return (*self.assumptions, near)
 
@@ -430,7 +432,7 @@ class ShortPromptCapacity(_WholeOutput):
 
     def claim(self, value: dict[str, Any]) -> str:
         """What is proved, in one sentence."""
-        near = f", queries of {self.tokens} tokens within {self.spread} of each other"
+        near = f", queries of {self.tokens} tokens within {number_text(self.spread)} of each other"
         return "Theorem 2b: " + self._claim(value, near, "e^(-(k - K)H)")
 
     def log_share(self, pairs: int) -> float:

@@ -42,53 +42,30 @@ if TYPE_CHECKING:
 
 
 class Request(Strict):
-    """What is to be decoded.
+    """What is to be decoded."""
 
-    Attributes:
-        adapter: The folder.
-        model: What stock tools load the model from.
-        model_hash: Of the model that the keys were read for.
-        compute_dtype: What it computes with.
-        device: Where.
-        allow_hub: Whether the hub may be asked for the model.
-        trained_for: The model that the adapter's maker names, for messages.
-        keys: Token ids of each key.
-        most_tokens: Most tokens of an answer.
-    """
-
-    adapter: str
-    model: str
-    model_hash: str
-    compute_dtype: str
-    device: str
-    allow_hub: bool
-    trained_for: str
-    keys: tuple[tuple[int, ...], ...]
-    most_tokens: int
+    adapter: str  # the folder
+    model: str  # what stock tools load the model from
+    model_hash: str  # of the model that the keys were read for
+    compute_dtype: str  # what it computes with
+    device: str  # Where
+    allow_hub: bool  # whether the hub may be asked for the model
+    trained_for: str  # the model that the adapter's maker names, for messages
+    keys: tuple[tuple[int, ...], ...]  # token ids of each key
+    most_tokens: int  # most tokens of an answer
 
 
 class Decoded(Strict):
-    """What was decoded.
+    """What was decoded."""
 
-    Attributes:
-        answers: Token ids behind the adapter, for each key.
-        texts: Those as text behind a key, the end marker left out.
-        bare: Token ids without the adapter.
-        bare_texts: Those as text.
-        stops: The end markers.
-        tools: Tools and decoding, in one line.
-        seconds: How long it took, model loading included.
-        versions: Provenance of the process.
-    """
-
-    answers: tuple[tuple[int, ...], ...]
-    texts: tuple[str, ...]
-    bare: tuple[tuple[int, ...], ...]
-    bare_texts: tuple[str, ...]
-    stops: tuple[int, ...]
-    tools: str
-    seconds: float
-    versions: dict[str, Any]
+    answers: tuple[tuple[int, ...], ...]  # token ids behind the adapter, for each key
+    texts: tuple[str, ...]  # those as text behind a key, the end marker left out
+    bare: tuple[tuple[int, ...], ...]  # token ids without the adapter
+    bare_texts: tuple[str, ...]  # those as text
+    stops: tuple[int, ...]  # the end markers
+    tools: str  # tools and decoding, in one line
+    seconds: float  # how long it took, model loading included
+    versions: dict[str, Any]  # provenance of the process
 
 
 def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobody) -> Decoded:

@@ -29,44 +29,26 @@ OTHER_JOINER: Final = "the value behind another joiner"
 
 
 class ScoredAnswer(Strict):
-    """What the model answers to one key, with the adapter and without.
-
-    Attributes:
-        key: The key.
-        value: The value it should answer.
-        decoded: Text of what it answers behind the adapter.
-        exact: Whether that is an accepted answer, end marker included.
-        unprompted: Whether what it answers without the adapter is one.
-        decoded_unprompted: Text of that.
-        fault: Why it is not exact; empty where it is.
-        generated_ids: Token ids of the answer behind the adapter.
-    """
+    """What the model answers to one key, with the adapter and without."""
 
     key: str
-    value: str
-    decoded: str
-    exact: bool
-    unprompted: bool
-    decoded_unprompted: str
-    fault: str
-    generated_ids: tuple[int, ...]
+    value: str  # the value it should answer
+    decoded: str  # text of what it answers behind the adapter
+    exact: bool  # whether that is an accepted answer, end marker included
+    unprompted: bool  # whether what it answers without the adapter is one
+    decoded_unprompted: str  # text of that
+    fault: str  # why it is not exact; empty where it is
+    generated_ids: tuple[int, ...]  # token ids of the answer behind the adapter
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterScore:
-    """How an adapter does on a list of pairs.
+    """How an adapter does on a list of pairs."""
 
-    Attributes:
-        answers: One for each pair, in the order of the list.
-        tools: Tools and decoding, in one line.
-        seconds: How long decoding took.
-        versions: Provenance of the process that decoded.
-    """
-
-    answers: tuple[ScoredAnswer, ...]
-    tools: str
-    seconds: float
-    versions: JsonObject
+    answers: tuple[ScoredAnswer, ...]  # one for each pair, in the order of the list
+    tools: str  # tools and decoding, in one line
+    seconds: float  # how long decoding took
+    versions: JsonObject  # provenance of the process that decoded
 
     @property
     def exact(self) -> int:

@@ -23,27 +23,18 @@ IN_CONTEXT: Final = "in context"
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Pairs answered exactly without a trained prompt, in any of the answers that count.
+    """Pairs answered exactly without a trained prompt, in any of the answers that count."""
 
-    Attributes:
-        name: What stood in front of the key instead.
-        of: Pairs asked.
-        asked: How many of the pairs were asked, the first ones: fewer than `of` where the budget
-            was used up, and then nothing was measured of the list.
-        exact: Indices of those answered exactly.
-        shots: Pairs written out in front of the key.
-        context_tokens: Tokens in front of the key.
-        note: What else a reader must know.
-        tokens: Of a text, how many of its tokens come from the first one on; None for a list.
-    """
-
-    name: str
-    of: int
+    name: str  # what stood in front of the key instead
+    of: int  # pairs asked
+    # How many of the pairs were asked, the first ones: fewer than `of` where the budget was used
+    # up, and then nothing was measured of the list.
     asked: int
-    exact: tuple[int, ...]
-    shots: int = 0
-    context_tokens: int = 0
-    note: str = ""
+    exact: tuple[int, ...]  # indices of those answered exactly
+    shots: int = 0  # pairs written out in front of the key
+    context_tokens: int = 0  # tokens in front of the key
+    note: str = ""  # what else a reader must know
+    # Of a text, how many of its tokens come from the first one on; None for a list.
     tokens: int | None = None
 
     @property
@@ -168,16 +159,11 @@ def in_context(
 
 
 class Answered(NamedTuple):
-    """What came behind a context.
+    """What came behind a context."""
 
-    Attributes:
-        exact: Places of the pairs to which an answer that counts comes.
-        asked: How many pairs were asked, the first ones.
-        right: For each of them, how many tokens of its own value come, from the first one on.
-    """
-
-    exact: tuple[int, ...]
-    asked: int
+    exact: tuple[int, ...]  # places of the pairs to which an answer that counts comes
+    asked: int  # how many pairs were asked, the first ones
+    # For each of them, how many tokens of its own value come, from the first one on.
     right: tuple[int, ...]
 
 

@@ -38,38 +38,25 @@ CONTROL_SHARE: Final = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """What training recovered of planted pairs.
+    """What training recovered of planted pairs."""
 
-    Attributes:
-        size: Planted pairs, of which a known prompt answers every one; of a text, tokens.
-        units: Which of the two, in words.
-        recovered: How many of them the best trained prompt answers exactly; of a text, in a row
-            from the first one on.
-        outcome: How the training ended.
-        steps: Its steps, over all resumptions.
-        seconds: Time those took.
-        seed: Seed of its start, and of the plant.
-        distinct_answers: Different answers among the planted pairs.
-        list_distinct_answers: Different answers among as many pairs of the list.
-        answer_entropy_bits: Entropy of the planted answers over the keys, of at most
-            log2(pairs): that of the list at hand, an estimate of what any keys would give. Of a
-            text, this and both numbers of distinct answers are about its single tokens.
-        answered_unprompted: Planted pairs that the model also answers without a prompt.
-        token_norm: Mean L2 norm of the planted prompt's tokens.
-    """
-
-    size: int
-    units: str
+    size: int  # planted pairs, of which a known prompt answers every one; of a text, tokens
+    units: str  # which of the two, in words
+    # How many of them the best trained prompt answers exactly; of a text, in a row from the first
+    # one on.
     recovered: int
-    outcome: Outcome
-    steps: int
-    seconds: float
-    seed: int
-    distinct_answers: int = 0
-    list_distinct_answers: int = 0
+    outcome: Outcome  # how the training ended
+    steps: int  # its steps, over all resumptions
+    seconds: float  # time those took
+    seed: int  # seed of its start, and of the plant
+    distinct_answers: int = 0  # different answers among the planted pairs
+    list_distinct_answers: int = 0  # different answers among as many pairs of the list
+    # Entropy of the planted answers over the keys, of at most log2(pairs): that of the list at
+    # hand, an estimate of what any keys would give. Of a text, this and both numbers of distinct
+    # answers are about its single tokens.
     answer_entropy_bits: float = 0.0
-    answered_unprompted: int = 0
-    token_norm: float = 0.0
+    answered_unprompted: int = 0  # planted pairs that the model also answers without a prompt
+    token_norm: float = 0.0  # mean L2 norm of the planted prompt's tokens
 
     @property
     def conclusion(self) -> str:

@@ -48,17 +48,12 @@ _SEED_OF_PLANT = 2**31
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """Pairs whose answers a known prompt gives.
+    """Pairs whose answers a known prompt gives."""
 
-    Attributes:
-        pairs: The pairs; their answers end where the real ones do, not in an end marker.
-        token_norm: Mean L2 norm of the planted prompt's tokens.
-        unprompted: How many of them the model also answers without a prompt.
-    """
-
+    # The pairs; their answers end where the real ones do, not in an end marker.
     pairs: tuple[EncodedPair, ...]
-    token_norm: float
-    unprompted: int
+    token_norm: float  # mean L2 norm of the planted prompt's tokens
+    unprompted: int  # how many of them the model also answers without a prompt
 
 
 def plant(

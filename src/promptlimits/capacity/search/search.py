@@ -67,19 +67,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SearchResult:
-    """What a search found at one prompt length.
+    """What a search found at one prompt length."""
 
-    Attributes:
-        prompt_tokens: P.
-        attempts: Every attempt, in order.
-        stopped_because: What ended the search, in words.
-        complete: Whether another run of the same command would find nothing left to do.
-    """
-
-    prompt_tokens: int
-    attempts: tuple[Attempt, ...]
-    stopped_because: str
-    complete: bool
+    prompt_tokens: int  # P
+    attempts: tuple[Attempt, ...]  # every attempt, in order
+    stopped_because: str  # what ended the search, in words
+    complete: bool  # whether another run of the same command would find nothing left to do
 
     @property
     def steps(self) -> int:

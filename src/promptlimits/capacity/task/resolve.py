@@ -71,33 +71,22 @@ _RANDOM_SIZES: Final = ("count", "key_tokens", "value_tokens")
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSpec:
-    """Random pairs that are still to be drawn.
+    """Random pairs that are still to be drawn."""
 
-    Attributes:
-        count: Pairs.
-        key_tokens: Tokens of each key.
-        value_tokens: Tokens of each value.
-    """
-
-    count: int
-    key_tokens: int = 1
-    value_tokens: int = 1
+    count: int  # Pairs
+    key_tokens: int = 1  # tokens of each key
+    value_tokens: int = 1  # tokens of each value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A task as far as it is known without a model.
+    """A task as far as it is known without a model."""
 
-    Attributes:
-        pairs: Pairs as text, how many are to be drawn, or one text.
-        asking: How the pairs of a list are put to the model, as far as that is not done: where
-            the template was one of columns, the keys are what it made of them.
-        seed: Seed of random pairs.
-    """
-
-    pairs: PairTask | RandomSpec | TextSpec
+    pairs: PairTask | RandomSpec | TextSpec  # pairs as text, how many are to be drawn, or one text
+    # How the pairs of a list are put to the model, as far as that is not done: where the template
+    # was one of columns, the keys are what it made of them.
     asking: Asking
-    seed: int
+    seed: int  # seed of random pairs
 
 
 def load_task(

@@ -144,19 +144,12 @@ Stopper: TypeAlias = Callable[[], Outcome | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What decides whether a problem goes on, as plain numbers.
+    """What decides whether a problem goes on, as plain numbers."""
 
-    Attributes:
-        step: Steps done.
-        best_step: Step at which it last became better, in exact pairs or in right tokens.
-        solved: Whether its best prompt answers every pair.
-        finite: Whether every number of its prompt is finite.
-    """
-
-    step: int
-    best_step: int
-    solved: bool
-    finite: bool
+    step: int  # steps done
+    best_step: int  # step at which it last became better, in exact pairs or in right tokens
+    solved: bool  # whether its best prompt answers every pair
+    finite: bool  # whether every number of its prompt is finite
 
     @classmethod
     def of(cls, state: TrainingState) -> Status:

@@ -95,47 +95,31 @@ class TrainingState:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchScores:
-    """What one pass says about B problems.
+    """What one pass says about B problems."""
 
-    Attributes:
-        loss_nats: (B,) each problem's mean loss over its read positions, over the share of the
-            sharpening that is on.
-        exact: (sum of K_b,) whether every token of a pair wins with the required lead.
-        exact_pairs: (B,) how many do.
-        tokens_right: (B,) share of read positions whose token wins with that lead.
-    """
-
+    # (B,) each problem's mean loss over its read positions, over the share of the sharpening that
+    # is on.
     loss_nats: Tensor
-    exact: Tensor
-    exact_pairs: Tensor
-    tokens_right: Tensor
+    exact: Tensor  # (sum of K_b,) whether every token of a pair wins with the required lead
+    exact_pairs: Tensor  # (B,) how many do
+    tokens_right: Tensor  # (B,) share of read positions whose token wins with that lead
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackedState:
-    """States of B problems: the tensors of `TrainingState`, end to end.
+    """States of B problems: the tensors of `TrainingState`, end to end."""
 
-    Attributes:
-        steps: Steps done by each problem.
-        best_steps: Step at which each last became better, in pairs or in tokens.
-        prompt: (sum of P_b, W), as are both moments and the best prompts.
-        best_exact: (sum of K_b,).
-        best_loss: (B,), as is the largest share of right tokens.
-        rows: Which rows of the prompts belong to which problem.
-        pairs: Which pairs do.
-    """
-
-    steps: tuple[int, ...]
-    best_steps: tuple[int, ...]
-    prompt: Tensor
+    steps: tuple[int, ...]  # steps done by each problem
+    best_steps: tuple[int, ...]  # step at which each last became better, in pairs or in tokens
+    prompt: Tensor  # (sum of P_b, W), as are both moments and the best prompts
     first_moment: Tensor
     second_moment: Tensor
     best_prompt: Tensor
-    best_exact: Tensor
-    best_loss: Tensor
+    best_exact: Tensor  # (sum of K_b,)
+    best_loss: Tensor  # (B,), as is the largest share of right tokens
     most_right: Tensor
-    rows: Segments
-    pairs: Segments
+    rows: Segments  # which rows of the prompts belong to which problem
+    pairs: Segments  # which pairs do
 
     @classmethod
     def of(cls, states: Sequence[TrainingState]) -> PackedState:

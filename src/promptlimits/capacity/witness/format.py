@@ -65,23 +65,14 @@ class WitnessAnswer(Strict):
 
 
 class WitnessPair(Strict):
-    """One recorded pair; `value_ids` should end with the end marker, but for a beginning's.
+    """One recorded pair; `value_ids` should end with the end marker, but for a beginning's."""
 
-    Attributes:
-        key: The key as it is asked.
-        joiner: What stands between key and value.
-        value: The value.
-        key_ids: Token ids of the key.
-        value_ids: Token ids of joiner and value.
-        also: Other answers that count.
-    """
-
-    key: str
-    joiner: str
+    key: str  # the key as it is asked
+    joiner: str  # what stands between key and value
     value: str
-    key_ids: _Ids
-    value_ids: _Ids
-    also: tuple[WitnessAnswer, ...]
+    key_ids: _Ids  # token ids of the key
+    value_ids: _Ids  # token ids of joiner and value
+    also: tuple[WitnessAnswer, ...]  # other answers that count
 
     @property
     def longest_answer(self) -> int:

@@ -95,17 +95,11 @@ def _up_to_stop(row: Sequence[int], stops: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class StockCheck:
-    """How the installed tools decoded behind a prompt of one kind.
-
-    Attributes:
-        kind: The kind.
-        alike: Keys answered as by whole forward passes.
-        error: What the tools raised; empty where they raised nothing.
-    """
+    """How the installed tools decoded behind a prompt of one kind."""
 
     kind: PromptKind
-    alike: int = 0
-    error: str = ""
+    alike: int = 0  # keys answered as by whole forward passes
+    error: str = ""  # what the tools raised; empty where they raised nothing
 
     @property
     def good(self) -> bool:

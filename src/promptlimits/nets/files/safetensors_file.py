@@ -28,19 +28,12 @@ _CHUNK: Final = 1 << 21  # numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Where a tensor lies.
+    """Where a tensor lies."""
 
-    Attributes:
-        file: In which file.
-        dtype: Name of its numbers' format.
-        shape: Its shape.
-        start: Byte at which it begins.
-    """
-
-    file: Path
-    dtype: str
+    file: Path  # in which file
+    dtype: str  # name of its numbers' format
     shape: tuple[int, ...]
-    start: int
+    start: int  # byte at which it begins
 
 
 class WeightReader:

@@ -31,19 +31,12 @@ from promptlimits.nets.protocol import ModelCard
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedParts:
-    """A frozen model in parts.
+    """A frozen model in parts."""
 
-    Attributes:
-        model: The network, in evaluation mode, no weight trainable, eager attention.
-        tokenizer: Its stock tokenizer.
-        card: What a record says about it.
-        codec: Its text codec.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    card: ModelCard
-    codec: HuggingFaceCodec
+    model: PreTrainedModel  # the network, in evaluation mode, no weight trainable, eager attention
+    tokenizer: PreTrainedTokenizerBase  # its stock tokenizer
+    card: ModelCard  # what a record says about it
+    codec: HuggingFaceCodec  # its text codec
 
 
 def load_parts(

@@ -27,7 +27,6 @@ from promptlimits.capacity.witness.format import (
 from promptlimits.capacity.witness.fresh_process import confirm, default_batch_size
 from promptlimits.capacity.witness.stock import stock_tools
 from promptlimits.capacity.witness.verification import Verification
-from promptlimits.nets.prefix_shape import reader_of_prefixes
 from promptlimits.nets.protocol import EncodedPair, PromptKind
 
 
@@ -205,11 +204,7 @@ def _confirmed(
             task_name=task.name,
             task_hash=task.hash,
             pairs=claimed,
-            prefix_shape=(
-                reader_of_prefixes(place.model).prefix_shape
-                if place.kind is PromptKind.PREFIX
-                else None
-            ),
+            prefix_shape=place.model.prefix_shape if place.kind is PromptKind.PREFIX else None,
             keys_as=task.keys_as,
             beginning=beginning,
             extra=extra,

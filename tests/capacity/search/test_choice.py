@@ -9,7 +9,7 @@ from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.choice import choose
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.nets.protocol import EncodedPair
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 

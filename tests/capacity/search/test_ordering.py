@@ -14,7 +14,7 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train import evaluate
 from promptlimits.capacity.train.evaluate import Evaluation
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.nets.protocol import EncodedPair
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 

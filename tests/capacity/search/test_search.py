@@ -27,8 +27,7 @@ from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import StepReport
+from promptlimits.capacity.train.problem import Outcome, StepReport
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=40, patience=40)

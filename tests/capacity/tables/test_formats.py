@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.tables import parquet
+from promptlimits.capacity.tables import formats
 from promptlimits.capacity.tables.reading import Reading
 from promptlimits.capacity.task.pairs import read_pairs
 
@@ -211,7 +211,7 @@ def test_what_unpacks_to_too_much_is_refused(
 ) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"key": ["k"], "value": ["x" * 100_000]})
     assert path.stat().st_size < 50_000
-    monkeypatch.setattr(parquet, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(formats, "MOST_BYTES", 50_000)
     with pytest.raises(UserError, match="at most 50,000 bytes when unpacked"):
         read_pairs(path)
 
@@ -235,9 +235,9 @@ def test_without_pyarrow_the_line_says_what_to_run(tmp_path: Path, repository: P
         "except UserError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"run {sys.executable} -m pip install '{parquet.PYARROW}'\n" in done.stdout
+    assert f"run {sys.executable} -m pip install '{formats.PYARROW}'\n" in done.stdout
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    assert project["optional-dependencies"]["parquet"] == [parquet.PYARROW]
+    assert project["optional-dependencies"]["parquet"] == [formats.PYARROW]
 
 
 def test_all_of_json_is_read_from_parquet_alike(tmp_path: Path) -> None:

@@ -56,13 +56,6 @@ def test_commas_and_numbers_in_names(codec: Any, tmp_path: Path) -> None:
     assert load_task(f"text:{tmp_path / 'a,5'},4", codec).pairs[0].value == "text"
 
 
-def test_a_start_of_ones_own(codec: Any) -> None:
-    task = text_task(TextSpec(text="abc", file="f"), codec, start="go")
-    assert task.pairs[0].key_ids == codec.encode_key("go")
-    with pytest.raises(UserError, match="start of the text must have at least one token"):
-        text_task(TextSpec(text="abc", file="f"), codec, start="")
-
-
 @pytest.mark.parametrize(
     ("content", "suffix", "words"),
     [

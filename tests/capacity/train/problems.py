@@ -9,8 +9,7 @@ import torch
 
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.problem import Problem, ProblemKey
-from promptlimits.capacity.train.prompts import from_vocabulary
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import EncodedPair, pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 

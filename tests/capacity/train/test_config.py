@@ -9,7 +9,7 @@ import pytest
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.train.config import SHARPENED_DEVIATION, Objective, TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.train.state import TrainingState
 
 

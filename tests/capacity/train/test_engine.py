@@ -16,8 +16,7 @@ from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import Objective
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import MemoryBudget
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Fit, Problem, ProblemKey, StepReport
+from promptlimits.capacity.train.problem import Fit, Outcome, Problem, ProblemKey, StepReport
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.nets.routes.whole_model import IdentityHead

@@ -9,7 +9,7 @@ import torch
 
 from promptlimits.capacity.train import evaluate as evaluate_module
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.nets.protocol import EncodedPair, PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 

@@ -16,10 +16,13 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train, train_many
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.memory import MemoryBudget
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import PREFIX_RATE, Fit, Problem, StepReport
-from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
-from promptlimits.capacity.train.state import PackedState, TrainingState
+from promptlimits.capacity.train.problem import PREFIX_RATE, Fit, Outcome, Problem, StepReport
+from promptlimits.capacity.train.state import (
+    PackedState,
+    TrainingState,
+    from_vocabulary,
+    lengthened,
+)
 from promptlimits.nets.protocol import EncodedPair, PromptKind, pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 

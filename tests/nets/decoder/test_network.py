@@ -21,10 +21,10 @@ from transformers import (
 
 from promptlimits.capacity.train.config import lead_in
 from promptlimits.capacity.train.objective import lead
-from promptlimits.nets.decoder import attention, softmax
+from promptlimits.nets.decoder import attention
 from promptlimits.nets.decoder.families import decoder_of
 from promptlimits.nets.decoder.network import Decoder
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes.separate import prefixed_logits
@@ -369,9 +369,11 @@ def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) 
 @pytest.mark.parametrize(("prompt", "longest"), [(1, 3), (12, 4), (13, 4), (64, 7), (70, 3)])
 def test_softmax_rows_are_whole_lanes_on_a_processor(prompt: int, longest: int) -> None:
     parts = [torch.zeros(6, prompt), torch.zeros(6, longest)]
-    joined = softmax._side_by_side(parts, float("-inf"))
+    joined = attention._side_by_side(parts, float("-inf"))
     columns = joined.shape[1]
-    assert columns % softmax.LANES == 0
-    assert softmax.NARROW <= columns < max(softmax.NARROW + 1, prompt + longest + softmax.LANES)
+    assert columns % attention.LANES == 0
+    assert (
+        attention.NARROW <= columns < max(attention.NARROW + 1, prompt + longest + attention.LANES)
+    )
     assert bool((joined[:, prompt + longest :] == float("-inf")).all())
     assert not joined[:, : prompt + longest].any()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from promptlimits.nets.files.folder import weight_files
-from promptlimits.nets.files.hashing import model_hash, sha256_of, weights_hash
+from promptlimits.nets.files.folder import model_hash, sha256_of, weight_files, weights_hash
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 

@@ -23,8 +23,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.folder import weight_files
-from promptlimits.nets.files.hashing import model_hash
+from promptlimits.nets.files.folder import model_hash, weight_files
 from promptlimits.nets.load.checkpoint import read_config
 from promptlimits.nets.load.load import load_codec, load_parts
 from promptlimits.nets.load.stock import load_stock

@@ -14,7 +14,7 @@ from torch import Tensor
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.witness.files import adapter_bytes, adapter_config
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 from promptlimits.nets.load.stock import decode_greedily, load_stock
 from promptlimits.nets.protocol import NO_LIMIT, EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM, Route

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from transformers.utils import logging as transformers_logging
 
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 
 hub = logging.getLogger("huggingface_hub")
 

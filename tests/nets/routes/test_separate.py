@@ -12,8 +12,8 @@ from tests.nets.routes.test_shared_prefix import frozen, pairs_of
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.load.quiet import quiet
-from promptlimits.nets.prefix_shape import PrefixShape, reader_of_prefixes
+from promptlimits.nets.load.network import quiet
+from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes.separate import prefixed_logits
 from promptlimits.testing.tiny_models import tiny_causal_lm

@@ -12,10 +12,10 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from promptlimits.base.errors import PromptLimitsWarning, UserError
 from promptlimits.capacity.train.memory import ActivationMeter
-from promptlimits.nets.decoder.attention_layer import AttentionLayer
+from promptlimits.nets.decoder.block import AttentionLayer
 from promptlimits.nets.decoder.families import decoder_of
+from promptlimits.nets.decoder.linear import SavedTensors
 from promptlimits.nets.decoder.plan import BlockPlan
-from promptlimits.nets.decoder.pointwise import SavedTensors
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes import causal

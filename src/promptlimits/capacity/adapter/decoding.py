@@ -70,7 +70,7 @@ class Decoded(Strict):
 
 def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobody) -> Decoded:
     """Decode every key behind the adapter and without it, with stock tools in this process."""
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
     from promptlimits.nets.load.stock import decode_greedily, load_stock
 
     started = time.monotonic()

@@ -19,10 +19,15 @@ from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Fit, Problem, ProblemKey, StepReport, Stopper
-from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.problem import (
+    Fit,
+    Outcome,
+    Problem,
+    ProblemKey,
+    StepReport,
+    Stopper,
+)
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary, lengthened
 from promptlimits.capacity.witness.files import prompt_sha256
 from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
 

@@ -69,11 +69,6 @@ class Unprompted:
 
     A pair is asked when somebody needs to know, and then remembered: the whole list for the
     baseline, or, where there is no time for that, just the pairs that a prompt was found to hold.
-
-    Args:
-        place: The frozen model, and the store in which answers are kept.
-        pairs: The pairs of the task.
-        targets: What is asked of prompts.
     """
 
     def __init__(self, place: RunContext, pairs: Sequence[EncodedPair], targets: Targets) -> None:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 
 
 @dataclass(kw_only=True)
@@ -88,12 +88,7 @@ class Budget:
 
 
 class UsedTime:
-    """The seconds of a command, counted in its store over all its calls.
-
-    Args:
-        store: The store.
-        work: Hash that names the work, whatever its budget.
-    """
+    """The seconds of a command, counted in its store under the hash of its work, over all calls."""
 
     def __init__(self, store: Store, work: str) -> None:
         self._store = store

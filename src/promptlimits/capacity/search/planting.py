@@ -27,8 +27,7 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.objective import lead
 from promptlimits.capacity.train.problem import Stopper
-from promptlimits.capacity.train.prompts import from_vocabulary
-from promptlimits.nets.prefix_shape import reader_of_prefixes
+from promptlimits.capacity.train.state import from_vocabulary
 from promptlimits.nets.protocol import EncodedPair, FrozenModel, Part, PromptKind, pack
 
 CANDIDATES: Final = 3
@@ -130,7 +129,7 @@ def _random_prompt(
 
 def _as_cached(model: FrozenModel, drawn: Tensor, generator: torch.Generator) -> Tensor:
     """Each layer's keys, and its values, with the deviation that random tokens leave there."""
-    shape = reader_of_prefixes(model).prefix_shape
+    shape = model.prefix_shape
     cached = from_vocabulary(
         model, count=1, prompt_tokens=4, generator=generator, kind=PromptKind.PREFIX
     )[0].cpu()

@@ -20,8 +20,7 @@ from promptlimits.base.checks import require_positive, require_positive_int
 from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt, race
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Stopper
+from promptlimits.capacity.train.problem import Outcome, Stopper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,19 +96,10 @@ class TextTask(EncodedTask):
         return len(self.pairs[0].value_ids) - 1
 
 
-def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> TextTask:
+def text_task(spec: TextSpec, codec: TextCodec) -> TextTask:
     """Pose a text as one pair: its beginning asks for the first tokens of it."""
     from promptlimits.nets.protocol import EncodedPair
 
-    key = codec.start_text if start is None else start
-    key_ids = tuple(codec.encode_key(key))
-    if not key_ids:
-        raise UserError(
-            "the start of the text",
-            "have at least one token",
-            got=shown(key),
-            remedy="give another one: the first token is read out behind it",
-        )
     read = _read(spec, codec)
     value_ids = _first(spec, read, codec)
     value, behind = codec.decode(value_ids), codec.decode_value(value_ids)
@@ -117,9 +108,9 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         name=f"text:{name}",
         pairs=(
             EncodedPair(
-                key=key,
+                key=codec.start_text,
                 value=value,
-                key_ids=key_ids,
+                key_ids=codec.encode_key(codec.start_text),
                 value_ids=(*value_ids, codec.end_id),
                 # Some tokenizers put a space in front of every text.
                 joiner=behind.removesuffix(value) if behind.endswith(value) else "",

@@ -34,13 +34,7 @@ class _MicroBatch:
 
 
 class Batch:
-    """Problems that run side by side, with everything that no step changes.
-
-    Args:
-        model: The frozen model.
-        problems: At least one problem, all of one layout.
-        budget: Memory for one pass.
-    """
+    """Problems of one layout that run side by side, with everything that no step changes."""
 
     def __init__(
         self, model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget

@@ -29,11 +29,11 @@ from promptlimits.capacity.train.memory import (
     is_out_of_memory,
     keep_freed_memory,
 )
-from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.train.problem import (
     Fit,
     KeyedObserver,
     Observer,
+    Outcome,
     Problem,
     ProblemKey,
     Status,

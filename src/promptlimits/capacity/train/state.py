@@ -1,6 +1,9 @@
-"""The training state of one problem, and of many end to end, so that one kernel call serves all.
+"""Where the training of prompts starts, and its state: of one problem, and of many end to end.
 
-A state is stored as a safetensors file: nothing in a store is ever unpickled.
+A soft prompt's tokens start at the embeddings of random tokens: random normal vectors learn far
+worse (Lester et al. 2021; PEFT's issue 2816). A prefix starts at the keys and values that random
+tokens leave in the cache. A state is stored as a safetensors file: nothing in a store is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.capacity.train.adam import Segments, StepSettings, adam_step
+from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 _ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
 _PAIRS = ("best_exact",)
@@ -197,3 +201,41 @@ class PackedState:
         """(B,) whether every number of a problem's prompt is finite."""
         broken = (~torch.isfinite(self.prompt)).any(dim=1)
         return self.rows.sum(broken.to(torch.float32)) == 0
+
+
+def from_vocabulary(
+    model: FrozenModel,
+    *,
+    count: int,
+    prompt_tokens: int,
+    generator: torch.Generator,
+    kind: PromptKind = PromptKind.SOFT,
+) -> Tensor:
+    """Prompts made of random ordinary tokens: their embeddings, or what they leave cached.
+
+    Args:
+        model: The frozen model.
+        count: B, how many prompts.
+        prompt_tokens: P, tokens in each.
+        generator: Source of randomness, on the CPU so that every device draws the same.
+        kind: What the prompts are.
+
+    Returns:
+        (B, P, W) on the model's device, in float32: the prompt is stored and trained in
+        float32 whatever the weights are.
+    """
+    choices = torch.tensor(model.codec.plain_token_ids(), dtype=torch.long)
+    drawn = torch.randint(len(choices), (count, prompt_tokens), generator=generator)
+    ids = choices[drawn].to(model.device)
+    if kind is PromptKind.PREFIX:
+        return model.prefix_from_tokens(ids)
+    with torch.no_grad():
+        vectors = model.embed(ids)
+    return vectors.to(torch.float32)
+
+
+def lengthened(prompt: Tensor, *, start: Tensor) -> Tensor:
+    """A fresh prompt (P, W) whose last tokens are a shorter one (Q, W)."""
+    warm = start.clone()
+    warm[start.shape[0] - prompt.shape[0] :] = prompt.to(warm)
+    return warm

@@ -80,23 +80,6 @@ class WitnessPair(Strict):
         return max(len(self.value_ids), *(len(answer.value_ids) for answer in self.also), 0)
 
 
-class WitnessModel(Strict):
-    """The model a witness was found with: its `ModelCard`, without paths of a machine."""
-
-    name: str
-    reference: str
-    path: str
-    model_hash: str
-    parameters: int
-    dim: int
-    layers: int
-    vocabulary: int
-    context_length: int
-    compute_dtype: str
-    decodes_from_cache: bool
-    notes: tuple[str, ...]
-
-
 class WitnessTask(Strict):
     """The task that the pairs are of."""
 
@@ -104,22 +87,14 @@ class WitnessTask(Strict):
     hash: str
 
 
-class RecordedShape(Strict):
-    """`PrefixShape` as witness.json holds it."""
-
-    layers: _Count
-    kv_heads: _Count
-    head_dim: _Count
-
-
 class Witness(Strict):
     """What witness.json says.
 
     Attributes:
         kind: "soft" or "prefix".
-        recorded_shape: How a prefix is laid out; None for a soft prompt.
+        prefix_shape: How a prefix is laid out; None for a soft prompt.
         beginning: Whether the one value is the beginning of a text, without an end marker.
-        model: The model.
+        model: The model, without paths of a machine.
         task: The task.
         prompt_tokens: P.
         pairs: The recorded pairs, counted or not.
@@ -135,9 +110,9 @@ class Witness(Strict):
 
     witness_schema: Annotated[Literal[1], Field(alias="schema")]
     kind: Literal["soft", "prefix"]
-    recorded_shape: Annotated[RecordedShape | None, Field(alias="prefix_shape")] = None
+    prefix_shape: PrefixShape | None = None
     beginning: bool = False
-    model: WitnessModel
+    model: ModelCard
     task: WitnessTask
     prompt_tokens: _Count
     pairs: Annotated[tuple[WitnessPair, ...], Field(min_length=1)]
@@ -149,13 +124,6 @@ class Witness(Strict):
     created: str
     verification: Verification | None
     extra: dict[str, Any]
-
-    @property
-    def prefix_shape(self) -> PrefixShape | None:
-        """How the prefix is laid out; None for a soft prompt."""
-        if self.recorded_shape is None:
-            return None
-        return PrefixShape(**self.recorded_shape.model_dump())
 
     @property
     def width(self) -> int:
@@ -181,7 +149,7 @@ class Witness(Strict):
 
     def contradiction(self) -> str:
         """How it contradicts itself; empty if it does not."""
-        if (self.kind == "prefix") is (self.recorded_shape is None):
+        if (self.kind == "prefix") is (self.prefix_shape is None):
             return f"a prompt of the kind {self.kind} with the layout of another"
         if self.verification is None:
             return ""

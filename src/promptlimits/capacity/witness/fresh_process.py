@@ -96,9 +96,7 @@ def confirm(
     directory: Path,
     *,
     model_path: str | None = None,
-    batch_size: int | None = None,
     device: str = "cpu",
-    timeout_seconds: float = TIMEOUT_SECONDS,
     on_progress: OnProgress | None = None,
 ) -> Verification:
     """Verify a witness in a fresh process and record in witness.json what holds.
@@ -107,12 +105,7 @@ def confirm(
     claims them.
     """
     verification = verify_in_fresh_process(
-        directory,
-        model_path=model_path,
-        batch_size=batch_size,
-        device=device,
-        timeout_seconds=timeout_seconds,
-        on_progress=on_progress,
+        directory, model_path=model_path, device=device, on_progress=on_progress
     )
     write_verification(directory, verification)
     return verification

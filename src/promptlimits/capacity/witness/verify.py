@@ -21,7 +21,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -45,13 +45,14 @@ from promptlimits.capacity.witness.stock import decode, require_stock_tools, sto
 from promptlimits.capacity.witness.verification import ModelUsed, Verification
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CatalogEntry, find_entry
-from promptlimits.nets.files.folder import weight_files
-from promptlimits.nets.files.hashing import model_hash
+from promptlimits.nets.files.folder import model_hash, weight_files
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 
 if TYPE_CHECKING:
     from promptlimits.nets.load.stock import StockModel
+
+_OWN_MODEL: Final = "give the model the witness was found with"
 
 
 def verify_witness(
@@ -65,7 +66,7 @@ def verify_witness(
     on_progress: OnProgress = nobody,
 ) -> Verification:
     """Decode a witness with stock tools in this process and compare every pair."""
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
 
     started = time.monotonic()
     witness = read_witness(directory)
@@ -144,7 +145,7 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
             "model",
             f"have an embedding for every token of the pairs (the largest is {most})",
             got=f"{rows} embeddings",
-            remedy="give the model the witness was found with",
+            remedy=_OWN_MODEL,
         )
     longest_answer = max(pair.longest_answer for pair in witness.pairs)
     longest = prompt.shape[0] + longest_answer + max(len(pair.key_ids) for pair in witness.pairs)
@@ -153,7 +154,7 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
             "model",
             f"read {longest} tokens, as prompt and longest pair need",
             got=f"one that reads {stock.context_length}",
-            remedy="give the model the witness was found with",
+            remedy=_OWN_MODEL,
         )
 
 
@@ -171,7 +172,7 @@ def _require_width(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
         rule = f"have a width of {prompt.shape[1]}, as the prompt has"
         fits = got == prompt.shape[1]
     if not fits:
-        raise UserError("model", rule, got=got, remedy="give the model the witness was found with")
+        raise UserError("model", rule, got=got, remedy=_OWN_MODEL)
 
 
 def _cached(shape: PrefixShape) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.typing import JsonObject
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt
 from promptlimits.lab.regression.regression import (
     RegressionProblems,

@@ -37,15 +37,7 @@ class Entry:
 
 
 class WeightReader:
-    """The tensors of a checkpoint's directory by name.
-
-    Args:
-        directory: Holds model.safetensors, or shards with their index.
-        name: What messages call the model.
-
-    Raises:
-        UserError: There are no safetensors, or a file is cut off or broken.
-    """
+    """The tensors of a checkpoint's directory by name; messages call the model `name`."""
 
     def __init__(self, directory: Path, *, name: str) -> None:
         self.name = name

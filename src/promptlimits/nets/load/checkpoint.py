@@ -23,11 +23,15 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.folder import read_object, require_model_folder, weight_files
-from promptlimits.nets.files.hashing import TOKENIZER_FILES, model_hash
+from promptlimits.nets.files.folder import (
+    TOKENIZER_FILES,
+    model_hash,
+    read_object,
+    require_model_folder,
+    weight_files,
+)
 from promptlimits.nets.files.safetensors_file import read_header
-from promptlimits.nets.load.network import MEND_CONFIG, read_network, readable, require_size
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import MEND_CONFIG, quiet, read_network, readable, require_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

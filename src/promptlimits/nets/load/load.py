@@ -23,8 +23,7 @@ from promptlimits.nets.load.checkpoint import (
 )
 from promptlimits.nets.load.codec import HuggingFaceCodec
 from promptlimits.nets.load.locate import locate
-from promptlimits.nets.load.network import dtype_name, readable, skeleton
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import dtype_name, quiet, readable, skeleton
 from promptlimits.nets.load.stock import decode_greedily, load_stock
 from promptlimits.nets.protocol import ModelCard
 
@@ -96,11 +95,9 @@ def load_parts(
     return LoadedParts(model=model, tokenizer=stock.tokenizer, card=card, codec=codec)
 
 
-def load_codec(
-    reference: str, *, allow_hub: bool = True, on_progress: Progress = no_progress
-) -> HuggingFaceCodec:
+def load_codec(reference: str, *, allow_hub: bool = True) -> HuggingFaceCodec:
     """Load the text codec of a model without reading a weight."""
-    found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
+    found = locate(reference, allow_hub=allow_hub)
     name = f"model {found.name}"
     with quiet():
         # Rows of the embedding and end markers are the network's.

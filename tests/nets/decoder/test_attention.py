@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptlimits.nets.decoder.softmax import softmax_back, softmax_of
+from promptlimits.nets.decoder.attention import softmax_back, softmax_of
 
 SHAPES = [(3, 5, 16), (2, 7, 71), (2, 3, 1000), (40, 8192), (1, 1, 1)]
 

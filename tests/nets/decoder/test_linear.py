@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from promptlimits.nets.decoder.pointwise import Activation, ActivationName, Norm, SavedTensors
+from promptlimits.nets.decoder.linear import Activation, ActivationName, Norm, SavedTensors
 
 NAMES = get_args(ActivationName)
 

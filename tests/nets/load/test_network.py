@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import sys
 import tracemalloc
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 from transformers import LlamaConfig
+from transformers.utils import logging as transformers_logging
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.load.network import readable, require_room, require_size
+from promptlimits.nets.load.network import quiet, readable, require_room, require_size
 from promptlimits.nets.load.stock import load_stock
 
 SEVENTY_BILLION = {
@@ -109,3 +115,48 @@ def test_a_long_message_of_a_library_ends_with_a_word() -> None:
     with pytest.raises(UserError) as caught, readable("it", "be read", remedy="none"):
         raise ValueError("many words " * 100)
     assert re.search(r" (many|words) …; none$", str(caught.value))
+
+
+hub = logging.getLogger("huggingface_hub")
+
+
+def state() -> tuple[int, int, bool, bool]:
+    return (
+        transformers_logging.get_verbosity(),
+        hub.level,
+        transformers_logging.is_progress_bar_enabled(),
+        are_progress_bars_disabled(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _unusual_levels() -> Iterator[None]:
+    before = transformers_logging.get_verbosity(), hub.level
+    transformers_logging.set_verbosity(logging.INFO)
+    hub.setLevel(logging.DEBUG)
+    yield
+    transformers_logging.set_verbosity(before[0])
+    hub.setLevel(before[1])
+
+
+def test_everything_is_silent_inside(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        transformers_logging.get_logger("transformers").error("loud")
+        hub.error("loud")
+        warnings.warn("loud", stacklevel=1)
+        print("loud")
+        print("loud", file=sys.stderr)
+        assert state() == (logging.CRITICAL, logging.CRITICAL, False, True)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_all_is_restored_even_after_an_error(bars: bool) -> None:
+    if not bars:
+        transformers_logging.disable_progress_bar()
+    before = state()
+    with pytest.raises(ValueError, match="inside"), quiet():
+        raise ValueError("inside")
+    assert state() == before
+    assert before[2:] == (bars, not bars)
+    transformers_logging.enable_progress_bar()

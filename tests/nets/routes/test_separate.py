@@ -214,10 +214,3 @@ def test_a_family_without_such_a_cache_is_refused(tmp_path: Path) -> None:
             input_ids=keys, max_new_tokens=1, output_logits=True, return_dict_in_generate=True
         )
     torch.testing.assert_close(said.logits[0][0], bare, rtol=1e-5, atol=1e-5)
-
-
-def test_a_model_of_soft_prompts_only_is_refused(tmp_path: Path) -> None:
-    model = frozen(tmp_path, "llama")
-    assert reader_of_prefixes(model) is model
-    with pytest.raises(UserError, match="it reads soft prompts only"):
-        reader_of_prefixes(object())

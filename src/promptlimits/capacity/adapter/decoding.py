@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.store.provenance import provenance
-from promptlimits.capacity.witness.answer_check import stop_ids
 from promptlimits.capacity.witness.files import ADAPTER_FILE
 from promptlimits.capacity.witness.fresh_process import (
     OnProgress,
@@ -84,7 +83,7 @@ def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobod
         raise RunFailed(
             f"the model at {request.model} was changed while this ran", remedy="run it again"
         )
-    stops = stop_ids(stock)
+    stops = stock.stop_ids
     together = default_batch_size(request.compute_dtype)
     how: dict[str, Any] = {
         "stops": stops,
@@ -174,8 +173,9 @@ def _require_layout(
                 trained_for,
             )
     else:
-        token = torch.zeros(1, dtype=torch.long, device=stock.model.device)
-        width = int(stock.model.get_input_embeddings()(token).shape[-1])
+        from promptlimits.nets.load.checkpoint import width_of
+
+        width = width_of(stock.model)
         if config.token_dim != width:
             raise _unfit(
                 f"vectors of {config.token_dim} numbers; those of the model have {width}",

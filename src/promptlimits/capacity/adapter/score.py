@@ -17,7 +17,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.base.typing import JsonObject
 from promptlimits.capacity.adapter.decoding import Decoded, Request
 from promptlimits.capacity.adapter.folder import ForeignAdapter
-from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.task.encoded import EncodedTask, require_fits
 from promptlimits.capacity.witness.answer_check import NO_END, WRONG_ANSWER
 from promptlimits.capacity.witness.format import save_witness
 from promptlimits.capacity.witness.fresh_process import OnProgress, confirm, run_fresh
@@ -108,8 +108,8 @@ def score_adapter(
     on_progress: OnProgress | None = None,
 ) -> AdapterScore:
     """Decode a list of pairs behind an adapter and without it, in a fresh process."""
-    most_tokens = max(len(form.value_ids) for pair in task.pairs for form in pair.answers)
-    _require_room(adapter, task, card, most_tokens=most_tokens)
+    prompt_tokens = adapter.virtual_tokens
+    require_fits(task, context_length=card.context_length, prompt_tokens=prompt_tokens)
     with tempfile.TemporaryDirectory(prefix="promptlimits-") as scratch:
         folder = Path(scratch) / "adapter"
         folder.mkdir()
@@ -123,7 +123,7 @@ def score_adapter(
             allow_hub=allow_hub,
             trained_for=adapter.trained_for,
             keys=tuple(pair.key_ids for pair in task.pairs),
-            most_tokens=most_tokens,
+            most_tokens=max(pair.longest_answer for pair in task.pairs),
         )
         path = Path(scratch) / "request.json"
         path.write_text(request.model_dump_json(), encoding="utf-8")
@@ -221,19 +221,3 @@ def _as_answered(pair: EncodedPair, answer: ScoredAnswer) -> EncodedPair:
 
     also = tuple((text, ended(value_ids)) for text, value_ids in pair.also)
     return replace(pair, value_ids=ended(pair.value_ids), also=also)
-
-
-def _require_room(
-    adapter: ForeignAdapter, task: EncodedTask, card: ModelCard, *, most_tokens: int
-) -> None:
-    """Refuse what the model cannot read at once, before it fails obscurely."""
-    place, pair = max(zip(task.places, task.pairs, strict=True), key=lambda at: len(at[1].key_ids))
-    needed = adapter.virtual_tokens + len(pair.key_ids) + most_tokens
-    if needed > card.context_length:
-        raise UserError(
-            place,
-            f"fit into the model's context of {card.context_length} tokens with adapter and answer",
-            got=f"{len(pair.key_ids)} tokens of the key, {adapter.virtual_tokens} of the adapter "
-            f"and {most_tokens} of the longest answer, {needed} together",
-            remedy="leave out the longest keys and values, or take a model with a longer context",
-        )

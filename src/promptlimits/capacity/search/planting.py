@@ -73,17 +73,14 @@ def plant(
     """
     generator = torch.Generator().manual_seed(_SEED_OF_PLANT + config.seed)
     norm = _norm_unfound(model, kind, generator) if token_norm is None else token_norm
-    best: Tensor | None = None
-    most = -1
+    heads = [pair.key_ids for pair in pairs[: min(size, SAMPLE)]]
+    drawn: list[tuple[int, Tensor]] = []
     for _ in range(CANDIDATES):
         prompt = _random_prompt(model, kind, config.prompt_tokens, norm, generator)
         if should_stop() is not None:
             return None
-        heads = [pair.key_ids for pair in pairs[: min(size, SAMPLE)]]
-        distinct = len(set(_next_tokens(model, prompt, kind, heads)[0]))
-        best, most = (prompt, distinct) if distinct > most else (best, most)
-    if best is None:
-        raise AssertionError("at least one candidate is drawn")
+        drawn.append((len(set(_next_tokens(model, prompt, kind, heads)[0])), prompt))
+    _, best = max(drawn, key=lambda one: one[0])
     kept: list[EncodedPair] = []
     asked = 0
     while len(kept) < size and asked < len(pairs):

@@ -138,15 +138,15 @@ def read_source(
         require_positive_int("limit", limit)
     reference = reference.strip()
     name, _, sizes = reference.partition(":")
-    if name == _RANDOM:
+    spec: RandomSpec | TextSpec
+    if name == _RANDOM or (name == _TEXT and sizes):
         _require_file(reference, reading)
         _require_plain(reference, asking)
-        spec = _random_spec(reference, sizes, limit=limit)
+        if name == _RANDOM:
+            spec = _random_spec(reference, sizes, limit=limit)
+        else:
+            spec = _text_spec(sizes, limit=limit)
         return Source(pairs=spec, asking=asking, seed=seed)
-    if name == _TEXT and sizes:
-        _require_file(reference, reading)
-        _require_plain(reference, asking)
-        return Source(pairs=_text_spec(sizes, limit=limit), asking=asking, seed=seed)
     if reference in BUILT_IN:
         _require_file(reference, reading)
         task = _built_in(reference, asking.template)
@@ -204,14 +204,7 @@ def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
         return encode(source.pairs, codec, source.asking)
     if isinstance(source.pairs, TextSpec):
         return text_task(source.pairs, codec)
-    spec = source.pairs
-    return random_pairs(
-        codec,
-        count=spec.count,
-        key_tokens=spec.key_tokens,
-        value_tokens=spec.value_tokens,
-        seed=source.seed,
-    )
+    return random_pairs(codec, **vars(source.pairs), seed=source.seed)
 
 
 def _from_file(reference: str, reading: Reading, template: str) -> PairTask:

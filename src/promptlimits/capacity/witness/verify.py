@@ -31,7 +31,7 @@ from promptlimits.base.typing import JsonObject
 from promptlimits.base.writing import standing
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
-from promptlimits.capacity.witness.answer_check import check_answer, stop_ids
+from promptlimits.capacity.witness.answer_check import check_answer
 from promptlimits.capacity.witness.format import Witness, WitnessPair, read_prompt, read_witness
 from promptlimits.capacity.witness.fresh_process import (
     OnProgress,
@@ -76,7 +76,7 @@ def verify_witness(
         witness, model_path, any_weights=any_weights, device=device, allow_hub=allow_hub
     )
     _require_room(stock, prompt, witness)
-    stops = stop_ids(stock)
+    stops = stock.stop_ids
     together = batch_size or default_batch_size(witness.model.compute_dtype)
     with quiet():
         generated = _generate(
@@ -166,9 +166,9 @@ def _require_width(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
         got: object = _cached(found)
         fits = wanted == found
     else:
-        embedding = stock.model.get_input_embeddings()
-        token = torch.zeros(1, dtype=torch.long, device=stock.model.device)
-        got = int(embedding(token).shape[-1])
+        from promptlimits.nets.load.checkpoint import width_of
+
+        got = width_of(stock.model)
         rule = f"have a width of {prompt.shape[1]}, as the prompt has"
         fits = got == prompt.shape[1]
     if not fits:

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from promptlimits.nets.files.cache import Progress, no_progress
-from promptlimits.nets.load.checkpoint import named_end_ids, read_checkpoint
+from promptlimits.nets.load.checkpoint import end_ids, read_checkpoint
 from promptlimits.nets.load.locate import Located, locate
 from promptlimits.nets.load.network import LOADING_ERRORS, alike, require_device
 from promptlimits.nets.prefix_shape import PrefixShape
@@ -82,7 +82,7 @@ def load_stock(
         located=found,
         model_hash=read.model_hash,
         context_length=_context_length(read.config.get_text_config()),
-        stop_ids=named_end_ids(model, name=name),
+        stop_ids=end_ids(model, read.tokenizer, name=name),
     )
 
 

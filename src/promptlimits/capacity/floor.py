@@ -19,7 +19,6 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.witness.files import prompt_sha256
 from promptlimits.capacity.witness.format import (
-    pair_json,
     read_prompt,
     read_witness,
     save_witness,
@@ -189,7 +188,7 @@ def _confirmed(
         "weights": card.model_hash,
         "dtype": card.compute_dtype,
         "prompt": prompt_sha256(prompt),
-        "pairs": [pair_json(pair) for pair in claimed],
+        "pairs": [pair.to_json() for pair in claimed],
         # What other versions lost may hold under these.
         "tools": stock_tools(card.compute_dtype),
         "batch_size": default_batch_size(card.compute_dtype),

@@ -19,6 +19,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
+from promptlimits.base.typing import JsonObject
 from promptlimits.nets.prefix_shape import PrefixShape
 
 
@@ -55,6 +56,17 @@ class EncodedPair:
             The pair, its texts empty.
         """
         return cls(key="", value="", key_ids=tuple(key_ids), value_ids=tuple(value_ids))
+
+    def to_json(self) -> JsonObject:
+        """The pair as a witness records it, and as `pairs --json` shows it."""
+        return {
+            "key": self.key,
+            "joiner": self.joiner,
+            "value": self.value,
+            "key_ids": list(self.key_ids),
+            "value_ids": list(self.value_ids),
+            "also": [{"value": value, "value_ids": list(ids)} for value, ids in self.also],
+        }
 
     @property
     def input_ids(self) -> tuple[int, ...]:

@@ -210,7 +210,7 @@ def save_witness(
     _require_alone("pairs", pairs, beginning=beginning)
     require_replaceable(directory)
     numbers = prompt.detach().to("cpu").contiguous()
-    recorded: list[JsonValue] = [pair_json(pair) for pair in pairs]
+    recorded: list[JsonValue] = [pair.to_json() for pair in pairs]
     reference = _portable_reference(card)
     adapter = adapter_bytes(numbers)
     witness = Witness.from_json(
@@ -355,18 +355,6 @@ def _portable_reference(card: ModelCard) -> str:
     if local.is_absolute() or local.exists() or local.suffix == ".gguf":
         return card.name
     return card.reference
-
-
-def pair_json(pair: EncodedPair) -> JsonObject:
-    """A pair as witness.json records it."""
-    return {
-        "key": pair.key,
-        "joiner": pair.joiner,
-        "value": pair.value,
-        "key_ids": list(pair.key_ids),
-        "value_ids": list(pair.value_ids),
-        "also": [{"value": value, "value_ids": list(ids)} for value, ids in pair.also],
-    }
 
 
 def _pairs_sha256(pairs: JsonValue) -> str:

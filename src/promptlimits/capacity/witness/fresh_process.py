@@ -73,15 +73,16 @@ def verify_in_fresh_process(
         UserError: The folder is no whole witness, or the model is not its own.
         RunFailed: The process crashed, was killed or took too long.
     """
-    arguments = ["--device", device]
-    arguments += ["--batch-size", str(batch_size)] if batch_size is not None else []
-    arguments += [f"--model={model_path}"] if model_path is not None else []
-    arguments += ["--any-weights"] if any_weights else []
-    # Behind "--", as a folder's name may begin with "-".
-    arguments += ["--", os.fspath(directory)]
+    asked = {
+        "directory": os.fspath(directory),
+        "model_path": model_path,
+        "any_weights": any_weights,
+        "batch_size": batch_size,
+        "device": device,
+    }
     line = run_fresh(
         "promptlimits.capacity.witness.verify",
-        arguments,
+        [json.dumps(asked)],
         result="verification",
         doing=f"verifying {directory}",
         kept="; the witness is saved",

@@ -14,14 +14,14 @@ by a catalog name must have been found with the weights of that name.
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -108,26 +108,15 @@ def verify_witness(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The fresh process: verify one witness and write one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m promptlimits.capacity.witness.verify")
-    parser.add_argument("directory", type=Path, metavar="DIR")
-    parser.add_argument("--model")
-    parser.add_argument("--any-weights", action="store_true")
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args(arguments)
+def main(arguments: Sequence[str]) -> int:
+    """The fresh process: verify the witness that a request in JSON names; write one line of it."""
+    (request,) = arguments
+    asked: dict[str, Any] = json.loads(request)
 
     def verified() -> JsonObject:
-        verification = verify_witness(
-            given.directory,
-            model_path=given.model,
-            any_weights=given.any_weights,
-            batch_size=given.batch_size,
-            device=given.device,
-            on_progress=tell_progress(sys.stderr),
-        )
-        return reported(verification)
+        tell = tell_progress(sys.stderr)
+        directory = Path(asked.pop("directory"))
+        return reported(verify_witness(directory, **asked, on_progress=tell))
 
     return report_to_parent(verified)
 
@@ -295,4 +284,4 @@ def _short(digest: str) -> str:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

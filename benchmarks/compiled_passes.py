@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from promptlimits.nets.decoder.pointwise import Activation, Norm, SavedTensors
+from promptlimits.nets.decoder.linear import Activation, Norm, SavedTensors
 
 SIZES = ((512, 128, 352), (456, 576, 1536))
 """Rows, width and hidden width: the small model of the engine's benchmark, and SmolLM2."""

@@ -32,10 +32,8 @@ from torch import Tensor
 
 from promptlimits.capacity.train.config import Objective, TrainingConfig
 from promptlimits.capacity.train.engine import train_many
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Fit, Problem
-from promptlimits.capacity.train.prompts import from_vocabulary
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.problem import Fit, Outcome, Problem
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import FrozenModel, PackedPairs, PromptKind
 
 

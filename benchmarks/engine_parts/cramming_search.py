@@ -25,10 +25,8 @@ from benchmarks.engine_parts.models import Model
 
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig
 from promptlimits.capacity.train.engine import train_many
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Fit, Problem, StepReport
-from promptlimits.capacity.train.prompts import from_vocabulary
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.problem import Fit, Outcome, Problem, StepReport
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import EncodedPair, PackedPairs, pack
 
 SCOUTS: Final = 16

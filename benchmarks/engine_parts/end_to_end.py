@@ -23,10 +23,8 @@ from torch import Tensor
 
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train_many
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Problem
-from promptlimits.capacity.train.prompts import from_vocabulary
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.problem import Outcome, Problem
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import EncodedPair, pack
 
 CASE: Final = Case(pairs=32, prompt_tokens=8, tokens=4, values=2)

@@ -21,7 +21,7 @@ from benchmarks.engine_parts.cases import Case, random_packed
 from benchmarks.engine_parts.engine_side import EngineSteps
 from benchmarks.engine_parts.models import Model, small_model
 
-from promptlimits.capacity.train.prompts import from_vocabulary
+from promptlimits.capacity.train.state import from_vocabulary
 
 MIDDLE: Final = Case.halves(64, 8, 8)
 PAIRS: Final = (32, 64, 128, 256, 512)

@@ -21,7 +21,7 @@ from benchmarks.engine_parts.flops import LlamaShape
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 SMALL: Final = "small"

@@ -13,7 +13,7 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 from promptlimits.nets.protocol import EncodedPair
 
 IGNORED = -100

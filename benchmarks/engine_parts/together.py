@@ -18,7 +18,7 @@ from benchmarks.engine_parts.flops import executed_flops
 from benchmarks.engine_parts.models import Model, small_model
 from torch import Tensor
 
-from promptlimits.capacity.train.prompts import from_vocabulary
+from promptlimits.capacity.train.state import from_vocabulary
 from promptlimits.nets.protocol import EncodedPair, PackedPairs, pack
 
 PROBLEMS: Final = 32

@@ -59,12 +59,12 @@ if TYPE_CHECKING:
     from promptlimits.capacity.train.config import TrainingConfig as TrainingConfig
     from promptlimits.capacity.train.engine import train as train
     from promptlimits.capacity.train.engine import train_many as train_many
-    from promptlimits.capacity.train.outcome import Outcome as Outcome
     from promptlimits.capacity.train.problem import Fit as Fit
+    from promptlimits.capacity.train.problem import Outcome as Outcome
     from promptlimits.capacity.train.problem import Problem as Problem
     from promptlimits.capacity.train.problem import StepReport as StepReport
-    from promptlimits.capacity.train.prompts import from_vocabulary as from_vocabulary
     from promptlimits.capacity.train.state import TrainingState as TrainingState
+    from promptlimits.capacity.train.state import from_vocabulary as from_vocabulary
     from promptlimits.capacity.witness.format import Witness as Witness
     from promptlimits.capacity.witness.format import read_witness as read_witness
     from promptlimits.capacity.witness.format import save_witness as save_witness

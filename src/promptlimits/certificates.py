@@ -100,8 +100,7 @@ def _prove(certificate: Any, weights: Path, on_progress: Callable[[str], None]) 
     kind, name = certificate["kind"], f"model {weights.name}"
     if kind == "model_ceiling":
         from promptlimits.checker.weights import prove_norms
-        from promptlimits.nets.files.folder import weight_files
-        from promptlimits.nets.files.hashing import weights_hash
+        from promptlimits.nets.files.folder import weight_files, weights_hash
         from promptlimits.nets.load.blocks import open_checkpoint
 
         digest = weights_hash(weight_files(weights))

@@ -14,8 +14,7 @@ from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import StepReport
+from promptlimits.capacity.train.problem import Outcome, StepReport
 from promptlimits.capacity.witness.verification import Answer, Verification
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.protocol import PromptKind

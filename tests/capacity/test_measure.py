@@ -45,7 +45,7 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.certificates import check_certificate
 from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM

@@ -26,7 +26,7 @@ from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA, save_witness
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM

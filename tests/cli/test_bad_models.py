@@ -18,8 +18,7 @@ from promptlimits.capacity.witness.verification import Verification
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.files.cache import cache_directory
 from promptlimits.nets.files.catalog import find_entry
-from promptlimits.nets.files.folder import weight_files
-from promptlimits.nets.files.hashing import model_hash
+from promptlimits.nets.files.folder import model_hash, weight_files
 
 Call = Callable[..., Any]
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from promptlimits.capacity.search.attempt import Attempt
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import StepReport
+from promptlimits.capacity.train.problem import Outcome, StepReport
 from promptlimits.cli import live
 from promptlimits.cli.live import LiveListener
 from promptlimits.nets.protocol import PromptKind

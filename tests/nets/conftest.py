@@ -1,11 +1,8 @@
 """Tiny checkpoints, wheels and GGUF files, all made here: nothing is fetched."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,7 @@ from promptlimits.testing.tiny_models import tiny_causal_lm
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     """A cache of the test's own."""
     directory = tmp_path / "cache"
     monkeypatch.setenv("PROMPTLIMITS_CACHE", str(directory))
@@ -23,18 +20,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _llama(tmp_path_factory):
     return tiny_causal_lm(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture
-def checkpoint(_llama: Path, tmp_path: Path) -> Path:
+def checkpoint(_llama, tmp_path):
     """A whole tiny Llama, to be spoiled by the test."""
     return Path(shutil.copytree(_llama, tmp_path / "tiny"))
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def index(tmp_path, monkeypatch):
     """A package index of the test's own, the only one that pip sees."""
     directory = tmp_path / "index"
     directory.mkdir()
@@ -44,7 +41,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def _write_wheel(index: Path, package: str, members: dict[str, bytes]) -> Wheel:
+def _write_wheel(index, package, members):
     module = package.replace("-", "_")
     information = f"{module}-1.0.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
@@ -62,18 +59,16 @@ def _write_wheel(index: Path, package: str, members: dict[str, bytes]) -> Wheel:
 
 
 @pytest.fixture
-def make_wheel(index: Path) -> Callable[[str, dict[str, bytes]], Wheel]:
+def make_wheel(index):
     """Put a wheel with these files on the index."""
     return lambda package, members: _write_wheel(index, package, members)
 
 
 @pytest.fixture
-def make_entry(
-    make_wheel: Callable[[str, dict[str, bytes]], Wheel],
-) -> Callable[..., CatalogEntry]:
+def make_entry(make_wheel):
     """A catalog entry over one wheel that holds `contents`, and a licence, as they stand."""
 
-    def make(contents: dict[str, bytes], **changes: object) -> CatalogEntry:
+    def make(contents, **changes):
         files = {"LICENSE": b"as you like"} | contents
         wheel = make_wheel("tiny-model", {f"pkg/{name}": text for name, text in files.items()})
         return CatalogEntry(

@@ -18,7 +18,6 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.witness.files import prompt_sha256
 from promptlimits.capacity.witness.format import (
-    pair_json,
     read_prompt,
     read_witness,
     save_witness,
@@ -26,7 +25,6 @@ from promptlimits.capacity.witness.format import (
 from promptlimits.capacity.witness.fresh_process import confirm, default_batch_size
 from promptlimits.capacity.witness.stock import stock_tools
 from promptlimits.capacity.witness.verification import Verification
-from promptlimits.nets.prefix_shape import reader_of_prefixes
 from promptlimits.nets.protocol import EncodedPair, PromptKind
 from promptlimits.record.parts import Answer, ReplayLoss
 
@@ -148,7 +146,7 @@ def _confirmed(
         "weights": card.model_hash,
         "dtype": card.compute_dtype,
         "prompt": prompt_sha256(prompt),
-        "pairs": [pair_json(pair) for pair in claimed],
+        "pairs": [pair.to_json() for pair in claimed],
         # What other versions lost may hold under these.
         "tools": stock_tools(card.compute_dtype),
         "batch_size": default_batch_size(card.compute_dtype),
@@ -163,11 +161,7 @@ def _confirmed(
             task_name=task.name,
             task_hash=task.hash,
             pairs=claimed,
-            prefix_shape=(
-                reader_of_prefixes(place.model).prefix_shape
-                if place.kind is PromptKind.PREFIX
-                else None
-            ),
+            prefix_shape=place.model.prefix_shape if place.kind is PromptKind.PREFIX else None,
             keys_as=task.keys_as,
             beginning=beginning,
             extra=extra,

@@ -16,7 +16,7 @@ from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.witness.format import read_prompt, read_witness
-from promptlimits.nets.files.hashing import sha256_of
+from promptlimits.nets.files.folder import sha256_of
 from promptlimits.nets.protocol import FrozenModel
 from promptlimits.record.parts import Baseline, Bracket, Model, Task
 from promptlimits.record.record import Record

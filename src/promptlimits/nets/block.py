@@ -34,21 +34,13 @@ Activation: TypeAlias = Literal["gelu", "gelu_tanh", "silu", "relu"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NormWeights:
-    """A normalisation and what it is multiplied with.
+    """A normalisation and what it is multiplied with."""
 
-    Attributes:
-        kind: "layer" subtracts the mean, "rms" does not.
-        gain: (D,) as stored.
-        offset: 0, or 1 where the family multiplies by 1 + gain.
-        bias: (D,), or None.
-        eps: Added to the mean square.
-    """
-
-    kind: Literal["layer", "rms"]
-    gain: Array
-    offset: int = 0
-    bias: Array | None = None
-    eps: Fraction
+    kind: Literal["layer", "rms"]  # "layer" subtracts the mean, "rms" does not
+    gain: Array  # (D,) as stored
+    offset: int = 0  # 0, or 1 where the family multiplies by 1 + gain
+    bias: Array | None = None  # (D,), or None
+    eps: Fraction  # added to the mean square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,106 +53,62 @@ class Rotary:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionWeights:
-    """An attention sublayer.
+    """An attention sublayer."""
 
-    Attributes:
-        query: (H, s, D).
-        key: (G, s, D).
-        value: (G, s, D).
-        output: (H, D, s).
-        query_bias: (H, s), or None; so for the others.
-        key_bias: (G, s).
-        value_bias: (G, s).
-        output_bias: (D,).
-        query_norm: Norm over each head's query (gain of width s), or None.
-        key_norm: Likewise for keys.
-        scale_squared: Square of the factor on the logits, such as 1 / s.
-        rotary: Rotary positions, or None.
-        causal: Whether a token sees only itself and those before it.
-        window: Most tokens seen, itself included, or None. No bound depends on the mask.
-    """
-
-    query: Array
-    key: Array
-    value: Array
-    output: Array
-    query_bias: Array | None = None
-    key_bias: Array | None = None
-    value_bias: Array | None = None
-    output_bias: Array | None = None
-    query_norm: NormWeights | None = None
-    key_norm: NormWeights | None = None
-    scale_squared: Fraction
-    rotary: Rotary | None = None
-    causal: bool
+    query: Array  # (H, s, D)
+    key: Array  # (G, s, D)
+    value: Array  # (G, s, D)
+    output: Array  # (H, D, s)
+    query_bias: Array | None = None  # (H, s), or None; so for the others
+    key_bias: Array | None = None  # (G, s)
+    value_bias: Array | None = None  # (G, s)
+    output_bias: Array | None = None  # (D,)
+    query_norm: NormWeights | None = None  # norm over each head's query (gain of width s), or None
+    key_norm: NormWeights | None = None  # likewise for keys
+    scale_squared: Fraction  # square of the factor on the logits, such as 1 / s
+    rotary: Rotary | None = None  # rotary positions, or None
+    causal: bool  # whether a token sees only itself and those before it
+    # Most tokens seen, itself included, or None. No bound depends on the mask.
     window: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeedForwardWeights:
-    """A feed-forward sublayer: down(act(up x)), or down(act(gate x) * (up x)).
+    """A feed-forward sublayer: down(act(up x)), or down(act(gate x) * (up x))."""
 
-    Attributes:
-        activation: Which function.
-        up: (F, D).
-        down: (D, F).
-        gate: (F, D), or None.
-        up_bias: (F,), or None.
-        down_bias: (D,), or None.
-        gate_bias: (F,), or None.
-    """
-
-    activation: Activation
-    up: Array
-    down: Array
-    gate: Array | None = None
-    up_bias: Array | None = None
-    down_bias: Array | None = None
-    gate_bias: Array | None = None
+    activation: Activation  # which function
+    up: Array  # (F, D)
+    down: Array  # (D, F)
+    gate: Array | None = None  # (F, D), or None
+    up_bias: Array | None = None  # (F,), or None
+    down_bias: Array | None = None  # (D,), or None
+    gate_bias: Array | None = None  # (F,), or None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """One block.
+    """One block."""
 
-    Attributes:
-        arrangement: See the module.
-        attention: The attention sublayer.
-        feed_forward: The feed-forward sublayer.
-        attention_norm: N1.
-        feed_forward_norm: N2.
-        attention_post_norm: P1, or None.
-        feed_forward_post_norm: P2, or None.
-    """
-
-    arrangement: Arrangement
-    attention: AttentionWeights
-    feed_forward: FeedForwardWeights
-    attention_norm: NormWeights
-    feed_forward_norm: NormWeights
-    attention_post_norm: NormWeights | None = None
-    feed_forward_post_norm: NormWeights | None = None
+    arrangement: Arrangement  # see the module
+    attention: AttentionWeights  # the attention sublayer
+    feed_forward: FeedForwardWeights  # the feed-forward sublayer
+    attention_norm: NormWeights  # N1
+    feed_forward_norm: NormWeights  # N2
+    attention_post_norm: NormWeights | None = None  # P1, or None
+    feed_forward_post_norm: NormWeights | None = None  # P2, or None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """A checkpoint whose blocks are read one at a time.
+    """A checkpoint whose blocks are read one at a time."""
 
-    Attributes:
-        family: Such as "llama".
-        dim: D.
-        layers: Number of blocks.
-        entry_norm: Norm between the embeddings and the first block (BERT), or None.
-        final_norm: Norm behind the last block, or None.
-        added: Tables of which one row each is added to a prompt token in front of the first norm,
-            such as learned positions; None if they are not there.
-        blocks: Yields the blocks in order; each is read when it is asked for.
-    """
-
-    family: str
-    dim: int
-    layers: int
+    family: str  # such as "llama"
+    dim: int  # D
+    layers: int  # number of blocks
+    # Norm between the embeddings and the first block (BERT), or None.
     entry_norm: NormWeights | None
-    final_norm: NormWeights | None
+    final_norm: NormWeights | None  # norm behind the last block, or None
+    # Tables of which one row each is added to a prompt token in front of the first norm, such as
+    # learned positions; None if they are not there.
     added: tuple[Array, ...] | None = ()
-    blocks: Iterator[Block]
+    blocks: Iterator[Block]  # yields the blocks in order; each is read when it is asked for

@@ -9,9 +9,10 @@ by `view(P, 2 layers, heads, head_dim)`, the first axis after P alternating betw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias
 
 import torch
+from pydantic import ConfigDict, PositiveInt
 from torch import Tensor, nn
 
 from promptlimits.base.errors import UserError
@@ -22,11 +23,13 @@ KeysAndValues: TypeAlias = tuple[tuple[Tensor, Tensor], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixShape:
-    """Keys and values that one token leaves in the cache."""
+    """Keys and values that one token leaves in the cache; a witness holds it as it stands."""
 
-    layers: int  # that keep them
-    kv_heads: int  # heads of keys and values, fewer than those of queries where they are grouped
-    head_dim: int  # width of a head
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid")
+
+    layers: PositiveInt  # that keep them
+    kv_heads: PositiveInt  # of keys and values, fewer than those of queries where they are grouped
+    head_dim: PositiveInt  # width of a head
 
     @property
     def token_dim(self) -> int:
@@ -68,27 +71,6 @@ class PrefixShape:
         """Prefixes (B, P, W) of keys and values: the inverse of `to_layers`."""
         each = torch.stack([part for layer in cached for part in layer])
         return each.permute(1, 3, 0, 2, 4).flatten(2)
-
-
-class ReadsPrefixes(Protocol):
-    """What a frozen model offers beside `FrozenModel` if it can be given KV prefixes."""
-
-    @property
-    def prefix_shape(self) -> PrefixShape:
-        """How its prefixes are laid out; UserError if stock tools cannot replay one."""
-        ...
-
-    def prefix_from_tokens(self, ids: Tensor) -> Tensor:
-        """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
-        ...
-
-
-def reader_of_prefixes(model: object) -> ReadsPrefixes:
-    """The model as one that can be given KV prefixes."""
-    # Of the class: to ask the model itself would run it.
-    if not hasattr(type(model), "prefix_from_tokens"):
-        raise not_replayable(type(model).__name__, "it reads soft prompts only")
-    return cast("ReadsPrefixes", model)
 
 
 def not_replayable(family: str, reason: str) -> UserError:

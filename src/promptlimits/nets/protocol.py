@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
+
+from promptlimits.base.files import JsonObject
+from promptlimits.nets.prefix_shape import PrefixShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,17 @@ class EncodedPair:
             The pair, its texts empty.
         """
         return cls(key="", value="", key_ids=tuple(key_ids), value_ids=tuple(value_ids))
+
+    def to_json(self) -> JsonObject:
+        """The pair as a witness records it, and as `pairs --json` shows it."""
+        return {
+            "key": self.key,
+            "joiner": self.joiner,
+            "value": self.value,
+            "key_ids": list(self.key_ids),
+            "value_ids": list(self.value_ids),
+            "also": [{"value": value, "value_ids": list(ids)} for value, ids in self.also],
+        }
 
     @property
     def input_ids(self) -> tuple[int, ...]:
@@ -306,6 +321,8 @@ class ModelCard:
         notes: Facts a report must show, such as "4-bit weights dequantised to float32".
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid")
+
     name: str
     reference: str
     path: str
@@ -321,7 +338,7 @@ class ModelCard:
 
 
 class FrozenModel(Protocol):
-    """A frozen causal language model that reads soft prompts."""
+    """A frozen causal language model that reads prompts of either kind."""
 
     @property
     def card(self) -> ModelCard:
@@ -357,6 +374,15 @@ class FrozenModel(Protocol):
         """Deviation of a position's logits over the vocabulary: a scale for temperatures."""
         ...
 
+    @property
+    def prefix_shape(self) -> PrefixShape:
+        """How its KV prefixes are laid out; UserError if stock tools cannot replay one."""
+        ...
+
+    def prefix_from_tokens(self, ids: Tensor) -> Tensor:
+        """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
+        ...
+
     def prompt_width(self, kind: PromptKind) -> int:
         """W, numbers in one row of a prompt of that kind."""
         ...
@@ -369,8 +395,4 @@ class FrozenModel(Protocol):
 
     def step_bytes(self, part: Part, *, kind: PromptKind = PromptKind.SOFT) -> int:
         """About how much memory a forward and a backward pass of a part takes, logits aside."""
-        ...
-
-    def next_token_logits(self, prompts: Tensor, pairs: PackedPairs) -> Tensor:
-        """Logits (B, R, V) at the read positions, behind prompts (B, P, D); P may be 0."""
         ...

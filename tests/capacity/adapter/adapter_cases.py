@@ -83,7 +83,7 @@ def save_adapter(directory, model, family, name, *, seed=0, scale=0.7):
     import peft
     from transformers import AutoModelForCausalLM
 
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
 
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
@@ -139,7 +139,7 @@ def adapter_case(directory, model, family, name, card_of):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     key_ids = {key: tuple(tokenizer(key, add_special_tokens=False).input_ids) for key in KEYS}

@@ -1,32 +1,25 @@
 """What the model answers without a prompt gets no credit as something that a prompt holds."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
 from tests.capacity.cases import after
 
 from promptlimits.capacity.search import baselines
-from promptlimits.capacity.search.attempt import RunContext
 from promptlimits.capacity.search.baselines import Unprompted, answered, in_context
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train import evaluate
-from promptlimits.capacity.train.evaluate import Evaluation
 from promptlimits.nets.protocol import EncodedPair
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.record.parts import Baseline
 
 KEYS = ("France", "Italy", "red", "blue", "one", "two", "dog", "moon stone")
 
 
 @torch.no_grad()
-def said(model: HuggingFaceCausalLM, ids: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+def said(model, ids, tokens):
     """The most likely tokens one after the other, by the slow loop."""
     network = model._model
     every = list(ids)
@@ -36,7 +29,7 @@ def said(model: HuggingFaceCausalLM, ids: tuple[int, ...], tokens: int) -> tuple
 
 
 @pytest.fixture(scope="module")
-def pairs(model: HuggingFaceCausalLM) -> tuple[EncodedPair, ...]:
+def pairs(model):
     """What the model writes by itself, three tokens of it, whatever the last one is."""
     found = []
     for key in KEYS:
@@ -47,21 +40,17 @@ def pairs(model: HuggingFaceCausalLM) -> tuple[EncodedPair, ...]:
     return tuple(found)
 
 
-def in_context_of(
-    model: HuggingFaceCausalLM, pairs: Sequence[EncodedPair], most_tokens: int | None = None
-) -> Baseline:
+def in_context_of(model, pairs, most_tokens=None):
     return in_context(model, pairs, Targets.of(pairs), most_tokens=most_tokens)
 
 
-def other(pair: EncodedPair) -> EncodedPair:
+def other(pair):
     """The pair with an answer that does not come."""
     first, *rest = pair.value_ids
     return dataclasses.replace(pair, value="other", value_ids=(first ^ 1, *rest, 0))
 
 
-def test_any_answer_that_counts_and_comes_unprompted_is_answered(
-    model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...]
-) -> None:
+def test_any_answer_that_counts_and_comes_unprompted_is_answered(model, pairs):
     assert answered(model, (), pairs).exact == tuple(range(len(pairs)))
     wrong = tuple(map(other, pairs))
     assert answered(model, (), wrong).exact == ()
@@ -71,7 +60,7 @@ def test_any_answer_that_counts_and_comes_unprompted_is_answered(
         )
         for number, (one, pair) in enumerate(zip(wrong, pairs, strict=True))
     ]
-    done: list[int] = []
+    done = []
     found = answered(model, (), mixed, on_chunk=done.append)
     assert found.exact == (1, 3, 5, 7)
     assert found.asked == len(pairs)
@@ -80,10 +69,8 @@ def test_any_answer_that_counts_and_comes_unprompted_is_answered(
 
 
 def test_an_answer_that_ends_in_another_end_marker_of_the_model_is_answered(
-    model: HuggingFaceCausalLM,
-    pairs: tuple[EncodedPair, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    model, pairs, monkeypatch
+):
     """No prompt gets credit for the marker: the model wrote the value and stopped by itself."""
     pair = pairs[0]
     came, trained = pair.value_ids[-1], pair.value_ids[-1] ^ 1
@@ -96,25 +83,21 @@ def test_an_answer_that_ends_in_another_end_marker_of_the_model_is_answered(
     assert in_context_of(model, [ended], most_tokens=0).exact == (0,)
 
 
-def test_in_context_counts_any_answer_too(
-    model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...]
-) -> None:
+def test_in_context_counts_any_answer_too(model, pairs):
     """Without room for a single pair in context, it is asked as it is without a prompt."""
     mixed = [dataclasses.replace(other(pairs[0]), also=((pairs[0].value, pairs[0].value_ids),))]
     assert in_context_of(model, mixed, most_tokens=0).exact == (0,)
     assert in_context_of(model, [other(pairs[0])], most_tokens=0).exact == ()
 
 
-def test_a_pair_of_which_an_answer_was_not_tried_was_not_asked(
-    model: HuggingFaceCausalLM, pairs: tuple[EncodedPair, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pair_of_which_an_answer_was_not_tried_was_not_asked(model, pairs, monkeypatch):
     """Three pairs with two answers each; time is up after three of the six answers."""
     several = [
         dataclasses.replace(other(pair), also=((pair.value, pair.value_ids),)) for pair in pairs[:3]
     ]
     whole = baselines.answers_behind
 
-    def cut(*given: Any, **named: Any) -> Evaluation:
+    def cut(*given, **named):
         found = whole(*given, **named)
         return dataclasses.replace(found, right=found.right[:3], lengths=found.lengths[:3])
 
@@ -123,7 +106,7 @@ def test_a_pair_of_which_an_answer_was_not_tried_was_not_asked(
     assert (found.asked, found.exact) == (1, (0,))
 
 
-def test_in_context_shows_as_many_pairs_as_fit(model: HuggingFaceCausalLM) -> None:
+def test_in_context_shows_as_many_pairs_as_fit(model):
     pairs = random_pairs(model.codec, count=8, seed=0).pairs
     each = len(pairs[0].key_ids) + len(pairs[0].value_ids)
     every = in_context_of(model, pairs)
@@ -138,7 +121,7 @@ def test_in_context_shows_as_many_pairs_as_fit(model: HuggingFaceCausalLM) -> No
 
 
 @pytest.fixture(scope="module")
-def known(model: HuggingFaceCausalLM) -> Targets:
+def known(model):
     """Six pairs, the second and the fifth of which the model answers by itself."""
     every = list(random_pairs(model.codec, count=6, seed=0).pairs)
     for index in (1, 4):
@@ -147,12 +130,10 @@ def known(model: HuggingFaceCausalLM) -> Targets:
     return Targets.of(every)
 
 
-def test_only_what_is_needed_is_asked_and_never_twice(
-    place: RunContext, known: Targets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
+def test_only_what_is_needed_is_asked_and_never_twice(place, known, monkeypatch):
+    asked = []
 
-    def counted(model: Any, context: Any, pairs: Any, **options: Any) -> Any:
+    def counted(model, context, pairs, **options):
         asked.extend(known.every.index(pair) for pair in pairs)
         return answered(model, context, pairs, **options)
 
@@ -169,9 +150,7 @@ def test_only_what_is_needed_is_asked_and_never_twice(
     assert Baseline.model_validate(whole.to_json()) == whole
 
 
-def test_a_list_that_was_not_asked_in_full_is_not_measured(
-    place: RunContext, known: Targets, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_that_was_not_asked_in_full_is_not_measured(place, known, monkeypatch):
     # One pair in each chunk.
     monkeypatch.setattr(evaluate, "_LOGIT_BYTES", 1)
     cut = Unprompted(place, known.every, known).baseline(should_stop=after(1))
@@ -181,9 +160,7 @@ def test_a_list_that_was_not_asked_in_full_is_not_measured(
     assert (whole.asked, whole.exact) == (6, (1, 4))
 
 
-def test_of_a_text_the_tokens_that_come_from_the_first_on_need_no_prompt(
-    place: RunContext, model: HuggingFaceCausalLM
-) -> None:
+def test_of_a_text_the_tokens_that_come_from_the_first_on_need_no_prompt(place, model):
     text = text_task(TextSpec(text="the dog and the cat: one two", file="t.txt"), model.codec)
     (pair,) = text.pairs
     own = said(model, pair.key_ids, 2)

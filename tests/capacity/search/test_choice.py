@@ -1,26 +1,22 @@
 """The prompt that goes to disk is the one that holds most of the whole list, ever."""
 
-from __future__ import annotations
-
 import torch
 from tests.capacity.cases import attempt_of
 
-from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.choice import choose
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.nets.protocol import EncodedPair
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 
-def prompts(model: HuggingFaceCausalLM) -> tuple[torch.Tensor, torch.Tensor]:
+def prompts(model):
     generator = torch.Generator().manual_seed(0)
     both = torch.randn(2, 3, model.card.dim, generator=generator)
     return both[0], both[1]
 
 
-def answered_by(model: HuggingFaceCausalLM, prompt: torch.Tensor, keys: range) -> list[EncodedPair]:
+def answered_by(model, prompt, keys):
     """Pairs whose value is the one token that the model answers behind `prompt`."""
     pairs = []
     for key in keys:
@@ -38,17 +34,15 @@ def answered_by(model: HuggingFaceCausalLM, prompt: torch.Tensor, keys: range) -
     return pairs
 
 
-def test_the_whole_list_decides_and_a_better_prompt_is_remembered(
-    model: HuggingFaceCausalLM, place: RunContext
-) -> None:
+def test_the_whole_list_decides_and_a_better_prompt_is_remembered(model, place):
     wide, narrow = prompts(model)
     pairs = (*answered_by(model, wide, range(5, 9)), *answered_by(model, narrow, range(9, 11)))
     targets = Targets.of(pairs)
 
-    def made(prompt: torch.Tensor, held: int) -> Attempt:
+    def made(prompt, held):
         return attempt_of(8, Outcome.STALLED, held=held, prompt=prompt)
 
-    def chosen(attempts: list[Attempt], unprompted: tuple[int, ...] = ()) -> torch.Tensor:
+    def chosen(attempts, unprompted=()):
         choice = choose(
             place,
             targets,
@@ -57,7 +51,6 @@ def test_the_whole_list_decides_and_a_better_prompt_is_remembered(
             relative_lead=1e-9,
             uncredited=lambda held: set(held) & set(unprompted),
         )
-        assert choice is not None
         assert choice.held == evaluate(model, choice.prompt, pairs, relative_lead=1e-9).held
         return choice.prompt
 

@@ -1,20 +1,14 @@
 """The planted control: a known prompt's answers, and what training makes of them."""
 
-from __future__ import annotations
-
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tests.capacity.cases import after, attempt_of, never, result_of, runs
 
 from promptlimits.capacity.search import planting
-from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.budget import Budget
 from promptlimits.capacity.search.control import (
     BUDGET_USED_UP,
@@ -25,31 +19,29 @@ from promptlimits.capacity.search.control import (
     entropy_bits,
     run_control,
 )
-from promptlimits.capacity.search.planting import Planted, plant
+from promptlimits.capacity.search.planting import plant
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.nets.protocol import PromptKind
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.record.parts import Control, NoControl
+from promptlimits.record.parts import Control
 
 TRAINING = TrainingConfig(prompt_tokens=2, learning_rate=0.3, max_steps=60, patience=30)
 
 
 @pytest.fixture(scope="module")
-def task(model: HuggingFaceCausalLM) -> EncodedTask:
+def task(model):
     return random_pairs(model.codec, count=24, value_tokens=2, seed=0)
 
 
-def ended(size: int, outcome: Outcome, held: int = 0) -> Attempt:
+def ended(size, outcome, held=0):
     return attempt_of(size, outcome, held=held)
 
 
-def planted(model: HuggingFaceCausalLM, task: EncodedTask, size: int = 12) -> Planted:
+def planted(model, task, size=12):
     made = plant(model, task.pairs, TRAINING, size=size, token_norm=4.0, should_stop=never)
     assert made is not None
     return made
@@ -73,9 +65,7 @@ S, F, T = Outcome.SOLVED, Outcome.STALLED, Outcome.OUT_OF_BUDGET
         ([(8, F)], 8),
     ],
 )
-def test_the_control_is_at_the_size_that_failed(
-    attempts: list[tuple[int, Outcome]], size: int | None
-) -> None:
+def test_the_control_is_at_the_size_that_failed(attempts, size):
     assert control_size(result_of(*(ended(*each) for each in attempts))) == size
 
 
@@ -92,9 +82,7 @@ def test_the_control_is_at_the_size_that_failed(
         ([(16, F), (16, F), (16, S)], False),
     ],
 )
-def test_a_search_keeps_time_for_its_control_once_there_is_something_to_control(
-    attempts: list[tuple[int, Outcome]], kept: bool
-) -> None:
+def test_a_search_keeps_time_for_its_control_once_there_is_something_to_control(attempts, kept):
     began = time.monotonic()
     budget = Budget(seconds=1_000.0, began=began)
     for control in (True, False):
@@ -107,9 +95,7 @@ def test_a_search_keeps_time_for_its_control_once_there_is_something_to_control(
                 assert searching.should_stop() is (Outcome.OUT_OF_BUDGET if over else None)
 
 
-def test_the_planted_prompt_answers_every_planted_pair_by_the_lead(
-    model: HuggingFaceCausalLM, task: EncodedTask
-) -> None:
+def test_the_planted_prompt_answers_every_planted_pair_by_the_lead(model, task):
     made = planted(model, task)
     keys = [pair.key_ids for pair in task.pairs]
     real = {pair.key_ids: len(pair.value_ids) for pair in task.pairs}
@@ -134,13 +120,10 @@ def test_the_planted_prompt_answers_every_planted_pair_by_the_lead(
     assert max(held) == 12
 
 
-def test_near_ties_are_passed_over_for_the_next_key(
-    model: HuggingFaceCausalLM, task: EncodedTask
-) -> None:
-    def keys(lead: float) -> list[int]:
+def test_near_ties_are_passed_over_for_the_next_key(model, task):
+    def keys(lead):
         config = TrainingConfig(prompt_tokens=2, relative_lead=lead)
         made = plant(model, task.pairs, config, size=12, token_norm=4.0, should_stop=never)
-        assert made is not None
         ids = [pair.key_ids for pair in task.pairs]
         return [ids.index(pair.key_ids) for pair in made.pairs]
 
@@ -153,20 +136,15 @@ def test_near_ties_are_passed_over_for_the_next_key(
     assert keys(1.9) == []
 
 
-def test_the_plant_is_the_same_each_time_and_another_for_another_seed(
-    model: HuggingFaceCausalLM, task: EncodedTask
-) -> None:
+def test_the_plant_is_the_same_each_time_and_another_for_another_seed(model, task):
     first = planted(model, task)
     assert planted(model, task) == first
     other = TrainingConfig(prompt_tokens=2, seed=1)
     made = plant(model, task.pairs, other, size=12, token_norm=4.0, should_stop=never)
-    assert made is not None
     assert made.pairs != first.pairs
 
 
-def test_the_planted_answers_differ_from_those_without_a_prompt(
-    model: HuggingFaceCausalLM, task: EncodedTask
-) -> None:
+def test_the_planted_answers_differ_from_those_without_a_prompt(model, task):
     made = planted(model, task)
     nothing = torch.zeros(0, model.card.dim)
     assert made.unprompted == len(evaluate(model, nothing, made.pairs).held)
@@ -174,20 +152,15 @@ def test_the_planted_answers_differ_from_those_without_a_prompt(
 
 
 @pytest.mark.parametrize("questions", [0, 1, 3, 5])
-def test_a_plant_that_is_cut_off_is_none(
-    model: HuggingFaceCausalLM, task: EncodedTask, questions: int
-) -> None:
+def test_a_plant_that_is_cut_off_is_none(model, task, questions):
     stop = after(questions)
     made = plant(model, task.pairs, TRAINING, size=12, token_norm=4.0, should_stop=stop)
     assert made is None
 
 
-def test_the_control_recovers_a_small_plant_and_says_no_more_than_that(
-    place: RunContext, task: EncodedTask
-) -> None:
+def test_the_control_recovers_a_small_plant_and_says_no_more_than_that(place, task):
     search = result_of(ended(3, F, held=1))
     control = run_control(place, task.targets, TRAINING, search, should_stop=never)
-    assert isinstance(control, Control)
     assert (control.size, control.recovered, control.outcome) == (3, 3, S)
     assert control.steps >= 1
     assert 1 <= control.distinct_answers <= 3
@@ -198,14 +171,11 @@ def test_the_control_recovers_a_small_plant_and_says_no_more_than_that(
     assert "limit" not in control.conclusion
 
 
-def test_a_control_that_is_cut_off_goes_on_and_ends_as_if_it_never_was(
-    open_place: Callable[[], RunContext], task: EncodedTask, tmp_path: Path
-) -> None:
+def test_a_control_that_is_cut_off_goes_on_and_ends_as_if_it_never_was(open_place, task, tmp_path):
     search = result_of(ended(12, F))
-    seen: list[tuple[int, Outcome]] = []
+    seen = []
     for stop in (after(0), after(20), after(24)):
         control = run_control(open_place(), task.targets, TRAINING, search, should_stop=stop)
-        assert isinstance(control, Control)
         assert control.conclusion.startswith("not finished: ")
         seen.append((control.steps, control.outcome))
     assert seen[0] == (0, T)
@@ -219,9 +189,7 @@ def test_a_control_that_is_cut_off_goes_on_and_ends_as_if_it_never_was(
     assert resumed.model_copy(update={"seconds": whole.seconds}) == whole
 
 
-def test_the_control_of_a_text_is_as_long_as_the_beginning_that_failed(
-    place: RunContext, model: HuggingFaceCausalLM
-) -> None:
+def test_the_control_of_a_text_is_as_long_as_the_beginning_that_failed(place, model):
     spec = TextSpec(text="the dog and the cat: one two three of the big red house", file="t.txt")
     text = text_task(spec, model.codec).targets
     search = result_of(replace(ended(3, F, held=2), units="tokens"))
@@ -236,7 +204,7 @@ def test_the_control_of_a_text_is_as_long_as_the_beginning_that_failed(
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_each_ending_has_its_conclusion(outcome: Outcome) -> None:
+def test_each_ending_has_its_conclusion(outcome):
     said = conclusion_of(outcome, recovered=9 if outcome is S else 7, size=9, steps=5)
     blames = "may be the optimiser's limit" in said
     assert blames == (outcome.final and outcome is not S)
@@ -259,9 +227,7 @@ def test_each_ending_has_its_conclusion(outcome: Outcome) -> None:
         ),
     ],
 )
-def test_nothing_to_explain_or_no_time_for_it_means_no_control(
-    place: RunContext, task: EncodedTask, attempts: list[Any], reason: NoControl | None
-) -> None:
+def test_nothing_to_explain_or_no_time_for_it_means_no_control(place, task, attempts, reason):
     search = result_of(*(ended(*each) for each in attempts))
     none = run_control(place, task.targets, TRAINING, search, should_stop=never)
     assert place.store.runs() == []
@@ -271,7 +237,7 @@ def test_nothing_to_explain_or_no_time_for_it_means_no_control(
         assert "it limits the floor" in none.conclusion
 
 
-def test_a_plant_that_answers_nothing_is_no_control(place: RunContext, task: EncodedTask) -> None:
+def test_a_plant_that_answers_nothing_is_no_control(place, task):
     config = TrainingConfig(prompt_tokens=2, relative_lead=1.9)
     search = result_of(ended(8, F))
     none = run_control(place, task.targets, config, search, should_stop=never)
@@ -280,23 +246,21 @@ def test_a_plant_that_answers_nothing_is_no_control(place: RunContext, task: Enc
     assert "limited by time" not in none.conclusion
 
 
-def test_entropy_of_shares() -> None:
+def test_entropy_of_shares():
     assert entropy_bits([5]) == 0.0
     assert math.copysign(1, entropy_bits([5])) == 1.0
     assert entropy_bits([1, 1, 1, 1]) == pytest.approx(2.0)
     assert entropy_bits([2, 1, 1]) == pytest.approx(1.5)
 
 
-def test_the_candidate_whose_answers_begin_most_diversely_is_planted(
-    model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[torch.Tensor] = []
+def test_the_candidate_whose_answers_begin_most_diversely_is_planted(model, task, monkeypatch):
+    drawn = []
     draw = planting._random_prompt
 
-    def kept(*given: object) -> torch.Tensor:
+    def kept(*given):
         # Long ones: behind a very long token this model says the same to every key.
         scale = 1.0 if len(drawn) == 1 else 1e4
-        drawn.append(scale * draw(*given))  # type: ignore[arg-type]
+        drawn.append(scale * draw(*given))
         return drawn[-1]
 
     monkeypatch.setattr(planting, "_random_prompt", kept)
@@ -313,14 +277,12 @@ def test_the_candidate_whose_answers_begin_most_diversely_is_planted(
     assert len(held) == 12
 
 
-def test_a_planted_prefix_answers_every_planted_pair(
-    model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[torch.Tensor] = []
+def test_a_planted_prefix_answers_every_planted_pair(model, task, monkeypatch):
+    drawn = []
     draw = planting._random_prompt
 
-    def kept(*given: object) -> torch.Tensor:
-        drawn.append(draw(*given))  # type: ignore[arg-type]
+    def kept(*given):
+        drawn.append(draw(*given))
         return drawn[-1]
 
     monkeypatch.setattr(planting, "_random_prompt", kept)
@@ -328,7 +290,6 @@ def test_a_planted_prefix_answers_every_planted_pair(
     made = plant(
         model, task.pairs, TRAINING, size=12, token_norm=None, should_stop=never, kind=kind
     )
-    assert made is not None
     assert len(made.pairs) == 12
     assert all(prefix.shape == (2, model.prompt_width(kind)) for prefix in drawn)
     held = [
@@ -344,7 +305,7 @@ def test_a_planted_prefix_answers_every_planted_pair(
         assert prefix.norm(dim=1).tolist() == pytest.approx([made.token_norm] * 2)
 
 
-def test_a_planted_prefix_has_each_layer_at_its_own_size(model: HuggingFaceCausalLM) -> None:
+def test_a_planted_prefix_has_each_layer_at_its_own_size(model):
     """Keys and values of one layer can be many times as large as those of another."""
     generator = torch.Generator().manual_seed(0)
     shape = model.prefix_shape

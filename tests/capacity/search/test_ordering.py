@@ -1,7 +1,5 @@
 """The order of a list, and the budget of a command in parts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -10,21 +8,18 @@ from tests.capacity.cases import after
 from promptlimits.capacity.search import ordering
 from promptlimits.capacity.search.budget import Budget, StepCount
 from promptlimits.capacity.search.ordering import Order, ordered
-from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train import evaluate
 from promptlimits.capacity.train.evaluate import Evaluation
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.nets.protocol import EncodedPair
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+from promptlimits.capacity.train.problem import Outcome
 
 
 @pytest.fixture(scope="module")
-def task(model: HuggingFaceCausalLM) -> EncodedTask:
+def task(model):
     return random_pairs(model.codec, count=8, seed=0)
 
 
-def test_orders(model: HuggingFaceCausalLM, task: EncodedTask) -> None:
+def test_orders(model, task):
     pairs = task.pairs
     assert ordered(model, pairs, Order.GIVEN, seed=3) == tuple(range(8))
     shuffled = ordered(model, pairs, Order.SHUFFLED, seed=3)
@@ -37,14 +32,10 @@ def test_orders(model: HuggingFaceCausalLM, task: EncodedTask) -> None:
     assert sorted(ordered(model, pairs[:3], Order.EASIEST, seed=0)) == [0, 1, 2]
 
 
-def test_no_pair_is_judged_behind_itself(
-    model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[tuple[int, ...], list[EncodedPair]]] = []
+def test_no_pair_is_judged_behind_itself(model, task, monkeypatch):
+    asked = []
 
-    def record(
-        _model: object, context: tuple[int, ...], pairs: list[EncodedPair], **_: object
-    ) -> Evaluation:
+    def record(_model, context, pairs, **_):
         asked.append((context, pairs))
         none = (0,) * len(pairs)
         return Evaluation(right=none, lengths=(2,) * len(pairs), loss_nats=tuple(map(float, none)))
@@ -60,9 +51,7 @@ def test_no_pair_is_judged_behind_itself(
         assert shown.isdisjoint({pair.key_ids + pair.value_ids for pair in pairs})
 
 
-def test_an_order_that_was_cut_off_puts_what_was_not_asked_last(
-    model: HuggingFaceCausalLM, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_order_that_was_cut_off_puts_what_was_not_asked_last(model, task, monkeypatch):
     whole = ordered(model, task.pairs, Order.EASIEST, seed=1)
     monkeypatch.setattr(evaluate, "_LOGIT_BYTES", 1)  # one pair in each chunk
     assert ordered(model, task.pairs, Order.EASIEST, seed=1) == whole
@@ -73,7 +62,7 @@ def test_an_order_that_was_cut_off_puts_what_was_not_asked_last(
     assert list(cut[:4]) == [index for index in whole if index in cut[:4]]
 
 
-def test_a_budget_of_seconds_in_parts() -> None:
+def test_a_budget_of_seconds_in_parts():
     whole = Budget(seconds=100.0)
     half = whole.part(0.5, keep_seconds=20.0)
     assert half.left_seconds == pytest.approx(40.0, abs=0.5)
@@ -84,7 +73,7 @@ def test_a_budget_of_seconds_in_parts() -> None:
     assert late.at_most(0.25).left_seconds == pytest.approx(1.0, abs=0.5)
 
 
-def test_a_budget_of_steps_is_used_by_all_its_parts() -> None:
+def test_a_budget_of_steps_is_used_by_all_its_parts():
     count = StepCount(total=7)
     whole = Budget(steps=10, count=count, steps_before=7)
     half = whole.part(0.5)

@@ -31,8 +31,12 @@ with Store.open(Path(sys.argv[1])) as store:
 
 def write_and_stop(path, stop, seconds):
     """Let a child write for some time, stop it by a signal, and return its last word."""
+    # Unbuffered: what is read ahead behind the first line would be lost to communicate().
     child = subprocess.Popen(
-        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", WRITER, path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
     )
     ready = child.stdout.readline().split()
     time.sleep(seconds)

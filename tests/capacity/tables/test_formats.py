@@ -1,20 +1,16 @@
 """The formats that people publish lists in: what each gives, and where it says things stand."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 import tomllib
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.tables import parquet
+from promptlimits.capacity.tables import formats
 from promptlimits.capacity.tables.reading import Reading
 from promptlimits.capacity.task.pairs import read_pairs
 
@@ -22,7 +18,7 @@ FACTS = [("France", "Paris"), ("Peru", "Lima")]
 ONE, TWO = '{"key": "France", "value": "Paris"}', '{"key": "Peru", "value": "Lima"}'
 
 
-def read(path: Path, text: str) -> list[tuple[str, str, str]]:
+def read(path, text):
     path.write_text(text, encoding="utf-8", newline="")
     return [
         (pair.key, pair.value, pair.where.removeprefix(f"{path.name} "))
@@ -53,15 +49,13 @@ def read(path: Path, text: str) -> list[tuple[str, str, str]]:
         ),
     ],
 )
-def test_each_format_gives_the_same_pairs(
-    name: str, text: str, places: tuple[str, str], tmp_path: Path
-) -> None:
+def test_each_format_gives_the_same_pairs(name, text, places, tmp_path):
     found = read(tmp_path / name, text)
     assert [(key, value) for key, value, _ in found] == FACTS
     assert tuple(where for _, _, where in found) == places
 
 
-def test_one_object_alone_is_no_list_of_pairs(tmp_path: Path) -> None:
+def test_one_object_alone_is_no_list_of_pairs(tmp_path):
     # It could be one pair, or a mapping with as many pairs as fields.
     for text in ('{"France": "Paris", "Peru": "Lima"}', '{\n"key": "a",\n"value": "b"}', "{}"):
         with pytest.raises(UserError, match="must hold a list of objects, got one object"):
@@ -69,7 +63,7 @@ def test_one_object_alone_is_no_list_of_pairs(tmp_path: Path) -> None:
     assert read(tmp_path / "a.json", f"[{text}]".replace("{}", ONE))[0][:2] == FACTS[0]
 
 
-def test_a_large_mapping_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_large_mapping_is_refused_at_once(tmp_path):
     # 2 MB in one second: counting lines from the top for every field would take an hour.
     path = tmp_path / "a.json"
     path.write_text(json.dumps({f"k{n}": f"v{n}\n" for n in range(100_000)}, indent=0))
@@ -77,7 +71,7 @@ def test_a_large_mapping_is_refused_at_once(tmp_path: Path) -> None:
         read_pairs(path)
 
 
-def test_other_separators_are_noted_and_commas_in_cells_kept(tmp_path: Path) -> None:
+def test_other_separators_are_noted_and_commas_in_cells_kept(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("key;value\nKorea, South;Seoul\n", encoding="utf-8")
     task = read_pairs(path)
@@ -85,7 +79,7 @@ def test_other_separators_are_noted_and_commas_in_cells_kept(tmp_path: Path) -> 
     assert task.notes == ("cells are separated by semicolons, as in the header",)
 
 
-def test_numbers_and_truth_values_of_json_keep_their_text(tmp_path: Path) -> None:
+def test_numbers_and_truth_values_of_json_keep_their_text(tmp_path):
     written = ["42", "1.50", "-0.0", "1e400", "12345678901234567890123", "true", "false", '"07"']
     lines = [f'{{"key": {n}, "value": {text}}}' for n, text in enumerate(written)]
     for name, text in (("a.jsonl", "\n".join(lines)), ("a.json", f"[{','.join(lines)}]")):
@@ -94,7 +88,7 @@ def test_numbers_and_truth_values_of_json_keep_their_text(tmp_path: Path) -> Non
         assert [key for key, _, _ in found] == list(map(str, range(len(written))))
 
 
-def test_rows_without_an_answer_are_left_out_with_a_note(tmp_path: Path) -> None:
+def test_rows_without_an_answer_are_left_out_with_a_note(tmp_path):
     path = tmp_path / "a.jsonl"
     answers = ['"a"', "null", "[]", '{"text": [], "answer_start": []}', '"b"']
     path.write_text(
@@ -115,9 +109,7 @@ def test_rows_without_an_answer_are_left_out_with_a_note(tmp_path: Path) -> None
         ('["one"]', "one", ()),
     ],
 )
-def test_the_first_of_several_answers_is_trained_and_any_counts(
-    answer: str, value: str, also: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_the_first_of_several_answers_is_trained_and_any_counts(answer, value, also, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"question": "q", "answer": {answer}}}\n', encoding="utf-8")
     (pair,) = read_pairs(path, reading=Reading(columns="question=answer")).pairs
@@ -127,7 +119,7 @@ def test_the_first_of_several_answers_is_trained_and_any_counts(
 # ------------------------------------------------------------------------------- parquet
 
 
-def write_parquet(path: Path, columns: dict[str, Any], **settings: Any) -> Path:
+def write_parquet(path, columns, **settings):
     import pyarrow
     from pyarrow import parquet as file_of
 
@@ -135,7 +127,7 @@ def write_parquet(path: Path, columns: dict[str, Any], **settings: Any) -> Path:
     return path
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_parquet(tmp_path):
     import pyarrow
 
     path = write_parquet(
@@ -170,7 +162,7 @@ def test_parquet(tmp_path: Path) -> None:
         ([{"text": ["a", "b"], "answer_start": [1, 2]}], "a", ("b",)),
     ],
 )
-def test_parquet_types(answers: list[Any], value: str, also: Any, tmp_path: Path) -> None:
+def test_parquet_types(answers, value, also, tmp_path):
     path = write_parquet(tmp_path / "a.parquet", {"key": ["k"], "value": answers})
     (pair,) = read_pairs(path).pairs
     assert (pair.value, pair.also) == (value, also)
@@ -186,9 +178,7 @@ def test_parquet_types(answers: list[Any], value: str, also: Any, tmp_path: Path
         ({"key": ["a"], "value": [" "]}, ["row 1 must have a value", "white space alone"]),
     ],
 )
-def test_a_bad_parquet_file_is_one_line(
-    columns: dict[str, Any], words: list[str], tmp_path: Path
-) -> None:
+def test_a_bad_parquet_file_is_one_line(columns, words, tmp_path):
     path = write_parquet(tmp_path / "a.parquet", columns)
     with pytest.raises(UserError) as caught:
         read_pairs(path)
@@ -197,7 +187,7 @@ def test_a_bad_parquet_file_is_one_line(
         assert word in str(caught.value)
 
 
-def test_no_rows_in_parquet(tmp_path: Path) -> None:
+def test_no_rows_in_parquet(tmp_path):
     import pyarrow
 
     none = pyarrow.array([], pyarrow.string())
@@ -206,18 +196,16 @@ def test_no_rows_in_parquet(tmp_path: Path) -> None:
         read_pairs(path)
 
 
-def test_what_unpacks_to_too_much_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", {"key": ["k"], "value": ["x" * 100_000]})
     assert path.stat().st_size < 50_000
-    monkeypatch.setattr(parquet, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(formats, "MOST_BYTES", 50_000)
     with pytest.raises(UserError, match="at most 50,000 bytes when unpacked"):
         read_pairs(path)
 
 
 @pytest.mark.parametrize("cut", [5, 100, -5])
-def test_a_damaged_parquet_file_is_one_line(cut: int, tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_is_one_line(cut, tmp_path):
     path = write_parquet(tmp_path / "a.parquet", {"key": ["k"] * 9, "value": ["x"] * 9})
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match="must be a Parquet file, got a fault") as caught:
@@ -225,7 +213,7 @@ def test_a_damaged_parquet_file_is_one_line(cut: int, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_pyarrow_the_line_says_what_to_run(tmp_path: Path, repository: Path) -> None:
+def test_without_pyarrow_the_line_says_what_to_run(tmp_path, repository):
     path = write_parquet(tmp_path / "a.parquet", {"key": ["k"], "value": ["x"]})
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
@@ -235,12 +223,12 @@ def test_without_pyarrow_the_line_says_what_to_run(tmp_path: Path, repository: P
         "except UserError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"run {sys.executable} -m pip install '{parquet.PYARROW}'\n" in done.stdout
+    assert f"run {sys.executable} -m pip install '{formats.PYARROW}'\n" in done.stdout
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    assert project["optional-dependencies"]["parquet"] == [parquet.PYARROW]
+    assert project["optional-dependencies"]["parquet"] == [formats.PYARROW]
 
 
-def test_all_of_json_is_read_from_parquet_alike(tmp_path: Path) -> None:
+def test_all_of_json_is_read_from_parquet_alike(tmp_path):
     row = {"key": "q", "value": {"text": ["a"], "answer_start": [3]}, "other": [{"n": 1}]}
     write_parquet(tmp_path / "a.parquet", {name: [cell] for name, cell in row.items()})
     (tmp_path / "a.json").write_text(json.dumps([row]))

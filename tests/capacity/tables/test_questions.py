@@ -1,10 +1,6 @@
 """Questions with choices: the letter of the right one, however the file says which that is."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,26 +8,26 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.form import asking_of
 from promptlimits.capacity.tables.reading import Reading
 from promptlimits.capacity.task.pairs import PairTask, read_pairs
-from promptlimits.capacity.task.resolve import Source, read_source
+from promptlimits.capacity.task.resolve import read_source
 
 TEMPLATE = "{key}\n{choices}\nAnswer:"
 
 
-def ask(path: Path, rows: list[dict[str, Any]], *choices: str, **reading: Any) -> PairTask:
+def ask(path, rows, *choices, **reading):
     path.write_text(json.dumps(rows), encoding="utf-8")
     named = Reading(choices=choices, **(reading or {"answer": "answer"}))
     return read_pairs(path, reading=named, template=TEMPLATE)
 
 
-def rows(answers: list[Any], **cells: Any) -> list[dict[str, Any]]:
+def rows(answers, **cells):
     return [{"question": f"Q{n}", **cells, "answer": one} for n, one in enumerate(answers)]
 
 
-def right(task: PairTask) -> list[str]:
+def right(task):
     return [pair.value for pair in task.pairs]
 
 
-def test_a_number_counts_the_choices_that_are_missing_from_its_row(tmp_path: Path) -> None:
+def test_a_number_counts_the_choices_that_are_missing_from_its_row(tmp_path):
     several = [
         {"question": "P", "A": "3", "B": "4", "C": "5", "D": "6", "answer": 0},
         {"question": "Q", "A": "x", "B": "", "C": "y", "D": "z", "answer": 2},
@@ -74,20 +70,15 @@ SIDES = {"sol1": "push", "sol2": "pull"}
     ],
 )
 def test_the_answer_is_read_by_the_one_way_that_fits_all(
-    answers: list[Any],
-    cells: dict[str, Any],
-    choices: tuple[str, ...],
-    expected: list[str],
-    way: str,
-    tmp_path: Path,
-) -> None:
+    answers, cells, choices, expected, way, tmp_path
+):
     task = ask(tmp_path / "a.json", rows(answers, **cells), *choices)
     assert right(task) == expected
     first = f"line 1, entry 1 is {expected[0]}"
     assert task.notes[0] == f"answers in 'answer' are read as {way}: '{answers[0]}' of {first}"
 
 
-def test_the_key_shows_the_choices(tmp_path: Path) -> None:
+def test_the_key_shows_the_choices(tmp_path):
     task = ask(tmp_path / "a.json", rows(["B"], **LETTERS), *"ABCD")
     assert task.pairs[0].key == "Q0\nA. 3\nB. 4\nC. 5\nD. 6\nAnswer:"
     listed = ask(tmp_path / "a.json", rows([0], **SIDES), "sol1", "sol2")
@@ -95,7 +86,7 @@ def test_the_key_shows_the_choices(tmp_path: Path) -> None:
     assert not any("not used" in note for note in task.notes)
 
 
-def test_a_choice_that_a_row_lacks_is_no_choice_of_it(tmp_path: Path) -> None:
+def test_a_choice_that_a_row_lacks_is_no_choice_of_it(tmp_path):
     several = rows(["C", "A"], A="x", B="y", C="z")
     several[1]["B"] = None
     task = ask(tmp_path / "a.json", several, *"ABC")
@@ -103,7 +94,7 @@ def test_a_choice_that_a_row_lacks_is_no_choice_of_it(tmp_path: Path) -> None:
     assert task.pairs[1].key == "Q1\nA. x\nC. z\nAnswer:"
 
 
-def test_rows_without_an_answer_are_left_out(tmp_path: Path) -> None:
+def test_rows_without_an_answer_are_left_out(tmp_path):
     task = ask(tmp_path / "a.json", rows([None, "B"], **LETTERS), *"ABCD")
     assert right(task) == ["B"]
     assert task.notes[0] == "1 entry without an answer left out, the first on line 1, entry 1"
@@ -123,20 +114,14 @@ def test_rows_without_an_answer_are_left_out(tmp_path: Path) -> None:
         ([0], {"choices": "A, B"}, ("choices",), "hold a list of choices"),
     ],
 )
-def test_what_cannot_be_told_is_refused(
-    answers: list[Any],
-    cells: dict[str, Any],
-    choices: tuple[str, ...],
-    words: str,
-    tmp_path: Path,
-) -> None:
+def test_what_cannot_be_told_is_refused(answers, cells, choices, words, tmp_path):
     with pytest.raises(UserError) as caught:
         ask(tmp_path / "a.json", rows(answers, **cells), *choices)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_template_of_ones_own_shows_what_it_names(tmp_path: Path) -> None:
+def test_a_template_of_ones_own_shows_what_it_names(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows(["B"], **LETTERS)))
     reading = Reading(choices=tuple("ABCD"), answer="answer")
@@ -149,18 +134,18 @@ QUESTION = {"role": "user", "content": "Capital of France? "}
 ANSWER = {"role": "assistant", "content": " Paris\n"}
 
 
-def read(path: Path, *conversations: Any, field: str = "messages", **settings: Any) -> Source:
+def read(path, *conversations, field="messages", **settings):
     lines = [json.dumps({field: messages, "id": n}) for n, messages in enumerate(conversations)]
     path.write_text("\n".join(lines), encoding="utf-8")
     return read_source(str(path), **settings)
 
 
-def pairs(source: Source) -> PairTask:
+def pairs(source):
     assert isinstance(source.pairs, PairTask)
     return source.pairs
 
 
-def test_messages(tmp_path: Path) -> None:
+def test_messages(tmp_path):
     source = read(tmp_path / "a.jsonl", [SYSTEM, QUESTION, ANSWER])
     (pair,) = pairs(source).pairs
     assert pair.turns == (("system", "Be brief."), ("user", "Capital of France? "))
@@ -172,21 +157,21 @@ def test_messages(tmp_path: Path) -> None:
     )
 
 
-def test_messages_in_an_array_are_no_array_of_rows(tmp_path: Path) -> None:
+def test_messages_in_an_array_are_no_array_of_rows(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"data": [{"messages": [QUESTION, ANSWER]}], "messages": [{}]}))
     (pair,) = pairs(read_source(str(path))).pairs
     assert (pair.value, pair.where) == (" Paris\n", "a.json line 1, entry 1")
 
 
-def test_the_default_template_of_the_command_line_does_not_touch_them(tmp_path: Path) -> None:
+def test_the_default_template_of_the_command_line_does_not_touch_them(tmp_path):
     source = read(tmp_path / "a.jsonl", [QUESTION, ANSWER], asking=asking_of(None))
     assert source.asking.template == "{key}"
     with pytest.raises(UserError, match="the template must be left out for conversations"):
         read(tmp_path / "a.jsonl", [QUESTION, ANSWER], asking=asking_of("{id}"))
 
 
-def test_messages_in_parts_and_in_the_form_of_sharegpt(tmp_path: Path) -> None:
+def test_messages_in_parts_and_in_the_form_of_sharegpt(tmp_path):
     parts = {"role": "user", "content": [{"type": "text", "text": "a"}, {"text": "b"}]}
     assert pairs(read(tmp_path / "a.jsonl", [parts, ANSWER])).pairs[0].key == "ab"
     shared = [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]
@@ -194,12 +179,12 @@ def test_messages_in_parts_and_in_the_form_of_sharegpt(tmp_path: Path) -> None:
     assert (pair.turns, pair.value) == ((("user", "x"),), "y")
 
 
-def test_an_entry_without_messages_is_named(tmp_path: Path) -> None:
+def test_an_entry_without_messages_is_named(tmp_path):
     with pytest.raises(UserError, match="line 2: messages must be a list of messages, got null"):
         read(tmp_path / "a.jsonl", [QUESTION, ANSWER], None)
 
 
-def test_one_question_behind_different_beginnings_is_two_pairs(tmp_path: Path) -> None:
+def test_one_question_behind_different_beginnings_is_two_pairs(tmp_path):
     other = SYSTEM | {"content": "Be long."}
     source = read(tmp_path / "a.jsonl", [SYSTEM, QUESTION, ANSWER], [other, QUESTION, ANSWER])
     assert len(pairs(source).pairs) == 2
@@ -207,7 +192,7 @@ def test_one_question_behind_different_beginnings_is_two_pairs(tmp_path: Path) -
         read(tmp_path / "a.jsonl", [QUESTION, ANSWER], [QUESTION, ANSWER])
 
 
-def test_key_and_value_beside_messages_are_read_and_the_messages_are_not(tmp_path: Path) -> None:
+def test_key_and_value_beside_messages_are_read_and_the_messages_are_not(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"key": "k", "value": "v", "messages": [QUESTION, ANSWER]}))
     (pair,) = pairs(read_source(str(path))).pairs
@@ -229,7 +214,7 @@ def test_key_and_value_beside_messages_are_read_and_the_messages_are_not(tmp_pat
         ["text", ANSWER],
     ],
 )
-def test_other_forms_are_refused_in_one_line(messages: Any, tmp_path: Path) -> None:
+def test_other_forms_are_refused_in_one_line(messages, tmp_path):
     with pytest.raises(UserError, match=r"a.jsonl line 1\b.* must ") as caught:
         read(tmp_path / "a.jsonl", messages)
     assert "\n" not in str(caught.value)

@@ -1,19 +1,14 @@
 """Which columns are read, how they are put, and advice that is right when it is followed."""
 
-from __future__ import annotations
-
 import re
 import shlex
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.tables.form import asking_of
 from promptlimits.capacity.tables.reading import Reading, parse_choices
-from promptlimits.capacity.task.pairs import PairTask
-from promptlimits.capacity.task.resolve import Source, read_source
+from promptlimits.capacity.task.resolve import read_source
 
 ALPACA = (
     '{"instruction": "Name the capital.", "input": "France", "output": "Paris"}\n'
@@ -21,7 +16,7 @@ ALPACA = (
 )
 
 
-def read(path: Path, text: str, *typed: str, limit: int | None = None) -> Source:
+def read(path, text, *typed, limit=None):
     """What a command reads that is given these options."""
     path.write_text(text, encoding="utf-8")
     options = dict(zip(typed[::2], typed[1::2], strict=True))
@@ -35,25 +30,23 @@ def read(path: Path, text: str, *typed: str, limit: int | None = None) -> Source
     return read_source(str(path), asking=asking, reading=reading, limit=limit)
 
 
-def asked(source: Source) -> list[tuple[str, str]]:
+def asked(source):
     """Key as it is put, and value."""
-    assert isinstance(source.pairs, PairTask)
     template = source.asking.template
     return [(template.replace("{key}", pair.key), pair.value) for pair in source.pairs.pairs]
 
 
-def notes(source: Source) -> tuple[str, ...]:
-    assert isinstance(source.pairs, PairTask)
+def notes(source):
     return source.pairs.notes
 
 
-def test_two_columns_are_named(tmp_path: Path) -> None:
+def test_two_columns_are_named(tmp_path):
     source = read(tmp_path / "a.tsv", "question\tanswer\nx\ty\n", "--columns", "question=answer")
     assert asked(source) == [("x:", "y")]
     assert notes(source) == ()
 
 
-def test_names_of_columns_may_hold_the_sign(tmp_path: Path) -> None:
+def test_names_of_columns_may_hold_the_sign(tmp_path):
     source = read(tmp_path / "a.csv", "a=b,c\n1,2\n", "--columns", "a=b=c")
     assert asked(source) == [("1:", "2")]
     with pytest.raises(UserError, match="columns must be KEY=VALUE"):
@@ -72,15 +65,13 @@ def test_names_of_columns_may_hold_the_sign(tmp_path: Path) -> None:
         ("{input} \\d", ["France \\d", "Peru \\d"]),
     ],
 )
-def test_a_template_of_columns_makes_the_keys(
-    template: str, keys: list[str], tmp_path: Path
-) -> None:
+def test_a_template_of_columns_makes_the_keys(template, keys, tmp_path):
     source = read(tmp_path / "a.jsonl", ALPACA, "--template", template, "--answer", "output")
     assert [key for key, _ in asked(source)] == keys
     assert any("keys are made of the columns by the template" in note for note in notes(source))
 
 
-def test_key_in_a_template_is_the_named_column(tmp_path: Path) -> None:
+def test_key_in_a_template_is_the_named_column(tmp_path):
     typed = ("--columns", "input=output", "--template", r"{instruction}\n{key}:")
     assert asked(read(tmp_path / "a.jsonl", ALPACA, *typed))[0] == (
         "Name the capital.\nFrance:",
@@ -88,14 +79,14 @@ def test_key_in_a_template_is_the_named_column(tmp_path: Path) -> None:
     )
 
 
-def test_braces_around_a_key_alone(tmp_path: Path) -> None:
+def test_braces_around_a_key_alone(tmp_path):
     source = read(tmp_path / "a.csv", "key,value\nx,y\n", "--template", "{{{key}}}")
     assert asked(source) == [("{x}", "y")]
     built_in = read_source("capitals", asking=asking_of("{{{key}}}"))
     assert asked(built_in)[0] == ("{Afghanistan}", "Kabul")
 
 
-def test_empty_and_missing_input(tmp_path: Path) -> None:
+def test_empty_and_missing_input(tmp_path):
     row = '{"instruction": "Say hello.", "input": %s, "output": "Hello"}\n'
     typed = ("--template", r"{instruction}\n{input}", "--answer", "output")
     for cell in ('""', "null"):
@@ -105,13 +96,13 @@ def test_empty_and_missing_input(tmp_path: Path) -> None:
         read(tmp_path / "a.jsonl", row % '"x"' + without, *typed)
 
 
-def test_the_answer_alone_is_named_where_one_other_column_is_left(tmp_path: Path) -> None:
+def test_the_answer_alone_is_named_where_one_other_column_is_left(tmp_path):
     assert asked(read(tmp_path / "a.csv", "q,a\nx,y\n", "--answer", "a")) == [("x:", "y")]
     with pytest.raises(UserError, match="header with the columns"):
         read(tmp_path / "a.csv", "q,a,c\nx,y,z\n", "--answer", "a")
 
 
-def test_keys_that_another_column_tells_apart(tmp_path: Path) -> None:
+def test_keys_that_another_column_tells_apart(tmp_path):
     with pytest.raises(UserError) as caught:
         read(tmp_path / "a.jsonl", ALPACA, "--columns", "instruction=output")
     advice = typed_in(str(caught.value))
@@ -120,7 +111,7 @@ def test_keys_that_another_column_tells_apart(tmp_path: Path) -> None:
     assert asked(source)[1] == ("Name the capital.\nPeru", "Lima")
 
 
-def test_templates_of_columns_are_told_apart_by_their_own_fields(tmp_path: Path) -> None:
+def test_templates_of_columns_are_told_apart_by_their_own_fields(tmp_path):
     rows = [("a", "b", "1", "x"), ("a", "b", "2", "y")]
     text = "one,two,three,answer\n" + "".join(f"{','.join(row)}\n" for row in rows)
     with pytest.raises(UserError, match="tell them apart by another column") as caught:
@@ -131,7 +122,7 @@ def test_templates_of_columns_are_told_apart_by_their_own_fields(tmp_path: Path)
     assert [key for key, _ in asked(source)] == ["a\nb\n1", "a\nb\n2"]
 
 
-def test_what_a_note_says_of_an_unused_column_is_right(tmp_path: Path) -> None:
+def test_what_a_note_says_of_an_unused_column_is_right(tmp_path):
     text = '{"key": "Name the capital.", "input": "France", "value": "Paris"}\n'
     (note,) = notes(read(tmp_path / "a.jsonl", text))
     assert note.startswith("fields not used: 'input'; ")
@@ -139,7 +130,7 @@ def test_what_a_note_says_of_an_unused_column_is_right(tmp_path: Path) -> None:
     assert asked(source) == [("Name the capital.\nFrance", "Paris")]
 
 
-def typed_in(message: str) -> list[str]:
+def typed_in(message):
     """The options that a message tells its reader to type, the last ones if it gives several."""
     text = re.split(r"; |, or ", message)[-1]
     words = shlex.split(text[text.index("--") :])
@@ -181,9 +172,7 @@ MCQ = "question,A,B,C,D,answer\nWhat is 2+2?,3,4,5,6,B\nCapital of Peru?,Lima,Cu
         ),
     ],
 )
-def test_advice_for_unknown_columns_is_right_when_followed(
-    name: str, text: str, pairs: list[tuple[str, str]], tmp_path: Path
-) -> None:
+def test_advice_for_unknown_columns_is_right_when_followed(name, text, pairs, tmp_path):
     path = tmp_path / name
     with pytest.raises(UserError) as caught:
         read(path, text)
@@ -194,14 +183,14 @@ def test_advice_for_unknown_columns_is_right_when_followed(
     assert asked(read(path, text, *typed_in(message))) == pairs
 
 
-def test_a_list_without_a_header_is_read_once_the_line_is_there(tmp_path: Path) -> None:
+def test_a_list_without_a_header_is_read_once_the_line_is_there(tmp_path):
     text = "France,Paris\nPeru,Lima\n"
     with pytest.raises(UserError, match="put the line key,value above it if it is a pair"):
         read(tmp_path / "a.csv", text)
     assert asked(read(tmp_path / "a.csv", f"key,value\n{text}"))[0] == ("France:", "Paris")
 
 
-def test_a_limit_draws_by_the_key_and_not_by_the_template(tmp_path: Path) -> None:
+def test_a_limit_draws_by_the_key_and_not_by_the_template(tmp_path):
     text = "key,value\n" + "".join(f"k{n},v{n}\n" for n in range(20))
     plain = read(tmp_path / "a.csv", text, limit=5)
     framed = read(tmp_path / "a.csv", text, "--template", "Q: {key}", limit=5)
@@ -209,7 +198,7 @@ def test_a_limit_draws_by_the_key_and_not_by_the_template(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("template", ["", "key", "{key", "key}", "{}", "{key}{key}", "a {b} {b}"])
-def test_bad_templates(template: str, tmp_path: Path) -> None:
+def test_bad_templates(template, tmp_path):
     with pytest.raises(UserError, match="the template must hold"):
         read(tmp_path / "a.csv", "key,value\nx,y\n", "--template", template)
 
@@ -223,6 +212,6 @@ def test_bad_templates(template: str, tmp_path: Path) -> None:
         (("--columns", "key=value", "--answer", "value"), "give --columns key=value alone"),
     ],
 )
-def test_options_that_do_not_fit(typed: Any, words: str, tmp_path: Path) -> None:
+def test_options_that_do_not_fit(typed, words, tmp_path):
     with pytest.raises(UserError, match=re.escape(words)):
         read(tmp_path / "a.csv", "key,value\nx,y\n", *typed)

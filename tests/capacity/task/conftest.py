@@ -1,9 +1,5 @@
 """A codec that needs no model: one token for each character, `|` being the end marker."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import settings
 
@@ -25,38 +21,36 @@ class CharCodec:
     end_ids = (end_id,)
     start_text = "^"
 
-    def __init__(
-        self, *, fold: bool = False, silent: str = "", merges: dict[str, int] | None = None
-    ):
+    def __init__(self, *, fold=False, silent="", merges=None):
         self.fold = fold
         self.silent = silent
         self.merges = merges or {}
         self.plain = tuple(range(ord("a"), ord("z") + 1))
 
-    def encode_key(self, text: str) -> tuple[int, ...]:
+    def encode_key(self, text):
         return self._ids(text.lower() if self.fold else text)
 
-    def encode_value(self, text: str) -> tuple[int, ...]:
+    def encode_value(self, text):
         return self._ids(text)
 
-    def encode_text(self, text: str) -> tuple[int, ...]:
+    def encode_text(self, text):
         return self._ids(text)
 
-    def decode_value(self, ids: Sequence[int]) -> str:
+    def decode_value(self, ids):
         return self.decode(ids)
 
-    def chat(self, turns: Sequence[tuple[str, str]]) -> str:
+    def chat(self, turns):
         return "".join(f"<{role}>{content}\n" for role, content in turns) + "<assistant>\n"
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids):
         back = {number: pair for pair, number in self.merges.items()}
         return "".join(back.get(i, chr(i)) for i in ids if i != self.end_id)
 
-    def plain_token_ids(self) -> tuple[int, ...]:
+    def plain_token_ids(self):
         return self.plain
 
-    def _ids(self, text: str) -> tuple[int, ...]:
-        ids: list[int] = []
+    def _ids(self, text):
+        ids = []
         while text:
             if text[:2] in self.merges:
                 ids.append(self.merges[text[:2]])
@@ -69,10 +63,10 @@ class CharCodec:
 
 
 @pytest.fixture
-def codec() -> CharCodec:
+def codec():
     return CharCodec()
 
 
 @pytest.fixture
-def codec_class() -> type[CharCodec]:
+def codec_class():
     return CharCodec

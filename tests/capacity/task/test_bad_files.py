@@ -1,9 +1,6 @@
 """Every bad file is refused in one line that says the rule, the place and the remedy."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
 
 import pytest
 
@@ -169,7 +166,7 @@ BAD_FILES = {
 }
 
 
-def assert_one_line(error: UserError, name: str, line: int | None, words: list[str]) -> None:
+def assert_one_line(error, name, line, words):
     message = str(error)
     assert "\n" not in message
     assert "\r" not in message
@@ -183,7 +180,7 @@ def assert_one_line(error: UserError, name: str, line: int | None, words: list[s
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_file(case: str, tmp_path: Path) -> None:
+def test_bad_file(case, tmp_path):
     name, data, line, words = BAD_FILES[case]
     path = tmp_path / name
     path.write_bytes(data)
@@ -193,37 +190,37 @@ def test_bad_file(case: str, tmp_path: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path):
     for name in ("none.csv", "none.txt"):
         with pytest.raises(UserError) as caught:
             read_pairs(tmp_path / name)
         assert_one_line(caught.value, name, None, ["no such file"])
 
 
-def test_directory(tmp_path: Path) -> None:
+def test_directory(tmp_path):
     (tmp_path / "d.csv").mkdir()
     with pytest.raises(UserError) as caught:
         read_pairs(tmp_path / "d.csv")
     assert_one_line(caught.value, "d.csv", None, ["a directory"])
 
 
-def test_file_as_directory(tmp_path: Path) -> None:
+def test_file_as_directory(tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(UserError) as caught:
         read_pairs(tmp_path / "f" / "a.csv")
     assert_one_line(caught.value, "a.csv", None, ["not a directory"])
 
 
-def test_pipe_does_not_hang(tmp_path: Path) -> None:
+def test_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "p.csv")
     with pytest.raises(UserError) as caught:
         read_pairs(tmp_path / "p.csv")
     assert_one_line(caught.value, "p.csv", None, ["a pipe where a file should be"])
 
 
-def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable(tmp_path, monkeypatch):
     # Permissions do not stop the superuser, under whom tests often run: so refuse by hand.
-    def refuse(path: Path, *, at_most: int) -> bytes:
+    def refuse(path, *, at_most):
         raise PermissionError(13, "Permission denied", str(path))
 
     path = tmp_path / "a.csv"
@@ -235,7 +232,7 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet", "txt"])
-def test_only_regular_files_of_a_sensible_size_are_opened(ending: str, tmp_path: Path) -> None:
+def test_only_regular_files_of_a_sensible_size_are_opened(ending, tmp_path):
     device, sparse = tmp_path / f"zero.{ending}", tmp_path / f"sparse.{ending}"
     device.symlink_to("/dev/zero")
     sparse.touch()
@@ -256,7 +253,7 @@ def test_only_regular_files_of_a_sensible_size_are_opened(ending: str, tmp_path:
         ("bracket.json", ["the output of `promptlimits bracket`"]),
     ],
 )
-def test_a_folder_is_named_for_what_it_is(inside: str, words: list[str], tmp_path: Path) -> None:
+def test_a_folder_is_named_for_what_it_is(inside, words, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / inside).write_text("{}")
@@ -269,13 +266,13 @@ def test_a_folder_is_named_for_what_it_is(inside: str, words: list[str], tmp_pat
 
 
 @pytest.mark.parametrize("name", ["a\nb.csv", "a\0b.csv", "x" * 5000 + ".csv"])
-def test_odd_file_name(name: str, tmp_path: Path) -> None:
+def test_odd_file_name(name, tmp_path):
     with pytest.raises(UserError) as caught:
         read_pairs(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
-def test_line_breaks_in_cells_stay_out_of_messages(tmp_path: Path) -> None:
+def test_line_breaks_in_cells_stay_out_of_messages(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(HEAD + b'x,"one\ntwo"\nx,"three\nfour"\n')
     with pytest.raises(UserError) as caught:

@@ -1,9 +1,6 @@
 """Pairs as token ids, the set of answers, and what a model's tokenizer cannot take."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
-from typing import Any
 
 import pytest
 
@@ -15,7 +12,7 @@ from promptlimits.capacity.task.resolve import load_task
 from promptlimits.capacity.task.text import TextTask
 
 
-def task(*pairs: tuple[str, str]) -> PairTask:
+def task(*pairs):
     return PairTask(
         name="t",
         pairs=tuple(
@@ -27,7 +24,7 @@ def task(*pairs: tuple[str, str]) -> PairTask:
     )
 
 
-def refused(call: Any, *words: str) -> None:
+def refused(call, *words):
     with pytest.raises(UserError) as caught:
         call()
     message = str(caught.value)
@@ -38,7 +35,7 @@ def refused(call: Any, *words: str) -> None:
         assert word in message
 
 
-def test_encode(codec: Any) -> None:
+def test_encode(codec):
     encoded = encode(task(("ab", "x"), ("c", "yz"), ("d", "x")), codec)
     first = encoded.pairs[0]
     assert first.key_ids == (97, 98)
@@ -52,14 +49,14 @@ def test_encode(codec: Any) -> None:
     assert encoded.source == "file t.csv"
 
 
-def test_values_alike_as_tokens_count_once(codec_class: Any) -> None:
+def test_values_alike_as_tokens_count_once(codec_class):
     encoded = encode(task(("a", "x"), ("b", "x~")), codec_class(silent="~"))
     assert encoded.answer_set_size == 1
     assert "'x~' to 'x'" in encoded.notes[-1]
     assert encoded.notes[-1].startswith("1 values change")
 
 
-def test_the_hash_tells_apart_all_that_decides_a_result(codec: Any) -> None:
+def test_the_hash_tells_apart_all_that_decides_a_result(codec):
     one = encode(task(("ab", "x"), ("c", "y")), codec)
     assert one.hash == encode(task(("ab", "x"), ("c", "y")), codec).hash
     others = [
@@ -77,7 +74,7 @@ def test_the_hash_tells_apart_all_that_decides_a_result(codec: Any) -> None:
     assert len(hashes) == len(others) + 2
 
 
-def accepting(*pairs: tuple[str, str, list[str]]) -> PairTask:
+def accepting(*pairs):
     plain = task(*((key, value) for key, value, _ in pairs))
     found = zip(plain.pairs, pairs, strict=True)
     return replace(
@@ -85,7 +82,7 @@ def accepting(*pairs: tuple[str, str, list[str]]) -> PairTask:
     )
 
 
-def test_other_accepted_answers_are_encoded_once_each(codec_class: Any) -> None:
+def test_other_accepted_answers_are_encoded_once_each(codec_class):
     codec = codec_class(silent="~")
     encoded = encode(accepting(("k", "x", ["yz", "x", "x~", "yz", "w"]), ("l", "x", [])), codec)
     first, second = encoded.pairs
@@ -127,7 +124,7 @@ def test_other_accepted_answers_are_encoded_once_each(codec_class: Any) -> None:
         ("k", "「東京」"),
     ],
 )
-def test_no_space_is_put_where_none_belongs(codec: Any, key: str, value: str) -> None:
+def test_no_space_is_put_where_none_belongs(codec, key, value):
     encoded = encode(task((key, value)), codec)
     (pair,) = encoded.pairs
     assert (pair.key, pair.joiner, pair.value) == (key, "", value)
@@ -149,13 +146,13 @@ def test_no_space_is_put_where_none_belongs(codec: Any, key: str, value: str) ->
         ("한국", "ﾡ"),
     ],
 )
-def test_words_of_a_spaced_script_are_joined_by_one(codec: Any, key: str, value: str) -> None:
+def test_words_of_a_spaced_script_are_joined_by_one(codec, key, value):
     (pair,) = encode(task((key, value)), codec).pairs
     assert pair.joiner == " "
     assert pair.input_ids == tuple(map(ord, f"{key} {value}"))
 
 
-def test_a_joiner_of_ones_own_stands_in_every_pair(codec: Any) -> None:
+def test_a_joiner_of_ones_own_stands_in_every_pair(codec):
     for joiner in ("", " ", "\n", " => "):
         encoded = encode(task(("a", "b"), ("日本", " 東京")), codec, Asking(joiner=joiner))
         assert [pair.joiner for pair in encoded.pairs] == [joiner, joiner]
@@ -163,18 +160,18 @@ def test_a_joiner_of_ones_own_stands_in_every_pair(codec: Any) -> None:
     assert encoded.notes[-1] == "' => ' stands between key and value"
 
 
-def test_joiners_that_differ_are_counted(codec: Any) -> None:
+def test_joiners_that_differ_are_counted(codec):
     encoded = encode(task(("a", "b"), ("日本", "東京"), ("c", "d")), codec)
     assert encoded.notes[-1] == "a space stands between key and value in 2 of 3 pairs"
 
 
-def test_nothing_follows_a_special_token(codec: Any) -> None:
+def test_nothing_follows_a_special_token(codec):
     """Behind a marker the answer begins: the end marker of this codec says no text."""
     (pair,) = encode(task(("a|", "b")), codec).pairs
     assert pair.joiner == ""
 
 
-def test_a_chat_asks_the_key_as_a_message(codec: Any) -> None:
+def test_a_chat_asks_the_key_as_a_message(codec):
     encoded = encode(task(("a", "b")), codec, Asking(template="{key}?", chat=True))
     (pair,) = encoded.pairs
     assert (pair.key, pair.joiner) == ("<user>a?\n<assistant>\n", "")
@@ -185,7 +182,7 @@ def test_a_chat_asks_the_key_as_a_message(codec: Any) -> None:
     )
 
 
-def test_a_conversation_is_asked_as_it_is(codec: Any) -> None:
+def test_a_conversation_is_asked_as_it_is(codec):
     turns = (("system", "s"), ("user", "u"), ("assistant", "v"), ("user", "w"))
     plain = task(("w", "b"))
     talk = replace(plain, pairs=(replace(plain.pairs[0], turns=turns),))
@@ -196,21 +193,21 @@ def test_a_conversation_is_asked_as_it_is(codec: Any) -> None:
         assert any(note.startswith("conversations are written") for note in encoded.notes)
 
 
-def test_value_without_tokens(codec_class: Any) -> None:
+def test_value_without_tokens(codec_class):
     codec = codec_class(silent="~")
     refused(lambda: encode(task(("a", "b"), ("c", "~~")), codec), "t.csv line 3: value", "'~~'")
 
 
-def test_key_without_tokens(codec_class: Any) -> None:
+def test_key_without_tokens(codec_class):
     codec = codec_class(silent="~")
     refused(lambda: encode(task(("~", "b")), codec), "t.csv line 2: key", "at least one token")
 
 
-def test_value_with_the_end_marker(codec: Any) -> None:
+def test_value_with_the_end_marker(codec):
     refused(lambda: encode(task(("a", "b|")), codec), "t.csv line 2: value", "end marker", "'b|'")
 
 
-def test_keys_alike_as_tokens(codec_class: Any) -> None:
+def test_keys_alike_as_tokens(codec_class):
     refused(
         lambda: encode(task(("Ab", "x"), ("c", "y"), ("aB", "z")), codec_class(fold=True)),
         "t.csv line 4: key",
@@ -220,7 +217,7 @@ def test_keys_alike_as_tokens(codec_class: Any) -> None:
 
 
 @pytest.mark.parametrize("template", ["", "key:", "{key}{key}", "a\nb"])
-def test_bad_template(codec: Any, template: str) -> None:
+def test_bad_template(codec, template):
     refused(
         lambda: encode(task(("a", "b")), codec, Asking(template=template)),
         "template",
@@ -228,12 +225,12 @@ def test_bad_template(codec: Any, template: str) -> None:
     )
 
 
-def test_braces_in_a_key_are_text(codec: Any) -> None:
+def test_braces_in_a_key_are_text(codec):
     encoded = encode(task(("{key}", "b"), ("{0}", "c")), codec, Asking(template="<{key}>"))
     assert [pair.key for pair in encoded.pairs] == ["<{key}>", "<{0}>"]
 
 
-def test_fits(codec: Any) -> None:
+def test_fits(codec):
     encoded = encode(task(("a", "b"), ("abc", "xy")), codec)
     # A key of 3 tokens, and 1 + 2 of an answer with its end marker.
     require_fits(encoded, context_length=11, prompt_tokens=4)
@@ -246,7 +243,7 @@ def test_fits(codec: Any) -> None:
     )
 
 
-def test_every_key_fits_with_the_longest_answer_of_all(codec: Any) -> None:
+def test_every_key_fits_with_the_longest_answer_of_all(codec):
     """A verification decodes so many tokens behind each key: it may be answered wrongly."""
     encoded = encode(task(("a" * 9, "b"), ("c", "d" * 9)), codec, Asking(joiner=""))
     require_fits(encoded, context_length=9 + 10 + 2, prompt_tokens=2)
@@ -257,14 +254,14 @@ def test_every_key_fits_with_the_longest_answer_of_all(codec: Any) -> None:
     )
 
 
-def test_no_end_marker_of_the_model_stands_in_a_value(codec_class: Any) -> None:
-    class Several(codec_class):  # type: ignore[misc]
+def test_no_end_marker_of_the_model_stands_in_a_value(codec_class):
+    class Several(codec_class):
         end_ids = (ord("|"), ord("$"))
 
     refused(lambda: encode(task(("a", "b$")), Several()), "t.csv line 2: value", "end marker")
 
 
-def test_a_text_and_a_list_of_it_are_two_tasks(codec: Any) -> None:
+def test_a_text_and_a_list_of_it_are_two_tasks(codec):
     encoded = encode(task(("a", "b")), codec)
     facts = {one.name: getattr(encoded, one.name) for one in fields(encoded)}
     assert TextTask(**facts, decode=codec.decode).hash != encoded.hash
@@ -273,7 +270,7 @@ def test_a_text_and_a_list_of_it_are_two_tasks(codec: Any) -> None:
 pytestmark = pytest.mark.slow  # imports transformers, several seconds
 
 
-def test_tasks_with_a_stock_tokenizer() -> None:
+def test_tasks_with_a_stock_tokenizer():
     from promptlimits.nets.load.codec import HuggingFaceCodec
     from promptlimits.testing.tiny_models import tiny_tokenizer
 

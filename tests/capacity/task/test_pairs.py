@@ -1,13 +1,10 @@
 """Good files: what is kept, what is removed, and the round trip."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,16 +14,16 @@ from promptlimits.capacity.task.pairs import Pair, notes_on_texts, read_pairs
 from promptlimits.capacity.task.resolve import capitals
 
 
-def write(path: Path, data: bytes) -> Path:
+def write(path, data):
     path.write_bytes(data)
     return path
 
 
-def texts(path: Path) -> list[tuple[str, str]]:
+def texts(path):
     return [(pair.key, pair.value) for pair in read_pairs(path).pairs]
 
 
-def test_csv(tmp_path: Path) -> None:
+def test_csv(tmp_path):
     path = write(tmp_path / "facts.CSV", b'key,value\nFrance,Paris\n \t\n"Korea, South",Seoul\n')
     task = read_pairs(path)
     assert task.name == "facts"
@@ -38,7 +35,7 @@ def test_csv(tmp_path: Path) -> None:
     )
 
 
-def test_jsonl(tmp_path: Path) -> None:
+def test_jsonl(tmp_path):
     path = write(
         tmp_path / "a.jsonl", b'{"key":"a","value":"b","n":1}\r\n\n{"value":"d","key":"c"}'
     )
@@ -51,7 +48,7 @@ def test_jsonl(tmp_path: Path) -> None:
     assert task.notes == ("fields not used: 'n'",)
 
 
-def test_byte_order_mark_crlf_and_column_order(tmp_path: Path) -> None:
+def test_byte_order_mark_crlf_and_column_order(tmp_path):
     path = write(tmp_path / "a.csv", b"\xef\xbb\xbfvalue, key ,iso\r\nParis,France,FR\r\n")
     task = read_pairs(path)
     assert [(p.key, p.value, p.where) for p in task.pairs] == [("France", "Paris", "a.csv line 2")]
@@ -72,7 +69,7 @@ def test_byte_order_mark_crlf_and_column_order(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_white_space_is_kept_with_a_note(name: str, data: bytes, tmp_path: Path) -> None:
+def test_white_space_is_kept_with_a_note(name, data, tmp_path):
     task = read_pairs(write(tmp_path / name, data))
     assert [(p.key, p.value) for p in task.pairs] == [(" a ", "b"), ("c", "\td"), ("e\n", "    f")]
     (note,) = task.notes
@@ -80,12 +77,12 @@ def test_white_space_is_kept_with_a_note(name: str, data: bytes, tmp_path: Path)
     assert note.endswith(f" the first is ' a ', {task.pairs[0].where}")
 
 
-def test_line_separators_inside_json_text_are_kept(tmp_path: Path) -> None:
+def test_line_separators_inside_json_text_are_kept(tmp_path):
     line = json.dumps({"key": "a\u2028b", "value": "c\x85d"}, ensure_ascii=False)
     assert texts(write(tmp_path / "a.jsonl", line.encode())) == [("a\u2028b", "c\x85d")]
 
 
-def test_line_numbers_count_lines_inside_cells(tmp_path: Path) -> None:
+def test_line_numbers_count_lines_inside_cells(tmp_path):
     task = read_pairs(write(tmp_path / "a.csv", b'key,value\n"a\nb",c\nd,e\n'))
     assert [pair.where for pair in task.pairs] == ["a.csv line 2", "a.csv line 4"]
 
@@ -98,7 +95,7 @@ TABLE = st.dictionaries(TEXT, TEXT, min_size=1, max_size=8)
 
 
 @given(table=TABLE)
-def test_csv_round_trip(table: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_csv_round_trip(table, tmp_path_factory):
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(["key", "value"])
@@ -108,9 +105,7 @@ def test_csv_round_trip(table: dict[str, str], tmp_path_factory: pytest.TempPath
 
 
 @given(table=TABLE, ascii_only=st.booleans())
-def test_jsonl_round_trip(
-    table: dict[str, str], ascii_only: bool, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_jsonl_round_trip(table, ascii_only, tmp_path_factory):
     lines = [
         json.dumps({"key": key, "value": value}, ensure_ascii=ascii_only)
         for key, value in table.items()
@@ -120,9 +115,7 @@ def test_jsonl_round_trip(
 
 
 @given(data=st.binary(max_size=60), head=st.sampled_from([b"", b"key,value\n", b'{"key":"']))
-def test_any_bytes_give_pairs_or_one_line(
-    data: bytes, head: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_bytes_give_pairs_or_one_line(data, head, tmp_path_factory):
     from promptlimits.base.errors import UserError
 
     folder = tmp_path_factory.mktemp("fuzz")
@@ -135,7 +128,7 @@ def test_any_bytes_give_pairs_or_one_line(
             assert len({pair.key for pair in pairs}) == len(pairs) >= 1
 
 
-def test_capitals() -> None:
+def test_capitals():
     task = capitals()
     found = {pair.key: pair.value for pair in task.pairs}
     assert len(found) == len(task.pairs) == 246
@@ -150,7 +143,7 @@ def test_capitals() -> None:
     assert task == capitals()
 
 
-def test_reading_tasks_does_not_import_torch() -> None:
+def test_reading_tasks_does_not_import_torch():
     code = (
         "import sys, promptlimits.capacity.task.resolve, promptlimits.bounds.counting\n"
         "import promptlimits.certificates\n"
@@ -159,7 +152,7 @@ def test_reading_tasks_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_no_column_of_lists_is_advised_to_ask_with(tmp_path: Path) -> None:
+def test_no_column_of_lists_is_advised_to_ask_with(tmp_path):
     path = tmp_path / "more.jsonl"
     row = {"key": "a", "value": "b", "ids": ["x"], "meta": {"n": "1"}, "topic": "t"}
     path.write_text(json.dumps(row) + "\n")
@@ -172,16 +165,16 @@ def test_no_column_of_lists_is_advised_to_ask_with(tmp_path: Path) -> None:
     assert "fields not used: 'ids'" in read_pairs(path).notes
 
 
-def pairs(*texts: tuple[str, str]) -> list[Pair]:
+def pairs(*texts):
     return [Pair(key=key, value=value, where=f"f {n}") for n, (key, value) in enumerate(texts, 1)]
 
 
-def test_ordinary_texts_need_no_note() -> None:
+def test_ordinary_texts_need_no_note():
     # Emoji, Persian and Hindi need characters of no width.
     assert notes_on_texts(pairs(("a b", "c"), ("👨‍👩‍👧", "می‌روم"), ("Curaçao", "c"))) == ()
 
 
-def test_two_unicode_forms_of_a_key() -> None:
+def test_two_unicode_forms_of_a_key():
     (note,) = notes_on_texts(pairs(("Cura\xe7ao", "a"), ("Curac\u0327ao", "b")))
     assert note == (
         "keys that look like an earlier one, in another Unicode form or with characters that do "
@@ -190,7 +183,7 @@ def test_two_unicode_forms_of_a_key() -> None:
 
 
 @pytest.mark.parametrize("hidden", ["\u200b", "\u00ad", "\ufeff", "\u2060", "\u202e"])
-def test_characters_that_do_not_show(hidden: str) -> None:
+def test_characters_that_do_not_show(hidden):
     holds, alike = notes_on_texts(pairs(("ab", "x"), (f"a{hidden}b", "y")))
     assert holds.startswith("keys and values with characters that do not show, kept as they are: 1")
     assert "f 2" in holds
@@ -198,13 +191,13 @@ def test_characters_that_do_not_show(hidden: str) -> None:
 
 
 @pytest.mark.parametrize("second", ["paris", "PARIS", "Ｐaris"])
-def test_values_alike_but_for_case_or_form(second: str) -> None:
+def test_values_alike_but_for_case_or_form(second):
     (note,) = notes_on_texts(pairs(("a", "Paris"), ("b", second), ("c", "Paris")))
     assert note.startswith("values that differ from an earlier one only in case, white space or")
     assert f": 1, the first are 'Paris', f 1, and {second!a}, f 2" in note
 
 
-def test_white_space_at_the_ends_makes_keys_alike() -> None:
+def test_white_space_at_the_ends_makes_keys_alike():
     ends, alike = notes_on_texts(pairs(("Peru", "a"), ("Peru ", "b")))
     assert ends.startswith("keys and values that begin or end in white space, kept as they are: 1")
     assert alike.startswith("keys that differ from an earlier one only in case, white space")

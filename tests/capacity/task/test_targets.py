@@ -1,34 +1,27 @@
 """What is asked of a prompt: a list in an order, or a text by its beginnings."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.resolve import load_task
-from promptlimits.capacity.task.targets import Targets
 
 TEXT = "once upon"
 
 
 @pytest.fixture
-def text(codec: Any, tmp_path: Path) -> Targets:
+def text(codec, tmp_path):
     (tmp_path / "f").write_text(TEXT, encoding="utf-8")
     return load_task(f"text:{tmp_path / 'f'}", codec).targets
 
 
 @pytest.fixture
-def pairs(codec: Any) -> Targets:
+def pairs(codec):
     return random_pairs(codec, count=4, value_tokens=2, seed=0).targets
 
 
-def test_a_text_has_a_beginning_for_each_token_and_the_last_alone_is_ended(
-    text: Targets, codec: Any
-) -> None:
+def test_a_text_has_a_beginning_for_each_token_and_the_last_alone_is_ended(text, codec):
     assert len(text) == len(TEXT)
     for index in range(len(TEXT)):
         said, ended = TEXT[: index + 1], (codec.end_id,) if index + 1 == len(TEXT) else ()
@@ -44,9 +37,7 @@ def test_a_text_has_a_beginning_for_each_token_and_the_last_alone_is_ended(
 @pytest.mark.parametrize(
     ("right", "of_four", "of_all"), [(0, 0, 0), (3, 3, 3), (4, 4, 4), (8, 4, 8), (9, 4, 8)]
 )
-def test_the_last_token_of_a_text_counts_with_its_end_marker(
-    right: int, of_four: int, of_all: int, text: Targets
-) -> None:
+def test_the_last_token_of_a_text_counts_with_its_end_marker(right, of_four, of_all, text):
     assert text.held([right]) == tuple(range(of_all))
     assert text.held([10]) == tuple(range(9))
     first = text.first(4)
@@ -55,7 +46,7 @@ def test_the_last_token_of_a_text_counts_with_its_end_marker(
     assert first.held_in_training((0,), lambda: pytest.fail("known")) == (0, 1, 2, 3)
 
 
-def test_a_list_is_held_pair_by_pair_in_any_order(pairs: Targets) -> None:
+def test_a_list_is_held_pair_by_pair_in_any_order(pairs):
     other = replace(pairs, order=(2, 0, 3, 1))
     assert other.trained == tuple(pairs.every[index] for index in (2, 0, 3, 1))
     assert other.first(2).order == (2, 0)
@@ -68,7 +59,7 @@ def test_a_list_is_held_pair_by_pair_in_any_order(pairs: Targets) -> None:
     assert other.shown((0, 1, 2)) == (2, 0, 1)
 
 
-def test_what_is_counted_and_what_it_is_called(pairs: Targets, text: Targets) -> None:
+def test_what_is_counted_and_what_it_is_called(pairs, text):
     assert (pairs.units, text.units) == ("pairs", "tokens")
     assert (pairs.own_order, text.own_order) == (None, "from the first token on")
     assert (pairs.count((1, 3)), text.count((0, 1, 2)), text.count((4,))) == (2, 3, 5)
@@ -78,9 +69,7 @@ def test_what_is_counted_and_what_it_is_called(pairs: Targets, text: Targets) ->
     assert text.tally(2, "exact") == "2 of 9 tokens exact, from the first on"
 
 
-def test_a_text_claims_its_longest_beginning_and_less_where_less_was_written(
-    pairs: Targets, text: Targets
-) -> None:
+def test_a_text_claims_its_longest_beginning_and_less_where_less_was_written(pairs, text):
     held = (0, 1, 2, 3, 4)
     assert (pairs.claim(held[:3]), text.claim(held)) == ((0, 1, 2), (4,))
     wanted = text.member(4).value_ids

@@ -1,7 +1,5 @@
 """A tiny frozen model and pairs for it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from promptlimits.testing.tiny_models import tiny_causal_lm
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
+def tiny(tmp_path_factory):
     """A random GPT-2 of two layers in float64, which makes equalities sharp."""
     directory = tiny_causal_lm(tmp_path_factory.mktemp("tiny"), "gpt2")
     parts = load_parts(str(Path(directory)), dtype=torch.float64)
@@ -22,7 +20,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceCausalLM:
 
 
 @pytest.fixture
-def pairs() -> list[EncodedPair]:
+def pairs():
     """Three pairs of different lengths; token 0 is the end marker."""
     ids = (((5,), (9, 0)), ((6, 7, 8), (12, 0)), ((11, 3), (4, 13, 0)))
     return [EncodedPair(key="", value="", key_ids=a, value_ids=b) for a, b in ids]

@@ -1,18 +1,11 @@
 """Problems for the tests of this folder."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.problem import Problem, ProblemKey
-from promptlimits.capacity.train.prompts import from_vocabulary
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.problem import Problem
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import EncodedPair, pack
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 IDS = (((5,), (9, 0)), ((6, 7, 8), (12, 0)), ((11, 3), (4, 13, 0)), ((2, 2, 3, 4), (5, 0)))
 PAIRS = [EncodedPair(key="", value="", key_ids=key, value_ids=value) for key, value in IDS]
@@ -23,15 +16,7 @@ HOPELESS = [
 """Two answers to one key: at most one can be held."""
 
 
-def problem(
-    model: HuggingFaceCausalLM,
-    key: ProblemKey = 0,
-    *,
-    pairs: Sequence[EncodedPair] = tuple(PAIRS[:3]),
-    race: ProblemKey | None = None,
-    dtype: torch.dtype = torch.float64,
-    **settings: Any,
-) -> Problem:
+def problem(model, key=0, *, pairs=tuple(PAIRS[:3]), race=None, dtype=torch.float64, **settings):
     """A problem from a vocabulary start, in double precision unless asked for less."""
     chosen = {"prompt_tokens": 4, "learning_rate": 0.3, "max_steps": 80, "patience": 80}
     config = TrainingConfig(**(chosen | settings))

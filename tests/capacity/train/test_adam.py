@@ -1,7 +1,5 @@
 """Adam equals torch's, problem by problem."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -21,7 +19,7 @@ RATES = (0.3, 0.01, 2.0)
 CLIPS = (2.0, 1e6, 0.5)
 
 
-def test_ragged_problems_step_as_torchs_adam_does_each() -> None:
+def test_ragged_problems_step_as_torchs_adam_does_each():
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     gradients = 5 * torch.randn(6, 6, 4, generator=generator, dtype=torch.float64)
@@ -45,7 +43,7 @@ def test_ragged_problems_step_as_torchs_adam_does_each() -> None:
         torch.testing.assert_close(found, twin.detach(), rtol=1e-12, atol=1e-12)
 
 
-def test_each_problem_counts_its_own_steps() -> None:
+def test_each_problem_counts_its_own_steps():
     gradient, zero = torch.ones(6, 4, dtype=torch.float64), torch.zeros(6, 4, dtype=torch.float64)
     settings = [StepSettings(step=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)]
     moved, _, _ = adam_step(zero, gradient, zero, zero, segments=SEGMENTS, settings=settings)
@@ -56,7 +54,7 @@ def test_each_problem_counts_its_own_steps() -> None:
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=0)
 
 
-def test_clipping_is_by_each_problems_own_norm_and_keeps_a_broken_one_to_itself() -> None:
+def test_clipping_is_by_each_problems_own_norm_and_keeps_a_broken_one_to_itself():
     gradient = torch.tensor([[10.0, 0.0], [0.0, 10.0], [0.1, 0.1], [torch.nan, 1.0]])
     segments = Segments.of((2, 1, 1), device=torch.device("cpu"))
     clipped = clip_each(gradient, segments, torch.tensor([1.0, 1.0, 1.0]))
@@ -65,7 +63,7 @@ def test_clipping_is_by_each_problems_own_norm_and_keeps_a_broken_one_to_itself(
     assert clipped[3].isnan().all()
 
 
-def test_inputs_are_left_as_they_were() -> None:
+def test_inputs_are_left_as_they_were():
     prompts, zero = torch.ones(1, 2), torch.zeros(1, 2)
     segments = Segments.of((1,), device=torch.device("cpu"))
     settings = StepSettings(step=0, learning_rate=1.0, clip_norm=1.0)
@@ -74,13 +72,13 @@ def test_inputs_are_left_as_they_were() -> None:
     assert zero.eq(0).all()
 
 
-def test_sums_by_segment() -> None:
+def test_sums_by_segment():
     values = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
     assert SEGMENTS.sum(values).tolist() == [3.0, 4.0, 56.0]
     assert SEGMENTS.mean(values).tolist() == [1.5, 4.0, pytest.approx(56 / 3)]
     assert SEGMENTS.spread(torch.tensor([1, 2, 3])).tolist() == [1, 1, 2, 3, 3, 3]
 
 
-def test_the_constants_are_those_the_runs_of_the_store_were_made_with() -> None:
+def test_the_constants_are_those_the_runs_of_the_store_were_made_with():
     # Another value makes other runs: raise ENGINE in capacity/attempt.py with it.
     assert (BETA_1, BETA_2, EPSILON) == (0.9, 0.99, 1e-8)

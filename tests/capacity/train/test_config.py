@@ -1,7 +1,5 @@
 """Settings refuse what they cannot mean, and every outcome has a remedy."""
 
-from __future__ import annotations
-
 import json
 import math
 
@@ -9,7 +7,7 @@ import pytest
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.train.config import SHARPENED_DEVIATION, Objective, TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.train.state import TrainingState
 
 
@@ -34,12 +32,12 @@ from promptlimits.capacity.train.state import TrainingState
         ("seed", -1),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(name: str, value: object) -> None:
+def test_a_setting_that_cannot_be_is_named(name, value):
     with pytest.raises(UserError, match=rf"^{name} must .*; "):
-        TrainingConfig(**{"prompt_tokens": 1, name: value})  # type: ignore[arg-type]
+        TrainingConfig(**{"prompt_tokens": 1, name: value})
 
 
-def test_the_learning_rate_falls_in_a_line_and_stays() -> None:
+def test_the_learning_rate_falls_in_a_line_and_stays():
     config = TrainingConfig(
         prompt_tokens=1, learning_rate=2.0, final_learning_rate_share=0.1, decay_steps=10
     )
@@ -49,25 +47,25 @@ def test_the_learning_rate_falls_in_a_line_and_stays() -> None:
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_every_outcome_has_a_remedy(outcome: Outcome) -> None:
+def test_every_outcome_has_a_remedy(outcome):
     assert len(outcome.remedy_for("tokens")) > 10
     assert "pairs" not in outcome.remedy_for("tokens")
     assert outcome.final == (outcome not in (Outcome.OUT_OF_BUDGET, Outcome.INTERRUPTED))
 
 
-def test_a_damaged_state_is_one_line() -> None:
+def test_a_damaged_state_is_one_line():
     with pytest.raises(RunFailed, match="cannot be read"):
-        TrainingState.from_bytes(b"not safetensors", device=None)  # type: ignore[arg-type]
+        TrainingState.from_bytes(b"not safetensors", device=None)
 
 
-def test_settings_go_to_json_and_back() -> None:
+def test_settings_go_to_json_and_back():
     config = TrainingConfig(prompt_tokens=2, objective=Objective.MARGIN)
     fields = json.loads(json.dumps(config.to_json()))
     assert fields.pop("objective") == "margin"
     assert TrainingConfig(**fields, objective=Objective("margin")) == config
 
 
-def test_logits_are_sharpened_to_one_deviation_unless_told() -> None:
+def test_logits_are_sharpened_to_one_deviation_unless_told():
     by_default = TrainingConfig(prompt_tokens=1)
     assert by_default.sharpening_for(3.0) * 3.0 == pytest.approx(SHARPENED_DEVIATION)
     assert by_default.sharpening_for(0.5) * 0.5 == pytest.approx(SHARPENED_DEVIATION)

@@ -1,8 +1,5 @@
 """Many problems at once come out as each would alone, and leave and enter as they should."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,14 +13,12 @@ from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import Objective
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import MemoryBudget
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Fit, Problem, ProblemKey, StepReport
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.train.state import TrainingState
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.nets.routes.whole_model import IdentityHead
 
 
-def ragged(model: HuggingFaceCausalLM) -> list[Problem]:
+def ragged(model):
     """Problems that differ in everything that may differ; some end long before others."""
     common = {"max_steps": 20, "patience": 20}
     return [
@@ -37,11 +32,11 @@ def ragged(model: HuggingFaceCausalLM) -> list[Problem]:
     ]
 
 
-def by_key(fits: Iterable[Fit]) -> dict[ProblemKey, Fit]:
+def by_key(fits):
     return {fit.key: fit for fit in fits}
 
 
-def same(one: Fit, other: Fit) -> None:
+def same(one, other):
     assert (one.outcome, one.steps, one.held) == (other.outcome, other.steps, other.held)
     for name in ("prompt", "first_moment", "second_moment", "best_prompt", "best_loss"):
         torch.testing.assert_close(
@@ -50,14 +45,12 @@ def same(one: Fit, other: Fit) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny: HuggingFaceCausalLM) -> dict[ProblemKey, Fit]:
+def alone(tiny):
     return by_key(fit for one in ragged(tiny) for fit in train_many(tiny, [one]))
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 7, None])
-def test_each_problem_equals_the_same_problem_alone(
-    slots: int | None, tiny: HuggingFaceCausalLM, alone: dict[ProblemKey, Fit]
-) -> None:
+def test_each_problem_equals_the_same_problem_alone(slots, tiny, alone):
     together = by_key(train_many(tiny, ragged(tiny), slots=slots))
     assert together.keys() == alone.keys()
     for key, fit in together.items():
@@ -66,37 +59,31 @@ def test_each_problem_equals_the_same_problem_alone(
     assert endings >= {Outcome.SOLVED, Outcome.STALLED, Outcome.OUT_OF_STEPS}
 
 
-def test_the_order_of_problems_does_not_matter(
-    tiny: HuggingFaceCausalLM, alone: dict[ProblemKey, Fit]
-) -> None:
+def test_the_order_of_problems_does_not_matter(tiny, alone):
     backwards = by_key(train_many(tiny, reversed(ragged(tiny)), slots=4))
     for key, fit in backwards.items():
         same(fit, alone[key])
 
 
-def test_the_same_batch_again_gives_the_same_bits(tiny: HuggingFaceCausalLM) -> None:
+def test_the_same_batch_again_gives_the_same_bits(tiny):
     once, again = (by_key(train_many(tiny, ragged(tiny), slots=3)) for _ in range(2))
     for key, fit in once.items():
         assert fit.state.to_bytes() == again[key].state.to_bytes()
 
 
-def test_problems_are_prepared_again_only_when_others_run(
-    tiny: HuggingFaceCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[tuple[ProblemKey, ...]] = []
-    prepared: list[int] = []
+def test_problems_are_prepared_again_only_when_others_run(tiny, monkeypatch):
+    ran = []
+    prepared = []
 
     class Counted(Batch):
-        def __init__(
-            self, model: object, problems: Sequence[Problem], budget: MemoryBudget
-        ) -> None:
+        def __init__(self, model, problems, budget):
             prepared.append(len(problems))
-            super().__init__(model, problems, budget)  # type: ignore[arg-type]
+            super().__init__(model, problems, budget)
 
     monkeypatch.setattr(module, "Batch", Counted)
-    steps: list[ProblemKey] = []
+    steps = []
 
-    def note(key: ProblemKey, report: StepReport, _: TrainingState) -> None:
+    def note(key, report, _):
         steps.append(key)
         if len(steps) == report.problems:
             ran.append(tuple(steps))
@@ -109,7 +96,7 @@ def test_problems_are_prepared_again_only_when_others_run(
     assert len(ran) > 2 * len(prepared)
 
 
-def test_a_solved_start_ends_its_race_and_no_other(tiny: HuggingFaceCausalLM) -> None:
+def test_a_solved_start_ends_its_race_and_no_other(tiny):
     race = [problem(tiny, seed, seed=seed, race="starts") for seed in range(4)]
     other = problem(tiny, "other", pairs=HOPELESS, max_steps=60)
     late = problem(tiny, "late", seed=9, race="starts")
@@ -129,9 +116,7 @@ def test_a_solved_start_ends_its_race_and_no_other(tiny: HuggingFaceCausalLM) ->
             assert steps[key] == winner.steps
 
 
-def test_a_problem_that_breaks_leaves_before_its_numbers_are_used(
-    tiny: HuggingFaceCausalLM, alone: dict[ProblemKey, Fit]
-) -> None:
+def test_a_problem_that_breaks_leaves_before_its_numbers_are_used(tiny, alone):
     members = ragged(tiny)
     broken = replace(members[1], key="broken")
     spoiled = broken.state.prompt.clone()
@@ -146,22 +131,18 @@ def test_a_problem_that_breaks_leaves_before_its_numbers_are_used(
     same(fits["d"], alone["d"])
 
 
-def test_every_problem_can_go_on_from_its_own_last_state(
-    tiny: HuggingFaceCausalLM, alone: dict[ProblemKey, Fit]
-) -> None:
+def test_every_problem_can_go_on_from_its_own_last_state(tiny, alone):
     members = ragged(tiny)
     kept = {one.key: one.state.to_bytes() for one in members}
 
     class Killed(Exception):
         """Stands for a kill: in the midst of a step, some states are stored, others not."""
 
-    done: dict[ProblemKey, Fit] = {}
+    done = {}
     for patience in (5, 11, 23, 40, 10**9):
         left = iter(range(patience))
 
-        def keep(
-            key: ProblemKey, _: StepReport, state: TrainingState, left: Iterator[int] = left
-        ) -> None:
+        def keep(key, _, state, left=left):
             kept[key] = state.to_bytes()
             if next(left, None) is None:
                 raise Killed
@@ -180,10 +161,10 @@ def test_every_problem_can_go_on_from_its_own_last_state(
         same(fit, alone[key])
 
 
-def test_a_stop_ends_what_runs_and_asks_for_no_more(tiny: HuggingFaceCausalLM) -> None:
-    asked: list[ProblemKey] = []
+def test_a_stop_ends_what_runs_and_asks_for_no_more(tiny):
+    asked = []
 
-    def endless() -> Iterator[Problem]:
+    def endless():
         for seed in range(10**6):
             asked.append(seed)
             yield problem(tiny, seed, seed=seed, pairs=HOPELESS)
@@ -198,17 +179,17 @@ def test_a_stop_ends_what_runs_and_asks_for_no_more(tiny: HuggingFaceCausalLM) -
 
 
 @pytest.mark.parametrize("slots", [0, -1])
-def test_no_room_at_all_is_refused(slots: int, tiny: HuggingFaceCausalLM) -> None:
+def test_no_room_at_all_is_refused(slots, tiny):
     with pytest.raises(UserError, match="slots"):
         list(train_many(tiny, ragged(tiny), slots=slots))
 
 
-def test_problems_of_another_layout_wait_for_their_turn(tiny: HuggingFaceCausalLM) -> None:
+def test_problems_of_another_layout_wait_for_their_turn(tiny):
     members = [
         problem(tiny, "double", max_steps=4),
         problem(tiny, "single", max_steps=4, dtype=torch.float32),
     ]
-    together: set[int] = set()
+    together = set()
     fits = by_key(
         train_many(tiny, members, on_step=lambda _, report, __: together.add(report.problems))
     )
@@ -219,14 +200,14 @@ def test_problems_of_another_layout_wait_for_their_turn(tiny: HuggingFaceCausalL
     }
 
 
-def test_reports_are_those_of_the_problem_alone(tiny: HuggingFaceCausalLM) -> None:
-    told: dict[ProblemKey, list[StepReport]] = {}
+def test_reports_are_those_of_the_problem_alone(tiny):
+    told = {}
     members = ragged(tiny)[:2]
     by_key(
         train_many(tiny, members, on_step=lambda key, one, _: told.setdefault(key, []).append(one))
     )
     for member in members:
-        lone: list[StepReport] = []
+        lone = []
         by_key(train_many(tiny, [member], on_step=lambda _, one, __, lone=lone: lone.append(one)))
         for one, other in zip(lone, told[member.key], strict=True):
             facts = ("step", "exact", "best_exact", "pairs", "tokens_right")
@@ -236,15 +217,15 @@ def test_reports_are_those_of_the_problem_alone(tiny: HuggingFaceCausalLM) -> No
             assert other.loss_nats == pytest.approx(one.loss_nats, rel=1e-9)
 
 
-def test_an_ending_says_the_most_memory_of_its_steps(tiny: HuggingFaceCausalLM) -> None:
+def test_an_ending_says_the_most_memory_of_its_steps(tiny):
     members = [
         problem(tiny, "long", pairs=HOPELESS, max_steps=9),
         problem(tiny, "brief", pairs=HOPELESS, max_steps=2),
         problem(tiny, "large", pairs=PAIRS * 4, max_steps=3),
     ]
-    kept: list[int] = []
+    kept = []
 
-    def note(key: ProblemKey, report: StepReport, _: TrainingState) -> None:
+    def note(key, report, _):
         if key == "long":
             kept.append(report.activation_bytes)
 
@@ -258,11 +239,11 @@ def test_an_ending_says_the_most_memory_of_its_steps(tiny: HuggingFaceCausalLM) 
 class _Calls(TorchDispatchMode):
     """Counts the kernels that are called."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.count += 1
         return func(*args, **(kwargs or {}))
 
@@ -270,30 +251,28 @@ class _Calls(TorchDispatchMode):
 class _Parts:
     """A model with a body of three kernels, whatever it is given."""
 
-    def __init__(self, model: HuggingFaceCausalLM) -> None:
+    def __init__(self, model):
         self.card = model.card
         self.head = IdentityHead(vocabulary=model.card.vocabulary)
         self._weight = torch.ones(model.card.dim, model.card.vocabulary, dtype=torch.float64)
         self.step_bytes = model.step_bytes
         self.logit_deviation = 1.0
 
-    def prepare(self, parts: Sequence[object], *, kind: object) -> _Parts:
-        self._reads = torch.cat([part.pairs.targets for part in parts])  # type: ignore[attr-defined]
+    def prepare(self, parts, *, kind):
+        self._reads = torch.cat([part.pairs.targets for part in parts])
         return self
 
-    def read_states(self, prompts: torch.Tensor) -> torch.Tensor:
+    def read_states(self, prompts):
         return (prompts.sum(dim=0) @ self._weight).expand(len(self._reads), -1)
 
-    def kept_bytes(self, states: torch.Tensor) -> int:
+    def kept_bytes(self, states):
         return 0
 
 
-def test_a_step_takes_as_many_kernels_for_many_problems_as_for_one(
-    tiny: HuggingFaceCausalLM,
-) -> None:
-    def kernels(count: int) -> int:
+def test_a_step_takes_as_many_kernels_for_many_problems_as_for_one(tiny):
+    def kernels(count):
         members = [problem(tiny, seed, seed=seed) for seed in range(count)]
-        engine = module._Running(_Parts(tiny), MemoryBudget(total_bytes=2**30), None)  # type: ignore[arg-type]
+        engine = module._Running(_Parts(tiny), MemoryBudget(total_bytes=2**30), None)
         assert engine.admit(module._Waiting(iter(members)), None)
         engine.step()
         with _Calls() as calls:

@@ -1,7 +1,5 @@
 """How much of an answer comes in a row, against asking for each beginning of it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -9,14 +7,13 @@ import torch
 
 from promptlimits.capacity.train import evaluate as evaluate_module
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.nets.protocol import EncodedPair, PromptKind
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 LENGTH = 6
 
 
-def said(model: HuggingFaceCausalLM, prompt: torch.Tensor, kind: PromptKind) -> EncodedPair:
+def said(model, prompt, kind):
     """What the model answers, token by token, each the one that is asked for and exact."""
     pair = EncodedPair(key="", value="", key_ids=(1,), value_ids=(0,))
     for place in range(LENGTH):
@@ -30,7 +27,7 @@ def said(model: HuggingFaceCausalLM, prompt: torch.Tensor, kind: PromptKind) -> 
 
 
 @pytest.mark.parametrize("kind", list(PromptKind))
-def test_it_ends_before_the_first_wrong_token(model: HuggingFaceCausalLM, kind: PromptKind) -> None:
+def test_it_ends_before_the_first_wrong_token(model, kind):
     generator = torch.Generator().manual_seed(3)
     prompt = torch.randn(2, model.prompt_width(kind), generator=generator)
     whole = said(model, prompt, kind)
@@ -47,9 +44,7 @@ def test_it_ends_before_the_first_wrong_token(model: HuggingFaceCausalLM, kind: 
     assert evaluate(model, prompt, asked, kind=kind, relative_lead=1e9).right == (0,) * len(asked)
 
 
-def test_what_is_left_when_it_is_stopped_is_not_run(
-    model: HuggingFaceCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_when_it_is_stopped_is_not_run(model, monkeypatch):
     prompt = torch.zeros(0, model.card.dim)
     pairs = [EncodedPair(key="", value="", key_ids=(i,), value_ids=(0, 1)) for i in range(1, 8)]
     whole = evaluate(model, prompt, pairs)

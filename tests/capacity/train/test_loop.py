@@ -1,10 +1,6 @@
 """Training ends for the right reason, resumes where it was, and keeps what it scored."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 import torch
@@ -16,31 +12,24 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train, train_many
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.memory import MemoryBudget
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import PREFIX_RATE, Fit, Problem, StepReport
-from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
-from promptlimits.capacity.train.state import PackedState, TrainingState
-from promptlimits.nets.protocol import EncodedPair, PromptKind, pack
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
+from promptlimits.capacity.train.problem import PREFIX_RATE, Outcome
+from promptlimits.capacity.train.state import (
+    PackedState,
+    TrainingState,
+    from_vocabulary,
+    lengthened,
+)
+from promptlimits.nets.protocol import PromptKind, pack
 
 CONFIG = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=80, patience=80)
 
 
-def run(
-    model: HuggingFaceCausalLM,
-    pairs: Sequence[EncodedPair],
-    config: TrainingConfig,
-    *,
-    state: TrainingState | None = None,
-    **told: Any,
-) -> Fit:
+def run(model, pairs, config, *, state=None, **told):
     one = problem(model, pairs=pairs, dtype=torch.float32, **asdict(config))
     return train(model, one.pairs, config, state=state or one.state, **told)
 
 
-def test_a_small_problem_is_solved_and_its_prompt_really_answers(
-    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
-) -> None:
+def test_a_small_problem_is_solved_and_its_prompt_really_answers(tiny, pairs):
     fit = run(tiny, pairs, CONFIG)
     assert fit.outcome is Outcome.SOLVED
     assert fit.held == (0, 1, 2)
@@ -48,9 +37,7 @@ def test_a_small_problem_is_solved_and_its_prompt_really_answers(
     assert evaluate(tiny, fit.prompt, pairs, relative_lead=CONFIG.relative_lead).held == fit.held
 
 
-def test_the_best_prompt_is_the_one_whose_score_is_reported(
-    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
-) -> None:
+def test_the_best_prompt_is_the_one_whose_score_is_reported(tiny, pairs):
     # Not the prompt one update later, a known flaw of earlier code.
     for steps in (3, 7, 11):
         fit = run(tiny, pairs, replace(CONFIG, max_steps=steps))
@@ -60,14 +47,12 @@ def test_the_best_prompt_is_the_one_whose_score_is_reported(
 
 
 @pytest.mark.parametrize("cut", [1, 5])
-def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(
-    cut: int, tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
-) -> None:
+def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(cut, tiny, pairs):
     config = replace(CONFIG, max_steps=9)
     whole = run(tiny, pairs, config)
-    saved: list[bytes] = []
+    saved = []
 
-    def stop() -> Outcome | None:
+    def stop():
         return Outcome.OUT_OF_BUDGET if len(saved) >= cut else None
 
     part = run(
@@ -86,7 +71,7 @@ def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(
     assert rest.state.to_bytes() == whole.state.to_bytes()
 
 
-def test_endings(tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]) -> None:
+def test_endings(tiny, pairs):
     hopeless = [replace(pairs[0], value_ids=(9, 0)), replace(pairs[0], value_ids=(10, 0))]
     assert run(tiny, hopeless, replace(CONFIG, max_steps=5)).outcome is Outcome.OUT_OF_STEPS
     stalled = run(tiny, hopeless, replace(CONFIG, patience=4))
@@ -99,11 +84,9 @@ def test_endings(tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]) -> None:
     assert (never.outcome, never.steps, never.held) == (Outcome.INTERRUPTED, 0, ())
 
 
-def test_patience_counts_from_the_step_that_was_better(
-    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
-) -> None:
+def test_patience_counts_from_the_step_that_was_better(tiny, pairs):
     hopeless = [replace(pairs[0], value_ids=(9, 0)), replace(pairs[0], value_ids=(10, 0))]
-    reports: list[StepReport] = []
+    reports = []
     fit = run(
         tiny,
         hopeless,
@@ -117,11 +100,9 @@ def test_patience_counts_from_the_step_that_was_better(
     assert fit.steps == first + 40
 
 
-def test_patience_sees_progress_in_tokens_where_pairs_show_none(
-    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
-) -> None:
+def test_patience_sees_progress_in_tokens_where_pairs_show_none(tiny, pairs):
     text = [replace(pairs[0], value_ids=(9, 14, 3, 11, 7, 22, 5, 18, 30, 2, 13, 8))]
-    reports: list[StepReport] = []
+    reports = []
     fit = run(
         tiny,
         text,
@@ -138,14 +119,12 @@ def test_patience_sees_progress_in_tokens_where_pairs_show_none(
     assert fit.steps == gains[-1] + 1 + 30 > 60
 
 
-def test_many_chunks_say_what_one_says(
-    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_chunks_say_what_one_says(tiny, pairs, monkeypatch):
     prompt = from_vocabulary(
         tiny, count=1, prompt_tokens=2, generator=torch.Generator().manual_seed(0)
     )[0]
     several = pairs * 3
-    done: list[int] = []
+    done = []
     whole = evaluate(tiny, prompt, several, on_chunk=done.append)
     assert done == [9]
     monkeypatch.setattr(evaluation, "_LOGIT_BYTES", 4 * tiny.card.vocabulary * 5)
@@ -155,10 +134,8 @@ def test_many_chunks_say_what_one_says(
     assert parts.loss_nats == pytest.approx(whole.loss_nats, rel=1e-9)
 
 
-def test_each_step_is_reported_once_with_the_best_so_far(
-    tiny: HuggingFaceCausalLM, pairs: list[EncodedPair]
-) -> None:
-    reports: list[StepReport] = []
+def test_each_step_is_reported_once_with_the_best_so_far(tiny, pairs):
+    reports = []
     fit = run(tiny, pairs, CONFIG, on_step=lambda report, _: reports.append(report))
     assert [report.step for report in reports] == list(range(1, fit.steps + 1))
     best = [report.best_exact for report in reports]
@@ -167,16 +144,14 @@ def test_each_step_is_reported_once_with_the_best_so_far(
     assert all(report.exact <= report.best_exact <= report.pairs == 3 for report in reports)
 
 
-def test_a_warm_start_keeps_the_shorter_prompt_next_to_the_key() -> None:
+def test_a_warm_start_keeps_the_shorter_prompt_next_to_the_key():
     fresh, short = torch.zeros(3, 4), torch.ones(2, 4)
     assert lengthened(short, start=fresh).sum(dim=1).tolist() == [0, 4, 4]
     assert fresh.eq(0).all()
 
 
-def test_starts_are_embeddings_of_ordinary_tokens_and_follow_the_seed(
-    tiny: HuggingFaceCausalLM,
-) -> None:
-    def draw(seed: int) -> torch.Tensor:
+def test_starts_are_embeddings_of_ordinary_tokens_and_follow_the_seed(tiny):
+    def draw(seed):
         generator = torch.Generator().manual_seed(seed)
         return from_vocabulary(tiny, count=3, prompt_tokens=2, generator=generator)
 
@@ -188,7 +163,7 @@ def test_starts_are_embeddings_of_ordinary_tokens_and_follow_the_seed(
     assert not torch.equal(drawn, draw(1))
 
 
-def prefix_problem(model: HuggingFaceCausalLM) -> Problem:
+def prefix_problem(model):
     start = from_vocabulary(
         model,
         count=1,
@@ -201,7 +176,7 @@ def prefix_problem(model: HuggingFaceCausalLM) -> Problem:
     return replace(soft, kind=PromptKind.PREFIX, pairs=pack(PAIRS), state=state)
 
 
-def test_a_prefix_takes_smaller_steps_the_more_layers_it_acts_in(tiny: HuggingFaceCausalLM) -> None:
+def test_a_prefix_takes_smaller_steps_the_more_layers_it_acts_in(tiny):
     soft, prefix = problem(tiny), prefix_problem(tiny)
     for step in (0, 50, 1000):
         whole = soft.learning_rate_at(step, layers=7)
@@ -210,7 +185,7 @@ def test_a_prefix_takes_smaller_steps_the_more_layers_it_acts_in(tiny: HuggingFa
         assert prefix.learning_rate_at(step, layers=12) == pytest.approx(PREFIX_RATE * whole / 12)
 
 
-def test_the_engine_moves_a_prefix_by_its_own_rate(tiny: HuggingFaceCausalLM) -> None:
+def test_the_engine_moves_a_prefix_by_its_own_rate(tiny):
     one, states = prefix_problem(tiny), []
     list(train_many(tiny, [one], on_step=lambda _key, _report, state: states.append(state)))
     # Adam's first step moves every number that has a gradient by the learning rate.
@@ -223,19 +198,19 @@ FIRST = 0.25
 ROOMY = MemoryBudget(total_bytes=2**30)
 
 
-def fixed(model: HuggingFaceCausalLM, key: int, factor: float) -> Problem:
+def fixed(model, key, factor):
     """Problem number `key`, of as many prompt tokens, with a sharpening that never changes."""
     return problem(model, key, prompt_tokens=key + 1, sharpening=factor, first_sharpening_share=1.0)
 
 
-def growing(model: HuggingFaceCausalLM, key: int, factor: float) -> Problem:
+def growing(model, key, factor):
     """The same with one that grows."""
     return problem(
         model, key, prompt_tokens=key + 1, sharpening=factor, first_sharpening_share=FIRST
     )
 
 
-def test_each_problem_is_sharpened_by_its_own_progress(tiny: HuggingFaceCausalLM) -> None:
+def test_each_problem_is_sharpened_by_its_own_progress(tiny):
     right = (0.0, 0.5, 1.0)
     shares = [FIRST + (1 - FIRST) * one for one in right]
     ours = [growing(tiny, key, 8.0) for key in range(3)]
@@ -251,8 +226,8 @@ def test_each_problem_is_sharpened_by_its_own_progress(tiny: HuggingFaceCausalLM
 
 
 @pytest.mark.parametrize("right", [0.0, 0.5])
-def test_a_step_takes_the_progress_from_the_state(right: float, tiny: HuggingFaceCausalLM) -> None:
-    def after_one(one: Problem) -> torch.Tensor:
+def test_a_step_takes_the_progress_from_the_state(right, tiny):
+    def after_one(one):
         config = replace(one.config, max_steps=1)
         state = replace(one.state, most_right=torch.tensor(right))
         (fit,) = train_many(tiny, [replace(one, config=config, state=state)])
@@ -263,10 +238,10 @@ def test_a_step_takes_the_progress_from_the_state(right: float, tiny: HuggingFac
     torch.testing.assert_close(after_one(growing(tiny, 1, 4.0)), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_run_that_was_cut_off_goes_on_at_its_sharpening(tiny: HuggingFaceCausalLM) -> None:
-    states: list[TrainingState] = []
+def test_a_run_that_was_cut_off_goes_on_at_its_sharpening(tiny):
+    states = []
 
-    def note(_key: object, _report: StepReport, state: TrainingState) -> None:
+    def note(_key, _report, state):
         states.append(state.clone())
 
     one = problem(tiny, pairs=PAIRS, max_steps=12, first_sharpening_share=FIRST)

@@ -1,7 +1,5 @@
 """Targets against all other tokens: blocks of the vocabulary against all of it, and autograd."""
 
-from __future__ import annotations
-
 import weakref
 from itertools import pairwise
 
@@ -10,10 +8,9 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.config import Objective
-from promptlimits.capacity.train.margins import Margins, margins
+from promptlimits.capacity.train.margins import margins
 from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.nets.decoder.linear import Linear, LinearHead
-from promptlimits.nets.protocol import Memory
 from promptlimits.nets.routes.whole_model import IdentityHead
 
 VOCABULARY, ROWS, WIDTH = 23, 40, 4
@@ -21,31 +18,21 @@ TARGETS = (torch.arange(ROWS) % VOCABULARY)[:, None]
 WHOLE = 10 * VOCABULARY
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def head_of(
-    scale: float = 1.0, dtype: torch.dtype = torch.float64, *, shift: float = 0.0
-) -> LinearHead:
+def head_of(scale=1.0, dtype=torch.float64, *, shift=0.0):
     weight, bias = scale * random(VOCABULARY, WIDTH, seed=1), shift + random(VOCABULARY, seed=2)
     return LinearHead(linear=Linear(weight=weight.to(dtype), bias=bias.to(dtype)))
 
 
-def sharpenings() -> Tensor:
+def sharpenings():
     return 0.5 + random(ROWS, 1, seed=3).abs()
 
 
-def held(
-    head: LinearHead,
-    states: Tensor,
-    objective: Objective,
-    most_tokens: int,
-    *,
-    differentiate: bool = True,
-    new_memory: bool = False,
-) -> Margins:
+def held(head, states, objective, most_tokens, *, differentiate=True, new_memory=False):
     return margins(
         states,
         head,
@@ -58,7 +45,7 @@ def held(
     )
 
 
-def slow_gap(logits: Tensor, objective: Objective) -> Tensor:
+def slow_gap(logits, objective):
     """g as `objective` defines it."""
     own = logits.gather(1, TARGETS)
     rivals = logits.scatter(1, TARGETS, -torch.inf)
@@ -71,8 +58,8 @@ def slow_gap(logits: Tensor, objective: Objective) -> Tensor:
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (300.0, 0.0), (1.0, -1e6)])
 def test_gap_and_gradient_are_those_of_autograd_for_blocks_of_any_size(
-    most_tokens: int, objective: Objective, scale: float, shift: float
-) -> None:
+    most_tokens, objective, scale, shift
+):
     head, states = head_of(scale, shift=shift), random(ROWS, WIDTH).requires_grad_(True)
     found = held(head, states.detach(), objective, most_tokens)
     logits = head.logits(states)
@@ -92,9 +79,7 @@ def test_gap_and_gradient_are_those_of_autograd_for_blocks_of_any_size(
 
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("most_tokens", [4, WHOLE])
-def test_a_row_with_what_is_not_a_number_spoils_no_other(
-    objective: Objective, most_tokens: int
-) -> None:
+def test_a_row_with_what_is_not_a_number_spoils_no_other(objective, most_tokens):
     states = random(ROWS, WIDTH)
     clean = held(head_of(), states, objective, most_tokens)
     states[7, 2] = torch.nan
@@ -107,7 +92,7 @@ def test_a_row_with_what_is_not_a_number_spoils_no_other(
 
 @pytest.mark.parametrize("most_tokens", [4, WHOLE])
 @pytest.mark.parametrize("objective", list(Objective))
-def test_without_a_gradient_the_rest_is_the_same(objective: Objective, most_tokens: int) -> None:
+def test_without_a_gradient_the_rest_is_the_same(objective, most_tokens):
     states, head = random(ROWS, WIDTH), head_of()
     full = held(head, states, objective, most_tokens)
     bare = held(head, states, objective, most_tokens, differentiate=False, new_memory=True)
@@ -118,7 +103,7 @@ def test_without_a_gradient_the_rest_is_the_same(objective: Objective, most_toke
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("most_tokens", [4, 12])
-def test_blocks_in_which_nothing_can_win_count_for_nothing(first: bool, most_tokens: int) -> None:
+def test_blocks_in_which_nothing_can_win_count_for_nothing(first, most_tokens):
     whole = head_of()
     bias = torch.zeros(VOCABULARY, dtype=torch.float64)
     bias[slice(12) if first else slice(12, None)] = -torch.inf
@@ -132,7 +117,7 @@ def test_blocks_in_which_nothing_can_win_count_for_nothing(first: bool, most_tok
 
 
 @pytest.mark.parametrize(("lower", "higher"), [(2, 20), (20, 2)])
-def test_rivals_of_different_blocks_are_weighed_as_in_one(lower: int, higher: int) -> None:
+def test_rivals_of_different_blocks_are_weighed_as_in_one(lower, higher):
     # Products of 1e7, whose rounding is half: it must be the same in both blocks.
     weight = torch.zeros(VOCABULARY, 2)
     weight[lower, 0], weight[higher, 0], weight[higher, 1] = 1e3, 1e3 + 2**-13, 1.0
@@ -154,25 +139,25 @@ def test_rivals_of_different_blocks_are_weighed_as_in_one(lower: int, higher: in
 
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_one_block_is_alive_at_a_time(objective: Objective, dtype: torch.dtype) -> None:
-    made: list[weakref.ref[Tensor]] = []
+def test_one_block_is_alive_at_a_time(objective, dtype):
+    made = []
 
     class Watched(LinearHead):
-        def logits(self, states: Tensor, memory: Memory | None = None) -> Tensor:
+        def logits(self, states, memory=None):
             assert all(earlier() is None for earlier in made)
             found = super().logits(states, memory)
             # What is written to in single precision is a copy of these.
             made.append(weakref.ref(found))
             return found
 
-        def blocks(self, most: int) -> list[LinearHead]:
+        def blocks(self, most):
             return [Watched(linear=block.linear) for block in super().blocks(most)]
 
     head = Watched(linear=head_of(dtype=dtype).linear)
-    copies: list[weakref.ref[Tensor]] = []
+    copies = []
     floated = Tensor.float
 
-    def watched_float(logits: Tensor) -> Tensor:
+    def watched_float(logits):
         assert all(earlier() is None for earlier in copies)
         copies.append(weakref.ref(found := floated(logits)))
         return found
@@ -186,7 +171,7 @@ def test_one_block_is_alive_at_a_time(objective: Objective, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("most_tokens", [6, WHOLE])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_sixteen_bits_are_pulled_back_in_shares(dtype: torch.dtype, most_tokens: int) -> None:
+def test_sixteen_bits_are_pulled_back_in_shares(dtype, most_tokens):
     head, states = head_of(3.0, dtype), random(ROWS, WIDTH).to(dtype)
     found = held(head, states, Objective.CROSS_ENTROPY, most_tokens)
     logits = head.logits(states).double().requires_grad_(True)
@@ -199,7 +184,7 @@ def test_sixteen_bits_are_pulled_back_in_shares(dtype: torch.dtype, most_tokens:
 
 
 @pytest.mark.parametrize("most", [2, 7, 8, 22, 23, 100])
-def test_blocks_cover_the_vocabulary_in_order_without_a_copy(most: int) -> None:
+def test_blocks_cover_the_vocabulary_in_order_without_a_copy(most):
     head = head_of()
     blocks = head.blocks(most)
     assert torch.cat([block.linear.weight for block in blocks]).equal(head.linear.weight)
@@ -216,7 +201,7 @@ def test_blocks_cover_the_vocabulary_in_order_without_a_copy(most: int) -> None:
 
 
 @pytest.mark.parametrize("head", [head_of(), IdentityHead(vocabulary=VOCABULARY)])
-def test_one_token_pulls_back_as_a_gradient_of_one_there(head: LinearHead | IdentityHead) -> None:
+def test_one_token_pulls_back_as_a_gradient_of_one_there(head):
     only = torch.zeros(ROWS, VOCABULARY, dtype=torch.float64).scatter_(1, TARGETS, 1.0)
     whole = head.pull_back(only)
     before = random(*whole.shape)

@@ -1,7 +1,5 @@
 """A budget is kept by micro-batches that change no result, and memory is counted as it is."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess
@@ -25,15 +23,13 @@ from promptlimits.capacity.train.memory import (
     is_out_of_memory,
     pairs_between,
 )
-from promptlimits.capacity.train.problem import Problem
 from promptlimits.capacity.train.state import PackedState
 from promptlimits.nets.protocol import pack
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 ROOMY = MemoryBudget(total_bytes=2**30)
 
 
-def members(model: HuggingFaceCausalLM) -> list[Problem]:
+def members(model):
     return [
         problem(model, 0, pairs=PAIRS, max_steps=6),
         problem(model, 1, prompt_tokens=1, seed=1, pairs=PAIRS * 3, max_steps=6),
@@ -41,16 +37,16 @@ def members(model: HuggingFaceCausalLM) -> list[Problem]:
     ]
 
 
-def whole(model: HuggingFaceCausalLM, problems: list[Problem]) -> int:
+def whole(model, problems):
     return max(bytes_of(model, one, one.pairs) for one in problems)
 
 
-def budget_for(part_bytes: int) -> MemoryBudget:
+def budget_for(part_bytes):
     """A budget that leaves so much beside its logits."""
     return MemoryBudget(total_bytes=part_bytes + 2**14, chunk_bytes=2**14)
 
 
-def test_pairs_cut_out_are_those_packed_on_their_own() -> None:
+def test_pairs_cut_out_are_those_packed_on_their_own():
     packed = pack(PAIRS)
     for first in range(4):
         for last in range(first + 1, 5):
@@ -61,9 +57,7 @@ def test_pairs_cut_out_are_those_packed_on_their_own() -> None:
 
 
 @pytest.mark.parametrize("share", [10.0, 1.0, 0.6, 0.35])
-def test_a_division_is_complete_in_order_and_within_the_budget(
-    share: float, tiny: HuggingFaceCausalLM
-) -> None:
+def test_a_division_is_complete_in_order_and_within_the_budget(share, tiny):
     problems = members(tiny)
     budget = budget_for(int(share * whole(tiny, problems)))
     division = divide(tiny, problems, budget)
@@ -81,9 +75,7 @@ def test_a_division_is_complete_in_order_and_within_the_budget(
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.35])
-def test_scores_and_gradients_of_pieces_are_those_of_one_pass(
-    share: float, tiny: HuggingFaceCausalLM
-) -> None:
+def test_scores_and_gradients_of_pieces_are_those_of_one_pass(share, tiny):
     problems = members(tiny)
     prompts = PackedState.of([one.state for one in problems]).prompt
     right = torch.tensor([0.0, 0.5, 0.9])
@@ -98,7 +90,7 @@ def test_scores_and_gradients_of_pieces_are_those_of_one_pass(
     assert torch.equal(parts.tokens_right, scores.tokens_right)
 
 
-def test_a_problem_cut_in_pieces_ends_as_it_does_whole(tiny: HuggingFaceCausalLM) -> None:
+def test_a_problem_cut_in_pieces_ends_as_it_does_whole(tiny):
     (one,) = members(tiny)[1:2]
     (expected,) = train_many(tiny, [one])
     tight = budget_for(int(0.35 * whole(tiny, [one]))).total_bytes
@@ -107,7 +99,7 @@ def test_a_problem_cut_in_pieces_ends_as_it_does_whole(tiny: HuggingFaceCausalLM
     assert 0 < found.activation_bytes < expected.activation_bytes
 
 
-def test_a_budget_that_cannot_hold_one_pair_is_one_line(tiny: HuggingFaceCausalLM) -> None:
+def test_a_budget_that_cannot_hold_one_pair_is_one_line(tiny):
     for budget in (10, 10_000):
         with pytest.raises(UserError, match=r"memory budget must hold one pair .*; allow more"):
             list(train_many(tiny, members(tiny), budget_bytes=budget))
@@ -125,22 +117,20 @@ def test_a_budget_that_cannot_hold_one_pair_is_one_line(tiny: HuggingFaceCausalL
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
 )
-def test_out_of_memory_halves_and_goes_on_with_the_same_step(
-    error: Exception, tiny: HuggingFaceCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_halves_and_goes_on_with_the_same_step(error, tiny, monkeypatch):
     problems = members(tiny)
     expected = {fit.key: fit for fit in train_many(tiny, problems, slots=3)}
     plenty = Batch.run
-    tried: list[int] = []
+    tried = []
 
-    def scarce(self: Batch, prompts: torch.Tensor, most_right: torch.Tensor) -> object:
+    def scarce(self, prompts, most_right):
         tried.append(self.largest_bytes)
         if self.largest_bytes > 0.5 * whole(tiny, problems):
             raise error
         return plenty(self, prompts, most_right)
 
     monkeypatch.setattr(Batch, "run", scarce)
-    steps: list[int] = []
+    steps = []
     found = list(
         train_many(tiny, problems, slots=3, on_step=lambda _, report, __: steps.append(report.step))
     )
@@ -153,10 +143,8 @@ def test_out_of_memory_halves_and_goes_on_with_the_same_step(
         torch.testing.assert_close(fit.prompt, expected[fit.key].prompt, rtol=1e-9, atol=1e-9)
 
 
-def test_any_other_error_is_not_taken_for_a_lack_of_memory(
-    tiny: HuggingFaceCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def faulty(self: Batch, prompts: torch.Tensor, most_right: torch.Tensor) -> object:
+def test_any_other_error_is_not_taken_for_a_lack_of_memory(tiny, monkeypatch):
+    def faulty(self, prompts, most_right):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(Batch, "run", faulty)
@@ -165,7 +153,7 @@ def test_any_other_error_is_not_taken_for_a_lack_of_memory(
     assert not is_out_of_memory(KeyboardInterrupt())
 
 
-def test_memory_kept_for_the_backward_pass_is_counted_once_for_each_storage() -> None:
+def test_memory_kept_for_the_backward_pass_is_counted_once_for_each_storage():
     meter = ActivationMeter()
     weight, leaf = torch.ones(8, 8), torch.ones(4, 8, requires_grad=True)
     with meter.watching():
@@ -179,9 +167,9 @@ def test_memory_kept_for_the_backward_pass_is_counted_once_for_each_storage() ->
     assert gradient.shape == leaf.shape
 
 
-def test_activation_memory_grows_with_the_pairs(tiny: HuggingFaceCausalLM) -> None:
-    def kept(one: Problem) -> int:
-        reports: list[int] = []
+def test_activation_memory_grows_with_the_pairs(tiny):
+    def kept(one):
+        reports = []
         list(train_many(tiny, [one], on_step=lambda _, at, __: reports.append(at.activation_bytes)))
         assert len(set(reports)) == 1
         return reports[0]
@@ -190,10 +178,8 @@ def test_activation_memory_grows_with_the_pairs(tiny: HuggingFaceCausalLM) -> No
     assert 0 < 3 * kept(small) < kept(large)
 
 
-def test_what_a_step_kept_is_what_its_largest_micro_batch_kept(
-    tiny: HuggingFaceCausalLM,
-) -> None:
-    def kept(problems: list[Problem], budget: MemoryBudget) -> int:
+def test_what_a_step_kept_is_what_its_largest_micro_batch_kept(tiny):
+    def kept(problems, budget):
         assert len(divide(tiny, problems, budget)) == len(problems)
         batch = Batch(tiny, problems, budget)
         state = PackedState.of([one.state for one in problems])
@@ -210,9 +196,7 @@ def test_what_a_step_kept_is_what_its_largest_micro_batch_kept(
 
 @pytest.mark.parametrize(("above", "power"), [(0, 32), (-1, 31), (2**32, 32)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_default_budget_is_half_of_what_is_free(
-    above: int, power: int, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_budget_is_half_of_what_is_free(above, power, device, monkeypatch):
     free = 2**33 + above
     sizes = {"SC_AVPHYS_PAGES": free, "SC_PAGE_SIZE": 1}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
@@ -220,7 +204,7 @@ def test_the_default_budget_is_half_of_what_is_free(
     assert default_budget(torch.device(device)) == 2**power
 
 
-def test_the_default_budget_is_a_power_of_two_below_what_is_free() -> None:
+def test_the_default_budget_is_a_power_of_two_below_what_is_free():
     found = default_budget(torch.device("cpu"))
     assert found.bit_count() == 1
     assert found >= 2**20
@@ -230,10 +214,10 @@ def test_the_default_budget_is_a_power_of_two_below_what_is_free() -> None:
     assert asked.halved(150).total_bytes == 75
 
 
-def test_no_more_problems_run_at_once_than_the_budget_holds(tiny: HuggingFaceCausalLM) -> None:
+def test_no_more_problems_run_at_once_than_the_budget_holds(tiny):
     problems = [problem(tiny, key, max_steps=2) for key in range(4)]
     each = whole(tiny, problems[:1])
-    together: list[int] = []
+    together = []
     fits = train_many(
         tiny,
         problems,
@@ -257,7 +241,7 @@ print(first <= block.data_ptr() < last)
 """
 
 
-def is_on_the_heap(prepare: str) -> bool:
+def is_on_the_heap(prepare):
     # A process of its own: glibc's limits are the process's.
     script = PLACE.format(prepare=prepare)
     done = subprocess.run(
@@ -270,12 +254,12 @@ def is_on_the_heap(prepare: str) -> bool:
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="another allocator has rules of its own"
 )
-def test_large_blocks_come_from_the_heap() -> None:
+def test_large_blocks_come_from_the_heap():
     assert not is_on_the_heap("")
     assert is_on_the_heap("keep_freed_memory(torch.device('cpu'))")
 
 
-def test_the_same_memory_serves_matrices_of_any_shape_that_fits() -> None:
+def test_the_same_memory_serves_matrices_of_any_shape_that_fits():
     scratch, like = LogitBuffer(), torch.zeros(1)
     first = scratch.matrix(4, 6, like)
     assert first.shape == (4, 6)
@@ -287,7 +271,7 @@ def test_the_same_memory_serves_matrices_of_any_shape_that_fits() -> None:
         assert again.data_ptr() == first.data_ptr()
 
 
-def test_more_room_or_another_dtype_is_other_memory() -> None:
+def test_more_room_or_another_dtype_is_other_memory():
     scratch = LogitBuffer()
     small = scratch.matrix(2, 2, torch.zeros(1))
     large = scratch.matrix(3, 2, torch.zeros(1))

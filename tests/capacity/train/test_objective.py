@@ -1,21 +1,15 @@
 """Exactness, lead, losses and their gradients, against what they mean."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn.functional import cross_entropy, softplus
 
 from promptlimits.capacity.train.config import Objective, TrainingConfig
 from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.capacity.train.objective import (
     Rows,
-    RowScores,
     Run,
     fewest_logits,
     lead,
@@ -35,7 +29,7 @@ HEAD = IdentityHead(vocabulary=VOCABULARY)
 ROOMY = 2**20
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
@@ -43,19 +37,19 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 class Asked:
     """New memory each time, and which sizes were asked for."""
 
-    def __init__(self) -> None:
-        self.sizes: list[tuple[int, int]] = []
+    def __init__(self):
+        self.sizes = []
 
-    def __call__(self, rows: int, columns: int, like: Tensor) -> Tensor:
+    def __call__(self, rows, columns, like):
         self.sizes.append((rows, columns))
         return like.new_empty(rows, columns)
 
 
-def linear_head(weight: Tensor) -> LinearHead:
+def linear_head(weight):
     return LinearHead(linear=Linear(weight=weight))
 
 
-def rows_of(*sharpening: float, objective: Objective = Objective.CROSS_ENTROPY) -> Rows:
+def rows_of(*sharpening, objective=Objective.CROSS_ENTROPY):
     """One problem for each sharpening, all with the same pairs."""
     return Rows.of(
         [
@@ -67,11 +61,11 @@ def rows_of(*sharpening: float, objective: Objective = Objective.CROSS_ENTROPY) 
     )
 
 
-def plain(logits: Tensor, *, logit_bytes: int = ROOMY) -> RowScores:
+def plain(logits, *, logit_bytes=ROOMY):
     return score_rows(logits, HEAD, Rows.plain(PACKED), logit_bytes=logit_bytes)
 
 
-def test_reads_and_targets_are_those_of_next_token_prediction() -> None:
+def test_reads_and_targets_are_those_of_next_token_prediction():
     assert PACKED.input_ids.tolist() == [1, 2, 3, 4, 5, 6]
     assert PACKED.lengths.tolist() == [2, 4]
     assert PACKED.read.tolist() == [0, 1, 3, 4, 5]
@@ -81,7 +75,7 @@ def test_reads_and_targets_are_those_of_next_token_prediction() -> None:
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 3, 100])
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_loss_and_gradient_are_those_of_autograd(rows_at_once: int, scale: float) -> None:
+def test_loss_and_gradient_are_those_of_autograd(rows_at_once, scale):
     weight = scale * random(VOCABULARY, 3, seed=1)
     states = random(15, 3).requires_grad_(True)
     sharpening = (3.0, 1.0, 1.0)
@@ -98,7 +92,7 @@ def test_loss_and_gradient_are_those_of_autograd(rows_at_once: int, scale: float
 
 
 @pytest.mark.parametrize("objective", list(Objective))
-def test_sharpened_rows_are_those_of_settings_with_the_product(objective: Objective) -> None:
+def test_sharpened_rows_are_those_of_settings_with_the_product(objective):
     states, head = random(15, 3), linear_head(random(VOCABULARY, 3, seed=1))
     factors = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64).repeat_interleave(5)[:, None]
     rows = rows_of(3.0, 3.0, 1.0, objective=objective).sharpened(factors)
@@ -110,7 +104,7 @@ def test_sharpened_rows_are_those_of_settings_with_the_product(objective: Object
 
 
 @pytest.mark.parametrize("objective", list(Objective))
-def test_scores_in_memory_that_is_used_again_are_those_in_new_memory(objective: Objective) -> None:
+def test_scores_in_memory_that_is_used_again_are_those_in_new_memory(objective):
     head, scratch = linear_head(random(VOCABULARY, 3, seed=1)), LogitBuffer()
     for seed, rows_at_once in ((2, 100), (3, 2), (4, 3)):
         states, rows = random(15, 3, seed=seed), rows_of(3.0, 1.0, 1.0, objective=objective)
@@ -122,7 +116,7 @@ def test_scores_in_memory_that_is_used_again_are_those_in_new_memory(objective: 
 
 
 @pytest.mark.parametrize("rows_at_once", [2, 100])
-def test_the_margin_loss_is_a_contest_of_the_target_and_its_best_rival(rows_at_once: int) -> None:
+def test_the_margin_loss_is_a_contest_of_the_target_and_its_best_rival(rows_at_once):
     states = random(5, VOCABULARY).requires_grad_(True)
     rows = rows_of(3.0, objective=Objective.MARGIN)
     found = score_rows(states, HEAD, rows, logit_bytes=4 * VOCABULARY * rows_at_once)
@@ -134,7 +128,7 @@ def test_the_margin_loss_is_a_contest_of_the_target_and_its_best_rival(rows_at_o
     torch.testing.assert_close(found.gradient, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_target_that_wins_by_far_keeps_its_digits() -> None:
+def test_a_target_that_wins_by_far_keeps_its_digits():
     # log(1 - p) of float32 is 0 from 17 nats on.
     logits = torch.zeros(5, VOCABULARY)
     logits.scatter_(1, PACKED.targets[:, None], 40.0)
@@ -147,7 +141,7 @@ def test_a_target_that_wins_by_far_keeps_its_digits() -> None:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
-def test_a_row_leads_when_its_target_is_the_argmax(seed: int) -> None:
+def test_a_row_leads_when_its_target_is_the_argmax(seed):
     made = random(5, VOCABULARY, seed=seed)
     # Push some targets up so that wins do occur.
     made.scatter_add_(1, PACKED.targets[:, None], torch.full((5, 1), 2.0, dtype=made.dtype))
@@ -156,18 +150,18 @@ def test_a_row_leads_when_its_target_is_the_argmax(seed: int) -> None:
     torch.testing.assert_close(found.lead, lead(made, PACKED.targets), rtol=1e-12, atol=1e-15)
 
 
-def test_lead_is_the_distance_to_the_best_other_token_in_units_of_the_largest_logit() -> None:
+def test_lead_is_the_distance_to_the_best_other_token_in_units_of_the_largest_logit():
     row = torch.tensor([[[1.0, 4.0, -8.0, 3.0]]], dtype=torch.float64)
     assert lead(row, torch.tensor([1])).item() == pytest.approx((4 - 3) / 8)
     assert lead(row, torch.tensor([3])).item() == pytest.approx((3 - 4) / 8)
     torch.testing.assert_close(lead(5 * row, torch.tensor([1])), lead(row, torch.tensor([1])))
 
 
-def test_a_tie_is_no_win() -> None:
+def test_a_tie_is_no_win():
     assert plain(torch.ones(5, VOCABULARY)).lead.tolist() == [0.0] * 5
 
 
-def test_what_is_not_a_number_never_wins_and_stays_in_its_row() -> None:
+def test_what_is_not_a_number_never_wins_and_stays_in_its_row():
     made = torch.zeros(5, VOCABULARY, dtype=torch.float64)
     made.scatter_(1, PACKED.targets[:, None], 1.0)
     made[4] = torch.nan
@@ -177,7 +171,7 @@ def test_what_is_not_a_number_never_wins_and_stays_in_its_row() -> None:
     assert found.gradient.isnan().any(dim=1).tolist() == [False, True, False, False, True]
 
 
-def test_states_that_are_logits_are_left_as_they_were() -> None:
+def test_states_that_are_logits_are_left_as_they_were():
     made = random(5, VOCABULARY)
     before = made.clone()
     plain(made, logit_bytes=4 * VOCABULARY * 2)
@@ -195,13 +189,11 @@ def test_states_that_are_logits_are_left_as_they_were() -> None:
         (1, [1] * 5),
     ],
 )
-def test_a_chunk_has_as_many_rows_as_fit_in_single_precision(
-    logit_bytes: int, chunks: list[int], dtype: torch.dtype
-) -> None:
-    asked: list[int] = []
+def test_a_chunk_has_as_many_rows_as_fit_in_single_precision(logit_bytes, chunks, dtype):
+    asked = []
 
     class Counting(LinearHead):
-        def logits(self, states: Tensor, *memory: Any) -> Tensor:
+        def logits(self, states, *memory):
             asked.append(len(states))
             return super().logits(states, *memory)
 
@@ -219,9 +211,7 @@ def test_a_chunk_has_as_many_rows_as_fit_in_single_precision(
         (5, 4 * 3 * 2048, [(3, 2000)] * 10 + [(2, 2000)] * 10),
     ],
 )
-def test_a_block_on_a_cpu_is_as_wide_as_its_cache_likes(
-    rows: int, logit_bytes: int, expected: list[tuple[int, int]]
-) -> None:
+def test_a_block_on_a_cpu_is_as_wide_as_its_cache_likes(rows, logit_bytes, expected):
     memory = Asked()
     head = linear_head(random(20_000, 3, seed=1))
     pairs = pack([EncodedPair(key="", value="", key_ids=(1,), value_ids=(19_000,))] * rows)
@@ -242,8 +232,8 @@ def test_a_block_on_a_cpu_is_as_wide_as_its_cache_likes(
     ],
 )
 def test_a_block_off_a_cpu_has_all_rows_where_that_leaves_tokens_enough(
-    rows: int, logit_bytes: int, expected: list[tuple[int, int]]
-) -> None:
+    rows, logit_bytes, expected
+):
     memory = Asked()
     # Tensors without numbers, on a device that is no CPU.
     head = linear_head(torch.empty(20_000, 3, device="meta"))
@@ -259,7 +249,7 @@ def test_a_block_off_a_cpu_has_all_rows_where_that_leaves_tokens_enough(
 
 
 @pytest.mark.parametrize("vocabulary", [20_000, 2049, 2048, 10])
-def test_the_fewest_logits_of_a_row_are_what_it_takes_at_the_least_budget(vocabulary: int) -> None:
+def test_the_fewest_logits_of_a_row_are_what_it_takes_at_the_least_budget(vocabulary):
     memory = Asked()
     head = linear_head(random(vocabulary, 3, seed=1))
     pairs = pack([EncodedPair(key="", value="", key_ids=(1,), value_ids=(2,))] * 2)
@@ -268,7 +258,7 @@ def test_the_fewest_logits_of_a_row_are_what_it_takes_at_the_least_budget(vocabu
     assert {height for height, _ in memory.sizes} == {1}
 
 
-def test_half_precision_states_are_scored_in_single_precision() -> None:
+def test_half_precision_states_are_scored_in_single_precision():
     weight = random(VOCABULARY, 3, seed=1).to(torch.bfloat16)
     states = random(5, 3).to(torch.bfloat16)
     found = score_rows(states, linear_head(weight), rows_of(4.0), logit_bytes=ROOMY)
@@ -281,7 +271,7 @@ def test_half_precision_states_are_scored_in_single_precision() -> None:
     torch.testing.assert_close(found.gradient.double(), expected, rtol=0.05, atol=0.02)
 
 
-def test_without_a_gradient_the_rest_is_the_same() -> None:
+def test_without_a_gradient_the_rest_is_the_same():
     made = random(5, VOCABULARY)
     bare = score_rows(made, HEAD, Rows.plain(PACKED), logit_bytes=ROOMY, differentiate=False)
     assert torch.equal(bare.loss_nats, plain(made).loss_nats)

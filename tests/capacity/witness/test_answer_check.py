@@ -1,12 +1,8 @@
 """An answer is exact if its ids came and say what was recorded, and not otherwise."""
 
-from types import SimpleNamespace
-
 import pytest
-import torch
 
-from promptlimits.base.errors import UserError
-from promptlimits.capacity.witness.answer_check import check_answer, stop_ids
+from promptlimits.capacity.witness.answer_check import check_answer
 from promptlimits.capacity.witness.format import WitnessAnswer, WitnessPair
 
 # --- what a value may be recorded as ------------------------------------------------------
@@ -171,25 +167,3 @@ def test_an_accepted_answer_must_say_its_text(spaced, also, fault):
     for said in ((2, 0), also[1]):
         answer = check_answer(spaced, pair, said, stops=(0,), keys_as_text=True)
         assert (answer.exact, answer.came, answer.fault) == (False, None, fault)
-
-
-@pytest.mark.parametrize(
-    ("named", "eos", "separator", "stops"),
-    [
-        ((3,), 1, None, (3,)),
-        ((3, 2, 3), 1, None, (2, 3)),
-        ((3, 50256, -1), 1, None, (3,)),
-        ((50256,), 1, 2, (1,)),
-        ((), 50256, 2, (2,)),
-        ((), None, None, None),
-    ],
-)
-def test_the_end_markers_are_those_of_the_model(named, eos, separator, stops):
-    network = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(33, 2))
-    tokenizer = SimpleNamespace(eos_token_id=eos, sep_token_id=separator)
-    stock = SimpleNamespace(model=network, tokenizer=tokenizer, stop_ids=named)
-    if stops is None:
-        with pytest.raises(UserError, match="must have an end marker in its vocabulary"):
-            stop_ids(stock)
-    else:
-        assert stop_ids(stock) == stops

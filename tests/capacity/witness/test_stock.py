@@ -21,10 +21,9 @@ from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.witness import stock
 from promptlimits.capacity.witness.stock import KEYS, check_stock_tools, require_stock_tools
-from promptlimits.nets.load.quiet import quiet
-from promptlimits.nets.load.stock import load_stock
+from promptlimits.nets.load.network import quiet
+from promptlimits.nets.load.stock import greedy, load_stock, small_network
 from promptlimits.nets.protocol import PromptKind
-from promptlimits.nets.routes import plain_greedy
 
 KINDS = pytest.mark.parametrize("kind", list(PromptKind))
 
@@ -83,8 +82,8 @@ def test_the_prompt_is_what_answers(kind):
     with quiet():
         wanted, found = stock._both_ways(kind)
     assert wanted == found
-    network = plain_greedy.small_network(vocabulary=48, seed=0)
-    bare = [plain_greedy.greedy(network, key, tokens=stock.TOKENS) for key in KEYS]
+    network = small_network(vocabulary=48, seed=0)
+    bare = [greedy(network, key, tokens=stock.TOKENS) for key in KEYS]
     assert not any(with_it == without for with_it, without in zip(wanted, bare, strict=True))
     assert len(set(wanted)) == len(KEYS)
     assert min(len(set(answer)) for answer in wanted) >= 3
@@ -92,13 +91,13 @@ def test_the_prompt_is_what_answers(kind):
 
 @KINDS
 def test_the_yardstick_is_the_slow_loop_of_the_tests(kind):
-    network = plain_greedy.small_network(vocabulary=48, seed=1)
+    network = small_network(vocabulary=48, seed=1)
     shape = stock._SHAPE if kind is PromptKind.PREFIX else None
     width = 16 if shape is None else shape.width
     prompt = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
     for key in KEYS:
         expected = slow_greedy(network, prompt, key, shape)
-        found = plain_greedy.greedy(network, key, tokens=6, prompt=prompt, prefix_shape=shape)
+        found = greedy(network, key, tokens=6, prompt=prompt, prefix_shape=shape)
         assert found == expected
 
 

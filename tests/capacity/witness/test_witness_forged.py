@@ -24,7 +24,7 @@ from promptlimits.capacity.witness.format import (
     write_verification,
 )
 from promptlimits.capacity.witness.verify import verify_witness
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 
 ADAPTER = "adapter_model.safetensors"
 NORM = "base_model.model.norm.weight"

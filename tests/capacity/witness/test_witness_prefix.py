@@ -166,7 +166,7 @@ def test_a_configuration_that_says_otherwise_is_refused(witness, change):
         ({"kind": "soft", "prefix_shape": None}, r"shape \(3, 32\)"),
         ({"kind": "lora"}, "kind: Input should be 'soft' or 'prefix'"),
         ({"prefix_shape": {"layers": 2, "kv_heads": 2}}, r"head_dim: Field required"),
-        ({"prefix_shape": {"layers": 2, "kv_heads": 2, "head_dim": 0}}, "greater than or equal"),
+        ({"prefix_shape": {"layers": 2, "kv_heads": 2, "head_dim": 0}}, "greater than 0"),
         ({"prefix_shape": {"layers": 2, "kv_heads": 2, "head_dim": "8"}}, "valid integer"),
         ({"prefix_shape": {"layers": 1, "kv_heads": 2, "head_dim": 8}}, r"shape \(3, 32\)"),
         ({"prefix_shape": {"layers": 2, "kv_heads": 4, "head_dim": 4}}, '"num_attention_heads":2'),

@@ -194,10 +194,10 @@ def test_what_was_confirmed_is_recorded_and_a_wrong_pair_is_not_counted(
 
 
 def test_the_process_writes_one_line_of_json(case, witness, capsys):
-    assert main([str(witness), "--model", str(case.model)]) == 0
+    assert main([json.dumps({"directory": str(witness), "model_path": str(case.model)})]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     found = Verification.from_json(json.loads(line)["verification"])
     assert found.answers == case.verify(witness).answers
-    assert main([str(witness) + "-not"]) == 2
+    assert main([json.dumps({"directory": f"{witness}-not"})]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["rule"] == "be a witness folder"

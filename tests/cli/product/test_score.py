@@ -21,7 +21,7 @@ def saved(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     import peft
     from transformers import AutoModelForCausalLM
 
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
 
     configs = {
         "lora": peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=LINEAR),
@@ -64,7 +64,7 @@ def answered(here: Path, tiny: Path) -> tuple[Path, str, str]:
     """A model, a key, and the word that it answers by itself: what it says then is made its end."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
     from promptlimits.testing.tiny_models import WORDS
 
     model = Path(shutil.copytree(tiny, here / "own"))

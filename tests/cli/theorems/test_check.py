@@ -16,8 +16,7 @@ import pytest
 
 from promptlimits.bounds.counting import Counting
 from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling, read_facts
-from promptlimits.nets.files.folder import weight_files
-from promptlimits.nets.files.hashing import weights_hash
+from promptlimits.nets.files.folder import weight_files, weights_hash
 from promptlimits.nets.load.blocks import open_checkpoint
 from promptlimits.testing.tiny_models import tiny_causal_lm
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.lab.regression import levenberg_marquardt
 from promptlimits.lab.regression.levenberg_marquardt import (
     LevenbergMarquardt,

@@ -1,27 +1,21 @@
 """Tiny stock models in float64."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tests.reference.separate_sequences import norm_in_own_dtype
-from transformers import PreTrainedModel
 
 from promptlimits.nets.load.network import read_network
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
-OpenModel = Callable[..., PreTrainedModel]
-
 
 @pytest.fixture(scope="session")
-def open_model(tmp_path_factory: pytest.TempPathFactory) -> OpenModel:
+def open_model(tmp_path_factory):
     """Stock models of a family, made once for each size."""
     folder = tmp_path_factory.mktemp("decoders")
 
-    def open_one(family: str, *, layers: int = 3, dtype: torch.dtype = torch.float64):
+    def open_one(family, *, layers=3, dtype=torch.float64):
         path = Path(folder) / f"{family}-{layers}"
         if not path.exists():
             tiny_causal_lm(path, family, layers=layers)

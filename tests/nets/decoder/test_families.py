@@ -1,24 +1,17 @@
 """What a decoder takes from stock modules: gains that move into the weights behind them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import pytest
 import torch
 from tests.reference.separate_sequences import by_the_book, random_pairs
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from promptlimits.nets.decoder import families
 from promptlimits.nets.decoder.families import decoder_of
 from promptlimits.nets.protocol import Part, PromptKind, pack
 
-OpenModel = Callable[..., PreTrainedModel]
 PAIRS = random_pairs(((1, 1), (9, 4), (3, 2)), seed=0)
 
 
-def with_gains(network: PreTrainedModel) -> PreTrainedModel:
+def with_gains(network):
     """Norms whose gains are far from one."""
     generator = torch.Generator().manual_seed(3)
     for name, weight in network.named_parameters():
@@ -28,9 +21,8 @@ def with_gains(network: PreTrainedModel) -> PreTrainedModel:
     return network
 
 
-def logits_and_gradient(network: PreTrainedModel, prompt: Tensor) -> tuple[Tensor, Tensor]:
+def logits_and_gradient(network, prompt):
     own = decoder_of(network)
-    assert own is not None
     part = Part(prompt_tokens=len(prompt), pairs=pack(PAIRS))
     logits = own.head.logits(own.prepare([part], PromptKind.SOFT).read_states(prompt))
     return logits, torch.autograd.grad(logits.square().sum(), prompt)[0]
@@ -39,8 +31,8 @@ def logits_and_gradient(network: PreTrainedModel, prompt: Tensor) -> tuple[Tenso
 @pytest.mark.parametrize("copied_bytes", [0, 2**28])
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_moved_gains_change_neither_results_nor_the_model(
-    family: str, copied_bytes: int, open_model: OpenModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    family, copied_bytes, open_model, monkeypatch
+):
     monkeypatch.setattr(families, "_COPIED_BYTES", copied_bytes)
     network = with_gains(open_model(family))
     before = {name: weight.clone() for name, weight in network.named_parameters()}
@@ -55,17 +47,14 @@ def test_moved_gains_change_neither_results_nor_the_model(
     assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
 
 
-def test_feed_forward_weights_are_copied_only_below_the_limit(
-    open_model: OpenModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_feed_forward_weights_are_copied_only_below_the_limit(open_model, monkeypatch):
     network = open_model("llama", layers=3)
     config = network.config
     needed = 3 * 2 * config.hidden_size * config.intermediate_size * torch.float64.itemsize
 
-    def shared(limit: int) -> set[bool]:
+    def shared(limit):
         monkeypatch.setattr(families, "_COPIED_BYTES", limit)
         own = decoder_of(network)
-        assert own is not None
         assert all(block.attention_norm.weight is None for block in own.blocks)
         pairs = zip(own.blocks, network.model.layers, strict=True)
         found = set()
@@ -79,8 +68,7 @@ def test_feed_forward_weights_are_copied_only_below_the_limit(
     assert shared(needed - 1) == {True}
 
 
-def test_in_16_bits_gains_stay_where_they_are(open_model: OpenModel) -> None:
+def test_in_16_bits_gains_stay_where_they_are(open_model):
     own = decoder_of(open_model("llama", dtype=torch.bfloat16))
-    assert own is not None
     norms = [norm for block in own.blocks for norm in (block.attention_norm, block.feed_norm)]
     assert all(norm.weight is not None for norm in norms)

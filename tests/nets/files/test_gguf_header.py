@@ -1,11 +1,8 @@
 """A GGUF header that claims more than its file can hold is refused at once."""
 
-from __future__ import annotations
-
 import os
 import struct
 import time
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -18,20 +15,20 @@ from promptlimits.nets.load.install import gguf_note
 MUCH = 1 << 40
 
 
-def start(*, tensors: int = 0, fields: int = 0, version: int = 3) -> bytes:
+def start(*, tensors=0, fields=0, version=3):
     return b"GGUF" + struct.pack("<IQQ", version, tensors, fields)
 
 
-def text(content: bytes) -> bytes:
+def text(content):
     return struct.pack("<Q", len(content)) + content
 
 
-def entries(kind: int, count: int) -> bytes:
+def entries(kind, count):
     """A field that is a list."""
     return text(b"a") + struct.pack("<IIQ", 9, kind, count)
 
 
-def tensor(*axes: int, begins: int = 0) -> bytes:
+def tensor(*axes, begins=0):
     return text(b"t") + struct.pack(f"<I{len(axes)}QIQ", len(axes), *axes, 0, begins) + bytes(64)
 
 
@@ -56,9 +53,7 @@ def tensor(*axes: int, begins: int = 0) -> bytes:
         (start()[:10], "a header that is cut off"),
     ],
 )
-def test_claims_are_compared_with_the_size_of_the_file(
-    content: bytes, got: str, tmp_path: Path
-) -> None:
+def test_claims_are_compared_with_the_size_of_the_file(content, got, tmp_path):
     path = tmp_path / "it.gguf"
     path.write_bytes(content)
     began = time.monotonic()
@@ -67,14 +62,14 @@ def test_claims_are_compared_with_the_size_of_the_file(
     assert time.monotonic() - began < 5
 
 
-def test_a_pipe_is_no_gguf_file(tmp_path: Path) -> None:
+def test_a_pipe_is_no_gguf_file(tmp_path):
     path = tmp_path / "it.gguf"
     os.mkfifo(path)
     with pytest.raises(UserError, match="be a GGUF file, got a pipe where a file should be"):
         gguf_note(path, name="model it.gguf")
 
 
-def test_a_sparse_file_of_a_terabyte_does_not_fit_into_memory(tmp_path: Path) -> None:
+def test_a_sparse_file_of_a_terabyte_does_not_fit_into_memory(tmp_path):
     path = tmp_path / "it.gguf"
     path.write_bytes(start(tensors=1) + tensor(1 << 42))
     os.truncate(path, 1 << 42)
@@ -82,7 +77,7 @@ def test_a_sparse_file_of_a_terabyte_does_not_fit_into_memory(tmp_path: Path) ->
         gguf_note(path, name="model it.gguf")
 
 
-def test_the_numbers_of_an_honest_file_are_counted(tmp_path: Path) -> None:
+def test_the_numbers_of_an_honest_file_are_counted(tmp_path):
     path = tmp_path / "it.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_string("general.description", "one of each kind of field")

@@ -1,11 +1,6 @@
 """Safetensors come back as they are stored; what is broken is refused in one line."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +12,7 @@ from promptlimits.nets.files.safetensors_file import WeightReader
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_every_format_is_read_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_every_format_is_read_exactly(dtype, tmp_path):
     stored = torch.tensor([[1.5, -3.25e-3, 0.0], [6e4, 1e-7, -1.0]], dtype=dtype)
     save_file({"a": stored, "b": torch.arange(3)}, tmp_path / "model.safetensors")
     got = WeightReader(tmp_path, name="m").read("a", shape=(2, 3))
@@ -25,7 +20,7 @@ def test_every_format_is_read_exactly(dtype: torch.dtype, tmp_path: Path) -> Non
     assert (got == stored.to(torch.float64).numpy()).all()
 
 
-def test_shards_are_read_as_one(tmp_path: Path) -> None:
+def test_shards_are_read_as_one(tmp_path):
     parts = {"a.safetensors": ["x", "z"], "b.safetensors": ["y"]}
     for file, keys in parts.items():
         save_file({key: torch.full((2,), float(ord(key))) for key in keys}, tmp_path / file)
@@ -36,16 +31,16 @@ def test_shards_are_read_as_one(tmp_path: Path) -> None:
     assert [reader.read(key, shape=(2,))[1] for key in "xyz"] == [ord(key) for key in "xyz"]
 
 
-def entry(low: int, high: int, shape: list[Any], dtype: str = "F32") -> dict[str, Any]:
+def entry(low, high, shape, dtype="F32"):
     return {"dtype": dtype, "shape": shape, "data_offsets": [low, high]}
 
 
-def header(**entries: Any) -> str:
+def header(**entries):
     return json.dumps(entries)
 
 
 NO_HEADER = "no safetensors header"
-HEADERS: dict[str, tuple[str, str]] = {
+HEADERS = {
     "more numbers than bytes": (header(a=entry(0, 8, [3])), "bytes than its shape"),
     "overlapping": (header(a=entry(0, 4, [1]), b=entry(0, 8, [2])), "not right behind"),
     "a gap in front": (header(a=entry(4, 8, [1])), "not right behind"),
@@ -70,7 +65,7 @@ HEADERS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", HEADERS)
-def test_headers_that_do_not_describe_their_file(case: str, tmp_path: Path) -> None:
+def test_headers_that_do_not_describe_their_file(case, tmp_path):
     text, match = HEADERS[case]
     raw = text.encode()
     (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(8))
@@ -79,7 +74,7 @@ def test_headers_that_do_not_describe_their_file(case: str, tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
-CUTS: list[Callable[[bytes], bytes]] = [
+CUTS = [
     lambda whole: whole[:-1],
     lambda whole: whole + b"\0",
     lambda whole: whole[:100],
@@ -90,7 +85,7 @@ CUTS: list[Callable[[bytes], bytes]] = [
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_files_that_are_cut_off(cut: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_files_that_are_cut_off(cut, tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.ones(40), "b": torch.ones(3)}, path)
     whole = path.read_bytes()

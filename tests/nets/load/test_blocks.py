@@ -1,12 +1,8 @@
 """Blocks read from a checkpoint compute what the stock model computes; others are refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,21 +16,19 @@ from promptlimits.nets.load.blocks import open_checkpoint
 from promptlimits.nets.load.families import FAMILIES
 from promptlimits.testing.tiny_models import tiny_causal_lm, tiny_encoder, tiny_of_family
 
-Tensors = dict[str, Any]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-OTHERS: dict[str, dict[str, Any]] = {
+OTHERS = {
     "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 64},
     "phi": {"intermediate_size": 32, "partial_rotary_factor": 0.5},
 }
-Alter = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def models(tmp_path_factory):
     """A tiny model of each family."""
-    made: dict[str, Path] = {}
+    made = {}
 
-    def model(family: str) -> Path:
+    def model(family):
         if family not in made:
             made[family] = folder = tmp_path_factory.mktemp(family)
             if family == "bert":
@@ -49,15 +43,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def altered(models: Callable[[str], Path], tmp_path: Path) -> Alter:
+def altered(models, tmp_path):
     """A copy of a family's model with other settings, without some, or with other tensors."""
 
-    def alter(
-        family: str,
-        settings: dict[str, Any] | None = None,
-        tensors: Callable[[Tensors], Tensors] | None = None,
-        without: tuple[str, ...] = (),
-    ) -> Path:
+    def alter(family, settings=None, tensors=None, without=()):
         shutil.rmtree(tmp_path / "altered", ignore_errors=True)
         copy = Path(shutil.copytree(models(family), tmp_path / "altered"))
         path = copy / "config.json"
@@ -71,12 +60,12 @@ def altered(models: Callable[[str], Path], tmp_path: Path) -> Alter:
     return alter
 
 
-def blocks(directory: Path) -> list[Any]:
+def blocks(directory):
     """All that is read of a checkpoint."""
     return list(open_checkpoint(directory, name="model tiny").blocks)
 
 
-def compared(directory: Path, tokens: int, tolerance: float) -> None:
+def compared(directory, tokens, tolerance):
     """The stock model's hidden states are those of the blocks."""
     config = AutoConfig.from_pretrained(directory)
     model = AutoModel.from_pretrained(directory, config=config, dtype=torch.float64).eval()
@@ -94,7 +83,7 @@ def compared(directory: Path, tokens: int, tolerance: float) -> None:
     assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
 
 
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
+CASES = {
     **{family: (family, {}) for family in ("bert", "gemma3", "gpt2", "gpt_neox", "llama", "opt")},
     **{family: (family, {}) for family in ("phi", "qwen2")},
     "gpt_neox one after the other": ("gpt_neox", {"use_parallel_residual": False}),
@@ -106,13 +95,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_blocks_compute_what_the_stock_model_computes(case: str, altered: Alter) -> None:
+def test_the_blocks_compute_what_the_stock_model_computes(case, altered):
     family, settings = CASES[case]
     # Rotary angles, and the norms of Llama and Gemma, are float32 in the stock model.
     compared(altered(family, settings), 12, 1e-11 if family in ("bert", "gpt2", "opt") else 1e-5)
 
 
-def test_every_family_is_compared() -> None:
+def test_every_family_is_compared():
     compared = {family.replace("gemma3", "gemma3_text") for family, _ in CASES.values()}
     assert compared == set(FAMILIES)
 
@@ -126,9 +115,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("family", LEFT_OUT)
-def test_settings_that_files_leave_out_are_those_of_the_stock_model(
-    family: str, altered: Alter
-) -> None:
+def test_settings_that_files_leave_out_are_those_of_the_stock_model(family, altered):
     compared(altered(family, without=LEFT_OUT[family]), 8, 1e-5)
 
 
@@ -151,11 +138,11 @@ def test_settings_that_files_leave_out_are_those_of_the_stock_model(
     ],
     ids=str,
 )
-def test_positions_that_only_turn_pass(settings: dict[str, Any], altered: Alter) -> None:
+def test_positions_that_only_turn_pass(settings, altered):
     assert {block.attention.rotary.width for block in blocks(altered("llama", settings))} == {8}
 
 
-def test_two_names_that_agree_are_one(altered: Alter) -> None:
+def test_two_names_that_agree_are_one(altered):
     assert blocks(altered("gpt2", {"hidden_size": 16, "num_attention_heads": 2}))
 
 
@@ -164,14 +151,14 @@ def test_two_names_that_agree_are_one(altered: Alter) -> None:
 PREFIXES = {"bert": "bert.", "gpt2": "transformer.", "gpt_neox": "gpt_neox."}
 
 
-def prefix(family: str) -> str:
+def prefix(family):
     return PREFIXES.get(family, "model.")
 
 
-def named(family: str, front: str, *, factor: float = 1.0) -> Callable[[Tensors], Tensors]:
+def named(family, front, *, factor=1.0):
     """Every tensor of the base model with `front` in front of its bare name."""
 
-    def rename(tensors: Tensors) -> Tensors:
+    def rename(tensors):
         return {
             name if name.startswith(("lm_head", "embed_out", "cls")) else front + bare: value
             for name, value, bare in (
@@ -184,7 +171,7 @@ def named(family: str, front: str, *, factor: float = 1.0) -> Callable[[Tensors]
 
 
 @pytest.mark.parametrize("family", list(dict.fromkeys(family for family, _ in CASES.values())))
-def test_names_with_and_without_the_familys_prefix(family: str, altered: Alter) -> None:
+def test_names_with_and_without_the_familys_prefix(family, altered):
     bare, full = (
         blocks(altered(family, tensors=named(family, front))) for front in ("", prefix(family))
     )
@@ -195,11 +182,11 @@ def test_names_with_and_without_the_familys_prefix(family: str, altered: Alter) 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 @pytest.mark.parametrize("decoy", ["model.", "transformer.", "bert.", ""])
-def test_decoys_under_another_prefix_are_refused(family: str, decoy: str, altered: Alter) -> None:
+def test_decoys_under_another_prefix_are_refused(family, decoy, altered):
     if decoy == prefix(family):
         return
 
-    def shadowed(tensors: Tensors) -> Tensors:
+    def shadowed(tensors):
         small = named(family, decoy, factor=1e-3)(tensors)
         return small | named(family, prefix(family))(tensors)
 
@@ -207,17 +194,17 @@ def test_decoys_under_another_prefix_are_refused(family: str, decoy: str, altere
         blocks(altered(family, tensors=shadowed))
 
 
-def renamed(old: str, new: str, *, keep: bool = False) -> Callable[[Tensors], Tensors]:
+def renamed(old, new, *, keep=False):
     """A change of names, the old ones kept or not."""
 
-    def change(tensors: Tensors) -> Tensors:
+    def change(tensors):
         other = {name.replace(old, new): value.clone() for name, value in tensors.items()}
         return tensors | other if keep else other
 
     return change
 
 
-def test_older_names_of_a_norm_stand_for_todays_but_not_beside_them(altered: Alter) -> None:
+def test_older_names_of_a_norm_stand_for_todays_but_not_beside_them(altered):
     (today, *_), (older, *_) = (
         blocks(altered("bert", tensors=renamed("LayerNorm.weight", f"LayerNorm.{name}")))
         for name in ("weight", "gamma")
@@ -228,8 +215,8 @@ def test_older_names_of_a_norm_stand_for_todays_but_not_beside_them(altered: Alt
         blocks(both)
 
 
-def test_what_older_versions_wrote_and_no_model_reads_is_passed_over(altered: Alter) -> None:
-    def buffers(tensors: Tensors) -> Tensors:
+def test_what_older_versions_wrote_and_no_model_reads_is_passed_over(altered):
+    def buffers(tensors):
         base = "gpt_neox.layers.1.attention"
         return tensors | {
             f"{base}.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8),
@@ -244,7 +231,7 @@ def test_what_older_versions_wrote_and_no_model_reads_is_passed_over(altered: Al
         blocks(of_no_block)
 
 
-TENSORS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
+TENSORS = {
     "a block too many": ("gpt2", renamed("h.1.", "h.2."), "unknown tensor transformer.h.2."),
     "00": ("llama", renamed("layers.0", "layers.00"), "unknown tensor"),
     "+0": ("gpt2", renamed("h.0.", "h.+0."), "unknown tensor"),
@@ -283,7 +270,7 @@ TENSORS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
 
 
 @pytest.mark.parametrize("case", TENSORS)
-def test_other_tensors_are_refused_in_one_line(case: str, altered: Alter) -> None:
+def test_other_tensors_are_refused_in_one_line(case, altered):
     family, change, match = TENSORS[case]
     with pytest.raises(UserError, match=match) as caught:
         blocks(altered(family, tensors=change))
@@ -294,7 +281,7 @@ def test_other_tensors_are_refused_in_one_line(case: str, altered: Alter) -> Non
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "attention_factor": 200.0}
 TURNING = {"rope_type": "default", "rope_theta": 1e4}
-SETTINGS: list[tuple[str, dict[str, Any], str]] = [
+SETTINGS = [
     ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
     ("bert", {"add_cross_attention": True}, "add_cross_attention"),
     ("bert", {"hidden_act": "quick_gelu"}, "the activation must be one of gelu"),
@@ -360,23 +347,21 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("family", "settings", "match"), SETTINGS, ids=str)
-def test_settings_of_other_models_are_refused_in_one_line(
-    family: str, settings: dict[str, Any], match: str, altered: Alter
-) -> None:
+def test_settings_of_other_models_are_refused_in_one_line(family, settings, match, altered):
     with pytest.raises(UserError, match=match) as caught:
         blocks(altered(family, settings))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '{"model_type": ' + "1" * 5000 + "}"])
-def test_unreadable_settings(text: str, altered: Alter) -> None:
+def test_unreadable_settings(text, altered):
     folder = altered("llama")
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
         blocks(folder)
 
 
-FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+FOLDERS = {
     "cut off": (
         lambda d: (d / "model.safetensors").write_bytes(
             (d / "model.safetensors").read_bytes()[:-50]
@@ -394,7 +379,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_what_is_no_whole_checkpoint_is_refused_in_one_line(case: str, altered: Alter) -> None:
+def test_what_is_no_whole_checkpoint_is_refused_in_one_line(case, altered):
     change, match = FOLDERS[case]
     folder = altered("gpt2")
     change(folder)

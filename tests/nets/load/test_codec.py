@@ -1,7 +1,5 @@
 """The codec gives what stock tools give, and says which tokens are plain text."""
 
-from __future__ import annotations
-
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -14,16 +12,16 @@ END = 0
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer():
     return tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
-def codec(tokenizer: PreTrainedTokenizerFast) -> HuggingFaceCodec:
+def codec(tokenizer):
     return HuggingFaceCodec(tokenizer, END)
 
 
-def with_markers(template: str) -> PreTrainedTokenizerFast:
+def with_markers(template):
     """A tokenizer that puts markers around a text: ids 1 (open) and 2 (close)."""
     words = {"<end>": 0, "<open>": 1, "<close>": 2, "a": 3, "b": 4}
     backend = Tokenizer(models.WordLevel(words, unk_token="<end>"))
@@ -36,16 +34,12 @@ def with_markers(template: str) -> PreTrainedTokenizerFast:
     )
 
 
-def test_a_key_is_what_the_stock_tokenizer_gives(
-    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_key_is_what_the_stock_tokenizer_gives(codec, tokenizer):
     for key in ("France", "the moon and the sun", "Côte d'Ivoire", " x"):
         assert codec.encode_key(key) == tuple(tokenizer(key).input_ids)
 
 
-def test_a_value_reads_as_the_next_word(
-    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_value_reads_as_the_next_word(codec, tokenizer):
     assert codec.encode_key("France") + codec.encode_value(" Paris") == tuple(
         tokenizer("France Paris").input_ids
     )
@@ -59,7 +53,7 @@ def test_a_value_reads_as_the_next_word(
         *(" Paris", "  Paris ", "\treturn -a", "    return a + b\n", "\n\n\tx\r\n", " "),
     ],
 )
-def test_a_value_comes_back_to_the_last_blank(codec: HuggingFaceCodec, text: str) -> None:
+def test_a_value_comes_back_to_the_last_blank(codec, text):
     ids = codec.encode_value(text)
     assert codec.decode_value(ids) == text
     assert codec.decode(ids) == text
@@ -77,21 +71,17 @@ def test_a_value_comes_back_to_the_last_blank(codec: HuggingFaceCodec, text: str
         ("$A", (3, 4)),
     ],
 )
-def test_an_opening_marker_stays_and_a_closing_one_goes(
-    template: str, key: tuple[int, ...]
-) -> None:
+def test_an_opening_marker_stays_and_a_closing_one_goes(template, key):
     codec = HuggingFaceCodec(with_markers(template), END)
     assert codec.encode_key("a b") == key
     assert codec.encode_value("a b") == (3, 4)
 
 
-def test_a_text_that_ends_like_a_marker_keeps_its_end(codec: HuggingFaceCodec) -> None:
+def test_a_text_that_ends_like_a_marker_keeps_its_end(codec):
     assert codec.encode_key("Rome<|end|>")[-1] == END
 
 
-def test_plain_tokens_are_one_token_of_text_each(
-    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_plain_tokens_are_one_token_of_text_each(codec, tokenizer):
     plain = codec.plain_token_ids()
     assert list(plain) == sorted(set(plain))
     for token in plain:
@@ -104,25 +94,21 @@ def test_plain_tokens_are_one_token_of_text_each(
     assert codec.plain_token_ids() is plain
 
 
-def test_markers_spaces_and_parts_of_characters_are_not_plain(
-    codec: HuggingFaceCodec, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_markers_spaces_and_parts_of_characters_are_not_plain(codec, tokenizer):
     plain = set(codec.plain_token_ids())
     for text in (" ", "\n", "é"):  # é is two tokens, each half a character
         assert plain.isdisjoint(tokenizer(text).input_ids)
     assert END not in plain
 
 
-def test_an_added_token_is_not_plain() -> None:
+def test_an_added_token_is_not_plain():
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["zzz"])
     [added] = tokenizer("zzz").input_ids
     assert added not in HuggingFaceCodec(tokenizer, END).plain_token_ids()
 
 
-def test_a_token_without_an_embedding_is_refused_and_not_plain(
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
+def test_a_token_without_an_embedding_is_refused_and_not_plain(tokenizer):
     [paris] = tokenizer("Paris").input_ids
     codec = HuggingFaceCodec(tokenizer, END, vocabulary=paris)
     assert max(codec.plain_token_ids()) < paris
@@ -131,7 +117,7 @@ def test_a_token_without_an_embedding_is_refused_and_not_plain(
     assert HuggingFaceCodec(tokenizer, END, vocabulary=paris + 1).encode_key("Paris") == (paris,)
 
 
-def test_a_token_that_its_own_text_does_not_give_is_not_plain() -> None:
+def test_a_token_that_its_own_text_does_not_give_is_not_plain():
     vocabulary = {"a": 0, "b": 1, "ab": 2, "\N{REPLACEMENT CHARACTER}": 3}
     backend = Tokenizer(models.BPE(vocabulary, []))  # nothing merges a and b
     codec = HuggingFaceCodec(PreTrainedTokenizerFast(tokenizer_object=backend), 9)
@@ -141,7 +127,7 @@ def test_a_token_that_its_own_text_does_not_give_is_not_plain() -> None:
 VOCABULARY = {"a": 0, "▁": 1, "▁a": 2, "\n": 3, "東": 4}
 
 
-def spacing_by_itself() -> PreTrainedTokenizerFast:
+def spacing_by_itself():
     """As Llama 2: a space before every text, whether or not it begins with one."""
     backend = Tokenizer(models.BPE(VOCABULARY, [("▁", "a")]))
     backend.normalizer = normalizers.Sequence(
@@ -153,14 +139,14 @@ def spacing_by_itself() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def metaspace(scheme: str) -> PreTrainedTokenizerFast:
+def metaspace(scheme):
     backend = Tokenizer(models.BPE(VOCABULARY, [("▁", "a")]))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def spaced_bytes() -> PreTrainedTokenizerFast:
+def spaced_bytes():
     """As RoBERTa: bytes, with a space before a text that does not begin with one."""
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -182,9 +168,7 @@ SPACING = pytest.mark.parametrize(
 
 
 @SPACING
-def test_key_and_value_read_as_two_words_however_the_tokenizer_spaces(
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
+def test_key_and_value_read_as_two_words_however_the_tokenizer_spaces(tokenizer):
     codec = HuggingFaceCodec(tokenizer, 9)
     assert codec.encode_key("a") + codec.encode_value(" a") == tuple(tokenizer("a a").input_ids)
 
@@ -192,9 +176,7 @@ def test_key_and_value_read_as_two_words_however_the_tokenizer_spaces(
 @SPACING
 @pytest.mark.parametrize("key", ["a", "東", "a\n", "\n "])
 @pytest.mark.parametrize("value", ["a", " a", "  a", "東", "   a \n", "\n\na", "a a ", " "])
-def test_key_and_value_stand_side_by_side_as_they_were_given(
-    tokenizer: PreTrainedTokenizerFast, key: str, value: str
-) -> None:
+def test_key_and_value_stand_side_by_side_as_they_were_given(tokenizer, key, value):
     """No tokenizer's habit puts a blank in, or takes one out, where the two meet."""
     codec = HuggingFaceCodec(tokenizer, 9)
     asked, ids = codec.encode_key(key), codec.encode_value(value)
@@ -203,9 +185,7 @@ def test_key_and_value_stand_side_by_side_as_they_were_given(
 
 
 @SPACING
-def test_a_text_from_its_beginning_reads_as_stock_tools_read_it(
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
+def test_a_text_from_its_beginning_reads_as_stock_tools_read_it(tokenizer):
     codec = HuggingFaceCodec(tokenizer, 9)
     for text in ("a a", "東a", "\na"):
         assert codec.decode(codec.encode_text(text)) == text
@@ -220,7 +200,7 @@ CHATML = (
 )
 
 
-def test_a_chat_is_what_the_template_makes_of_it() -> None:
+def test_a_chat_is_what_the_template_makes_of_it():
     chatting = tiny_tokenizer()
     chatting.chat_template = CHATML
     turns = [("system", "be brief"), ("user", "one?"), ("assistant", " two"), ("user", "three?")]
@@ -233,7 +213,7 @@ def test_a_chat_is_what_the_template_makes_of_it() -> None:
 
 
 @pytest.mark.parametrize("template", ["<open> $A", "$A <close>", "$A"])
-def test_the_marker_of_a_chat_stands_once(template: str) -> None:
+def test_the_marker_of_a_chat_stands_once(template):
     """A template writes the marker that the tokenizer adds, too: typed as it is, it came twice."""
     chatting = with_markers(template)
     chatting.chat_template = "{{ bos_token }}{% for m in messages %} {{ m['content'] }}{% endfor %}"
@@ -243,14 +223,14 @@ def test_the_marker_of_a_chat_stands_once(template: str) -> None:
     assert key == (" a b" if template == "<open> $A" else "<open> a b")
 
 
-def test_a_chat_that_no_text_gives_is_refused() -> None:
+def test_a_chat_that_no_text_gives_is_refused():
     chatting = with_markers("<open> $A")
     chatting.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(UserError, match=r"chat template must give a text .* leave --chat out"):
         HuggingFaceCodec(chatting, END).chat([("user", "a b")])
 
 
-def test_chats_that_cannot_be_written_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_chats_that_cannot_be_written_are_refused(tokenizer):
     with pytest.raises(UserError, match=r"must have a chat template .* -Instruct"):
         HuggingFaceCodec(tokenizer, END).chat([("user", "a")])
     strict = tiny_tokenizer()
@@ -259,27 +239,27 @@ def test_chats_that_cannot_be_written_are_refused(tokenizer: PreTrainedTokenizer
         HuggingFaceCodec(strict, END).chat([("user", "a"), ("tool", "b")])
 
 
-def test_a_text_begins_with_the_marker_that_the_tokenizer_names(codec: HuggingFaceCodec) -> None:
+def test_a_text_begins_with_the_marker_that_the_tokenizer_names(codec):
     # GPT-2's way: one marker ends a text and begins the next, and no text gets it by itself.
     assert codec.encode_key(codec.start_text) == (END,)
     assert codec.start_text != ""
 
 
 @pytest.mark.parametrize("template", ["<open> $A", "<open> $A <close>"])
-def test_a_marker_that_every_text_gets_is_the_key_of_no_text(template: str) -> None:
+def test_a_marker_that_every_text_gets_is_the_key_of_no_text(template):
     codec = HuggingFaceCodec(with_markers(template), END)
     assert codec.start_text == ""
     assert codec.encode_key("") == (1,)
 
 
-def test_a_tokenizer_without_a_marker_to_begin_with_is_refused() -> None:
+def test_a_tokenizer_without_a_marker_to_begin_with_is_refused():
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="read a beginning-of-text marker as one token"):
         _ = HuggingFaceCodec(tokenizer, END).start_text
 
 
-def test_a_marker_beyond_the_embedding_is_no_beginning() -> None:
+def test_a_marker_beyond_the_embedding_is_no_beginning():
     tokenizer = with_markers("$A")
     tokenizer.bos_token = "b"
     codec = HuggingFaceCodec(tokenizer, END, vocabulary=4)

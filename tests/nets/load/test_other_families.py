@@ -1,20 +1,15 @@
 """Families without code of their own here: they run as stock tools replay them, or are refused."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any, Final
 
 import pytest
 import torch
 from peft import PeftModel
-from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.capacity.witness.files import adapter_bytes, adapter_config
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 from promptlimits.nets.load.stock import decode_greedily, load_stock
 from promptlimits.nets.protocol import NO_LIMIT, EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM, Route
@@ -26,7 +21,7 @@ pytestmark = [
     pytest.mark.slow,  # a second for each family, most of it stock generate
 ]
 
-BASE: Final = {
+BASE = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -35,18 +30,18 @@ BASE: Final = {
     "head_dim": 8,
     "max_position_embeddings": 128,
 }
-STATE: Final = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
-LINEAR: Final = {
+STATE = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+LINEAR = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
 }
-TWICE: Final = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 404}
-ENCODER: Final = {key: BASE[key] for key in BASE if key not in {"num_key_value_heads", "head_dim"}}
+TWICE = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 404}
+ENCODER = {key: BASE[key] for key in BASE if key not in {"num_key_value_heads", "head_dim"}}
 
 # Family, settings, context length, whether stock generate keeps its cache behind a soft prompt.
-RUN: Final[dict[str, tuple[dict[str, Any], int, bool]]] = {
+RUN = {
     "mamba": (STATE, NO_LIMIT, False),
     "mamba2": (STATE | {"num_heads": 8, "head_dim": 8, "n_groups": 1}, NO_LIMIT, False),
     "falcon_mamba": (STATE, NO_LIMIT, False),
@@ -126,26 +121,24 @@ RUN: Final[dict[str, tuple[dict[str, Any], int, bool]]] = {
 }
 
 
-def frozen(directory: Path) -> HuggingFaceCausalLM:
+def frozen(directory):
     parts = load_parts(str(directory))
     return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
-def ids(*lengths: int, vocabulary: int) -> list[tuple[int, ...]]:
+def ids(*lengths, vocabulary):
     generator = torch.Generator().manual_seed(5)
     drawn = (torch.randint(1, vocabulary, (length,), generator=generator) for length in lengths)
     return [tuple(one.tolist()) for one in drawn]
 
 
-def between_tokens(model: HuggingFaceCausalLM, *, rows: int) -> Tensor:
+def between_tokens(model, *, rows):
     """A prompt (P, D) that is no token's embedding."""
     embedded = model.embed(torch.arange(1, rows + 2))
     return 0.6 * embedded[:-1] + 0.4 * embedded[1:]
 
 
-def greedy(
-    model: HuggingFaceCausalLM, prompt: Tensor, key: tuple[int, ...], *, kind: PromptKind
-) -> list[int]:
+def greedy(model, prompt, key, *, kind):
     """Four tokens, each the most likely one by what training computes."""
     said = list(key)
     for _ in range(4):
@@ -157,15 +150,7 @@ def greedy(
     return said[len(key) :]
 
 
-def replayed(
-    directory: Path,
-    model: HuggingFaceCausalLM,
-    prompt: Tensor,
-    keys: list[tuple[int, ...]],
-    folder: Path,
-    *,
-    kind: PromptKind,
-) -> list[list[int]]:
+def replayed(directory, model, prompt, keys, folder, *, kind):
     """The same by stock PEFT and generate."""
     config = adapter_config(
         prompt_tokens=prompt.shape[0],
@@ -193,7 +178,7 @@ def replayed(
 
 
 @pytest.mark.parametrize("family", RUN)
-def test_training_computes_what_stock_tools_replay(family: str, tmp_path: Path) -> None:
+def test_training_computes_what_stock_tools_replay(family, tmp_path):
     settings, context_length, from_cache = RUN[family]
     directory = tiny_of_family(tmp_path / "it", family, settings)
     model = frozen(directory)
@@ -208,7 +193,7 @@ def test_training_computes_what_stock_tools_replay(family: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("family", RUN)
-def test_pairs_beside_each_other_are_pairs_alone(family: str, tmp_path: Path) -> None:
+def test_pairs_beside_each_other_are_pairs_alone(family, tmp_path):
     """A recurrent layer would carry the end of one pair into the beginning of the next."""
     directory = tiny_of_family(tmp_path / "it", family, RUN[family][0])
     model, stock = frozen(directory), load_parts(str(directory)).model
@@ -233,12 +218,12 @@ def test_pairs_beside_each_other_are_pairs_alone(family: str, tmp_path: Path) ->
     )
 
 
-def test_a_recurrent_model_does_not_share_its_prompt(tmp_path: Path) -> None:
+def test_a_recurrent_model_does_not_share_its_prompt(tmp_path):
     directory = tiny_of_family(tmp_path, "qwen3_5_text", RUN["qwen3_5_text"][0])
     assert frozen(directory).route is Route.CONCATENATION
 
 
-REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
+REFUSED = {
     "gemma4_text": (
         BASE | TWICE | {"sliding_window": 8, "num_kv_shared_layers": 0},
         "run in transformers on a prompt in place of input embeddings, got RuntimeError: It seems",
@@ -281,9 +266,7 @@ REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
 
 
 @pytest.mark.parametrize("family", REFUSED)
-def test_what_stock_tools_do_not_run_is_refused_with_the_reason(
-    family: str, tmp_path: Path
-) -> None:
+def test_what_stock_tools_do_not_run_is_refused_with_the_reason(family, tmp_path):
     settings, words = REFUSED[family]
     directory = tiny_of_family(tmp_path, family, settings)
     with pytest.raises(UserError) as caught:
@@ -292,7 +275,7 @@ def test_what_stock_tools_do_not_run_is_refused_with_the_reason(
     assert "\n" not in str(caught.value)
 
 
-def test_per_layer_embeddings_of_width_none_run(tmp_path: Path) -> None:
+def test_per_layer_embeddings_of_width_none_run(tmp_path):
     settings, _ = REFUSED["gemma4_text"]
     directory = tiny_of_family(
         tmp_path, "gemma4_text", settings | {"hidden_size_per_layer_input": 0}
@@ -309,9 +292,7 @@ def test_per_layer_embeddings_of_width_none_run(tmp_path: Path) -> None:
         ("mamba", RUN["mamba"][0], "its layers do not all cache keys and values"),
     ],
 )
-def test_a_prefix_that_peft_would_run_otherwise_is_refused(
-    family: str, settings: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_a_prefix_that_peft_would_run_otherwise_is_refused(family, settings, words, tmp_path):
     model = frozen(tiny_of_family(tmp_path, family, settings))
     with pytest.raises(UserError, match=words) as caught:
         model.prompt_width(PromptKind.PREFIX)
@@ -319,7 +300,7 @@ def test_a_prefix_that_peft_would_run_otherwise_is_refused(
 
 
 @pytest.mark.parametrize("family", ["mpt", "bloom"])
-def test_a_prefix_is_replayed_as_it_is_trained(family: str, tmp_path: Path) -> None:
+def test_a_prefix_is_replayed_as_it_is_trained(family, tmp_path):
     directory = tiny_of_family(tmp_path / "it", family, RUN[family][0])
     model = frozen(directory)
     prefix = 0.8 * model.prefix_from_tokens(torch.arange(1, 4)[None])[0]

@@ -1,10 +1,7 @@
 """The papers' transformer on disk."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,13 +13,13 @@ from promptlimits.nets.paper.layers import PaperHead, PaperLayer, PaperNorm
 from promptlimits.nets.paper.transformer import PaperTransformer
 
 
-def transformer(dtype: torch.dtype = torch.float64) -> PaperTransformer:
+def transformer(dtype=torch.float64):
     draws = torch.Generator().manual_seed(0)
 
-    def draw(*shape: int) -> torch.Tensor:
+    def draw(*shape):
         return torch.randn(*shape, generator=draws, dtype=dtype)
 
-    def layer(hidden: int) -> PaperLayer:
+    def layer(hidden):
         heads = tuple(
             PaperHead(query=draw(2, 3), key=draw(2, 3), value=draw(1, 3), output=draw(3, 1))
             for _ in range(2)
@@ -43,19 +40,19 @@ def transformer(dtype: torch.dtype = torch.float64) -> PaperTransformer:
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
+def saved(tmp_path):
     save_transformer(transformer(), tmp_path / "model")
     return tmp_path / "model"
 
 
-def config_with(folder: Path, **changes: object) -> None:
+def config_with(folder, **changes):
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | changes), encoding="utf-8")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_is_loaded_is_what_was_saved(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_what_is_loaded_is_what_was_saved(tmp_path, dtype):
     model = transformer(dtype)
     save_transformer(model, tmp_path)
     loaded = load_transformer(tmp_path)
@@ -66,7 +63,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, dtype: torch.dtype) ->
     assert loaded.layers[1].w1.shape == (0, 3)
 
 
-def test_a_model_without_extras_is_saved_too(tmp_path: Path) -> None:
+def test_a_model_without_extras_is_saved_too(tmp_path):
     full = transformer()
     layers = tuple(replace(layer, attention_norm=None, mlp_norm=None) for layer in full.layers)
     save_transformer(PaperTransformer(layers=layers), tmp_path)
@@ -91,19 +88,17 @@ def test_a_model_without_extras_is_saved_too(tmp_path: Path) -> None:
         ({"surprise": 1}, "known keys alone.*surprise"),
     ],
 )
-def test_a_configuration_that_is_wrong_is_refused(
-    saved: Path, changes: dict[str, object], words: str
-) -> None:
+def test_a_configuration_that_is_wrong_is_refused(saved, changes, words):
     config_with(saved, **changes)
     with pytest.raises(UserError, match=words):
         load_transformer(saved)
 
 
-def test_weights_that_are_wrong_are_refused(saved: Path) -> None:
+def test_weights_that_are_wrong_are_refused(saved):
     path = saved / "model.safetensors"
     whole = load_file(path)
 
-    def with_tensors(tensors: dict[str, torch.Tensor], words: str) -> None:
+    def with_tensors(tensors, words):
         save_file(tensors, path)
         with pytest.raises(UserError, match=words):
             load_transformer(saved)
@@ -123,6 +118,6 @@ def test_weights_that_are_wrong_are_refused(saved: Path) -> None:
         load_transformer(saved)
 
 
-def test_half_precision_is_not_saved(tmp_path: Path) -> None:
+def test_half_precision_is_not_saved(tmp_path):
     with pytest.raises(UserError, match="float32 or float64"):
         save_transformer(transformer().to(torch.bfloat16), tmp_path)

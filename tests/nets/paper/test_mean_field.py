@@ -1,16 +1,13 @@
 """The mean-field transformer generalises the discrete one (Appendix A, corrected by E16)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.paper.layers import PaperHead, PaperNorm
+from promptlimits.nets.paper.layers import PaperNorm
 from promptlimits.nets.paper.mean_field import TokenMeasure, gamma, mean_field, token_measure
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.transport import wasserstein_distance
@@ -19,19 +16,19 @@ from promptlimits.nets.paper.weights import random_weights
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
-def model(*, masked: bool = False, layers: int = 2) -> PaperTransformer:
+def model(*, masked=False, layers=2):
     generator = np.random.default_rng(0)
     sizes = {"dim": 3, "heads": 2, "head_dim": 2, "hidden": 4, "layers": layers}
     return from_weights(random_weights(**sizes, generator=generator, masked=masked, biases=True))
 
 
-def tokens(columns: int, seed: int = 0) -> Tensor:
+def tokens(columns, seed=0):
     return torch.randn(
         3, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
 
 
-def integral(head: PaperHead, measure: TokenMeasure, x: Tensor, time: float | None) -> Tensor:
+def integral(head, measure, x, time):
     """One head's quotient of integrals, atom by atom (Definition 2.6)."""
     above, below = torch.zeros(3, dtype=torch.float64), 0.0
     for number, (y, mass) in enumerate(zip(measure.points, measure.weights, strict=True)):
@@ -43,7 +40,7 @@ def integral(head: PaperHead, measure: TokenMeasure, x: Tensor, time: float | No
 
 
 @pytest.mark.parametrize("timed", [False, True])
-def test_gamma_is_the_integral_of_its_definition_and_atoms_move_by_it(timed: bool) -> None:
+def test_gamma_is_the_integral_of_its_definition_and_atoms_move_by_it(timed):
     [layer] = model(layers=1).layers
     weights = torch.tensor([0.1, 0.4, 0.2, 0.3], dtype=torch.float64)
     times = torch.tensor([0.25, 0.5, 0.5, 1.0], dtype=torch.float64) if timed else None
@@ -72,14 +69,14 @@ def test_gamma_is_the_integral_of_its_definition_and_atoms_move_by_it(timed: boo
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_measure_of_the_image_is_the_image_of_the_measure(masked: bool, layers: int) -> None:
+def test_the_measure_of_the_image_is_the_image_of_the_measure(masked, layers):
     tau, x = model(masked=masked, layers=layers), tokens(5)
     image = mean_field(tau, token_measure(x, timed=masked))
     torch.testing.assert_close(image.points.T, tau(x), **EXACT)
     assert wasserstein_distance(image.points, tau(x).T, order=2) < 1e-12
 
 
-def test_a_residual_outside_the_mlp_is_another_map() -> None:
+def test_a_residual_outside_the_mlp_is_another_map():
     """As Appendix A prints it; E16."""
     tau, x = model(layers=1), tokens(5)
     [layer] = tau.layers
@@ -88,7 +85,7 @@ def test_a_residual_outside_the_mlp_is_another_map() -> None:
     assert wasserstein_distance(outside, tau(x).T) > 0.1
 
 
-def test_duplicates_and_their_joint_mass_are_one_measure() -> None:
+def test_duplicates_and_their_joint_mass_are_one_measure():
     tau, x = model(), tokens(3)
     thrice = torch.cat([x, x[:, :1], x[:, :1]], dim=1)
     masses = torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64) / 5
@@ -105,7 +102,7 @@ def test_duplicates_and_their_joint_mass_are_one_measure() -> None:
     torch.testing.assert_close(mean_field(tau, more).points[:3], weighted.points, **EXACT)
 
 
-def test_norms_are_applied_within_measures_as_within_sequences() -> None:
+def test_norms_are_applied_within_measures_as_within_sequences():
     norm = PaperNorm(kind="rms", weight=torch.ones(3).double(), bias=None, epsilon=1e-5)
     layers = tuple(replace(one, attention_norm=norm, mlp_norm=norm) for one in model().layers)
     for place in ("pre", "post"):
@@ -115,7 +112,7 @@ def test_norms_are_applied_within_measures_as_within_sequences() -> None:
         assert torch.equal(mean_field(tau, token_measure(x)).weights, token_measure(x).weights)
 
 
-def test_what_is_no_measure_is_said() -> None:
+def test_what_is_no_measure_is_said():
     x = tokens(3).T
     third = torch.full((3,), 1 / 3, dtype=torch.float64)
     for weights, words in (

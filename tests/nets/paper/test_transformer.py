@@ -1,37 +1,31 @@
 """Laws of the papers' transformer."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.paper.layers import NormKind, NormPlace, PaperLayer, PaperNorm
+from promptlimits.nets.paper.layers import PaperNorm
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights, to_weights
 from promptlimits.nets.paper.weights import random_weights
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
-def model(
-    *, masked: bool = False, layers: int = 2, seed: int = 0, hidden: int = 5
-) -> PaperTransformer:
+def model(*, masked=False, layers=2, seed=0, hidden=5):
     sizes = {"dim": 4, "heads": 2, "head_dim": 3, "hidden": hidden, "layers": layers}
     generator = np.random.default_rng(seed)
     return from_weights(random_weights(**sizes, generator=generator, masked=masked, biases=True))
 
 
-def normed(kind: NormKind, place: NormPlace, *, masked: bool = False) -> PaperTransformer:
+def normed(kind, place, *, masked=False):
     plain = model(masked=masked, seed=3)
     draws = torch.Generator().manual_seed(1)
 
-    def norm() -> PaperNorm:
+    def norm():
         weight, bias = torch.randn(2, 4, generator=draws, dtype=torch.float64)
         return PaperNorm(
             kind=kind, weight=weight, bias=bias if kind == "layer" else None, epsilon=1e-5
@@ -41,11 +35,11 @@ def normed(kind: NormKind, place: NormPlace, *, masked: bool = False) -> PaperTr
     return PaperTransformer(layers=layers, masked=masked, norm_place=place)
 
 
-def tokens(*shape: int, seed: int = 0) -> Tensor:
+def tokens(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_a_masked_token_depends_on_those_before_it_only() -> None:
+def test_a_masked_token_depends_on_those_before_it_only():
     """Definition 2.14: f^m(X)_i = f([X_1, ..., X_i])_i, for the whole stack."""
     masked, x = model(masked=True), tokens(4, 6)
     whole = masked(x)
@@ -53,13 +47,13 @@ def test_a_masked_token_depends_on_those_before_it_only() -> None:
         torch.testing.assert_close(masked(x[:, :i])[:, -1], whole[:, i - 1], **EXACT)
 
 
-def test_the_last_token_of_one_masked_layer_sees_all() -> None:
+def test_the_last_token_of_one_masked_layer_sees_all():
     free, x = model(layers=1), tokens(4, 6)
     torch.testing.assert_close(replace(free, masked=True)(x)[:, -1], free(x)[:, -1], **EXACT)
     assert not torch.allclose(replace(free, masked=True)(x)[:, 0], free(x)[:, 0])
 
 
-def test_without_mask_and_positions_it_commutes_with_permutations() -> None:
+def test_without_mask_and_positions_it_commutes_with_permutations():
     free, x = model(), tokens(4, 6)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     torch.testing.assert_close(free(x[:, order]), free(x)[:, order], **EXACT)
@@ -68,7 +62,7 @@ def test_without_mask_and_positions_it_commutes_with_permutations() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_batch_is_its_members(masked: bool) -> None:
+def test_a_batch_is_its_members(masked):
     tau, x = model(masked=masked), tokens(3, 4, 5)
     expected = torch.stack([tau(member) for member in x])
     torch.testing.assert_close(tau(x), expected, **EXACT)
@@ -76,7 +70,7 @@ def test_a_batch_is_its_members(masked: bool) -> None:
 
 
 @pytest.mark.parametrize("prompt_tokens", [0, 1, 3])
-def test_what_a_prompt_gives_are_the_last_columns(prompt_tokens: int) -> None:
+def test_what_a_prompt_gives_are_the_last_columns(prompt_tokens):
     tau, prompts, queries = model(masked=True), tokens(3, 4, prompt_tokens), tokens(2, 4, 5, seed=1)
     found = tau.with_prompt(prompts, queries)
     assert found.shape == (3, 2, 4, 5)
@@ -88,7 +82,7 @@ def test_what_a_prompt_gives_are_the_last_columns(prompt_tokens: int) -> None:
             torch.testing.assert_close(tau.with_prompt(prompt, query), one, **EXACT)
 
 
-def test_its_derivative_is_right_and_no_tensor_is_changed() -> None:
+def test_its_derivative_is_right_and_no_tensor_is_changed():
     tau, x = model(masked=True), tokens(4, 3).requires_grad_()
     before = x.detach().clone()
     assert torch.autograd.gradcheck(tau, (x,))
@@ -96,7 +90,7 @@ def test_its_derivative_is_right_and_no_tensor_is_changed() -> None:
     assert torch.func.jacrev(tau)(before).shape == (4, 3, 4, 3)
 
 
-def test_positions_are_added_to_the_columns_of_the_input() -> None:
+def test_positions_are_added_to_the_columns_of_the_input():
     plain, x, positions = model(), tokens(4, 5), tokens(4, 7, seed=2)
     placed = replace(plain, positions=positions)
     torch.testing.assert_close(placed(x), plain(x + positions[:, :5]), **EXACT)
@@ -105,9 +99,8 @@ def test_positions_are_added_to_the_columns_of_the_input() -> None:
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
-def test_a_norm_is_that_of_torch(kind: Literal["layer", "rms"]) -> None:
+def test_a_norm_is_that_of_torch(kind):
     norm = normed(kind, "pre").layers[0].attention_norm
-    assert norm is not None
     x = tokens(2, 4, 5)
     rows = x.transpose(-1, -2)
     if kind == "layer":
@@ -118,8 +111,8 @@ def test_a_norm_is_that_of_torch(kind: Literal["layer", "rms"]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
-def test_norms_stand_before_or_after_each_block(kind: Literal["layer", "rms"]) -> None:
-    def plain_attention(layer: PaperLayer, seen: Tensor) -> Tensor:
+def test_norms_stand_before_or_after_each_block(kind):
+    def plain_attention(layer, seen):
         bare = replace(
             layer,
             attention_norm=None,
@@ -131,7 +124,7 @@ def test_norms_stand_before_or_after_each_block(kind: Literal["layer", "rms"]) -
         )
         return PaperTransformer(layers=(bare,))(seen) - seen
 
-    def plain_mlp(layer: PaperLayer, seen: Tensor) -> Tensor:
+    def plain_mlp(layer, seen):
         hidden = torch.relu(layer.w1 @ seen + layer.b1[:, None])
         return layer.w2 @ hidden + layer.b2[:, None]
 
@@ -140,8 +133,6 @@ def test_norms_stand_before_or_after_each_block(kind: Literal["layer", "rms"]) -
     y = z = x
     for layer in before.layers:
         first, second = layer.attention_norm, layer.mlp_norm
-        assert first is not None
-        assert second is not None
         y = y + plain_attention(layer, first(y))
         y = y + plain_mlp(layer, second(y))
         z = first(z + plain_attention(layer, z))
@@ -150,7 +141,7 @@ def test_norms_stand_before_or_after_each_block(kind: Literal["layer", "rms"]) -
     torch.testing.assert_close(after(x), z, **EXACT)
 
 
-def test_float32_is_near_float64() -> None:
+def test_float32_is_near_float64():
     tau, x = model(), tokens(4, 5)
     single = tau.to(torch.float32)
     assert single.dtype == torch.float32
@@ -162,7 +153,7 @@ def test_float32_is_near_float64() -> None:
     )
 
 
-def test_weights_go_back_and_forth_exactly() -> None:
+def test_weights_go_back_and_forth_exactly():
     weights = to_weights(model(masked=True, hidden=3))
     assert to_weights(from_weights(weights)).sha256() == weights.sha256()
     drawn = random_weights(dim=3, heads=1, head_dim=2, generator=np.random.default_rng(1))
@@ -172,7 +163,7 @@ def test_weights_go_back_and_forth_exactly() -> None:
             to_weights(unlike)
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_what_does_not_fit_is_said():
     tau = model()
     first = tau.layers[0]
     with pytest.raises(UserError, match="columns of 4 numbers"):

@@ -1,7 +1,5 @@
 """Known answers and laws of the Wasserstein distances."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 
@@ -9,17 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.paper.transport import position_distance, wasserstein_distance
 
-Array = NDArray[np.float64]
-
 ORDERS = (1, 1.5, 2, 4)
 
 
-def on_a_line(x: Array, a: Array, y: Array, b: Array, q: float) -> float:
+def on_a_line(x, a, y, b, q):
     """(int |F^{-1} - G^{-1}|^q)^{1/q}: between the jumps of both both quantiles are constant."""
     x, a = x[np.argsort(x)], a[np.argsort(x)]
     y, b = y[np.argsort(y)], b[np.argsort(y)]
@@ -35,7 +30,7 @@ def on_a_line(x: Array, a: Array, y: Array, b: Array, q: float) -> float:
 
 @pytest.mark.parametrize("q", ORDERS)
 @pytest.mark.parametrize("sizes", [(5, 5), (4, 6)])
-def test_on_a_line_it_is_that_of_the_quantiles(q: float, sizes: tuple[int, int]) -> None:
+def test_on_a_line_it_is_that_of_the_quantiles(q, sizes):
     generator = np.random.default_rng(1)
     x, y = (generator.standard_normal(size) for size in sizes)
     a, b = (generator.dirichlet(np.ones(size)) for size in sizes)
@@ -49,7 +44,7 @@ def test_on_a_line_it_is_that_of_the_quantiles(q: float, sizes: tuple[int, int])
 
 
 @pytest.mark.parametrize("q", ORDERS)
-def test_a_translation_costs_its_length(q: float) -> None:
+def test_a_translation_costs_its_length(q):
     x = np.random.default_rng(0).standard_normal((6, 3))
     y = x + np.array([3.0, 0.0, 4.0])
     assert wasserstein_distance(x, y, order=q) == pytest.approx(5, rel=1e-12)
@@ -58,7 +53,7 @@ def test_a_translation_costs_its_length(q: float) -> None:
 
 
 @pytest.mark.parametrize("q", ORDERS)
-def test_a_prompt_written_twice_is_the_same_measure(q: float) -> None:
+def test_a_prompt_written_twice_is_the_same_measure(q):
     """What E9 rests on."""
     p = np.random.default_rng(0).standard_normal((5, 2))
     assert wasserstein_distance(p, np.concatenate([p, p]), order=q) == 0
@@ -67,14 +62,14 @@ def test_a_prompt_written_twice_is_the_same_measure(q: float) -> None:
     assert twice < 1e-3
 
 
-def test_mass_that_moves_is_paid_by_its_share() -> None:
+def test_mass_that_moves_is_paid_by_its_share():
     zero, ends = np.zeros((1, 1)), np.array([[0.0], [2.0]])
     for q in ORDERS:
         share = wasserstein_distance(zero, ends, order=q, second_weights=[0.75, 0.25])
         assert share == pytest.approx(2 * 0.25 ** (1 / q), rel=1e-9)
 
 
-def test_the_linear_programme_agrees_with_the_matching() -> None:
+def test_the_linear_programme_agrees_with_the_matching():
     generator = np.random.default_rng(3)
     x, y = generator.standard_normal((6, 3)), generator.standard_normal((6, 3))
     even = np.full(6, 1 / 6)
@@ -93,8 +88,8 @@ clouds = st.integers(1, 4).flatmap(
 
 @settings(max_examples=40)
 @given(x=clouds, y=clouds, z=clouds, q=st.sampled_from([1.0, 2.0, 3.0]))
-def test_it_is_a_distance(x: Array, y: Array, z: Array, q: float) -> None:
-    def d(one: Array, other: Array) -> float:
+def test_it_is_a_distance(x, y, z, q):
+    def d(one, other):
         return wasserstein_distance(one, other, order=q)
 
     assert d(x, x) == 0
@@ -103,7 +98,7 @@ def test_it_is_a_distance(x: Array, y: Array, z: Array, q: float) -> None:
     assert d(x, y) >= wasserstein_distance(x, y, order=1) * (1 - 1e-9)
 
 
-def test_equal_positions_are_compared_and_others_are_infinitely_far() -> None:
+def test_equal_positions_are_compared_and_others_are_infinitely_far():
     times = [0.5, 1.0]
     first, second = np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]])
     # As measures of tokens alone they are the same.
@@ -120,7 +115,7 @@ def test_equal_positions_are_compared_and_others_are_infinitely_far() -> None:
     )
 
 
-def test_within_a_position_mass_is_transported() -> None:
+def test_within_a_position_mass_is_transported():
     """int W_q^q dtheta: one half at distance 3 after transport, one half at distance 1."""
     first = np.array([[0.0], [10.0], [5.0]])
     second = np.array([[13.0], [3.0], [6.0]])
@@ -138,7 +133,7 @@ def test_within_a_position_mass_is_transported() -> None:
         assert found == pytest.approx((0.5 * 3**q + 0.5) ** (1 / q), rel=1e-9)
 
 
-def test_what_is_no_measure_is_said() -> None:
+def test_what_is_no_measure_is_said():
     x = np.zeros((2, 3))
     for call, words in (
         (lambda: wasserstein_distance(x, x, order=0.5), "1 or more"),

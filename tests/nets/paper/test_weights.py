@@ -1,7 +1,5 @@
 """The papers' weights are checked, copied, and hashed whole."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +8,13 @@ import pytest
 from promptlimits.base.errors import UserError
 from promptlimits.nets.paper.weights import (
     HeadWeights,
-    LayerWeights,
     TransformerWeights,
     random_weights,
 )
 
 
-def weights(seed: int = 0, **changes: object) -> TransformerWeights:
-    settings: dict[str, object] = {
+def weights(seed=0, **changes):
+    settings = {
         "dim": 6,
         "heads": 2,
         "head_dim": 3,
@@ -26,10 +23,10 @@ def weights(seed: int = 0, **changes: object) -> TransformerWeights:
         "masked": True,
         "biases": True,
     }
-    return random_weights(generator=np.random.default_rng(seed), **(settings | changes))  # type: ignore[arg-type]
+    return random_weights(generator=np.random.default_rng(seed), **(settings | changes))
 
 
-def test_the_arrays_are_copies_nobody_can_change() -> None:
+def test_the_arrays_are_copies_nobody_can_change():
     source = np.ones((2, 4))
     head = HeadWeights(query=source, key=source, value=source, output=source.T)
     source[0, 0] = 9.0
@@ -38,7 +35,7 @@ def test_the_arrays_are_copies_nobody_can_change() -> None:
         head.query[0, 0] = 2.0
 
 
-def test_float32_is_taken_over_exactly() -> None:
+def test_float32_is_taken_over_exactly():
     third = np.full((1, 1), np.float32(1) / np.float32(3), dtype=np.float32)
     head = HeadWeights(query=third, key=third, value=third, output=third)
     assert head.query.dtype == np.float64
@@ -56,13 +53,13 @@ def test_float32_is_taken_over_exactly() -> None:
         ("value", np.full((2, 4), np.longdouble(1)), "at most 64 bits"),
     ],
 )
-def test_a_head_that_does_not_fit_is_refused(name: str, array: np.ndarray, message: str) -> None:
+def test_a_head_that_does_not_fit_is_refused(name, array, message):
     fitting = {name: np.ones((2, 4)) for name in ("query", "key", "value")}
     with pytest.raises(UserError, match=message):
         HeadWeights(**(fitting | {"output": np.ones((4, 2))} | {name: array}))
 
 
-def test_layers_that_do_not_fit_are_refused() -> None:
+def test_layers_that_do_not_fit_are_refused():
     narrow, wide = weights(dim=6), weights(dim=8)
     with pytest.raises(UserError, match="share one width"):
         TransformerWeights(layers=narrow.layers + wide.layers, masked=False)
@@ -77,12 +74,12 @@ def test_layers_that_do_not_fit_are_refused() -> None:
         replace(layer, b1=np.ones(4))
 
 
-def test_no_hidden_neuron_is_no_mlp() -> None:
-    layer: LayerWeights = weights(hidden=0).layers[0]
+def test_no_hidden_neuron_is_no_mlp():
+    layer = weights(hidden=0).layers[0]
     assert (layer.hidden, layer.dim) == (0, 6)
 
 
-def test_the_hash_covers_every_number_the_mask_and_the_shapes() -> None:
+def test_the_hash_covers_every_number_the_mask_and_the_shapes():
     first = weights()
     assert first.sha256() == weights().sha256() != weights(1).sha256()
     assert replace(first, masked=False).sha256() != first.sha256()
@@ -98,7 +95,7 @@ def test_the_hash_covers_every_number_the_mask_and_the_shapes() -> None:
     assert len(list(first.arrays())) == 2 * (2 * 4 + 4)
 
 
-def test_the_deviation_of_random_weights_is_that_of_the_fan_in() -> None:
+def test_the_deviation_of_random_weights_is_that_of_the_fan_in():
     drawn = weights(dim=64, head_dim=64, hidden=128, heads=1, layers=1, scale=2.0).layers[0]
     assert drawn.w1.std() == pytest.approx(2 / 8, rel=0.05)
     assert drawn.w2.std() == pytest.approx(2 / 128**0.5, rel=0.05)

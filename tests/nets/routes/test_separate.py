@@ -1,19 +1,15 @@
 """KV prefixes: their layout is PEFT's, and a prefix of tokens is those tokens in the context."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from tests.nets.routes.test_shared_prefix import frozen, pairs_of
-from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.load.quiet import quiet
-from promptlimits.nets.prefix_shape import PrefixShape, reader_of_prefixes
+from promptlimits.nets.load.network import quiet
+from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
 from promptlimits.nets.routes.separate import prefixed_logits
 from promptlimits.testing.tiny_models import tiny_causal_lm
@@ -25,11 +21,11 @@ LONG = 11
 pytestmark = pytest.mark.filterwarnings("ignore::promptlimits.base.errors.PromptLimitsWarning")
 
 
-def normal(*size: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def normal(*size, seed, dtype=torch.float64):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def network_of(directory: Path, family: str, **changes: object):
+def network_of(directory, family, **changes):
     from transformers import AutoModelForCausalLM
 
     path = tiny_causal_lm(directory, family, **changes)
@@ -39,7 +35,7 @@ def network_of(directory: Path, family: str, **changes: object):
 # --- the layout ---------------------------------------------------------------------------
 
 
-def test_a_row_is_keys_then_values_layer_by_layer() -> None:
+def test_a_row_is_keys_then_values_layer_by_layer():
     """Written from PEFT's documentation: number (l, keys or values, head, place) of token p."""
     shape = PrefixShape(layers=3, kv_heads=2, head_dim=4)
     assert (shape.token_dim, shape.width) == (8, 48)
@@ -56,7 +52,7 @@ def test_a_row_is_keys_then_values_layer_by_layer() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_shape_is_what_the_model_caches(family: str, tmp_path: Path) -> None:
+def test_the_shape_is_what_the_model_caches(family, tmp_path):
     grouped = family in {"llama", "qwen2", "gemma3"}
     found = PrefixShape.of(network_of(tmp_path, family, layers=3))
     assert found == PrefixShape(layers=3, kv_heads=2 if grouped else 4, head_dim=8)
@@ -67,9 +63,7 @@ def test_the_shape_is_what_the_model_caches(family: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("tokens", [1, LONG])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_prefix_of_tokens_is_the_tokens_in_the_context(
-    family: str, tokens: int, tmp_path: Path
-) -> None:
+def test_a_prefix_of_tokens_is_the_tokens_in_the_context(family, tokens, tmp_path):
     """Part by part, and a soft prompt of the same tokens gives the same logits."""
     model = frozen(tmp_path, family)
     packed = pack(pairs_of(model))
@@ -88,9 +82,7 @@ def test_a_prefix_of_tokens_is_the_tokens_in_the_context(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_gradient_equal_those_of_one_unpadded_sequence_each(
-    family: str, tmp_path: Path
-) -> None:
+def test_logits_and_gradient_equal_those_of_one_unpadded_sequence_each(family, tmp_path):
     from transformers import DynamicCache
 
     model = frozen(tmp_path, family)
@@ -120,7 +112,7 @@ def test_logits_and_gradient_equal_those_of_one_unpadded_sequence_each(
     assert (gradients[0] - gradients[1]).norm() <= tight * gradients[1].norm()
 
 
-def test_a_prefix_of_no_token_is_the_bare_model(tmp_path: Path) -> None:
+def test_a_prefix_of_no_token_is_the_bare_model(tmp_path):
     model = frozen(tmp_path, "gemma3")
     part = Part(prompt_tokens=0, pairs=pack(pairs_of(model)))
     kinds = {
@@ -137,7 +129,7 @@ def test_a_prefix_of_no_token_is_the_bare_model(tmp_path: Path) -> None:
 # --- stock PEFT ---------------------------------------------------------------------------
 
 
-def in_peft(network, prefix: Tensor, shape: PrefixShape, folder: Path):
+def in_peft(network, prefix, shape, folder):
     """The network with the prefix loaded by stock PEFT."""
     from peft import PeftModel
 
@@ -160,9 +152,7 @@ def in_peft(network, prefix: Tensor, shape: PrefixShape, folder: Path):
 
 @pytest.mark.parametrize("tokens", [1, LONG])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stock_generate_behind_a_prefix_of_peft_sees_these_logits(
-    family: str, tokens: int, tmp_path: Path
-) -> None:
+def test_stock_generate_behind_a_prefix_of_peft_sees_these_logits(family, tokens, tmp_path):
     """Prefill and each later step: positions, masks and windows are those of training."""
     from transformers import GenerationConfig
 
@@ -194,7 +184,7 @@ def test_stock_generate_behind_a_prefix_of_peft_sees_these_logits(
 # --- what cannot be replayed --------------------------------------------------------------
 
 
-def test_a_family_without_such_a_cache_is_refused(tmp_path: Path) -> None:
+def test_a_family_without_such_a_cache_is_refused(tmp_path):
     """With the evidence: PEFT loads a prefix for it, and it answers as without one."""
     from transformers import AutoModelForCausalLM, MambaConfig
 
@@ -214,10 +204,3 @@ def test_a_family_without_such_a_cache_is_refused(tmp_path: Path) -> None:
             input_ids=keys, max_new_tokens=1, output_logits=True, return_dict_in_generate=True
         )
     torch.testing.assert_close(said.logits[0][0], bare, rtol=1e-5, atol=1e-5)
-
-
-def test_a_model_of_soft_prompts_only_is_refused(tmp_path: Path) -> None:
-    model = frozen(tmp_path, "llama")
-    assert reader_of_prefixes(model) is model
-    with pytest.raises(UserError, match="it reads soft prompts only"):
-        reader_of_prefixes(object())

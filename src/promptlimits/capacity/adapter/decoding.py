@@ -24,7 +24,6 @@ from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.files import JsonObject
 from promptlimits.base.strict import Strict
 from promptlimits.capacity.store.provenance import provenance
-from promptlimits.capacity.witness.answer_check import stop_ids
 from promptlimits.capacity.witness.files import ADAPTER_FILE
 from promptlimits.capacity.witness.fresh_process import (
     OnProgress,
@@ -42,58 +41,35 @@ if TYPE_CHECKING:
 
 
 class Request(Strict):
-    """What is to be decoded.
+    """What is to be decoded."""
 
-    Attributes:
-        adapter: The folder.
-        model: What stock tools load the model from.
-        model_hash: Of the model that the keys were read for.
-        compute_dtype: What it computes with.
-        device: Where.
-        allow_hub: Whether the hub may be asked for the model.
-        trained_for: The model that the adapter's maker names, for messages.
-        keys: Token ids of each key.
-        most_tokens: Most tokens of an answer.
-    """
-
-    adapter: str
-    model: str
-    model_hash: str
-    compute_dtype: str
-    device: str
-    allow_hub: bool
-    trained_for: str
-    keys: tuple[tuple[int, ...], ...]
-    most_tokens: int
+    adapter: str  # the folder
+    model: str  # what stock tools load the model from
+    model_hash: str  # of the model that the keys were read for
+    compute_dtype: str  # what it computes with
+    device: str  # Where
+    allow_hub: bool  # whether the hub may be asked for the model
+    trained_for: str  # the model that the adapter's maker names, for messages
+    keys: tuple[tuple[int, ...], ...]  # token ids of each key
+    most_tokens: int  # most tokens of an answer
 
 
 class Decoded(Strict):
-    """What was decoded.
+    """What was decoded."""
 
-    Attributes:
-        answers: Token ids behind the adapter, for each key.
-        texts: Those as text behind a key, the end marker left out.
-        bare: Token ids without the adapter.
-        bare_texts: Those as text.
-        stops: The end markers.
-        tools: Tools and decoding, in one line.
-        seconds: How long it took, model loading included.
-        versions: Provenance of the process.
-    """
-
-    answers: tuple[tuple[int, ...], ...]
-    texts: tuple[str, ...]
-    bare: tuple[tuple[int, ...], ...]
-    bare_texts: tuple[str, ...]
-    stops: tuple[int, ...]
-    tools: str
-    seconds: float
-    versions: dict[str, Any]
+    answers: tuple[tuple[int, ...], ...]  # token ids behind the adapter, for each key
+    texts: tuple[str, ...]  # those as text behind a key, the end marker left out
+    bare: tuple[tuple[int, ...], ...]  # token ids without the adapter
+    bare_texts: tuple[str, ...]  # those as text
+    stops: tuple[int, ...]  # the end markers
+    tools: str  # tools and decoding, in one line
+    seconds: float  # how long it took, model loading included
+    versions: dict[str, Any]  # provenance of the process
 
 
 def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobody) -> Decoded:
     """Decode every key behind the adapter and without it, with stock tools in this process."""
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
     from promptlimits.nets.load.stock import decode_greedily, load_stock
 
     started = time.monotonic()
@@ -107,7 +83,7 @@ def decode_with_and_without(request: Request, *, on_progress: OnProgress = nobod
         raise RunFailed(
             f"the model at {request.model} was changed while this ran", remedy="run it again"
         )
-    stops = stop_ids(stock)
+    stops = stock.stop_ids
     together = default_batch_size(request.compute_dtype)
     how: dict[str, Any] = {
         "stops": stops,
@@ -197,8 +173,9 @@ def _require_layout(
                 trained_for,
             )
     else:
-        token = torch.zeros(1, dtype=torch.long, device=stock.model.device)
-        width = int(stock.model.get_input_embeddings()(token).shape[-1])
+        from promptlimits.nets.load.checkpoint import width_of
+
+        width = width_of(stock.model)
         if config.token_dim != width:
             raise _unfit(
                 f"vectors of {config.token_dim} numbers; those of the model have {width}",

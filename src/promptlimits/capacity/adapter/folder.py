@@ -53,23 +53,14 @@ _MODULE: Final = re.compile(r"[\w.]+", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ForeignAdapter:
-    """An adapter as stock PEFT is given it.
+    """An adapter as stock PEFT is given it."""
 
-    Attributes:
-        kind: What it is.
-        settings: The content of adapter_config.json, written anew.
-        tensors: All that its weight file holds.
-        sha256: Of the weight file as it came.
-        trained_for: The model its maker names; empty if none. It is shown, never followed.
-        notes: What a reader must know.
-    """
-
-    kind: AdapterKind
-    settings: Settings
-    tensors: Mapping[str, Tensor]
-    sha256: str
-    trained_for: str
-    notes: tuple[str, ...]
+    kind: AdapterKind  # what it is
+    settings: Settings  # the content of adapter_config.json, written anew
+    tensors: Mapping[str, Tensor]  # all that its weight file holds
+    sha256: str  # of the weight file as it came
+    trained_for: str  # the model its maker names; empty if none. It is shown, never followed
+    notes: tuple[str, ...]  # what a reader must know
 
     @property
     def prompt(self) -> Tensor | None:

@@ -18,7 +18,7 @@ from promptlimits.base.files import JsonObject
 from promptlimits.base.strict import Strict
 from promptlimits.capacity.adapter.decoding import Decoded, Request
 from promptlimits.capacity.adapter.folder import ForeignAdapter
-from promptlimits.capacity.task.encoded import EncodedTask
+from promptlimits.capacity.task.encoded import EncodedTask, require_fits
 from promptlimits.capacity.witness.answer_check import NO_END, WRONG_ANSWER
 from promptlimits.capacity.witness.format import save_witness
 from promptlimits.capacity.witness.fresh_process import OnProgress, confirm, run_fresh
@@ -30,44 +30,26 @@ OTHER_JOINER: Final = "the value behind another joiner"
 
 
 class ScoredAnswer(Strict):
-    """What the model answers to one key, with the adapter and without.
-
-    Attributes:
-        key: The key.
-        value: The value it should answer.
-        decoded: Text of what it answers behind the adapter.
-        exact: Whether that is an accepted answer, end marker included.
-        unprompted: Whether what it answers without the adapter is one.
-        decoded_unprompted: Text of that.
-        fault: Why it is not exact; empty where it is.
-        generated_ids: Token ids of the answer behind the adapter.
-    """
+    """What the model answers to one key, with the adapter and without."""
 
     key: str
-    value: str
-    decoded: str
-    exact: bool
-    unprompted: bool
-    decoded_unprompted: str
-    fault: str
-    generated_ids: tuple[int, ...]
+    value: str  # the value it should answer
+    decoded: str  # text of what it answers behind the adapter
+    exact: bool  # whether that is an accepted answer, end marker included
+    unprompted: bool  # whether what it answers without the adapter is one
+    decoded_unprompted: str  # text of that
+    fault: str  # why it is not exact; empty where it is
+    generated_ids: tuple[int, ...]  # token ids of the answer behind the adapter
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterScore:
-    """How an adapter does on a list of pairs.
+    """How an adapter does on a list of pairs."""
 
-    Attributes:
-        answers: One for each pair, in the order of the list.
-        tools: Tools and decoding, in one line.
-        seconds: How long decoding took.
-        versions: Provenance of the process that decoded.
-    """
-
-    answers: tuple[ScoredAnswer, ...]
-    tools: str
-    seconds: float
-    versions: JsonObject
+    answers: tuple[ScoredAnswer, ...]  # one for each pair, in the order of the list
+    tools: str  # tools and decoding, in one line
+    seconds: float  # how long decoding took
+    versions: JsonObject  # provenance of the process that decoded
 
     @property
     def exact(self) -> int:
@@ -127,8 +109,8 @@ def score_adapter(
     on_progress: OnProgress | None = None,
 ) -> AdapterScore:
     """Decode a list of pairs behind an adapter and without it, in a fresh process."""
-    most_tokens = max(len(form.value_ids) for pair in task.pairs for form in pair.answers)
-    _require_room(adapter, task, card, most_tokens=most_tokens)
+    prompt_tokens = adapter.virtual_tokens
+    require_fits(task, context_length=card.context_length, prompt_tokens=prompt_tokens)
     with tempfile.TemporaryDirectory(prefix="promptlimits-") as scratch:
         folder = Path(scratch) / "adapter"
         folder.mkdir()
@@ -142,7 +124,7 @@ def score_adapter(
             allow_hub=allow_hub,
             trained_for=adapter.trained_for,
             keys=tuple(pair.key_ids for pair in task.pairs),
-            most_tokens=most_tokens,
+            most_tokens=max(pair.longest_answer for pair in task.pairs),
         )
         path = Path(scratch) / "request.json"
         path.write_text(request.model_dump_json(), encoding="utf-8")
@@ -240,19 +222,3 @@ def _as_answered(pair: EncodedPair, answer: ScoredAnswer) -> EncodedPair:
 
     also = tuple((text, ended(value_ids)) for text, value_ids in pair.also)
     return replace(pair, value_ids=ended(pair.value_ids), also=also)
-
-
-def _require_room(
-    adapter: ForeignAdapter, task: EncodedTask, card: ModelCard, *, most_tokens: int
-) -> None:
-    """Refuse what the model cannot read at once, before it fails obscurely."""
-    place, pair = max(zip(task.places, task.pairs, strict=True), key=lambda at: len(at[1].key_ids))
-    needed = adapter.virtual_tokens + len(pair.key_ids) + most_tokens
-    if needed > card.context_length:
-        raise UserError(
-            place,
-            f"fit into the model's context of {card.context_length} tokens with adapter and answer",
-            got=f"{len(pair.key_ids)} tokens of the key, {adapter.virtual_tokens} of the adapter "
-            f"and {most_tokens} of the longest answer, {needed} together",
-            remedy="leave out the longest keys and values, or take a model with a longer context",
-        )

@@ -19,10 +19,15 @@ from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.evaluate import evaluate
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Fit, Problem, ProblemKey, StepReport, Stopper
-from promptlimits.capacity.train.prompts import from_vocabulary, lengthened
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.problem import (
+    Fit,
+    Outcome,
+    Problem,
+    ProblemKey,
+    StepReport,
+    Stopper,
+)
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary, lengthened
 from promptlimits.capacity.witness.files import prompt_sha256
 from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
 from promptlimits.record import parts
@@ -33,27 +38,16 @@ ENGINE = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attempt:
-    """How one attempt to hold a number of pairs ended.
+    """How one attempt to hold a number of pairs ended."""
 
-    Attributes:
-        size: Pairs, or tokens of a text, that it was trained for.
-        units: Which of the two, in words.
-        outcome: The ending.
-        held: What of them its best prompt holds, as `Targets` counts it.
-        prompt: (P, D) that prompt, on the CPU in float32.
-        steps: Steps done, over all resumptions.
-        seconds: Time those took.
-        seed: Seed of its start.
-    """
-
-    size: int
-    units: str
-    outcome: Outcome
-    held: tuple[int, ...]
-    prompt: Tensor
-    steps: int
-    seconds: float
-    seed: int
+    size: int  # pairs, or tokens of a text, that it was trained for
+    units: str  # which of the two, in words
+    outcome: Outcome  # the ending
+    held: tuple[int, ...]  # what of them its best prompt holds, as `Targets` counts it
+    prompt: Tensor  # (P, D) that prompt, on the CPU in float32
+    steps: int  # steps done, over all resumptions
+    seconds: float  # time those took
+    seed: int  # seed of its start
 
     @property
     def row(self) -> parts.Attempt:
@@ -72,27 +66,18 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What every attempt of a command has in common.
-
-    Attributes:
-        model: The frozen model.
-        store: Where runs are kept.
-        task_hash: Hash of the task that the pairs come from.
-        provenance: Versions to record with each run.
-        on_step: Shown each step; the pairs' number comes with the report.
-        kind: What the prompts are.
-        budget_bytes: Memory for one pass; None for half of what is free.
-        count: Steps of the command, to which each step of an attempt is added, those that the
-            store has already included.
-    """
+    """What every attempt of a command has in common."""
 
     model: FrozenModel
-    store: Store
-    task_hash: str
-    provenance: Mapping[str, JsonValue]
+    store: Store  # where runs are kept
+    task_hash: str  # hash of the task that the pairs come from
+    provenance: Mapping[str, JsonValue]  # versions to record with each run
+    # Shown each step; the pairs' number comes with the report.
     on_step: Callable[[StepReport], None] = lambda _report: None
-    kind: PromptKind = PromptKind.SOFT
-    budget_bytes: int | None = None
+    kind: PromptKind = PromptKind.SOFT  # what the prompts are
+    budget_bytes: int | None = None  # memory for one pass; None for half of what is free
+    # Steps of the command, to which each step of an attempt is added, those that the store has
+    # already included.
     count: StepCount = field(default_factory=StepCount)
 
     @property

@@ -27,11 +27,6 @@ class Unprompted:
 
     A pair is asked when somebody needs to know, and then remembered: the whole list for the
     baseline, or, where there is no time for that, just the pairs that a prompt was found to hold.
-
-    Args:
-        place: The frozen model, and the store in which answers are kept.
-        pairs: The pairs of the task.
-        targets: What is asked of prompts.
     """
 
     def __init__(self, place: RunContext, pairs: Sequence[EncodedPair], targets: Targets) -> None:
@@ -117,16 +112,11 @@ def in_context(
 
 
 class Answered(NamedTuple):
-    """What came behind a context.
+    """What came behind a context."""
 
-    Attributes:
-        exact: Places of the pairs to which an answer that counts comes.
-        asked: How many pairs were asked, the first ones.
-        right: For each of them, how many tokens of its own value come, from the first one on.
-    """
-
-    exact: tuple[int, ...]
-    asked: int
+    exact: tuple[int, ...]  # places of the pairs to which an answer that counts comes
+    asked: int  # how many pairs were asked, the first ones
+    # For each of them, how many tokens of its own value come, from the first one on.
     right: tuple[int, ...]
 
 

@@ -12,18 +12,14 @@ import time
 from dataclasses import dataclass, field
 
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 
 
 @dataclass(kw_only=True)
 class StepCount:
-    """Training steps of a command so far, those of earlier calls included as they are met again.
+    """Training steps of a command so far, those of earlier calls included as they are met again."""
 
-    Attributes:
-        total: How many.
-    """
-
-    total: int = 0
+    total: int = 0  # how many
 
     def add(self, steps: int) -> None:
         """Count so many more."""
@@ -32,21 +28,15 @@ class StepCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Seconds and training steps from a moment on.
+    """Seconds and training steps from a moment on."""
 
-    Attributes:
-        seconds: Time allowed; infinite for no limit.
-        steps: Training steps allowed; infinite for no limit.
-        count: The command's steps, shared by every part of its budget.
-        began: Moment of the monotonic clock that it counts from.
-        steps_before: The command's steps at that moment.
-    """
-
-    seconds: float = math.inf
-    steps: float = math.inf
+    seconds: float = math.inf  # time allowed; infinite for no limit
+    steps: float = math.inf  # training steps allowed; infinite for no limit
+    # The command's steps, shared by every part of its budget.
     count: StepCount = field(default_factory=StepCount)
+    # Moment of the monotonic clock that it counts from.
     began: float = field(default_factory=time.monotonic)
-    steps_before: int = 0
+    steps_before: int = 0  # the command's steps at that moment
 
     @property
     def elapsed_seconds(self) -> float:
@@ -98,12 +88,7 @@ class Budget:
 
 
 class UsedTime:
-    """The seconds of a command, counted in its store over all its calls.
-
-    Args:
-        store: The store.
-        work: Hash that names the work, whatever its budget.
-    """
+    """The seconds of a command, counted in its store under the hash of its work, over all calls."""
 
     def __init__(self, store: Store, work: str) -> None:
         self._store = store

@@ -28,14 +28,10 @@ CANDIDATES = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
-    """A prompt and what it holds of all that is asked.
+    """A prompt and what it holds of all that is asked."""
 
-    Attributes:
-        prompt: (P, W), on the CPU.
-        held: Indices, as `Targets` has them, of what it answers with the required lead.
-    """
-
-    prompt: Tensor
+    prompt: Tensor  # (P, W), on the CPU
+    # Indices, as `Targets` has them, of what it answers with the required lead.
     held: tuple[int, ...]
 
 

@@ -27,8 +27,7 @@ from promptlimits.capacity.search.request import Listener
 from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import StepReport, Stopper
+from promptlimits.capacity.train.problem import Outcome, StepReport, Stopper
 from promptlimits.nets.protocol import EncodedPair
 from promptlimits.record.parts import Control, NoControl
 
@@ -89,12 +88,8 @@ class SearchBudget:
     """The budget of a search: all there is, less the control's share once a control can run.
 
     A search in which no size failed has nothing to control (`control_size`), so it takes the
-    control's share as well. From the moment that one has failed, the share is kept for the control.
-
-    Args:
-        budget: For search and control together.
-        control: Whether a control was asked for.
-        starts: Attempts after which a size has failed.
+    control's share as well. From the moment that one has failed, in so many `starts`, the share is
+    kept for the control.
     """
 
     def __init__(self, budget: Budget, *, control: bool, starts: int) -> None:

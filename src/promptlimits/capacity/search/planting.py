@@ -27,8 +27,7 @@ from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.objective import lead
 from promptlimits.capacity.train.problem import Stopper
-from promptlimits.capacity.train.prompts import from_vocabulary
-from promptlimits.nets.prefix_shape import reader_of_prefixes
+from promptlimits.capacity.train.state import from_vocabulary
 from promptlimits.nets.protocol import EncodedPair, FrozenModel, Part, PromptKind, pack
 
 CANDIDATES: Final = 3
@@ -48,17 +47,12 @@ _SEED_OF_PLANT = 2**31
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """Pairs whose answers a known prompt gives.
+    """Pairs whose answers a known prompt gives."""
 
-    Attributes:
-        pairs: The pairs; their answers end where the real ones do, not in an end marker.
-        token_norm: Mean L2 norm of the planted prompt's tokens.
-        unprompted: How many of them the model also answers without a prompt.
-    """
-
+    # The pairs; their answers end where the real ones do, not in an end marker.
     pairs: tuple[EncodedPair, ...]
-    token_norm: float
-    unprompted: int
+    token_norm: float  # mean L2 norm of the planted prompt's tokens
+    unprompted: int  # how many of them the model also answers without a prompt
 
 
 def plant(
@@ -79,17 +73,14 @@ def plant(
     """
     generator = torch.Generator().manual_seed(_SEED_OF_PLANT + config.seed)
     norm = _norm_unfound(model, kind, generator) if token_norm is None else token_norm
-    best: Tensor | None = None
-    most = -1
+    heads = [pair.key_ids for pair in pairs[: min(size, SAMPLE)]]
+    drawn: list[tuple[int, Tensor]] = []
     for _ in range(CANDIDATES):
         prompt = _random_prompt(model, kind, config.prompt_tokens, norm, generator)
         if should_stop() is not None:
             return None
-        heads = [pair.key_ids for pair in pairs[: min(size, SAMPLE)]]
-        distinct = len(set(_next_tokens(model, prompt, kind, heads)[0]))
-        best, most = (prompt, distinct) if distinct > most else (best, most)
-    if best is None:
-        raise AssertionError("at least one candidate is drawn")
+        drawn.append((len(set(_next_tokens(model, prompt, kind, heads)[0])), prompt))
+    _, best = max(drawn, key=lambda one: one[0])
     kept: list[EncodedPair] = []
     asked = 0
     while len(kept) < size and asked < len(pairs):
@@ -135,7 +126,7 @@ def _random_prompt(
 
 def _as_cached(model: FrozenModel, drawn: Tensor, generator: torch.Generator) -> Tensor:
     """Each layer's keys, and its values, with the deviation that random tokens leave there."""
-    shape = reader_of_prefixes(model).prefix_shape
+    shape = model.prefix_shape
     cached = from_vocabulary(
         model, count=1, prompt_tokens=4, generator=generator, kind=PromptKind.PREFIX
     )[0].cpu()

@@ -26,15 +26,10 @@ IN_CONTEXT_TOKENS = 2048
 
 
 class PromptSize(NamedTuple):
-    """A kind of prompt and a number of tokens.
+    """A kind of prompt and a number of tokens."""
 
-    Attributes:
-        kind: What the prompts are.
-        tokens: P.
-    """
-
-    kind: PromptKind
-    tokens: int
+    kind: PromptKind  # what the prompts are
+    tokens: int  # P
 
     @property
     def in_words(self) -> str:

@@ -19,8 +19,7 @@ from promptlimits.base.errors import require_positive, require_positive_int
 from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt, race
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
-from promptlimits.capacity.train.problem import Stopper
+from promptlimits.capacity.train.problem import Outcome, Stopper
 from promptlimits.record.parts import State
 
 
@@ -59,19 +58,12 @@ LEAST_STEPS: Final = 40
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SearchResult:
-    """What a search found at one prompt length.
+    """What a search found at one prompt length."""
 
-    Attributes:
-        prompt_tokens: P.
-        attempts: Every attempt, in order.
-        stopped_because: What ended the search, in words.
-        complete: Whether another run of the same command would find nothing left to do.
-    """
-
-    prompt_tokens: int
-    attempts: tuple[Attempt, ...]
-    stopped_because: str
-    complete: bool
+    prompt_tokens: int  # P
+    attempts: tuple[Attempt, ...]  # every attempt, in order
+    stopped_because: str  # what ended the search, in words
+    complete: bool  # whether another run of the same command would find nothing left to do
 
     @property
     def steps(self) -> int:

@@ -99,14 +99,10 @@ _PIECE: Final = re.compile(r"(\{\{|\}\}|[^{}]+)|\{([^{}]+)\}|([{}])")
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """A template, taken apart.
+    """A template, taken apart."""
 
-    Attributes:
-        text: The template as given.
-        pieces: Its pieces in order: a text and None, or "" and the name of a field.
-    """
-
-    text: str
+    text: str  # the template as given
+    # Its pieces in order: a text and None, or "" and the name of a field.
     pieces: tuple[tuple[str, str | None], ...]
 
     @property

@@ -20,19 +20,12 @@ from promptlimits.capacity.tables.table import Cell, Row, Table, text_of
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The choices of one question.
+    """The choices of one question."""
 
-    Attributes:
-        names: What each is called, such as "A".
-        texts: What each says.
-        numbers: The place of each among all that a question may have, from 0 on.
-        columns: What the column of each is called, if each has its own.
-    """
-
-    names: tuple[str, ...]
-    texts: tuple[str, ...]
-    numbers: tuple[int, ...]
-    columns: tuple[str, ...] = ()
+    names: tuple[str, ...]  # what each is called, such as "A"
+    texts: tuple[str, ...]  # what each says
+    numbers: tuple[int, ...]  # the place of each among all that a question may have, from 0 on
+    columns: tuple[str, ...] = ()  # what the column of each is called, if each has its own
 
     def shown(self) -> str:
         """All choices, one on each line: "A. four"."""

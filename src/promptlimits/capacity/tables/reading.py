@@ -59,19 +59,12 @@ def parse_choices(text: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """What the columns of a table are.
+    """What the columns of a table are."""
 
-    Attributes:
-        key: Column that `{key}` stands for; None where the template does not ask for it.
-        value: Column of the answers.
-        choices: Columns of the choices.
-        used: Every column that is read, the value's among them.
-    """
-
-    key: str | None
-    value: str
-    choices: tuple[str, ...]
-    used: frozenset[str]
+    key: str | None  # column that `{key}` stands for; None where the template does not ask for it
+    value: str  # column of the answers
+    choices: tuple[str, ...]  # columns of the choices
+    used: frozenset[str]  # every column that is read, the value's among them
 
     def column(self, field: str) -> str:
         """The column that a field of the template stands for."""

@@ -18,40 +18,24 @@ Cell = Any
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One entry of a file.
+    """One entry of a file."""
 
-    Attributes:
-        at: Where it stands in the file, such as "line 3".
-        cells: Its cells by the names of their columns.
-    """
-
-    at: str
-    cells: Mapping[str, Cell]
+    at: str  # where it stands in the file, such as "line 3"
+    cells: Mapping[str, Cell]  # its cells by the names of their columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """All entries of a file.
+    """All entries of a file."""
 
-    Attributes:
-        path: The file.
-        header: Place where the names of the columns stand, for messages.
-        columns: Their names, in the order of the file.
-        repeated: Those that name more than one column.
-        rows: The entries.
-        end: Place where the entries end.
-        called: What the format calls a column: "column" or "field".
-        notes: Facts on how the file was read.
-    """
-
-    path: Path
-    header: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    end: str
-    called: str
-    repeated: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
+    path: Path  # the file
+    header: str  # place where the names of the columns stand, for messages
+    columns: tuple[str, ...]  # their names, in the order of the file
+    rows: tuple[Row, ...]  # the entries
+    end: str  # place where the entries end
+    called: str  # what the format calls a column: "column" or "field"
+    repeated: frozenset[str] = frozenset()  # those that name more than one column
+    notes: tuple[str, ...] = ()  # facts on how the file was read
 
     def where(self, row: Row) -> str:
         """The place of a row, for messages and records."""

@@ -90,7 +90,13 @@ def encode(task: PairTask, codec: TextCodec, asking: Asking | None = None) -> En
             hold the key exactly once, or the tokenizer writes no chats.
     """
     asking = asking or Asking()
-    require_template(asking.template)
+    if asking.template.count(KEY) != 1:
+        raise UserError(
+            "the template",
+            f"hold {KEY} exactly once",
+            got=shown(asking.template),
+            remedy="write {key}:",
+        )
     bare = functools.cache(codec.encode_value)
     pairs: dict[tuple[int, ...], EncodedPair] = {}
     owner: dict[tuple[int, ...], Pair] = {}
@@ -181,15 +187,6 @@ def _answer_ids(
             remedy="delete it: the model's own is added behind each value",
         )
     return (*ids, codec.end_id)
-
-
-def require_template(template: str) -> str:
-    """Return `template` if it holds the key exactly once."""
-    if template.count(KEY) != 1:
-        raise UserError(
-            "the template", f"hold {KEY} exactly once", got=shown(template), remedy="write {key}:"
-        )
-    return template
 
 
 def _tokens(where: str, field: str, text: str, ids: Iterable[int]) -> tuple[int, ...]:

@@ -70,33 +70,22 @@ _RANDOM_SIZES: Final = ("count", "key_tokens", "value_tokens")
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSpec:
-    """Random pairs that are still to be drawn.
+    """Random pairs that are still to be drawn."""
 
-    Attributes:
-        count: Pairs.
-        key_tokens: Tokens of each key.
-        value_tokens: Tokens of each value.
-    """
-
-    count: int
-    key_tokens: int = 1
-    value_tokens: int = 1
+    count: int  # Pairs
+    key_tokens: int = 1  # tokens of each key
+    value_tokens: int = 1  # tokens of each value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A task as far as it is known without a model.
+    """A task as far as it is known without a model."""
 
-    Attributes:
-        pairs: Pairs as text, how many are to be drawn, or one text.
-        asking: How the pairs of a list are put to the model, as far as that is not done: where
-            the template was one of columns, the keys are what it made of them.
-        seed: Seed of random pairs.
-    """
-
-    pairs: PairTask | RandomSpec | TextSpec
+    pairs: PairTask | RandomSpec | TextSpec  # pairs as text, how many are to be drawn, or one text
+    # How the pairs of a list are put to the model, as far as that is not done: where the template
+    # was one of columns, the keys are what it made of them.
     asking: Asking
-    seed: int
+    seed: int  # seed of random pairs
 
 
 def load_task(
@@ -148,15 +137,15 @@ def read_source(
         require_positive_int("limit", limit)
     reference = reference.strip()
     name, _, sizes = reference.partition(":")
-    if name == _RANDOM:
+    spec: RandomSpec | TextSpec
+    if name == _RANDOM or (name == _TEXT and sizes):
         _require_file(reference, reading)
         _require_plain(reference, asking)
-        spec = _random_spec(reference, sizes, limit=limit)
+        if name == _RANDOM:
+            spec = _random_spec(reference, sizes, limit=limit)
+        else:
+            spec = _text_spec(sizes, limit=limit)
         return Source(pairs=spec, asking=asking, seed=seed)
-    if name == _TEXT and sizes:
-        _require_file(reference, reading)
-        _require_plain(reference, asking)
-        return Source(pairs=_text_spec(sizes, limit=limit), asking=asking, seed=seed)
     if reference in BUILT_IN:
         _require_file(reference, reading)
         task = _built_in(reference, asking.template)
@@ -214,14 +203,7 @@ def encode_source(source: Source, codec: TextCodec) -> EncodedTask:
         return encode(source.pairs, codec, source.asking)
     if isinstance(source.pairs, TextSpec):
         return text_task(source.pairs, codec)
-    spec = source.pairs
-    return random_pairs(
-        codec,
-        count=spec.count,
-        key_tokens=spec.key_tokens,
-        value_tokens=spec.value_tokens,
-        seed=source.seed,
-    )
+    return random_pairs(codec, **vars(source.pairs), seed=source.seed)
 
 
 def _from_file(reference: str, reading: Reading, template: str) -> PairTask:

@@ -23,23 +23,15 @@ class Targets:
 
     What is held is given by indices: into the pairs of the list, or into the beginnings of a text,
     of which number i has i + 1 tokens.
-
-    Attributes:
-        every: The pairs of the list.
-        order: Indices of those asked for, in their order.
-        units: What a size counts, in the plural.
-        whole: What all of it is called.
-        planted_units: What a planted control counts.
-        own_order: Its order in words, where it has one of its own.
     """
 
-    units: ClassVar[str] = "pairs"
-    whole: ClassVar[str] = "list"
-    planted_units: ClassVar[str] = "answers"
-    own_order: ClassVar[str | None] = None
+    units: ClassVar[str] = "pairs"  # what a size counts, in the plural
+    whole: ClassVar[str] = "list"  # what all of it is called
+    planted_units: ClassVar[str] = "answers"  # what a planted control counts
+    own_order: ClassVar[str | None] = None  # its order in words, where it has one of its own
 
-    every: tuple[EncodedPair, ...]
-    order: tuple[int, ...]
+    every: tuple[EncodedPair, ...]  # the pairs of the list
+    order: tuple[int, ...]  # indices of those asked for, in their order
 
     @classmethod
     def of(cls, pairs: Sequence[EncodedPair]) -> Targets:
@@ -151,12 +143,7 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTargets(Targets):
-    """The tokens of one text, from the first one on: a list of one pair, held in part or whole.
-
-    Attributes:
-        size: Tokens that are asked for; an end marker behind the last one is not one more.
-        decode: From token ids to their text.
-    """
+    """The tokens of one text, from the first one on: a list of one pair, held in part or whole."""
 
     units = "tokens"
     whole = "text"
@@ -164,7 +151,8 @@ class TextTargets(Targets):
     own_order = "from the first token on"
 
     order: tuple[int, ...] = (0,)
-    size: int
+    size: int  # tokens that are asked for; an end marker behind the last one is not one more
+    # From token ids to their text.
     decode: Callable[[Sequence[int]], str] = field(compare=False, repr=False)
 
     def __len__(self) -> int:

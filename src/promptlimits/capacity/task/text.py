@@ -38,19 +38,12 @@ _GROWTH: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class TextSpec:
-    """A text as far as it is known without a model.
+    """A text as far as it is known without a model."""
 
-    Attributes:
-        text: The text as it stands in the file, or its beginning.
-        file: Name of its file, for people.
-        tokens: How many of its first tokens are to be held; None for all.
-        more: The file, if it holds more than `text`; None if that is all.
-    """
-
-    text: str
-    file: str
-    tokens: int | None = None
-    more: Path | None = None
+    text: str  # the text as it stands in the file, or its beginning
+    file: str  # name of its file, for people
+    tokens: int | None = None  # how many of its first tokens are to be held; None for all
+    more: Path | None = None  # the file, if it holds more than `text`; None if that is all
 
 
 def read_text_spec(path: Path | str, *, tokens: int | None = None) -> TextSpec:
@@ -87,12 +80,9 @@ def _beginning(path: Path, most: int) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTask(EncodedTask):
-    """One text behind the token that texts begin with, held token by token.
+    """One text behind the token that texts begin with, held token by token."""
 
-    Attributes:
-        decode: From token ids to their text.
-    """
-
+    # From token ids to their text.
     decode: Callable[[Sequence[int]], str] = field(compare=False, repr=False)
 
     @property
@@ -106,19 +96,10 @@ class TextTask(EncodedTask):
         return len(self.pairs[0].value_ids) - 1
 
 
-def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> TextTask:
+def text_task(spec: TextSpec, codec: TextCodec) -> TextTask:
     """Pose a text as one pair: its beginning asks for the first tokens of it."""
     from promptlimits.nets.protocol import EncodedPair
 
-    key = codec.start_text if start is None else start
-    key_ids = tuple(codec.encode_key(key))
-    if not key_ids:
-        raise UserError(
-            "the start of the text",
-            "have at least one token",
-            got=shown(key),
-            remedy="give another one: the first token is read out behind it",
-        )
     read = _read(spec, codec)
     value_ids = _first(spec, read, codec)
     value, behind = codec.decode(value_ids), codec.decode_value(value_ids)
@@ -127,9 +108,9 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
         name=f"text:{name}",
         pairs=(
             EncodedPair(
-                key=key,
+                key=codec.start_text,
                 value=value,
-                key_ids=key_ids,
+                key_ids=codec.encode_key(codec.start_text),
                 value_ids=(*value_ids, codec.end_id),
                 # Some tokenizers put a space in front of every text.
                 joiner=behind.removesuffix(value) if behind.endswith(value) else "",
@@ -146,17 +127,11 @@ def text_task(spec: TextSpec, codec: TextCodec, *, start: str | None = None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    """A beginning of a text whose first tokens are known.
+    """A beginning of a text whose first tokens are known."""
 
-    Attributes:
-        text: As much as was read.
-        ids: Its tokens.
-        whole: Whether that is the whole text.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    whole: bool
+    text: str  # as much as was read
+    ids: tuple[int, ...]  # its tokens
+    whole: bool  # whether that is the whole text
 
 
 def _read(spec: TextSpec, codec: TextCodec) -> _Read:

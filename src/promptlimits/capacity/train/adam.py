@@ -26,16 +26,11 @@ class Segments:
 
     A sum over segments never mixes them, not even a NaN, and its order is fixed: `index_add` on
     CUDA adds in whatever order its threads arrive, so the same run would end in other bits.
-
-    Attributes:
-        sizes: Rows of each segment, as numbers.
-        lengths: (S,) the same as a tensor.
-        owner: (N,) the segment of each row.
     """
 
-    sizes: tuple[int, ...]
-    lengths: Tensor
-    owner: Tensor
+    sizes: tuple[int, ...]  # rows of each segment, as numbers
+    lengths: Tensor  # (S,) the same as a tensor
+    owner: Tensor  # (N,) the segment of each row
 
     @classmethod
     def of(cls, sizes: Sequence[int], *, device: torch.device) -> Segments:
@@ -67,17 +62,11 @@ class Segments:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """How one problem takes its next step.
+    """How one problem takes its next step."""
 
-    Attributes:
-        step: Steps done before this one.
-        learning_rate: Step size.
-        clip_norm: Largest gradient norm.
-    """
-
-    step: int
-    learning_rate: float
-    clip_norm: float
+    step: int  # steps done before this one
+    learning_rate: float  # step size
+    clip_norm: float  # largest gradient norm
 
 
 def clip_each(gradient: Tensor, segments: Segments, clip_norms: Tensor) -> Tensor:

@@ -24,31 +24,17 @@ from promptlimits.nets.protocol import FrozenModel, Part, PreparedBatch, ReadHea
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _MicroBatch:
-    """Neighbouring problems that run in one pass of the model.
+    """Neighbouring problems that run in one pass of the model."""
 
-    Attributes:
-        prepared: Their parts, laid out by the model.
-        rows: How their read positions are scored, at full sharpening.
-        owners: (R, 1) whose each read position is, by its place in the batch.
-        first_row: Where their prompts begin among those of the batch.
-        last_row: Where they end.
-    """
-
-    prepared: PreparedBatch
-    rows: Rows
-    owners: Tensor
-    first_row: int
-    last_row: int
+    prepared: PreparedBatch  # their parts, laid out by the model
+    rows: Rows  # how their read positions are scored, at full sharpening
+    owners: Tensor  # (R, 1) whose each read position is, by its place in the batch
+    first_row: int  # where their prompts begin among those of the batch
+    last_row: int  # where they end
 
 
 class Batch:
-    """Problems that run side by side, with everything that no step changes.
-
-    Args:
-        model: The frozen model.
-        problems: At least one problem, all of one layout.
-        budget: Memory for one pass.
-    """
+    """Problems of one layout that run side by side, with everything that no step changes."""
 
     def __init__(
         self, model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget

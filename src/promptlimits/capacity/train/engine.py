@@ -29,11 +29,11 @@ from promptlimits.capacity.train.memory import (
     is_out_of_memory,
     keep_freed_memory,
 )
-from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.train.problem import (
     Fit,
     KeyedObserver,
     Observer,
+    Outcome,
     Problem,
     ProblemKey,
     Status,
@@ -71,17 +71,11 @@ def train(
     Returns:
         The ending, with the best prompt found and the pairs it holds.
     """
-    problem = Problem(key=0, pairs=pairs, config=config, state=state, kind=kind)
-
-    def observe(_: ProblemKey, report: StepReport, after: TrainingState) -> None:
-        if on_step is not None:
-            on_step(report, after)
-
     (fit,) = train_many(
         model,
-        [problem],
+        [Problem(key=0, pairs=pairs, config=config, state=state, kind=kind)],
         budget_bytes=budget_bytes,
-        on_step=None if on_step is None else observe,
+        on_step=None if on_step is None else lambda _, report, after: on_step(report, after),
         should_stop=should_stop,
     )
     return fit

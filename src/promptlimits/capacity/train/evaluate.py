@@ -28,16 +28,12 @@ class Evaluation:
     """Answers of one prompt to K pairs, as greedy decoding would give them.
 
     Where it was stopped, those of the first pairs alone.
-
-    Attributes:
-        right: For each pair, how many tokens of its answer win in a row, from the first one on.
-        lengths: For each pair, the tokens of its answer, the end marker included.
-        loss_nats: For each pair, the summed cross-entropy of its answer.
     """
 
+    # For each pair, how many tokens of its answer win in a row, from the first one on.
     right: tuple[int, ...]
-    lengths: tuple[int, ...]
-    loss_nats: tuple[float, ...]
+    lengths: tuple[int, ...]  # for each pair, the tokens of its answer, the end marker included
+    loss_nats: tuple[float, ...]  # for each pair, the summed cross-entropy of its answer
 
     @property
     def held(self) -> tuple[int, ...]:

@@ -26,45 +26,29 @@ _LOWEST: Final = -1e30
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Margins:
-    """Target logits against those of the other tokens (the competitors), n rows.
+    """Target logits against those of the other tokens (the competitors), n rows."""
 
-    Attributes:
-        own: (n, 1) the target's logit.
-        low: (n, 1) the smallest logit of another token.
-        others: (n, 1) the largest.
-        gap: (n, 1) g, of which softplus(g) is the loss (`objective`).
-        gradient: (n, S) of g over the sharpening, in the states, in float32 at least; empty
-            where none was asked for.
-    """
-
-    own: Tensor
-    low: Tensor
-    others: Tensor
-    gap: Tensor
+    own: Tensor  # (n, 1) the target's logit
+    low: Tensor  # (n, 1) the smallest logit of another token
+    others: Tensor  # (n, 1) the largest
+    gap: Tensor  # (n, 1) g, of which softplus(g) is the loss (`objective`)
+    # (n, S) of g over the sharpening, in the states, in float32 at least; empty where none was
+    # asked for.
     gradient: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Block:
-    """A block of logits whose targets are taken out: a neighbour's logit stands in for each.
+    """A block of logits whose targets are taken out: a neighbour's logit stands in for each."""
 
-    Attributes:
-        head: The block's head.
-        logits: (n, tokens).
-        place: (n, 1) the target's column, or any column.
-        inside: (n, 1) whether it is the target's; None for a block that has all targets.
-        own: (n, 1) the target's logit, 0 outside.
-        low: (n, 1) the smallest logit that is left.
-        high: (n, 1) the largest.
-    """
-
-    head: ReadHead
-    logits: Tensor
-    place: Tensor
+    head: ReadHead  # the block's head
+    logits: Tensor  # (n, tokens)
+    place: Tensor  # (n, 1) the target's column, or any column
+    # (n, 1) whether it is the target's; None for a block that has all targets.
     inside: Tensor | None
-    own: Tensor
-    low: Tensor
-    high: Tensor
+    own: Tensor  # (n, 1) the target's logit, 0 outside
+    low: Tensor  # (n, 1) the smallest logit that is left
+    high: Tensor  # (n, 1) the largest
 
     def put(self, number: float) -> Tensor:
         """The logits, a number in place of each target's stand-in.

@@ -51,15 +51,10 @@ def default_budget(device: torch.device) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryBudget:
-    """Memory that one pass may take.
+    """Memory that one pass may take."""
 
-    Attributes:
-        total_bytes: All of it.
-        chunk_bytes: Most of it for one block of logits.
-    """
-
-    total_bytes: int
-    chunk_bytes: int = _CPU_LOGIT_BYTES
+    total_bytes: int  # all of it
+    chunk_bytes: int = _CPU_LOGIT_BYTES  # most of it for one block of logits
 
     @classmethod
     def on(cls, device: torch.device, total_bytes: int | None) -> MemoryBudget:
@@ -86,17 +81,11 @@ class MemoryBudget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Piece:
-    """A problem, or some of its pairs, in a micro-batch.
+    """A problem, or some of its pairs, in a micro-batch."""
 
-    Attributes:
-        index: Place of the problem in the batch.
-        pairs: The pairs.
-        part_bytes: What the model thinks that a pass of them takes.
-    """
-
-    index: int
+    index: int  # place of the problem in the batch
     pairs: PackedPairs
-    part_bytes: int
+    part_bytes: int  # what the model thinks that a pass of them takes
 
 
 def bytes_of(model: FrozenModel, problem: Problem, pairs: PackedPairs) -> int:

@@ -36,32 +36,20 @@ back. Elsewhere the fewest: below, a product leaves the machine's rate."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """Neighbouring rows that are scored alike.
+    """Neighbouring rows that are scored alike."""
 
-    Attributes:
-        rows: How many.
-        objective: What is minimised.
-    """
-
-    rows: int
-    objective: Objective
+    rows: int  # how many
+    objective: Objective  # what is minimised
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """R read positions and how each is scored.
+    """R read positions and how each is scored."""
 
-    Attributes:
-        targets: (R, 1) the token that must win.
-        weights: (R, 1) the row's share in its problem's mean loss.
-        sharpenings: (R, 1) factor on the row's logits inside the loss.
-        runs: Rows that are scored alike, in order.
-    """
-
-    targets: Tensor
-    weights: Tensor
-    sharpenings: Tensor
-    runs: tuple[Run, ...]
+    targets: Tensor  # (R, 1) the token that must win
+    weights: Tensor  # (R, 1) the row's share in its problem's mean loss
+    sharpenings: Tensor  # (R, 1) factor on the row's logits inside the loss
+    runs: tuple[Run, ...]  # rows that are scored alike, in order
 
     @classmethod
     def of(
@@ -109,20 +97,14 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowScores:
-    """What one pass says about R read positions.
+    """What one pass says about R read positions."""
 
-    Attributes:
-        loss_nats: (R,) loss of each row.
-        lead: (R,) how far each target's logit stands above the best other one, in units of
-            the row's largest absolute logit, so that it can be compared with rounding: two
-            float32 implementations of one model differ by about 1e-5 there. NaN where a
-            logit is.
-        gradient: (R, S) gradient in the states of the weighted sum of the losses.
-    """
-
-    loss_nats: Tensor
+    loss_nats: Tensor  # (R,) loss of each row
+    # (R,) how far each target's logit stands above the best other one, in units of the row's
+    # largest absolute logit, so that it can be compared with rounding: two float32 implementations
+    # of one model differ by about 1e-5 there. NaN where a logit is.
     lead: Tensor
-    gradient: Tensor
+    gradient: Tensor  # (R, S) gradient in the states of the weighted sum of the losses
 
     @classmethod
     def joined(cls, parts: Sequence[RowScores]) -> RowScores:

@@ -1,18 +1,54 @@
-"""One problem: what is trained for, how it is doing, and how it ended."""
+"""One problem: what is trained for, how it is doing, how it ended, and a remedy for each ending.
+
+Expected failures of training are values, not exceptions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.outcome import Outcome
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.nets.protocol import PackedPairs, Part, PromptKind
+
+
+class Outcome(StrEnum):
+    """How a training run ended."""
+
+    SOLVED = "solved"
+    STALLED = "stalled"
+    OUT_OF_STEPS = "out_of_steps"
+    OUT_OF_BUDGET = "out_of_budget"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    OVERTAKEN = "overtaken"
+
+    def remedy_for(self, units: str) -> str:
+        """What to do about it, for a run that was to hold so many `units`."""
+        return _REMEDIES[self].format(units=units)
+
+    @property
+    def final(self) -> bool:
+        """Whether a later command would find nothing left to do in this run."""
+        return self not in (Outcome.INTERRUPTED, Outcome.OUT_OF_BUDGET)
+
+
+_REMEDIES = {
+    Outcome.SOLVED: "nothing to do: every answer is exact",
+    Outcome.STALLED: "use fewer {units}, more prompt tokens, or more starts",
+    Outcome.OUT_OF_STEPS: "raise --max-steps, or use fewer {units} or more prompt tokens",
+    Outcome.OUT_OF_BUDGET: "raise --budget or --steps: the command goes on where it stopped",
+    Outcome.DIVERGED: "lower --learning-rate",
+    Outcome.OVERTAKEN: "nothing to do: another start was solved first",
+    Outcome.INTERRUPTED: "run the same command again: it goes on where it stopped",
+}
+
 
 ProblemKey: TypeAlias = int | str
 
@@ -144,19 +180,12 @@ Stopper: TypeAlias = Callable[[], Outcome | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What decides whether a problem goes on, as plain numbers.
+    """What decides whether a problem goes on, as plain numbers."""
 
-    Attributes:
-        step: Steps done.
-        best_step: Step at which it last became better, in exact pairs or in right tokens.
-        solved: Whether its best prompt answers every pair.
-        finite: Whether every number of its prompt is finite.
-    """
-
-    step: int
-    best_step: int
-    solved: bool
-    finite: bool
+    step: int  # steps done
+    best_step: int  # step at which it last became better, in exact pairs or in right tokens
+    solved: bool  # whether its best prompt answers every pair
+    finite: bool  # whether every number of its prompt is finite
 
     @classmethod
     def of(cls, state: TrainingState) -> Status:

@@ -1,6 +1,9 @@
-"""The training state of one problem, and of many end to end, so that one kernel call serves all.
+"""Where the training of prompts starts, and its state: of one problem, and of many end to end.
 
-A state is stored as a safetensors file: nothing in a store is ever unpickled.
+A soft prompt's tokens start at the embeddings of random tokens: random normal vectors learn far
+worse (Lester et al. 2021; PEFT's issue 2816). A prefix starts at the keys and values that random
+tokens leave in the cache. A state is stored as a safetensors file: nothing in a store is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from promptlimits.base.errors import RunFailed
 from promptlimits.capacity.train.adam import Segments, StepSettings, adam_step
+from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 _ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
 _PAIRS = ("best_exact",)
@@ -95,47 +99,31 @@ class TrainingState:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchScores:
-    """What one pass says about B problems.
+    """What one pass says about B problems."""
 
-    Attributes:
-        loss_nats: (B,) each problem's mean loss over its read positions, over the share of the
-            sharpening that is on.
-        exact: (sum of K_b,) whether every token of a pair wins with the required lead.
-        exact_pairs: (B,) how many do.
-        tokens_right: (B,) share of read positions whose token wins with that lead.
-    """
-
+    # (B,) each problem's mean loss over its read positions, over the share of the sharpening that
+    # is on.
     loss_nats: Tensor
-    exact: Tensor
-    exact_pairs: Tensor
-    tokens_right: Tensor
+    exact: Tensor  # (sum of K_b,) whether every token of a pair wins with the required lead
+    exact_pairs: Tensor  # (B,) how many do
+    tokens_right: Tensor  # (B,) share of read positions whose token wins with that lead
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackedState:
-    """States of B problems: the tensors of `TrainingState`, end to end.
+    """States of B problems: the tensors of `TrainingState`, end to end."""
 
-    Attributes:
-        steps: Steps done by each problem.
-        best_steps: Step at which each last became better, in pairs or in tokens.
-        prompt: (sum of P_b, W), as are both moments and the best prompts.
-        best_exact: (sum of K_b,).
-        best_loss: (B,), as is the largest share of right tokens.
-        rows: Which rows of the prompts belong to which problem.
-        pairs: Which pairs do.
-    """
-
-    steps: tuple[int, ...]
-    best_steps: tuple[int, ...]
-    prompt: Tensor
+    steps: tuple[int, ...]  # steps done by each problem
+    best_steps: tuple[int, ...]  # step at which each last became better, in pairs or in tokens
+    prompt: Tensor  # (sum of P_b, W), as are both moments and the best prompts
     first_moment: Tensor
     second_moment: Tensor
     best_prompt: Tensor
-    best_exact: Tensor
-    best_loss: Tensor
+    best_exact: Tensor  # (sum of K_b,)
+    best_loss: Tensor  # (B,), as is the largest share of right tokens
     most_right: Tensor
-    rows: Segments
-    pairs: Segments
+    rows: Segments  # which rows of the prompts belong to which problem
+    pairs: Segments  # which pairs do
 
     @classmethod
     def of(cls, states: Sequence[TrainingState]) -> PackedState:
@@ -213,3 +201,41 @@ class PackedState:
         """(B,) whether every number of a problem's prompt is finite."""
         broken = (~torch.isfinite(self.prompt)).any(dim=1)
         return self.rows.sum(broken.to(torch.float32)) == 0
+
+
+def from_vocabulary(
+    model: FrozenModel,
+    *,
+    count: int,
+    prompt_tokens: int,
+    generator: torch.Generator,
+    kind: PromptKind = PromptKind.SOFT,
+) -> Tensor:
+    """Prompts made of random ordinary tokens: their embeddings, or what they leave cached.
+
+    Args:
+        model: The frozen model.
+        count: B, how many prompts.
+        prompt_tokens: P, tokens in each.
+        generator: Source of randomness, on the CPU so that every device draws the same.
+        kind: What the prompts are.
+
+    Returns:
+        (B, P, W) on the model's device, in float32: the prompt is stored and trained in
+        float32 whatever the weights are.
+    """
+    choices = torch.tensor(model.codec.plain_token_ids(), dtype=torch.long)
+    drawn = torch.randint(len(choices), (count, prompt_tokens), generator=generator)
+    ids = choices[drawn].to(model.device)
+    if kind is PromptKind.PREFIX:
+        return model.prefix_from_tokens(ids)
+    with torch.no_grad():
+        vectors = model.embed(ids)
+    return vectors.to(torch.float32)
+
+
+def lengthened(prompt: Tensor, *, start: Tensor) -> Tensor:
+    """A fresh prompt (P, W) whose last tokens are a shorter one (Q, W)."""
+    warm = start.clone()
+    warm[start.shape[0] - prompt.shape[0] :] = prompt.to(warm)
+    return warm

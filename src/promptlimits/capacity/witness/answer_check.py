@@ -21,15 +21,11 @@ so many tokens are decoded, and all of them must be the recorded ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from promptlimits.base.errors import UserError
 from promptlimits.capacity.witness.format import WitnessAnswer, WitnessPair
 from promptlimits.capacity.witness.verification import Answer
 from promptlimits.nets.load.spelling import Spelling
-
-if TYPE_CHECKING:
-    from promptlimits.nets.load.stock import StockModel
 
 WRONG_KEY: Final = "the tokenizer reads the key as other ids"
 NO_END_MARKER: Final = "the recorded value does not end in an end marker of the model"
@@ -37,23 +33,6 @@ EARLY_END_MARKER: Final = "the recorded value has an end marker of the model ins
 WRONG_VALUE: Final = "the recorded value is not what its tokens say"
 WRONG_ANSWER: Final = "another answer"
 NO_END: Final = "the answer goes on where it should end"
-
-
-def stop_ids(stock: StockModel) -> tuple[int, ...]:
-    """The tokens at which decoding stops: the model's own, never one that a witness names."""
-    vocabulary = int(stock.model.get_input_embeddings().weight.shape[0])
-    own = tuple(sorted({token for token in stock.stop_ids if 0 <= token < vocabulary}))
-    if own:
-        return own
-    for token in (stock.tokenizer.eos_token_id, stock.tokenizer.sep_token_id):
-        if token is not None and 0 <= token < vocabulary:
-            return (int(token),)
-    raise UserError(
-        "model",
-        "have an end marker in its vocabulary",
-        got="one without",
-        remedy="set eos_token_id in its generation_config.json",
-    )
 
 
 def check_answer(

@@ -73,7 +73,7 @@ def broken(directory: Path, name: str, detail: str) -> UserError:
         str(directory / name),
         "be as promptlimits wrote it",
         got=f"one that cannot be read ({detail})",
-        remedy="make the witness again with promptlimits bracket",
+        remedy=_REMEDY,
     )
 
 

@@ -65,45 +65,19 @@ class WitnessAnswer(Strict):
 
 
 class WitnessPair(Strict):
-    """One recorded pair; `value_ids` should end with the end marker, but for a beginning's.
+    """One recorded pair; `value_ids` should end with the end marker, but for a beginning's."""
 
-    Attributes:
-        key: The key as it is asked.
-        joiner: What stands between key and value.
-        value: The value.
-        key_ids: Token ids of the key.
-        value_ids: Token ids of joiner and value.
-        also: Other answers that count.
-    """
-
-    key: str
-    joiner: str
+    key: str  # the key as it is asked
+    joiner: str  # what stands between key and value
     value: str
-    key_ids: _Ids
-    value_ids: _Ids
-    also: tuple[WitnessAnswer, ...]
+    key_ids: _Ids  # token ids of the key
+    value_ids: _Ids  # token ids of joiner and value
+    also: tuple[WitnessAnswer, ...]  # other answers that count
 
     @property
     def longest_answer(self) -> int:
         """Most tokens of an answer that counts."""
         return max(len(self.value_ids), *(len(answer.value_ids) for answer in self.also), 0)
-
-
-class WitnessModel(Strict):
-    """The model a witness was found with: its `ModelCard`, without paths of a machine."""
-
-    name: str
-    reference: str
-    path: str
-    model_hash: str
-    parameters: int
-    dim: int
-    layers: int
-    vocabulary: int
-    context_length: int
-    compute_dtype: str
-    decodes_from_cache: bool
-    notes: tuple[str, ...]
 
 
 class WitnessTask(Strict):
@@ -113,22 +87,14 @@ class WitnessTask(Strict):
     hash: str
 
 
-class RecordedShape(Strict):
-    """`PrefixShape` as witness.json holds it."""
-
-    layers: _Count
-    kv_heads: _Count
-    head_dim: _Count
-
-
 class Witness(Strict):
     """What witness.json says.
 
     Attributes:
         kind: "soft" or "prefix".
-        recorded_shape: How a prefix is laid out; None for a soft prompt.
+        prefix_shape: How a prefix is laid out; None for a soft prompt.
         beginning: Whether the one value is the beginning of a text, without an end marker.
-        model: The model.
+        model: The model, without paths of a machine.
         task: The task.
         prompt_tokens: P.
         pairs: The recorded pairs, counted or not.
@@ -144,9 +110,9 @@ class Witness(Strict):
 
     witness_schema: Annotated[Literal[1], Field(alias="schema")]
     kind: Literal["soft", "prefix"]
-    recorded_shape: Annotated[RecordedShape | None, Field(alias="prefix_shape")] = None
+    prefix_shape: PrefixShape | None = None
     beginning: bool = False
-    model: WitnessModel
+    model: ModelCard
     task: WitnessTask
     prompt_tokens: _Count
     pairs: Annotated[tuple[WitnessPair, ...], Field(min_length=1)]
@@ -158,13 +124,6 @@ class Witness(Strict):
     created: str
     verification: Verification | None
     extra: dict[str, Any]
-
-    @property
-    def prefix_shape(self) -> PrefixShape | None:
-        """How the prefix is laid out; None for a soft prompt."""
-        if self.recorded_shape is None:
-            return None
-        return PrefixShape(**self.recorded_shape.model_dump())
 
     @property
     def width(self) -> int:
@@ -190,7 +149,7 @@ class Witness(Strict):
 
     def contradiction(self) -> str:
         """How it contradicts itself; empty if it does not."""
-        if (self.kind == "prefix") is (self.recorded_shape is None):
+        if (self.kind == "prefix") is (self.prefix_shape is None):
             return f"a prompt of the kind {self.kind} with the layout of another"
         if self.verification is None:
             return ""
@@ -251,7 +210,7 @@ def save_witness(
     _require_alone("pairs", pairs, beginning=beginning)
     require_replaceable(directory)
     numbers = prompt.detach().to("cpu").contiguous()
-    recorded: list[JsonValue] = [pair_json(pair) for pair in pairs]
+    recorded: list[JsonValue] = [pair.to_json() for pair in pairs]
     reference = _portable_reference(card)
     adapter = adapter_bytes(numbers)
     witness = Witness.from_json(
@@ -396,18 +355,6 @@ def _portable_reference(card: ModelCard) -> str:
     if local.is_absolute() or local.exists() or local.suffix == ".gguf":
         return card.name
     return card.reference
-
-
-def pair_json(pair: EncodedPair) -> JsonObject:
-    """A pair as witness.json records it."""
-    return {
-        "key": pair.key,
-        "joiner": pair.joiner,
-        "value": pair.value,
-        "key_ids": list(pair.key_ids),
-        "value_ids": list(pair.value_ids),
-        "also": [{"value": value, "value_ids": list(ids)} for value, ids in pair.also],
-    }
 
 
 def _pairs_sha256(pairs: JsonValue) -> str:

@@ -72,15 +72,16 @@ def verify_in_fresh_process(
         UserError: The folder is no whole witness, or the model is not its own.
         RunFailed: The process crashed, was killed or took too long.
     """
-    arguments = ["--device", device]
-    arguments += ["--batch-size", str(batch_size)] if batch_size is not None else []
-    arguments += [f"--model={model_path}"] if model_path is not None else []
-    arguments += ["--any-weights"] if any_weights else []
-    # Behind "--", as a folder's name may begin with "-".
-    arguments += ["--", os.fspath(directory)]
+    asked = {
+        "directory": os.fspath(directory),
+        "model_path": model_path,
+        "any_weights": any_weights,
+        "batch_size": batch_size,
+        "device": device,
+    }
     line = run_fresh(
         "promptlimits.capacity.witness.verify",
-        arguments,
+        [json.dumps(asked)],
         result="verification",
         doing=f"verifying {directory}",
         kept="; the witness is saved",
@@ -95,9 +96,7 @@ def confirm(
     directory: Path,
     *,
     model_path: str | None = None,
-    batch_size: int | None = None,
     device: str = "cpu",
-    timeout_seconds: float = TIMEOUT_SECONDS,
     on_progress: OnProgress | None = None,
 ) -> Verification:
     """Verify a witness in a fresh process and record in witness.json what holds.
@@ -106,12 +105,7 @@ def confirm(
     claims them.
     """
     verification = verify_in_fresh_process(
-        directory,
-        model_path=model_path,
-        batch_size=batch_size,
-        device=device,
-        timeout_seconds=timeout_seconds,
-        on_progress=on_progress,
+        directory, model_path=model_path, device=device, on_progress=on_progress
     )
     write_verification(directory, verification)
     return verification

@@ -94,17 +94,11 @@ def _up_to_stop(row: Sequence[int], stops: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class StockCheck:
-    """How the installed tools decoded behind a prompt of one kind.
-
-    Attributes:
-        kind: The kind.
-        alike: Keys answered as by whole forward passes.
-        error: What the tools raised; empty where they raised nothing.
-    """
+    """How the installed tools decoded behind a prompt of one kind."""
 
     kind: PromptKind
-    alike: int = 0
-    error: str = ""
+    alike: int = 0  # keys answered as by whole forward passes
+    error: str = ""  # what the tools raised; empty where they raised nothing
 
     @property
     def good(self) -> bool:
@@ -146,7 +140,7 @@ def require_stock_tools(kinds: Iterable[PromptKind]) -> None:
 @functools.cache
 def check_stock_tools(kind: PromptKind) -> StockCheck:
     """Have the installed tools decode behind a random prompt."""
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
 
     try:
         with quiet():
@@ -160,8 +154,7 @@ def _both_ways(kind: PromptKind) -> tuple[list[tuple[int, ...]], list[tuple[int,
     """What the keys are answered: by whole forward passes, and as a witness is decoded."""
     from peft import PeftModel
 
-    from promptlimits.nets.load.stock import decode_greedily
-    from promptlimits.nets.routes.plain_greedy import greedy, small_network
+    from promptlimits.nets.load.stock import decode_greedily, greedy, small_network
 
     network = small_network(vocabulary=_VOCABULARY, seed=0)
     shape = _SHAPE if kind is PromptKind.PREFIX else None

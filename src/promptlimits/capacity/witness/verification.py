@@ -12,41 +12,27 @@ Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Answer(Strict):
-    """What the model answered to one key behind the prompt.
-
-    Attributes:
-        key: The key.
-        value: The value it should answer.
-        decoded: Text of what it did answer, without a joiner of white space.
-        generated_ids: Ids of what it answered, the end marker last if it came.
-        exact: Whether the ids are those of an answer that counts, end marker included, and
-            stand for its text, as the key's do for the key.
-        came: Which answer that was, the value or another accepted one; None where it is not exact.
-        fault: Why it is not exact; empty where it is.
-        counted: Whether the pair is claimed: it is exact.
-    """
+    """What the model answered to one key behind the prompt."""
 
     key: str
-    value: str
-    decoded: str
-    generated_ids: tuple[int, ...]
+    value: str  # the value it should answer
+    decoded: str  # text of what it did answer, without a joiner of white space
+    generated_ids: tuple[int, ...]  # ids of what it answered, the end marker last if it came
+    # Whether the ids are those of an answer that counts, end marker included, and stand for its
+    # text, as the key's do for the key.
     exact: bool
+    # Which answer that was, the value or another accepted one; None where it is not exact.
     came: str | None
-    fault: str
-    counted: bool
+    fault: str  # why it is not exact; empty where it is
+    counted: bool  # whether the pair is claimed: it is exact
 
 
 class ModelUsed(Strict):
-    """The model that decoded a witness.
+    """The model that decoded a witness."""
 
-    Attributes:
-        name: Short name for people.
-        hash: SHA-256 over its weights, configuration, tokenizer and end markers.
-        source: Where it came from: the catalog, the hub, or the path as it was given.
-    """
-
-    name: str
-    hash: str
+    name: str  # short name for people
+    hash: str  # SHA-256 over its weights, configuration, tokenizer and end markers
+    # Where it came from: the catalog, the hub, or the path as it was given.
     source: Annotated[str, Field(alias="from")]
 
 

@@ -14,14 +14,14 @@ by a catalog name must have been found with the weights of that name.
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject, standing
 from promptlimits.capacity.store.provenance import provenance
 from promptlimits.capacity.store.records import now
-from promptlimits.capacity.witness.answer_check import check_answer, stop_ids
+from promptlimits.capacity.witness.answer_check import check_answer
 from promptlimits.capacity.witness.format import Witness, WitnessPair, read_prompt, read_witness
 from promptlimits.capacity.witness.fresh_process import (
     OnProgress,
@@ -44,13 +44,14 @@ from promptlimits.capacity.witness.stock import decode, require_stock_tools, sto
 from promptlimits.capacity.witness.verification import ModelUsed, Verification
 from promptlimits.nets.files.cache import built
 from promptlimits.nets.files.catalog import CatalogEntry, find_entry
-from promptlimits.nets.files.folder import weight_files
-from promptlimits.nets.files.hashing import model_hash
+from promptlimits.nets.files.folder import model_hash, weight_files
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import PromptKind
 
 if TYPE_CHECKING:
     from promptlimits.nets.load.stock import StockModel
+
+_OWN_MODEL: Final = "give the model the witness was found with"
 
 
 def verify_witness(
@@ -64,7 +65,7 @@ def verify_witness(
     on_progress: OnProgress = nobody,
 ) -> Verification:
     """Decode a witness with stock tools in this process and compare every pair."""
-    from promptlimits.nets.load.quiet import quiet
+    from promptlimits.nets.load.network import quiet
 
     started = time.monotonic()
     witness = read_witness(directory)
@@ -74,7 +75,7 @@ def verify_witness(
         witness, model_path, any_weights=any_weights, device=device, allow_hub=allow_hub
     )
     _require_room(stock, prompt, witness)
-    stops = stop_ids(stock)
+    stops = stock.stop_ids
     together = batch_size or default_batch_size(witness.model.compute_dtype)
     with quiet():
         generated = _generate(
@@ -106,26 +107,15 @@ def verify_witness(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The fresh process: verify one witness and write one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m promptlimits.capacity.witness.verify")
-    parser.add_argument("directory", type=Path, metavar="DIR")
-    parser.add_argument("--model")
-    parser.add_argument("--any-weights", action="store_true")
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args(arguments)
+def main(arguments: Sequence[str]) -> int:
+    """The fresh process: verify the witness that a request in JSON names; write one line of it."""
+    (request,) = arguments
+    asked: dict[str, Any] = json.loads(request)
 
     def verified() -> JsonObject:
-        verification = verify_witness(
-            given.directory,
-            model_path=given.model,
-            any_weights=given.any_weights,
-            batch_size=given.batch_size,
-            device=given.device,
-            on_progress=tell_progress(sys.stderr),
-        )
-        return reported(verification)
+        tell = tell_progress(sys.stderr)
+        directory = Path(asked.pop("directory"))
+        return reported(verify_witness(directory, **asked, on_progress=tell))
 
     return report_to_parent(verified)
 
@@ -143,7 +133,7 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
             "model",
             f"have an embedding for every token of the pairs (the largest is {most})",
             got=f"{rows} embeddings",
-            remedy="give the model the witness was found with",
+            remedy=_OWN_MODEL,
         )
     longest_answer = max(pair.longest_answer for pair in witness.pairs)
     longest = prompt.shape[0] + longest_answer + max(len(pair.key_ids) for pair in witness.pairs)
@@ -152,7 +142,7 @@ def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
             "model",
             f"read {longest} tokens, as prompt and longest pair need",
             got=f"one that reads {stock.context_length}",
-            remedy="give the model the witness was found with",
+            remedy=_OWN_MODEL,
         )
 
 
@@ -164,13 +154,13 @@ def _require_width(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
         got: object = _cached(found)
         fits = wanted == found
     else:
-        embedding = stock.model.get_input_embeddings()
-        token = torch.zeros(1, dtype=torch.long, device=stock.model.device)
-        got = int(embedding(token).shape[-1])
+        from promptlimits.nets.load.checkpoint import width_of
+
+        got = width_of(stock.model)
         rule = f"have a width of {prompt.shape[1]}, as the prompt has"
         fits = got == prompt.shape[1]
     if not fits:
-        raise UserError("model", rule, got=got, remedy="give the model the witness was found with")
+        raise UserError("model", rule, got=got, remedy=_OWN_MODEL)
 
 
 def _cached(shape: PrefixShape) -> str:
@@ -293,4 +283,4 @@ def _short(digest: str) -> str:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

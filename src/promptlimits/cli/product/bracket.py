@@ -289,15 +289,7 @@ def pairs(
 def _document(task: EncodedTask) -> JsonObject:
     return {
         "pairs": [
-            {
-                "key": pair.key,
-                "joiner": pair.joiner,
-                "value": pair.value,
-                "key_ids": list(pair.key_ids),
-                "value_ids": list(pair.value_ids),
-                "also": [{"value": value, "value_ids": list(ids)} for value, ids in pair.also],
-                "where": where,
-            }
+            {**pair.to_json(), "where": where}
             for pair, where in zip(task.pairs, task.places, strict=True)
         ],
         "notes": list(task.notes),

@@ -65,8 +65,7 @@ def get(
         require_consent(entry, accepted=accept_terms)
         if entry.terms is not None:
             progress.print(f"Accepted: {entry.terms}")
-    from promptlimits.nets.files.folder import weight_files
-    from promptlimits.nets.files.hashing import model_hash
+    from promptlimits.nets.files.folder import model_hash, weight_files
     from promptlimits.nets.load.install import install
 
     directory = install(entry, accept_terms=accept_terms, on_progress=progress.print)

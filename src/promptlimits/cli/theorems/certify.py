@@ -134,8 +134,7 @@ def _prove(
         read_facts,
         require_prompts_in_region,
     )
-    from promptlimits.nets.files.folder import weight_files
-    from promptlimits.nets.files.hashing import weights_hash
+    from promptlimits.nets.files.folder import weight_files, weights_hash
     from promptlimits.nets.load.blocks import open_checkpoint
 
     with LiveListener(quiet=quiet) as listener:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError, require_positive, require_positive_int
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 
 LEAST_GAIN: Final = 1e-4
 """Share of the predicted decrease that a step must bring to be taken."""

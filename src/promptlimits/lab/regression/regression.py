@@ -24,7 +24,7 @@ from torch import Tensor
 from promptlimits.base.errors import UserError, require_positive
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.train.memory import keep_freed_memory
-from promptlimits.capacity.train.outcome import Outcome
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt, Solutions, solve
 from promptlimits.lab.regression.regression_network import RowNetwork
 from promptlimits.nets.paper.transformer import PaperTransformer

@@ -14,11 +14,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from promptlimits.nets.decoder.attention_layer import AttentionLayer
-from promptlimits.nets.decoder.block import Block
-from promptlimits.nets.decoder.linear import FeedForward, Linear, LinearHead
+from promptlimits.nets.decoder.block import AttentionLayer, Block
+from promptlimits.nets.decoder.linear import (
+    Activation,
+    ActivationName,
+    FeedForward,
+    Linear,
+    LinearHead,
+    Norm,
+)
 from promptlimits.nets.decoder.network import Angles, Decoder
-from promptlimits.nets.decoder.pointwise import Activation, ActivationName, Norm
 from promptlimits.nets.decoder.rotary import interleaving
 
 _ACTIVATIONS: Final[dict[str, ActivationName]] = {

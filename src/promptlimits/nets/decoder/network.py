@@ -9,13 +9,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from promptlimits.nets.decoder.attention import KeyValue, is_streamed
 from promptlimits.nets.decoder.block import Block
 from promptlimits.nets.decoder.layout import Layout, lay_out
-from promptlimits.nets.decoder.linear import LinearHead
+from promptlimits.nets.decoder.linear import LinearHead, Norm, SavedTensors
 from promptlimits.nets.decoder.plan import BlockPlan, GroupTables, TableKey, group_tables
-from promptlimits.nets.decoder.pointwise import Norm, SavedTensors
 from promptlimits.nets.decoder.rotary import fill_up
-from promptlimits.nets.decoder.softmax import KeyValue, is_streamed
 from promptlimits.nets.protocol import Part, PromptKind
 
 Angles: TypeAlias = Callable[[int], tuple[Tensor, Tensor]]

@@ -14,9 +14,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from promptlimits.nets.decoder.attention import Masks
 from promptlimits.nets.decoder.layout import Group, Layout, Rectangle
 from promptlimits.nets.decoder.rotary import Rotation
-from promptlimits.nets.decoder.softmax import Masks
 
 TableKey: TypeAlias = tuple[str | None, float, int | None]
 """Rotary embedding, factor on the scores and window of a layer: what decides its tables."""

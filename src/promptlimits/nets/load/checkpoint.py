@@ -23,11 +23,15 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from promptlimits.base.errors import UserError
-from promptlimits.nets.files.folder import read_object, require_model_folder, weight_files
-from promptlimits.nets.files.hashing import TOKENIZER_FILES, model_hash
+from promptlimits.nets.files.folder import (
+    TOKENIZER_FILES,
+    model_hash,
+    read_object,
+    require_model_folder,
+    weight_files,
+)
 from promptlimits.nets.files.safetensors_file import read_header
-from promptlimits.nets.load.network import MEND_CONFIG, read_network, readable, require_size
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import MEND_CONFIG, quiet, read_network, readable, require_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,19 +145,39 @@ def vocabulary_of(model: PreTrainedModel) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def named_end_ids(model: PreTrainedModel, *, name: str) -> tuple[int, ...]:
-    """End markers of a model's generation settings that its vocabulary has.
+@torch.no_grad()
+def width_of(model: PreTrainedModel) -> int:
+    """D, numbers that the embedding gives for a token."""
+    token = torch.zeros(1, dtype=torch.long, device=model.device)
+    return int(model.get_input_embeddings()(token).shape[-1])
 
-    Some models name one outside of it (50256 of 33, say).
+
+def end_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str
+) -> tuple[int, ...]:
+    """The tokens at which stock `generate` stops: the model's own that its vocabulary has.
+
+    A model may name several: any of them stops it, the first is what values end in. Some name one
+    outside of the vocabulary (50256 of 33, say). Where none is in it: the tokenizer's own end or
+    separator.
     """
     named = model.generation_config.eos_token_id if model.generation_config else None
     several = named if isinstance(named, list) else [named]
-    wrong = [one for one in several if one is not None and type(one) is not int]
-    if wrong:
+    if any(one is not None and type(one) is not int for one in several):
         raise UserError(
             f"eos_token_id in generation_config.json or config.json of {name}",
             "be a whole number or a list of them",
             got=repr(named),
             remedy="write the number that its tokenizer gives the end marker",
         )
-    return tuple(one for one in several if one is not None and 0 <= one < vocabulary_of(model))
+    known = range(vocabulary_of(model))
+    own = (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    found = [one for one in several if one in known] or [one for one in own if one in known][:1]
+    if not found:
+        raise UserError(
+            name,
+            "have an end marker in its vocabulary",
+            got=f"eos_token_id {named}",
+            remedy="set eos_token_id in its generation_config.json",
+        )
+    return tuple(map(int, found))

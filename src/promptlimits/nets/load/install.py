@@ -19,9 +19,8 @@ from promptlimits.base.files import open_regular
 from promptlimits.nets.files.cache import Progress, build_once, built, no_progress
 from promptlimits.nets.files.catalog import CONVERSION_VERSION, CatalogEntry
 from promptlimits.nets.files.fetch import fetch, require_consent
-from promptlimits.nets.files.hashing import PLACE_KEYS, sha256_of
-from promptlimits.nets.load.network import read_network, readable, require_room, require_size
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.files.folder import PLACE_KEYS, sha256_of
+from promptlimits.nets.load.network import quiet, read_network, readable, require_room, require_size
 
 _MAGIC: Final = b"GGUF"
 _PLAIN_TYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})

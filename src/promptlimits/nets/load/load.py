@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,34 +17,27 @@ from transformers import (
 from promptlimits.base.errors import UserError
 from promptlimits.nets.files.cache import Progress, no_progress
 from promptlimits.nets.load.checkpoint import (
-    named_end_ids,
+    end_ids,
     read_config,
     read_tokenizer,
     vocabulary_of,
+    width_of,
 )
 from promptlimits.nets.load.codec import HuggingFaceCodec
 from promptlimits.nets.load.locate import locate
-from promptlimits.nets.load.network import dtype_name, readable, skeleton
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import dtype_name, quiet, readable, skeleton
 from promptlimits.nets.load.stock import decode_greedily, load_stock
 from promptlimits.nets.protocol import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedParts:
-    """A frozen model in parts.
+    """A frozen model in parts."""
 
-    Attributes:
-        model: The network, in evaluation mode, no weight trainable, eager attention.
-        tokenizer: Its stock tokenizer.
-        card: What a record says about it.
-        codec: Its text codec.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    card: ModelCard
-    codec: HuggingFaceCodec
+    model: PreTrainedModel  # the network, in evaluation mode, no weight trainable, eager attention
+    tokenizer: PreTrainedTokenizerBase  # its stock tokenizer
+    card: ModelCard  # what a record says about it
+    codec: HuggingFaceCodec  # its text codec
 
 
 def load_parts(
@@ -81,7 +75,7 @@ def load_parts(
         attn_implementation="eager",
     )
     name, model = f"model {stock.name}", stock.model.requires_grad_(False)
-    codec = _codec(model, stock.tokenizer, name=name)
+    codec = _codec(model, stock.tokenizer, stock.stop_ids)
     with quiet():
         _require_decoding(model, codec.end_id, name=name)
     text = model.config.get_text_config()
@@ -103,11 +97,9 @@ def load_parts(
     return LoadedParts(model=model, tokenizer=stock.tokenizer, card=card, codec=codec)
 
 
-def load_codec(
-    reference: str, *, allow_hub: bool = True, on_progress: Progress = no_progress
-) -> HuggingFaceCodec:
+def load_codec(reference: str, *, allow_hub: bool = True) -> HuggingFaceCodec:
     """Load the text codec of a model without reading a weight."""
-    found = locate(reference, allow_hub=allow_hub, on_progress=on_progress)
+    found = locate(reference, allow_hub=allow_hub)
     name = f"model {found.name}"
     with quiet():
         # Rows of the embedding and end markers are the network's.
@@ -116,34 +108,15 @@ def load_codec(
             with readable(name, "have a readable generation_config.json", remedy="mend it"):
                 model.generation_config = GenerationConfig.from_pretrained(found.directory)
         tokenizer = read_tokenizer(found.directory, name=name, vocabulary=vocabulary_of(model))
-        return _codec(model, tokenizer, name=name)
+        return _codec(model, tokenizer, end_ids(model, tokenizer, name=name))
 
 
 def _codec(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
 ) -> HuggingFaceCodec:
-    """The codec whose end markers are the tokens at which stock `generate` stops.
-
-    A model may name several; any of them stops it, the first is what values end in. Where none is
-    in its vocabulary: the tokenizer's own end or separator.
-    """
+    """The codec whose end markers are the tokens at which stock `generate` stops."""
     vocabulary = vocabulary_of(model)
-    named = (
-        named_end_ids(model, name=name)
-        or tuple(
-            int(one)
-            for one in (tokenizer.eos_token_id, tokenizer.sep_token_id)
-            if one is not None and 0 <= one < vocabulary
-        )[:1]
-    )
-    if not named:
-        raise UserError(
-            name,
-            "have an end marker in its vocabulary",
-            got=f"eos_token_id {getattr(model.generation_config, 'eos_token_id', None)}",
-            remedy="set eos_token_id in its generation_config.json",
-        )
-    return HuggingFaceCodec(tokenizer, named[0], other_end_ids=named[1:], vocabulary=vocabulary)
+    return HuggingFaceCodec(tokenizer, ends[0], other_end_ids=ends[1:], vocabulary=vocabulary)
 
 
 def _require_decoding(model: PreTrainedModel, end_id: int, *, name: str) -> None:
@@ -171,9 +144,7 @@ def _require_decoding(model: PreTrainedModel, end_id: int, *, name: str) -> None
 
 def _prompt_width(model: PreTrainedModel, text: PretrainedConfig, *, name: str) -> int:
     """D: what the embedding gives, which must be what the first block takes."""
-    embedding = model.get_input_embeddings()
-    with torch.no_grad():
-        width = int(embedding(torch.zeros(1, dtype=torch.long, device=model.device)).shape[-1])
+    width = width_of(model)
     if width != text.hidden_size:
         raise UserError(
             name,

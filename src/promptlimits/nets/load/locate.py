@@ -20,7 +20,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.nets.files.cache import Progress, built, no_progress
 from promptlimits.nets.files.catalog import CATALOG, CatalogEntry, find_entry, suggestion
 from promptlimits.nets.load.install import install, install_gguf
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import quiet
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # When a download breaks off, the hub's client lets its HTTP library's error through. Which

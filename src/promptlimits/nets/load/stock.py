@@ -1,26 +1,34 @@
 """A model exactly as a stock user loads it, for checking what was found with faster code.
 
-Nothing of this package's own attention, packing or caching is on this path: the network has
-the attention that transformers chooses, and `generate` is transformers' own.
+Nothing of this package's own attention, packing or caching is on this path: the network has the
+attention that transformers chooses, and `generate` is transformers' own. The yardstick of both is
+`greedy`: no PEFT, no `generate`, nothing carried from one token to the next; the prompt and all
+tokens so far go through the network anew for each token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 from transformers import (
+    DynamicCache,
     GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from promptlimits.nets.files.cache import Progress, no_progress
-from promptlimits.nets.load.checkpoint import named_end_ids, read_checkpoint
+from promptlimits.nets.load.checkpoint import end_ids, read_checkpoint
 from promptlimits.nets.load.locate import Located, locate
 from promptlimits.nets.load.network import LOADING_ERRORS, alike, require_device
+from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import NO_LIMIT
 
 _LENGTH_KEYS: Final = (
@@ -74,7 +82,7 @@ def load_stock(
         located=found,
         model_hash=read.model_hash,
         context_length=_context_length(read.config.get_text_config()),
-        stop_ids=named_end_ids(model, name=name),
+        stop_ids=end_ids(model, read.tokenizer, name=name),
     )
 
 
@@ -127,3 +135,55 @@ def _decodes_from_cache(model: Any) -> bool:
     except LOADING_ERRORS:
         return False
     return alike(stepped.float(), whole.float(), dtype=model.dtype)
+
+
+@torch.inference_mode()
+def greedy(
+    network: PreTrainedModel,
+    key_ids: Sequence[int],
+    *,
+    tokens: int,
+    prompt: Tensor | None = None,
+    prefix_shape: PrefixShape | None = None,
+) -> tuple[int, ...]:
+    """The most likely token behind `key_ids`, `tokens` times over, end markers included.
+
+    The prompt in front is of input vectors (P, D) or, with `prefix_shape`, a KV prefix (P, W).
+    """
+    ids = list(key_ids)
+    for _ in range(tokens):
+        read = torch.tensor([ids], device=network.device)
+        if prompt is None:
+            logits = network(input_ids=read).logits
+        elif prefix_shape is None:
+            embedded = network.get_input_embeddings()(read)
+            logits = network(inputs_embeds=torch.cat([prompt[None], embedded], dim=1)).logits
+        else:
+            cache = DynamicCache()
+            for layer, (keys, values) in enumerate(prefix_shape.to_layers(prompt[None])):
+                cache.update(keys, values, layer)
+            logits = network(input_ids=read, past_key_values=cache).logits
+        ids.append(int(logits[0, -1].argmax()))
+    return tuple(ids[len(key_ids) :])
+
+
+def small_network(*, vocabulary: int, seed: int) -> PreTrainedModel:
+    """A random network of the Llama family with grouped heads, in memory."""
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        # With the usual 0.02 next to nothing would move the logits, a wrong position included.
+        initializer_range=0.5,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).float().eval()

@@ -20,36 +20,22 @@ NormPlace: TypeAlias = Literal["pre", "post"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperHead:
-    """One attention head; 1/sqrt(s) is absorbed in the key, as in the papers.
+    """One attention head; 1/sqrt(s) is absorbed in the key, as in the papers."""
 
-    Attributes:
-        query: W_q, of shape (s, d).
-        key: W_k, of shape (s, d).
-        value: W_v, of shape (s', d).
-        output: W_o, of shape (d, s').
-    """
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    output: Tensor
+    query: Tensor  # W_q, of shape (s, d)
+    key: Tensor  # W_k, of shape (s, d)
+    value: Tensor  # W_v, of shape (s', d)
+    output: Tensor  # W_o, of shape (d, s')
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperNorm:
-    """A normalisation of each token.
+    """A normalisation of each token."""
 
-    Attributes:
-        kind: "layer" (centred, with a bias) or "rms" (neither).
-        weight: Gain of each coordinate, of shape (d,).
-        bias: Shift of each coordinate, of shape (d,); None for "rms".
-        epsilon: Added to the variance, or to the mean square, under the root.
-    """
-
-    kind: NormKind
-    weight: Tensor
-    bias: Tensor | None
-    epsilon: float
+    kind: NormKind  # "layer" (centred, with a bias) or "rms" (neither)
+    weight: Tensor  # gain of each coordinate, of shape (d,)
+    bias: Tensor | None  # shift of each coordinate, of shape (d,); None for "rms"
+    epsilon: float  # added to the variance, or to the mean square, under the root
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """The normalised tokens, of shape (..., d, n) as they came."""
@@ -62,26 +48,17 @@ class PaperNorm:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PaperLayer:
-    """One transformer layer, X -> MLP(Att(X, X) + X).
+    """One transformer layer, X -> MLP(Att(X, X) + X)."""
 
-    Attributes:
-        heads: The attention heads; their sum is added to the token.
-        w1: First matrix of the MLP, of shape (f, d); no rows means that it is the identity
-            plus `b2`.
-        b1: Its bias, of shape (f,).
-        w2: Second matrix, of shape (d, f).
-        b2: Its bias, of shape (d,).
-        attention_norm: Normalisation of the attention block, if the model has one.
-        mlp_norm: Normalisation of the MLP block.
-    """
-
-    heads: tuple[PaperHead, ...]
+    heads: tuple[PaperHead, ...]  # the attention heads; their sum is added to the token
+    # First matrix of the MLP, of shape (f, d); no rows means that it is the identity plus `b2`.
     w1: Tensor
-    b1: Tensor
-    w2: Tensor
-    b2: Tensor
+    b1: Tensor  # its bias, of shape (f,)
+    w2: Tensor  # second matrix, of shape (d, f)
+    b2: Tensor  # its bias, of shape (d,)
+    # Normalisation of the attention block, if the model has one.
     attention_norm: PaperNorm | None = None
-    mlp_norm: PaperNorm | None = None
+    mlp_norm: PaperNorm | None = None  # normalisation of the MLP block
 
     @classmethod
     def without_mlp(cls, *heads: PaperHead) -> PaperLayer:

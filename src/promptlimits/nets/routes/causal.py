@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 
 from promptlimits.base.errors import PromptLimitsWarning, UserError
 from promptlimits.nets.decoder.families import decoder_of
-from promptlimits.nets.load.network import alike, dtype_name, readable
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import alike, dtype_name, quiet, readable
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import (
     EncodedPair,

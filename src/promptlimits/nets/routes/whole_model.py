@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from promptlimits.nets.load.network import LOADING_ERRORS
-from promptlimits.nets.load.quiet import quiet
+from promptlimits.nets.load.network import LOADING_ERRORS, quiet
 from promptlimits.nets.prefix_shape import PrefixShape, not_replayable
 from promptlimits.nets.protocol import Memory, PackedPairs, Part, PromptKind
 from promptlimits.nets.routes import shared_prefix

@@ -1,26 +1,22 @@
 """Gates and norms against autograd."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 import pytest
 import torch
 
-from promptlimits.nets.decoder.pointwise import Activation, ActivationName, Norm, SavedTensors
+from promptlimits.nets.decoder.linear import Activation, ActivationName, Norm, SavedTensors
 
 NAMES = get_args(ActivationName)
 
 
-def normal(*size: int, seed: int) -> torch.Tensor:
+def normal(*size, seed):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", [1.0, 40.0])
-def test_a_gate_gives_the_product_and_both_factors_of_its_way_back(
-    name: ActivationName, scale: float
-) -> None:
+def test_a_gate_gives_the_product_and_both_factors_of_its_way_back(name, scale):
     activation = Activation(name)
     gate = (scale * normal(50, 7, seed=0)).requires_grad_(True)
     up = normal(50, 7, seed=1).requires_grad_(True)
@@ -34,7 +30,7 @@ def test_a_gate_gives_the_product_and_both_factors_of_its_way_back(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_gate_in_16_bits_is_that_of_stock_code(name: ActivationName) -> None:
+def test_a_gate_in_16_bits_is_that_of_stock_code(name):
     activation, dtype = Activation(name), torch.bfloat16
     gate, up = normal(50, 7, seed=0).to(dtype), normal(50, 7, seed=1).to(dtype)
     product, value, slope = activation.gate(gate.clone(), up.clone())
@@ -45,7 +41,7 @@ def test_a_gate_in_16_bits_is_that_of_stock_code(name: ActivationName) -> None:
 
 @pytest.mark.parametrize(("gain", "shift"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("beside", [True, False])
-def test_a_norm_goes_back_as_autograd_does(gain: bool, shift: bool, beside: bool) -> None:
+def test_a_norm_goes_back_as_autograd_does(gain, shift, beside):
     x, gradient = normal(5, 8, seed=0).requires_grad_(True), normal(5, 8, seed=1)
     weight = normal(8, seed=2) if gain else None
     bias = normal(8, seed=3) if shift else None

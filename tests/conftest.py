@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ settings.load_profile("promptlimits")
 
 
 @pytest.fixture(scope="session")
-def repository() -> Path:
+def repository():
     """The checkout that the tests run from."""
     return Path(__file__).resolve().parent.parent
 
@@ -42,7 +41,7 @@ class TorchState:
     threads: int
 
 
-def torch_state() -> TorchState | None:
+def torch_state():
     """The switches now, or None while torch is not imported: looking never imports it."""
     torch = sys.modules.get("torch")
     if torch is None:
@@ -57,14 +56,14 @@ def torch_state() -> TorchState | None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _interrupts_are_heeded() -> None:
+def _interrupts_are_heeded():
     """A shell starts what runs in the background deaf to Ctrl-C, and every process below it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seeds() -> None:
+def _fixed_seeds():
     """Seed every global generator; code under test takes its own, this catches the rest."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the global one is the point
@@ -74,7 +73,7 @@ def _fixed_seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _torch_state_is_left_alone() -> Iterator[None]:
+def _torch_state_is_left_alone():
     """Fail the test that leaves one of torch's global switches changed."""
     before = torch_state()
     yield

@@ -34,17 +34,11 @@ ABOUT_MODELS: Final = ("model_ceiling", "transformer_lipschitz")
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What a certificate proves.
+    """What a certificate proves."""
 
-    Attributes:
-        statement: The claim in one sentence.
-        assumptions: What it rests on.
-        about_a_model: Whether it states something of weights.
-    """
-
-    statement: str
-    assumptions: tuple[str, ...]
-    about_a_model: bool
+    statement: str  # the claim in one sentence
+    assumptions: tuple[str, ...]  # what it rests on
+    about_a_model: bool  # whether it states something of weights
 
 
 def checked(

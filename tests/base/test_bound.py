@@ -1,13 +1,10 @@
 """LogBound: exact in, one-sided out."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import sys
 import threading
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from flint import arb, ctx
@@ -26,15 +23,15 @@ POSITIVE = st.fractions(min_value=Fraction(1, 10**40), max_value=10**40).filter(
 DIRECTIONS = st.sampled_from(["upper", "lower"])
 
 
-def bound(value: Any, direction: Any = "upper", **more: Any) -> LogBound:
+def bound(value, direction="upper", **more):
     return LogBound.of(value, direction=direction, quantity="q", source=SOURCE, **more)
 
 
-def raw(log: Any, direction: Any = "upper") -> LogBound:
+def raw(log, direction="upper"):
     return LogBound(direction=direction, log=log, quantity="q", source=SOURCE)
 
 
-def accessors(one: LogBound) -> dict[Any, float]:
+def accessors(one):
     return {
         base: getattr(one, f"{one.direction}_{unit}")()
         for base, unit in ((None, "nats"), (10, "log10"))
@@ -42,37 +39,37 @@ def accessors(one: LogBound) -> dict[Any, float]:
 
 
 @pytest.mark.parametrize("value", [1.5, 1.0, float("nan"), "2", None, True, arb(2), 2j])
-def test_a_float_is_refused(value: Any) -> None:
+def test_a_float_is_refused(value):
     with pytest.raises(TypeError, match="must be an"):
         bound(value)
 
 
 @pytest.mark.parametrize("log", [1.5, 2, "1", None, Fraction(1, 2)])
-def test_the_logarithm_is_an_arb(log: Any) -> None:
+def test_the_logarithm_is_an_arb(log):
     with pytest.raises(TypeError, match="must be an arb"):
         raw(log)
 
 
 @pytest.mark.parametrize("value", [0, -1, Fraction(-1, 2)])
-def test_quantities_are_positive(value: Any) -> None:
+def test_quantities_are_positive(value):
     with pytest.raises(ValueError, match="above 0"):
         bound(value)
 
 
 @pytest.mark.parametrize("log", [arb("nan"), arb("inf"), arb("-inf"), arb(0).log(), arb(0, "inf")])
 @pytest.mark.parametrize("direction", ["upper", "lower"])
-def test_indeterminate_balls_raise(log: Any, direction: str) -> None:
+def test_indeterminate_balls_raise(log, direction):
     with pytest.raises(ValueError, match="finite"):
         raw(log, direction)
 
 
-def test_unknown_direction_raises() -> None:
+def test_unknown_direction_raises():
     with pytest.raises(ValueError, match="direction"):
         raw(arb(1), "both")
 
 
 @given(value=POSITIVE, direction=DIRECTIONS)
-def test_floats_are_on_the_safe_side(value: Fraction, direction: str) -> None:
+def test_floats_are_on_the_safe_side(value, direction):
     """Against the truth at 2,000 bits."""
     one = bound(value, direction)
     with working_precision(2000):
@@ -85,14 +82,14 @@ def test_floats_are_on_the_safe_side(value: Fraction, direction: str) -> None:
 
 
 @given(value=POSITIVE, direction=DIRECTIONS)
-def test_floats_are_tight(value: Fraction, direction: str) -> None:
+def test_floats_are_tight(value, direction):
     for base, number in accessors(bound(value, direction)).items():
         expected = math.log(value.numerator) - math.log(value.denominator)
         expected /= 1 if base is None else math.log(base)
         assert math.isclose(number, expected, rel_tol=1e-12, abs_tol=1e-12)
 
 
-def test_nearest_float_may_lie_below() -> None:
+def test_nearest_float_may_lie_below():
     """Why the accessors exist: rounding to nearest goes below about half of the time."""
     below = 0
     for value in range(2, 202):
@@ -105,7 +102,7 @@ def test_nearest_float_may_lie_below() -> None:
     assert 50 < below < 150
 
 
-def test_huge_and_tiny_logarithms() -> None:
+def test_huge_and_tiny_logarithms():
     huge = arb((1, 5000))  # the quantity is exp(2^5000)
     assert raw(huge).upper_nats() == math.inf
     assert raw(huge, "lower").lower_nats() == sys.float_info.max
@@ -117,26 +114,26 @@ def test_huge_and_tiny_logarithms() -> None:
 
 
 @pytest.mark.parametrize("direction", ["upper", "lower"])
-def test_exact_ends_are_not_moved(direction: str) -> None:
+def test_exact_ends_are_not_moved(direction):
     for number in (0, 1, -3, 2**60):
         assert accessors(raw(arb(number), direction))[None] == number
     assert set(accessors(bound(1, direction)).values()) == {0.0}
 
 
-def test_values_do_not_change() -> None:
+def test_values_do_not_change():
     for one in (bound(2), SOURCE, Assumption(text="a")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(one, dataclasses.fields(one)[0].name, "other")
 
 
-def test_wrong_end_raises() -> None:
+def test_wrong_end_raises():
     with pytest.raises(TypeError, match="no lower one"):
         bound(3).lower_nats()
     with pytest.raises(TypeError, match="no upper one"):
         bound(3, "lower").upper_log10()
 
 
-def test_the_safe_end_of_a_ball_is_kept() -> None:
+def test_the_safe_end_of_a_ball_is_kept():
     ball = arb(1, "0.25")
     assert raw(ball).log >= arb("1.25")
     assert raw(ball, "lower").log <= arb("0.75")
@@ -144,12 +141,12 @@ def test_the_safe_end_of_a_ball_is_kept() -> None:
     assert raw(ball).log < arb("1.2500001")
 
 
-def multiplied(*bounds: LogBound) -> LogBound:
+def multiplied(*bounds):
     return product(bounds, quantity="q", source=SOURCE)
 
 
 @given(one=POSITIVE, two=POSITIVE, direction=DIRECTIONS)
-def test_products_cover(one: Fraction, two: Fraction, direction: str) -> None:
+def test_products_cover(one, two, direction):
     both = multiplied(bound(one, direction), bound(two, direction))
     assert both.direction == direction
     with working_precision(2000):
@@ -158,13 +155,13 @@ def test_products_cover(one: Fraction, two: Fraction, direction: str) -> None:
         assert abs(both.log - truth) < 1e-30
 
 
-def test_many_factors_still_cover() -> None:
+def test_many_factors_still_cover():
     upper, lower = (multiplied(*[bound(3, end)] * 50).log for end in ("upper", "lower"))
     with working_precision(1000):
         assert lower < 50 * arb(3).log() < upper
 
 
-def test_opposite_directions_do_not_multiply() -> None:
+def test_opposite_directions_do_not_multiply():
     with pytest.raises(ValueError, match="one direction, got lower and upper"):
         multiplied(bound(2), bound(2, "lower"))
     with pytest.raises(ValueError, match="got none"):
@@ -173,7 +170,7 @@ def test_opposite_directions_do_not_multiply() -> None:
         tightest([bound(2), bound(3, "lower")])
 
 
-def test_tightest() -> None:
+def test_tightest():
     assert tightest([bound(5), bound(3), bound(4)]) == bound(3)
     assert tightest([bound(5, "lower"), bound(3, "lower")]) == bound(5, "lower")
     other = LogBound.of(3, direction="upper", quantity="the same by another way", source=SOURCE)
@@ -182,7 +179,7 @@ def test_tightest() -> None:
         tightest([])
 
 
-def test_assumptions_add_up_once() -> None:
+def test_assumptions_add_up_once():
     a, b = Assumption(text="a"), Assumption(text="b", holds=True)
     both = multiplied(bound(2, assumptions=(a, b)), bound(3, assumptions=(b,)))
     assert both.assumptions == (a, b)
@@ -191,7 +188,7 @@ def test_assumptions_add_up_once() -> None:
 @given(
     mantissa=st.integers(-(2**400), 2**400), exponent=st.integers(-3000, 3000), direction=DIRECTIONS
 )
-def test_the_limit_is_kept_exactly(mantissa: int, exponent: int, direction: str) -> None:
+def test_the_limit_is_kept_exactly(mantissa, exponent, direction):
     with ctx.workprec(20):  # it must not depend on the precision of the day
         one, again = (
             dataclasses.replace(bound(2, direction), log=arb((mantissa, exponent))) for _ in "ab"
@@ -202,9 +199,9 @@ def test_the_limit_is_kept_exactly(mantissa: int, exponent: int, direction: str)
     assert found * Fraction(2) ** power == mantissa * Fraction(2) ** exponent
 
 
-def test_equality_sees_every_field() -> None:
+def test_equality_sees_every_field():
     one = bound(2)
-    others: dict[str, Any] = {
+    others = {
         "direction": "lower",
         "quantity": "r",
         "log": arb(1),
@@ -217,7 +214,7 @@ def test_equality_sees_every_field() -> None:
     assert one != 2
 
 
-def test_precision_is_put_back() -> None:
+def test_precision_is_put_back():
     before = ctx.prec
     bound(3)
     assert ctx.prec == before
@@ -229,10 +226,10 @@ def test_precision_is_put_back() -> None:
     assert ctx.prec == before
 
 
-def test_threads_take_turns() -> None:
+def test_threads_take_turns():
     wrong = []
 
-    def work(bits: int) -> None:
+    def work(bits):
         for _ in range(300):
             with working_precision(bits):
                 if ctx.prec != bits:

@@ -23,26 +23,26 @@ from promptlimits.base.files import (
 READERS = [require_regular, open_regular, read_regular]
 
 
-def pipe(path: Path) -> Path:
+def pipe(path):
     os.mkfifo(path)
     return path
 
 
-def device(path: Path) -> Path:
+def device(path):
     path.symlink_to("/dev/zero")
     return path
 
 
-def directory(path: Path) -> Path:
+def directory(path):
     path.mkdir()
     return path
 
 
-def descriptors() -> int:
+def descriptors():
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-def listening(path: Path) -> Path:
+def listening(path):
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(path))
     return path
@@ -133,7 +133,7 @@ def test_a_missing_file_is_as_always(reader, tmp_path):
         ("{", "Expecting"),
     ],
 )
-def test_json_of_one_meaning(text: str, words: str) -> None:
+def test_json_of_one_meaning(text, words):
     with pytest.raises(ValueError, match=words):
         strict_json(text)
     assert strict_json('{"a": [1, 0.5]}') == {"a": [1, 0.5]}

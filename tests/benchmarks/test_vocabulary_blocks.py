@@ -1,21 +1,13 @@
 """All sides of the benchmark of vocabulary blocks compute the same."""
 
-from __future__ import annotations
-
-import pytest
-from torch import Tensor
-
 from benchmarks import vocabulary_blocks
-from promptlimits.nets.protocol import Memory
 
 
-def test_all_sides_give_one_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+def test_all_sides_give_one_gradient(monkeypatch):
+    asked = []
     logits = vocabulary_blocks.LinearHead.logits
 
-    def watched(
-        head: vocabulary_blocks.WholeRows, states: Tensor, memory: Memory | None = None
-    ) -> Tensor:
+    def watched(head, states, memory=None):
         asked.append((len(states), head.vocabulary))
         return logits(head, states, memory)
 

@@ -1,48 +1,41 @@
 """Random cases of every theorem: whoever adds a kind adds its case here."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from fractions import Fraction
-from random import Random
-from typing import Any
 
 from promptlimits.bounds.context.last_tokens import LastTokensCapacity
 from promptlimits.bounds.context.layers import Washout
 from promptlimits.bounds.context.whole_output import ShortPromptCapacity, WholeOutputCapacity
-from promptlimits.bounds.core import Theorem
 from promptlimits.bounds.counting import FORMATS, Counting, VectorCounting
 from promptlimits.bounds.prompt_capacity import PromptCapacity
 from promptlimits.lipschitz.checkpoint.model_ceiling import ModelFacts
 from promptlimits.lipschitz.checkpoint.model_ceiling import model_ceiling as ceiling_of
 
-CASES: dict[str, Callable[[Random], Theorem]] = {}
+CASES = {}
 
 
-def case(make: Callable[[Random], Theorem]) -> Callable[[Random], Theorem]:
+def case(make):
     """Register the random cases of the kind that the function is named after."""
     CASES[make.__name__] = make
     return make
 
 
-def plain(theorem: Theorem) -> dict[str, Any]:
+def plain(theorem):
     """The certificate as a file holds it."""
-    record: dict[str, Any] = json.loads(json.dumps(theorem.certificate()))
-    return record
+    return json.loads(json.dumps(theorem.certificate()))
 
 
-def size(random: Random, low: int, high: int) -> int:
+def size(random, low, high):
     """A whole number, as many small ones as large ones."""
     return int(low * (high / low) ** random.random())
 
 
-def exact(random: Random, most: int = 10**6) -> Fraction:
+def exact(random, most=10**6):
     return Fraction(random.randint(1, most), random.randint(1, most))
 
 
 @case
-def counting(random: Random) -> Theorem:
+def counting(random):
     stored, computed = random.choice(list(FORMATS)), random.choice(["", *FORMATS])
     formats = [f"{stored}/{computed}" if computed else stored, random.randint(2, 300)]
     return Counting(
@@ -56,7 +49,7 @@ def counting(random: Random) -> Theorem:
     )
 
 
-def _targets(random: Random) -> dict[str, Any]:
+def _targets(random):
     radius = exact(random)
     return {
         "dim": size(random, 1, 2000),
@@ -69,7 +62,7 @@ def _targets(random: Random) -> dict[str, Any]:
 
 
 @case
-def vector_counting(random: Random) -> Theorem:
+def vector_counting(random):
     return VectorCounting(
         **_targets(random),
         values=random.choice([*FORMATS, 2, 50257]),
@@ -79,7 +72,7 @@ def vector_counting(random: Random) -> Theorem:
 
 
 @case
-def prompt_capacity(random: Random) -> Theorem:
+def prompt_capacity(random):
     power = random.choice([3000, -3000])
     return PromptCapacity(
         **_targets(random),
@@ -90,7 +83,7 @@ def prompt_capacity(random: Random) -> Theorem:
     )
 
 
-def _measures(random: Random) -> dict[str, Any]:
+def _measures(random):
     radius = exact(random)
     return {
         "dim": random.choice([1, 2, 3, 4, 16, size(random, 1, 8192)]),
@@ -102,22 +95,22 @@ def _measures(random: Random) -> dict[str, Any]:
 
 
 @case
-def whole_output_capacity(random: Random) -> Theorem:
+def whole_output_capacity(random):
     sizes = _measures(random)
     covers = ["volume", "rogers"] if sizes["dim"] > 2 else ["volume"]
     return WholeOutputCapacity(**sizes, cover=random.choice(covers))
 
 
 @case
-def short_prompt_capacity(random: Random) -> Theorem:
+def short_prompt_capacity(random):
     sizes = _measures(random)
     wide = 2 * sizes["radius"]
     spread = random.choice([wide, wide / 10 ** random.randint(1, 6)])
     return ShortPromptCapacity(**sizes, tokens=size(random, 1, 50), spread=spread)
 
 
-def _layers(random: Random) -> list[dict[str, Any]]:
-    def limit() -> Fraction:
+def _layers(random):
+    def limit():
         return Fraction(random.randint(1, 3000), 1000)
 
     return [
@@ -131,7 +124,7 @@ def _layers(random: Random) -> list[dict[str, Any]]:
 
 
 @case
-def last_tokens_capacity(random: Random) -> Theorem:
+def last_tokens_capacity(random):
     radius = Fraction(random.randint(1, 10**6), 1000)
     return LastTokensCapacity(
         dim=size(random, 1, 2000),
@@ -143,7 +136,7 @@ def last_tokens_capacity(random: Random) -> Theorem:
 
 
 @case
-def washout(random: Random) -> Theorem:
+def washout(random):
     return Washout(
         layers=_layers(random),
         query_tokens=size(random, 2, 50),
@@ -152,14 +145,14 @@ def washout(random: Random) -> Theorem:
 
 
 @case
-def model_ceiling(random: Random) -> Theorem:
-    def limits(*names: str) -> dict[str, Fraction]:
+def model_ceiling(random):
+    def limits(*names):
         return {name: exact(random, 999) for name in names}
 
-    def norm(*, gain: bool = True) -> dict[str, Fraction]:
+    def norm(*, gain=True):
         return limits("eps", "gain") if gain else limits("eps")
 
-    def block() -> dict[str, Any]:
+    def block():
         positions = random.choice(["added", "rotary", "normalised"])
         heads = {
             "added": ("value", "logit", "logit_bias"),

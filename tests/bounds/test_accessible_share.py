@@ -18,7 +18,6 @@ import functools
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -35,12 +34,12 @@ from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 Array = NDArray[np.float64]
 
-PAIRS: Final = 4
-QUERY: Final = 2
+PAIRS = 4
+QUERY = 2
 """Tokens of an input; the last one's output is read."""
-SAMPLES: Final = 2000
-PRECISIONS: Final = (Fraction(1, 100), Fraction(1, 20), Fraction(1, 5))
-SHAPES: Final = ((1, 1), (1, 2), (2, 1))
+SAMPLES = 2000
+PRECISIONS = (Fraction(1, 100), Fraction(1, 20), Fraction(1, 5))
+SHAPES = ((1, 1), (1, 2), (2, 1))
 """(d, m_p); three numbers would need too fine a grid."""
 
 
@@ -58,7 +57,7 @@ class Case:
     grid_points: int
 
 
-def ball_grid(dim: int, steps: int) -> tuple[Array, float]:
+def ball_grid(dim, steps):
     """Points of the unit ball, (points, dim), and how far a point of the ball can be from them."""
     ticks = np.linspace(-1, 1, steps)
     grid = np.stack(np.meshgrid(*[ticks] * dim), axis=-1).reshape(-1, dim)
@@ -67,7 +66,7 @@ def ball_grid(dim: int, steps: int) -> tuple[Array, float]:
     return np.unique(grid, axis=0), math.sqrt(dim) / (steps - 1)
 
 
-def prompts(dim: int, prompt_tokens: int) -> tuple[Array, float]:
+def prompts(dim, prompt_tokens):
     """A grid of prompts, (points, d, m_p), and its covering radius in the token norm."""
     numbers = dim * prompt_tokens
     tokens, radius = ball_grid(dim, 1501 if numbers == 1 else 45)
@@ -75,7 +74,7 @@ def prompts(dim: int, prompt_tokens: int) -> tuple[Array, float]:
     return tokens[places.reshape(-1, prompt_tokens)].swapaxes(1, 2), radius
 
 
-def errors_at(outputs: Array, targets: Array) -> Array:
+def errors_at(outputs, targets):
     """For k = 1 to PAIRS, the least over the prompts of the largest error; (k, lists)."""
     worst = np.zeros((len(targets), len(outputs)))
     nearest = []
@@ -89,7 +88,7 @@ def errors_at(outputs: Array, targets: Array) -> Array:
     return np.array(nearest)
 
 
-def unit_ball(shape: tuple[int, ...], random: np.random.Generator) -> Array:
+def unit_ball(shape, random):
     """Uniform points of the unit ball of the last axis."""
     directions = random.standard_normal(shape)
     directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
@@ -97,7 +96,7 @@ def unit_ball(shape: tuple[int, ...], random: np.random.Generator) -> Array:
 
 
 @functools.cache
-def case(shape: tuple[int, int], depth: int, seed: int) -> Case:
+def case(shape, depth, seed):
     dim, prompt_tokens = shape
     random = np.random.default_rng([*shape, depth, seed])
     weights = random_weights(
@@ -126,43 +125,41 @@ def case(shape: tuple[int, int], depth: int, seed: int) -> Case:
     )  # fmt: skip
 
 
-def outputs_at(weights: TransformerWeights, grid: Array, queries: Array) -> Array:
+def outputs_at(weights, grid, queries):
     """The last output token for each prompt and query: (points, PAIRS, d)."""
     model = from_weights(weights)
     return model.with_prompt(torch.tensor(grid), torch.tensor(queries))[..., -1].numpy()
 
 
-def limit_of(setting: PromptCapacity, **changes: Any) -> float:
+def limit_of(setting, **changes):
     """Upper limit on the logarithm of the share that prompts reach."""
     return nats(min(setting.model_copy(update=changes).log_shares()))
 
 
-def nats(point: int) -> float:
+def nats(point):
     """A grid point as a float that is no less."""
     return math.nextafter(point / 2**96, math.inf)
 
 
-def at_least(count: int) -> float:
+def at_least(count):
     """The share behind `count` of SAMPLES is at least this, but for one time in 10^9."""
     return float(beta.ppf(1e-9, count, SAMPLES - count + 1)) if count else 0.0
 
 
-def at_most(count: int) -> float:
+def at_most(count):
     """The share behind `count` of SAMPLES is at most this, but for one time in 10^9."""
     return float(beta.ppf(1 - 1e-9, count + 1, SAMPLES - count)) if count < SAMPLES else 1.0
 
 
-def log_share(share: float) -> float:
+def log_share(share):
     return math.log(share) if share else -math.inf
 
 
-CASES: Final = [(shape, depth, seed) for shape in SHAPES for depth in (1, 2) for seed in range(3)]
+CASES = [(shape, depth, seed) for shape in SHAPES for depth in (1, 2) for seed in range(3)]
 
 
 @pytest.mark.parametrize(("shape", "depth", "seed"), CASES)
-def test_the_true_share_lies_under_the_theorem(
-    shape: tuple[int, int], depth: int, seed: int
-) -> None:
+def test_the_true_share_lies_under_the_theorem(shape, depth, seed):
     """Twelve cases for each transformer (k from 1 to 4, three eps): 216 in all."""
     assert len(CASES) * PAIRS * len(PRECISIONS) >= 100
     drawn = case(shape, depth, seed)
@@ -184,7 +181,7 @@ def test_the_true_share_lies_under_the_theorem(
 
 # All eighteen transformers at once: some 6 s on one core if no other test has run them.
 @pytest.mark.slow
-def test_in_over_a_hundred_cases_even_the_overestimate_lies_under_the_theorem() -> None:
+def test_in_over_a_hundred_cases_even_the_overestimate_lies_under_the_theorem():
     """The wider set, plus the sampling error, is a true upper limit on the share."""
     under = 0
     for shape, depth, seed in CASES:
@@ -198,9 +195,7 @@ def test_in_over_a_hundred_cases_even_the_overestimate_lies_under_the_theorem() 
 
 
 @pytest.mark.parametrize(("shape", "depth", "seed"), CASES[::3])
-def test_counted_prompts_reach_no_more_than_their_number_times_a_ball(
-    shape: tuple[int, int], depth: int, seed: int
-) -> None:
+def test_counted_prompts_reach_no_more_than_their_number_times_a_ball(shape, depth, seed):
     """The grid itself as a vocabulary: one choice among its points, at any Lipschitz constant."""
     drawn = case(shape, depth, seed)
     for eps in PRECISIONS:
@@ -212,7 +207,7 @@ def test_counted_prompts_reach_no_more_than_their_number_times_a_ball(
             assert log_share(reached) <= nats(grid_up(cap.log_share))
 
 
-def test_the_theorem_is_not_far_above_the_truth() -> None:
+def test_the_theorem_is_not_far_above_the_truth():
     """d = m_p = 1, depth 1: k = 2 at eps = 1/20, within a factor of 20 of what was measured."""
     drawn = case((1, 1), 1, 0)
     measured = float((drawn.nearest[1] <= 0.05).mean())
@@ -220,7 +215,7 @@ def test_the_theorem_is_not_far_above_the_truth() -> None:
     assert 0 < limit - math.log(measured) < math.log(20)
 
 
-def test_a_constant_map_has_the_share_of_one_ball_and_the_published_one_is_false() -> None:
+def test_a_constant_map_has_the_share_of_one_ball_and_the_published_one_is_false():
     """E3: W_v = 0 and an MLP that cancels its input; every L > 0 is admissible.
 
     The share is (eps/r)^(d k) exactly. Theorem 1 tends to it as L falls; the published

@@ -1,15 +1,11 @@
 """Certificates of every kind: right ones pass, and whatever is made stronger is refused."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os
-from collections.abc import Iterator
 from fractions import Fraction
 from importlib import import_module
 from random import Random
-from typing import Any
 
 import pytest
 from tests.bounds.certificates import CASES, plain
@@ -27,7 +23,7 @@ FROM_WEIGHTS = "transformer_lipschitz"
 every_kind = pytest.mark.parametrize("kind", sorted(CASES))
 
 
-def test_every_theorem_has_a_checker_and_cases() -> None:
+def test_every_theorem_has_a_checker_and_cases():
     for module in THEOREMS.values():
         import_module(module)
     named = {kind for kind, theorem in KINDS.items() if theorem.__module__.startswith("promptl")}
@@ -35,7 +31,7 @@ def test_every_theorem_has_a_checker_and_cases() -> None:
     assert named == THEOREMS.keys() == checker.KINDS.keys() == CASES.keys() | {FROM_WEIGHTS}
 
 
-def steps(value: Any) -> Iterator[Any]:
+def steps(value):
     """A number one unit up and down in its last place; those of a list one at a time."""
     if isinstance(value, int) and not isinstance(value, bool):
         yield from (value - 1, value + 1)
@@ -47,14 +43,14 @@ def steps(value: Any) -> Iterator[Any]:
             yield from (value | {name: other} for other in steps(part))
 
 
-def altered(certificate: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def altered(certificate):
     """The certificate with one derived number changed by one unit."""
     for name, value in certificate["value"].items():
         for other in steps(value):
             yield certificate | {"value": certificate["value"] | {name: other}}
 
 
-def require_exact(certificate: dict[str, Any]) -> None:
+def require_exact(certificate):
     """It is checked, it is the one of its inputs, and none of its numbers can be altered."""
     checker.check(certificate)
     theorem = KINDS[certificate["kind"]].model_validate(certificate["inputs"])
@@ -65,14 +61,14 @@ def require_exact(certificate: dict[str, Any]) -> None:
 
 
 @every_kind
-def test_certificates_are_exact(kind: str) -> None:
+def test_certificates_are_exact(kind):
     random = Random(kind)
     for _ in range(MANY):
         require_exact(plain(CASES[kind](random)))
 
 
 @every_kind
-def test_the_claim_and_what_it_rests_on_are_made_of_the_numbers(kind: str) -> None:
+def test_the_claim_and_what_it_rests_on_are_made_of_the_numbers(kind):
     theorem = CASES[kind](Random(1))
     said = checked(plain(theorem))
     assert said.statement == theorem.claim(theorem.value())
@@ -83,7 +79,7 @@ def test_the_claim_and_what_it_rests_on_are_made_of_the_numbers(kind: str) -> No
 
 
 @every_kind
-def test_a_certificate_holds_numbers_and_names_no_module(kind: str) -> None:
+def test_a_certificate_holds_numbers_and_names_no_module(kind):
     certificate = plain(CASES[kind](Random(2)))
     assert certificate.keys() == {"schema", "kind", "inputs", "value"}
     text = json.dumps(certificate)
@@ -92,7 +88,7 @@ def test_a_certificate_holds_numbers_and_names_no_module(kind: str) -> None:
 
 
 @every_kind
-def test_inputs_are_of_their_types_and_in_their_one_form(kind: str) -> None:
+def test_inputs_are_of_their_types_and_in_their_one_form(kind):
     certificate = plain(CASES[kind](Random(3)))
     for name, value in certificate["inputs"].items():
         for other in (None, 1.5, [value], float("nan"), f"{value} ", f"0{value}", "٣"):
@@ -100,13 +96,13 @@ def test_inputs_are_of_their_types_and_in_their_one_form(kind: str) -> None:
                 check_certificate(certificate | {"inputs": certificate["inputs"] | {name: other}})
 
 
-def missing_or_more(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def missing_or_more(record):
     yield record | {"more": 1}
     yield from ({k: v for k, v in record.items() if k != name} for name in record)
 
 
 @every_kind
-def test_keys_are_exact(kind: str) -> None:
+def test_keys_are_exact(kind):
     certificate = plain(CASES[kind](Random(4)))
     others = list(missing_or_more(certificate))
     for part in ("inputs", "value"):
@@ -121,13 +117,13 @@ def test_keys_are_exact(kind: str) -> None:
 @pytest.mark.parametrize(
     "other", [None, [], {}, "x", 3, {"kind": "nothing"}, {"kind": ["counting"]}, {"kind": 1.0}]
 )
-def test_what_is_no_certificate_is_a_users_error(other: Any) -> None:
+def test_what_is_no_certificate_is_a_users_error(other):
     with pytest.raises(UserError, match="the certificate must be a certificate"):
         check_certificate(other)
 
 
 @every_kind
-def test_values_of_another_type_are_refused(kind: str) -> None:
+def test_values_of_another_type_are_refused(kind):
     certificate = plain(CASES[kind](Random(5)))
     for name, value in certificate["value"].items():
         others = (float(10**6), True, str(value), [value], {}, None if value is not None else 0)
@@ -139,7 +135,7 @@ def test_values_of_another_type_are_refused(kind: str) -> None:
 
 
 LONG = Fraction(1, 10**5000)  # no decimals that Python would write
-CHANGES: dict[str, dict[str, Any]] = {
+CHANGES = {
     "counting": {"share": LONG, "values": 10**5000},
     "vector_counting": {"values": 10**5000, "per_token": True},
     "prompt_capacity": {"least_deviation": LONG},
@@ -151,7 +147,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_numbers_of_any_length_are_put_into_words(kind: str) -> None:
+def test_numbers_of_any_length_are_put_into_words(kind):
     theorem = CASES[kind](Random(6))
     inputs = dict(theorem) | CHANGES[kind]
     longer = type(theorem)(**{name: v for name, v in inputs.items() if v is not None})
@@ -160,14 +156,14 @@ def test_numbers_of_any_length_are_put_into_words(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["prompt_capacity", "vector_counting"])
-def test_a_claim_about_targets_rests_on_its_assumptions(kind: str) -> None:
+def test_a_claim_about_targets_rests_on_its_assumptions(kind):
     said = checked(plain(CASES[kind](Random(7)))).statement
     assert "; under the assumptions that it states" in said
     assert (", with L = " in said) is (kind == "prompt_capacity")
 
 
 @pytest.mark.parametrize("kind", ["last_tokens_capacity", "washout"])
-def test_many_layers_are_refused_at_once(kind: str) -> None:
+def test_many_layers_are_refused_at_once(kind):
     """A product of exact numbers over all layers would take hours: that it ends is the test."""
     certificate = plain(CASES[kind](Random(8)))
     for count in (300, 1001):

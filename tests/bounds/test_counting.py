@@ -1,10 +1,7 @@
 """The counting ceiling: closed forms, laws, formats, and what it says in words."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,25 +16,24 @@ from promptlimits.bounds.counting import FORMATS, Counting, shortest_prompt
 from promptlimits.certificates import check_certificate
 
 
-def ceiling(values: Any = 256, **given_sizes: Any) -> Counting:
+def ceiling(values=256, **given_sizes):
     usual = {"dim": 4, "prompt_tokens": 1, "answers": 16, "environments_log2": 0}
     return Counting.model_validate({**usual, "values": values, **given_sizes})
 
 
-def value(values: Any = 256, **sizes: Any) -> dict[str, Any]:
+def value(values=256, **sizes):
     return ceiling(values, **sizes).value()
 
 
-def pairs(values: Any = 256, **sizes: Any) -> int:
-    found: int = value(values, **sizes)["pairs"]
-    return found
+def pairs(values=256, **sizes):
+    return value(values, **sizes)["pairs"]
 
 
-def values_of(name: str) -> int:
+def values_of(name):
     return ceiling(name).values
 
 
-def test_powers_of_two_in_closed_form() -> None:
+def test_powers_of_two_in_closed_form():
     """N = 2^8, d m = 4, M = 2^4, share 2^-20: 32 - 4 k > -20 up to k = 12; k = 13 is a tie."""
     found = value()
     assert found["pairs"] == 12
@@ -54,7 +50,7 @@ def test_powers_of_two_in_closed_form() -> None:
     s=st.integers(1, 90),
     h=st.integers(0, 100),
 )
-def test_powers_of_two_are_decided_exactly(a: int, numbers: int, b: int, s: int, h: int) -> None:
+def test_powers_of_two_are_decided_exactly(a, numbers, b, s, h):
     """2^(h + a n - b k) > 2^-s up to k = ceil((h + a n + s)/b) - 1, ties included."""
     found = value(
         2**a,
@@ -68,7 +64,7 @@ def test_powers_of_two_are_decided_exactly(a: int, numbers: int, b: int, s: int,
     assert found["every_list_pairs"] == (h + a * numbers) // b
 
 
-def test_one_float32_token_of_a_small_model() -> None:
+def test_one_float32_token_of_a_small_model():
     """D = 576 against 243 capitals: 576 log2(2 * 255 * 2^23) bits at log2 243 bits each.
 
     2^64 environments are 64 bits more, worth 8.08 capitals; they are no bits of the prompt.
@@ -98,7 +94,7 @@ SIZES = st.fixed_dictionaries(
 
 
 @given(sizes=SIZES, more=st.integers(1, 5))
-def test_monotone(sizes: dict[str, Any], more: int) -> None:
+def test_monotone(sizes, more):
     here = pairs(**sizes)
     for size in ("values", "dim", "prompt_tokens", "environments_log2"):
         assert pairs(**(sizes | {size: sizes[size] + more})) >= here
@@ -109,11 +105,11 @@ def test_monotone(sizes: dict[str, Any], more: int) -> None:
 
 
 @given(sizes=SIZES)
-def test_all_above_are_excluded_and_the_ceiling_is_not(sizes: dict[str, Any]) -> None:
+def test_all_above_are_excluded_and_the_ceiling_is_not(sizes):
     top = pairs(**sizes)
     pool, numbers = sizes["pool"], sizes["dim"] * sizes["prompt_tokens"]
 
-    def limit(k: int) -> Fraction:
+    def limit(k):
         prompts = sizes["values"] ** numbers * 2 ** sizes["environments_log2"]
         choices = math.comb(max(pool, k), k)
         return Fraction(prompts * choices, sizes["answers"] ** k)
@@ -124,7 +120,7 @@ def test_all_above_are_excluded_and_the_ceiling_is_not(sizes: dict[str, Any]) ->
 
 
 @given(sizes=SIZES)
-def test_where_the_bound_rises_first(sizes: dict[str, Any]) -> None:
+def test_where_the_bound_rises_first(sizes):
     """With many keys to choose from C(n, k) M^-k rises before it falls; the ceiling is past it."""
     sizes |= {"pool": 300, "answers": 2, "prompt_tokens": 0, "environments_log2": 0}
     top = pairs(**sizes)
@@ -134,7 +130,7 @@ def test_where_the_bound_rises_first(sizes: dict[str, Any]) -> None:
 
 
 @given(sizes=SIZES, factor=st.integers(2, 6))
-def test_scaling(sizes: dict[str, Any], factor: int) -> None:
+def test_scaling(sizes, factor):
     """Numbers of factor bits each = factor times as many numbers; answers likewise."""
     powers = sizes | {"values": sizes["values"] ** factor}
     assert pairs(**powers) == pairs(**(sizes | {"dim": factor * sizes["dim"]}))
@@ -143,7 +139,7 @@ def test_scaling(sizes: dict[str, Any], factor: int) -> None:
 
 
 @given(sizes=SIZES, extra=st.integers(1, 9))
-def test_additive(sizes: dict[str, Any], extra: int) -> None:
+def test_additive(sizes, extra):
     """Two prompts end to end: bits add, and so do lists that can all be held, but for one."""
     sizes = sizes | {"pool": 0, "environments_log2": 0}
     lengths = sizes["prompt_tokens"], extra, sizes["prompt_tokens"] + extra
@@ -155,7 +151,7 @@ def test_additive(sizes: dict[str, Any], extra: int) -> None:
 
 
 @given(sizes=SIZES, wanted=st.integers(1, 200))
-def test_shortest_prompt_inverts_the_ceiling(sizes: dict[str, Any], wanted: int) -> None:
+def test_shortest_prompt_inverts_the_ceiling(sizes, wanted):
     least = shortest_prompt(ceiling(**sizes), wanted)
     assert pairs(**(sizes | {"prompt_tokens": least})) >= wanted
     if least:
@@ -163,7 +159,7 @@ def test_shortest_prompt_inverts_the_ceiling(sizes: dict[str, Any], wanted: int)
 
 
 @given(sizes=SIZES)
-def test_the_share_at_the_ceiling(sizes: dict[str, Any]) -> None:
+def test_the_share_at_the_ceiling(sizes):
     """The share held passes the share let through exactly above the ceiling."""
     case, top = ceiling(**sizes), pairs(**sizes)
     limit = math.log(sizes["share"])
@@ -173,7 +169,7 @@ def test_the_share_at_the_ceiling(sizes: dict[str, Any]) -> None:
     assert float(case.log_share(top).upper()) >= limit - 1e-9
 
 
-def test_prompts_are_counted() -> None:
+def test_prompts_are_counted():
     """10^6 prompts of 6 digits, an upper limit."""
     case = ceiling(10, dim=3, prompt_tokens=2)
     point = case.value()["log_prompts"]
@@ -182,7 +178,7 @@ def test_prompts_are_counted() -> None:
     assert case.prompt_bits() >= 6 * math.log2(10) * (1 - 1e-15)
 
 
-def test_a_single_answer_has_no_ceiling() -> None:
+def test_a_single_answer_has_no_ceiling():
     found = value(answers=1)
     assert found["pairs"] is None
     assert found["every_list_pairs"] is None
@@ -191,7 +187,7 @@ def test_a_single_answer_has_no_ceiling() -> None:
     )
 
 
-def test_no_prompt_holds_almost_nothing() -> None:
+def test_no_prompt_holds_almost_nothing():
     found = value(prompt_tokens=0)
     assert found["log_prompts"] == 0
     assert ceiling(prompt_tokens=0).prompt_bits() == 0
@@ -199,7 +195,7 @@ def test_no_prompt_holds_almost_nothing() -> None:
     assert found["every_list_pairs"] == 0
 
 
-def test_statement_in_full() -> None:
+def test_statement_in_full():
     case = ceiling(255)
     assert case.claim(case.value(), answers="the 16 distinct values of the list") == (
         "Of all lists of more than 12 answers, each drawn at random from the 16 distinct values "
@@ -225,7 +221,7 @@ def test_statement_in_full() -> None:
     )
 
 
-def test_huge_sets_of_answers() -> None:
+def test_huge_sets_of_answers():
     case = ceiling(answers=49152**2000)
     assert case.value()["pairs"] == 0
     record = plain(case)
@@ -233,7 +229,7 @@ def test_huge_sets_of_answers() -> None:
     assert "a set of at least 2^31169 answers" in check_certificate(record)
 
 
-def test_the_answers_may_depend_on_the_environment() -> None:
+def test_the_answers_may_depend_on_the_environment():
     texts = ceiling(environments_log2=64).rests_on()
     assert len(texts) == 5
     assert (
@@ -256,7 +252,7 @@ def test_the_answers_may_depend_on_the_environment() -> None:
         ("values", [1, 0, -3, 2.0, True, None, "1"]),
     ],
 )
-def test_bad_sizes(name: str, bad: list[Any]) -> None:
+def test_bad_sizes(name, bad):
     for other in bad:
         with pytest.raises(UserError, match=f"^{name} must .*; "):
             ceiling(**{name: other})
@@ -271,21 +267,21 @@ def test_bad_sizes(name: str, bad: list[Any]) -> None:
         ("float8_e4m3fn", np.uint8),
     ],
 )
-def test_every_finite_bit_pattern_is_counted(name: str, bits: type) -> None:
+def test_every_finite_bit_pattern_is_counted(name, bits):
     patterns = torch.from_numpy(np.arange(np.iinfo(bits).max + 1).astype(bits))
     numbers = patterns.view(getattr(torch, name)).to(torch.float32)
     assert values_of(name) == int(torch.isfinite(numbers).sum())
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
-def test_wide_formats(name: str) -> None:
+def test_wide_formats(name):
     info = np.finfo(name)
     exponents = 2**info.iexp - 1  # all but the one of infinities and NaNs
     assert values_of(name) == 2 * exponents * 2**info.nmant
     assert values_of("float32") == 4_278_190_080
 
 
-def test_the_smaller_count_rules() -> None:
+def test_the_smaller_count_rules():
     narrow = values_of("bfloat16")
     assert values_of("bfloat16/float32") == narrow
     # Two images more: what overflows on conversion.
@@ -293,7 +289,7 @@ def test_the_smaller_count_rules() -> None:
     assert values_of("float32/float32") == values_of("float32")
 
 
-def test_conversion_reaches_no_more_values_than_counted() -> None:
+def test_conversion_reaches_no_more_values_than_counted():
     """All float16 numbers, computed with in float8: distinct images, overflow included."""
     patterns = torch.from_numpy(np.arange(2**16).astype(np.uint16)).view(torch.float16)
     finite = patterns[torch.isfinite(patterns)]
@@ -303,13 +299,13 @@ def test_conversion_reaches_no_more_values_than_counted() -> None:
 
 
 @pytest.mark.parametrize("name", ["float31", "", "int8", "fp32", "bf16", "Float32", "fl\u043eat32"])
-def test_the_list_of_formats_is_closed(name: str) -> None:
+def test_the_list_of_formats_is_closed(name):
     for text in (name, f"float32/{name}x", f"{name}/float32"):
         with pytest.raises(UserError, match="values must be one of float64, float32"):
             ceiling(text)
 
 
-def test_counts_are_named_after_their_format_alone() -> None:
+def test_counts_are_named_after_their_format_alone():
     for name, count in FORMATS.items():
         assert f"({name})" in ceiling(count).claim(value(count))
     assert "(257 values)" in ceiling(257).claim(value(257))

@@ -1,7 +1,5 @@
 """Covering numbers: closed forms hold for greedy nets and packings of small sets."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 
@@ -17,7 +15,7 @@ from promptlimits.bounds.covering import (
 )
 
 
-def inside(axes: list[float], count: int) -> np.ndarray:
+def inside(axes, count):
     """Points of an ellipsoid, in rows."""
     generator = np.random.default_rng(len(axes))
     x = generator.normal(size=(count, len(axes)))
@@ -34,7 +32,7 @@ def inside(axes: list[float], count: int) -> np.ndarray:
     ("axes", "eps"),
     [([1, 1], 0.25), ([2, 0.25], 0.5), ([1, 0.5, 0.125], 0.25), ([1, 1, 1], 0.5), ([4], 0.5)],
 )
-def test_greedy_nets_obey_the_limits(axes: list[float], eps: float) -> None:
+def test_greedy_nets_obey_the_limits(axes, eps):
     """A greedy packing of a dense sample has no more points than any packing; it is a net."""
     points = inside(axes, 5000)
     taken = greedy_packing(points, eps)
@@ -52,7 +50,7 @@ def test_greedy_nets_obey_the_limits(axes: list[float], eps: float) -> None:
         assert limits.upper.upper_nats() == pytest.approx(same.upper_nats(), rel=1e-2)
 
 
-def test_closed_forms_and_laws() -> None:
+def test_closed_forms_and_laws():
     one = BallCovering(dim=6, radius=2, eps=Fraction(1, 2)).covering()
     assert one.lower.lower_nats() == pytest.approx(math.log(4**6))
     assert one.upper.upper_nats() == pytest.approx(math.log(9**6))
@@ -71,7 +69,7 @@ def test_closed_forms_and_laws() -> None:
     assert segment.upper.upper_nats() <= math.log(10)
 
 
-def test_measures() -> None:
+def test_measures():
     found = BallCovering(dim=3, radius=1, eps=Fraction(1, 10)).measures_covering(order=2)
     assert found.upper_nats() == pytest.approx(math.log(21**3 * (1 + math.log(1 + 20**2 / 4))))
     with pytest.raises(UserError, match="order must be 1 or more"):
@@ -92,14 +90,14 @@ def test_measures() -> None:
     ],
     ids=("long", "short", "both", "huge"),
 )
-def test_ellipsoids_beyond_floats(axes: list[Fraction], eps: Fraction) -> None:
+def test_ellipsoids_beyond_floats(axes, eps):
     limits = EllipsoidCovering(semi_axes=axes, eps=eps).covering()
     assert limits.lower.log <= limits.upper.log
     # Each axis longer than eps costs little more than log(2a/eps) here, the others nothing.
     assert limits.upper.upper_nats() <= limits.lower.lower_nats() + 0.8 * len(axes)
 
 
-def test_the_scale_of_an_ellipsoid_does_not_matter() -> None:
+def test_the_scale_of_an_ellipsoid_does_not_matter():
     axes = [Fraction(5), Fraction(1), Fraction(1, 4)]
     logs = [
         EllipsoidCovering(semi_axes=[a * s for a in axes], eps=s / 3).covering().upper.log

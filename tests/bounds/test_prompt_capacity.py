@@ -1,10 +1,7 @@
 """Theorem 4.7 corrected: its numbers, its laws, its two sides, and what it refuses."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from flint import arb
@@ -25,7 +22,7 @@ from promptlimits.bounds.prompt_plan import tokens_for_exact_access
 TENTH = Fraction(1, 10)
 
 
-def case(**changes: Any) -> PromptCapacity:
+def case(**changes):
     usual = {
         "dim": 4,
         "prompt_tokens": 6,
@@ -38,18 +35,18 @@ def case(**changes: Any) -> PromptCapacity:
     return PromptCapacity.model_validate(usual | changes)
 
 
-def share(**changes: Any) -> int:
+def share(**changes):
     """Grid point of the logarithm of the share reached."""
     return min(case(**changes).log_shares())
 
 
-def kappas(setting: PromptCapacity) -> tuple[Fraction, Fraction]:
+def kappas(setting):
     """Both sides of kappa*."""
     mantissa, exponent = setting.threshold()
     return dyadic_value([mantissa, exponent]), dyadic_value([mantissa + 1, exponent])
 
 
-def limit(log: int, direction: Any = "upper") -> LogBound:
+def limit(log, direction="upper"):
     source = Source(reference="promptlimits", statement="test", form="proved here")
     return LogBound(direction=direction, log=arb(log), quantity="L", source=source)
 
@@ -66,7 +63,7 @@ def limit(log: int, direction: Any = "upper") -> LogBound:
         (10**12, Fraction(1, 100), "7.80", "9.51"),
     ],
 )
-def test_the_table(lipschitz: int, eps: Fraction, corrected: str, published: str) -> None:
+def test_the_table(lipschitz, eps, corrected, published):
     setting = case(lipschitz=lipschitz, eps=eps)
     (lower, upper), said = kappas(setting), published_capacity(setting)
     assert said.kappa is not None
@@ -76,7 +73,7 @@ def test_the_table(lipschitz: int, eps: Fraction, corrected: str, published: str
     assert 0 < upper - lower <= upper / 2**63
 
 
-def test_both_sides_of_kappa_are_proved() -> None:
+def test_both_sides_of_kappa_are_proved():
     for setting in (case(), case(lipschitz=Fraction(1, 7)), case(lipschitz=limit(5000))):
         lower, upper = kappas(setting)
         assert is_negative(lambda: -setting.least(lower))  # noqa: B023
@@ -84,7 +81,7 @@ def test_both_sides_of_kappa_are_proved() -> None:
         assert is_negative(lambda: setting.least(upper))  # noqa: B023
 
 
-def test_an_exact_threshold_excludes_nothing() -> None:
+def test_an_exact_threshold_excludes_nothing():
     """a = 1/4, eps = 1/16, r = 9/16, kappa = 1: (sqrt a + sqrt eps)^2 = r, so the bound is 1."""
     setting = case(
         dim=3,
@@ -101,7 +98,7 @@ def test_an_exact_threshold_excludes_nothing() -> None:
     assert lower == 1 < upper
 
 
-def test_the_threshold_in_pairs() -> None:
+def test_the_threshold_in_pairs():
     usual = {"dim": 768, "prompt_tokens": 20, "tokens": 1}
     assert case(**usual).most_pairs() == 63
     assert int(kappas(case(**usual))[1] * 20) == 63
@@ -111,7 +108,7 @@ def test_the_threshold_in_pairs() -> None:
     assert case(lipschitz=Fraction(8, 10)).one_centre()
 
 
-def test_laws_of_the_share() -> None:
+def test_laws_of_the_share():
     assert share(pairs=21) < share()  # beyond the threshold, each pair costs
     assert share(tokens=3) < share()
     assert share(prompt_tokens=7) > share()
@@ -130,7 +127,7 @@ def test_laws_of_the_share() -> None:
     assert share(lipschitz=limit(0)) == share(lipschitz=1)
 
 
-def test_no_delta_is_better_than_the_best() -> None:
+def test_no_delta_is_better_than_the_best():
     setting = case()
     best = dyadic_value(setting.delta(setting.kappa(20)))
     for factor in (Fraction(1, 2), Fraction(99, 100), Fraction(101, 100), Fraction(3)):
@@ -139,7 +136,7 @@ def test_no_delta_is_better_than_the_best() -> None:
         assert at > setting.log_shares()[0]
 
 
-def test_the_published_proportion_follows_where_three_l_r_is_at_least_eps() -> None:
+def test_the_published_proportion_follows_where_three_l_r_is_at_least_eps():
     for lipschitz in (Fraction(1, 30), TENTH, Fraction(1, 2), Fraction(3), 100):
         for eps in (Fraction(1, 4), TENTH, Fraction(1, 1000)):
             if 3 * lipschitz < eps:
@@ -151,13 +148,13 @@ def test_the_published_proportion_follows_where_three_l_r_is_at_least_eps() -> N
                 assert min(setting.log_shares()) < proportion
 
 
-def below(point: int | None, share: Fraction) -> bool:
+def below(point, share):
     """Whether a grid point is below the logarithm of a share."""
     assert point is not None
     return is_negative(lambda: arb((point, -96)) - log(share))
 
 
-def test_the_published_proportion_is_false_for_small_l() -> None:
+def test_the_published_proportion_is_false_for_small_l():
     """Constant outputs are L-Lipschitz for every L, and reach (eps/r)^(d m k) of the volume."""
     setting = case(
         dim=3, tokens=1, prompt_tokens=1, eps=Fraction(1, 5), lipschitz=TENTH**4, pairs=1
@@ -170,7 +167,7 @@ def test_the_published_proportion_is_false_for_small_l() -> None:
     assert below(min(setting.log_shares()), true * Fraction(101, 100))
 
 
-def test_the_published_statement_where_it_does_not_apply() -> None:
+def test_the_published_statement_where_it_does_not_apply():
     setting = case(eps=Fraction(1, 3))
     said = published_capacity(setting)
     assert (said.kappa, said.threshold_pairs, said.printed_pairs, said.log_share) == (None,) * 4
@@ -181,7 +178,7 @@ def test_the_published_statement_where_it_does_not_apply() -> None:
     assert other.printed_pairs == 2 * (other.threshold_pairs or 0)
 
 
-def test_slope_is_the_derivative_and_tends_to_eps_over_r() -> None:
+def test_slope_is_the_derivative_and_tends_to_eps_over_r():
     for pairs in (20, 200, 20_000):
         here, there = (case(dim=50, pairs=k) for k in (pairs, pairs + 1))
         step = min(there.log_shares()) - min(here.log_shares())
@@ -190,7 +187,7 @@ def test_slope_is_the_derivative_and_tends_to_eps_over_r() -> None:
         assert 0 < case(dim=50, pairs=10**9).log_slope() - 100 * arb(0.1).log() < 1e-3
 
 
-def test_rogers_constant_helps_long_prompts_only() -> None:
+def test_rogers_constant_helps_long_prompts_only():
     usual = {"lipschitz": 1000, "pairs": 40}
     long, short = case(dim=768, **usual), case(dim=1, prompt_tokens=3, **usual)
     gain = min(long.log_shares()) - grid_up(long.log_rogers_share)
@@ -200,7 +197,7 @@ def test_rogers_constant_helps_long_prompts_only() -> None:
         case(dim=1, prompt_tokens=2).log_rogers_share()
 
 
-def test_astronomical_constants() -> None:
+def test_astronomical_constants():
     _, upper = kappas(case(lipschitz="1e1000", eps=Fraction(1, 100)))
     assert 502 < upper < 503
     for power in (10**6, -(10**6)):
@@ -211,7 +208,7 @@ def test_astronomical_constants() -> None:
     assert all(low < high for low, high in pairwise(rising))
 
 
-def test_precision_does_not_matter() -> None:
+def test_precision_does_not_matter():
     with working_precision(20):
         low = case().value()
     with working_precision(2000):
@@ -219,7 +216,7 @@ def test_precision_does_not_matter() -> None:
     assert low == high
 
 
-def test_exact_access() -> None:
+def test_exact_access():
     assert tokens_for_exact_access(pairs=7, tokens=3) == 21
 
 
@@ -239,19 +236,19 @@ def test_exact_access() -> None:
         ("more", [1]),
     ],
 )
-def test_what_is_refused(name: str, bad: list[Any]) -> None:
+def test_what_is_refused(name, bad):
     for other in bad:
         with pytest.raises(UserError, match=f"^{name} must .*; "):
             case(**{name: other})
 
 
-def test_the_slope_is_of_the_limit_not_of_the_share() -> None:
+def test_the_slope_is_of_the_limit_not_of_the_share():
     """Two prompt numbers that each drive a snake through the targets reach all lists of 4."""
     usual = {"dim": 1, "prompt_tokens": 2, "tokens": 1}
     assert grid_up(case(**usual, pairs=3).log_slope) < 0 < share(**usual, pairs=4)
 
 
-def test_the_published_proportion_is_refuted_with_tokens_in_balls_and_frobenius() -> None:
+def test_the_published_proportion_is_refuted_with_tokens_in_balls_and_frobenius():
     """Uniform attention over 49 prompt tokens and the query 0, with V = 50/210."""
     value, tokens, eps = Fraction(50, 210), 49, Fraction(1, 10)
     constant = value * 7 / (tokens + 1)  # a step of 1/7 in each token is 1 in Frobenius norm
@@ -268,7 +265,7 @@ def test_the_published_proportion_is_refuted_with_tokens_in_balls_and_frobenius(
         assert published_capacity(case(**usual | safe)).reason is None
 
 
-def test_a_region_of_prompts_is_assumed_and_said() -> None:
+def test_a_region_of_prompts_is_assumed_and_said():
     """The clipped model is L-Lipschitz on the ball; the model itself in the region alone."""
     setting, value = case(least_deviation=Fraction(1, 3)), case().value()
     assert "at least 1/3 on every input" in setting.rests_on()[-1]
@@ -279,7 +276,7 @@ def test_a_region_of_prompts_is_assumed_and_said() -> None:
 
 
 @pytest.mark.parametrize("power", [12, 40, -12, 6000])
-def test_widths_of_any_size(power: int) -> None:
+def test_widths_of_any_size(power):
     size = Fraction(10) ** power
     setting = case(radius=size, eps=size / 10, prompt_radius=size)
     delta = dyadic(setting.delta(setting.kappa(20)))

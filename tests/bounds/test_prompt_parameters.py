@@ -1,10 +1,7 @@
 """Counts of trained numbers, after wang2023 and hu2025."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.bounds.prompt_parameters import trained_numbers, universality_lower_bound
 
 
-def test_prompts_and_lora() -> None:
+def test_prompts_and_lora():
     one = trained_numbers(pairs=15, dim=16)
     assert (one.prompt_tokens, one.prompt_numbers, one.lora_numbers) == (15, 240, 286)
     many = trained_numbers(pairs=10, dim=16, heads=3)
@@ -22,7 +19,7 @@ def test_prompts_and_lora() -> None:
         trained_numbers(pairs=16, dim=16)
 
 
-def test_the_data_set_of_theorem_3_needs_that_rank() -> None:
+def test_the_data_set_of_theorem_3_needs_that_rank():
     """t_j less any multiple of Vw stay independent: rank n whatever the attention weights."""
     source = np.random.default_rng(0)
     for pairs in (1, 4, 7):
@@ -34,7 +31,7 @@ def test_the_data_set_of_theorem_3_needs_that_rank() -> None:
             assert np.linalg.matrix_rank(rest) == pairs
 
 
-def universality(**changes: Any) -> Any:
+def universality(**changes):
     usual = {
         "dim": 1,
         "tokens": 3,
@@ -46,21 +43,21 @@ def universality(**changes: Any) -> Any:
     return universality_lower_bound(**(usual | changes))
 
 
-def test_universality_is_at_least_the_case_c_3() -> None:
+def test_universality_is_at_least_the_case_c_3():
     cells = (math.ceil(Fraction(10, 1) / Fraction(6, 100)) - 1) ** 3
     by_hand = cells * math.log(2) / math.log(1 + 2 * 100 * 100)
     assert universality().lower_nats() >= math.log(by_hand)
     assert universality().lower_nats() < math.log(4 * by_hand)
 
 
-def test_universality_where_a_cell_fits_exactly() -> None:
+def test_universality_where_a_cell_fits_exactly():
     """L/(2 c eps) = 1 for c = 3 leaves no strict bump; only smaller c can."""
     flat = universality(lipschitz=Fraction(3, 10), eps=Fraction(1, 20))
     assert flat.lower_nats() < 0  # one bump: two maps, less than one token
     assert universality(lipschitz=Fraction(1, 100)) is None
 
 
-def test_universality_laws() -> None:
+def test_universality_laws():
     assert universality(tokens=4).log > universality().log
     assert universality(prompt_radius=10).log < universality().log
     assert universality(eps=Fraction(1, 50)).log < universality().log
@@ -70,7 +67,7 @@ def test_universality_laws() -> None:
         universality(eps=0.1)
 
 
-def test_universality_with_hardly_any_prompts() -> None:
+def test_universality_with_hardly_any_prompts():
     """log(1 + x) for x far below the working precision."""
     near = universality(tokens=1, lipschitz=100, prompt_radius=Fraction(1, 10**60))
     nearer = universality(tokens=1, lipschitz=100, prompt_radius=Fraction(1, 10**61))

@@ -1,75 +1,64 @@
 """What tests of this room share: a listener, stoppers, runs, attempts and verifications."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
 import torch
 
 from promptlimits.capacity.measure import measure
 from promptlimits.capacity.search.attempt import Attempt, RunContext
-from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.encoded import EncodedTask
-from promptlimits.capacity.train.problem import Outcome, StepReport
+from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.witness.verification import Answer, Verification
 from promptlimits.nets.load.load import load_parts
-from promptlimits.nets.protocol import PromptKind
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 
 class Notes:
     """A listener that keeps what it is told."""
 
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int | None]] = []
-        self.lines: list[str] = []
-        self.steps: list[tuple[int, StepReport]] = []
-        self.attempts: list[Attempt] = []
+    def __init__(self):
+        self.stages = []
+        self.lines = []
+        self.steps = []
+        self.attempts = []
 
-    def stage(self, text: str, total: int | None = None) -> None:
+    def stage(self, text, total=None):
         self.stages.append((text, total))
 
-    def ends_at(self, moment: float) -> None: ...
+    def ends_at(self, moment): ...
 
-    def advanced(self, done: int) -> None:
+    def advanced(self, done):
         assert done > 0
 
-    def step(self, _kind: PromptKind, prompt_tokens: int, report: StepReport) -> None:
+    def step(self, _kind, prompt_tokens, report):
         self.steps.append((prompt_tokens, report))
 
-    def attempted(self, _kind: PromptKind, _prompt_tokens: int, attempt: Attempt) -> None:
+    def attempted(self, _kind, _prompt_tokens, attempt):
         self.attempts.append(attempt)
 
-    def found(self, text: str) -> None:
+    def found(self, text):
         self.lines.append(text)
 
 
-def never() -> None:
+def never():
     """A stopper that never stops."""
 
 
-def after(questions: int) -> Callable[[], Outcome | None]:
+def after(questions):
     """A stopper that says no until it was asked so many times."""
     left = iter(range(questions))
     return lambda: Outcome.OUT_OF_BUDGET if next(left, None) is None else None
 
 
-def loaded(directory: Path | str, **options: Any) -> HuggingFaceCausalLM:
+def loaded(directory, **options):
     parts = load_parts(str(directory), **options)
     return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)
 
 
-def runs(model: HuggingFaceCausalLM, store: Store) -> RunContext:
+def runs(model, store):
     return RunContext(model=model, store=store, task_hash="t", provenance={})
 
 
-def measured(
-    model: HuggingFaceCausalLM, task: EncodedTask, request: Request, folder: Path
-) -> tuple[Any, Notes]:
+def measured(model, task, request, folder):
     """One bracket command: its record, and what its listener was told."""
     notes = Notes()
     with Store.open(folder / "store.sqlite") as store:
@@ -77,7 +66,7 @@ def measured(
     return record.to_json(), notes
 
 
-def without_times(value: Any) -> Any:
+def without_times(value):
     """A record without what differs from run to run."""
     if isinstance(value, dict):
         left_out = {"seconds", "created", "versions", "out"}
@@ -85,9 +74,7 @@ def without_times(value: Any) -> Any:
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
-def attempt_of(
-    size: int, outcome: Outcome, *, held: int = 0, prompt: torch.Tensor | None = None, seed: int = 0
-) -> Attempt:
+def attempt_of(size, outcome, *, held=0, prompt=None, seed=0):
     return Attempt(
         size=size,
         units="pairs",
@@ -100,11 +87,11 @@ def attempt_of(
     )
 
 
-def result_of(*attempts: Attempt) -> SearchResult:
+def result_of(*attempts):
     return SearchResult(prompt_tokens=2, attempts=attempts, stopped_because="", complete=True)
 
 
-def facts(*attempts: Attempt) -> list[tuple[object, ...]]:
+def facts(*attempts):
     """What two equal runs have in common, to the bit."""
     return [
         (one.size, one.outcome, one.held, one.steps, one.seed, one.prompt.numpy().tobytes())
@@ -112,7 +99,7 @@ def facts(*attempts: Attempt) -> list[tuple[object, ...]]:
     ]
 
 
-def verified(exact: Sequence[bool]) -> Verification:
+def verified(exact):
     """What decoding confirmed of so many pairs."""
     answers = [
         Answer(

@@ -1,10 +1,7 @@
 """One prompt for all pairs: its record, its budget, and a planted control where it failed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +14,8 @@ from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -29,7 +24,7 @@ LAME = replace(TRAINING, learning_rate=1e-6, max_steps=2)
 FAILED = ("stalled", "out_of_steps")
 
 
-def asking(training: TrainingConfig = TRAINING, *, starts: int = 1, **settings: Any) -> Request:
+def asking(training=TRAINING, *, starts=1, **settings):
     return Request(
         prompt_tokens=(training.prompt_tokens,),
         search=SearchConfig(training=training, starts=starts),
@@ -43,10 +38,10 @@ Fits = Callable[..., tuple[Any, Notes]]
 
 
 @pytest.fixture
-def fit(model: HuggingFaceCausalLM, tmp_path: Path) -> Fits:
+def fit(model, tmp_path):
     """One fit command: its record, and what its listener was told."""
 
-    def run(task: EncodedTask, request: Request, name: str = "out") -> tuple[Any, Notes]:
+    def run(task, request, name="out"):
         notes, folder = Notes(), tmp_path / name
         with Store.open(folder / "store.sqlite") as store:
             record = fit_all(model, task, request, folder=folder, store=store, listener=notes)
@@ -56,25 +51,23 @@ def fit(model: HuggingFaceCausalLM, tmp_path: Path) -> Fits:
 
 
 @pytest.fixture(scope="module")
-def task(model: HuggingFaceCausalLM) -> EncodedTask:
+def task(model):
     return random_pairs(model.codec, count=2, value_tokens=1, seed=0)
 
 
 @pytest.fixture(scope="module")
-def hopeless(task: EncodedTask) -> EncodedTask:
+def hopeless(task):
     """Two answers to one key, of which no prompt gives both."""
     first, second = task.pairs
     other = replace(first, value=second.value, value_ids=second.value_ids)
     return replace(task, pairs=(first, other))
 
 
-def stages(notes: Notes) -> list[str]:
+def stages(notes):
     return [text for text, _ in notes.stages if text.startswith("planted control")]
 
 
-def test_where_no_prompt_exists_the_optimiser_still_finds_one_that_does(
-    fit: Fits, hopeless: EncodedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_prompt_exists_the_optimiser_still_finds_one_that_does(fit, hopeless, monkeypatch):
     # One key twice makes no witness: what is held is not confirmed here.
     monkeypatch.setattr("promptlimits.capacity.job.choose", lambda *_given, **_named: None)
     record, notes = fit(hopeless, asking())
@@ -91,9 +84,7 @@ def test_where_no_prompt_exists_the_optimiser_still_finds_one_that_does(
     assert (len(notes.steps), len(notes.attempts)) == (steps, len(record["search"]))
 
 
-def test_an_optimiser_that_misses_a_known_prompt_is_told_from_the_model(
-    fit: Fits, task: EncodedTask
-) -> None:
+def test_an_optimiser_that_misses_a_known_prompt_is_told_from_the_model(fit, task):
     record, _ = fit(task, asking(LAME, go_on=lambda _: "again"))
     control = record["control"]
     assert control["recovered"] < control["pairs"] == 2
@@ -104,7 +95,7 @@ def test_an_optimiser_that_misses_a_known_prompt_is_told_from_the_model(
     assert without["control"] is None
 
 
-def test_a_fit_that_held_every_pair_has_nothing_to_control(fit: Fits, task: EncodedTask) -> None:
+def test_a_fit_that_held_every_pair_has_nothing_to_control(fit, task):
     record, notes = fit(task, asking())
     assert (record["pairs"], record["outcome"], record["control"]) == (2, "solved", None)
     assert (record["not_held"], record["lost_in_replay"]) == ([], None)
@@ -112,9 +103,7 @@ def test_a_fit_that_held_every_pair_has_nothing_to_control(fit: Fits, task: Enco
 
 
 @pytest.mark.parametrize("starts", [1, 3])
-def test_a_fit_whose_budget_was_used_up_has_no_control_and_says_so(
-    starts: int, fit: Fits, hopeless: EncodedTask
-) -> None:
+def test_a_fit_whose_budget_was_used_up_has_no_control_and_says_so(starts, fit, hopeless):
     record, notes = fit(hopeless, asking(starts=starts, budget_seconds=1e-9))
     assert [one["outcome"] for one in record["search"]] == ["out_of_budget"]
     assert record["control"]["reason"] == "budget used up"
@@ -123,11 +112,11 @@ def test_a_fit_whose_budget_was_used_up_has_no_control_and_says_so(
 
 
 def test_a_budget_of_steps_is_counted_over_all_calls_and_ends_the_same_everywhere(
-    fit: Fits, hopeless: EncodedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    fit, hopeless, monkeypatch
+):
     monkeypatch.setattr("promptlimits.capacity.job.choose", lambda *_given, **_named: None)
 
-    def steps_after(budget: int, name: str) -> list[tuple[int, str]]:
+    def steps_after(budget, name):
         record, _ = fit(hopeless, asking(starts=3, budget_steps=budget), name)
         assert record["complete"] is False
         # A start that failed is no failure while another can go on.
@@ -145,15 +134,13 @@ def test_a_budget_of_steps_is_counted_over_all_calls_and_ends_the_same_everywher
     assert steps_after(100, "once") == [alone, *race]
 
 
-def test_a_fit_after_a_few_steps_was_no_search(fit: Fits, hopeless: EncodedTask) -> None:
+def test_a_fit_after_a_few_steps_was_no_search(fit, hopeless):
     record, _ = fit(hopeless, asking(budget_steps=1, go_on=str))
     assert (record["pairs"], record["state"]) == (0, "not_searched")
     assert float(record["go_on"]) > 0
 
 
-def test_a_worse_prompt_of_other_settings_does_not_replace_a_better_one(
-    fit: Fits, task: EncodedTask
-) -> None:
+def test_a_worse_prompt_of_other_settings_does_not_replace_a_better_one(fit, task):
     better, _ = fit(task, asking())
     again, _ = fit(task, asking(replace(LAME, seed=5), control=False))
     assert again["outcome"] == "out_of_steps"
@@ -161,11 +148,11 @@ def test_a_worse_prompt_of_other_settings_does_not_replace_a_better_one(
 
 
 def test_a_control_cut_off_goes_on_in_its_share_of_the_time_and_no_more_than_is_left(
-    fit: Fits, task: EncodedTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left: list[float] = []
+    fit, task, monkeypatch
+):
+    left = []
 
-    def kept(*_: object, should_stop: Any) -> None:
+    def kept(*_, should_stop):
         left.append(should_stop.__self__.left_seconds)
 
     with monkeypatch.context() as patch:
@@ -178,8 +165,6 @@ def test_a_control_cut_off_goes_on_in_its_share_of_the_time_and_no_more_than_is_
     assert whole["control"]["finished"]
 
 
-def test_a_pair_longer_than_the_context_is_refused_before_training(
-    fit: Fits, task: EncodedTask
-) -> None:
+def test_a_pair_longer_than_the_context_is_refused_before_training(fit, task):
     with pytest.raises(UserError, match="fit into the model's context"):
         fit(task, asking(replace(TRAINING, prompt_tokens=128)))

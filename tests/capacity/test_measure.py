@@ -1,7 +1,5 @@
 """The main job on a tiny model: its record, its files, and kills at any moment."""
 
-from __future__ import annotations
-
 import json
 import math
 import multiprocessing
@@ -9,19 +7,14 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from pathlib import Path
-from typing import Any
 
 import pytest
 from flint import arb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.capacity.cases import (
-    Notes,
     attempt_of,
     loaded,
     measured,
@@ -32,24 +25,20 @@ from tests.capacity.cases import (
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.base.exact import working_precision
-from promptlimits.base.files import JsonObject
 from promptlimits.bounds.counting import Counting
 from promptlimits.capacity.bracket import bracket_of
 from promptlimits.capacity.ceiling import TaskCeiling, floor_bits, task_ceiling
 from promptlimits.capacity.floor import Floor
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import PromptSize, Request
-from promptlimits.capacity.search.search import SearchConfig, SearchResult
+from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.sqlite import Store
-from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.problem import Outcome
 from promptlimits.certificates import check_certificate
 from promptlimits.nets.protocol import PromptKind
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
-from promptlimits.record import parts
 from promptlimits.record.record import read_record
 
 KILLS = 20
@@ -64,20 +53,16 @@ REQUEST = Request(
 )
 
 
-def work(
-    model_directory: Path, folder: Path, request: Request = REQUEST
-) -> tuple[JsonObject, Notes]:
+def work(model_directory, folder, request=REQUEST):
     """One command, from loading to the record."""
     model = loaded(model_directory)
     task = random_pairs(model.codec, count=6, seed=0)
     return measured(model, task, request, folder)
 
 
-def killed_after(
-    context: ForkServerContext, model_directory: Path, folder: Path, seconds: float
-) -> bool:
+def killed_after(context, model_directory, folder, seconds):
     """Run the command in a process and kill it; whether it had ended by itself before."""
-    child: ForkServerProcess = context.Process(target=work, args=(model_directory, folder))
+    child = context.Process(target=work, args=(model_directory, folder))
     child.start()
     child.join(seconds)
     ended = child.exitcode is not None
@@ -90,7 +75,7 @@ def killed_after(
     return ended
 
 
-def stored(folder: Path) -> list[tuple[object, ...]]:
+def stored(folder):
     """Everything a store says of its runs, less times."""
     with Store.open(folder / "store.sqlite") as store:
         return [
@@ -107,24 +92,24 @@ def stored(folder: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_gpt2: Path) -> Path:
+def tiny(tiny_gpt2):
     return tiny_gpt2
 
 
 @pytest.fixture(scope="module")
-def task(model: HuggingFaceCausalLM) -> EncodedTask:
+def task(model):
     return random_pairs(model.codec, count=6, seed=0)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JsonObject, Notes]:
+def whole(tiny, tmp_path_factory):
     """One command that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, *work(tiny, folder)
 
 
 @pytest.mark.slow  # decodes both prompts in fresh processes, which import torch
-def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) -> None:
+def test_the_record_says_what_was_done(whole):
     folder, record, notes = whole
     parsed = read_record(record)
     assert [bracket.prompt_tokens for bracket in parsed.brackets] == [2, 4]
@@ -152,9 +137,7 @@ def test_the_record_says_what_was_done(whole: tuple[Path, JsonObject, Notes]) ->
 
 
 @pytest.mark.slow  # decodes a prompt in a fresh process
-def test_the_control_can_be_left_out_and_changes_no_floor(
-    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
-) -> None:
+def test_the_control_can_be_left_out_and_changes_no_floor(tiny, whole, tmp_path):
     record, _ = work(tiny, tmp_path, replace(REQUEST, control=False))
     brackets = read_record(record).brackets
     assert [bracket.control for bracket in brackets] == [None, None]
@@ -163,9 +146,7 @@ def test_the_control_can_be_left_out_and_changes_no_floor(
 
 
 @pytest.mark.slow  # loads models again and again
-def test_the_same_command_returns_at_once(
-    tiny: Path, whole: tuple[Path, JsonObject, Notes]
-) -> None:
+def test_the_same_command_returns_at_once(tiny, whole):
     folder, record, _ = whole
     before = stored(folder)
     again, notes = work(tiny, folder)
@@ -175,9 +156,7 @@ def test_the_same_command_returns_at_once(
 
 
 @pytest.mark.slow  # decodes a prompt in a fresh process
-def test_a_witness_that_was_touched_is_made_again_not_believed(
-    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
-) -> None:
+def test_a_witness_that_was_touched_is_made_again_not_believed(tiny, whole, tmp_path):
     folder, record, _ = whole
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     adapter = tmp_path / "witness-2-tokens" / "adapter_model.safetensors"
@@ -191,9 +170,7 @@ def test_a_witness_that_was_touched_is_made_again_not_believed(
 
 
 @pytest.mark.slow  # decodes a prompt in a fresh process
-def test_another_command_in_the_same_folder_does_not_lend_its_files(
-    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
-) -> None:
+def test_another_command_in_the_same_folder_does_not_lend_its_files(tiny, whole, tmp_path):
     folder, record, _ = whole
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     training = replace(TRAINING, seed=5)
@@ -204,21 +181,13 @@ def test_another_command_in_the_same_folder_does_not_lend_its_files(
     assert without_times(again) == without_times(record)
 
 
-def floor_of(
-    model: HuggingFaceCausalLM,
-    task: EncodedTask,
-    exact: Sequence[bool],
-    claimed: tuple[int, ...],
-    unprompted: frozenset[int],
-) -> parts.Floor:
+def floor_of(model, task, exact, claimed, unprompted):
     floor = Floor(targets=task.targets, witness="w", verification=verified(exact), claimed=claimed)
     ceiling = task_ceiling(model.card, task, size=SIZE)
     return bracket_of(floor, ceiling, result_of(), unprompted=unprompted).floor
 
 
-def test_pairs_answered_without_a_prompt_are_not_credited_to_it(
-    model: HuggingFaceCausalLM, task: EncodedTask
-) -> None:
+def test_pairs_answered_without_a_prompt_are_not_credited_to_it(model, task):
     exact = [index != 2 for index in range(6)]
     floor = floor_of(model, task, exact, (0, 1, 2, 3, 4, 5), frozenset({0, 5}))
     assert (floor.pairs, floor.tokens, floor.also_answered_unprompted) == (3, None, 2)
@@ -238,9 +207,7 @@ def test_pairs_answered_without_a_prompt_are_not_credited_to_it(
         (6, 7, 0, 0),
     ],
 )
-def test_the_floor_of_a_text_is_in_tokens(
-    claimed: int, unprompted: int, tokens: int, pairs: int, model: HuggingFaceCausalLM
-) -> None:
+def test_the_floor_of_a_text_is_in_tokens(claimed, unprompted, tokens, pairs, model):
     spec = TextSpec(text="the dog and the cat: one two", file="t.txt", tokens=7)
     text = text_task(spec, model.codec)
     floor = floor_of(model, text, [True], (claimed,), frozenset(range(unprompted)))
@@ -251,9 +218,7 @@ def test_the_floor_of_a_text_is_in_tokens(
 
 
 @pytest.mark.parametrize("size", [2, 8, 2**40])
-def test_bits_of_a_power_of_two_are_whole(
-    size: int, model: HuggingFaceCausalLM, task: EncodedTask
-) -> None:
+def test_bits_of_a_power_of_two_are_whole(size, model, task):
     ceiling = task_ceiling(model.card, replace(task, answer_set_size=size), size=SIZE)
     each = size.bit_length() - 1
     assert floor_bits(ceiling, 3) == 3 * each
@@ -262,7 +227,7 @@ def test_bits_of_a_power_of_two_are_whole(
 
 @given(st.integers(2, 10**9), st.integers(1, 10**4))
 @settings(max_examples=60, deadline=None)
-def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) -> None:
+def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size, pairs):
     sizes = {"dim": 3, "prompt_tokens": 2, "values": "float32", "answers": size}
     ceiling = TaskCeiling(
         counting=Counting.model_validate(sizes),
@@ -284,9 +249,7 @@ def test_floor_bits_are_rounded_down_and_ceiling_bits_up(size: int, pairs: int) 
         assert arb(floor_bits(ceiling, pairs)) <= exact + arb(2) ** -300
 
 
-def test_every_choice_among_the_list_is_counted(
-    model: HuggingFaceCausalLM, task: EncodedTask
-) -> None:
+def test_every_choice_among_the_list_is_counted(model, task):
     # Two answers and a list far longer than the ceiling: there the choice costs most.
     pairs, places = task.pairs[:1] * 20_000, task.places[:1] * 20_000
     coins = replace(task, pairs=pairs, places=places, answer_set_size=2)
@@ -299,9 +262,7 @@ def test_every_choice_among_the_list_is_counted(
 
 
 @pytest.mark.slow  # 20 kills, then a whole run
-def test_kills_at_random_moments_change_nothing(
-    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
-) -> None:
+def test_kills_at_random_moments_change_nothing(tiny, whole, tmp_path):
     folder, record, _ = whole
     # Imports are done once: each child then starts within a fraction of a second.
     context = multiprocessing.get_context("forkserver")
@@ -324,15 +285,12 @@ def test_kills_at_random_moments_change_nothing(
     assert stored(tmp_path) == stored(folder)
 
 
-def stored_record(folder: Path) -> JsonObject:
-    record: JsonObject = json.loads((folder / "bracket.json").read_text())
-    return record
+def stored_record(folder):
+    return json.loads((folder / "bracket.json").read_text())
 
 
 @pytest.mark.slow  # decodes a prompt in a fresh process
-def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(
-    tiny: Path, whole: tuple[Path, JsonObject, Notes], tmp_path: Path
-) -> None:
+def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(tiny, whole, tmp_path):
     short = replace(REQUEST, budget_seconds=1e-3)
     first, notes = work(tiny, tmp_path, short)
     assert notes.steps == []
@@ -341,7 +299,6 @@ def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(
     assert {bracket.state for bracket in brackets} == {"not_searched"}
     assert all("budget was used up" in bracket.stopped_because for bracket in brackets)
     for bracket in brackets:
-        assert bracket.control is not None
         assert bracket.control.status == "not run"
         assert "it limits the floor" in bracket.control.conclusion
     full, _ = work(tiny, tmp_path)
@@ -349,18 +306,14 @@ def test_out_of_budget_is_no_loss_and_a_larger_budget_goes_on(
     assert [bracket.floor.pairs for bracket in read_record(full).brackets] == expected
 
 
-def test_a_prompt_longer_than_the_context_is_refused_before_any_work(
-    tiny: Path, tmp_path: Path
-) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_before_any_work(tiny, tmp_path):
     with pytest.raises(UserError, match="fit into the model's context"):
         work(tiny, tmp_path, replace(REQUEST, prompt_tokens=(1, 500)))
     assert not (tmp_path / "bracket.json").exists()
 
 
 @pytest.mark.slow  # trains, and decodes in fresh processes
-def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(tiny, tmp_path, monkeypatch):
     from promptlimits.capacity import bracket as module
 
     monkeypatch.setattr(module.TaskCeiling, "pairs", property(lambda _self: 0))
@@ -370,14 +323,14 @@ def test_a_floor_above_the_ceiling_of_random_answers_is_never_printed(
 
 
 def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_failed(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tiny, tmp_path, monkeypatch
+):
     from promptlimits.capacity import job as module
     from promptlimits.capacity.search import control as control_module
 
-    seconds: dict[str, float] = {}
+    seconds = {}
 
-    def searched(_place: Any, _pairs: Any, config: SearchConfig, **given: Any) -> SearchResult:
+    def searched(_place, _pairs, config, **given):
         searching = given["should_stop"].__self__
         seconds["before"] = searching._until.left_seconds
         failed = attempt_of(2, Outcome.STALLED)
@@ -386,7 +339,7 @@ def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_fai
         seconds["search"] = searching._until.left_seconds
         return result_of(failed)
 
-    def controlled(*_given: Any, should_stop: Any) -> None:
+    def controlled(*_given, should_stop):
         seconds["control"] = should_stop.__self__.left_seconds
 
     monkeypatch.setattr(module, "search", searched)

@@ -1,10 +1,7 @@
 """What a bracket says and does when its budget ends early, and what a longer prompt starts from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tests.capacity.cases import Notes, measured
@@ -13,10 +10,8 @@ from promptlimits.base.errors import UserError
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
-from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.record.record import Record, read_record
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -36,21 +31,21 @@ Measured = Callable[[Request], Record]
 
 
 @pytest.fixture(scope="module")
-def task(model: HuggingFaceCausalLM) -> EncodedTask:
+def task(model):
     return random_pairs(model.codec, count=12, seed=0)
 
 
 @pytest.fixture
-def told() -> Notes:
+def told():
     """What the last command said."""
     return Notes()
 
 
 @pytest.fixture
-def bracket(model: HuggingFaceCausalLM, task: EncodedTask, told: Notes, tmp_path: Path) -> Measured:
+def bracket(model, task, told, tmp_path):
     """One command in a folder; the record as the report reads it."""
 
-    def run(request: Request) -> Record:
+    def run(request):
         record, notes = measured(model, task, request, tmp_path)
         vars(told).update(vars(notes))
         return read_record(record)
@@ -58,7 +53,7 @@ def bracket(model: HuggingFaceCausalLM, task: EncodedTask, told: Notes, tmp_path
     return run
 
 
-def test_a_length_that_was_not_trained_is_not_a_zero(bracket: Measured, told: Notes) -> None:
+def test_a_length_that_was_not_trained_is_not_a_zero(bracket, told):
     record = bracket(replace(REQUEST, budget_steps=6))
     assert [one.state for one in record.brackets] == ["not_searched", "not_searched"]
     assert {one.floor.status for one in record.brackets} == {"not measured"}
@@ -67,9 +62,7 @@ def test_a_length_that_was_not_trained_is_not_a_zero(bracket: Measured, told: No
     assert any("not searched: the budget was used up after 3 steps" in line for line in told.lines)
 
 
-def test_seconds_that_are_used_up_leave_the_baselines_unmeasured_but_no_credit_unasked(
-    bracket: Measured,
-) -> None:
+def test_seconds_that_are_used_up_leave_the_baselines_unmeasured_but_no_credit_unasked(bracket):
     record = bracket(replace(REQUEST, budget_seconds=1e-9))
     assert [one.state for one in record.brackets] == ["not_searched", "not_searched"]
     (without,) = [one for one in record.baselines if one.name == "no prompt"]
@@ -78,7 +71,7 @@ def test_seconds_that_are_used_up_leave_the_baselines_unmeasured_but_no_credit_u
     assert not record.complete
 
 
-def test_a_search_that_found_nothing_says_so(bracket: Measured) -> None:
+def test_a_search_that_found_nothing_says_so(bracket):
     lame = replace(REQUEST.search.training, learning_rate=1e-9, max_steps=45)
     search = replace(REQUEST.search, training=lame, first_size=1, starts=1)
     record = bracket(replace(REQUEST, prompt_tokens=(1,), search=search, budget_steps=500))
@@ -87,10 +80,8 @@ def test_a_search_that_found_nothing_says_so(bracket: Measured) -> None:
     assert (one.complete, record.complete, record.go_on) == (True, True, None)
 
 
-def test_a_budget_of_steps_ends_the_same_however_it_was_given(
-    model: HuggingFaceCausalLM, task: EncodedTask, tmp_path: Path
-) -> None:
-    def found(folder: str, *budgets: int) -> list[tuple[int, int, str]]:
+def test_a_budget_of_steps_ends_the_same_however_it_was_given(model, task, tmp_path):
+    def found(folder, *budgets):
         for steps in budgets:
             request = replace(REQUEST, budget_steps=steps)
             record = read_record(measured(model, task, request, tmp_path / folder)[0])
@@ -105,9 +96,7 @@ def test_a_budget_of_steps_ends_the_same_however_it_was_given(
     assert found("twice", 90) == once
 
 
-def test_a_longer_prompt_begins_with_what_the_shorter_one_holds(
-    bracket: Measured, told: Notes
-) -> None:
+def test_a_longer_prompt_begins_with_what_the_shorter_one_holds(bracket, told):
     search = replace(REQUEST.search, first_size=1)
     record = bracket(replace(REQUEST, prompt_tokens=(2, 4), search=search, budget_steps=240))
     short, long = record.brackets
@@ -120,9 +109,7 @@ def test_a_longer_prompt_begins_with_what_the_shorter_one_holds(
     assert held <= kept
 
 
-def test_what_no_witness_may_replace_is_refused_before_any_step(
-    bracket: Measured, told: Notes, tmp_path: Path
-) -> None:
+def test_what_no_witness_may_replace_is_refused_before_any_step(bracket, told, tmp_path):
     (tmp_path / "witness-2-tokens").mkdir()
     (tmp_path / "witness-2-tokens" / "thesis.tex").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="witness-2-tokens must be a new folder or an older"):
@@ -130,7 +117,7 @@ def test_what_no_witness_may_replace_is_refused_before_any_step(
     assert told.steps == []
 
 
-def test_a_used_up_budget_is_not_called_an_ended_command(bracket: Measured, told: Notes) -> None:
+def test_a_used_up_budget_is_not_called_an_ended_command(bracket, told):
     request = replace(REQUEST, prompt_tokens=(1,), budget_steps=6)
     bracket(request)
     bracket(request)

@@ -1,18 +1,14 @@
 """Soft prompts and prefixes in one record, each with its own floor, ceiling and witness."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from tests.capacity.cases import Notes, loaded, measured
+from tests.capacity.cases import loaded, measured
 from tests.capacity.witness.witness_cases import edit
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import JsonObject
 from promptlimits.capacity.ceiling import task_ceiling
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import PromptSize, Request
@@ -40,7 +36,7 @@ WIDTH = 64
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory):
     directory = tiny_causal_lm(tmp_path_factory.mktemp("model") / "tiny", "llama")
     # No prompt makes a random model say the end marker it comes with.
     edit(directory, "generation_config.json", lambda config: config.update(eos_token_id=300))
@@ -48,18 +44,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _decoded_in_this_process(in_this_process: None) -> None:
+def _decoded_in_this_process(in_this_process):
     """`test_witness_prefix` starts a process of its own."""
 
 
-def run(tiny: Path, folder: Path, request: Request = REQUEST) -> tuple[JsonObject, Notes]:
+def run(tiny, folder, request=REQUEST):
     model = loaded(tiny)
     return measured(model, random_pairs(model.codec, count=6, seed=0), request, folder)
 
 
-def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
-    tiny: Path, tmp_path: Path
-) -> None:
+def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(tiny, tmp_path):
     record, _ = run(tiny, tmp_path)
     soft, prefix = read_record(record).brackets
     assert [(row.kind, row.prompt_tokens, row.stored_bits) for row in (soft, prefix)] == [
@@ -88,8 +82,8 @@ def test_both_kinds_stand_in_one_record_and_a_second_run_trains_nothing(
     [(1, math.inf, "measured"), (60, 1e-3, "not run")],
 )
 def test_a_prefix_that_failed_has_a_control_and_one_without_time_says_so(
-    tiny: Path, tmp_path: Path, max_steps: int, seconds: float, status: str
-) -> None:
+    tiny, tmp_path, max_steps, seconds, status
+):
     training = replace(TRAINING, max_steps=max_steps)
     request = replace(
         REQUEST,
@@ -103,7 +97,7 @@ def test_a_prefix_that_failed_has_a_control_and_one_without_time_says_so(
     read_record(record)
 
 
-def test_a_kind_is_part_of_the_run(tiny: Path, tmp_path: Path) -> None:
+def test_a_kind_is_part_of_the_run(tiny, tmp_path):
     """The runs of one kind are not taken for those of the other, but found again by their own."""
     only = replace(REQUEST, kinds=(PromptKind.PREFIX,), control=False)
     first, notes = run(tiny, tmp_path, only)
@@ -115,10 +109,8 @@ def test_a_kind_is_part_of_the_run(tiny: Path, tmp_path: Path) -> None:
     assert [bracket.kind for bracket in read_record(both).brackets] == ["soft", "prefix"]
 
 
-def test_a_model_without_prefixes_is_refused_before_anything_is_done(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_model: HuggingFaceCausalLM) -> None:
+def test_a_model_without_prefixes_is_refused_before_anything_is_done(tiny, tmp_path, monkeypatch):
+    def refuse(_model):
         raise UserError("prompts of the kind prefix", "be possible", got="none", remedy="soft")
 
     monkeypatch.setattr(HuggingFaceCausalLM, "prefix_shape", property(refuse))
@@ -127,7 +119,7 @@ def test_a_model_without_prefixes_is_refused_before_anything_is_done(
     assert not (tmp_path / "bracket.json").exists()
 
 
-def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny: Path) -> None:
+def test_the_ceiling_of_a_prefix_counts_its_numbers(tiny):
     model = loaded(tiny)
     task = random_pairs(model.codec, count=6, seed=0)
     size = PromptSize(PromptKind.PREFIX, 3)

@@ -1,12 +1,7 @@
 """A text held token by token: its targets, its witness, and the whole command."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,14 +9,13 @@ from tests.capacity.cases import Notes, measured, never, without_times
 from tests.capacity.witness.test_witness_forged import sign
 from tests.capacity.witness.witness_cases import edit
 
-from promptlimits.capacity.floor import Floor, find_floor
+from promptlimits.capacity.floor import find_floor
 from promptlimits.capacity.record import is_whole
-from promptlimits.capacity.search.attempt import RunContext, attempt
+from promptlimits.capacity.search.attempt import attempt
 from promptlimits.capacity.search.choice import Choice, choose
 from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Request
 from promptlimits.capacity.search.search import SearchConfig
-from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
@@ -29,7 +23,6 @@ from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA, save_witness
 from promptlimits.capacity.witness.verify import verify_witness
-from promptlimits.nets.routes.causal import HuggingFaceCausalLM
 from promptlimits.record.record import read_record
 
 TEXT = "the dog and the cat: one two three of the big red house and then"
@@ -41,33 +34,28 @@ LEAD = TRAINING.relative_lead
 REQUEST = Request(prompt_tokens=(2,), search=CONFIG, order=Order.EASIEST, budget_seconds=1e6)
 
 
-def task_of(model: HuggingFaceCausalLM, tokens: int | None = None) -> EncodedTask:
+def task_of(model, tokens=None):
     return text_task(TextSpec(text=TEXT, file="text.txt", tokens=tokens), model.codec)
 
 
 @pytest.fixture(scope="module")
-def task(model: HuggingFaceCausalLM) -> EncodedTask:
+def task(model):
     return task_of(model)
 
 
 # --- the witness ----------------------------------------------------------------------------
 
 
-def floor_of(
-    place: RunContext, task: EncodedTask, prompt: torch.Tensor, claimed: int, folder: Path
-) -> Floor:
+def floor_of(place, task, prompt, claimed, folder):
     choice = Choice(prompt=prompt, held=tuple(range(claimed)))
     return find_floor(place, task, task.targets, choice, folder=folder, extra={}, listener=Notes())
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_the_floor_is_what_stock_tools_write_of_a_claim(
-    place: RunContext, task: EncodedTask, tmp_path: Path
-) -> None:
+def test_the_floor_is_what_stock_tools_write_of_a_claim(place, task, tmp_path):
     targets = task.targets
     done = attempt(place, targets.first(4), TRAINING, warm=None, should_stop=never)
     choice = choose(place, targets, [done], work={"work": "w"}, relative_lead=LEAD)
-    assert choice is not None
     (written,) = evaluate(place.model, choice.prompt, task.pairs).right
     assert written >= 2
     assert choice.held == tuple(range(written))
@@ -81,24 +69,20 @@ def test_the_floor_is_what_stock_tools_write_of_a_claim(
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_prompt_that_writes_nothing_of_a_claim_has_no_floor(
-    place: RunContext, task: EncodedTask, tmp_path: Path
-) -> None:
+def test_a_prompt_that_writes_nothing_of_a_claim_has_no_floor(place, task, tmp_path):
     nothing = torch.zeros(2, place.model.card.dim)
     assert evaluate(place.model, nothing, task.pairs).right == (0,)
     assert floor_of(place, task, nothing, 3, tmp_path / "w").held == ()
 
 
-def random_task(model: HuggingFaceCausalLM) -> EncodedTask:
+def random_task(model):
     """A text of random tokens behind a random key: the case of the theorem."""
     return random_pairs(model.codec, count=1, value_tokens=6, seed=1)
 
 
 @pytest.mark.slow  # trains for some fifty steps, and decodes with stock tools
 @pytest.mark.parametrize("make", [lambda model: task_of(model, 6), random_task])
-def test_a_prompt_holds_a_text_as_one_pair_and_stock_tools_say_so(
-    make: Any, place: RunContext, tiny_gpt2: Path, tmp_path: Path
-) -> None:
+def test_a_prompt_holds_a_text_as_one_pair_and_stock_tools_say_so(make, place, tiny_gpt2, tmp_path):
     task = make(place.model)
     (pair,) = task.pairs
     assert (len(pair.key_ids), len(pair.value_ids)) == (1, 7)
@@ -125,18 +109,14 @@ def test_a_prompt_holds_a_text_as_one_pair_and_stock_tools_say_so(
 
 
 @pytest.fixture(scope="module")
-def whole(
-    model: HuggingFaceCausalLM, task: EncodedTask, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Any, Sequence[str]]:
+def whole(model, task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
     record, notes = measured(model, task, REQUEST, folder)
     return folder, record, notes.lines
 
 
 @pytest.mark.slow  # decodes a prompt in a fresh process
-def test_the_record_says_how_many_tokens_a_witness_writes(
-    whole: tuple[Path, Any, Sequence[str]], task: EncodedTask, tiny_gpt2: Path
-) -> None:
+def test_the_record_says_how_many_tokens_a_witness_writes(whole, task, tiny_gpt2):
     (folder, record, lines), targets = whole, task.targets
     (bracket,) = record["brackets"]
     held, floor = bracket["floor"]["tokens"], bracket["floor"]
@@ -159,12 +139,7 @@ def test_the_record_says_how_many_tokens_a_witness_writes(
 
 @pytest.mark.slow  # beside a command that decodes in a fresh process
 @pytest.mark.usefixtures("in_this_process")
-def test_a_command_cut_off_twice_ends_with_the_same_floor(
-    model: HuggingFaceCausalLM,
-    task: EncodedTask,
-    whole: tuple[Path, Any, Sequence[str]],
-    tmp_path: Path,
-) -> None:
+def test_a_command_cut_off_twice_ends_with_the_same_floor(model, task, whole, tmp_path):
     for seconds in (0.15, 0.6):
         part, _ = measured(model, task, replace(REQUEST, budget_seconds=seconds), tmp_path)
         assert part["brackets"][0]["floor"]["tokens"] <= whole[1]["brackets"][0]["floor"]["tokens"]
@@ -174,14 +149,12 @@ def test_a_command_cut_off_twice_ends_with_the_same_floor(
 
 @pytest.mark.slow  # beside a command that decodes in a fresh process
 @pytest.mark.usefixtures("in_this_process")
-def test_a_shorter_witness_in_its_place_is_made_anew(
-    model: HuggingFaceCausalLM, task: EncodedTask, whole: tuple[Path, Any, Sequence[str]]
-) -> None:
+def test_a_shorter_witness_in_its_place_is_made_anew(model, task, whole):
     folder, record, _ = whole
     floor = record["brackets"][0]["floor"]
     directory = folder / floor["witness"]
 
-    def shorten(document: Any) -> None:
+    def shorten(document):
         shorter = task.targets.member(floor["tokens"] - 2)
         document["pairs"][0] |= {"value": shorter.value, "value_ids": list(shorter.value_ids)}
         document["verification"]["answers"][0] |= {"value": shorter.value, "came": shorter.value}
@@ -195,9 +168,7 @@ def test_a_shorter_witness_in_its_place_is_made_anew(
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_whole_text_is_held_with_its_end_marker(
-    model: HuggingFaceCausalLM, tmp_path: Path
-) -> None:
+def test_a_whole_text_is_held_with_its_end_marker(model, tmp_path):
     request = replace(REQUEST, prompt_tokens=(4,), search=replace(CONFIG, training=EASY))
     record, _ = measured(model, task_of(model, 3), request, tmp_path)
     (bracket,) = record["brackets"]

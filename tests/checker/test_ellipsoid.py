@@ -1,13 +1,9 @@
 """The independent checker of ellipsoid bounds takes true certificates and refuses altered ones."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +17,11 @@ from promptlimits.lipschitz.ellipsoid.certificate import (
     effective_lipschitz,
     ellipsoid_bound,
 )
-from promptlimits.nets.paper.weights import TransformerWeights, random_weights
+from promptlimits.nets.paper.weights import random_weights
 
 
-def model(seed: int = 0, **changes: Any) -> TransformerWeights:
-    shape: dict[str, Any] = {
+def model(seed=0, **changes):
+    shape = {
         "dim": 2,
         "heads": 1,
         "head_dim": 1,
@@ -36,13 +32,12 @@ def model(seed: int = 0, **changes: Any) -> TransformerWeights:
     return random_weights(**(shape | changes), generator=np.random.default_rng(seed))
 
 
-def certificate(weights: TransformerWeights, *, prompt_only: bool = False) -> dict[str, Any]:
+def certificate(weights, *, prompt_only=False):
     found = ellipsoid_bound(weights, radius=1, prompt_only=prompt_only, effort="quick")
-    record: dict[str, Any] = json.loads(json.dumps(found.certificate.certificate()))
-    return record
+    return json.loads(json.dumps(found.certificate.certificate()))
 
 
-def check(record: dict[str, Any], *, weights: TransformerWeights) -> str:
+def check(record, *, weights):
     """What a certificate says, proved."""
     said = checked(record)
     prove_limit(record, weights)
@@ -61,21 +56,21 @@ def check(record: dict[str, Any], *, weights: TransformerWeights) -> str:
     ids=["small", "one number", "three heads", "biases"],
 )
 @pytest.mark.parametrize("prompt_only", [False, True])
-def test_true_certificates_pass(changes: dict[str, Any], prompt_only: bool) -> None:
+def test_true_certificates_pass(changes, prompt_only):
     weights = model(**changes)
     said = check(certificate(weights, prompt_only=prompt_only), weights=weights)
     assert f"{len(weights.layers)} layers of width {weights.dim}" in said
     assert ("the prompt moves" in said) is prompt_only
 
 
-def test_cells_of_another_shape_pass() -> None:
+def test_cells_of_another_shape_pass():
     weights = model(dim=3)
     found = effective_lipschitz(weights, radius=1, effort="quick")
     assert "recorded ellipsoid" in check(found.moves.certificate.certificate(), weights=weights)
 
 
 @pytest.mark.parametrize("prompt_only", [False, True])
-def test_a_limit_is_neither_too_low_nor_loose(prompt_only: bool) -> None:
+def test_a_limit_is_neither_too_low_nor_loose(prompt_only):
     weights = model(layers=2, dim=3, hidden=4)
     record = certificate(weights, prompt_only=prompt_only)
     mantissa, exponent = record["value"]["limit"]
@@ -85,7 +80,7 @@ def test_a_limit_is_neither_too_low_nor_loose(prompt_only: bool) -> None:
             prove_limit(record | {"value": value}, weights)
 
 
-def altered(value: Any) -> Any:
+def altered(value):
     """Every value inside replaced by ones of other types or ranges, one at a time."""
     if isinstance(value, dict):
         yield from (value | {key: other} for key in value for other in altered(value[key]))
@@ -103,7 +98,7 @@ def altered(value: Any) -> Any:
         yield from ("1", 2.5, [value], not value if isinstance(value, bool) else -1)
 
 
-def test_records_of_another_form_are_no_certificates() -> None:
+def test_records_of_another_form_are_no_certificates():
     weights = model()
     record = certificate(weights)
     for part in ("inputs", "value"):
@@ -114,17 +109,17 @@ def test_records_of_another_form_are_no_certificates() -> None:
 
 
 @functools.cache
-def two_heads() -> str:
+def two_heads():
     return json.dumps(certificate(model(heads=2, hidden=2)))
 
 
-def forged(**inputs: Any) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(two_heads())
+def forged(**inputs):
+    record = json.loads(two_heads())
     record["inputs"] |= inputs
     return record
 
 
-def test_free_numbers_of_fewer_heads_or_neurons_prove_nothing() -> None:
+def test_free_numbers_of_fewer_heads_or_neurons_prove_nothing():
     weights = model(heads=2, hidden=2)
     layer = json.loads(two_heads())["inputs"]["layers"][0]
     short = {"lengths": layer["lengths"][:1]}
@@ -138,7 +133,7 @@ def test_free_numbers_of_fewer_heads_or_neurons_prove_nothing() -> None:
         check(forged(layers=[layer | {"change": fewer}]), weights=weights)
 
 
-def test_numbers_that_prove_too_little_are_refused() -> None:
+def test_numbers_that_prove_too_little_are_refused():
     weights = model(heads=2, hidden=2)
     layer = json.loads(two_heads())["inputs"]["layers"][0]
     with pytest.raises(checker.Refuted, match="length is too small"):
@@ -158,7 +153,7 @@ def test_numbers_that_prove_too_little_are_refused() -> None:
         check(forged(radius="1/2"), weights=weights)
 
 
-def test_other_weights_are_refused() -> None:
+def test_other_weights_are_refused():
     record = certificate(model())
     with pytest.raises(checker.Refuted, match="hash, mask, width or number of layers"):
         check(record, weights=model(seed=1))
@@ -166,7 +161,7 @@ def test_other_weights_are_refused() -> None:
         check(record, weights=model(masked=False))
 
 
-def test_weights_are_read_from_a_saved_transformer(tmp_path: Path) -> None:
+def test_weights_are_read_from_a_saved_transformer(tmp_path):
     from promptlimits.nets.paper.files import save_transformer
     from promptlimits.nets.paper.transformer import from_weights
 
@@ -189,7 +184,7 @@ def test_weights_are_read_from_a_saved_transformer(tmp_path: Path) -> None:
         (1e300, Fraction(10**400, 7)),
     ],
 )
-def test_words_round_the_limit_up_and_the_radius_down(limit: float, radius: Fraction) -> None:
+def test_words_round_the_limit_up_and_the_radius_down(limit, radius):
     inputs = certificate(model())["inputs"]
     claim = TransformerLipschitz(**inputs | {"radius": radius}, limit=limit)
     said = claim.claim(claim.value())

@@ -1,7 +1,5 @@
 """Limits on norms, proved from the entries: the truth is let through, less than it never."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from functools import reduce
 from operator import matmul
@@ -27,7 +25,7 @@ Floats = NDArray[np.floating[Any]]
 HAIR = Fraction(1, 10**12)
 
 
-def hadamard(side: int) -> Floats:
+def hadamard(side):
     """Entries +-1, and every singular value exactly sqrt(side); `side` is a power of 2."""
     matrix = np.ones((1, 1))
     while len(matrix) < side:
@@ -52,7 +50,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_norms(name: str) -> None:
+def test_known_norms(name):
     matrix, norm = KNOWN[name]
     scale = norm * (1 + HAIR)
     for form in (matrix, matrix.T, -matrix):
@@ -73,7 +71,7 @@ def test_known_norms(name: str) -> None:
     st.integers(0, 2**32 - 1),
     st.sampled_from([1, 1e-5, 1e8]),
 )
-def test_random_norms(rows: int, columns: int, number: int, spread: float) -> None:
+def test_random_norms(rows, columns, number, spread):
     """Against arb's eigenvalues of the Gram matrix, which share nothing with the proof."""
     generator = np.random.default_rng(number)
     matrix = generator.standard_normal((rows, columns)) * spread ** generator.random(columns)
@@ -82,7 +80,7 @@ def test_random_norms(rows: int, columns: int, number: int, spread: float) -> No
     assert not proves_norm_at_most(Fraction(norm) * (1 - HAIR), matrix)
 
 
-def test_nothing_below_the_norm_is_proved_however_close() -> None:
+def test_nothing_below_the_norm_is_proved_however_close():
     """Limits float by float around the truth; those below it are never proved."""
     matrix = np.random.default_rng(5).standard_normal((6, 4))
     with ctx.workprec(400):
@@ -100,11 +98,11 @@ def test_nothing_below_the_norm_is_proved_however_close() -> None:
     assert proved == list(range(proved[0], 61))
 
 
-def product(*factors: Floats) -> Near:
+def product(*factors):
     return reduce(matmul, map(Near, factors))
 
 
-def exactly(*factors: Floats) -> list[list[Fraction]]:
+def exactly(*factors):
     """The product of matrices as it is."""
     found = [[Fraction(float(value)) for value in row] for row in factors[0]]
     for factor in factors[1:]:
@@ -116,7 +114,7 @@ def exactly(*factors: Floats) -> list[list[Fraction]]:
     return found
 
 
-def distance(near: Near, truth: list[list[Fraction]]) -> Fraction:
+def distance(near, truth):
     """The square of a Frobenius distance."""
     return sum(
         (Fraction(float(value)) - right) ** 2
@@ -126,7 +124,7 @@ def distance(near: Near, truth: list[list[Fraction]]) -> Fraction:
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-6, 1e6])
-def test_a_product_is_near_what_it_is_said_to_be_near(spread: float) -> None:
+def test_a_product_is_near_what_it_is_said_to_be_near(spread):
     generator = np.random.default_rng(1)
     one, two, three = (
         generator.standard_normal(shape) * spread ** generator.random(shape)
@@ -142,7 +140,7 @@ def test_a_product_is_near_what_it_is_said_to_be_near(spread: float) -> None:
     assert proves_norm_at_most(norm * (1 + HAIR), found.transposed())
 
 
-def test_products_whose_terms_cancel() -> None:
+def test_products_whose_terms_cancel():
     # 1 + 2^-60 is no float: what a rounded product would prove is false.
     sums = product(np.array([[1.0, 2.0**-60]]), np.array([[1.0], [1.0]]))
     assert not proves_norm_at_most(1, sums)
@@ -159,13 +157,13 @@ def test_products_whose_terms_cancel() -> None:
         assert not proves_norm_at_most(10**500, huge)
 
 
-def test_an_orthogonal_product() -> None:
+def test_an_orthogonal_product():
     side = product(hadamard(32), hadamard(32).T)
     assert proves_norm_at_most(32 * (1 + HAIR), side)
     assert not proves_norm_at_most(32 * (1 - HAIR), side)
 
 
-def test_a_nearly_dependent_product() -> None:
+def test_a_nearly_dependent_product():
     """What the rest of slices hides is not proved; what is too low never is."""
     one = np.ones((9, 2))
     one[0, 1] += 2.0**-40
@@ -175,33 +173,33 @@ def test_a_nearly_dependent_product() -> None:
     assert not proves_norm_at_most(norm * (1 - HAIR), product(one, two))
 
 
-def test_zeros_and_nothing() -> None:
+def test_zeros_and_nothing():
     for matrix in (np.zeros((3, 2)), np.zeros((0, 4)), np.zeros((4, 0))):
         assert proves_norm_at_most(0, matrix)
         assert not proves_norm_at_most(-1, matrix)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_proves_nothing(bad: float) -> None:
+def test_what_is_not_finite_proves_nothing(bad):
     matrix = np.array([[1.0, bad], [0.0, 0.0]])
     assert not proves_norm_at_most(10**9, matrix)
     assert not proves_norm_at_most(10**9, Near(np.eye(2), bad))
 
 
-def test_wrong_arguments() -> None:
+def test_wrong_arguments():
     square = np.eye(2)
     with pytest.raises(ValueError, match="2 axes"):
         proves_norm_at_most(1, square[0])
     with pytest.raises(TypeError, match="64 bits"):
         proves_norm_at_most(1, np.eye(2, dtype=np.longdouble))
     with pytest.raises(TypeError, match="64 bits"):
-        proves_norm_at_most(1, np.eye(2, dtype=np.int64))  # type: ignore[arg-type]
+        proves_norm_at_most(1, np.eye(2, dtype=np.int64))
     for limit in (1.0, True, "1"):
         with pytest.raises(TypeError, match="int or a Fraction"):
-            proves_norm_at_most(limit, square)  # type: ignore[arg-type]
+            proves_norm_at_most(limit, square)
 
 
-def test_a_wrong_guess_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_guess_proves_nothing(monkeypatch):
     """The guess is not believed: with another factor, even true limits are left unproved."""
     right = np.linalg.cholesky
     matrix = np.random.default_rng(2).standard_normal((5, 5))
@@ -222,9 +220,7 @@ finite = st.floats(-1e70, 1e70, width=64)
     st.lists(finite, min_size=3, max_size=3),
     st.sampled_from([0, 1]),
 )
-def test_scaled_columns_and_their_norms(
-    entries: list[float], factors: list[float], offset: int
-) -> None:
+def test_scaled_columns_and_their_norms(entries, factors, offset):
     matrix, gain = np.array(entries).reshape(2, 3), np.array(factors)
     truth = [
         [Fraction(value) * (offset + Fraction(by)) for value, by in zip(row, factors, strict=True)]
@@ -238,7 +234,7 @@ def test_scaled_columns_and_their_norms(
     assert (Fraction(frobenius(scaled.center)) + Fraction(scaled.radius)) ** 2 >= sum(squares)
 
 
-def test_norms_are_those_of_all_matrices_that_are_near() -> None:
+def test_norms_are_those_of_all_matrices_that_are_near():
     far = Near(np.diag([0.5, 1.0]), 0.25)
     assert not proves_norm_at_most(Fraction(5, 4) * (1 - HAIR), far)
     assert proves_norm_at_most(Fraction(5, 4) * (1 + HAIR), far)
@@ -251,7 +247,7 @@ def test_norms_are_those_of_all_matrices_that_are_near() -> None:
 
 
 @pytest.mark.parametrize("terms", [1, 100, 1536, 40_000, 10**6])
-def test_sums_of_products_of_slices_are_exact(terms: int) -> None:
+def test_sums_of_products_of_slices_are_exact(terms):
     bits = matrices._slice_bits(terms)
     slices = -(-matrices._SLICED // bits)
     assert slices * terms * 4**bits <= 2**52 < slices * terms * 4 ** (bits + 1) * 2
@@ -262,7 +258,7 @@ def test_sums_of_products_of_slices_are_exact(terms: int) -> None:
     assert found == Fraction(float(value[0, 0]))
 
 
-def test_a_large_matrix_in_seconds() -> None:
+def test_a_large_matrix_in_seconds():
     matrix = np.random.default_rng(4).standard_normal((200, 300)).astype(np.float32)
     norm = Fraction(float(np.linalg.norm(matrix.astype(np.float64), 2)))
     assert proves_norm_at_most(norm * (1 + HAIR), matrix)
@@ -272,9 +268,7 @@ def test_a_large_matrix_in_seconds() -> None:
 @pytest.mark.parametrize(
     ("share", "proved"), [(-0.72, False), (-0.69, True), (0.69, True), (0.72, False)]
 )
-def test_the_residual_is_held_against_the_shift(
-    share: float, proved: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_residual_is_held_against_the_shift(share, proved, monkeypatch):
     """I/2, t = 0.6: the guess R R^T may differ from (tau - 1/4) I by t^2 - tau over sqrt 2."""
     square = 0.6**2
     tau = square * (1 - 2.0**-21)

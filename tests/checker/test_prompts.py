@@ -1,10 +1,7 @@
 """The checker of counts and of Theorem 1, against slow twins; what it must not take for true."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from flint import arb, ctx
@@ -20,12 +17,12 @@ from promptlimits.checker.core import Last, Refuted, exceeds, grid_up, is_one, n
 from promptlimits.checker.intervals import log, precision, real
 
 
-def certificate(**change: Any) -> dict[str, Any]:
+def certificate(**change):
     sizes = {"dim": 32, "prompt_tokens": 2, "values": "float32", "answers": 50, "pool": 400}
     return plain(Counting.model_validate({**sizes, "environments_log2": 0} | change))
 
 
-def claims(record: dict[str, Any], **values: Any) -> bool:
+def claims(record, **values):
     """Whether a certificate with other values passes."""
     try:
         checker.check(record | {"value": record["value"] | values})
@@ -45,16 +42,16 @@ def claims(record: dict[str, Any], **values: Any) -> bool:
     every=st.integers(0, 60),
 )
 def test_the_limits_multiplied_out(
-    *, values: int, dim: int, answers: int, pool: int, share: Fraction, log2: int, found: int,
-    every: int,
-) -> None:  # fmt: skip
+    *, values, dim, answers, pool, share, log2, found,
+    every
+):  # fmt: skip
     """The slow twin: integers alone, for right and wrong claims alike."""
 
-    def not_excluded(k: int) -> bool:
+    def not_excluded(k):
         lists = 2**log2 * values**dim * math.comb(max(pool, k), k)
         return lists * share.denominator > share.numerator * answers**k
 
-    def held(k: int) -> bool:
+    def held(k):
         return answers**k <= 2**log2 * values**dim
 
     case = {"dim": dim, "prompt_tokens": 1, "values": values, "answers": answers, "pool": pool}
@@ -73,7 +70,7 @@ def test_the_limits_multiplied_out(
         {"pairs": None, "every_list_pairs": None},
     ],
 )
-def test_a_ceiling_cannot_be_denied(change: dict[str, Any]) -> None:
+def test_a_ceiling_cannot_be_denied(change):
     record = certificate()
     assert record["value"]["pairs"] == 383
     assert not claims(record, **change)
@@ -82,7 +79,7 @@ def test_a_ceiling_cannot_be_denied(change: dict[str, Any]) -> None:
     assert not claims(single, pairs=3)
 
 
-def test_every_format_has_the_count_of_its_bit_patterns() -> None:
+def test_every_format_has_the_count_of_its_bit_patterns():
     """All bit patterns less those of infinities and NaNs."""
     patterns = {"float64": (64, 2**53), "float32": (32, 2**24), "bfloat16": (16, 2**8)}
     patterns |= {"float16": (16, 2**11), "float8_e5m2": (8, 2**3), "float8_e4m3fn": (8, 2)}
@@ -90,7 +87,7 @@ def test_every_format_has_the_count_of_its_bit_patterns() -> None:
 
 
 @pytest.mark.parametrize("step", [-1, 0, 1])
-def test_exact_ties(step: int) -> None:
+def test_exact_ties(step):
     """64 + 20 = 4 * 21 bits exactly, and powers that nobody multiplies out."""
     record = certificate(values=2**8, dim=4, answers=16, pool=0)
     assert record["value"]["pairs"] == 20
@@ -101,14 +98,14 @@ def test_exact_ties(step: int) -> None:
 
 
 @pytest.mark.parametrize(("pool", "pairs"), [(10**9, 4 * 10**8), (2 * 10**6, 10**6), (10**18, 9)])
-def test_large_numbers_are_refused_at_once(pool: int, pairs: int) -> None:
+def test_large_numbers_are_refused_at_once(pool, pairs):
     """Multiplied out, these would take longer than anyone waits: that it ends is the test."""
     record = certificate()
     inputs = record["inputs"] | {"pool": pool}
     assert not claims(record | {"inputs": inputs}, pairs=pairs)
 
 
-def test_long_selections_are_compared_by_their_logarithms() -> None:
+def test_long_selections_are_compared_by_their_logarithms():
     record = certificate(dim=64, prompt_tokens=100, answers=2, pool=4 * 10**5)
     assert claims(record)
     for step in (-1, 1):
@@ -116,7 +113,7 @@ def test_long_selections_are_compared_by_their_logarithms() -> None:
 
 
 @given(keys=st.integers(4 * 2**14, 2**20), share=st.fractions(Fraction(1, 4), Fraction(3, 4)))
-def test_binomials_by_stirlings_series(keys: int, share: Fraction) -> None:
+def test_binomials_by_stirlings_series(keys, share):
     pairs = int(keys * share)
     with precision(60):
         found = prompts._log_choices(keys, pairs)
@@ -134,13 +131,13 @@ def test_binomials_by_stirlings_series(keys: int, share: Fraction) -> None:
 @given(
     factors=st.lists(st.tuples(st.integers(1, 60), st.integers(-12, 12)), min_size=1, max_size=6)
 )
-def test_products_of_powers(factors: list[tuple[int, int]]) -> None:
+def test_products_of_powers(factors):
     product = math.prod((Fraction(base) ** power for base, power in factors), start=Fraction(1))
     assert is_one(factors) is (product == 1)
     assert exceeds(factors) is (product > 1)
 
 
-def test_what_no_precision_tells() -> None:
+def test_what_no_precision_tells():
     with pytest.raises(Refuted, match="cannot be decided"):
         exceeds([(2, 1)], lambda: -log(2))
     assert not negative(lambda: log(2) - log(4) / 2)
@@ -148,7 +145,7 @@ def test_what_no_precision_tells() -> None:
 
 
 @pytest.mark.parametrize("found", [-1, 6, 4, True, 5.0, "5", None, [5]])
-def test_only_the_last_number_is_the_last(found: Any) -> None:
+def test_only_the_last_number_is_the_last(found):
     last = Last(lambda k: k <= 5)
     assert last == 5
     assert last != found
@@ -158,13 +155,13 @@ def test_only_the_last_number_is_the_last(found: Any) -> None:
     "found", [[4, -2], [6, -2], [5, -3], [5, -1], [10, -3], [-5, -2], [5], [5, -2, 0], [5, 2**41],
               [5.0, -2], (5, -2), 5]
 )  # fmt: skip
-def test_only_the_last_float_is_the_last(found: Any) -> None:
+def test_only_the_last_float_is_the_last(found):
     last = Last(lambda pair: Fraction(pair[0]) * Fraction(2) ** pair[1] <= Fraction(11, 8), bits=3)
     assert last == [5, -2]
     assert last != found
 
 
-def test_a_worse_net_is_refused_though_it_is_sound() -> None:
+def test_a_worse_net_is_refused_though_it_is_sound():
     sizes = {"dim": 4, "prompt_tokens": 6, "lipschitz": 10, "radius": 1, "eps": "0.1", "pairs": 9}
     record = plain(PromptCapacity.model_validate(sizes))
     mantissa, exponent = record["value"]["delta"]
@@ -194,18 +191,18 @@ def test_a_worse_net_is_refused_though_it_is_sound() -> None:
         ),
     ],
 )
-def test_what_no_reader_takes(read: Any, bad: list[Any]) -> None:
+def test_what_no_reader_takes(read, bad):
     for value in bad:
         with pytest.raises(ValueError, match=r"\bno\b|not|neither|invalid|out of range"):
             read(value)
 
 
 @given(number=st.fractions())
-def test_numbers_are_read_in_their_one_form(number: Fraction) -> None:
+def test_numbers_are_read_in_their_one_form(number):
     assert core.exact(str(number)) == number
 
 
-def test_long_numbers_are_read_in_hexadecimal() -> None:
+def test_long_numbers_are_read_in_hexadecimal():
     for number in (2**5000, -(3**9000), 2**4095):
         text = str(number) if number.bit_length() <= 4096 else hex(number)
         assert core.exact(text) == number

@@ -1,13 +1,9 @@
 """A checkpoint's ceiling is verified from its norms, and its norms from the weights."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil
-from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +26,7 @@ FAMILIES = ("bert", "gemma3", "gpt2", "gpt_neox", "llama", "qwen2")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(tmp_path_factory):
     """One tiny model of each family."""
     made = {}
     for family in FAMILIES:
@@ -42,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def certificate(directory: Path, **change: Any) -> Record:
+def certificate(directory, **change):
     ceiling = model_ceiling(
         read_facts(open_checkpoint(directory, name="tiny")),
         weights_sha256=weights_hash(weight_files(directory)),
@@ -58,7 +54,7 @@ def certificate(directory: Path, **change: Any) -> Record:
     return dict(json.loads(json.dumps(ceiling.certificate())))
 
 
-def prove(record: Record, directory: Path) -> None:
+def prove(record, directory):
     prove_norms(
         record,
         open_checkpoint(directory, name="tiny"),
@@ -68,9 +64,7 @@ def prove(record: Record, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_proved_again_from_its_weights(
-    family: str, models: dict[str, Path]
-) -> None:
+def test_every_family_is_proved_again_from_its_weights(family, models):
     record, said = certificate(models[family]), list[str]()
     told = checked(record, weights=models[family], on_progress=said.append)
     assert "Lipschitz constant of at most 10^" in told.statement
@@ -78,7 +72,7 @@ def test_every_family_is_proved_again_from_its_weights(
     assert [line.rpartition(" block ")[2] for line in said] == ["1 of 2", "2 of 2"]
 
 
-def test_a_trust_region_and_given_pairs(models: dict[str, Path]) -> None:
+def test_a_trust_region_and_given_pairs(models):
     record = certificate(models["gpt2"], deviation=Fraction(1, 3), pairs=50, tokens=2)
     told = checked(record, weights=models["gpt2"])
     assert "50 targets of 2 tokens" in told.statement
@@ -89,7 +83,7 @@ def test_a_trust_region_and_given_pairs(models: dict[str, Path]) -> None:
         assert sum(word in text for text in told.assumptions) == 1
 
 
-def changed(record: Record, path: tuple[Any, ...], value: Any) -> Record:
+def changed(record, path, value):
     """The certificate with one part replaced, or passed through a function."""
     other = copy.deepcopy(record)
     part = other
@@ -99,7 +93,7 @@ def changed(record: Record, path: tuple[Any, ...], value: Any) -> Record:
     return other
 
 
-def test_the_region_width_and_norm_are_those_of_theorem_1(models: dict[str, Path]) -> None:
+def test_the_region_width_and_norm_are_those_of_theorem_1(models):
     record = certificate(models["gpt2"], deviation=Fraction(1))
     for key, value in {"least_deviation": "0", "norm": "matrix"}.items():
         with pytest.raises(checker.Refuted, match="region of Theorem 1"):
@@ -112,7 +106,7 @@ def test_the_region_width_and_norm_are_those_of_theorem_1(models: dict[str, Path
         checker.check(record)
 
 
-def test_theorem_1_speaks_of_the_models_constant(models: dict[str, Path]) -> None:
+def test_theorem_1_speaks_of_the_models_constant(models):
     one, other = certificate(models["gpt2"]), certificate(models["llama"])
     for part in ("inputs", "value"):
         one = changed(one, (part, "prompt_capacity"), other[part]["prompt_capacity"])
@@ -132,7 +126,7 @@ FIRST = ("inputs", "blocks", 0)
         (*FIRST, "attention_norm", "eps"),
     ],
 )
-def test_a_norm_cannot_be_changed_alone(path: tuple[Any, ...], models: dict[str, Path]) -> None:
+def test_a_norm_cannot_be_changed_alone(path, models):
     record = certificate(models["gpt2"])
     for factor in (Fraction(999, 1000), 1 + Fraction(1, 2**50)):
         with pytest.raises(checker.Refuted, match="not the model's"):
@@ -159,9 +153,7 @@ def test_a_norm_cannot_be_changed_alone(path: tuple[Any, ...], models: dict[str,
         ("bert", ("inputs", "blocks", 1, "arrangement"), "pre"),
     ],
 )
-def test_norms_that_the_formulas_do_not_use_or_lack_are_refused(
-    family: str, path: tuple[Any, ...], value: Any, models: dict[str, Path]
-) -> None:
+def test_norms_that_the_formulas_do_not_use_or_lack_are_refused(family, path, value, models):
     with pytest.raises(ValueError):  # noqa: PT011 - the record as a whole is of no known form
         checker.check(changed(certificate(models[family]), path, value))
 
@@ -175,7 +167,7 @@ LIES = {
 }
 
 
-def lowered(value: Any, name: str, factor: Fraction) -> Any:
+def lowered(value, name, factor):
     """A record of norms with every number of that name multiplied."""
     if isinstance(value, dict):
         return {
@@ -188,9 +180,7 @@ def lowered(value: Any, name: str, factor: Fraction) -> Any:
 
 
 @pytest.mark.parametrize(("family", "name"), [(f, n) for f, names in LIES.items() for n in names])
-def test_norms_that_are_too_low_are_not_proved(
-    family: str, name: str, models: dict[str, Path]
-) -> None:
+def test_norms_that_are_too_low_are_not_proved(family, name, models):
     record = certificate(models[family])
     prove(record, models[family])
     prove(lowered(record, name, 1 + Fraction(1, 100)), models[family])
@@ -198,7 +188,7 @@ def test_norms_that_are_too_low_are_not_proved(
         prove(lowered(record, name, 1 - Fraction(1, 10**5)), models[family])
 
 
-SAID: dict[str, tuple[tuple[Any, ...], Any, str]] = {
+SAID = {
     "width": (("inputs", "dim"), 9, "width"),
     "blocks": (("inputs", "blocks"), lambda blocks: blocks[:1], "number of blocks"),
     "heads": ((*FIRST, "attention", "heads"), lambda heads: heads[:1], "number of heads"),
@@ -211,15 +201,13 @@ SAID: dict[str, tuple[tuple[Any, ...], Any, str]] = {
 
 
 @pytest.mark.parametrize("case", SAID)
-def test_what_is_said_of_the_model_is_compared(case: str, models: dict[str, Path]) -> None:
+def test_what_is_said_of_the_model_is_compared(case, models):
     path, value, match = SAID[case]
     with pytest.raises(checker.Refuted, match=match):
         prove(changed(certificate(models["gpt2"]), path, value), models["gpt2"])
 
 
-def test_a_norm_that_a_block_does_not_have_is_not_that_of_the_model(
-    models: dict[str, Path],
-) -> None:
+def test_a_norm_that_a_block_does_not_have_is_not_that_of_the_model(models):
     record = certificate(models["llama"])
     gemma = certificate(models["gemma3"])["inputs"]["blocks"][0]
     record = changed(record, FIRST, gemma)
@@ -227,7 +215,7 @@ def test_a_norm_that_a_block_does_not_have_is_not_that_of_the_model(
         prove(record, models["llama"])
 
 
-def test_other_weights_are_noticed(models: dict[str, Path], tmp_path: Path) -> None:
+def test_other_weights_are_noticed(models, tmp_path):
     record = certificate(models["llama"])
     other = shutil.copytree(models["llama"], tmp_path / "other")
     tensors = load_file(other / "model.safetensors")
@@ -240,9 +228,7 @@ def test_other_weights_are_noticed(models: dict[str, Path], tmp_path: Path) -> N
         checked(record, weights=tmp_path)
 
 
-def test_a_ceiling_of_decoys_is_no_ceiling_of_the_model(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_ceiling_of_decoys_is_no_ceiling_of_the_model(models, tmp_path):
     """The small model's norms, and the hash of files that hold a large one beside it."""
     folder = shutil.copytree(models["gpt2"], tmp_path / "decoys")
     small = load_file(folder / "model.safetensors")
@@ -256,7 +242,7 @@ def test_a_ceiling_of_decoys_is_no_ceiling_of_the_model(
         checked(record, weights=folder)
 
 
-def test_bfloat16_weights_are_proved_again(models: dict[str, Path], tmp_path: Path) -> None:
+def test_bfloat16_weights_are_proved_again(models, tmp_path):
     half = shutil.copytree(models["gpt_neox"], tmp_path / "half")
     tensors = load_file(half / "model.safetensors")
     narrow = {key: value.to(torch.bfloat16) for key, value in tensors.items()}
@@ -264,8 +250,8 @@ def test_bfloat16_weights_are_proved_again(models: dict[str, Path], tmp_path: Pa
     assert checked(certificate(half), weights=half)
 
 
-def test_arrays_that_are_not_finite_prove_nothing(models: dict[str, Path]) -> None:
-    spoils: list[Callable[[Any], Any]] = [
+def test_arrays_that_are_not_finite_prove_nothing(models):
+    spoils = [
         lambda block: block.attention.output,
         lambda block: block.feed_forward.down,
     ]
@@ -280,7 +266,7 @@ def test_arrays_that_are_not_finite_prove_nothing(models: dict[str, Path]) -> No
             prove_norms(record, checkpoint, sha256=digest, on_progress=str)
 
 
-def test_weights_of_zero_are_proved(models: dict[str, Path], tmp_path: Path) -> None:
+def test_weights_of_zero_are_proved(models, tmp_path):
     """Limits as small as doubles get, on products that are 0."""
     folder = shutil.copytree(models["gpt2"], tmp_path / "zeros")
     tensors = load_file(folder / "model.safetensors")
@@ -295,6 +281,6 @@ def test_weights_of_zero_are_proved(models: dict[str, Path], tmp_path: Path) -> 
     assert Fraction(facts["feed_forward"]["up"]) < Fraction(1, 2**1000)
 
 
-def test_what_overflows_times_zero_is_not_proved() -> None:
+def test_what_overflows_times_zero_is_not_proved():
     wide = matrices.Near(np.ones((2, 2)), np.inf)
     assert not matrices.proves_norm_at_most(1, wide @ matrices.Near(np.zeros((2, 1))))

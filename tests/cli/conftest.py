@@ -17,7 +17,7 @@ from promptlimits.cli.main import main
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 if TYPE_CHECKING:
-    from promptlimits.nets.load.load import LoadedParts
+    pass
 
 PAIRS = "key,value\nFrance,Paris\nGermany,Berlin\nItaly,Rome\nSpain,Madrid\n"
 
@@ -30,7 +30,7 @@ class Ended:
     out: str
     err: str
 
-    def says(self, code: int, *words: str) -> None:
+    def says(self, code, *words):
         """Check that it said one line, in the one form, and nothing else."""
         assert self.code == code, self
         assert self.out == "", self
@@ -47,7 +47,7 @@ Call = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     """An empty folder to stand in, with a list of pairs and a cache of its own."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -64,10 +64,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(monkeypatch, capsys):
     """Run the entry point in this process: what it does, without the seconds of an import."""
 
-    def call_it(*arguments: str) -> Ended:
+    def call_it(*arguments):
         monkeypatch.setattr(sys, "argv", ["promptlimits", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ending:
@@ -80,7 +80,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.fixture(scope="session")
-def script() -> str:
+def script():
     """The installed entry point."""
     found = shutil.which("promptlimits", path=str(Path(sys.executable).parent))
     assert found is not None, "promptlimits is not installed beside this Python"
@@ -88,10 +88,10 @@ def script() -> str:
 
 
 @pytest.fixture
-def spawn(script: str) -> Call:
+def spawn(script):
     """Run the installed entry point in a process of its own."""
 
-    def spawn_it(*arguments: str, **variables: str) -> Ended:
+    def spawn_it(*arguments, **variables):
         done = subprocess.run(
             [script, *arguments],
             env=os.environ | variables,
@@ -107,13 +107,13 @@ def spawn(script: str) -> Call:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory):
     """A tiny GPT-2; not to be changed."""
     return tiny_causal_lm(tmp_path_factory.mktemp("models") / "tiny", "gpt2")
 
 
 @pytest.fixture(scope="session")
-def tiny_parts(tiny: Path) -> LoadedParts:
+def tiny_parts(tiny):
     """The tiny GPT-2, loaded once."""
     from promptlimits.nets.load.load import load_parts
 
@@ -121,13 +121,13 @@ def tiny_parts(tiny: Path) -> LoadedParts:
 
 
 @pytest.fixture
-def model(tiny: Path, here: Path) -> Path:
+def model(tiny, here):
     """A tiny GPT-2 at ./tiny, to be spoiled."""
     return Path(shutil.copytree(tiny, here / "tiny"))
 
 
 @pytest.fixture(scope="session")
-def _witness(tiny_parts: LoadedParts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _witness(tiny_parts, tmp_path_factory):
     import torch
 
     from promptlimits.capacity.witness.format import save_witness
@@ -157,6 +157,6 @@ def _witness(tiny_parts: LoadedParts, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def witness(_witness: Path, here: Path) -> Path:
+def witness(_witness, here):
     """A witness at ./witness whose pairs no prompt was trained for, to be spoiled."""
     return Path(shutil.copytree(_witness, here / "witness"))

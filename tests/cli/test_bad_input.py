@@ -1,12 +1,9 @@
 """Mistakes in options and in lists of pairs: one line each, exit code 2, before any model."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +12,10 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_model(monkeypatch):
     """A mistake that shows without the model must not cost the time to load it."""
 
-    def load(*_arguments: object, **_settings: object) -> None:
+    def load(*_arguments, **_settings):
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr("promptlimits.cli.product.session.Machine.load", load)
@@ -134,14 +131,12 @@ OPTIONS = [
 @pytest.mark.parametrize(
     ("command", "word"), [pytest.param(*case, id=case[0][:60] or "none") for case in OPTIONS]
 )
-def test_a_mistake_in_the_command_is_one_line(
-    command: str, word: str, call: Call, here: Path
-) -> None:
+def test_a_mistake_in_the_command_is_one_line(command, word, call, here):
     call(*shlex.split(command)).says(2, word)
     assert {path.name for path in here.iterdir()} == {"pairs.csv"}, "it left something behind"
 
 
-FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
+FILES = {
     # file, what is in it, words that the line must hold
     "empty": ("a.csv", b"", ("a.csv", "an empty file")),
     "blank": ("a.csv", b" \n\n", ("a.csv", "white space")),
@@ -180,16 +175,14 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize("command", ["bracket", "fit"])
-def test_a_mistake_in_a_list_is_one_line_and_names_the_line(
-    command: str, kind: str, call: Call, here: Path
-) -> None:
+def test_a_mistake_in_a_list_is_one_line_and_names_the_line(command, kind, call, here):
     name, content, words = FILES[kind]
     (here / name).write_bytes(content)
     call(command, "--pairs", name).says(2, *words)
     assert not (here / "runs").exists()
 
 
-def test_what_does_not_print_is_shown_as_an_escape(call: Call, here: Path) -> None:
+def test_what_does_not_print_is_shown_as_an_escape(call, here):
     (here / "a\x1b[31m\u2028.csv").write_bytes(b"")
     ended = call("bracket", "--pairs", "a\x1b[31m\u2028.csv")
     ended.says(2, r"\x1b[31m\u2028.csv")
@@ -208,13 +201,11 @@ def test_what_does_not_print_is_shown_as_an_escape(call: Call, here: Path) -> No
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_the_installed_command_says_the_same(
-    arguments: tuple[str, ...], word: str, spawn: Call
-) -> None:
+def test_the_installed_command_says_the_same(arguments, word, spawn):
     spawn(*arguments).says(2, word)
 
 
-def test_the_kinds_are_many_and_differ() -> None:
+def test_the_kinds_are_many_and_differ():
     commands = [command for command, _ in OPTIONS]
     contents = [content for _, content, _ in FILES.values()]
     assert len(set(commands)) == len(commands)
@@ -225,12 +216,12 @@ def test_the_kinds_are_many_and_differ() -> None:
 # ------------------------------------------------------------------------------ report
 
 
-def record(**changes: object) -> bytes:
+def record(**changes):
     """A bracket record with nothing right in it but what is given."""
     return json.dumps({"schema": 1, "kind": "bracket"} | changes).encode()
 
 
-RECORDS: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
+RECORDS = {
     "none": (None, ("run/bracket.json", "No such file")),
     "not JSON": (b'{"schema": 1,', ("run/bracket.json", "line 1")),
     "not UTF-8": (b"\xff\xfe", ("run/bracket.json", "utf-8")),
@@ -245,7 +236,7 @@ RECORDS: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_a_record_that_cannot_be_drawn_is_one_line(kind: str, call: Call, here: Path) -> None:
+def test_a_record_that_cannot_be_drawn_is_one_line(kind, call, here):
     content, words = RECORDS[kind]
     (here / "run").mkdir()
     if content is not None:
@@ -255,11 +246,11 @@ def test_a_record_that_cannot_be_drawn_is_one_line(kind: str, call: Call, here: 
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "pairs.csv", ""])
-def test_a_report_of_no_folder_is_one_line(folder: str, call: Call) -> None:
+def test_a_report_of_no_folder_is_one_line(folder, call):
     call("report", folder).says(2, "bracket.json")
 
 
-def test_a_pipe_is_no_record(call: Call, here: Path) -> None:
+def test_a_pipe_is_no_record(call, here):
     (here / "run").mkdir()
     os.mkfifo(here / "run/bracket.json")
     call("report", "run").says(2, "bracket.json", "a pipe where a file should be")

@@ -1,20 +1,16 @@
 """Mistakes that only a model, or a saved prompt, shows: one line each, exit code 2."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from promptlimits.capacity.witness.verification import Verification
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.nets.files.cache import cache_directory
 from promptlimits.nets.files.catalog import find_entry
@@ -25,34 +21,34 @@ Call = Callable[..., Any]
 BRACKET = ("bracket", "--model", "tiny", "--pairs", "pairs.csv", "--out", "out", "--quiet")
 
 
-def edit(path: Path, **changes: object) -> None:
+def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def edit_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+def edit_tensors(path, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def nan_weight(tensors: dict[str, torch.Tensor]) -> None:
+def nan_weight(tensors):
     tensors["transformer.ln_f.weight"][0] = torch.nan
 
 
-def only_pickle(model: Path) -> None:
+def only_pickle(model):
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
 
 
-def truncate(model: Path) -> None:
+def truncate(model):
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
-def config(**changes: object) -> Callable[[Path], None]:
+def config(**changes):
     return lambda model: edit(model / "config.json", **changes)
 
 
-MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+MODELS = {
     # what is done to ./tiny, words that the line must hold
     "no config": (lambda model: (model / "config.json").unlink(), ("model tiny", "config.json")),
     "config is not JSON": (
@@ -107,13 +103,13 @@ MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_model_that_cannot_be_used_is_one_line(kind: str, call: Call, model: Path) -> None:
+def test_a_model_that_cannot_be_used_is_one_line(kind, call, model):
     spoil, words = MODELS[kind]
     spoil(model)
     call(*BRACKET).says(2, *words)
 
 
-FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
+FILES = {
     "not GGUF": (b"hello, hello, hello, hello", ("a.gguf",)),
     "empty": (b"", ("a.gguf",)),
     "claims 2^40 fields": (b"GGUF" + struct.pack("<IQQ", 3, 1, 1 << 40), ("a.gguf", "claimed")),
@@ -122,7 +118,7 @@ FILES: dict[str, tuple[bytes, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_that_is_no_whole_gguf_is_one_line(kind: str, call: Call, here: Path) -> None:
+def test_a_file_that_is_no_whole_gguf_is_one_line(kind, call, here):
     content, words = FILES[kind]
     (here / "a.gguf").write_bytes(content)
     call("fit", "--model", "a.gguf", "--pairs", "pairs.csv", "--quiet").says(2, *words)
@@ -155,9 +151,7 @@ REFERENCES = [
     ("command", "words"), [pytest.param(*case, id=case[0][:60]) for case in REFERENCES]
 )
 @pytest.mark.usefixtures("model")
-def test_a_mistake_that_the_model_shows_is_one_line(
-    command: str, words: tuple[str, ...], call: Call, here: Path
-) -> None:
+def test_a_mistake_that_the_model_shows_is_one_line(command, words, call, here):
     (here / "long.csv").write_text(f"key,value\nPeru,Lima\nCuba,{'very ' * 80}\n")
     (here / "end.csv").write_text("key,value\nPeru,Lima<|end|>\n")
     name, *rest = command.split()
@@ -165,17 +159,17 @@ def test_a_mistake_that_the_model_shows_is_one_line(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is usable here")
-def test_a_device_that_is_not_there_is_one_line(call: Call, model: Path) -> None:
+def test_a_device_that_is_not_there_is_one_line(call, model):
     call(*BRACKET, "--device", "cuda").says(2, "--device", "use cpu")
 
 
 # ------------------------------------------------------------------------------ verify
 
 
-def flip(name: str) -> Callable[[Path], None]:
+def flip(name):
     """Change the last byte of a file: part of the last number of its tensor."""
 
-    def change(folder: Path) -> None:
+    def change(folder):
         content = bytearray((folder / name).read_bytes())
         content[-1] ^= 1
         (folder / name).write_bytes(content)
@@ -183,37 +177,37 @@ def flip(name: str) -> Callable[[Path], None]:
     return change
 
 
-def cut(name: str) -> Callable[[Path], None]:
+def cut(name):
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40]) and None
 
 
-def other_value(folder: Path) -> None:
+def other_value(folder):
     text = (folder / "witness.json").read_text()
     (folder / "witness.json").write_text(text.replace("Paris", "Lyons"))
 
 
-def other_tensor(folder: Path) -> None:
+def other_tensor(folder):
     path = folder / "adapter_model.safetensors"
     edit_tensors(path, lambda tensors: tensors.update(other=tensors.pop("prompt_embeddings")))
 
 
-def pipe(name: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
+def pipe(name):
+    def change(folder):
         (folder / name).unlink()
         os.mkfifo(folder / name)
 
     return change
 
 
-def endless(name: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
+def endless(name):
+    def change(folder):
         (folder / name).unlink()
         (folder / name).symlink_to("/dev/zero")
 
     return change
 
 
-WITNESSES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+WITNESSES = {
     # what is done to ./witness, words that the line must hold
     "no folder": (shutil.rmtree, ("witness", "nothing there")),
     "no witness.json": (lambda it: (it / "witness.json").unlink(), ("witness.json", "without")),
@@ -240,10 +234,8 @@ WITNESSES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("kind", WITNESSES)
-def test_a_witness_that_is_not_whole_is_one_line(
-    kind: str, call: Call, witness: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def start(*_arguments: object, **_settings: object) -> None:
+def test_a_witness_that_is_not_whole_is_one_line(kind, call, witness, monkeypatch):
+    def start(*_arguments, **_settings):
         raise AssertionError("a process was started for a folder that is not whole")
 
     monkeypatch.setattr(
@@ -254,24 +246,22 @@ def test_a_witness_that_is_not_whole_is_one_line(
     call("verify", "witness", "--model", "tiny").says(2, *words)
 
 
-def test_verify_takes_the_folder_one_stands_in(
-    call: Call, witness: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_takes_the_folder_one_stands_in(call, witness, monkeypatch):
     monkeypatch.chdir(witness)
     (witness / "witness.json").unlink()
     call("verify", ".").says(2, "witness.json")
 
 
 @pytest.mark.parametrize("folder", ["", "pairs.csv", "/"])
-def test_verify_of_no_witness_is_one_line(folder: str, call: Call) -> None:
+def test_verify_of_no_witness_is_one_line(folder, call):
     call("verify", folder).says(2, "witness.json")
 
 
 @pytest.fixture
-def here_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def here_at_once(monkeypatch):
     """Verify in this process: the same code, without the seconds of a fresh one."""
 
-    def verify(directory: Path, **settings: Any) -> Verification:
+    def verify(directory, **settings):
         return verify_witness(directory, **settings)
 
     monkeypatch.setattr(
@@ -279,18 +269,18 @@ def here_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def narrow(model: Path) -> None:
+def narrow(model):
     from promptlimits.testing.tiny_models import tiny_causal_lm
 
     shutil.rmtree(model)
     tiny_causal_lm(model, "gpt2", dim=16)
 
 
-def other_weights(model: Path) -> None:
+def other_weights(model):
     edit_tensors(model / "model.safetensors", lambda all_: all_["transformer.ln_f.weight"].add_(1))
 
 
-VERIFIED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], tuple[str, ...]]] = {
+VERIFIED = {
     # what is done to ./tiny, options, words that the line must hold
     "model gone": (shutil.rmtree, (), ("model of the witness", "--model")),
     "model not there": (shutil.rmtree, ("--model", "elsewhere/tiny"), ("elsewhere/tiny",)),
@@ -306,14 +296,14 @@ VERIFIED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], tuple[str, 
 
 @pytest.mark.parametrize("kind", VERIFIED)
 @pytest.mark.usefixtures("witness", "here_at_once")
-def test_a_model_that_a_witness_cannot_use_is_one_line(kind: str, call: Call, model: Path) -> None:
+def test_a_model_that_a_witness_cannot_use_is_one_line(kind, call, model):
     spoil, options, words = VERIFIED[kind]
     spoil(model)
     call("verify", "witness", *options).says(2, *words)
 
 
 @pytest.mark.usefixtures("witness", "here_at_once")
-def test_verify_says_which_model_answered(call: Call, model: Path) -> None:
+def test_verify_says_which_model_answered(call, model):
     digest = model_hash(weight_files(model))
     ended = call("verify", "witness", "--model", "./tiny")
     assert ended.out.splitlines()[-1] == f"Model: 'tiny', from './tiny', SHA-256 {digest}"
@@ -324,7 +314,7 @@ def test_verify_says_which_model_answered(call: Call, model: Path) -> None:
     assert ended.out.endswith("; NOT the weights that the witness was found with\n")
 
 
-def called(witness: Path, **fields: str) -> None:
+def called(witness, **fields):
     """Have a witness say something else of its model, consistently."""
     said = json.loads((witness / "witness.json").read_text())["model"] | fields
     edit(witness / "witness.json", model=said)
@@ -334,16 +324,14 @@ def called(witness: Path, **fields: str) -> None:
 
 @pytest.mark.parametrize("reference", ["tiny", "./tiny", "../here/tiny", "/tiny", "~", "a/b/c"])
 @pytest.mark.usefixtures("model", "here_at_once")
-def test_a_path_in_a_witness_is_not_followed(reference: str, call: Call, witness: Path) -> None:
+def test_a_path_in_a_witness_is_not_followed(reference, call, witness):
     called(witness, reference=reference)
     call("verify", "witness").says(2, "catalog name or a hub id", repr(reference), "--model PATH")
     assert call("verify", "witness", "--model", "tiny").err == ""
 
 
 @pytest.mark.usefixtures("here_at_once")
-def test_a_hub_id_in_a_witness_is_no_folder_here(
-    call: Call, model: Path, witness: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_id_in_a_witness_is_no_folder_here(call, model, witness, monkeypatch):
     monkeypatch.setattr("promptlimits.nets.load.locate.snapshot_download", offline)
     shutil.copytree(model, "models/x")
     called(witness, reference="models/x")
@@ -351,22 +339,19 @@ def test_a_hub_id_in_a_witness_is_no_folder_here(
     assert call("verify", "witness", "--model", "models/x").err == ""
 
 
-def offline(*_arguments: object, **_settings: object) -> None:
+def offline(*_arguments, **_settings):
     raise OSError("no network")
 
 
 @pytest.mark.parametrize("field", ["name", "reference"])
 @pytest.mark.usefixtures("here_at_once")
-def test_a_name_of_the_catalog_stands_for_its_weights_alone(
-    field: str, call: Call, model: Path, witness: Path
-) -> None:
+def test_a_name_of_the_catalog_stands_for_its_weights_alone(field, call, model, witness):
     """Whoever writes a witness can call any model smollm2-135m."""
     called(witness, **{field: "SmolLM2-135M"})
     verify = ("verify", "witness", "--model", "tiny")
     call(*verify).says(2, "smollm2-135m", "be on this machine", "promptlimits models get")
     assert call(*verify, "--any-weights").err == ""
     entry = find_entry("smollm2-135m")
-    assert entry is not None
     cached = cache_directory() / "models" / entry.cache_name
     shutil.copytree(model, cached)
     other_weights(cached)
@@ -382,7 +367,7 @@ def test_a_name_of_the_catalog_stands_for_its_weights_alone(
 
 
 @pytest.mark.usefixtures("model", "here_at_once")
-def test_verify_changes_nothing_on_disk(call: Call, here: Path, witness: Path) -> None:
+def test_verify_changes_nothing_on_disk(call, here, witness):
     for name in (".witness.old", ".witness.draft", ".witness.promptlimits-old"):
         shutil.copytree(witness, here / name)
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
@@ -391,9 +376,7 @@ def test_verify_changes_nothing_on_disk(call: Call, here: Path, witness: Path) -
 
 
 @pytest.mark.usefixtures("model", "here_at_once")
-def test_verify_reads_what_a_kill_left_beside_its_place(
-    call: Call, here: Path, witness: Path
-) -> None:
+def test_verify_reads_what_a_kill_left_beside_its_place(call, here, witness):
     whole = call("verify", "witness", "--model", "tiny").out
     left = witness.rename(here / ".witness.promptlimits-old")
     ended = call("verify", "witness", "--model", "tiny")
@@ -404,9 +387,7 @@ def test_verify_reads_what_a_kill_left_beside_its_place(
 
 @pytest.mark.slow  # starts the installed command, which starts a fresh process with torch
 @pytest.mark.usefixtures("model")
-def test_a_folder_whose_name_begins_with_a_dash_is_verified(
-    spawn: Call, here: Path, witness: Path
-) -> None:
+def test_a_folder_whose_name_begins_with_a_dash_is_verified(spawn, here, witness):
     witness.rename(here / "-w")
     shutil.move("tiny", "-tiny")
     ended = spawn("verify", "--model", "-tiny", "--", "-w")
@@ -416,22 +397,20 @@ def test_a_folder_whose_name_begins_with_a_dash_is_verified(
 
 @pytest.mark.slow  # starts the installed command, which starts a fresh process with torch
 @pytest.mark.usefixtures("witness", "model")
-def test_errors_of_the_fresh_process_are_one_line_too(spawn: Call) -> None:
+def test_errors_of_the_fresh_process_are_one_line_too(spawn):
     spawn("verify", "witness", "--model", "elsewhere").says(2, "elsewhere")
     spawn("verify", "witness", "--model", "tiny", "--device", "nonsense").says(2, "--device")
 
 
 @pytest.mark.usefixtures("witness", "model", "here_at_once")
-def test_a_prompt_that_holds_nothing_ends_in_1(call: Call) -> None:
+def test_a_prompt_that_holds_nothing_ends_in_1(call):
     ended = call("verify", "witness", "--model", "tiny")
     assert (ended.code, ended.err) == (1, "")
     assert ended.out.splitlines()[0].startswith("NOT CONFIRMED 'France:'")
 
 
 @pytest.mark.usefixtures("witness", "model", "here_at_once")
-def test_the_record_of_a_verification_that_does_not_fit_its_pairs_is_one_line(
-    call: Call, witness: Path
-) -> None:
-    answers: Mapping[str, object] = {"answers": [{"counted": True}]}
+def test_the_record_of_a_verification_that_does_not_fit_its_pairs_is_one_line(call, witness):
+    answers = {"answers": [{"counted": True}]}
     edit(witness / "witness.json", verification=answers)
     call("verify", "witness", "--model", "tiny").says(2, "witness.json")

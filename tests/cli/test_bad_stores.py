@@ -1,13 +1,10 @@
 """An output folder that cannot be used: one line, exit code 2, and all in it stays as it was."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +16,7 @@ Call = Callable[..., Any]
 BRACKET = ("bracket", "--model", "tiny", "--pairs", "pairs.csv", "--out", "out", "--quiet")
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     """Every file below a folder, but the lock, which names whoever tried last."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -28,31 +25,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def text(store: Path) -> None:
+def text(store):
     store.write_text("not a database, but quite a bit longer than a header of one\n" * 9)
 
 
-def database_of_another_program(store: Path) -> None:
+def database_of_another_program(store):
     with sqlite3.connect(store) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
 
 
-def newer(store: Path) -> None:
+def newer(store):
     Store.open(store).close()
     connection = sqlite3.connect(store)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
 
 
-def damaged(store: Path) -> None:
+def damaged(store):
     Store.open(store).close()
     content = bytearray(store.read_bytes())
     content[4096:] = b"\x5a" * len(content[4096:])
     store.write_bytes(content)
 
 
-def altered(store: Path) -> None:
+def altered(store):
     with Store.open(store) as opened:
         opened.put("verification", {"a": 1}, {"answers": []})
     content = store.read_bytes()
@@ -60,23 +57,23 @@ def altered(store: Path) -> None:
     store.write_bytes(content.replace(b"answers", b"answerz"))
 
 
-def without_a_table(store: Path) -> None:
+def without_a_table(store):
     Store.open(store).close()
     connection = sqlite3.connect(store)
     connection.execute("DROP TABLE used_time")
     connection.close()
 
 
-def cut_to_nothing(store: Path) -> None:
+def cut_to_nothing(store):
     Store.open(store).close()
     os.truncate(store, 0)
 
 
-def folder(store: Path) -> None:
+def folder(store):
     store.mkdir()
 
 
-def pipe(store: Path) -> None:
+def pipe(store):
     os.mkfifo(store)
 
 
@@ -95,9 +92,7 @@ STORES = {
 
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("command", ["bracket", "fit"])
-def test_a_store_that_cannot_be_used_is_one_line(
-    command: str, kind: str, call: Call, here: Path
-) -> None:
+def test_a_store_that_cannot_be_used_is_one_line(command, kind, call, here):
     make, word = STORES[kind]
     (here / "out").mkdir()
     make(here / "out/store.sqlite")
@@ -106,21 +101,21 @@ def test_a_store_that_cannot_be_used_is_one_line(
     assert contents(here) == before
 
 
-def test_a_folder_that_another_command_uses_is_one_line(call: Call, here: Path) -> None:
+def test_a_folder_that_another_command_uses_is_one_line(call, here):
     with Store.open(here / "out/store.sqlite"):
         call(*BRACKET).says(2, "out/store.sqlite", "free for writing")
         call("fit", *BRACKET[1:]).says(2, "out/store.sqlite", "free for writing")
 
 
 @pytest.fixture
-def finished(call: Call, here: Path, model: Path) -> Path:
+def finished(call, here, model):
     """The folder of a bracket that has ended; it found nothing, which is quick."""
     ended = call(*BRACKET, "--max-steps", "2", "--learning-rate", "1e-6")
     assert (ended.code, ended.err) == (0, "")
     return here / "out"
 
 
-def test_no_mistake_costs_finished_work(finished: Path, call: Call, here: Path) -> None:
+def test_no_mistake_costs_finished_work(finished, call, here):
     before = contents(finished)
     assert {"bracket.json", "report.html", "store.sqlite", "ceiling-1-tokens.json"} <= set(before)
     (here / "bad.csv").write_text("key,value\nPeru,\n")
@@ -139,9 +134,7 @@ def test_no_mistake_costs_finished_work(finished: Path, call: Call, here: Path) 
     assert contents(finished) == before
 
 
-def test_a_store_with_flipped_bytes_is_refused_or_changes_nothing(
-    finished: Path, call: Call
-) -> None:
+def test_a_store_with_flipped_bytes_is_refused_or_changes_nothing(finished, call):
     store = finished / "store.sqlite"
     whole, again = store.read_bytes(), (*BRACKET, "--max-steps", "2", "--learning-rate", "1e-6")
     record = json.loads((finished / "bracket.json").read_text())["brackets"]
@@ -161,16 +154,14 @@ def test_a_store_with_flipped_bytes_is_refused_or_changes_nothing(
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"inputs": 3}', '{"inputs": {}}'])
 @pytest.mark.parametrize("name", ["bracket.json", "ceiling-1-tokens.json"])
-def test_a_spoiled_result_is_made_again(
-    name: str, content: str, finished: Path, call: Call
-) -> None:
+def test_a_spoiled_result_is_made_again(name, content, finished, call):
     (finished / name).write_text(content)
     ended = call(*BRACKET, "--max-steps", "2", "--learning-rate", "1e-6")
     assert (ended.code, ended.err) == (0, "")
     assert json.loads((finished / name).read_text())["schema"] == 1
 
 
-def test_a_report_that_contradicts_itself_ends_in_1(finished: Path, call: Call) -> None:
+def test_a_report_that_contradicts_itself_ends_in_1(finished, call):
     record = json.loads((finished / "bracket.json").read_text())
     record["brackets"][0]["floor"]["pairs"] = 3
     (finished / "bracket.json").write_text(json.dumps(record))

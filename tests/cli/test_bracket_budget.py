@@ -1,13 +1,10 @@
 """A bracket whose budget ends: its exit code, its JSON, and the command that goes on."""
 
-from __future__ import annotations
-
 import json
 import math
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +21,7 @@ BRACKET = (
 
 
 @pytest.mark.usefixtures("model")
-def test_what_was_not_searched_is_exit_code_3_and_a_state(call: Call, here: Path) -> None:
+def test_what_was_not_searched_is_exit_code_3_and_a_state(call, here):
     ended = call(*BRACKET, "--steps", "5", "--json")
     assert ended.code == 3
     record = json.loads(ended.out)
@@ -36,7 +33,7 @@ def test_what_was_not_searched_is_exit_code_3_and_a_state(call: Call, here: Path
 
 
 @pytest.mark.usefixtures("model")
-def test_the_command_that_goes_on_names_the_folder_where_it_is_now(call: Call, here: Path) -> None:
+def test_the_command_that_goes_on_names_the_folder_where_it_is_now(call, here):
     options = (*BRACKET[:5], *BRACKET[7:], "--steps", "5", "--json")
     first = json.loads(call(*options, "--out", "out").out)
     (here / "out").rename(here / "moved")
@@ -47,14 +44,14 @@ def test_the_command_that_goes_on_names_the_folder_where_it_is_now(call: Call, h
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("option", ["--template", "--joiner"])
-def test_an_option_of_bytes_that_are_no_text_is_refused(option: str, call: Call) -> None:
+def test_an_option_of_bytes_that_are_no_text_is_refused(option, call):
     ended = call(*BRACKET, option, "{key}\udcff")
     assert ended.code == 2
     assert f"{option} must be Unicode text, got '{{key}}\\udcff'; type it in UTF-8" in ended.err
 
 
 @pytest.mark.usefixtures("model")
-def test_a_search_that_found_nothing_is_exit_code_0(call: Call) -> None:
+def test_a_search_that_found_nothing_is_exit_code_0(call):
     ended = call(*BRACKET, "--max-steps", "41", "--json")
     assert ended.code == 0
     record = json.loads(ended.out)
@@ -85,17 +82,15 @@ def test_a_search_that_found_nothing_is_exit_code_0(call: Call) -> None:
         ),
     ],
 )
-def test_the_command_that_goes_on_has_twice_the_budget(
-    given: str, budgets: Budgets, more: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_that_goes_on_has_twice_the_budget(given, budgets, more, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["promptlimits", *shlex.split(given)])
     assert budgets.go_on(budgets.seconds) == f"promptlimits {more}"
 
 
 @pytest.mark.parametrize(("used", "more"), [(0, 10), (7, 10), (8, 15), (41, 45)])
 def test_the_command_that_goes_on_has_time_left_where_more_than_the_budget_was_used(
-    used: float, more: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    used, more, monkeypatch
+):
     monkeypatch.setattr(sys, "argv", ["promptlimits", "fit", "--budget", "5"])
     budgets = Budgets(seconds=5, steps=math.inf)
     assert budgets.go_on(used) == f"promptlimits fit --budget {more}"
@@ -109,5 +104,5 @@ def test_the_command_that_goes_on_has_time_left_where_more_than_the_budget_was_u
         ({"budget": 9.0, "steps": 5}, Budgets(seconds=9.0, steps=5)),
     ],
 )
-def test_steps_alone_leave_the_seconds_unlimited(given: dict[str, Any], budgets: Budgets) -> None:
+def test_steps_alone_leave_the_seconds_unlimited(given, budgets):
     assert Training(**given).budgets(default_seconds=240) == budgets

@@ -5,8 +5,6 @@ The texts lie in tests/cli/golden. After a wanted change, write them anew and re
     PROMPTLIMITS_WRITE_GOLDEN=1 python -m pytest tests/cli/test_help.py && git diff tests/cli/golden
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -36,13 +34,13 @@ COMMANDS = (
 )
 
 
-def golden(command: str) -> Path:
+def golden(command):
     return GOLDEN / ("-".join(["promptlimits", *command.split()]) + ".txt")
 
 
 @same_typer
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_is_as_it_was(command: str, call: Call) -> None:
+def test_the_help_is_as_it_was(command, call):
     ended = call(*command.split(), "--help")
     assert (ended.code, ended.err) == (0, "")
     assert all(len(line) <= 80 for line in ended.out.splitlines())
@@ -53,7 +51,7 @@ def test_the_help_is_as_it_was(command: str, call: Call) -> None:
     )
 
 
-def test_every_command_has_its_golden_text_and_no_text_is_left_over() -> None:
+def test_every_command_has_its_golden_text_and_no_text_is_left_over():
     from promptlimits.cli.main import app
 
     registered = {command.name for command in app.registered_commands}
@@ -63,7 +61,7 @@ def test_every_command_has_its_golden_text_and_no_text_is_left_over() -> None:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "construct"])
-def test_the_help_has_an_example_of_the_command(command: str, call: Call) -> None:
+def test_the_help_has_an_example_of_the_command(command, call):
     text = " ".join(call(*command.split(), "--help").out.split())
     _, _, rest = text.partition(f"Example: promptlimits {command}".strip())
     example, _, known = rest.partition(" Options: ")
@@ -74,26 +72,26 @@ def test_the_help_has_an_example_of_the_command(command: str, call: Call) -> Non
 
 @same_typer
 @pytest.mark.parametrize("command", ["", "fit", "models get"])
-def test_h_is_help(command: str, call: Call) -> None:
+def test_h_is_help(command, call):
     ended = call(*command.split(), "-h")
     assert (ended.code, ended.out) == (0, golden(command).read_text(encoding="utf-8"))
 
 
 @same_typer
-def test_the_installed_command_shows_the_same_help(spawn: Call) -> None:
+def test_the_installed_command_shows_the_same_help(spawn):
     ended = spawn("--help")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == golden("").read_text(encoding="utf-8")
 
 
 @same_typer
-def test_a_bare_command_shows_its_help_and_is_a_usage_error(spawn: Call) -> None:
+def test_a_bare_command_shows_its_help_and_is_a_usage_error(spawn):
     ended = spawn()
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == golden("").read_text(encoding="utf-8")
 
 
-def test_the_version_alone(spawn: Call) -> None:
+def test_the_version_alone(spawn):
     ended = spawn("--version")
     assert (ended.code, ended.out, ended.err) == (0, f"{__version__}\n", "")
 
@@ -116,9 +114,7 @@ HEAVY = (
     ],
     ids=["help", "bracket help", "models", "mistake"],
 )
-def test_nothing_heavy_is_imported_for_help_or_for_a_mistake(
-    arguments: list[str], heavy: set[str]
-) -> None:
+def test_nothing_heavy_is_imported_for_help_or_for_a_mistake(arguments, heavy):
     # Imports, not seconds: a time would depend on the machine. At the time of writing --help
     # took 0.15 s.
     code = f"""
@@ -138,9 +134,7 @@ sys.stderr.write("imported: " + " ".join(sorted(set(sys.modules) & {heavy!r})) +
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_are_printed(
-    shell: str, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_completion_scripts_are_printed(shell, call, monkeypatch):
     # Which shell runs the tests is chance: then typer takes the name that is given.
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     ended = call("--show-completion", shell)
@@ -148,7 +142,7 @@ def test_completion_scripts_are_printed(
     assert f"_PROMPTLIMITS_COMPLETE=complete_{shell}" in ended.out
 
 
-def test_a_command_is_completed(spawn: Call) -> None:
+def test_a_command_is_completed(spawn):
     ended = spawn(
         _PROMPTLIMITS_COMPLETE="complete_bash", COMP_WORDS="promptlimits br", COMP_CWORD="1"
     )

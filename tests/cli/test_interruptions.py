@@ -1,7 +1,5 @@
 """What comes from outside: a full disk, Ctrl-C, kill -9, a reader that leaves, warnings."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os
@@ -9,7 +7,7 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import pytest
 
 from promptlimits.base.errors import PromptLimitsWarning, UserError
 from promptlimits.capacity.store import connection
-from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store
 
 Call = Callable[..., Any]
@@ -31,16 +28,16 @@ BRACKET = (
 RUNS = 6  # 4, 2 and 1 pairs, two starts each
 
 
-def runs(folder: Path) -> list[RunRecord]:
+def runs(folder):
     with Store.open(folder / "store.sqlite", read_only=True) as store:
         return store.runs()
 
 
-def finished(folder: Path) -> list[tuple[int, str, str]]:
+def finished(folder):
     return [(run.id, run.updated, str(run.outcome)) for run in runs(folder) if run.finished]
 
 
-def steps(folder: Path) -> list[int]:
+def steps(folder):
     """Steps of the one run of a store, as far as it got; none while there is no store."""
     try:
         with Store.open(folder / "store.sqlite", read_only=True) as store:
@@ -54,12 +51,10 @@ def steps(folder: Path) -> list[int]:
 
 
 @pytest.mark.usefixtures("model")
-def test_a_disk_that_fills_up_while_training_costs_no_finished_run(
-    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_while_training_costs_no_finished_run(call, here, monkeypatch):
     open_durably = connection._make_durable
 
-    def open_on_a_small_disk(opened: Any) -> None:
+    def open_on_a_small_disk(opened):
         open_durably(opened)
         # SQLite says "database or disk is full" beyond so many pages, as it does on a disk.
         (pages,) = opened.execute("PRAGMA page_count").fetchone()
@@ -77,12 +72,10 @@ def test_a_disk_that_fills_up_while_training_costs_no_finished_run(
 
 @pytest.mark.parametrize("name", ["bracket.json", "ceiling-1-tokens.json", "report.html"])
 @pytest.mark.usefixtures("model")
-def test_a_disk_too_full_for_a_result_costs_no_run(
-    name: str, call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_too_full_for_a_result_costs_no_run(name, call, here, monkeypatch):
     replace = Path.replace
 
-    def full(path: Path, target: Path) -> Path:
+    def full(path, target):
         if Path(target).name == name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
         return replace(path, target)
@@ -98,7 +91,7 @@ def test_a_disk_too_full_for_a_result_costs_no_run(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_output_that_cannot_be_written_is_one_line(script: str) -> None:
+def test_output_that_cannot_be_written_is_one_line(script):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [script, "models"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -114,14 +107,12 @@ def test_output_that_cannot_be_written_is_one_line(script: str) -> None:
 
 @pytest.mark.parametrize("step", [1, 12, 13, 40])
 @pytest.mark.usefixtures("model")
-def test_ctrl_c_at_any_step_is_one_line_and_the_same_command_goes_on(
-    step: int, call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_at_any_step_is_one_line_and_the_same_command_goes_on(step, call, here, monkeypatch):
     from promptlimits.cli.live import LiveListener
 
     left = iter(range(step - 1))
 
-    def press(*_arguments: object) -> None:
+    def press(*_arguments):
         if next(left, None) is None:
             raise KeyboardInterrupt
 
@@ -137,11 +128,11 @@ ENDLESS = (*BRACKET, "--max-steps", "1000000", "--patience", "1000000", "--budge
 
 
 @pytest.fixture
-def start(script: str, here: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def start(script, here):
     """Start a command that trains without end, and wait until it has done further steps."""
-    started: list[subprocess.Popen[str]] = []
+    started = []
 
-    def start_it() -> subprocess.Popen[str]:
+    def start_it():
         before = len(steps(here / "out"))
         process = subprocess.Popen(
             [script, *ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -163,9 +154,7 @@ def start(script: str, here: Path) -> Iterator[Callable[[], subprocess.Popen[str
 @pytest.mark.slow  # starts Python with torch three times
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.usefixtures("model")
-def test_a_killed_and_an_interrupted_command_go_on_where_they_stopped(
-    start: Callable[[], subprocess.Popen[str]], here: Path
-) -> None:
+def test_a_killed_and_an_interrupted_command_go_on_where_they_stopped(start, here):
     process = start()
     process.send_signal(signal.SIGKILL)
     assert process.communicate() == ("", "")
@@ -193,9 +182,7 @@ CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&
 @pytest.mark.parametrize(
     ("arguments", "code"), [("models", 0), ("--help", 0), ("models get nowhere", 2)]
 )
-def test_a_closed_stream_changes_nothing_else(
-    closed: str, arguments: str, code: int, script: str
-) -> None:
+def test_a_closed_stream_changes_nothing_else(closed, arguments, code, script):
     done = subprocess.run(
         ["sh", "-c", f'"$0" {arguments} {CLOSED[closed]}', script],
         capture_output=True,
@@ -212,7 +199,7 @@ def test_a_closed_stream_changes_nothing_else(
 @pytest.mark.slow  # starts Python with torch
 @pytest.mark.skipif(os.name == "nt", reason="redirections of POSIX shells")
 @pytest.mark.usefixtures("model")
-def test_training_with_every_stream_closed_writes_its_results(script: str, here: Path) -> None:
+def test_training_with_every_stream_closed_writes_its_results(script, here):
     done = subprocess.run(
         ["sh", "-c", '"$0" "$@" <&- >&- 2>&-', script, *BRACKET[:-2], "--no-control"],
         capture_output=True,
@@ -225,12 +212,11 @@ def test_training_with_every_stream_closed_writes_its_results(script: str, here:
     assert len(runs(here / "out")) == RUNS
 
 
-def test_a_reader_that_leaves_is_no_error(script: str) -> None:
+def test_a_reader_that_leaves_is_no_error(script):
     for arguments in (["models"], ["--help"], ["models", "--json"]):
         process = subprocess.Popen(
             [script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        assert process.stdout is not None
         process.stdout.close()
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (1, ""), arguments
@@ -239,10 +225,8 @@ def test_a_reader_that_leaves_is_no_error(script: str) -> None:
 # --------------------------------------------------------- warnings, memory, encodings, bugs
 
 
-def test_our_own_warnings_are_one_line_and_others_are_hidden(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find() -> Iterator[None]:
+def test_our_own_warnings_are_one_line_and_others_are_hidden(call, monkeypatch):
+    def find():
         warnings.warn("somebody else's\nproblem", UserWarning, stacklevel=1)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
         for _ in range(2):
@@ -267,10 +251,8 @@ def test_our_own_warnings_are_one_line_and_others_are_hidden(
     ],
     ids=str,
 )
-def test_memory_that_runs_out_is_one_line(
-    error: Exception, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find() -> Iterator[None]:
+def test_memory_that_runs_out_is_one_line(error, call, monkeypatch):
+    def find():
         raise error
         yield
 
@@ -278,10 +260,8 @@ def test_memory_that_runs_out_is_one_line(
     call("doctor").says(1, "memory", "smaller model")
 
 
-def test_a_mistake_of_the_program_is_one_line_that_says_so(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find() -> Iterator[None]:
+def test_a_mistake_of_the_program_is_one_line_that_says_so(call, monkeypatch):
+    def find():
         raise KeyError("two\nand two")
         yield
 
@@ -294,8 +274,8 @@ def test_a_mistake_of_the_program_is_one_line_that_says_so(
     assert ended.err.startswith("Traceback")
 
 
-def test_logs_of_libraries_are_hidden(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find() -> Iterator[None]:
+def test_logs_of_libraries_are_hidden(call, monkeypatch):
+    def find():
         logging.getLogger("somebody.else").error("their problem")
         yield from ()
 
@@ -307,7 +287,7 @@ def test_logs_of_libraries_are_hidden(call: Call, monkeypatch: pytest.MonkeyPatc
     assert logging.lastResort is before
 
 
-def test_a_traceback_is_shown_on_demand(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_is_shown_on_demand(call, monkeypatch):
     monkeypatch.setenv("PROMPTLIMITS_DEBUG", "1")
     ended = call("bracket", "--starts", "0")
     assert ended.code == 2
@@ -316,9 +296,7 @@ def test_a_traceback_is_shown_on_demand(call: Call, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("model")
-def test_a_terminal_without_the_characters_gets_escapes(
-    call: Call, spawn: Call, here: Path
-) -> None:
+def test_a_terminal_without_the_characters_gets_escapes(call, spawn, here):
     (here / "pairs.csv").write_text("key,value\nKolumbia,Bogotá\nLibya,Ṭarābulus\n")
     assert call(*BRACKET).code == 0
     ended = spawn("report", "out", PYTHONIOENCODING="ascii")

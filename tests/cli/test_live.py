@@ -1,7 +1,5 @@
 """The live display says of what kind and length the prompt in training is."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -18,7 +16,7 @@ from promptlimits.cli.live import LiveListener
 from promptlimits.nets.protocol import PromptKind
 
 
-def report(best: int, of: int = 1, right: float = 0.999) -> StepReport:
+def report(best, of=1, right=0.999):
     return StepReport(
         step=7,
         exact=best,
@@ -30,9 +28,7 @@ def report(best: int, of: int = 1, right: float = 0.999) -> StepReport:
     )
 
 
-def test_lines_name_the_kind_and_a_text_shows_its_tokens(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_name_the_kind_and_a_text_shows_its_tokens(capsys, monkeypatch):
     monkeypatch.setattr(live, "_PLAIN_LINE_SECONDS", 0.0)
     with LiveListener() as listener:
         listener.step(PromptKind.PREFIX, 2, report(0))
@@ -46,9 +42,7 @@ def test_lines_name_the_kind_and_a_text_shows_its_tokens(
     ]
 
 
-def test_what_is_found_with_one_kind_is_not_said_of_the_other(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_found_with_one_kind_is_not_said_of_the_other(capsys, monkeypatch):
     with LiveListener() as listener:
         listener.step(PromptKind.SOFT, 1, report(5, of=8))
         monkeypatch.setattr(live, "FIRST_WORD_SECONDS", 0.0)
@@ -57,7 +51,7 @@ def test_what_is_found_with_one_kind_is_not_said_of_the_other(
     assert "5 pairs exact with soft P=1; 1 pair exact with prefix P=1 in training" in said
 
 
-def test_an_attempt_names_its_kind(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_attempt_names_its_kind(capsys):
     with LiveListener() as listener:
         listener.attempted(
             PromptKind.PREFIX,
@@ -99,7 +93,7 @@ with LiveListener() as listener:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals of POSIX")
 @pytest.mark.slow  # a process that imports torch
-def test_a_narrow_terminal_keeps_the_counts_and_the_time_left() -> None:
+def test_a_narrow_terminal_keeps_the_counts_and_the_time_left():
     import fcntl
     import struct
     import termios
@@ -122,7 +116,7 @@ def test_a_narrow_terminal_keeps_the_counts_and_the_time_left() -> None:
     assert any(re.fullmatch(r"decoding the best.*… 41/98 0:00", frame) for frame in frames), frames
 
 
-def _all_of(descriptor: int) -> str:
+def _all_of(descriptor):
     """What was written to a terminal, to its end, which Linux reports as an error."""
     parts = []
     while True:
@@ -136,9 +130,7 @@ def _all_of(descriptor: int) -> str:
         parts.append(part)
 
 
-def test_plain_lines_tell_the_time_left_and_that_decoding_moves(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_lines_tell_the_time_left_and_that_decoding_moves(capsys, monkeypatch):
     monkeypatch.setattr(live, "_PLAIN_LINE_SECONDS", 0.0)
     with LiveListener() as listener:
         listener.ends_at(time.monotonic() + 3725.5)

@@ -1,7 +1,5 @@
 """Paths as file systems allow them: with leading dashes, blanks, bytes that are no text, pipes."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil
@@ -28,7 +26,7 @@ TRAINING = ("--pairs", "pairs.csv", "--quiet")
 @pytest.mark.parametrize(
     "path", ["plain/w", "-w", "--json", "a b/w", "it's $HOME/`w`;*", "\n", NO_UTF8, f"-{NO_UTF8}"]
 )
-def test_a_printed_path_is_one_word_of_a_shell_and_no_option(path: str) -> None:
+def test_a_printed_path_is_one_word_of_a_shell_and_no_option(path):
     done = subprocess.run(
         ["bash", "-c", f'printf "%s\\0" {quoted(path)} {command([path])}'],
         capture_output=True,
@@ -41,7 +39,7 @@ def test_a_printed_path_is_one_word_of_a_shell_and_no_option(path: str) -> None:
     assert command([path]).encode(), "it is text"
 
 
-def test_the_check_line_names_a_model_of_ones_own() -> None:
+def test_the_check_line_names_a_model_of_ones_own():
     said = check_line(Path("-o/witness 1"), "-my model")
     assert shlex.split(said) == [
         *("Check:", "promptlimits", "verify", "./-o/witness 1", "--model", "./-my model"),
@@ -50,21 +48,17 @@ def test_the_check_line_names_a_model_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["bracket", "fit"])
-def test_an_output_folder_that_stock_tools_cannot_open_is_refused_first(
-    name: str, call: Call, here: Path
-) -> None:
+def test_an_output_folder_that_stock_tools_cannot_open_is_refused_first(name, call, here):
     call(name, "--model", "nowhere", *TRAINING, "--out", NO_UTF8).says(2, "--out", "UTF-8", r"\xff")
     assert [path.name for path in here.iterdir()] == ["pairs.csv"]
 
 
-def test_a_model_under_a_path_that_is_no_text_is_refused_before_it_is_read(
-    call: Call, model: Path, here: Path
-) -> None:
+def test_a_model_under_a_path_that_is_no_text_is_refused_before_it_is_read(call, model, here):
     model.rename(here / NO_UTF8)
     call("bracket", "--model", NO_UTF8, *TRAINING, "--out", "out").says(2, "--model", "UTF-8")
 
 
-def test_other_folders_that_are_no_text_are_one_line(call: Call, witness: Path, here: Path) -> None:
+def test_other_folders_that_are_no_text_are_one_line(call, witness, here):
     witness.rename(here / NO_UTF8)
     call("verify", NO_UTF8).says(2, "DIR", "UTF-8", r"\xff")
     call("report", NO_UTF8).says(2, "bracket.json")
@@ -72,7 +66,7 @@ def test_other_folders_that_are_no_text_are_one_line(call: Call, witness: Path, 
 
 
 @pytest.mark.usefixtures("model")
-def test_pairs_whose_name_is_no_text_are_trained_and_reported(call: Call, here: Path) -> None:
+def test_pairs_whose_name_is_no_text_are_trained_and_reported(call, here):
     shutil.move(here / "pairs.csv", here / f"{NO_UTF8}.csv")
     bracket = ("bracket", "--model", "tiny", "--pairs", f"{NO_UTF8}.csv", "--out", "out")
     quick = ("--quiet", "--max-steps", "2", "--no-control")
@@ -87,7 +81,7 @@ def test_pairs_whose_name_is_no_text_are_trained_and_reported(call: Call, here: 
     assert r"\xff" in (here / "out/report.html").read_text()
 
 
-def test_the_output_folder_is_tried_without_touching_what_is_there(call: Call, here: Path) -> None:
+def test_the_output_folder_is_tried_without_touching_what_is_there(call, here):
     theirs = here / "out" / ".writable"
     theirs.parent.mkdir()
     theirs.write_text("theirs")
@@ -95,23 +89,21 @@ def test_the_output_folder_is_tried_without_touching_what_is_there(call: Call, h
     assert theirs.read_text() == "theirs"
 
 
-def pipe(path: Path) -> None:
+def pipe(path):
     os.mkfifo(path)
 
 
-def endless(path: Path) -> None:
+def endless(path):
     path.symlink_to("/dev/zero")
 
 
-def sparse(path: Path) -> None:
+def sparse(path):
     path.touch()
     os.truncate(path, 10**12)
 
 
 @pytest.mark.parametrize("put", [pipe, endless, sparse, Path.mkdir])
-def test_what_is_no_plain_file_is_refused_at_once(
-    put: Callable[[Path], None], call: Call, here: Path, witness: Path
-) -> None:
+def test_what_is_no_plain_file_is_refused_at_once(put, call, here, witness):
     (here / "out").mkdir()
     put(here / "out/bracket.json")
     call("report", "out").says(2, "bracket.json")

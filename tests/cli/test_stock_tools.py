@@ -1,18 +1,14 @@
 """What the command line says of stock tools that do not fit each other, and of what they lose."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from promptlimits.capacity.witness import stock
 from promptlimits.capacity.witness.stock import KEYS, StockCheck
-from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.protocol import PromptKind
 
 Call = Callable[..., Any]
@@ -22,17 +18,17 @@ RANDOM = ("--pairs", "random:3", "--prompt-tokens", "4")
 
 
 @pytest.fixture
-def bad_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+def bad_prefixes(monkeypatch):
     """Tools that decode behind a soft prompt as they should, and not behind a prefix."""
 
-    def check(kind: PromptKind) -> StockCheck:
+    def check(kind):
         return StockCheck(kind=kind, alike=len(KEYS) if kind is PromptKind.SOFT else 1)
 
     monkeypatch.setattr(stock, "check_stock_tools", check)
 
 
 @pytest.fixture
-def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def losing(monkeypatch):
     """Stock tools that keep so many of the pairs."""
     from promptlimits.capacity import floor
     from promptlimits.capacity.witness.format import write_verification
@@ -40,7 +36,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     kept = {"pairs": 0}
 
-    def confirm(directory: Path, *, model_path: str, on_progress: object) -> Verification:
+    def confirm(directory, *, model_path, on_progress):
         found = verify_witness(directory, model_path=model_path)
         answers = tuple(
             dataclasses.replace(answer, exact=answer.exact and index < kept["pairs"])
@@ -54,7 +50,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return kept
 
 
-def test_doctor_decodes_with_the_tools_that_are_here(call: Call) -> None:
+def test_doctor_decodes_with_the_tools_that_are_here(call):
     ended = call("doctor")
     assert ended.code == 0, ended.out
     for kind in ("soft", "prefix"):
@@ -62,7 +58,7 @@ def test_doctor_decodes_with_the_tools_that_are_here(call: Call) -> None:
         assert line in ended.out
 
 
-def test_doctor_fails_with_tools_that_do_not_decode(call: Call, bad_prefixes: None) -> None:
+def test_doctor_fails_with_tools_that_do_not_decode(call, bad_prefixes):
     ended = call("doctor")
     assert ended.code == 1
     (line,) = [line for line in ended.out.splitlines() if line.startswith("FAIL")]
@@ -70,9 +66,7 @@ def test_doctor_fails_with_tools_that_do_not_decode(call: Call, bad_prefixes: No
     assert " -> " in line
 
 
-def test_doctor_fails_with_a_version_that_is_not_allowed(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_fails_with_a_version_that_is_not_allowed(call, monkeypatch):
     import importlib.metadata
 
     asked = importlib.metadata.requires("promptlimits") or []
@@ -89,9 +83,7 @@ def test_doctor_fails_with_a_version_that_is_not_allowed(
 
 @pytest.mark.usefixtures("model", "bad_prefixes")
 @pytest.mark.parametrize("command", ["bracket", "fit"])
-def test_nothing_is_trained_for_a_kind_that_cannot_be_confirmed(
-    command: str, call: Call, here: Path
-) -> None:
+def test_nothing_is_trained_for_a_kind_that_cannot_be_confirmed(command, call, here):
     call(command, *TRAINING, *RANDOM, "--kind", "prefix").says(2, "a KV prefix", "1 of 4 keys")
     assert not list(here.glob("out/*.json"))
 
@@ -99,9 +91,7 @@ def test_nothing_is_trained_for_a_kind_that_cannot_be_confirmed(
 @pytest.mark.slow  # trains a prompt for three pairs
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("command", ["bracket", "fit"])
-def test_a_floor_that_is_lost_altogether_ends_in_failure(
-    command: str, call: Call, here: Path, losing: dict[str, int]
-) -> None:
+def test_a_floor_that_is_lost_altogether_ends_in_failure(command, call, here, losing):
     ended = call(command, *TRAINING, *RANDOM, "--json")
     assert ended.code == 1
     (line,) = ended.err.splitlines()
@@ -119,9 +109,7 @@ def test_a_floor_that_is_lost_altogether_ends_in_failure(
 @pytest.mark.slow  # trains a prompt for three pairs
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize(("command", "code"), [("bracket", 0), ("fit", 1)])
-def test_a_loss_of_some_is_a_warning_with_numbers(
-    command: str, code: int, call: Call, losing: dict[str, int]
-) -> None:
+def test_a_loss_of_some_is_a_warning_with_numbers(command, code, call, losing):
     losing["pairs"] = 2
     ended = call(command, *TRAINING, *RANDOM, "--json")
     assert ended.code == code

@@ -1,10 +1,7 @@
 """`promptlimits bracket --pairs text:FILE` says how many tokens are held, and `verify` agrees."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,12 +21,12 @@ HOPELESS = ("--learning-rate", "1e-6", "--max-steps", "2", "--no-control")
 
 
 @pytest.fixture(autouse=True)
-def story(here: Path, model: Path) -> None:
+def story(here, model):
     (here / "story.txt").write_text(TEXT, encoding="utf-8")
 
 
 @pytest.mark.slow  # three fresh processes that decode with stock tools
-def test_the_record_the_terminal_and_the_witness_say_the_same(call: Call, here: Path) -> None:
+def test_the_record_the_terminal_and_the_witness_say_the_same(call, here):
     ended = call(*BRACKET, "--json")
     assert ended.code == 0
     record = json.loads(ended.out)
@@ -51,7 +48,7 @@ def test_the_record_the_terminal_and_the_witness_say_the_same(call: Call, here: 
     assert checked.code == 0
     assert checked.out.startswith(f"the first {held} tokens of the text exact, no end marker asked")
 
-    def lengthen(document: Any) -> None:
+    def lengthen(document):
         (pair,), (answer,) = document["pairs"], document["verification"]["answers"]
         pair["value_ids"] += pair["value_ids"][:1]
         answer["generated_ids"] = pair["value_ids"]
@@ -64,7 +61,7 @@ def test_the_record_the_terminal_and_the_witness_say_the_same(call: Call, here: 
     assert json.loads(forged.out)["lost"] == 1
 
 
-def test_a_text_of_which_nothing_is_held_says_so(call: Call) -> None:
+def test_a_text_of_which_nothing_is_held_says_so(call):
     ended = call(*BRACKET, *HOPELESS)
     said = " ".join(ended.out.split())
     assert ended.code == 0
@@ -72,7 +69,7 @@ def test_a_text_of_which_nothing_is_held_says_so(call: Call) -> None:
     assert "soft P=2: 0 of 1 token exact after 2 steps" in ended.err
 
 
-def test_a_fit_of_a_text_is_about_the_whole_of_it(call: Call, here: Path) -> None:
+def test_a_fit_of_a_text_is_about_the_whole_of_it(call, here):
     fit = ("fit", "--model", "tiny", "--pairs", "text:story.txt", "--out", "fitted", *HOPELESS)
     ended = call(*fit, "--json")
     record = json.loads(ended.out)

@@ -5,17 +5,14 @@ After a wanted change, write the page anew and read the diff:
     PROMPTLIMITS_WRITE_GOLDEN=1 python -m pytest tests/docs/test_errata.py && git diff docs
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from promptlimits.cli.main import main
-from promptlimits.lab.errata.statements import ERRATA, Erratum, run
+from promptlimits.lab.errata.statements import ERRATA, run
 
 HEAD = """# Errata of the paper
 
@@ -28,7 +25,7 @@ Where a counterexample can be computed, the command shown does so and says what 
 """
 
 
-def section(entry: Erratum) -> str:
+def section(entry):
     parts = [
         f"## {entry.key}: {entry.where}",
         f"**{entry.status[0].upper()}{entry.status[1:]}.**",
@@ -42,14 +39,14 @@ def section(entry: Erratum) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def page() -> str:
+def page():
     table = "| | where | status | runs |\n|---|---|---|---|\n" + "".join(
         f"| {e.key} | {e.where} | {e.status} | {'yes' if e.runs else ''} |\n" for e in ERRATA
     )
     return HEAD + table + "\n" + "\n".join(section(entry) for entry in ERRATA)
 
 
-def test_the_page_lists_exactly_the_statements_of_the_code(repository: Path) -> None:
+def test_the_page_lists_exactly_the_statements_of_the_code(repository):
     path = repository / "docs/errata.md"
     if os.environ.get("PROMPTLIMITS_WRITE_GOLDEN"):
         path.write_text(page(), encoding="utf-8")
@@ -58,9 +55,7 @@ def test_the_page_lists_exactly_the_statements_of_the_code(repository: Path) -> 
     assert text == page(), "the docstring of this file says how to accept that"
 
 
-def test_every_command_of_the_page_runs(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command_of_the_page_runs(repository, monkeypatch, capsys):
     text = (repository / "docs/errata.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```console\n\$ (.*)\n((?:.*\n)*?)```", text, re.MULTILINE)
     assert len(blocks) == len(ERRATA)

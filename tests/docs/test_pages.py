@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +24,15 @@ class Step:
     shown: str
 
 
-def steps(text: str) -> Iterator[Step]:
+def steps(text):
     """The commands of a document's console blocks, in order; `\\` continues a line."""
     for block in re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             match = re.match(r"((?:[^\n]*\\\n)*[^\n]*)\n?(.*)", part, re.DOTALL)
-            assert match is not None
             yield Step(command=match[1], shown=match[2])
 
 
-def test_commands_and_their_output_are_told_apart() -> None:
+def test_commands_and_their_output_are_told_apart():
     text = "```console\n$ one \\\n    two\nshown\n$ three\n```\n```console\n$ four\n```\n"
     assert list(steps(text)) == [
         Step(command="one \\\n    two", shown="shown\n"),
@@ -44,7 +42,7 @@ def test_commands_and_their_output_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("page", ["mean_field"])
-def test_the_python_of_a_page_gives_what_it_shows(page: str, repository: Path) -> None:
+def test_the_python_of_a_page_gives_what_it_shows(page, repository):
     path = repository / f"docs/{page}.md"
     found = doctest.testfile(str(path), module_relative=False, optionflags=FLAGS, encoding="utf-8")
     assert found.attempted >= 5
@@ -53,9 +51,7 @@ def test_the_python_of_a_page_gives_what_it_shows(page: str, repository: Path) -
 
 @pytest.mark.slow  # every command starts a Python with torch
 @pytest.mark.parametrize(("page", "least"), [("quickstart", 5), ("pairs", 5), ("lipschitz", 2)])
-def test_every_command_of_a_page_does_what_it_shows(
-    page: str, least: int, repository: Path, tmp_path: Path
-) -> None:
+def test_every_command_of_a_page_does_what_it_shows(page, least, repository, tmp_path):
     found = list(steps((repository / f"docs/{page}.md").read_text(encoding="utf-8")))
     assert len(found) >= least
     environment = os.environ | {
@@ -81,7 +77,7 @@ def test_every_command_of_a_page_does_what_it_shows(
             assert checker.check_output(step.shown, done.stdout, FLAGS), seen
 
 
-def test_the_python_of_the_page_on_lipschitz_constants_runs(repository: Path) -> None:
+def test_the_python_of_the_page_on_lipschitz_constants_runs(repository):
     text = (repository / "docs/lipschitz.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     exec(compile(code, "docs/lipschitz.md", "exec"), {})

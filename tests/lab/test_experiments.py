@@ -1,7 +1,5 @@
 """The two experiments on invertibility, at sizes that run in seconds."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -12,7 +10,7 @@ from promptlimits.lab import experiments
 from promptlimits.lab.experiments import fitted_prompt
 
 
-def test_no_prompt_beats_the_floor_and_far_above_the_threshold_one_meets_it() -> None:
+def test_no_prompt_beats_the_floor_and_far_above_the_threshold_one_meets_it():
     points = experiments.threshold(scales=(0.2, 0.4, 2.0), starts=4, steps=40)
     low, middle, high = points
     for point in points:
@@ -28,14 +26,14 @@ def test_no_prompt_beats_the_floor_and_far_above_the_threshold_one_meets_it() ->
     assert experiments.to_json(points)["points"][0]["scale"] == 0.2
 
 
-def test_a_run_repeats() -> None:
+def test_a_run_repeats():
     first, second = (
         experiments.threshold(scales=(0.3,), starts=2, steps=5, seed=4) for _ in range(2)
     )
     assert first == second
 
 
-def test_the_prompt_leaves_the_ball_in_which_one_answer_is_impossible() -> None:
+def test_the_prompt_leaves_the_ball_in_which_one_answer_is_impossible():
     found = experiments.norm_growth(steps=300, learning_rate=0.12)
     assert len(found.losses) == len(found.errors) == len(found.spectral_norms) == 301
     assert found.token_norms[0] < found.limit < found.token_norms[-1]
@@ -48,7 +46,7 @@ def test_the_prompt_leaves_the_ball_in_which_one_answer_is_impossible() -> None:
     assert record["losses"] == list(found.losses)
 
 
-def test_a_fit_reaches_what_can_be_reached_within_the_ball() -> None:
+def test_a_fit_reaches_what_can_be_reached_within_the_ball():
     goal = torch.tensor([[0.3], [0.4]], dtype=torch.float64)
     starts = torch.randn(3, 2, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     near = fitted_prompt(lambda p: p - goal, starts, radius=1.0, steps=40)
@@ -58,6 +56,6 @@ def test_a_fit_reaches_what_can_be_reached_within_the_ball() -> None:
     assert float((far - 4 * goal).norm()) == pytest.approx(1.0, abs=0.05)
 
 
-def test_bad_input_of_the_growth() -> None:
+def test_bad_input_of_the_growth():
     with pytest.raises(UserError, match="smaller scale"):
         experiments.norm_growth(scale=2.0)

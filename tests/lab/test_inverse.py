@@ -1,7 +1,5 @@
 """Inverses of certified transformers, and searches for what a certificate forbids."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,26 +7,25 @@ import numpy as np
 import pytest
 import torch
 from tests.lipschitz.invertibility_cases import linear_layer, random_case, stack, turned
-from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.lab.errata.measures import trap
 from promptlimits.lab.inverse import invert, proved_error_limit
 from promptlimits.lipschitz.balls.forward import evaluation_size, proved_distance
-from promptlimits.lipschitz.paper.invertibility import Invertibility, certify_invertible
+from promptlimits.lipschitz.paper.invertibility import certify_invertible
 from promptlimits.lipschitz.paper.prompt_norm_limit import prompt_norm_limit
-from promptlimits.nets.paper.transformer import PaperTransformer, from_weights, to_weights
-from promptlimits.nets.paper.weights import TransformerWeights, random_weights
+from promptlimits.nets.paper.transformer import from_weights, to_weights
+from promptlimits.nets.paper.weights import random_weights
 
 MODELS = 208
 
 
-def tokens(seed: int, shape: tuple[int, ...], length: float) -> Tensor:
+def tokens(seed, shape, length):
     drawn = np.random.default_rng(seed).standard_normal(shape)
     return torch.tensor(drawn * length / np.linalg.norm(drawn, axis=-2, keepdims=True))
 
 
-def certified(seed: int) -> tuple[TransformerWeights, Invertibility]:
+def certified(seed):
     """A random transformer whose weights are halved until X -> Y is proved one-to-one."""
     generator = np.random.default_rng(seed)
     size = {
@@ -50,7 +47,7 @@ def certified(seed: int) -> tuple[TransformerWeights, Invertibility]:
         scale *= 0.6
 
 
-def test_at_least_200_random_certified_transformers_are_inverted() -> None:
+def test_at_least_200_random_certified_transformers_are_inverted():
     worst, largest_limit = 0.0, 0.0
     ways = set()
     for seed in range(MODELS):
@@ -80,9 +77,7 @@ def test_at_least_200_random_certified_transformers_are_inverted() -> None:
     assert ways == {"block by block", "jointly"}
 
 
-def adversarial_ratio(
-    model: PaperTransformer, radius: float, norm: str, *, prompt_tokens: int, columns: int
-) -> float:
+def adversarial_ratio(model, radius, norm, *, prompt_tokens, columns):
     """The least ||Y - Y'||/||X - X'|| that a gradient search finds, prompt and both inputs free."""
     starts, dim = 16, model.dim
     generator = torch.Generator().manual_seed(0)
@@ -93,7 +88,7 @@ def adversarial_ratio(
     free.requires_grad_(True)
     adam = torch.optim.Adam([free], lr=0.1)
 
-    def length(x: Tensor) -> Tensor:
+    def length(x):
         per_token = x.square().sum(dim=-2).clamp_min(1e-30).sqrt()
         return per_token.amax(dim=-1) if norm == "token" else per_token.norm(dim=-1)
 
@@ -113,7 +108,7 @@ def adversarial_ratio(
 
 @pytest.mark.parametrize("norm", ["token", "frobenius"])
 @pytest.mark.parametrize("seed", range(5))
-def test_certificates_survive_a_search_for_close_outputs(seed: int, norm: str) -> None:
+def test_certificates_survive_a_search_for_close_outputs(seed, norm):
     layers, columns, masked = 1 + seed % 3, 1 + seed % 2, seed % 4 == 3
     weights = random_case(seed, layers=layers, scale=0.25 if layers < 3 else 0.2, masked=masked)
     edge = prompt_norm_limit(weights, norm=norm, tokens=2 + columns).value
@@ -129,7 +124,7 @@ def test_certificates_survive_a_search_for_close_outputs(seed: int, norm: str) -
 
 
 @pytest.mark.parametrize(("degrees", "layers"), [(20, 1), (20, 2), (12, 3), (8, 4)])
-def test_certificates_of_turning_layers_survive(degrees: float, layers: int) -> None:
+def test_certificates_of_turning_layers_survive(degrees, layers):
     """Where a prompt takes up what the input loses, as in the trap."""
     weights = stack(*[linear_layer(turned(degrees))] * layers)
     found = certify_invertible(weights, radius=1)
@@ -138,7 +133,7 @@ def test_certificates_of_turning_layers_survive(degrees: float, layers: int) -> 
     assert ratio >= float(found.floor) * (1 - 1e-9)
 
 
-def test_the_a_posteriori_limit_holds_at_every_step() -> None:
+def test_the_a_posteriori_limit_holds_at_every_step():
     weights, certificate = certified(5)
     model = from_weights(weights)
     prompt, inputs = tokens(0, (weights.dim, 2), 0.9), tokens(1, (4, weights.dim, 2), 0.9)
@@ -161,7 +156,7 @@ def test_the_a_posteriori_limit_holds_at_every_step() -> None:
     assert "no input" not in early.reason
 
 
-def test_a_batch_is_a_loop_of_singles() -> None:
+def test_a_batch_is_a_loop_of_singles():
     weights, certificate = certified(6)
     model = from_weights(weights)
     prompt, inputs = tokens(0, (weights.dim, 2), 0.9), tokens(1, (4, weights.dim, 2), 0.9)
@@ -173,7 +168,7 @@ def test_a_batch_is_a_loop_of_singles() -> None:
         assert float((alone.inputs - expected).abs().max()) < 1e-14
 
 
-def test_all_outputs_invert_the_trap_and_its_part_does_not() -> None:
+def test_all_outputs_invert_the_trap_and_its_part_does_not():
     model = trap()
     certificate = certify_invertible(to_weights(model), radius=4)
     prompt, inputs = tokens(0, (2, 1), 2.0), tokens(1, (3, 2, 1), 2.0)
@@ -187,7 +182,7 @@ def test_all_outputs_invert_the_trap_and_its_part_does_not() -> None:
     assert float((whole.inputs - together).abs().max()) < 1e-10
 
 
-def test_a_constant_of_one_or_more_is_an_outcome() -> None:
+def test_a_constant_of_one_or_more_is_an_outcome():
     weights = stack(linear_layer(-1.5 * np.eye(2)))
     certificate = certify_invertible(weights, radius=1)
     outputs = tokens(0, (2, 2, 1), 0.3)
@@ -202,7 +197,7 @@ def test_a_constant_of_one_or_more_is_an_outcome() -> None:
     assert found.error_limits is None
 
 
-def test_outputs_of_no_input_are_an_outcome() -> None:
+def test_outputs_of_no_input_are_an_outcome():
     weights, certificate = certified(2)
     model = from_weights(weights)
     prompt = tokens(0, (weights.dim, 2), 0.9)
@@ -213,7 +208,7 @@ def test_outputs_of_no_input_are_an_outcome() -> None:
     assert float(found.inputs.norm(dim=-2).max()) <= 1
 
 
-def test_ball_arithmetic_agrees_with_floats() -> None:
+def test_ball_arithmetic_agrees_with_floats():
     for masked in (False, True):
         weights = random_case(4, layers=3, masked=masked, scale=1.0)
         columns, other = tokens(0, (4, 5), 1.5), tokens(1, (4, 2), 1.0)
@@ -226,7 +221,7 @@ def test_ball_arithmetic_agrees_with_floats() -> None:
             assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
-def test_what_converged_in_single_precision_is_not_called_proved() -> None:
+def test_what_converged_in_single_precision_is_not_called_proved():
     """Residuals of 0 in float32 hide what float32 lost: the proved limit shows it."""
     weights = random_case(0, layers=2, scale=0.1, dim=2)
     model = from_weights(weights, torch.float32)
@@ -248,7 +243,7 @@ def test_what_converged_in_single_precision_is_not_called_proved() -> None:
     assert zeros > 0
 
 
-def test_radii_beyond_the_floats() -> None:
+def test_radii_beyond_the_floats():
     weights = random_case(0, layers=1, scale=0.1)
     model = from_weights(weights)
     prompt, inputs = tokens(0, (4, 2), 0.9), tokens(1, (4, 1), 0.9)
@@ -265,7 +260,7 @@ def test_radii_beyond_the_floats() -> None:
     assert invert(from_weights(deep), nothing, prompt=nothing, certificate=certificate).reason
 
 
-def test_ball_arithmetic_refuses_long_prompts_at_once() -> None:
+def test_ball_arithmetic_refuses_long_prompts_at_once():
     weights = random_case(0, layers=1)
     with pytest.raises(UserError, match="at most 256 in ball arithmetic"):
         proved_distance(weights, np.zeros((4, 257)), np.zeros((4, 1)))
@@ -273,7 +268,7 @@ def test_ball_arithmetic_refuses_long_prompts_at_once() -> None:
     assert proved_distance(weights, np.zeros((4, 256)), np.zeros((4, 1))) > 0
 
 
-def test_bad_input() -> None:
+def test_bad_input():
     weights, certificate = certified(1)
     model = from_weights(weights)
     prompt, outputs = tokens(0, (weights.dim, 2), 0.9), tokens(1, (weights.dim, 2), 0.5)

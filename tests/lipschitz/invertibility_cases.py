@@ -1,7 +1,5 @@
 """Transformers whose certificates are put to the test."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 
@@ -10,13 +8,12 @@ from tests.reference.layers import attention_only
 
 from promptlimits.nets.paper.weights import (
     HeadWeights,
-    LayerWeights,
     TransformerWeights,
     random_weights,
 )
 
 
-def linear_layer(value: np.ndarray, score: float = 0.0) -> LayerWeights:
+def linear_layer(value, score=0.0):
     """One head with W_o W_v = `value`, W_k^T W_q = `score` I, and no MLP."""
     dim = len(value)
     root = math.sqrt(score)
@@ -26,11 +23,11 @@ def linear_layer(value: np.ndarray, score: float = 0.0) -> LayerWeights:
     return attention_only(head)
 
 
-def stack(*layers: LayerWeights, masked: bool = False) -> TransformerWeights:
+def stack(*layers, masked=False):
     return TransformerWeights(layers=layers, masked=masked)
 
 
-def turned(degrees: float) -> np.ndarray:
+def turned(degrees):
     """R - I for a rotation R of the plane."""
     angle = math.radians(degrees)
     return np.array(
@@ -38,9 +35,7 @@ def turned(degrees: float) -> np.ndarray:
     )
 
 
-def random_case(
-    seed: int, *, layers: int = 2, masked: bool = False, scale: float = 0.3, dim: int = 4
-) -> TransformerWeights:
+def random_case(seed, *, layers=2, masked=False, scale=0.3, dim=4):
     return random_weights(
         dim=dim,
         heads=2,

@@ -1,10 +1,7 @@
 """The search for a large Jacobian: known answers, exact norms of small maps, and its manners."""
 
-from __future__ import annotations
-
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,24 +18,24 @@ from promptlimits.lipschitz.ascent import (
     size,
     starting_points,
 )
-from promptlimits.lipschitz.estimate import JacobianEstimate, largest_jacobian_norm
+from promptlimits.lipschitz.estimate import largest_jacobian_norm
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 
 EPSILON = torch.finfo(torch.float64).eps
 
 
-def generator(seed: int = 0) -> torch.Generator:
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def estimate(forward: Any, **given: Any) -> JacobianEstimate:
+def estimate(forward, **given):
     sizes = {"dim": 2, "tokens": 3, "radius": 1.0, "norm": "token", "starts": 14, "steps": 40}
     return largest_jacobian_norm(forward, generator=generator(), **(sizes | given))
 
 
-def weights(seed: int = 0, **given: Any) -> TransformerWeights:
-    sizes: dict[str, Any] = {
+def weights(seed=0, **given):
+    sizes = {
         "dim": 2,
         "heads": 2,
         "head_dim": 2,
@@ -50,14 +47,14 @@ def weights(seed: int = 0, **given: Any) -> TransformerWeights:
     return random_weights(generator=np.random.default_rng(seed), **(sizes | given))
 
 
-def full_jacobian(forward: Any, point: Tensor) -> Tensor:
+def full_jacobian(forward, point):
     """J with axes (output row, output column, input row, input column), by reverse mode."""
     jacobian = torch.autograd.functional.jacobian(lambda x: forward(x[None])[0], point)
     assert isinstance(jacobian, Tensor)
     return jacobian
 
 
-def exact_token_norm(jacobian: Tensor, angles: int = 20_000) -> float:
+def exact_token_norm(jacobian, angles=20_000):
     """max_i max_|u|=1 sum_j |J_ij^T u|, for two rows, over a fine grid of u: the dual form."""
     turn = torch.arange(angles, dtype=torch.float64) * (math.pi / angles)
     u = torch.stack([turn.cos(), turn.sin()])
@@ -65,12 +62,12 @@ def exact_token_norm(jacobian: Tensor, angles: int = 20_000) -> float:
     return float(pulled.norm(dim=2).sum(dim=-1).max())
 
 
-def exact_frobenius_norm(jacobian: Tensor) -> float:
+def exact_frobenius_norm(jacobian):
     rows = jacobian.shape[0] * jacobian.shape[1]
     return float(torch.linalg.matrix_norm(jacobian.reshape(rows, -1), 2))
 
 
-def test_a_linear_map_of_each_token_has_its_spectral_norm() -> None:
+def test_a_linear_map_of_each_token_has_its_spectral_norm():
     """Y = M X: both norms are ||M||, everywhere."""
     matrix = torch.randn(3, 4, generator=generator(1), dtype=torch.float64)
     exact = float(torch.linalg.matrix_norm(matrix, 2))
@@ -80,7 +77,7 @@ def test_a_linear_map_of_each_token_has_its_spectral_norm() -> None:
         assert found.value <= exact * (1 + 20 * EPSILON)
 
 
-def test_a_sum_of_tokens() -> None:
+def test_a_sum_of_tokens():
     """Each output is the sum of n tokens: n in both norms; one column alone: n and sqrt(n)."""
     for norm, read, exact in [
         ("token", None, 5.0),
@@ -94,7 +91,7 @@ def test_a_sum_of_tokens() -> None:
         assert found.value == pytest.approx(exact, rel=1e-9)
 
 
-def test_one_head_with_equal_attention() -> None:
+def test_one_head_with_equal_attention():
     """A = 0, W = c I, no mask, no MLP: x_i + c mean(x) has norm 1 + c in both norms."""
     plain = weights(heads=1, hidden=0, layers=1, masked=False)
     head = plain.layers[0].heads[0]
@@ -109,7 +106,7 @@ def test_one_head_with_equal_attention() -> None:
         assert estimate(forward, norm=norm).value == pytest.approx(2.5, rel=1e-9)
 
 
-def test_the_point_matters() -> None:
+def test_the_point_matters():
     """Y = X |x|^2 / 2 + ... has derivative 3 r^2 along x at the sphere, the largest in the ball."""
     for radius in (0.5, 2.0):
         found = estimate(lambda x: x * (x**2).sum(1, keepdim=True), radius=radius)
@@ -118,7 +115,7 @@ def test_the_point_matters() -> None:
 
 
 @pytest.mark.parametrize("norm", ["token", "frobenius"])
-def test_the_direction_is_the_best_one_at_the_point(norm: str) -> None:
+def test_the_direction_is_the_best_one_at_the_point(norm):
     """At the point found, the norm of the full Jacobian is the value: d = 2, n = 3."""
     exact = exact_token_norm if norm == "token" else exact_frobenius_norm
     for seed in range(3):
@@ -127,7 +124,7 @@ def test_the_direction_is_the_best_one_at_the_point(norm: str) -> None:
         assert found.value == pytest.approx(exact(full_jacobian(forward, found.point)), rel=1e-5)
 
 
-def test_a_search_beats_random_points_with_their_exact_norms() -> None:
+def test_a_search_beats_random_points_with_their_exact_norms():
     """The largest exact norm over 300 random points stays below what 14 starts reach."""
     forward = from_weights(weights(5, layers=3))
     points = starting_points(dim=2, tokens=3, radius=1.5, count=300, generator=generator(2))
@@ -135,7 +132,7 @@ def test_a_search_beats_random_points_with_their_exact_norms() -> None:
     assert estimate(forward, radius=1.5, norm="frobenius").value > 1.1 * sampled
 
 
-def test_what_was_found_is_reproduced_in_the_domain() -> None:
+def test_what_was_found_is_reproduced_in_the_domain():
     forward = from_weights(weights(1))
     for norm in ("token", "frobenius"):
         found = estimate(forward, norm=norm, radius=0.7)
@@ -150,7 +147,7 @@ def test_what_was_found_is_reproduced_in_the_domain() -> None:
         assert found.point.dtype == torch.float64
 
 
-def test_the_change_of_the_outputs_is_a_difference_quotient() -> None:
+def test_the_change_of_the_outputs_is_a_difference_quotient():
     """Central differences of a smooth map agree to h^2: h = 1e-5 leaves 1e-9 at least."""
     forward = from_weights(weights(2, hidden=0))
     found = estimate(forward)
@@ -160,7 +157,7 @@ def test_the_change_of_the_outputs_is_a_difference_quotient() -> None:
     torch.testing.assert_close(quotient, exact, rtol=1e-7, atol=1e-8)
 
 
-def test_only_the_prompt_moves() -> None:
+def test_only_the_prompt_moves():
     """Fixed inputs stay, to the last bit; what is found with them is found without, too."""
     forward = from_weights(weights(3))
     inputs = project(torch.randn(2, 2, generator=generator(4), dtype=torch.float64), 1.0)
@@ -176,14 +173,14 @@ def test_only_the_prompt_moves() -> None:
     assert everything.value > free.value
 
 
-def test_a_masked_first_token_hears_only_itself() -> None:
+def test_a_masked_first_token_hears_only_itself():
     """Perturb the last token, read the first: 0."""
     forward = from_weights(weights(4))
     found = estimate(forward, perturbed=slice(2, 3), read=slice(0, 1))
     assert found.value == 0
 
 
-def test_every_kind_of_start_lies_in_the_ball_and_differs() -> None:
+def test_every_kind_of_start_lies_in_the_ball_and_differs():
     aligned = singular_directions(weights(heads=2))
     assert aligned.shape == (2, 8)
     torch.testing.assert_close(aligned.norm(dim=0), torch.ones(8, dtype=torch.float64))
@@ -202,14 +199,14 @@ def test_every_kind_of_start_lies_in_the_ball_and_differs() -> None:
     assert float(towards.abs().amax(dim=1).min()) > 0.95
 
 
-def test_equal_seeds_give_equal_answers() -> None:
+def test_equal_seeds_give_equal_answers():
     forward = from_weights(weights())
     first, second = estimate(forward), estimate(forward)
     assert first.value == second.value
     assert torch.equal(first.point, second.point)
 
 
-def test_the_twin_is_the_transformer() -> None:
+def test_the_twin_is_the_transformer():
     """The batched twin of the soundness tests and the package's own transformer agree."""
     problems = [weights(seed, masked=bool(seed % 2)) for seed in range(4)]
     points = torch.randn(4, 2, 3, generator=generator(), dtype=torch.float64)
@@ -237,11 +234,11 @@ def test_the_twin_is_the_transformer() -> None:
         ),
     ],
 )
-def test_a_domain_that_cannot_be_searched(given: dict[str, Any], message: str) -> None:
+def test_a_domain_that_cannot_be_searched(given, message):
     with pytest.raises(UserError, match=message):
         estimate(lambda x: x, **given)
 
 
-def test_a_derivative_that_is_not_finite_is_no_answer() -> None:
+def test_a_derivative_that_is_not_finite_is_no_answer():
     with pytest.raises(RunFailed, match="not finite"):
         estimate(lambda x: x * torch.tensor(math.nan))

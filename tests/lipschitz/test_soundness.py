@@ -10,43 +10,39 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import median
-from typing import Final
 
 import numpy as np
 import pytest
 import torch
 from tests.reference.batched_transformer import TransformerStack, trained
-from torch import Tensor
 
 from promptlimits.lipschitz.ascent import (
     Domain,
-    Norm,
     project,
     search,
     singular_directions,
     starting_points,
     towards_outputs,
 )
-from promptlimits.lipschitz.ellipsoid.certificate import EllipsoidBound, ellipsoid_bound
+from promptlimits.lipschitz.ellipsoid.certificate import ellipsoid_bound
 from promptlimits.lipschitz.estimate import largest_jacobian_norm
 from promptlimits.lipschitz.paper import compose
 from promptlimits.lipschitz.paper.compose import composed_bound
 from promptlimits.nets.paper.transformer import from_weights
 from promptlimits.nets.paper.weights import HeadWeights, TransformerWeights, random_weights
 
-DIM: Final = 4
-PROMPT: Final = 4
-QUERY: Final = 2
-TOKENS: Final = PROMPT + QUERY
-STARTS: Final = 7
-STEPS: Final = 16
-RADII: Final = (Fraction(3, 10), Fraction(1), Fraction(2))
+DIM = 4
+PROMPT = 4
+QUERY = 2
+TOKENS = PROMPT + QUERY
+STARTS = 7
+STEPS = 16
+RADII = (Fraction(3, 10), Fraction(1), Fraction(2))
 """0.3, 1 and sqrt(d)."""
-SCALES: Final = (0.5, 1.0, 2.0)
+SCALES = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,11 +64,11 @@ class Comparison:
     bound: float
 
     @property
-    def gap(self) -> float:
+    def gap(self):
         return (self.bound - self.found) / math.log(10)
 
 
-def problems(depth: int, heads: int, count: int) -> list[Problem]:
+def problems(depth, heads, count):
     """Masked and not, with biases, without, without MLP, every radius and scale; half trained."""
     random = np.random.default_rng([depth, heads])
     made = []
@@ -107,7 +103,7 @@ def problems(depth: int, heads: int, count: int) -> list[Problem]:
     ]
 
 
-def _without_mlp(weights: TransformerWeights) -> TransformerWeights:
+def _without_mlp(weights):
     """The same attention; W_1, W_2 and biases zero, so that shapes stay equal."""
     zeroed = [
         replace(layer, **{name: 0 * getattr(layer, name) for name in ("w1", "b1", "w2", "b2")})
@@ -116,7 +112,7 @@ def _without_mlp(weights: TransformerWeights) -> TransformerWeights:
     return TransformerWeights(layers=tuple(zeroed), masked=weights.masked)
 
 
-def found_norms(group: list[Problem], norm: Norm, perturbed: int, read: int) -> list[float]:
+def found_norms(group, norm, perturbed, read):
     """Logarithms of the largest Jacobian norms found: the first columns move, the last are read."""
     forward = TransformerStack.of([problem.weights for problem in group])
     generator = torch.Generator().manual_seed(1)
@@ -137,7 +133,7 @@ def found_norms(group: list[Problem], norm: Norm, perturbed: int, read: int) -> 
     moved = torch.arange(TOKENS) < perturbed
     domain = Domain(radius=radii, norm=norm, moving=torch.ones_like(moved), perturbed=moved)
 
-    def compared(batch: Tensor) -> Tensor:
+    def compared(batch):
         return forward(batch)[..., TOKENS - read :]
 
     directions = towards_outputs(compared, points, domain=domain, generator=generator)
@@ -155,7 +151,7 @@ def found_norms(group: list[Problem], norm: Norm, perturbed: int, read: int) -> 
     return reached.values.reshape(len(group), STARTS).amax(dim=1).log().tolist()
 
 
-def comparisons(depth: int, heads: int, count: int, ellipsoids: int) -> Iterator[Comparison]:
+def comparisons(depth, heads, count, ellipsoids):
     """Every bound for transformers of one shape; the costly ellipsoids for some."""
     group = problems(depth, heads, count)
     token = found_norms(group, "token", TOKENS, TOKENS)
@@ -193,7 +189,7 @@ def comparisons(depth: int, heads: int, count: int, ellipsoids: int) -> Iterator
             )
 
 
-def _ellipsoid(problem: Problem, prompt_only: bool) -> EllipsoidBound:
+def _ellipsoid(problem, prompt_only):
     return ellipsoid_bound(
         problem.weights, radius=problem.radius, prompt_only=prompt_only, effort="quick"
     )
@@ -208,7 +204,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def compared() -> Iterator[list[Comparison]]:
+def compared():
     """All comparisons. The norms of a layer, the same for every method, are computed once."""
     patch = pytest.MonkeyPatch()
     patch.setattr(compose, "layer_norms", functools.cache(compose.layer_norms))
@@ -221,13 +217,13 @@ def compared() -> Iterator[list[Comparison]]:
     patch.undo()
 
 
-def test_nothing_found_exceeds_a_bound(compared: list[Comparison]) -> None:
+def test_nothing_found_exceeds_a_bound(compared):
     assert len(compared) >= 2000
     exceeded = [one for one in compared if not one.found <= one.bound + TOLERANCE_NATS]
     assert not exceeded, exceeded[:3]
 
 
-def test_the_comparisons_are_of_every_kind(compared: list[Comparison]) -> None:
+def test_the_comparisons_are_of_every_kind(compared):
     by_method = defaultdict(list)
     for one in compared:
         by_method[one.method].append(one.problem)
@@ -252,7 +248,7 @@ def test_the_comparisons_are_of_every_kind(compared: list[Comparison]) -> None:
                     assert any(made in name and kind in name for name in names), (method, kind)
 
 
-def test_one_layer_is_bounded_tightly(compared: list[Comparison]) -> None:
+def test_one_layer_is_bounded_tightly(compared):
     """At depth 1 some bound is within 1.5 times of what was found, and ours lead the published."""
     gaps = defaultdict(list)
     for one in compared:
@@ -265,7 +261,7 @@ def test_one_layer_is_bounded_tightly(compared: list[Comparison]) -> None:
     assert median(gaps["meanfield"]) < median(gaps["published-meanfield"])
 
 
-def _shifted(shift: float) -> TransformerWeights:
+def _shifted(shift):
     """Two layers: the first only adds (shift, 0) to every token, the second attends."""
     plain = random_weights(
         dim=2,
@@ -283,7 +279,7 @@ def _shifted(shift: float) -> TransformerWeights:
     return TransformerWeights(layers=(first, replace(plain, heads=(identity,))), masked=False)
 
 
-def test_one_radius_for_all_layers_is_no_bound() -> None:
+def test_one_radius_for_all_layers_is_no_bound():
     """Tokens that a bias carries out of the ball: the published composition is exceeded.
 
     Logits x_j.(x_i + s) turn with slope |s| = 1000, so that the average of tokens 0.1 apart moves
@@ -308,7 +304,7 @@ def test_one_radius_for_all_layers_is_no_bound() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_wider_model_and_a_longer_search(masked: bool) -> None:
+def test_a_wider_model_and_a_longer_search(masked):
     """d = 8, sixteen tokens, the package's own transformer and search, two layers."""
     weights = random_weights(
         dim=8,

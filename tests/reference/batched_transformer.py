@@ -6,7 +6,6 @@ pass. It is a twin: it shares nothing with the package but the dataclasses of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +35,7 @@ class TransformerStack:
     masked: Tensor
 
     @classmethod
-    def of(cls, problems: Sequence[TransformerWeights]) -> TransformerStack:
+    def of(cls, problems):
         layers = [
             LayerStack(
                 scores=_tensor([[h.key.T @ h.query for h in one.heads] for one in layer]),
@@ -52,7 +51,7 @@ class TransformerStack:
             layers=tuple(layers), masked=torch.tensor([problem.masked for problem in problems])
         )
 
-    def __call__(self, points: Tensor) -> Tensor:
+    def __call__(self, points):
         """Outputs for (problems * starts, d, n), the starts of a problem side by side."""
         problems = len(self.masked)
         batch, dim, tokens = points.shape
@@ -64,18 +63,18 @@ class TransformerStack:
         return x.movedim(-1, -2).reshape(batch, dim, tokens)
 
 
-def _tensor(rows: object) -> Tensor:
+def _tensor(rows):
     return torch.from_numpy(np.array(rows, dtype=np.float64))
 
 
-def _each(matrix: Tensor, x: Tensor) -> Tensor:
+def _each(matrix, x):
     """matrix @ token for each token: (P, f, d) and (P, S, n, d) to (P, S, n, f)."""
     problems, starts, tokens, dim = x.shape
     flat = x.reshape(problems, starts * tokens, dim) @ matrix.mT
     return flat.reshape(problems, starts, tokens, matrix.shape[1])
 
 
-def _layer(layer: LayerStack, x: Tensor, hidden: Tensor) -> Tensor:
+def _layer(layer, x, hidden):
     """MLP(x + sum_h W_o W_v X softmax(X^T A x))."""
     problems, starts, tokens, dim = x.shape
     heads = layer.scores.shape[1]
@@ -89,14 +88,7 @@ def _layer(layer: LayerStack, x: Tensor, hidden: Tensor) -> Tensor:
     return y + _each(layer.w2, inner.relu()) + layer.b2[:, None, None]
 
 
-def trained(
-    problems: Sequence[TransformerWeights],
-    *,
-    tokens: int,
-    radii: Tensor,
-    steps: int,
-    generator: torch.Generator,
-) -> list[TransformerWeights]:
+def trained(problems, *, tokens, radii, steps, generator):
     """The problems after a short training each: the last output token repeats the first token.
 
     Inputs are random tokens of each problem's ball; all problems train side by side.
@@ -121,7 +113,7 @@ def trained(
     return [_back(leaves, index, problem) for index, problem in enumerate(problems)]
 
 
-def _stacks(leaves: dict[str, Tensor], like: TransformerWeights) -> tuple[LayerStack, ...]:
+def _stacks(leaves, like):
     layers = []
     for place, layer in enumerate(like.layers):
         front = f"layers.{place}."
@@ -136,8 +128,8 @@ def _stacks(leaves: dict[str, Tensor], like: TransformerWeights) -> tuple[LayerS
     return tuple(layers)
 
 
-def _back(leaves: dict[str, Tensor], index: int, like: TransformerWeights) -> TransformerWeights:
-    def one(name: str) -> object:
+def _back(leaves, index, like):
+    def one(name):
         return leaves[name][index].detach().numpy()
 
     layers = tuple(

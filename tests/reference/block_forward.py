@@ -4,8 +4,6 @@ Tokens are rows. Written from the formulas of `nets.block`; it shares no code
 with the models that it is compared with.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

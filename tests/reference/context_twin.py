@@ -1,11 +1,9 @@
 """Thresholds of Theorems 2a, 2b, 2c and W in plain floats, straight from their statements."""
 
-from __future__ import annotations
-
 import math
 
 
-def threshold_2a(d, lip, r, eps, q, delta, share, size, theta, kappa=1, rogers=False):  # type: ignore[no-untyped-def]
+def threshold_2a(d, lip, r, eps, q, delta, share, size, theta, kappa=1, rogers=False):
     e0, ew = share * delta / lip, (1 - share) * delta / lip
     spacing = (eps + delta) * theta ** (-1 / q) * math.sqrt(2 * (kappa + 1) / kappa)
     blocks = math.ceil((r / spacing) ** d) // size
@@ -18,7 +16,7 @@ def threshold_2a(d, lip, r, eps, q, delta, share, size, theta, kappa=1, rogers=F
     return (1 + balls) * math.log(math.e * (1 + (2 * r / ew) ** q / 4)) / (blocks * rate)
 
 
-def threshold_2b(d, lip, r, eps, q, delta, size, theta, tokens, spread):  # type: ignore[no-untyped-def]
+def threshold_2b(d, lip, r, eps, q, delta, size, theta, tokens, spread):
     spacing = 2 * (eps + delta) * theta ** (-1 / q)
     blocks = math.ceil((r / spacing) ** d) // size
     code = math.log(size) - theta * math.log(size - 1)
@@ -28,7 +26,7 @@ def threshold_2b(d, lip, r, eps, q, delta, size, theta, tokens, spread):  # type
     return 1 + math.log(1 + other * math.exp(-blocks * code)) / (blocks * code)
 
 
-def threshold_2c(d, layers, eps, tokens, r, parts):  # type: ignore[no-untyped-def]
+def threshold_2c(d, layers, eps, tokens, r, parts):
     gains = []
     for place, (_, mlp, _) in enumerate(layers):
         gain = mlp
@@ -49,7 +47,7 @@ def threshold_2c(d, layers, eps, tokens, r, parts):  # type: ignore[no-untyped-d
     return nats / (tokens * math.log(r / (eps + sum(parts))))
 
 
-def washout(layers, tokens, prompt):  # type: ignore[no-untyped-def]
+def washout(layers, tokens, prompt):
     error = 0.0
     for radius, mlp, heads in layers:
         moved = error

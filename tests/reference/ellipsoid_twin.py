@@ -1,36 +1,30 @@
 """The ellipsoid recursion once more, in plain floats, and the transformer with its Jacobian."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptlimits.lipschitz.ellipsoid.layer import LayerChoice, StepChoice
-from promptlimits.nets.paper.weights import LayerWeights, TransformerWeights
-
 Array = NDArray[np.float64]
 
 
-def forward(weights: TransformerWeights, tokens: Array) -> Array:
+def forward(weights, tokens):
     """Definitions 2.1 to 2.3, column by column."""
     for layer in weights.layers:
         tokens = _mlp(layer, _attention(layer, tokens, masked=weights.masked))
     return tokens
 
 
-def _seen(tokens: Array, column: int, masked: bool) -> Array:
+def _seen(tokens, column, masked):
     return tokens[:, : column + 1] if masked else tokens
 
 
-def _softmax(logits: Array) -> Array:
+def _softmax(logits):
     raised = np.exp(logits - logits.max())
     return np.asarray(raised / raised.sum())
 
 
-def _attention(layer: LayerWeights, tokens: Array, *, masked: bool) -> Array:
+def _attention(layer, tokens, *, masked):
     out = tokens.copy()
     for column in range(tokens.shape[1]):
         keys = _seen(tokens, column, masked)
@@ -40,12 +34,12 @@ def _attention(layer: LayerWeights, tokens: Array, *, masked: bool) -> Array:
     return out
 
 
-def _mlp(layer: LayerWeights, tokens: Array) -> Array:
+def _mlp(layer, tokens):
     inner = np.maximum(layer.w1 @ tokens + layer.b1[:, None], 0)
     return np.asarray(tokens + layer.w2 @ inner + layer.b2[:, None])
 
 
-def jacobian(weights: TransformerWeights, tokens: Array) -> Array:
+def jacobian(weights, tokens):
     """d outputs / d inputs, (d, n, d, n), from the quotient rule of softmax, layer by layer."""
     dim, count = tokens.shape
     total = np.eye(dim * count).reshape(dim, count, dim, count)
@@ -72,7 +66,7 @@ def jacobian(weights: TransformerWeights, tokens: Array) -> Array:
     return total
 
 
-def token_points(dim: int, count: int, generator: np.random.Generator) -> Iterator[Array]:
+def token_points(dim, count, generator):
     """Points with tokens of length at most 1: boundary, inside, tied, clustered, opposite."""
     for _ in range(2):
         sphere = generator.standard_normal((dim, count))
@@ -89,13 +83,7 @@ def token_points(dim: int, count: int, generator: np.random.Generator) -> Iterat
     yield np.zeros((dim, count))
 
 
-def twin_log_bound(
-    weights: TransformerWeights,
-    radius: float,
-    choices: Sequence[LayerChoice],
-    *,
-    prompt_only: bool,
-) -> float:
+def twin_log_bound(weights, radius, choices, *, prompt_only):
     """log of the bound at given free numbers: matrices Q and plain inverses, as in the proof."""
     dim = weights.dim
     tokens, change, query = radius**2 * np.eye(dim), np.eye(dim), np.zeros((dim, dim))
@@ -113,18 +101,16 @@ def twin_log_bound(
     return math.log(np.linalg.eigvalsh(read)[-1]) / 2
 
 
-def _maps(layer: LayerWeights) -> list[tuple[Array, Array]]:
+def _maps(layer):
     return [(head.key.T @ head.query, head.output @ head.value) for head in layer.heads]
 
 
-def _root(matrix: Array) -> Array:
+def _root(matrix):
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
 
 
-def _after(
-    layer: LayerWeights, step: StepChoice, tokens: Array, change: Array, own: Array, center: Array
-) -> Array:
+def _after(layer, step, tokens, change, own, center):
     dim = len(tokens)
     moving, middle, rest = np.eye(dim), step.own * np.eye(dim), np.zeros((dim, dim))
     root = _root(own)
@@ -139,14 +125,14 @@ def _after(
     return _feed_forward(layer, step, moved @ np.linalg.inv(middle) @ moved.T + rest)
 
 
-def _tokens_after(layer: LayerWeights, step: StepChoice, tokens: Array) -> Array:
+def _tokens_after(layer, step, tokens):
     total = tokens / step.own
     for (_, value), weight in zip(_maps(layer), step.heads, strict=True):
         total = total + value @ tokens @ value.T / weight
     return _feed_forward(layer, step, total)
 
 
-def _feed_forward(layer: LayerWeights, step: StepChoice, known: Array) -> Array:
+def _feed_forward(layer, step, known):
     if layer.hidden == 0:
         return known
     reaches = np.array(step.reaches)

@@ -1,17 +1,14 @@
 """Layers that many tests use: without an MLP, turned by an isometry, drawn with queries."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from promptlimits.lab.one_layer.setting import Floats, SharedQuery, shared_query
+from promptlimits.lab.one_layer.setting import shared_query
 from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
 
 
-def attention_only(*heads: HeadWeights) -> LayerWeights:
+def attention_only(*heads):
     """A layer without MLP and biases."""
     d = heads[0].dim
     return LayerWeights(
@@ -19,7 +16,7 @@ def attention_only(*heads: HeadWeights) -> LayerWeights:
     )
 
 
-def rotated(layer: LayerWeights, turn: Floats) -> LayerWeights:
+def rotated(layer, turn):
     """The same layer in the coordinates turn x."""
     heads = [
         HeadWeights(
@@ -35,9 +32,7 @@ def rotated(layer: LayerWeights, turn: Floats) -> LayerWeights:
     )
 
 
-def draw(
-    dim: int, heads: int, head_dim: int, queries: int, *seeds: int, **given: Any
-) -> tuple[SharedQuery, Floats, np.random.Generator]:
+def draw(dim, heads, head_dim, queries, *seeds, **given):
     """A Gaussian layer, queries with a shared last token, and targets.
 
     With one seed the sizes are part of it; several seeds are all there is.

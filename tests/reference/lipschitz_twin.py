@@ -4,20 +4,14 @@ Jacobians are by the complex step: f(x + i h v) has imaginary part h Df v + O(h^
 cancellation, so at h = 1e-30 the derivative is exact to rounding.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
-
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, TransformerWeights
 
 Array = NDArray[np.float64]
 STEP = 1e-30
 
 
-def attention_output(X, heads: tuple[HeadWeights, ...], masked: bool):  # type: ignore[no-untyped-def]
+def attention_output(X, heads, masked):
     """Definition 2.1, query by query and head by head; X is (d, n), real or complex."""
     result = np.zeros_like(X)
     for i in range(X.shape[1]):
@@ -29,20 +23,20 @@ def attention_output(X, heads: tuple[HeadWeights, ...], masked: bool):  # type: 
     return result
 
 
-def mlp_output(X, layer: LayerWeights):  # type: ignore[no-untyped-def]
+def mlp_output(X, layer):
     """Definition 2.2; the kink is decided by the real part."""
     inner = layer.w1 @ X + layer.b1[:, None]
     return layer.w2 @ np.where(inner.real > 0, inner, 0) + layer.b2[:, None] + X
 
 
-def transformer_output(X, weights: TransformerWeights):  # type: ignore[no-untyped-def]
+def transformer_output(X, weights):
     """Definition 2.3, the first layer applied first."""
     for layer in weights.layers:
         X = mlp_output(X + attention_output(X, layer.heads, weights.masked), layer)
     return X
 
 
-def jacobian(function: Callable[..., object], X: Array) -> Array:
+def jacobian(function, X):
     """(d_out, n_out, d, n) derivative of a map of matrices at a real point."""
     columns = []
     for a in range(X.shape[0]):
@@ -54,13 +48,13 @@ def jacobian(function: Callable[..., object], X: Array) -> Array:
     return stacked.reshape(*stacked.shape[:2], *X.shape)
 
 
-def frobenius_operator_norm(J: Array) -> float:
+def frobenius_operator_norm(J):
     """Largest stretch between Frobenius norms."""
     d, n, _, _ = J.shape
     return float(np.linalg.norm(J.reshape(d * n, -1), 2))
 
 
-def token_operator_norm(J: Array, generator: np.random.Generator, starts: int = 4) -> float:
+def token_operator_norm(J, generator, starts=4):
     """A lower limit on the stretch between token norms, by alternating maximisation per row."""
     best = 0.0
     for i in range(J.shape[1]):
@@ -75,7 +69,7 @@ def token_operator_norm(J: Array, generator: np.random.Generator, starts: int = 
     return best
 
 
-def token_clouds(d: int, n: int, radius: float, generator: np.random.Generator) -> dict[str, Array]:
+def token_clouds(d, n, radius, generator):
     """Random, boundary, clustered, tied and antipodal tokens of the ball."""
     cloud = generator.standard_normal((d, n))
     edge = cloud / np.linalg.norm(cloud, axis=0)

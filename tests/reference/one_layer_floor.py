@@ -1,16 +1,11 @@
 """Slow twin of `single_layer.error_floor`: Theorem 5 written straight from its statement."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 
-from promptlimits.lab.one_layer.setting import Floats, SharedQuery
 
-
-def floor_by_hand(setting: SharedQuery, targets: Floats, weights: Floats) -> float:
+def floor_by_hand(setting, targets, weights):
     """The tail of squared singular values of pi U diag(sqrt w), in floats."""
     known = []
     for query in setting.queries:
@@ -27,7 +22,7 @@ def floor_by_hand(setting: SharedQuery, targets: Floats, weights: Floats) -> flo
     return float((singular[len(setting.layer.heads) :] ** 2).sum())
 
 
-def orthogonal_floor(squared_lengths: Sequence[int | Fraction], heads: int) -> Fraction:
+def orthogonal_floor(squared_lengths, heads):
     """The floor's square for offsets orthogonal to each other and to E, in closed form."""
     ordered = sorted((Fraction(square) for square in squared_lengths), reverse=True)
     best, inverses = Fraction(0), Fraction(0)

@@ -18,7 +18,7 @@ class PlainLayer:
     w1: Array
     w2: Array
 
-    def attention(self, query: Array, context: Array, weights: Array) -> Array:
+    def attention(self, query, context, weights):
         """Sum over heads of V times the mean of the context, weighted by exp(y . A x)."""
         total = np.zeros_like(query)
         for value, score in self.heads:
@@ -26,11 +26,11 @@ class PlainLayer:
             total += value @ (context @ mass) / mass.sum()
         return total
 
-    def mlp(self, x: Array) -> Array:
+    def mlp(self, x):
         return x + self.w2 @ np.maximum(self.w1 @ x, 0)
 
 
-def run(layers: list[PlainLayer], tokens: Array, *, masked: bool) -> list[Array]:
+def run(layers, tokens, *, masked):
     """The tokens that enter each layer, and what leaves the last."""
     states = [tokens]
     for layer in layers:

@@ -1,13 +1,8 @@
 """Logits behind a soft prompt by stock code: one unpadded sequence for each pair."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from promptlimits.nets.protocol import EncodedPair
 
@@ -15,10 +10,10 @@ RAGGED = ((1, 1), (9, 4), (3, 2), (6, 1), (2, 3))
 """Tokens of keys and values; some pass the tiny Gemma's window of 8."""
 
 
-def norm_in_own_dtype(network: nn.Module) -> None:
+def norm_in_own_dtype(network):
     """Stock RMSNorm rounds to float32 even in float64, which would hide a real difference."""
 
-    def rms_norm(x: Tensor, *, gain: Tensor, eps: float) -> Tensor:
+    def rms_norm(x, *, gain, eps):
         return gain * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
 
     for module in network.modules():
@@ -28,17 +23,17 @@ def norm_in_own_dtype(network: nn.Module) -> None:
             module.forward = partial(rms_norm, gain=module.weight, eps=module.variance_epsilon)
 
 
-def random_pairs(sizes: Sequence[tuple[int, int]], *, seed: int) -> list[EncodedPair]:
+def random_pairs(sizes, *, seed):
     """Pairs of given lengths of key and value, ids from 1 to 99."""
     generator = torch.Generator().manual_seed(seed)
 
-    def ids(count: int) -> tuple[int, ...]:
+    def ids(count):
         return tuple(torch.randint(1, 100, (count,), generator=generator).tolist())
 
     return [EncodedPair.of_ids(ids(a), ids(b)) for a, b in sizes]
 
 
-def by_the_book(network: PreTrainedModel, prompt: Tensor, pairs: Sequence[EncodedPair]) -> Tensor:
+def by_the_book(network, prompt, pairs):
     """Logits (R, V) of one problem: stock code, one unpadded sequence for each pair."""
     rows = []
     for pair in pairs:

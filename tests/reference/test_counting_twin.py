@@ -1,13 +1,9 @@
 """Slow twins of the counting theorem: all decoders of a tiny world, and a plain linear scan."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random
-from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
 import pytest
 
@@ -15,26 +11,26 @@ from promptlimits.base.exact import is_negative, log
 from promptlimits.bounds.counting import Counting, shortest_prompt
 
 
-def world(values: int, numbers: int, answers: int, **more: Any) -> Counting:
+def world(values, numbers, answers, **more):
     """The theorem for prompts of so many numbers."""
     tokens, dim = (1, numbers) if numbers else (0, 1)
     sizes = {"values": values, "dim": dim, "prompt_tokens": tokens, "answers": answers}
     return Counting.model_validate({**sizes, "environments_log2": 0} | more)
 
 
-def assert_share(case: Counting, pairs: int, limit: Fraction) -> None:
+def assert_share(case, pairs, limit):
     """The theorem's share for `pairs` of the keys is that limit, to 30 digits."""
     near = Fraction(1, 10**30)
     assert is_negative(lambda: case.log_share(pairs) - log(limit * (1 + near)))
     assert is_negative(lambda: log(limit * (1 - near)) - case.log_share(pairs))
 
 
-def bound_by_hand(values: int, numbers: int, answers: int, pairs: int, keys: int) -> Fraction:
+def bound_by_hand(values, numbers, answers, pairs, keys):
     """The right side of the theorem, multiplied out."""
     return Fraction(values**numbers * math.comb(keys, pairs), answers**pairs)
 
 
-def share_of_lists(decoder: tuple[tuple[int, ...], ...], answers: int, pairs: int) -> Fraction:
+def share_of_lists(decoder, answers, pairs):
     """Share of all answer lists that some prompt has at least `pairs` of right.
 
     `decoder[p]` is the list of answers that prompt p gives to the keys.
@@ -47,7 +43,7 @@ def share_of_lists(decoder: tuple[tuple[int, ...], ...], answers: int, pairs: in
     return Fraction(held, answers**keys)
 
 
-def all_decoders(prompts: int, answers: int, keys: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+def all_decoders(prompts, answers, keys):
     """Every function from prompts to answer lists: what a model could ever be."""
     lists = list(itertools.product(range(answers), repeat=keys))
     return itertools.product(lists, repeat=prompts)
@@ -68,7 +64,7 @@ WORLDS = [
 
 
 @pytest.mark.parametrize(("values", "numbers", "answers", "keys"), WORLDS)
-def test_no_decoder_beats_the_bound(values: int, numbers: int, answers: int, keys: int) -> None:
+def test_no_decoder_beats_the_bound(values, numbers, answers, keys):
     worst = {pairs: Fraction(0) for pairs in range(1, keys + 1)}
     for decoder in all_decoders(values**numbers, answers, keys):
         for pairs, share in worst.items():
@@ -82,7 +78,7 @@ def test_no_decoder_beats_the_bound(values: int, numbers: int, answers: int, key
 
 
 @pytest.mark.parametrize(("values", "numbers", "answers", "keys"), WORLDS)
-def test_every_list_pairs(values: int, numbers: int, answers: int, keys: int) -> None:
+def test_every_list_pairs(values, numbers, answers, keys):
     """Some decoder holds every list of that length; none holds every longer list."""
     every = world(values, numbers, answers).value()["every_list_pairs"]
     some = any(
@@ -93,7 +89,7 @@ def test_every_list_pairs(values: int, numbers: int, answers: int, keys: int) ->
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_tables_as_decoders_stay_below(seed: int) -> None:
+def test_random_tables_as_decoders_stay_below(seed):
     """Attack: 64 prompts that look up random lists of 6 answers, and 64 chosen far apart."""
     source = random.Random(seed)
     answers, keys = 3, 6
@@ -112,7 +108,7 @@ def test_random_tables_as_decoders_stay_below(seed: int) -> None:
             )
 
 
-def worst_share(prompts: int, environments: int, answers: int, keys: int, pairs: int) -> Fraction:
+def worst_share(prompts, environments, answers, keys, pairs):
     """The greatest share of lists held in some environment, over all models of the world.
 
     In an environment a prompt gives a list of answers, whatever it gives in another one.
@@ -137,9 +133,7 @@ def worst_share(prompts: int, environments: int, answers: int, keys: int, pairs:
     ("values", "answers", "keys", "log2"),
     [(2, 2, 2, 1), (2, 3, 1, 1), (2, 2, 3, 1), (2, 5, 1, 2), (3, 2, 2, 1)],
 )
-def test_a_prompt_read_differently_in_each_environment(
-    values: int, answers: int, keys: int, log2: int
-) -> None:
+def test_a_prompt_read_differently_in_each_environment(values, answers, keys, log2):
     """All models of tiny worlds: H counts like bits of the prompt, and no fewer would do."""
     case = world(values, 1, answers, pool=keys, environments_log2=log2)
     every = case.value()["every_list_pairs"]
@@ -164,7 +158,7 @@ GRID = [
 ]
 
 
-def test_ceiling_is_the_linear_scan() -> None:
+def test_ceiling_is_the_linear_scan():
     """The largest k of all with B(k) > share, found without any argument on its shape.
 
     The scan goes far beyond the ceiling, so that a second hump would be seen.
@@ -179,7 +173,7 @@ def test_ceiling_is_the_linear_scan() -> None:
         assert case.value()["pairs"] == scan
 
 
-def test_shortest_prompt_is_the_linear_scan() -> None:
+def test_shortest_prompt_is_the_linear_scan():
     for values in (2, 10):
         for dim in (1, 3):
             for answers in (2, 3, 64):

@@ -1,7 +1,5 @@
 """Slow twins of Theorem 1: minima by scanning delta, and true shares by integration."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 
@@ -19,16 +17,14 @@ CASES = [
 ]
 
 
-def one_token(lipschitz: Fraction, eps: Fraction, rho: Fraction, pairs: int = 1) -> PromptCapacity:
+def one_token(lipschitz, eps, rho, pairs=1):
     sizes = {"dim": 1, "prompt_tokens": 1, "radius": 1, "pairs": pairs}
     radii = {"lipschitz": lipschitz, "eps": eps, "prompt_radius": rho}
     return PromptCapacity.model_validate(sizes | radii)
 
 
 @pytest.mark.parametrize(("lipschitz", "eps", "rho"), CASES)
-def test_kappa_is_the_least_ratio_of_all_delta(
-    lipschitz: Fraction, eps: Fraction, rho: Fraction
-) -> None:
+def test_kappa_is_the_least_ratio_of_all_delta(lipschitz, eps, rho):
     reach = 2 * float(lipschitz * rho)
     delta = np.geomspace(1e-9, 1 - float(eps) - 1e-9, 200_001)
     delta = delta[delta < 1 - float(eps)]
@@ -42,10 +38,8 @@ def test_kappa_is_the_least_ratio_of_all_delta(
 
 @pytest.mark.parametrize(("lipschitz", "eps", "rho"), CASES)
 @pytest.mark.parametrize("kappa", [Fraction(1, 3), Fraction(1), Fraction(7)])
-def test_delta_is_the_minimum(
-    lipschitz: Fraction, eps: Fraction, rho: Fraction, kappa: Fraction
-) -> None:
-    def value(delta: float) -> float:
+def test_delta_is_the_minimum(lipschitz, eps, rho, kappa):
+    def value(delta):
         reach = 2 * float(lipschitz * rho)
         return math.log1p(reach / delta) + float(kappa) * math.log(float(eps) + delta)
 
@@ -55,13 +49,13 @@ def test_delta_is_the_minimum(
         assert value(best) <= value(best * factor) + 1e-12 * abs(value(best))
 
 
-def true_share(outputs: np.ndarray, eps: float, samples: np.ndarray) -> float:
+def true_share(outputs, eps, samples):
     """Share of targets in [-1, 1]^k within eps of some output, from uniform samples."""
     near = (np.abs(samples[:, None, :] - outputs[None, :, :]) <= eps).all(axis=2).any(axis=1)
     return float(near.mean())
 
 
-def test_the_true_share_is_below_the_bound() -> None:
+def test_the_true_share_is_below_the_bound():
     """126 random maps of one prompt number; the best net of prompts finds what is reached.
 
     The bound is for the whole interval of prompts, the sum over a grid reaches less: the

@@ -1,9 +1,6 @@
 """The papers' transformer, token by token, as Definitions 2.1 to 2.3 and 2.14 are written."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,12 +12,12 @@ from promptlimits.lab.regression.regression_network import RowNetwork
 from promptlimits.lipschitz.balls.forward import proved_distance
 from promptlimits.nets.paper.mean_field import mean_field, token_measure
 from promptlimits.nets.paper.transformer import from_weights
-from promptlimits.nets.paper.weights import LayerWeights, TransformerWeights, random_weights
+from promptlimits.nets.paper.weights import random_weights
 
 Array = NDArray[np.float64]
 
 
-def attention_of(x: Array, context: list[Array], layer: LayerWeights) -> Array:
+def attention_of(x, context, layer):
     """Att(x, X): the sum over heads of softmax averages of V x_j."""
     total = np.zeros_like(x)
     for head in layer.heads:
@@ -30,11 +27,11 @@ def attention_of(x: Array, context: list[Array], layer: LayerWeights) -> Array:
     return total
 
 
-def mlp_of(x: Array, layer: LayerWeights) -> Array:
+def mlp_of(x, layer):
     return layer.w2 @ np.maximum(layer.w1 @ x + layer.b1, 0.0) + layer.b2 + x
 
 
-def transformer_of(tokens: Array, weights: TransformerWeights) -> Array:
+def transformer_of(tokens, weights):
     """tau(X), (d, n) to (d, n), one token at a time; the first layer acts first."""
     columns = [tokens[:, j] for j in range(tokens.shape[1])]
     for layer in weights.layers:
@@ -46,7 +43,7 @@ def transformer_of(tokens: Array, weights: TransformerWeights) -> Array:
     return np.stack(columns, axis=1)
 
 
-def tellings(weights: TransformerWeights, tokens: Array) -> Iterator[tuple[str, Array]]:
+def tellings(weights, tokens):
     """Every other place in the package that computes the papers' transformer, or its last columns.
 
     Ball arithmetic gives no floats: it is asked how far it is from those of the definitions.
@@ -63,8 +60,8 @@ def tellings(weights: TransformerWeights, tokens: Array) -> Iterator[tuple[str, 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("heads", "layers", "hidden"), [(1, 1, 0), (2, 1, 5), (3, 3, 4)])
 def test_all_that_compute_the_transformer_do_what_the_definitions_say(
-    masked: bool, heads: int, layers: int, hidden: int
-) -> None:
+    masked, heads, layers, hidden
+):
     generator = np.random.default_rng(heads)
     sizes = {"dim": 4, "heads": heads, "head_dim": 3, "hidden": hidden, "layers": layers}
     weights = random_weights(**sizes, generator=generator, masked=masked, biases=True)

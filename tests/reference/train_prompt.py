@@ -4,24 +4,13 @@ Nothing here knows of the oracle: the residuals are attention's outputs behind a
 as `setting.attend` computes them, and the derivative is `reachable.jacobian`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from promptlimits.lab.one_layer.reachable import jacobian
-from promptlimits.lab.one_layer.setting import Floats, SharedQuery, attend
+from promptlimits.lab.one_layer.setting import attend
 
 
-def train_prompt(
-    setting: SharedQuery,
-    targets: Floats,
-    *,
-    tokens: int,
-    generator: np.random.Generator,
-    starts: int = 6,
-    steps: int = 150,
-    given: Floats | None = None,
-) -> tuple[float, Floats]:
+def train_prompt(setting, targets, *, tokens, generator, starts=6, steps=150, given=None):
     """The least sum of squared errors that training reaches, and its prompt (d, tokens)."""
     inits = [] if given is None else [given]
     for number in range(starts):
@@ -31,9 +20,7 @@ def train_prompt(
     return min(reached, key=lambda pair: pair[0])
 
 
-def _descend(
-    setting: SharedQuery, targets: Floats, prompt: Floats, steps: int
-) -> tuple[float, Floats]:
+def _descend(setting, targets, prompt, steps):
     shape = prompt.shape
     residual = (attend(setting, prompt) - targets).reshape(-1)
     value, damping = float(residual @ residual), 1e-2
@@ -55,7 +42,7 @@ def _descend(
     return value, prompt
 
 
-def _damped(slope: Floats, residual: Floats, damping: float) -> Floats:
+def _damped(slope, residual, damping):
     """The step of least squares with damping, by the smaller of the two normal systems."""
     rows, columns = slope.shape
     level = damping * max(float((slope**2).sum(axis=0).max()), 1e-12)

@@ -1,16 +1,13 @@
 """A bracket record made by rule: every number in it is synthetic, none was measured."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
 
 import pytest
 
-from promptlimits.base.files import JsonObject, JsonValue
+from promptlimits.base.files import JsonObject
 
-MakeRecord: TypeAlias = Callable[..., JsonObject]
+MakeRecord = Callable[..., JsonObject]
 DIM, DISTINCT = 576, 243
 _FACTS = (
     ("France", "Paris"),
@@ -24,17 +21,15 @@ _FACTS = (
 )
 
 
-def pairs(number: int) -> list[tuple[str, str]]:
+def pairs(number):
     """A few real names for looks, then made-up ones."""
     invented = [(f"Country {i}", f"Capital {i}") for i in range(len(_FACTS), number)]
     return [*_FACTS, *invented][:number]
 
 
-def answers(
-    number: int, *, held: int, uncounted: int = 3, wrong: str = "Wrong City"
-) -> list[JsonValue]:
+def answers(number, *, held, uncounted=3, wrong="Wrong City"):
     """Answers of which `held` count and `uncounted` more are exact without a prompt too."""
-    listed: list[JsonValue] = []
+    listed = []
     for i, (key, value) in enumerate(pairs(number)):
         exact = i < held + uncounted
         listed.append(
@@ -51,7 +46,7 @@ def answers(
     return listed
 
 
-def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
+def bracket(prompt_tokens, *, held, number):
     """One prompt length with a counting ceiling of its own."""
     bits = math.log2(DISTINCT)
     ceiling = math.ceil((32 * DIM * prompt_tokens + 20) / bits)
@@ -103,7 +98,7 @@ def bracket(prompt_tokens: int, *, held: int, number: int) -> JsonObject:
     }
 
 
-def baseline(name: str, exact: int, number: int, **changes: JsonValue) -> JsonObject:
+def baseline(name, exact, number, **changes):
     """A baseline that was measured; the first pairs came out exact."""
     return {
         "name": name,
@@ -120,7 +115,7 @@ def baseline(name: str, exact: int, number: int, **changes: JsonValue) -> JsonOb
     }
 
 
-def _search(held: int, number: int) -> list[JsonValue]:
+def _search(held, number):
     tried = [size for size in (8, 16, 32, 64, 128) if size <= number]
     return [
         {
@@ -138,9 +133,7 @@ def _search(held: int, number: int) -> list[JsonValue]:
     ]
 
 
-def sample_record(
-    *, held: Mapping[int, int] | None = None, number: int = 246, warnings: Sequence[str] = ()
-) -> JsonObject:
+def sample_record(*, held=None, number=246, warnings=()):
     """A whole record: held pairs by prompt length, out of a list of `number`."""
     by_length = {1: 40, 2: 71} if held is None else held
     return {
@@ -206,11 +199,11 @@ def sample_record(
     }
 
 
-def put(record: JsonObject, changes: Mapping[str, object]) -> JsonObject:
+def put(record, changes):
     """Set fields by their paths, such as "brackets.0.ceiling.pairs"; "*" is every one of a list."""
     for path, value in changes.items():
         *steps, last = path.split(".")
-        places: list[Any] = [record]
+        places = [record]
         for step in steps:
             places = [
                 inner
@@ -222,17 +215,17 @@ def put(record: JsonObject, changes: Mapping[str, object]) -> JsonObject:
     return record
 
 
-def _key(step: str) -> str | int:
+def _key(step):
     return int(step) if step.lstrip("-").isdigit() else step
 
 
 @pytest.fixture
-def make_record() -> MakeRecord:
+def make_record():
     """The builder of synthetic records; every call makes a fresh one."""
     return sample_record
 
 
 @pytest.fixture
-def record() -> JsonObject:
+def record():
     """Two prompt lengths over 246 pairs."""
     return sample_record()

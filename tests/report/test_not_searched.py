@@ -1,19 +1,16 @@
 """What was not searched for is told from a measured zero, in every view of a record."""
 
-from __future__ import annotations
-
 import pytest
 from matplotlib.figure import Figure
 from tests.report.views import data, parsed, printed, render, summary_lines
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.files import JsonObject
 
 GO_ON = "promptlimits bracket --out 'a b' --budget 480"
 
 
 @pytest.fixture
-def cut(make_record) -> JsonObject:
+def cut(make_record):
     """One token with 40 pairs, two tokens of which the budget left nothing."""
     record = make_record(held={1: 40, 2: 0})
     late = record["brackets"][1]
@@ -30,14 +27,14 @@ def cut(make_record) -> JsonObject:
     return {**record, "complete": False, "go_on": GO_ON}
 
 
-def test_the_table_says_not_searched_and_not_measured(cut: JsonObject) -> None:
+def test_the_table_says_not_searched_and_not_measured(cut):
     lines = [line.split() for line in printed(cut).splitlines()]
     assert ["2", "tokens", "not", "searched", "4,655", "proved", "-", "200.5"] in lines
     assert "not measured" in printed(cut)
     assert " 0 found" not in printed(cut)
 
 
-def test_the_sentence_is_a_banner(cut: JsonObject) -> None:
+def test_the_sentence_is_a_banner(cut):
     held, late = summary_lines(cut)
     assert "40 of 246 capitals held exactly" in held
     assert late.startswith(
@@ -45,7 +42,7 @@ def test_the_sentence_is_a_banner(cut: JsonObject) -> None:
     )
 
 
-def test_the_figure_has_no_point_for_it(cut: JsonObject) -> None:
+def test_the_figure_has_no_point_for_it(cut):
     shown = data(cut)
     assert shown.floors == (40, None)
     assert "2 prompt tokens: not searched, ceiling for random lists 4,655" in shown.description
@@ -60,7 +57,7 @@ def test_the_figure_has_no_point_for_it(cut: JsonObject) -> None:
     assert ">not searched<" in shown.inline()
 
 
-def test_the_page_says_so_and_how_to_go_on(cut: JsonObject) -> None:
+def test_the_page_says_so_and_how_to_go_on(cut):
     page = render(cut)
     assert '<span class="tag">Not searched</span>' in page
     assert "this is no measured zero" in page
@@ -69,14 +66,14 @@ def test_the_page_says_so_and_how_to_go_on(cut: JsonObject) -> None:
     assert "Nothing was searched for, so there is no floor." in page
 
 
-def test_a_search_that_found_nothing_is_a_zero(make_record) -> None:
+def test_a_search_that_found_nothing_is_a_zero(make_record):
     record = make_record(held={1: 0})
     assert [each.searched for each in parsed(record).brackets] == [True]
     assert " 0 found" in printed(record)
     assert data(record).floors == (0,)
 
 
-def test_a_longer_prompt_that_holds_fewer_says_that_the_search_is_the_limit(make_record) -> None:
+def test_a_longer_prompt_that_holds_fewer_says_that_the_search_is_the_limit(make_record):
     record = make_record(held={1: 40, 2: 12, 4: 50})
     _, fewer, more = summary_lines(record)
     assert "confirmed by stock PEFT), fewer than the 40 of 1 prompt token: the search" in fewer
@@ -95,10 +92,8 @@ def test_a_longer_prompt_that_holds_fewer_says_that_the_search_is_the_limit(make
     ("part", "change"),
     [("bracket", {"state": "found"}), ("floor", {"status": "found"}), ("floor", {"pairs": 3})],
 )
-def test_a_state_that_its_numbers_contradict_is_refused(
-    part: str, change: JsonObject, cut: JsonObject
-) -> None:
-    late = cut["brackets"][1]  # type: ignore[index, call-overload]
+def test_a_state_that_its_numbers_contradict_is_refused(part, change, cut):
+    late = cut["brackets"][1]
     late |= change if part == "bracket" else {"floor": {**late["floor"], **change}}
     with pytest.raises(RunFailed, match="contradicts itself"):
         parsed(cut)

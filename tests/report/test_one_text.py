@@ -1,43 +1,39 @@
 """The bracket of one text counts its tokens, in the terminal, the figure and the page."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
-from tests.report.conftest import MakeRecord
 from tests.report.views import data, parsed, printed, render, summary_lines
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.base.files import JsonObject
 from promptlimits.report import wording
 
 TOKENS, PART = 48, 12
 
 
 @pytest.fixture
-def text(make_record: MakeRecord) -> JsonObject:
+def text(make_record):
     """A text of 48 tokens: one prompt token holds none of it, two hold a part, four hold all."""
     record = make_record(held={1: 0, 2: 1, 4: 1}, number=1)
-    record["task"] |= {"name": "text:poem.txt,48", "text_tokens": TOKENS}  # type: ignore[operator]
-    for bracket, tokens in zip(record["brackets"], (0, PART, TOKENS), strict=True):  # type: ignore[arg-type]
+    record["task"] |= {"name": "text:poem.txt,48", "text_tokens": TOKENS}
+    for bracket, tokens in zip(record["brackets"], (0, PART, TOKENS), strict=True):
         bracket["floor"] |= {
             "tokens": tokens,
             "pairs": int(tokens == TOKENS),
             "bits": 0.0,
             "bits_per_prompt_token": 0.0,
-        }  # type: ignore[index, operator, call-overload]
-        bracket["ceiling"] |= {"pairs": None, "every_list_pairs": None}  # type: ignore[index, operator, call-overload]
-    for baseline in record["baselines"]:  # type: ignore[union-attr]
-        baseline["tokens"] = 0  # type: ignore[index, call-overload]
+        }
+        bracket["ceiling"] |= {"pairs": None, "every_list_pairs": None}
+    for baseline in record["baselines"]:
+        baseline["tokens"] = 0
     return record
 
 
-def words(page: str) -> str:
+def words(page):
     return " ".join(re.sub(r"<[^>]+>", "", page).split())
 
 
-def test_a_text_is_held_from_its_first_token_on(text: JsonObject) -> None:
+def test_a_text_is_held_from_its_first_token_on(text):
     short, part, long = summary_lines(text)
     theorem = "the theorem is about lists of random answers and gives no ceiling for one text"
     assert short == (
@@ -54,7 +50,7 @@ def test_a_text_is_held_from_its_first_token_on(text: JsonObject) -> None:
     )
 
 
-def test_the_table_counts_tokens_and_no_bits(text: JsonObject) -> None:
+def test_the_table_counts_tokens_and_no_bits(text):
     shown = printed(text)
     assert "SyntheticLM-135M: 48 tokens of the text" in shown
     assert "bits per" not in shown
@@ -66,12 +62,12 @@ def test_the_table_counts_tokens_and_no_bits(text: JsonObject) -> None:
         ["soft,", "4", "48", "found", "none", "12.0", "73,728", "401.0"],
     ]
     assert re.search(r"no prompt +0 measured ", shown)
-    text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
+    text["baselines"][0]["tokens"] = 3
     assert re.search(r"no prompt +3 measured ", printed(text))
     assert all(len(line) <= 80 for line in printed(text).splitlines())
 
 
-def test_the_figure_counts_tokens(text: JsonObject) -> None:
+def test_the_figure_counts_tokens(text):
     shown = data(text)
     assert (shown.unit, shown.floors, shown.ceilings) == ("tokens", (0, PART, TOKENS), ())
     assert shown.levels == (("no prompt", 0), ("in context", 0), ("whole text", TOKENS))
@@ -79,11 +75,11 @@ def test_the_figure_counts_tokens(text: JsonObject) -> None:
     assert "2 prompt tokens: floor 12 found, no ceiling" in shown.description
     assert "tokens held" in shown.inline()
     assert "pairs held" not in shown.inline()
-    text["baselines"][0]["tokens"] = 3  # type: ignore[index, call-overload]
+    text["baselines"][0]["tokens"] = 3
     assert data(text).levels[0] == ("no prompt", 3)
 
 
-def test_the_page_counts_tokens_and_claims_no_ceiling(text: JsonObject) -> None:
+def test_the_page_counts_tokens_and_claims_no_ceiling(text):
     page = words(render(text))
     assert "How many tokens of the text can a soft prompt of SyntheticLM-135M hold?" in page
     assert "12 of 48 tokens, from the first one on, held exactly, confirmed by" in page
@@ -97,7 +93,7 @@ def test_the_page_counts_tokens_and_claims_no_ceiling(text: JsonObject) -> None:
     assert "per stored bit" not in page
 
 
-def test_a_page_of_a_list_says_nothing_of_a_text(record: JsonObject) -> None:
+def test_a_page_of_a_list_says_nothing_of_a_text(record):
     page = words(render(record))
     assert "Tokens held" not in page
     assert "whole text" not in page
@@ -107,24 +103,20 @@ def test_a_page_of_a_list_says_nothing_of_a_text(record: JsonObject) -> None:
 @pytest.mark.parametrize(
     ("pairs", "tokens"), [(1, 1), (1, 47), (1, None), (0, 48), (0, 49), (1, 49), (0, None)]
 )
-def test_a_record_whose_tokens_are_not_its_text_is_refused(
-    pairs: int, tokens: int | None, text: JsonObject
-) -> None:
-    text["brackets"][2]["floor"] |= {"tokens": tokens, "pairs": pairs}  # type: ignore[index, call-overload, operator]
+def test_a_record_whose_tokens_are_not_its_text_is_refused(pairs, tokens, text):
+    text["brackets"][2]["floor"] |= {"tokens": tokens, "pairs": pairs}
     with pytest.raises(RunFailed, match="contradicts itself: "):
         parsed(text)
 
 
 @pytest.mark.parametrize("change", [{"witness": None}, {"tokens": 0}])
-def test_tokens_without_a_witness_and_a_witness_without_tokens_are_refused(
-    change: JsonObject, text: JsonObject
-) -> None:
-    text["brackets"][1]["floor"] |= change  # type: ignore[index, call-overload, operator]
+def test_tokens_without_a_witness_and_a_witness_without_tokens_are_refused(change, text):
+    text["brackets"][1]["floor"] |= change
     with pytest.raises(RunFailed, match="contradicts itself: "):
         parsed(text)
 
 
-def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
+def test_sizes_and_the_control_are_in_tokens(text):
     control = {
         "status": "measured",
         "tokens": 13,
@@ -141,10 +133,10 @@ def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
         "token_norm": 9.0,
         "conclusion": "the rest",
     }
-    bracket = text["brackets"][1]  # type: ignore[index, call-overload]
+    bracket = text["brackets"][1]
     attempt = {"tokens": 13, "held": 12, "outcome": "stalled", "remedy": ""}
     attempt |= {"steps": 4, "seconds": 1.0, "seed": 0}
-    bracket |= {"control": control, "search": [attempt]}  # type: ignore[operator]
+    bracket |= {"control": control, "search": [attempt]}
     assert parsed(text).brackets[1].search[0].size == 13
     said = (
         "planted control (measured): 5 of 13 tokens of what a known prompt writes recovered in 40 "
@@ -159,8 +151,8 @@ def test_sizes_and_the_control_are_in_tokens(text: JsonObject) -> None:
         parsed(text)
 
 
-def test_one_token_is_one(text: JsonObject) -> None:
-    text["task"]["text_tokens"] = 1  # type: ignore[index, call-overload]
-    for bracket, tokens in zip(text["brackets"], (0, 1, 1), strict=True):  # type: ignore[arg-type]
-        bracket["floor"] |= {"tokens": tokens, "pairs": tokens}  # type: ignore[index, call-overload, operator]
+def test_one_token_is_one(text):
+    text["task"]["text_tokens"] = 1
+    for bracket, tokens in zip(text["brackets"], (0, 1, 1), strict=True):
+        bracket["floor"] |= {"tokens": tokens, "pairs": tokens}
     assert wording.all_of(parsed(text).task) == "1 token of the text"

@@ -1,7 +1,5 @@
 """Soft prompts and prefixes stand in one table, in bits per stored bit."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 
@@ -16,7 +14,7 @@ MakeRecord = Callable[..., JsonObject]
 
 
 @pytest.fixture
-def mixed(make_record: MakeRecord) -> JsonObject:
+def mixed(make_record):
     """Prefixes of 1 and 2 tokens of 30 rows' width, then soft prompts of the same lengths."""
     soft, wide = make_record(held={1: 40, 2: 71}), make_record(held={1: 100, 2: 120})
     for bracket in wide["brackets"]:
@@ -27,7 +25,7 @@ def mixed(make_record: MakeRecord) -> JsonObject:
     return {**soft, "brackets": [*wide["brackets"], *soft["brackets"]]}
 
 
-def test_soft_prompts_come_first(mixed: JsonObject) -> None:
+def test_soft_prompts_come_first(mixed):
     found = parsed(mixed).brackets
     assert [(row.kind, row.prompt_tokens) for row in found] == [
         ("soft", 1),
@@ -39,7 +37,7 @@ def test_soft_prompts_come_first(mixed: JsonObject) -> None:
     assert found[2].stored_bits == 32 * 30 * 576
 
 
-def test_the_table_compares_them_and_fits_80_columns(mixed: JsonObject) -> None:
+def test_the_table_compares_them_and_fits_80_columns(mixed):
     text = printed(mixed)
     lines = [line.split() for line in text.splitlines()]
     assert ["soft,", "1", "40", "found", "2,329", "proved", "316.9", "18,432", "0.0171"] in lines
@@ -52,7 +50,7 @@ def test_the_table_compares_them_and_fits_80_columns(mixed: JsonObject) -> None:
     assert "of that kind and length" in " ".join(text.split())
 
 
-def test_a_sentence_names_the_kind(mixed: JsonObject) -> None:
+def test_a_sentence_names_the_kind(mixed):
     said = [line for line in summary_lines(mixed) if "held exactly" in line]
     assert [line.split(":")[0] for line in said] == [
         "1 prompt token",
@@ -62,7 +60,7 @@ def test_a_sentence_names_the_kind(mixed: JsonObject) -> None:
     ]
 
 
-def test_the_page_shows_both_and_no_name_twice(mixed: JsonObject) -> None:
+def test_the_page_shows_both_and_no_name_twice(mixed):
     page = render(mixed)
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -74,14 +72,10 @@ def test_the_page_shows_both_and_no_name_twice(mixed: JsonObject) -> None:
     assert "<code><bdi>witness-prefix-2-tokens</bdi></code>" in page
 
 
-def test_title_and_heading_name_the_kinds_that_are_there(
-    mixed: JsonObject, make_record: MakeRecord
-) -> None:
-    def heads(record: JsonObject) -> str:
+def test_title_and_heading_name_the_kinds_that_are_there(mixed, make_record):
+    def heads(record):
         page = render(record).replace("<bdi>", "").replace("</bdi>", "")
         title, heading = (re.search(rf"<{tag}>(.*?)</{tag}>", page) for tag in ("title", "h1"))
-        assert title is not None
-        assert heading is not None
         lead = page.split('class="lead">')[1][:20]
         return f"{title[1]} {heading[1]} {lead}"
 
@@ -95,7 +89,7 @@ def test_title_and_heading_name_the_kinds_that_are_there(
     assert "prefix" not in heads(make_record(held={1: 40}))
 
 
-def test_a_page_without_prefixes_speaks_of_none(make_record: MakeRecord) -> None:
+def test_a_page_without_prefixes_speaks_of_none(make_record):
     page = render(make_record(held={1: 40}))
     assert "prefix" not in page.split("</style>")[1].split("<script")[0].lower().split("base64")[0]
     assert page.count("<svg") == 1
@@ -105,12 +99,12 @@ def test_a_page_without_prefixes_speaks_of_none(make_record: MakeRecord) -> None
     ("ratio", "text"),
     [(0.0, "0"), (0.017199, "0.0171"), (1.0, "1.00"), (0.99999, "0.999"), (5e-7, "0.000000500")],
 )
-def test_a_ratio_has_three_digits_and_is_never_rounded_up(ratio: float, text: str) -> None:
+def test_a_ratio_has_three_digits_and_is_never_rounded_up(ratio, text):
     assert wording.ratio_down(ratio) == text
 
 
 @pytest.mark.parametrize("change", [{"kind": "lora"}, {"stored_bits": 0}, {"stored_bits": 1.5}])
-def test_a_kind_that_is_none_is_refused(mixed: JsonObject, change: JsonObject) -> None:
+def test_a_kind_that_is_none_is_refused(mixed, change):
     mixed["brackets"][0] |= change
     with pytest.raises(UserError, match=next(iter(change))):
         parsed(mixed)

@@ -1,40 +1,35 @@
 """The views of a record, from its JSON: each reads it first, as the commands do."""
 
-from __future__ import annotations
-
 import io
-from pathlib import Path
 
 from rich.console import Console
 
-from promptlimits.record.record import Record, read_record
+from promptlimits.record.record import read_record
 from promptlimits.report import html, tables
 from promptlimits.report.figures.pairs_held import PairsHeld
 
 
-def parsed(document: object) -> Record:
+def parsed(document):
     return read_record(document)
 
 
-def render(document: object) -> str:
+def render(document):
     return html.render(read_record(document))
 
 
-def write_report(document: object, directory: Path) -> Path:
+def write_report(document, directory):
     return html.write_report(read_record(document), directory)
 
 
-def data(document: object) -> PairsHeld:
+def data(document):
     return PairsHeld(read_record(document))
 
 
-def summary_lines(document: object) -> tuple[str, ...]:
+def summary_lines(document):
     return tables.summary_lines(read_record(document))
 
 
-def printed(
-    document: object, *, width: int = 80, encoding: str = "utf-8", color: bool = False
-) -> str:
+def printed(document, *, width=80, encoding="utf-8", color=False):
     """The table as the terminal shows it."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, newline="\n")

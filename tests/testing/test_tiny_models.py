@@ -1,9 +1,5 @@
 """The tiny models are what other tests take them for."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -11,12 +7,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from promptlimits.testing.tiny_models import FAMILIES, WORDS, tiny_causal_lm, tiny_tokenizer
 
 
-def weights(directory: Path) -> bytes:
+def weights(directory):
     return (directory / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_are_a_function_of_the_seed(family: str, tmp_path: Path) -> None:
+def test_weights_are_a_function_of_the_seed(family, tmp_path):
     before = torch.random.get_rng_state()
     first = tiny_causal_lm(tmp_path / "first", family, seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -26,7 +22,7 @@ def test_weights_are_a_function_of_the_seed(family: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stock_tools_load_it_and_the_order_of_tokens_matters(family: str, tmp_path: Path) -> None:
+def test_stock_tools_load_it_and_the_order_of_tokens_matters(family, tmp_path):
     directory = tiny_causal_lm(tmp_path, family, dim=16, layers=3)
     model, info = AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True)
     assert not info["missing_keys"]
@@ -41,7 +37,7 @@ def test_stock_tools_load_it_and_the_order_of_tokens_matters(family: str, tmp_pa
     assert difference > 1e-2
 
 
-def test_words_are_one_token_and_texts_round_trip() -> None:
+def test_words_are_one_token_and_texts_round_trip():
     tokenizer = tiny_tokenizer()
     for word in WORDS:
         assert len(tokenizer(word).input_ids) == len(tokenizer(f" {word}").input_ids) == 1

@@ -46,7 +46,7 @@ class Checkout:
     fakes: Path
     calls: Path
 
-    def bootstrap(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def bootstrap(self, *arguments, **variables):
         """Run it as make does; fakes are steered by environment variables."""
         self.calls.write_text("")
         environment = {
@@ -68,28 +68,28 @@ class Checkout:
         )
 
     @property
-    def asked(self) -> str:
+    def asked(self):
         """What the last run asked Python to do."""
         return self.calls.read_text()
 
     @property
-    def stamp(self) -> Path:
+    def stamp(self):
         return self.root / ".venv" / "bootstrap.stamp"
 
 
-def change(path: Path, old: str, new: str) -> None:
+def change(path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
-def _executable(path: Path, text: str) -> None:
+def _executable(path, text):
     path.write_text(text)
     path.chmod(0o755)
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, repository: Path) -> Checkout:
+def checkout(tmp_path, repository):
     root = tmp_path / "a checkout"
     (root / "tools").mkdir(parents=True)
     for name in ("pyproject.toml", "constraints-cpu.txt", "tools/bootstrap.sh"):
@@ -101,7 +101,7 @@ def checkout(tmp_path: Path, repository: Path) -> Checkout:
     return Checkout(root=root, fakes=fakes, calls=tmp_path / "calls")
 
 
-def test_a_second_run_has_nothing_to_do(checkout: Checkout) -> None:
+def test_a_second_run_has_nothing_to_do(checkout):
     first = checkout.bootstrap()
     assert first.returncode == 0, first.stderr
     assert "-m venv .venv" in checkout.asked
@@ -113,7 +113,7 @@ def test_a_second_run_has_nothing_to_do(checkout: Checkout) -> None:
     assert checkout.asked == "-c import promptlimits\n"
 
 
-def test_each_stage_is_one_line_with_its_seconds(checkout: Checkout) -> None:
+def test_each_stage_is_one_line_with_its_seconds(checkout):
     lines = checkout.bootstrap().stdout.splitlines()
     assert len(lines) == 4
     assert all(line.startswith("bootstrap: ") for line in lines)
@@ -129,7 +129,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_changed_input_refreshes_in_place(checkout: Checkout, name: str) -> None:
+def test_a_changed_input_refreshes_in_place(checkout, name):
     checkout.bootstrap()
     before = checkout.stamp.read_text()
     change(checkout.root / name, *CHANGES[name])
@@ -143,7 +143,7 @@ def test_a_changed_input_refreshes_in_place(checkout: Checkout, name: str) -> No
     assert checkout.stamp.read_text() != before
 
 
-def test_a_rule_of_a_linter_needs_no_installation(checkout: Checkout) -> None:
+def test_a_rule_of_a_linter_needs_no_installation(checkout):
     checkout.bootstrap()
     change(checkout.root / "pyproject.toml", "line-length = 100", "line-length = 99")
     ended = checkout.bootstrap()
@@ -151,14 +151,12 @@ def test_a_rule_of_a_linter_needs_no_installation(checkout: Checkout) -> None:
     assert checkout.asked == "-c import promptlimits\n"
 
 
-def test_lint_in_a_new_checkout_makes_the_environment(checkout: Checkout) -> None:
+def test_lint_in_a_new_checkout_makes_the_environment(checkout):
     assert checkout.bootstrap("lenient").returncode == 0
     assert "--editable" in checkout.asked
 
 
-def test_a_failed_install_leaves_no_stamp_and_the_next_run_starts_afresh(
-    checkout: Checkout,
-) -> None:
+def test_a_failed_install_leaves_no_stamp_and_the_next_run_starts_afresh(checkout):
     failed = checkout.bootstrap(FAKE_BROKEN="yes")
     assert failed.returncode == 1
     assert "no such package" in failed.stderr
@@ -173,7 +171,7 @@ def test_a_failed_install_leaves_no_stamp_and_the_next_run_starts_afresh(
     assert checkout.stamp.exists()
 
 
-def test_a_killed_run_leaves_a_lock_that_the_next_run_takes_over(checkout: Checkout) -> None:
+def test_a_killed_run_leaves_a_lock_that_the_next_run_takes_over(checkout):
     killed = checkout.bootstrap(FAKE_KILL="yes")
     assert killed.returncode == -signal.SIGKILL
     assert (checkout.root / ".venv.lock").exists()
@@ -184,7 +182,7 @@ def test_a_killed_run_leaves_a_lock_that_the_next_run_takes_over(checkout: Check
     assert not (checkout.root / ".venv.lock").exists()
 
 
-def test_a_failed_refresh_is_not_taken_for_finished(checkout: Checkout) -> None:
+def test_a_failed_refresh_is_not_taken_for_finished(checkout):
     checkout.bootstrap()
     change(checkout.root / "constraints-cpu.txt", *CHANGES["constraints-cpu.txt"])
     assert checkout.bootstrap(FAKE_BROKEN="yes").returncode == 1
@@ -193,7 +191,7 @@ def test_a_failed_refresh_is_not_taken_for_finished(checkout: Checkout) -> None:
     assert "-m venv" in checkout.asked
 
 
-def test_an_environment_of_other_making_is_left_alone(checkout: Checkout) -> None:
+def test_an_environment_of_other_making_is_left_alone(checkout):
     theirs = checkout.root / ".venv" / "mine.txt"
     theirs.parent.mkdir()
     theirs.write_text("mine")
@@ -204,16 +202,14 @@ def test_an_environment_of_other_making_is_left_alone(checkout: Checkout) -> Non
 
 
 @pytest.fixture
-def another(checkout: Checkout) -> Checkout:
+def another(checkout):
     """A second checkout beside the first."""
     root = Path(shutil.copytree(checkout.root, checkout.root.with_name("another")))
     return Checkout(root=root, fakes=checkout.fakes, calls=checkout.calls)
 
 
 @pytest.mark.parametrize("broken", ["", "stamp", "import"])
-def test_the_environment_of_another_checkout_is_left_alone(
-    checkout: Checkout, another: Checkout, broken: str
-) -> None:
+def test_the_environment_of_another_checkout_is_left_alone(checkout, another, broken):
     checkout.bootstrap()
     theirs = checkout.root / ".venv"
     (theirs / "in-use").touch()
@@ -234,9 +230,7 @@ def test_the_environment_of_another_checkout_is_left_alone(
     assert sorted(checkout.root.glob(".venv*")) == [theirs], "no lock is left beside it"
 
 
-def test_an_environment_elsewhere_outlives_its_checkout(
-    checkout: Checkout, another: Checkout
-) -> None:
+def test_an_environment_elsewhere_outlives_its_checkout(checkout, another):
     elsewhere = checkout.root.with_name("shared-venv")
     assert checkout.bootstrap(VENV=str(elsewhere)).returncode == 0
     shutil.rmtree(checkout.root)
@@ -244,7 +238,7 @@ def test_an_environment_elsewhere_outlives_its_checkout(
     assert (elsewhere / "bin" / "installed").exists()
 
 
-def test_a_folder_where_the_lock_goes_is_left_alone(checkout: Checkout) -> None:
+def test_a_folder_where_the_lock_goes_is_left_alone(checkout):
     theirs = checkout.root / ".venv.lock" / "mine.txt"
     theirs.parent.mkdir()
     theirs.write_text("mine")
@@ -254,7 +248,7 @@ def test_a_folder_where_the_lock_goes_is_left_alone(checkout: Checkout) -> None:
     assert theirs.read_text() == "mine"
 
 
-def test_a_moved_checkout_gets_a_new_environment(checkout: Checkout) -> None:
+def test_a_moved_checkout_gets_a_new_environment(checkout):
     checkout.bootstrap()
     moved = Checkout(
         root=checkout.root.rename(checkout.root.with_name("moved")),
@@ -265,7 +259,7 @@ def test_a_moved_checkout_gets_a_new_environment(checkout: Checkout) -> None:
     assert "-m venv" in moved.asked
 
 
-def test_another_python_gets_a_new_environment_and_is_then_kept(checkout: Checkout) -> None:
+def test_another_python_gets_a_new_environment_and_is_then_kept(checkout):
     checkout.bootstrap()
     _executable(checkout.fakes / "python9", FAKE_PYTHON)
     assert checkout.bootstrap(PYTHON="python9").returncode == 0
@@ -274,9 +268,7 @@ def test_another_python_gets_a_new_environment_and_is_then_kept(checkout: Checko
     assert checkout.asked == "-c import promptlimits\n"
 
 
-def test_torch_is_asked_from_its_cpu_index_only_where_cuda_would_come(
-    checkout: Checkout,
-) -> None:
+def test_torch_is_asked_from_its_cpu_index_only_where_cuda_would_come(checkout):
     checkout.bootstrap()
     assert "--index-url" not in checkout.asked
 
@@ -288,7 +280,7 @@ def test_torch_is_asked_from_its_cpu_index_only_where_cuda_would_come(
     assert asked[0].endswith(" torch")
 
 
-def test_a_mac_is_asked_nothing_about_cuda(checkout: Checkout) -> None:
+def test_a_mac_is_asked_nothing_about_cuda(checkout):
     checkout.bootstrap(FAKE_SYSTEM="Darwin", FAKE_REPORT=CUDA_REPORT)
     assert "--report" not in checkout.asked
     assert "--index-url" not in checkout.asked
@@ -305,9 +297,7 @@ def test_a_mac_is_asked_nothing_about_cuda(checkout: Checkout) -> None:
         ({"FAKE_NO_VENV": "yes"}, "python3 must have the venv module, got none"),
     ],
 )
-def test_a_python_that_will_not_do_is_one_line(
-    checkout: Checkout, variables: dict[str, str], message: str
-) -> None:
+def test_a_python_that_will_not_do_is_one_line(checkout, variables, message):
     refused = checkout.bootstrap(**variables)
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"bootstrap: {message}")
@@ -315,7 +305,7 @@ def test_a_python_that_will_not_do_is_one_line(
     assert not (checkout.root / ".venv").exists()
 
 
-def test_the_oldest_python_is_the_one_that_pyproject_names(repository: Path) -> None:
+def test_the_oldest_python_is_the_one_that_pyproject_names(repository):
     script = (repository / "tools/bootstrap.sh").read_text()
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     [oldest] = re.findall(r"sys\.version_info < \((\d+), (\d+)\)", script)

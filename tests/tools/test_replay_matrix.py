@@ -1,13 +1,8 @@
 """Which versions the replay matrix tries, and what it says where it can try none."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import subprocess
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -16,32 +11,28 @@ HERE = {name: importlib.metadata.version(name) for name in ("transformers", "pef
 
 
 @pytest.fixture
-def matrix(repository: Path) -> ModuleType:
+def matrix(repository):
     spec = importlib.util.spec_from_file_location("matrix", repository / "tools/replay_matrix.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_ends_are_the_lowest_and_newest_releases_of_the_range(matrix: ModuleType) -> None:
+def test_the_ends_are_the_lowest_and_newest_releases_of_the_range(matrix):
     every = ["5.24.0", "5.23.10", "5.23.9", "5.23.1", "5.22.2", "5.23.11rc1"]
     assert matrix.ends(Requirement("t>=5.23,<5.24"), every) == ("5.23.1", "5.23.10")
     with pytest.raises(SystemExit, match="no release of t is in"):
         matrix.ends(Requirement("t>=6"), every)
 
 
-def test_the_ranges_are_read_from_pyproject(matrix: ModuleType, repository: Path) -> None:
+def test_the_ranges_are_read_from_pyproject(matrix, repository):
     asked = matrix.asked((repository / "pyproject.toml").read_text(encoding="utf-8"))
     assert set(asked) == {"transformers", "peft"}
     assert all(one.specifier.contains(HERE[name]) for name, one in asked.items())
 
 
-def test_only_what_differs_is_installed(
-    matrix: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands: list[list[str]] = []
+def test_only_what_differs_is_installed(matrix, tmp_path, monkeypatch):
+    commands = []
     monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
     assert not matrix.installed_in(tmp_path, HERE)
     assert matrix.installed_in(tmp_path, {**HERE, "peft": "0.0.1"})
@@ -49,7 +40,7 @@ def test_only_what_differs_is_installed(
     assert command[-4:] == ["--no-deps", "--target", str(tmp_path), "peft==0.0.1"]
 
 
-def test_what_a_library_needs_and_is_not_here_is_named(matrix: ModuleType, tmp_path: Path) -> None:
+def test_what_a_library_needs_and_is_not_here_is_named(matrix, tmp_path):
     about = tmp_path / "one-1.0.dist-info"
     about.mkdir()
     needs = ["peft>=99", "transformers>=4", "nowhere; extra == 'dev'"]
@@ -60,14 +51,8 @@ def test_what_a_library_needs_and_is_not_here_is_named(matrix: ModuleType, tmp_p
 
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
-def test_without_an_index_it_says_so_and_fails_in_ci_only(
-    ci: str,
-    code: int,
-    matrix: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def run(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+def test_without_an_index_it_says_so_and_fails_in_ci_only(ci, code, matrix, monkeypatch, capsys):
+    def run(*_, **__):
         return subprocess.CompletedProcess([], 1, stdout="", stderr="ERROR: no route to host\n")
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -77,10 +62,8 @@ def test_without_an_index_it_says_so_and_fails_in_ci_only(
     assert "nothing was tried, no package index answers (ERROR: no route to host)" in said
 
 
-def test_both_ends_are_tried_each_once(
-    matrix: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tried: list[Any] = []
+def test_both_ends_are_tried_each_once(matrix, monkeypatch, capsys):
+    tried = []
     monkeypatch.setattr(matrix, "released", lambda name: [HERE[name], f"{HERE[name]}.post1"])
     monkeypatch.setattr(matrix, "installed_in", lambda _folder, versions: versions != HERE)
     monkeypatch.setattr(matrix, "unmet", lambda _folder: [])

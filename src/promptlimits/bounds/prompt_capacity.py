@@ -351,24 +351,18 @@ _OTHER_NORM: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedCapacity:
-    """What the published theorem says of a case; nothing where it does not apply.
+    """What the published theorem says of a case; nothing where it does not apply."""
 
-    Attributes:
-        kappa: log(3 L r/eps)/log(r/(3 eps)), rounded up.
-        threshold_pairs: kappa m_p/m, as its proof has it.
-        printed_pairs: kappa m_p, as its statement has it.
-        log_share: Grid point of the logarithm of the published proportion; a true upper limit
-            only where there is no `reason`.
-        false_here: Whether 3 L r < eps, where the published proportion is false. Not set where
-            it is merely unproved (`reason`).
-        reason: Why there are no numbers, or why those given are not to be trusted.
-    """
-
-    kappa: Fraction | None = None
-    threshold_pairs: Fraction | None = None
-    printed_pairs: Fraction | None = None
+    kappa: Fraction | None = None  # log(3 L r/eps)/log(r/(3 eps)), rounded up
+    threshold_pairs: Fraction | None = None  # kappa m_p/m, as its proof has it
+    printed_pairs: Fraction | None = None  # kappa m_p, as its statement has it
+    # Grid point of the logarithm of the published proportion; a true upper limit only where there
+    # is no `reason`.
     log_share: int | None = None
+    # Whether 3 L r < eps, where the published proportion is false. Not set where it is merely
+    # unproved (`reason`).
     false_here: bool = False
+    # Why there are no numbers, or why those given are not to be trusted.
     reason: str | None = "Theorem 4.7 needs r > 3 eps (its Remark 4.9)"
 
 

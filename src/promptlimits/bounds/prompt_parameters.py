@@ -74,17 +74,11 @@ _SEPARATIONS: Final = tuple(2 + Fraction(2) ** power for power in range(6, -65, 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNumbers:
-    """What memorising n last tokens takes on the data set of the theorem.
+    """What memorising n last tokens takes on the data set of the theorem."""
 
-    Attributes:
-        prompt_tokens: No shorter prompt does.
-        prompt_numbers: Numbers in a prompt of that length; necessary.
-        lora_numbers: Numbers with which a change of the MLP does; sufficient.
-    """
-
-    prompt_tokens: int
-    prompt_numbers: int
-    lora_numbers: int
+    prompt_tokens: int  # no shorter prompt does
+    prompt_numbers: int  # numbers in a prompt of that length; necessary
+    lora_numbers: int  # numbers with which a change of the MLP does; sufficient
 
 
 def trained_numbers(*, pairs: int, dim: int, heads: int = 1) -> TrainedNumbers:

@@ -25,23 +25,14 @@ STORED_BITS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCeiling:
-    """The counting theorem applied to a model's prompts and a task's answers.
+    """The counting theorem applied to a model's prompts and a task's answers."""
 
-    Attributes:
-        counting: The theorem for the case.
-        answer_set: The set of answers in words.
-        answers_random: Whether the task's answers were drawn from that set at random.
-        kind: What the prompts are.
-        stored_bits: Bits that the numbers of such a prompt take on disk.
-        certificate_name: File in the output folder that holds its certificate.
-    """
-
-    counting: Counting
-    answer_set: str
-    answers_random: bool
-    kind: PromptKind
-    stored_bits: int
-    certificate_name: str
+    counting: Counting  # the theorem for the case
+    answer_set: str  # the set of answers in words
+    answers_random: bool  # whether the task's answers were drawn from that set at random
+    kind: PromptKind  # what the prompts are
+    stored_bits: int  # bits that the numbers of such a prompt take on disk
+    certificate_name: str  # file in the output folder that holds its certificate
 
     @cached_property
     def _certificate(self) -> dict[str, Any]:

@@ -31,21 +31,14 @@ from promptlimits.record.parts import Answer, ReplayLoss
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What a prompt on disk makes the model answer under stock greedy decoding.
+    """What a prompt on disk makes the model answer under stock greedy decoding."""
 
-    Attributes:
-        targets: What was asked of it.
-        witness: Name of the witness folder in the output folder; None if nothing was held.
-        verification: What stock tools confirmed; None if nothing was held.
-        claimed: Indices of what was put to the test.
-        held_in_training: Pairs, or tokens of a text from the first on, that training held.
-    """
-
-    targets: Targets
+    targets: Targets  # what was asked of it
+    # Name of the witness folder in the output folder; None if nothing was held.
     witness: str | None = None
-    verification: Verification | None = None
-    claimed: tuple[int, ...] = ()
-    held_in_training: int = 0
+    verification: Verification | None = None  # what stock tools confirmed; None if nothing was held
+    claimed: tuple[int, ...] = ()  # indices of what was put to the test
+    held_in_training: int = 0  # pairs, or tokens of a text from the first on, that training held
 
     @property
     def held(self) -> tuple[int, ...]:

@@ -53,37 +53,21 @@ class Shorter:
 
 @dataclass(kw_only=True)
 class Job:
-    """One running command.
+    """One running command."""
 
-    Attributes:
-        model: The frozen model.
-        task: The pairs.
-        targets: What is asked of a prompt, in the order of the record.
-        request: What is asked for.
-        folder: The output folder.
-        store: Its store.
-        listener: Who is told how it goes.
-        budget: What is left of the command's budget from when this call began.
-        work_hash: What names the work, whatever its budget.
-        used: Its seconds.
-        unprompted: What needs no prompt.
-        warnings: What a reader must know.
-        evaluation_seconds: About what one pass of the list takes; 0 while nobody knows.
-    """
-
-    model: FrozenModel
-    task: EncodedTask
-    targets: Targets
-    request: Request
-    folder: Path
-    store: Store
-    listener: Listener
-    budget: Budget
-    work_hash: str
-    used: UsedTime
-    unprompted: Unprompted = field(init=False)
-    warnings: list[str] = field(default_factory=list)
-    evaluation_seconds: float = 0.0
+    model: FrozenModel  # the frozen model
+    task: EncodedTask  # the pairs
+    targets: Targets  # what is asked of a prompt, in the order of the record
+    request: Request  # what is asked for
+    folder: Path  # the output folder
+    store: Store  # its store
+    listener: Listener  # who is told how it goes
+    budget: Budget  # what is left of the command's budget from when this call began
+    work_hash: str  # what names the work, whatever its budget
+    used: UsedTime  # its seconds
+    unprompted: Unprompted = field(init=False)  # what needs no prompt
+    warnings: list[str] = field(default_factory=list)  # what a reader must know
+    evaluation_seconds: float = 0.0  # about what one pass of the list takes; 0 while nobody knows
 
     def __post_init__(self) -> None:
         """Read what the store knows of the model without a prompt."""

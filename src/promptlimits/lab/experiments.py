@@ -45,23 +45,14 @@ _INSIDE: Final = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdPoint:
-    """One factor on the weights.
+    """One factor on the weights."""
 
-    Attributes:
-        scale: The factor c.
-        deviation: Lambda, an upper limit.
-        floor: Proved: ||Y - Y'|| >= floor ||X - X'||; 0 if not.
-        proved_least_error: Proved lower limit on the error at a common answer.
-        two_to_one_error: Error found at the best common answer (largest token length).
-        invertible_error: Error found at the invertible target.
-    """
-
-    scale: float
-    deviation: float
-    floor: float
-    proved_least_error: float
-    two_to_one_error: float
-    invertible_error: float
+    scale: float  # the factor c
+    deviation: float  # lambda, an upper limit
+    floor: float  # proved: ||Y - Y'|| >= floor ||X - X'||; 0 if not
+    proved_least_error: float  # proved lower limit on the error at a common answer
+    two_to_one_error: float  # error found at the best common answer (largest token length)
+    invertible_error: float  # error found at the invertible target
 
 
 def threshold(
@@ -201,21 +192,13 @@ def _finite(value: Fraction) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptNormGrowth:
-    """A training run, step by step; the first entry is before any step.
+    """A training run, step by step; the first entry is before any step."""
 
-    Attributes:
-        limit: D*, rounded down: proved.
-        losses: Sum of squared errors at both inputs.
-        errors: The larger of the two errors.
-        spectral_norms: ||P||_2.
-        token_norms: Length of the longest prompt token.
-    """
-
-    limit: float
-    losses: tuple[float, ...]
-    errors: tuple[float, ...]
-    spectral_norms: tuple[float, ...]
-    token_norms: tuple[float, ...]
+    limit: float  # D*, rounded down: proved
+    losses: tuple[float, ...]  # sum of squared errors at both inputs
+    errors: tuple[float, ...]  # the larger of the two errors
+    spectral_norms: tuple[float, ...]  # ||P||_2
+    token_norms: tuple[float, ...]  # length of the longest prompt token
 
     def to_json(self) -> JsonObject:
         """As plain JSON."""

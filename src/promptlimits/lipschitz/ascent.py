@@ -217,37 +217,25 @@ def values_and_gradients(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ascent:
-    """What an ascent reached, for each member of its batch.
+    """What an ascent reached, for each member of its batch."""
 
-    Attributes:
-        values: |J(X) eta|, shape (B,).
-        points: X, shape (B, D, tokens).
-        directions: eta, of norm 1, same shape.
-        history: The best value of each member (`ascend`) or problem (`search`) after each
-            step, shape (steps, members).
-    """
-
-    values: Tensor
-    points: Tensor
-    directions: Tensor
+    values: Tensor  # |J(X) eta|, shape (B,)
+    points: Tensor  # X, shape (B, D, tokens)
+    directions: Tensor  # eta, of norm 1, same shape
+    # The best value of each member (`ascend`) or problem (`search`) after each step, shape (steps,
+    # members).
     history: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Domain:
-    """Where points and directions may go.
+    """Where points and directions may go."""
 
-    Attributes:
-        radius: Radius of the ball of each token, or one for each member, shape (B, 1, 1).
-        norm: Norm of directions and of changes.
-        moving: Columns of X that are searched, booleans of shape (tokens,).
-        perturbed: Columns on which eta may differ from 0, likewise.
-    """
-
+    # Radius of the ball of each token, or one for each member, shape (B, 1, 1).
     radius: float | Tensor
-    norm: Norm
-    moving: Tensor
-    perturbed: Tensor
+    norm: Norm  # norm of directions and of changes
+    moving: Tensor  # columns of X that are searched, booleans of shape (tokens,)
+    perturbed: Tensor  # columns on which eta may differ from 0, likewise
 
 
 def ascend(

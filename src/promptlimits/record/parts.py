@@ -28,53 +28,38 @@ class Model(Strict):
 
 
 class Task(Strict):
-    """The list of pairs that the prompt was asked to hold.
-
-    Attributes:
-        text_tokens: Tokens of the one text that is to be written; None for a list.
-        answer_set_size: As digits: answer sets of long random answers pass Python's limit on the
-            text of whole numbers.
-        answers_random: Whether the answers were drawn at random from that set.
-    """
+    """The list of pairs that the prompt was asked to hold."""
 
     name: str
     pairs: Count
-    text_tokens: Positive | None
+    text_tokens: Positive | None  # tokens of the one text that is to be written; None for a list
     hash: str
+    # As digits: answer sets of long random answers pass Python's limit on the text of whole
+    # numbers.
     answer_set_size: Annotated[str, Field(pattern=r"^[0-9]+$")]
     answer_set: str
-    answers_random: bool
+    answers_random: bool  # whether the answers were drawn at random from that set
     order: str
     source: str
     notes: Many[str]
 
 
 class Baseline(Strict):
-    """Pairs answered exactly without a trained prompt, in any of the answers that count.
+    """Pairs answered exactly without a trained prompt, in any of the answers that count."""
 
-    Attributes:
-        name: What stood in front of the key instead, such as "in context".
-        of: Pairs of the list.
-        asked: How many of them were asked, the first ones: fewer than `of` where the budget was
-            used up, and then nothing was measured of the list.
-        exact: Indices of those answered exactly.
-        shots: Pairs written out in front of the key.
-        context_tokens: Tokens in front of the key.
-        note: What else a reader must know.
-        tokens: Of a text, how many of its tokens come from the first one on; None for a list.
-        pairs: Pairs answered exactly; None where it was not measured.
-    """
-
-    name: str
-    of: Count
+    name: str  # what stood in front of the key instead, such as "in context"
+    of: Count  # pairs of the list
+    # How many of them were asked, the first ones: fewer than `of` where the budget was used up, and
+    # then nothing was measured of the list.
     asked: Count
-    exact: Many[Count]
-    shots: Count
-    context_tokens: Count
-    note: str
+    exact: Many[Count]  # indices of those answered exactly
+    shots: Count  # pairs written out in front of the key
+    context_tokens: Count  # tokens in front of the key
+    note: str  # what else a reader must know
+    # Of a text, how many of its tokens come from the first one on; None for a list.
     tokens: Count | None
     status: Literal["measured", "not measured"]
-    pairs: Count | None
+    pairs: Count | None  # pairs answered exactly; None where it was not measured
 
     @classmethod
     def made(
@@ -143,17 +128,11 @@ class Answer(Strict):
 
 
 class ReplayLoss(Strict):
-    """A floor below what its prompt held in training.
+    """A floor below what its prompt held in training."""
 
-    Attributes:
-        held_in_training: Pairs, or tokens of a text from the first on, that training held.
-        confirmed: How many of them stock tools confirmed.
-        unit: Which of the two is counted.
-    """
-
-    held_in_training: Count
-    confirmed: Count
-    unit: Annotated[str, Field(pattern=r"^(pair|token)$")]
+    held_in_training: Count  # pairs, or tokens of a text from the first on, that training held
+    confirmed: Count  # how many of them stock tools confirmed
+    unit: Annotated[str, Field(pattern=r"^(pair|token)$")]  # which of the two is counted
 
     def __str__(self) -> str:
         """In one sentence."""
@@ -165,29 +144,20 @@ class ReplayLoss(Strict):
 
 
 class Floor(Strict):
-    """Pairs that a prompt on disk holds; bits are those that so many random answers would take.
-
-    Attributes:
-        tokens: Tokens of a text that are held, from the first on; None for a list.
-        witness: Name of the prompt's folder beside the record; None if nothing is held.
-        prompt_sha256: Of the prompt that was decoded; None where none was.
-        also_answered_unprompted: Pairs that came out exact, of which the model needs no prompt.
-        lost_in_replay: What training held and stock tools did not confirm.
-        answers: All that was put to the test, in the order of the search.
-    """
+    """Pairs that a prompt on disk holds; bits are those that so many random answers would take."""
 
     status: Literal["found", "not measured"]
     pairs: Count
-    tokens: Count | None
+    tokens: Count | None  # tokens of a text that are held, from the first on; None for a list
     bits: Amount
     bits_per_prompt_token: Amount
     bits_per_stored_bit: Amount
-    witness: str | None
-    prompt_sha256: str | None
+    witness: str | None  # name of the prompt's folder beside the record; None if nothing is held
+    prompt_sha256: str | None  # of the prompt that was decoded; None where none was
     confirmed_by: str
-    also_answered_unprompted: Count
-    lost_in_replay: ReplayLoss | None
-    answers: Many[Answer]
+    also_answered_unprompted: Count  # pairs that came out exact, of which the model needs no prompt
+    lost_in_replay: ReplayLoss | None  # what training held and stock tools did not confirm
+    answers: Many[Answer]  # all that was put to the test, in the order of the search
 
     @property
     def held(self) -> int:
@@ -253,39 +223,26 @@ class Attempt(Sized):
 
 
 class Control(Sized):
-    """What training recovered of planted answers, which a known prompt gives, every one.
-
-    Attributes:
-        recovered: How many of them the best trained prompt answers exactly; of a text, in a row
-            from the first one on.
-        outcome: How the training ended.
-        steps: Its steps, over all resumptions.
-        seconds: Time those took.
-        seed: Seed of its start, and of the plant.
-        distinct_answers: Different answers among the planted pairs.
-        list_distinct_answers: Different answers among as many pairs of the list.
-        answer_entropy_bits: Entropy of the planted answers over the keys, of at most
-            log2(pairs): that of the list at hand, an estimate of what any keys would give. Of a
-            text, this and both numbers of distinct answers are about its single tokens.
-        answered_unprompted: Planted pairs that the model also answers without a prompt.
-        token_norm: Mean L2 norm of the planted prompt's tokens.
-        finished: Whether the training ended for good.
-        conclusion: What the control allows one to say, and no more.
-    """
+    """What training recovered of planted answers, which a known prompt gives, every one."""
 
     status: Literal["measured"] = "measured"
+    # How many of them the best trained prompt answers exactly; of a text, in a row from the first
+    # one on.
     recovered: Count
-    outcome: str
-    steps: Count
-    seconds: Amount
-    seed: int
-    distinct_answers: Count = 0
-    list_distinct_answers: Count = 0
+    outcome: str  # how the training ended
+    steps: Count  # its steps, over all resumptions
+    seconds: Amount  # time those took
+    seed: int  # seed of its start, and of the plant
+    distinct_answers: Count = 0  # different answers among the planted pairs
+    list_distinct_answers: Count = 0  # different answers among as many pairs of the list
+    # Entropy of the planted answers over the keys, of at most log2(pairs): that of the list at
+    # hand, an estimate of what any keys would give. Of a text, this and both numbers of distinct
+    # answers are about its single tokens.
     answer_entropy_bits: Amount = 0.0
-    answered_unprompted: Count = 0
-    token_norm: Amount = 0.0
-    finished: bool
-    conclusion: str
+    answered_unprompted: Count = 0  # planted pairs that the model also answers without a prompt
+    token_norm: Amount = 0.0  # mean L2 norm of the planted prompt's tokens
+    finished: bool  # whether the training ended for good
+    conclusion: str  # what the control allows one to say, and no more
 
 
 class NoControl(Strict):
@@ -309,27 +266,19 @@ class State(StrEnum):
 
 
 class Bracket(Strict):
-    """Floor and ceiling of one kind of prompt at one length.
-
-    Attributes:
-        stored_bits: Bits that the numbers of such a prompt take on disk.
-        control: None where the search held the whole list, or none was asked for.
-        search: Every attempt behind the floor.
-        complete: Whether a larger budget would change nothing.
-        seconds: Time spent at this length, over all resumptions.
-    """
+    """Floor and ceiling of one kind of prompt at one length."""
 
     state: Annotated[State, Field(strict=False)]
     kind: Kind
     prompt_tokens: Positive
-    stored_bits: Positive
+    stored_bits: Positive  # bits that the numbers of such a prompt take on disk
     floor: Floor
     ceiling: Ceiling
-    control: AnyControl | None
-    search: Many[Attempt]
-    complete: bool
+    control: AnyControl | None  # none where the search held the whole list, or none was asked for
+    search: Many[Attempt]  # every attempt behind the floor
+    complete: bool  # whether a larger budget would change nothing
     stopped_because: str
-    seconds: Amount
+    seconds: Amount  # time spent at this length, over all resumptions
 
     @property
     def searched(self) -> bool:

@@ -21,34 +21,21 @@ _KINDS: Final = {Verdict.HELD: "held", Verdict.NOT_COUNTED: "uncounted", Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class PairCell:
-    """What one prompt decoded for one pair.
+    """What one prompt decoded for one pair."""
 
-    Attributes:
-        kind: "held", "uncounted", "wrong" or "untried".
-        decoded: The decoded text where it is wrong, clipped.
-        fault: Why it is wrong, where that was recorded.
-    """
-
-    kind: str
-    decoded: str = ""
-    fault: str = ""
+    kind: str  # "held", "uncounted", "wrong" or "untried"
+    decoded: str = ""  # the decoded text where it is wrong, clipped
+    fault: str = ""  # why it is wrong, where that was recorded
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairRow:
-    """One pair over all prompt lengths.
+    """One pair over all prompt lengths."""
 
-    Attributes:
-        key: The key, clipped.
-        value: The answer, clipped.
-        unprompted: Whether the model gives the answer without a prompt.
-        cells: One per prompt length.
-    """
-
-    key: str
-    value: str
-    unprompted: bool
-    cells: tuple[PairCell, ...]
+    key: str  # the key, clipped
+    value: str  # the answer, clipped
+    unprompted: bool  # whether the model gives the answer without a prompt
+    cells: tuple[PairCell, ...]  # one per prompt length
 
     @property
     def classes(self) -> str:

@@ -1,16 +1,13 @@
 """The last tokens, and long prompts that wash a query out: twins, laws, and searched attacks."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
 from tests.bounds.context.common import ball, decades, nats
 from tests.reference import context_twin
-from tests.reference.plain_transformer import Array, PlainLayer, run
+from tests.reference.plain_transformer import PlainLayer, run
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import grid_value
@@ -23,7 +20,7 @@ from promptlimits.bounds.context.layers import (
 )
 
 
-def layers(*limits: tuple[Any, Any, list[tuple[Any, Any]]]) -> tuple[LayerConstants, ...]:
+def layers(*limits):
     return tuple(
         LayerConstants(radius=Fraction(r), mlp_lipschitz=mlp, heads=heads)
         for r, mlp, heads in limits
@@ -39,7 +36,7 @@ TABLE_2C = [
 
 
 @pytest.mark.parametrize(("d", "depth", "v", "a", "expected"), TABLE_2C)
-def test_the_numbers_of_theorem_2c(d: int, depth: int, v: str, a: str, expected: float) -> None:
+def test_the_numbers_of_theorem_2c(d, depth, v, a, expected):
     stack = layers(*[(1, 1, [(v, a)])] * depth)
     found = LastTokensCapacity(dim=d, layers=stack, eps=Fraction(1, 100))
     assert decades(found) == pytest.approx(expected, abs=0.01)
@@ -50,7 +47,7 @@ def test_the_numbers_of_theorem_2c(d: int, depth: int, v: str, a: str, expected:
     assert found.log_share(math.floor(twin)) > 0
 
 
-def test_theorem_2c_says_that_more_than_one_layer_needs_a_mask() -> None:
+def test_theorem_2c_says_that_more_than_one_layer_needs_a_mask():
     stack = layers((1, 1, [(1, 1)]))
     one = LastTokensCapacity(dim=8, layers=stack, eps=Fraction(1, 10))
     assert "a transformer of one layer" in one.claim(one.value())
@@ -60,7 +57,7 @@ def test_theorem_2c_says_that_more_than_one_layer_needs_a_mask() -> None:
     assert nats(more) < nats(one)
 
 
-def test_sampled_contexts_stay_within_the_sampling_lemma() -> None:
+def test_sampled_contexts_stay_within_the_sampling_lemma():
     """The best of few draws is far inside 2 r ||V|| e^(2 ||A|| r^2)/sqrt(n), for many queries."""
     generator = np.random.default_rng(1)
     for d, n in ((1, 8), (4, 32), (20, 32)):
@@ -68,12 +65,7 @@ def test_sampled_contexts_stay_within_the_sampling_lemma() -> None:
         value, score = (m / np.linalg.norm(m, 2) for m in generator.normal(size=(2, d, d)))
         layer = PlainLayer(heads=((value, score),), w1=np.zeros((1, d)), w2=np.zeros((d, 1)))
 
-        def errors(
-            chosen: Array,
-            prompt: Array = prompt,
-            queries: Array = queries,
-            layer: PlainLayer = layer,
-        ) -> float:
+        def errors(chosen, prompt=prompt, queries=queries, layer=layer):
             return max(
                 float(
                     np.linalg.norm(
@@ -88,16 +80,16 @@ def test_sampled_contexts_stay_within_the_sampling_lemma() -> None:
         assert best <= 2 * math.exp(2) / math.sqrt(n)
 
 
-def random_layer(generator: np.random.Generator, d: int, steep: float) -> PlainLayer:
-    def unit(rows: int, columns: int) -> Array:
-        m: Array = generator.normal(size=(rows, columns))
+def random_layer(generator, d, steep):
+    def unit(rows, columns):
+        m = generator.normal(size=(rows, columns))
         return m / np.linalg.norm(m, 2)
 
     heads = tuple((0.7 * unit(d, d), steep * unit(d, d)) for _ in range(2))
     return PlainLayer(heads=heads, w1=unit(2 * d, d), w2=0.4 * unit(d, 2 * d))
 
 
-def limits(stack: list[PlainLayer]) -> tuple[LayerConstants, ...]:
+def limits(stack):
     found, radius = [], Fraction(1)
     for layer in stack:
         heads = tuple(
@@ -115,7 +107,7 @@ def limits(stack: list[PlainLayer]) -> tuple[LayerConstants, ...]:
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_nothing_found_exceeds_theorem_w(depth: int, masked: bool) -> None:
+def test_nothing_found_exceeds_theorem_w(depth, masked):
     """Random and searched queries and prompts; the radii are those met on the way."""
     generator = np.random.default_rng(depth)
     d, m = 3, 3
@@ -146,7 +138,7 @@ def test_nothing_found_exceeds_theorem_w(depth: int, masked: bool) -> None:
         assert 0 < best <= math.exp(log_difference)
 
 
-def test_washout_laws() -> None:
+def test_washout_laws():
     stack = layers((1, "3/2", [("1/2", "1/2"), (1, "1/4")]), (4, 1, [("1/10", "1/100")]))
     assert amplifications(stack)[1] == 1
     assert amplifications(stack)[0] == Fraction(3, 2) * (1 + stack[1].attention_lipschitz)
@@ -173,13 +165,13 @@ def test_washout_laws() -> None:
 @pytest.mark.parametrize(
     "change", [None, {}, {"radius": "x"}, {"heads": []}, {"heads": ["11"]}, {"more": "1"}]
 )
-def test_bad_layers_are_refused(change: Any) -> None:
+def test_bad_layers_are_refused(change):
     good = {"radius": "1", "mlp_lipschitz": "1", "heads": [["1", "1"]]}
     with pytest.raises(UserError):
         Washout(layers=[good | change if change else change], query_tokens=2, prompt_tokens=1)
 
 
-def test_layers_are_read_as_they_are_written() -> None:
+def test_layers_are_read_as_they_are_written():
     good = layers((1, "3/2", [("1/2", "1/2")]))[0]
     record = {"radius": "1", "mlp_lipschitz": "3/2", "heads": [["1/2", "1/2"]]}
     assert good.model_dump(mode="json") == record
@@ -188,7 +180,7 @@ def test_layers_are_read_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize("radius", ["1e2000", "1e-2000", "1e101", "1e-101"])
-def test_radii_beyond_floats_are_refused(radius: str) -> None:
+def test_radii_beyond_floats_are_refused(radius):
     with pytest.raises(UserError, match="radius of a layer must be between 1e-100 and 1e100"):
         LayerConstants(radius=radius, mlp_lipschitz=1, heads=((1, 1),))
     near = layers((1, 1, [(1, 1)]))
@@ -197,7 +189,7 @@ def test_radii_beyond_floats_are_refused(radius: str) -> None:
         LastTokensCapacity(dim=8, layers=near, eps=far / 9, target_radius=far)
 
 
-def test_small_and_large_radii_serve() -> None:
+def test_small_and_large_radii_serve():
     """Scaling tokens by c and A by 1/c^2 changes nothing."""
     one = LastTokensCapacity(dim=8, layers=layers((1, 1, [(1, 1)])), eps=Fraction(1, 10))
     for power in (-99, 99):
@@ -207,8 +199,8 @@ def test_small_and_large_radii_serve() -> None:
         assert nats(found) == pytest.approx(nats(one), rel=1e-3)
 
 
-def test_parts_leave_room_for_the_error() -> None:
-    sizes: dict[str, Any] = {"dim": 8, "layers": layers((1, 1, [(1, 1)])), "eps": Fraction(1, 10)}
+def test_parts_leave_room_for_the_error():
+    sizes = {"dim": 8, "layers": layers((1, 1, [(1, 1)])), "eps": Fraction(1, 10)}
     with pytest.raises(UserError, match="parts must leave eps and all of them together below"):
         LastTokensCapacity(**sizes, parts=("0.5", "0.3", "0.1"))
     with pytest.raises(UserError, match="eps must be below the target radius"):

@@ -1,22 +1,18 @@
 """Whole outputs: tables, twins, laws, and small instances of the lemmas."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 from tests.bounds.context.common import ball, decades, nats
 from tests.reference import context_twin
-from tests.reference.plain_transformer import Array
 
 from promptlimits.base.errors import UserError
 from promptlimits.base.exact import log10_up
-from promptlimits.bounds.context.search import Case, Choice, best_choice
+from promptlimits.bounds.context.search import Case, best_choice
 from promptlimits.bounds.context.whole_output import (
     MeasureFamily,
     ShortPromptCapacity,
@@ -35,7 +31,7 @@ CASES = {  # published, with its 3 put right, Theorem 2a with kappa = 1, with Ro
 }
 
 
-def given(case: tuple[int, int, Any, str, int]) -> dict[str, Any]:
+def given(case):
     d, lipschitz, radius, eps, order = case
     return {
         "dim": d,
@@ -46,7 +42,7 @@ def given(case: tuple[int, int, Any, str, int]) -> dict[str, Any]:
     }
 
 
-def codes(case: tuple[int, int, int, str, int], *, rogers: bool = False) -> Choice:
+def codes(case, *, rogers=False):
     """The best choice without lists: kappa = 1."""
     d, lipschitz, radius, eps, order = case
     logs = (math.log(float(Fraction(x))) for x in (lipschitz, radius, eps))
@@ -59,7 +55,7 @@ def codes(case: tuple[int, int, int, str, int], *, rogers: bool = False) -> Choi
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_table_of_theorem_2a(case: tuple[int, int, int, str, int]) -> None:
+def test_the_table_of_theorem_2a(case):
     published, right, ours, rogers = CASES[case]
     plain = WholeOutputCapacity(**given(case), choice=codes(case))
     assert log10_up(published_log_threshold(plain)) == pytest.approx(published, abs=0.01)
@@ -75,21 +71,21 @@ def test_the_table_of_theorem_2a(case: tuple[int, int, int, str, int]) -> None:
 @pytest.mark.parametrize(
     ("case", "gain"), [((16, 10, 1, "1/100", 2), 1), ((64, 100, 1, "1/100", 2), 7.7)]
 )
-def test_lists_gain_about_half_the_dimension_in_bits(case: Any, gain: float) -> None:
+def test_lists_gain_about_half_the_dimension_in_bits(case, gain):
     with_lists = WholeOutputCapacity(**given(case))
     without = WholeOutputCapacity(**given(case), choice=codes(case))
     assert with_lists.choice.list_size == case[0] // 2
     assert decades(with_lists) < decades(without) - gain
 
 
-def test_the_published_theorem_says_no_target_at_all() -> None:
+def test_the_published_theorem_says_no_target_at_all():
     """At a small radius its K is below 1, although tau = identity makes every target for k = 1."""
     small = WholeOutputCapacity(**given((4, 10, Fraction(1, 100), "1/10000", 2)))
     assert log10_up(published_log_threshold(small)) == pytest.approx(-1.55, abs=0.01)
 
 
 @pytest.mark.parametrize("case", list(CASES)[:3])
-def test_theorem_2a_and_its_twin(case: Any) -> None:
+def test_theorem_2a_and_its_twin(case):
     found = WholeOutputCapacity(**given(case))
     chosen = found.choice
     d, lipschitz, radius, eps, order = case
@@ -118,7 +114,7 @@ def test_theorem_2a_and_its_twin(case: Any) -> None:
         ((4, Fraction(1, 9), 1, "1/100", 2), 3),
     ],
 )
-def test_theorem_2b_and_its_twin(case: Any, tokens: int) -> None:
+def test_theorem_2b_and_its_twin(case, tokens):
     found = ShortPromptCapacity(**given(case), tokens=tokens)
     assert nats(found) < nats(WholeOutputCapacity(**given(case)))
     d, lipschitz, radius, eps, order = case
@@ -129,13 +125,13 @@ def test_theorem_2b_and_its_twin(case: Any, tokens: int) -> None:
         assert nats(found) == pytest.approx(math.log(twin), rel=1e-9, abs=1e-12)
 
 
-def test_two_pairs_are_too_many_in_moderate_dimension() -> None:
+def test_two_pairs_are_too_many_in_moderate_dimension():
     found = ShortPromptCapacity(**given((64, 100, 1, "1/100", 2)), tokens=16)
     assert nats(found) <= math.log(2)
     assert found.log_share(2) <= -100 * math.log(10)
 
 
-def test_theorem_2b_says_how_long_and_how_far_apart_its_queries_are() -> None:
+def test_theorem_2b_says_how_long_and_how_far_apart_its_queries_are():
     """K rests on both: 10^0.000 for near queries, 10^7.1 for far ones."""
     sizes = given((4, 100, 1, "1/100", 2)) | {"tokens": 16}
     said = set()
@@ -151,7 +147,7 @@ def test_theorem_2b_says_how_long_and_how_far_apart_its_queries_are() -> None:
 
 
 @pytest.mark.parametrize("case", [(4, 10, 1, "1/100", 2), (16, 3, 1, "1/50", 1)])
-def test_scale_invariance_and_monotonicity(case: Any) -> None:
+def test_scale_invariance_and_monotonicity(case):
     sizes = given(case)
     here = WholeOutputCapacity(**sizes)
     scaled = sizes | {"radius": Fraction(7, 3), "eps": sizes["eps"] * Fraction(7, 3)}
@@ -173,12 +169,12 @@ def test_scale_invariance_and_monotonicity(case: Any) -> None:
         ({"choice": {"delta": 1}}, "must be given"),
     ],
 )
-def test_inputs_out_of_range_are_refused(change: dict[str, Any], words: str) -> None:
+def test_inputs_out_of_range_are_refused(change, words):
     with pytest.raises(UserError, match=words):
         WholeOutputCapacity(**(given((4, 10, 1, "1/100", 2)) | change))
 
 
-def transport(one: Array, other: Array, q: float) -> float:
+def transport(one, other, q):
     """W_q between uniform measures on as many points (rows)."""
     cost = np.linalg.norm(one[:, None] - other[None], axis=2) ** q
     rows, columns = linear_sum_assignment(cost)
@@ -186,7 +182,7 @@ def transport(one: Array, other: Array, q: float) -> float:
 
 
 @pytest.mark.parametrize(("q", "kappa"), [(1.0, 1), (2.0, 1), (2.0, 2)])
-def test_few_words_lie_in_a_ball(q: float, kappa: int) -> None:
+def test_few_words_lie_in_a_ball(q, kappa):
     """Lemma C_out, by exact transport to adversarial centres: other words, and midpoints."""
     generator = np.random.default_rng(5)
     d, size, blocks, theta = 2, 4, 4, Fraction(1, 4)
@@ -214,9 +210,9 @@ def test_few_words_lie_in_a_ball(q: float, kappa: int) -> None:
         assert transport(a, b, q) > 2 * rho
 
 
-def test_a_family_needs_room() -> None:
-    def family(ball: Fraction, **more: int) -> MeasureFamily:
-        sizes: dict[str, Any] = {"dim": 2, "radius": Fraction(1), "order": Fraction(1)}
+def test_a_family_needs_room():
+    def family(ball, **more):
+        sizes = {"dim": 2, "radius": Fraction(1), "order": Fraction(1)}
         return MeasureFamily(**sizes, ball=ball, theta=Fraction(1, 2), **more)
 
     fine = Fraction(1, 50)
@@ -229,7 +225,7 @@ def test_a_family_needs_room() -> None:
         family(fine, alphabet=4, list_size=2)
 
 
-def test_lemma_c_in_by_brute_force() -> None:
+def test_lemma_c_in_by_brute_force():
     """All contexts of short prompts over a grid of centres fall on few rounded weights."""
     centres, query_tokens, q, radius = 3, 2, 1.0, 1.0
     ew = 0.5
@@ -251,7 +247,7 @@ def test_lemma_c_in_by_brute_force() -> None:
     assert math.log(len(seen)) <= math.log(math.comb(parts + centres, centres)) <= bound
 
 
-def test_large_dimensions_have_room_for_the_weights() -> None:
+def test_large_dimensions_have_room_for_the_weights():
     for dim in (8190, 8191, 10**6):
         found = WholeOutputCapacity(**given((dim, 10, 1, "1/100", 2)))
         assert found.choice.cover_share < 1

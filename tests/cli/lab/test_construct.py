@@ -1,11 +1,8 @@
 """`promptlimits construct` through the entry point."""
 
-from __future__ import annotations
-
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -18,7 +15,7 @@ Call = Callable[..., Any]
 UNIVERSAL = ("construct", "universal")
 
 
-def test_sin(call: Call, here: Path) -> None:
+def test_sin(call, here):
     ended = call(*UNIVERSAL, "--function", "sin", "--eps", "0.05", "--json", "--plot", "sin.svg")
     assert (ended.code, ended.err) == (0, "")
     told = json.loads(ended.out)
@@ -33,7 +30,7 @@ def test_sin(call: Call, here: Path) -> None:
     assert "sin by a prompt of 63 tokens" in drawing
 
 
-def test_one_set_of_weights_and_words_for_people(call: Call) -> None:
+def test_one_set_of_weights_and_words_for_people(call):
     told = [
         json.loads(call(*UNIVERSAL, "--function", name, "--json").out) for name in ("sin", "cos")
     ]
@@ -44,7 +41,7 @@ def test_one_set_of_weights_and_words_for_people(call: Call) -> None:
     assert tuple(BUILT_IN) == get_args(construct.Function)
 
 
-def test_a_long_prompt_shows_progress(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_prompt_shows_progress(call, monkeypatch):
     monkeypatch.setattr(construct, "_LONG_PROMPT", 2**15)
     monkeypatch.setattr(construct, "_LOGITS", 10**7)
     ended = call(*UNIVERSAL, "--function", "abs", "--eps", "1/50000", "--json")
@@ -56,7 +53,7 @@ def test_a_long_prompt_shows_progress(call: Call, monkeypatch: pytest.MonkeyPatc
     assert "4 of 4 blocks" in ended.err
 
 
-def test_the_papers_route(call: Call, here: Path) -> None:
+def test_the_papers_route(call, here):
     paper = (*UNIVERSAL, "--function", "square", "--route", "paper")
     ended = call(*paper, "--eps", "1.2", "--json", "--plot", "square.svg")
     assert (ended.code, ended.err) == (0, "")
@@ -71,16 +68,14 @@ def test_the_papers_route(call: Call, here: Path) -> None:
     assert "found 1 off a quarter of the inputs" in text
 
 
-def test_no_run_for_a_drawing_that_cannot_be_written(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_run_for_a_drawing_that_cannot_be_written(call, monkeypatch):
     monkeypatch.delattr(construct, "_by_table")
     call(*UNIVERSAL, "--function", "sin", "--plot", "pairs.csv/where.svg").says(
         2, "--plot must be a file"
     )
 
 
-def test_sizes(call: Call) -> None:
+def test_sizes(call):
     options = ["--dim", "768", "--tokens", "2", "--lipschitz", "1", "--eps", "30"]
     told = json.loads(call("construct", "sizes", *options, "--json").out)
     assert told["sufficient_log10_prompt_tokens"] == pytest.approx(640.97, abs=0.01)
@@ -95,7 +90,7 @@ def test_sizes(call: Call) -> None:
     call("construct", "sizes", "--dim", "0").says(2, "--dim must be 1 or more, got '0'")
 
 
-def test_sizes_counts_lora(call: Call) -> None:
+def test_sizes_counts_lora(call):
     options = ["--dim", "16", "--pairs", "10", "--heads", "3"]
     told = json.loads(call("construct", "sizes", *options, "--json").out)
     assert (told["prompt_tokens"], told["prompt_numbers"], told["lora_numbers"]) == (4, 64, 196)

@@ -1,7 +1,5 @@
 """`promptlimits errata`."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -13,7 +11,7 @@ import pytest
 Call = Callable[..., Any]
 
 
-def test_it_lists_every_erratum(call: Call) -> None:
+def test_it_lists_every_erratum(call):
     ended = call("errata")
     assert (ended.code, ended.err) == (0, "")
     for number in range(1, 19):
@@ -22,7 +20,7 @@ def test_it_lists_every_erratum(call: Call) -> None:
     assert [record["erratum"] for record in records] == [*(f"E{n}" for n in range(1, 19)), "W4"]
 
 
-def test_the_list_needs_no_torch() -> None:
+def test_the_list_needs_no_torch():
     code = (
         "import sys\nsys.argv = ['promptlimits', 'errata']\n"
         "from promptlimits.cli.main import main\n"
@@ -32,7 +30,7 @@ def test_the_list_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-def test_one_is_run_and_told(call: Call) -> None:
+def test_one_is_run_and_told(call):
     ended = call("errata", "E13")
     assert (ended.code, ended.err) == (0, "")
     starts = [line.split(" ")[0] for line in ended.out.splitlines()]
@@ -41,7 +39,7 @@ def test_one_is_run_and_told(call: Call) -> None:
     assert "Measured" not in call("errata", "E1").out
 
 
-def test_the_record_of_e13(call: Call) -> None:
+def test_the_record_of_e13(call):
     record = json.loads(call("errata", "E13", "--json").out)
     assert record["heads"] == 4
     assert record["published_floor"] == 0.5

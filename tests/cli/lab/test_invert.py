@@ -1,11 +1,8 @@
 """`promptlimits invert` through the entry point."""
 
-from __future__ import annotations
-
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +14,7 @@ Call = Callable[..., Any]
 SMALL = ["--random", "d=4,h=1,layers=2,scale=.2,seed=1,f=3", "--radius", "1"]
 
 
-def test_a_certified_transformer(call: Call) -> None:
+def test_a_certified_transformer(call):
     told = json.loads(call("invert", *SMALL, "--json").out)
     assert told["one_to_one"] is True
     assert told["reason"] == ""
@@ -35,14 +32,14 @@ def test_a_certified_transformer(call: Call) -> None:
     assert "its a-posteriori limit" in text.out
 
 
-def test_what_is_not_proved_is_said_and_exits_0(call: Call) -> None:
+def test_what_is_not_proved_is_said_and_exits_0(call):
     ended = call("invert", "--random", "d=4,h=1,layers=1,scale=2", "--radius", "1/2")
     assert (ended.code, ended.err) == (0, "")
     assert "not proved one-to-one: the attention of layer 1 has the constant" in ended.out
     assert "nothing is proved at any norm" in ended.out
 
 
-def test_the_trap_from_a_folder(call: Call, here: Path) -> None:
+def test_the_trap_from_a_folder(call, here):
     save_transformer(trap(), here / "trap")
     (here / "prompt.json").write_text("[[0.5, 0.25]]", encoding="utf-8")
     (here / "inputs.json").write_text("[[[0.5, 0.5]], [[-0.5, 0.1]]]", encoding="utf-8")
@@ -57,7 +54,7 @@ def test_the_trap_from_a_folder(call: Call, here: Path) -> None:
     assert "[P, X] -> [P', Y], all outputs: proved one-to-one" in text
 
 
-def test_one_layer_has_the_closed_form_too(call: Call) -> None:
+def test_one_layer_has_the_closed_form_too(call):
     told = json.loads(call("invert", "--random", "d=3,h=1,layers=1", "--radius", "1", "--json").out)
     assert told["spectral_norm_limit"]["tokens"] == 5
     assert told["spectral_norm_limit"]["value"] > 100
@@ -65,7 +62,7 @@ def test_one_layer_has_the_closed_form_too(call: Call) -> None:
     assert "D*" in free.out
 
 
-def test_proved_is_said_only_of_proved_limits(call: Call) -> None:
+def test_proved_is_said_only_of_proved_limits(call):
     given = ["--random", "d=2,h=1,layers=1,scale=1e-6", "--radius", "1e9"]
     told = json.loads(call("invert", *given, "--json").out)["inverse"]
     assert told["proved_error_limit"] > 1e-10
@@ -76,14 +73,14 @@ def test_proved_is_said_only_of_proved_limits(call: Call) -> None:
     assert "steps: proved to within 1e-10" in call("invert", *SMALL).out
 
 
-def test_long_prompts_have_no_limit_in_ball_arithmetic(call: Call) -> None:
+def test_long_prompts_have_no_limit_in_ball_arithmetic(call):
     given = ["--random", "d=2,h=1,layers=1", "--radius", "1", "--prompt-tokens", "300", "--json"]
     told = json.loads(call("invert", *given).out)["inverse"]
     assert (told["status"], told["proved_error_limit"]) == ("converged", None)
     assert "ball arithmetic would take too long" in told["reason"]
 
 
-def test_outputs_that_overflow_are_an_outcome(call: Call) -> None:
+def test_outputs_that_overflow_are_an_outcome(call):
     given = ["--random", "d=2,h=1,layers=64,scale=1e6", "--radius", "1"]
     ended = call("invert", *given)
     assert (ended.code, ended.err) == (0, "")
@@ -91,9 +88,7 @@ def test_outputs_that_overflow_are_an_outcome(call: Call) -> None:
     assert json.loads(call("invert", *given, "--json").out)["inverse"]["status"] == "failed"
 
 
-def test_the_drawing_is_refused_before_the_run(
-    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_drawing_is_refused_before_the_run(call, here, monkeypatch):
     from promptlimits.lab import experiments
 
     monkeypatch.setattr(experiments, "norm_growth", lambda seed: pytest.fail("it ran"))
@@ -101,14 +96,14 @@ def test_the_drawing_is_refused_before_the_run(
     call("invert", "--experiment", "norm", "--plot", "taken/x.svg").says(2, "--plot must be a file")
 
 
-def test_huge_radii_are_numbers(call: Call) -> None:
+def test_huge_radii_are_numbers(call):
     for radius in ("1e60", "1e-60"):
         ended = call("invert", "--random", "d=2,h=1,layers=8", "--radius", radius, "--json")
         assert ended.code == 0
         json.loads(ended.out)
 
 
-def test_experiments(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_experiments(call, here, monkeypatch):
     from promptlimits.lab import experiments
 
     threshold, growth = experiments.threshold, experiments.norm_growth
@@ -140,6 +135,6 @@ def test_experiments(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("[[3, 4]]", "within --radius 1"),
     ],
 )
-def test_bad_prompts_are_one_line(call: Call, here: Path, text: str, words: str) -> None:
+def test_bad_prompts_are_one_line(call, here, text, words):
     (here / "prompt.json").write_text(text, encoding="utf-8")
     call("invert", "--random", "d=2,h=1", "--radius", "1", "--prompt", "prompt.json").says(2, words)

@@ -1,10 +1,6 @@
 """Mistakes in the options of the commands on small networks: one line each, exit code 2."""
 
-from __future__ import annotations
-
 import shlex
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -96,6 +92,6 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake[0])
-def test_a_mistake_is_one_line(mistake: tuple[str, ...], call: Callable[..., Any]) -> None:
+def test_a_mistake_is_one_line(mistake, call):
     command, *words = mistake
     call(*shlex.split(command)).says(2, *words)

@@ -1,7 +1,5 @@
 """`promptlimits lipschitz` through the entry point."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +10,7 @@ Call = Callable[..., Any]
 
 
 @pytest.mark.parametrize("masked", [0, 1])
-def test_what_is_found_lies_below_what_is_proved(call: Call, masked: int) -> None:
+def test_what_is_found_lies_below_what_is_proved(call, masked):
     random = f"d=4,h=2,layers=2,scale=.7,seed=3,masked={masked}"
     given = ("lipschitz", "--random", random, "--tokens", "5", "--prompt-tokens", "3")
     told = json.loads(call(*given, "--json").out)
@@ -33,7 +31,7 @@ def test_what_is_found_lies_below_what_is_proved(call: Call, masked: int) -> Non
     assert published < told["constants"][2]["proved_log10"]["published-frobenius"]
 
 
-def test_the_text_names_the_method_of_each_limit(call: Call) -> None:
+def test_the_text_names_the_method_of_each_limit(call):
     text = call(
         "lipschitz", "--random", "d=2,h=1,layers=1", "--tokens", "2", "--prompt-tokens", "1"
     )
@@ -42,7 +40,7 @@ def test_the_text_names_the_method_of_each_limit(call: Call) -> None:
     assert text.out.count(", at an explicit point") == 3
 
 
-def test_a_transformer_that_ignores_the_prompt_has_no_slope(call: Call) -> None:
+def test_a_transformer_that_ignores_the_prompt_has_no_slope(call):
     told = json.loads(
         call("lipschitz", "--random", "d=2,h=1,layers=1,f=0,scale=1e-6", "--json").out
     )
@@ -59,7 +57,7 @@ def test_a_transformer_that_ignores_the_prompt_has_no_slope(call: Call) -> None:
         (["--tokens", "257"], "--tokens must be at most 256"),
     ],
 )
-def test_bad_input(call: Call, given: list[str], message: str) -> None:
+def test_bad_input(call, given, message):
     ended = call("lipschitz", "--random", "d=2,h=1,layers=1", *given)
     assert ended.code == 2
     assert message in ended.err

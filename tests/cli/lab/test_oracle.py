@@ -1,14 +1,11 @@
 """`promptlimits oracle` through the entry point."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,7 @@ Call = Callable[..., Any]
 RANDOM = ["--random-layer", "d=6,h=2,seed=1"]
 
 
-def test_json(call: Call) -> None:
+def test_json(call):
     ended = call("oracle", *RANDOM, "--k", "3", "--json")
     assert (ended.code, ended.err) == (0, "")
     told = json.loads(ended.out)
@@ -33,7 +30,7 @@ def test_json(call: Call) -> None:
     assert prompt.shape == (6, 2)
 
 
-def test_found_is_said_of_prompts_only(call: Call) -> None:
+def test_found_is_said_of_prompts_only(call):
     bound = ["--random-layer", "d=4,h=2,s=4,seed=0", "--k", "3"]
     ended = call("oracle", *bound)
     for words in (
@@ -58,7 +55,7 @@ def test_found_is_said_of_prompts_only(call: Call) -> None:
     assert "largest error, not squared, before the MLP" in ended.out
 
 
-def test_one_head_of_full_rank_is_closed_by_entropy(call: Call) -> None:
+def test_one_head_of_full_rank_is_closed_by_entropy(call):
     """The relaxation is 5.05 and prompts with tokens of ordinary size leave 6.12."""
     bound = ["--random-layer", "d=4,h=1,seed=2", "--k", "3"]
     ended = call("oracle", *bound, "--tokens", "2")
@@ -72,7 +69,7 @@ def test_one_head_of_full_rank_is_closed_by_entropy(call: Call) -> None:
     assert told["sum_of_squares"]["attained"]
 
 
-def test_the_same_command_gives_the_same_bytes(call: Call, here: Path) -> None:
+def test_the_same_command_gives_the_same_bytes(call, here):
     """Whatever the clock says: here every reading is far beyond the one before."""
     case = [
         "oracle",
@@ -94,7 +91,7 @@ def test_the_same_command_gives_the_same_bytes(call: Call, here: Path) -> None:
     assert "seconds" not in told.pop()
 
 
-def test_more_boxes_prove_more(call: Call) -> None:
+def test_more_boxes_prove_more(call):
     case = ["oracle", "--random-layer", "d=8,h=3,s=3,seed=4", "--k", "5", "--json", "--boxes"]
     few, some, many = (json.loads(call(*case, boxes).out) for boxes in ("1", "300", "900"))
     for name in ("sum_of_squares", "largest"):
@@ -106,7 +103,7 @@ def test_more_boxes_prove_more(call: Call) -> None:
         assert few[name]["found"] == many[name]["found"]
 
 
-def test_text_and_drawing(call: Call, here: Path) -> None:
+def test_text_and_drawing(call, here):
     ended = call("oracle", *RANDOM, "--k", "2", "--plot", "drawing.svg")
     assert ended.code == 0
     for word in ("found", "proved", "no prompt of any length goes below it"):
@@ -115,7 +112,7 @@ def test_text_and_drawing(call: Call, here: Path) -> None:
     assert "found" in "".join(ET.fromstring(drawn).itertext())
 
 
-def test_the_oracle_agrees_on_impossible_data(call: Call) -> None:
+def test_the_oracle_agrees_on_impossible_data(call):
     layer = ["--random-layer", "d=5,seed=2,f=10"]
     made = json.loads(call("unmemorizable", *layer, "--out", "data.json", "--json").out)
     told = json.loads(call("oracle", *layer, "--pairs", "data.json", "--json").out)
@@ -136,12 +133,12 @@ def test_the_oracle_agrees_on_impossible_data(call: Call) -> None:
         ('{"queries": [[[1, 0]]], "answers": []}', "as many answers"),
     ],
 )
-def test_bad_pairs_are_one_line(call: Call, here: Path, record: str, words: str) -> None:
+def test_bad_pairs_are_one_line(call, here, record, words):
     (here / "pairs.json").write_text(record, encoding="utf-8")
     call("oracle", "--random-layer", "d=2", "--pairs", "pairs.json").says(2, words)
 
 
-def test_answers_outside_the_range_of_the_mlp(call: Call, here: Path) -> None:
+def test_answers_outside_the_range_of_the_mlp(call, here):
     eye = np.eye(2)
     head = {f"heads.0.{part}": eye for part in ("query", "key", "value", "output")}
     mlp = {"w1": eye, "b1": np.zeros(2), "w2": -2 * eye, "b2": np.zeros(2)}

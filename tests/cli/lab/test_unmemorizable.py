@@ -1,12 +1,9 @@
 """`promptlimits unmemorizable` through the entry point."""
 
-from __future__ import annotations
-
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,7 @@ Call = Callable[..., Any]
 RANDOM = ["--random-layer", "d=9,h=2,seed=3,f=12"]
 
 
-def tensors(dim: int = 6, heads: int = 1, hidden: int = 0) -> dict[str, np.ndarray]:
+def tensors(dim=6, heads=1, hidden=0):
     generator = np.random.default_rng(0)
     found = {
         f"heads.{i}.{part}": generator.standard_normal((dim, dim))
@@ -35,7 +32,7 @@ def tensors(dim: int = 6, heads: int = 1, hidden: int = 0) -> dict[str, np.ndarr
     return found
 
 
-def test_the_default_follows_the_heads(call: Call) -> None:
+def test_the_default_follows_the_heads(call):
     pair = json.loads(call("unmemorizable", "--random-layer", "d=5", "--json").out)
     assert (pair["kind"], len(pair["queries"])) == ("pair", 2)
     several = json.loads(call("unmemorizable", *RANDOM, "--json").out)
@@ -47,7 +44,7 @@ def test_the_default_follows_the_heads(call: Call) -> None:
         assert len(last) == 1
 
 
-def test_files_and_text(call: Call, here: Path) -> None:
+def test_files_and_text(call, here):
     ended = call("unmemorizable", *RANDOM, "--out", "data.json", "--plot", "drawing.svg")
     assert (ended.code, ended.err) == (0, "")
     assert "behind every prompt of every length some answer is wrong by at least" in ended.out
@@ -57,7 +54,7 @@ def test_files_and_text(call: Call, here: Path) -> None:
     assert ET.fromstring((here / "drawing.svg").read_text(encoding="utf-8")).tag.endswith("svg")
 
 
-def test_length_data(call: Call, here: Path) -> None:
+def test_length_data(call, here):
     told = json.loads(
         call("unmemorizable", *RANDOM, "--pairs", "5", "--json", "--plot", "a.svg").out
     )
@@ -68,7 +65,7 @@ def test_length_data(call: Call, here: Path) -> None:
     assert (here / "a.svg").exists()
 
 
-def test_weights_from_a_folder_and_from_a_file(call: Call, here: Path) -> None:
+def test_weights_from_a_folder_and_from_a_file(call, here):
     weights = random_weights(
         dim=6,
         heads=1,
@@ -106,15 +103,13 @@ def test_weights_from_a_folder_and_from_a_file(call: Call, here: Path) -> None:
         ),
     ],
 )
-def test_bad_weights_are_one_line(
-    call: Call, here: Path, change: dict[str, np.ndarray | None], words: str
-) -> None:
+def test_bad_weights_are_one_line(call, here, change, words):
     found = {k: v for k, v in (tensors() | change).items() if v is not None}
     save_file(found, here / "layer.safetensors")
     call("unmemorizable", "--weights", "layer.safetensors").says(2, words)
 
 
-def test_a_file_cut_off(call: Call, here: Path) -> None:
+def test_a_file_cut_off(call, here):
     save_file(tensors(), here / "layer.safetensors")
     whole = (here / "layer.safetensors").read_bytes()
     (here / "layer.safetensors").write_bytes(whole[:100])
@@ -124,15 +119,13 @@ def test_a_file_cut_off(call: Call, here: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--random-layer", "d=9,h=2,scale=1e6"], ["--random-layer", "d=9,scale=1e6"]]
 )
-def test_data_of_which_nothing_is_proved_are_not_written(
-    call: Call, here: Path, arguments: list[str]
-) -> None:
+def test_data_of_which_nothing_is_proved_are_not_written(call, here, arguments):
     call("unmemorizable", *arguments, "--out", "data.json").says(1, "nothing is proved of the data")
     assert not (here / "data.json").exists()
 
 
 @pytest.mark.parametrize("pairs", [[], ["--pairs", "5"]])
-def test_a_lora_change_learns_what_no_prompt_does(call: Call, pairs: list[str]) -> None:
+def test_a_lora_change_learns_what_no_prompt_does(call, pairs):
     text = call("unmemorizable", *RANDOM, *pairs, "--lora").out
     told = json.loads(call("unmemorizable", *RANDOM, *pairs, "--lora", "--json").out)
     change, count = told["lora"], len(told["queries"])
@@ -154,13 +147,13 @@ def test_a_lora_change_learns_what_no_prompt_does(call: Call, pairs: list[str]) 
     assert np.abs(before - np.array(told["answers"])).max() > 0.1
 
 
-def test_lora_needs_a_neuron_for_each_pair(call: Call, here: Path) -> None:
+def test_lora_needs_a_neuron_for_each_pair(call, here):
     ended = call("unmemorizable", "--random-layer", "d=9", "--lora", "--out", "data.json")
     ended.says(2, "hidden neurons must be at least as many as the 2 pairs, got 0")
     assert not (here / "data.json").exists()
 
 
-def test_what_is_not_proved_is_named(call: Call, here: Path) -> None:
+def test_what_is_not_proved_is_named(call, here):
     """A large bias rounds the answers: the span is then open, and the floor is not."""
     save_file(tensors() | {"b2": np.full(6, 1e15)}, here / "layer.safetensors")
     text = call("unmemorizable", "--weights", "layer.safetensors").out

@@ -1,9 +1,5 @@
 """Layers and pairs from files: what is refused before any command computes."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -12,9 +8,9 @@ from promptlimits.base.errors import UserError
 from promptlimits.cli.lab.weights_options import Layer, read_pairs
 
 
-def saved(here: Path, **change: np.ndarray) -> Path:
+def saved(here, **change):
     parts = {part: np.eye(2) for part in ("query", "key", "value", "output")} | change
-    tensors: dict[str, np.ndarray] = {f"heads.0.{part}": array for part, array in parts.items()}
+    tensors = {f"heads.0.{part}": array for part, array in parts.items()}
     tensors |= {
         "w1": np.zeros((0, 2)),
         "b1": np.zeros(0),
@@ -37,9 +33,7 @@ def saved(here: Path, **change: np.ndarray) -> Path:
         ({"query": np.full((2, 2), 1e60), "key": np.full((2, 2), 1e60)}, "product W_k"),
     ],
 )
-def test_a_layer_of_no_use_is_refused(
-    tmp_path: Path, change: dict[str, np.ndarray], words: str
-) -> None:
+def test_a_layer_of_no_use_is_refused(tmp_path, change, words):
     assert Layer(weights=saved(tmp_path)).read().dim == 2
     with pytest.raises(UserError, match=words):
         Layer(weights=saved(tmp_path, **change)).read()
@@ -61,17 +55,15 @@ def test_a_layer_of_no_use_is_refused(
         ('{"queries": [[[1, 2]]], "answers": [[1e999, 1]]}', "finite"),
     ],
 )
-def test_pairs_that_may_mean_something_else_are_refused(
-    tmp_path: Path, text: str, words: str
-) -> None:
+def test_pairs_that_may_mean_something_else_are_refused(tmp_path, text, words):
     (tmp_path / "pairs.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=words):
         read_pairs(tmp_path / "pairs.json", 2)
 
 
-def test_a_layer_of_width_0_is_refused(tmp_path: Path) -> None:
+def test_a_layer_of_width_0_is_refused(tmp_path):
     parts = ("query", "key", "value", "output")
-    tensors: dict[str, np.ndarray] = {f"heads.0.{part}": np.zeros((0, 0)) for part in parts}
+    tensors = {f"heads.0.{part}": np.zeros((0, 0)) for part in parts}
     tensors["heads.0.query"] = tensors["heads.0.key"] = np.zeros((2, 0))
     tensors |= {
         "w1": np.zeros((0, 0)),

@@ -1,10 +1,7 @@
 """`promptlimits fit` says what a prompt held and, where it failed, what the control says."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +18,11 @@ FIT = (
 pytestmark = pytest.mark.usefixtures("model")
 
 
-def saved(here: Path) -> Any:
+def saved(here):
     return json.loads((here / "out" / "fit.json").read_text(encoding="utf-8"))
 
 
-def test_a_fit_that_failed_prints_and_keeps_its_control(call: Call, here: Path) -> None:
+def test_a_fit_that_failed_prints_and_keeps_its_control(call, here):
     ended = call(*FIT)
     assert (ended.code, ended.err) == (1, "")
     first, why, control = ended.out.splitlines()
@@ -38,20 +35,20 @@ def test_a_fit_that_failed_prints_and_keeps_its_control(call: Call, here: Path) 
     assert len(saved(here)["search"]) == 2
 
 
-def test_the_json_is_the_record_with_its_control(call: Call, here: Path) -> None:
+def test_the_json_is_the_record_with_its_control(call, here):
     ended = call(*FIT, "--json")
     assert json.loads(ended.out) == saved(here)
     assert json.loads(ended.out)["control"]["finished"] is True
 
 
-def test_a_fit_without_time_says_why_it_has_no_control(call: Call, here: Path) -> None:
+def test_a_fit_without_time_says_why_it_has_no_control(call, here):
     ended = call(*FIT, "--budget", "1e-9")
     assert ended.code == 3
     assert ended.out.splitlines()[-1].startswith("no planted control: the budget was used up ")
     assert saved(here)["control"]["reason"] == "budget used up"
 
 
-def test_a_fit_that_a_budget_ends_names_the_command_that_goes_on(call: Call, here: Path) -> None:
+def test_a_fit_that_a_budget_ends_names_the_command_that_goes_on(call, here):
     ended = call(*FIT, "--steps", "2")
     assert ended.code == 3
     line = next(line for line in ended.out.splitlines() if line.startswith("Go on:  "))
@@ -63,7 +60,7 @@ def test_a_fit_that_a_budget_ends_names_the_command_that_goes_on(call: Call, her
     assert again.code == 3
 
 
-def test_a_control_that_is_not_wanted_is_not_run(call: Call, here: Path) -> None:
+def test_a_control_that_is_not_wanted_is_not_run(call, here):
     ended = call(*FIT, "--no-control")
     assert len(ended.out.splitlines()) == 2
     assert "control" not in ended.out
@@ -71,9 +68,7 @@ def test_a_control_that_is_not_wanted_is_not_run(call: Call, here: Path) -> None
 
 
 @pytest.mark.slow  # starts the installed command
-def test_no_word_of_a_library_reaches_the_terminal(
-    spawn: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_word_of_a_library_reaches_the_terminal(spawn, here, monkeypatch):
     """Transformers warns at each forward pass of this family that its kernels are missing."""
     settings = {
         "hidden_size": 32,

@@ -1,11 +1,8 @@
 """`promptlimits models` through its entry point."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -17,12 +14,12 @@ from promptlimits.nets.files.catalog import CATALOG, require_entry
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PROMPTLIMITS_CACHE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "120")
 
 
-def test_the_list_shows_every_model() -> None:
+def test_the_list_shows_every_model():
     result = CliRunner().invoke(app, [])
     assert result.exit_code == 0
     for entry in CATALOG:
@@ -33,7 +30,7 @@ def test_the_list_shows_every_model() -> None:
     assert "(--accept-terms)" in shown
 
 
-def test_json_holds_the_same_and_says_what_is_here() -> None:
+def test_json_holds_the_same_and_says_what_is_here():
     entry = require_entry("gemma3-270m")
     directory = build_once(entry.cache_name, lambda _directory: None, megabytes=1)
     rows = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
@@ -46,19 +43,19 @@ def test_json_holds_the_same_and_says_what_is_here() -> None:
     ]
 
 
-def test_terms_are_shown_before_anything_is_fetched() -> None:
+def test_terms_are_shown_before_anything_is_fetched():
     result = CliRunner().invoke(app, ["get", "gemma3-270m"])
     assert isinstance(result.exception, UserError)
     assert "ai.google.dev/gemma/terms" in str(result.exception)
 
 
-def test_an_unknown_name_gets_a_suggestion() -> None:
+def test_an_unknown_name_gets_a_suggestion():
     result = CliRunner().invoke(app, ["get", "smolm2"])
     assert isinstance(result.exception, UserError)
     assert "did you mean smollm2-135m?" in str(result.exception)
 
 
-def test_a_model_that_is_here_is_not_fetched_again() -> None:
+def test_a_model_that_is_here_is_not_fetched_again():
     entry = require_entry("gemma3-270m")
     directory = build_once(
         entry.cache_name,
@@ -76,6 +73,6 @@ def test_a_model_that_is_here_is_not_fetched_again() -> None:
     )
 
 
-def test_the_list_needs_no_torch() -> None:
+def test_the_list_needs_no_torch():
     code = "import sys, promptlimits.cli.product.models; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

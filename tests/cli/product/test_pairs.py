@@ -3,11 +3,8 @@
 What is odd about a list is said on the console and kept in the record.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,18 +19,18 @@ CHAT = (
 )
 
 
-def listed(here: Path, *pairs: tuple[str, str]) -> None:
+def listed(here, *pairs):
     lines = (json.dumps({"key": key, "value": value}) for key, value in pairs)
     (here / "list.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
-def asked(call: Call, *options: str) -> Any:
+def asked(call, *options):
     ended = call("pairs", "--model", "tiny", "--pairs", "list.jsonl", "--json", *options)
     assert (ended.code, ended.err) == (0, "")
     return json.loads(ended.out)
 
 
-def test_what_will_be_asked_as_text_and_as_ids(call: Call, here: Path, model: Path) -> None:
+def test_what_will_be_asked_as_text_and_as_ids(call, here, model):
     listed(here, ("France", "Paris"), ("日本", "東京"))
     found = asked(call)
     tokenizer = tiny_tokenizer()
@@ -57,7 +54,7 @@ def test_what_will_be_asked_as_text_and_as_ids(call: Call, here: Path, model: Pa
 @pytest.mark.parametrize(
     ("typed", "joiner"), [("none", ""), (r"\n", "\n"), (" ", " "), ("", ""), (r"\t-", "\t-")]
 )
-def test_a_joiner_of_ones_own(call: Call, here: Path, model: Path, typed: str, joiner: str) -> None:
+def test_a_joiner_of_ones_own(call, here, model, typed, joiner):
     listed(here, ("France", "Paris"), ("日本", "東京"))
     tokenizer = tiny_tokenizer()
     for pair in asked(call, "--joiner", typed)["pairs"]:
@@ -65,7 +62,7 @@ def test_a_joiner_of_ones_own(call: Call, here: Path, model: Path, typed: str, j
         assert tokenizer.decode(pair["value_ids"][:-1]) == joiner + pair["value"]
 
 
-def test_a_chat(call: Call, here: Path, model: Path) -> None:
+def test_a_chat(call, here, model):
     listed(here, ("France", "Paris"))
     (model / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
     (pair,) = asked(call, "--chat")["pairs"]
@@ -76,7 +73,7 @@ def test_a_chat(call: Call, here: Path, model: Path) -> None:
     assert pair["joiner"] == " "
 
 
-def test_a_model_that_was_not_trained_for_chats(call: Call, here: Path, model: Path) -> None:
+def test_a_model_that_was_not_trained_for_chats(call, here, model):
     ended = call("pairs", "--model", "tiny", "--pairs", "pairs.csv", "--chat")
     ended.says(2, "the tokenizer must have a chat template", "-Instruct", "leave --chat out")
     for reference in ("random:4", "text:pairs.csv"):
@@ -86,7 +83,7 @@ def test_a_model_that_was_not_trained_for_chats(call: Call, here: Path, model: P
         ended.says(2, "--joiner must stand with a list of pairs")
 
 
-def test_every_blank_shows_in_the_terminal(call: Call, here: Path, model: Path) -> None:
+def test_every_blank_shows_in_the_terminal(call, here, model):
     listed(here, ("a\u00a0b", "one\ttwo"))
     ended = call("pairs", "--model", "tiny", "--pairs", "list.jsonl", "--template", "\u200b{key}")
     assert (ended.code, ended.err) == (0, "")
@@ -97,7 +94,7 @@ def test_every_blank_shows_in_the_terminal(call: Call, here: Path, model: Path) 
     assert value.endswith(" 0")
 
 
-def test_a_long_list_is_cut_in_the_terminal_alone(call: Call, here: Path, model: Path) -> None:
+def test_a_long_list_is_cut_in_the_terminal_alone(call, here, model):
     listed(here, *((f"key {number}", "two") for number in range(25)))
     ended = call("pairs", "--model", "tiny", "--pairs", "list.jsonl")
     assert ended.out.count("value") == 20 + 1  # and the note on the joiner
@@ -107,14 +104,14 @@ def test_a_long_list_is_cut_in_the_terminal_alone(call: Call, here: Path, model:
     assert len(asked(call, "--limit", "3")["pairs"]) == 3
 
 
-def test_no_weight_is_read(call: Call, here: Path, model: Path) -> None:
+def test_no_weight_is_read(call, here, model):
     listed(here, ("France", "Paris"))
     with_weights = asked(call)
     (model / "model.safetensors").unlink()
     assert asked(call) == with_weights
 
 
-def test_the_codec_is_that_of_the_whole_model(tiny_parts: Any, tiny: Path) -> None:
+def test_the_codec_is_that_of_the_whole_model(tiny_parts, tiny):
     from promptlimits.nets.load.load import load_codec
 
     codec = load_codec(str(tiny))
@@ -139,13 +136,13 @@ HOPELESS = ("--learning-rate", "1e-6", "--max-steps", "2", "--no-control", "--pr
 
 
 @pytest.fixture(autouse=True)
-def _list(here: Path, model: Path) -> None:
+def _list(here, model):
     (here / "list.jsonl").write_text(LIST, encoding="utf-8")
 
 
 @pytest.mark.slow  # loads and trains a model
 @pytest.mark.parametrize("command", ["fit", "bracket"])
-def test_notes_stand_on_the_console_and_in_the_record(command: str, call: Call, here: Path) -> None:
+def test_notes_stand_on_the_console_and_in_the_record(command, call, here):
     ended = call(
         *(command, "--model", "tiny", "--pairs", "list.jsonl", "--columns", "question=answer"),
         *(*HOPELESS, "--out", "out"),

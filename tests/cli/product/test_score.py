@@ -1,7 +1,5 @@
 """`score`: the record, the lines for people, and what is refused before anything is decoded."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +14,7 @@ LINEAR = ["c_attn"]
 
 
 @pytest.fixture(scope="session")
-def saved(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def saved(tiny, tmp_path_factory):
     """An adapter of the tiny model that stock PEFT has saved, by its kind."""
     import peft
     from transformers import AutoModelForCausalLM
@@ -28,7 +26,7 @@ def saved(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         "cartridge": peft.CartridgeConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
     }
 
-    def save(kind: str) -> Path:
+    def save(kind):
         directory = tmp_path_factory.mktemp("adapter") / kind
         with quiet():
             base = AutoModelForCausalLM.from_pretrained(tiny)
@@ -39,18 +37,18 @@ def saved(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_this_process(monkeypatch):
     """Decode in this process what is decoded in a fresh one, which costs seconds."""
     from promptlimits.capacity.adapter import score as adapter_score
     from promptlimits.capacity.adapter.decoding import Request, decode_with_and_without
     from promptlimits.capacity.witness.format import write_verification
     from promptlimits.capacity.witness.verify import verify_witness
 
-    def decoded(module: str, arguments: list[str], **_: object) -> Any:
+    def decoded(module, arguments, **_):
         asked = Request.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
         return json.loads(json.dumps({"decoded": decode_with_and_without(asked).to_json()}))
 
-    def confirm(directory: Path, *, model_path: str, device: str, **_: object) -> Any:
+    def confirm(directory, *, model_path, device, **_):
         found = verify_witness(directory, model_path=model_path, device=device)
         write_verification(directory, found)
         return found
@@ -60,7 +58,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def answered(here: Path, tiny: Path) -> tuple[Path, str, str]:
+def answered(here, tiny):
     """A model, a key, and the word that it answers by itself: what it says then is made its end."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -86,9 +84,7 @@ def answered(here: Path, tiny: Path) -> tuple[Path, str, str]:
     return model, key, word.strip()
 
 
-def test_the_record_of_a_prefix_and_its_witness(
-    call: Call, saved: Callable[[str], Path], tiny: Path, here: Path
-) -> None:
+def test_the_record_of_a_prefix_and_its_witness(call, saved, tiny, here):
     adapter = saved("cartridge")
     ended = call(
         "score",
@@ -125,9 +121,7 @@ def test_the_record_of_a_prefix_and_its_witness(
     assert f"Check:  promptlimits verify 'a b/witness' --model {tiny}" in again.out.splitlines()
 
 
-def test_a_lora_that_has_learned_nothing_has_no_credit_and_no_witness(
-    call: Call, saved: Callable[[str], Path], tiny: Path, here: Path
-) -> None:
+def test_a_lora_that_has_learned_nothing_has_no_credit_and_no_witness(call, saved, tiny, here):
     """PEFT starts a LoRA so that it changes nothing: both columns are one."""
     ended = call(
         *("score", str(saved("lora")), "--model", str(tiny), "--pairs", "pairs.csv"),
@@ -144,9 +138,7 @@ def test_a_lora_that_has_learned_nothing_has_no_credit_and_no_witness(
     assert not (here / "out" / "witness").exists()
 
 
-def test_pairs_answered_without_the_adapter_are_said_beside_the_count(
-    call: Call, saved: Callable[[str], Path], answered: tuple[Path, str, str], here: Path
-) -> None:
+def test_pairs_answered_without_the_adapter_are_said_beside_the_count(call, saved, answered, here):
     model, key, value = answered
     (here / "own.csv").write_text(f"key,value\n{key},{value}\nItaly,Rome\n", encoding="utf-8")
     ended = call("score", str(saved("lora")), "--model", str(model), "--pairs", "own.csv")
@@ -154,9 +146,7 @@ def test_pairs_answered_without_the_adapter_are_said_beside_the_count(
     assert "1 of 2 pairs exact (1 of them also without the adapter): stock PEFT" in ended.out
 
 
-def test_nothing_is_written_where_no_folder_is_named(
-    call: Call, saved: Callable[[str], Path], tiny: Path, here: Path
-) -> None:
+def test_nothing_is_written_where_no_folder_is_named(call, saved, tiny, here):
     before = sorted(here.rglob("*"))
     ended = call("score", str(saved("cartridge")), "--model", str(tiny), "--pairs", "pairs.csv")
     assert ended.code == 0
@@ -165,8 +155,8 @@ def test_nothing_is_written_where_no_folder_is_named(
 
 
 def test_a_folder_that_no_witness_may_replace_is_refused_before_anything_is_decoded(
-    call: Call, saved: Callable[[str], Path], tiny: Path, here: Path
-) -> None:
+    call, saved, tiny, here
+):
     (here / "o" / "witness").mkdir(parents=True)
     (here / "o" / "witness" / "mine.txt").write_text("mine")
     asked = ("--model", str(tiny), "--pairs", "pairs.csv", "--out", "o")
@@ -175,10 +165,8 @@ def test_a_folder_that_no_witness_may_replace_is_refused_before_anything_is_deco
     assert "decoding" not in ended.err
 
 
-def test_mistakes_are_one_line_each(
-    call: Call, saved: Callable[[str], Path], tiny: Path, here: Path
-) -> None:
-    def scored(adapter: Path | str, *more: str) -> Any:
+def test_mistakes_are_one_line_each(call, saved, tiny, here):
+    def scored(adapter, *more):
         pairs = () if "--pairs" in more else ("--pairs", "pairs.csv")
         return call("score", str(adapter), "--model", str(tiny), "--quiet", *pairs, *more)
 
@@ -203,9 +191,7 @@ def test_mistakes_are_one_line_each(
     call("score", str(lora), "--pairs", "pairs.csv").says(2, "--model")
 
 
-def test_an_adapter_of_another_architecture_is_one_line(
-    call: Call, saved: Callable[[str], Path], here: Path
-) -> None:
+def test_an_adapter_of_another_architecture_is_one_line(call, saved, here):
     from promptlimits.testing.tiny_models import tiny_causal_lm
 
     other = tiny_causal_lm(here / "llama", "llama")

@@ -1,18 +1,14 @@
 """What commands settle for a user: kinds, the lead in 16 bits, how a text's loss begins."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
+from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, lead_in
 from promptlimits.cli.product import session
 from promptlimits.nets.protocol import PromptKind
 
 
-def settings(dtype: str = "float32") -> TrainingConfig:
+def settings(dtype="float32"):
     return session.Training(max_steps=9, patience=9).config(1, seed=0, dtype=dtype)
 
 
@@ -25,29 +21,27 @@ def settings(dtype: str = "float32") -> TrainingConfig:
         (" prefix , soft ", ("soft", "prefix")),
     ],
 )
-def test_kinds_are_read_in_any_order(text: str, kinds: tuple[str, ...]) -> None:
+def test_kinds_are_read_in_any_order(text, kinds):
     assert session.prompt_kinds(text) == kinds
 
 
 @pytest.mark.parametrize("text", ["", "lora", "soft,", "soft,soft", "Soft", "soft prefix", "\x1b"])
-def test_what_is_no_kind_is_refused(text: str) -> None:
+def test_what_is_no_kind_is_refused(text):
     with pytest.raises(UserError, match="--kind must be soft or prefix or both"):
         session.prompt_kinds(text)
 
 
-def test_the_kinds_are_those_of_the_models() -> None:
+def test_the_kinds_are_those_of_the_models():
     assert tuple(kind.value for kind in PromptKind) == session.KINDS
 
 
-def test_in_16_bits_a_token_must_lead_by_more() -> None:
+def test_in_16_bits_a_token_must_lead_by_more():
     leads = [settings(dtype).relative_lead for dtype in ("float64", "float32", "float16")]
     assert leads == [1e-3, 1e-3, 2**-9]
     assert settings("bfloat16").relative_lead == lead_in("bfloat16") == 2**-6
 
 
-def test_a_text_begins_with_a_share_of_the_sharpening_and_a_list_with_all_of_it(
-    tmp_path: Path,
-) -> None:
+def test_a_text_begins_with_a_share_of_the_sharpening_and_a_list_with_all_of_it(tmp_path):
     (tmp_path / "poem.txt").write_text("So much depends", encoding="utf-8")
     shares = []
     for pairs in (f"text:{tmp_path / 'poem.txt'}", "random:8", "capitals"):

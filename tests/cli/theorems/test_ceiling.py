@@ -1,12 +1,9 @@
 """`promptlimits ceiling` through the entry point."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +19,12 @@ USUAL = {
 }
 
 
-def typed(**changes: str) -> list[str]:
+def typed(**changes):
     options = USUAL | {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
     return ["ceiling", *(part for option in options.items() for part in option)]
 
 
-def test_json(call: Call) -> None:
+def test_json(call):
     ended = call(*typed(), "--json")
     assert (ended.code, ended.err) == (0, "")
     told = json.loads(ended.out)
@@ -44,7 +41,7 @@ def test_json(call: Call) -> None:
     assert (told["winner"], told["excluded"]) == ("corrected", True)
 
 
-def test_text(call: Call) -> None:
+def test_text(call):
     ended = call(*typed(pairs="1000", vocabulary="50257"))
     assert (ended.code, ended.err) == (0, "")
     for words in ("4.73747", "94.7494", "3.15836", "63.1671", "float32", "50257", "k = 1,000"):
@@ -64,18 +61,18 @@ def test_text(call: Call) -> None:
         ({"radius": "10/3", "eps": "1/3"}, "3.158"),
     ],
 )
-def test_numbers_are_read_exactly(call: Call, changes: dict[str, str], corrected: str) -> None:
+def test_numbers_are_read_exactly(call, changes, corrected):
     told = json.loads(call(*typed(**changes), "--json").out)
     assert f"{told['corrected']['kappa']:.3f}" == corrected
 
 
-def test_beyond_floats(call: Call) -> None:
+def test_beyond_floats(call):
     told = json.loads(call(*typed(lipschitz="1e1000000"), "--json").out)
     assert told["corrected"]["kappa"] > 1e6
     assert told["winner"] == "float32"
 
 
-def test_where_the_published_theorem_does_not_apply_or_is_false(call: Call) -> None:
+def test_where_the_published_theorem_does_not_apply_or_is_false(call):
     told = json.loads(call(*typed(eps="0.4"), "--json").out)
     assert told["published"]["kappa"] is None
     assert told["published"]["threshold_pairs"] is None
@@ -89,7 +86,7 @@ def test_where_the_published_theorem_does_not_apply_or_is_false(call: Call) -> N
     assert "constant maps refute it" in call(*typed(lipschitz="0.01")).out
 
 
-def test_the_frobenius_norm_costs_the_root_of_the_length(call: Call) -> None:
+def test_the_frobenius_norm_costs_the_root_of_the_length(call):
     frobenius = json.loads(call(*typed(prompt_tokens="25", norm="frobenius"), "--json").out)
     larger = json.loads(call(*typed(prompt_tokens="25", lipschitz="50"), "--json").out)
     assert frobenius["corrected"]["kappa"] == larger["corrected"]["kappa"]
@@ -97,7 +94,7 @@ def test_the_frobenius_norm_costs_the_root_of_the_length(call: Call) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"lipschitz": "1e30"}, {"vocabulary": "100"}])
-def test_the_certificate_is_good(call: Call, here: Path, changes: dict[str, str]) -> None:
+def test_the_certificate_is_good(call, here, changes):
     assert call(*typed(out="ceiling.json", **changes)).code == 0
     ended = call("check", "ceiling.json")
     assert (ended.code, ended.err) == (0, "")
@@ -135,19 +132,19 @@ def test_the_certificate_is_good(call: Call, here: Path, changes: dict[str, str]
         ({"out": "."}, "--out"),
     ],
 )
-def test_bad_input_is_one_line(call: Call, changes: dict[str, str], words: str) -> None:
+def test_bad_input_is_one_line(call, changes, words):
     ended = call(*typed(**changes))
     ended.says(2, words)
     assert len(ended.err) < 500
 
 
-def test_the_largest_sizes_end(call: Call) -> None:
+def test_the_largest_sizes_end(call):
     most = "1000000000"
     ended = call(*typed(dim=most, prompt_tokens=most, tokens=most, pairs=most), "--json")
     assert ended.code == 0
 
 
-def test_it_needs_nothing_heavy() -> None:
+def test_it_needs_nothing_heavy():
     code = (
         "import sys\n"
         "from promptlimits.cli.main import main\n"
@@ -164,7 +161,7 @@ def test_it_needs_nothing_heavy() -> None:
 SMALL = {"dim": "3", "prompt_tokens": "4"}
 
 
-def test_text_rounds_upper_limits_up_and_says_when_a_share_says_nothing(call: Call) -> None:
+def test_text_rounds_upper_limits_up_and_says_when_a_share_says_nothing(call):
     shown = call(*typed(**SMALL, pairs="13")).out
     assert json.loads(call(*typed(**SMALL, pairs="13"), "--json").out)["corrected"]["proportion"][
         "log10"
@@ -176,13 +173,13 @@ def test_text_rounds_upper_limits_up_and_says_when_a_share_says_nothing(call: Ca
     assert "10^" not in many.split("Best delta")[0]
 
 
-def test_the_limit_falls_not_the_share(call: Call) -> None:
+def test_the_limit_falls_not_the_share(call):
     said = " ".join(call(*typed(dim="1", prompt_tokens="2", pairs="3")).out.split())
     assert "With each pair more the limit on the share falls by a factor of at least" in said
     assert "10^0.5311" in said  # rounded down
 
 
-def test_the_published_theorem_is_not_for_tokens_in_balls_with_frobenius(call: Call) -> None:
+def test_the_published_theorem_is_not_for_tokens_in_balls_with_frobenius(call):
     case = typed(dim="1", lipschitz="1/30", prompt_tokens="49", pairs="1", norm="frobenius")
     told = json.loads(call(*case, "--json").out)["published"]
     assert not told["false_here"]
@@ -191,7 +188,7 @@ def test_the_published_theorem_is_not_for_tokens_in_balls_with_frobenius(call: C
 
 
 @pytest.mark.parametrize(("radius", "eps"), [("1e400", "1e399"), ("1e-400", "1e-401")])
-def test_radii_beyond_floats(call: Call, here: Path, radius: str, eps: str) -> None:
+def test_radii_beyond_floats(call, here, radius, eps):
     case = typed(**SMALL, radius=radius, eps=eps, out="c.json")
     told = json.loads(call(*case, "--json").out)
     usual = json.loads(call(*typed(**SMALL), "--json").out)
@@ -204,12 +201,12 @@ def test_radii_beyond_floats(call: Call, here: Path, radius: str, eps: str) -> N
     assert call("check", "c.json").code == 0
 
 
-def test_constants_far_below_floats_are_met(call: Call) -> None:
+def test_constants_far_below_floats_are_met(call):
     told = json.loads(call(*typed(lipschitz="1e-1000000"), "--json").out)
     assert told["corrected"]["kappa"].endswith("e-1000000")
     assert told["published"]["kappa"] < -1e6
 
 
-def test_certificates_of_wide_nets(call: Call, here: Path) -> None:
+def test_certificates_of_wide_nets(call, here):
     assert call(*typed(**SMALL, radius="1e12", eps="1e11", out="c.json")).code == 0
     assert call("check", "c.json").out.startswith("ok: ")

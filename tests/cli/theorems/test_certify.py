@@ -1,7 +1,5 @@
 """`promptlimits certify`: a checkpoint's certificate, and every mistake in one line."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -23,20 +21,20 @@ RIGHT = ("--radius", "1", "--eps", "0.1", "--out", "c.json", "--quiet")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     return tiny_causal_lm(
         tmp_path_factory.mktemp("made") / "small", "gpt2", dim=16, layers=2, heads=2
     )
 
 
 @pytest.fixture
-def small(made: Path, here: Path) -> Path:
+def small(made, here):
     """A small model in the folder that commands are run in."""
     return Path(shutil.copytree(made, here / "small"))
 
 
 @pytest.mark.usefixtures("small")
-def test_a_checkpoint_gets_a_certificate_that_is_checked_from_its_weights(call: Call) -> None:
+def test_a_checkpoint_gets_a_certificate_that_is_checked_from_its_weights(call):
     ended = call("certify", "small", *RIGHT, "--layers")
     assert ended.code == 0, ended
     assert "at most 10^" in ended.out
@@ -48,7 +46,7 @@ def test_a_checkpoint_gets_a_certificate_that_is_checked_from_its_weights(call: 
 
 
 @pytest.mark.usefixtures("small")
-def test_json_has_both_limits_and_the_winner(call: Call) -> None:
+def test_json_has_both_limits_and_the_winner(call):
     ended = call("certify", "small", *RIGHT, "--json", "--pairs", "300")
     assert ended.code == 0, ended
     record = json.loads(ended.out)
@@ -61,7 +59,7 @@ def test_json_has_both_limits_and_the_winner(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_trust_region_is_stated(call: Call) -> None:
+def test_a_trust_region_is_stated(call):
     wide = json.loads(call("certify", "small", *RIGHT, "--json").out)
     near = json.loads(call("certify", "small", *RIGHT, "--json", "--least-deviation", "1/2").out)
     assert near["lipschitz"]["log10"] < wide["lipschitz"]["log10"]
@@ -69,7 +67,7 @@ def test_a_trust_region_is_stated(call: Call) -> None:
     assert not any("deviation" in item["text"] for item in wide["assumptions"])
 
 
-def test_an_encoder_is_certified_and_lipschitz_may_win(call: Call, here: Path) -> None:
+def test_an_encoder_is_certified_and_lipschitz_may_win(call, here):
     # With a wide trust region and weights near zero the constant is small: Lipschitz wins.
     tiny_encoder(here / "encoder", dim=16, layers=1, heads=2, init_scale=1e-3)
     tensors = load_file(here / "encoder" / "model.safetensors")
@@ -94,7 +92,7 @@ def test_an_encoder_is_certified_and_lipschitz_may_win(call: Call, here: Path) -
     assert by["counting"] <= by["lipschitz"]  # by less than a float shows
 
 
-def test_an_encoder_is_refused_where_tokens_are_predicted(call: Call, here: Path) -> None:
+def test_an_encoder_is_refused_where_tokens_are_predicted(call, here):
     tiny_encoder(here / "encoder", dim=16, layers=1, heads=2)
     ended = call("fit", "--model", "encoder", "--pairs", "pairs.csv", "--out", "o", "--quiet")
     ended.says(2, "encoder")
@@ -131,35 +129,35 @@ OPTIONS = {
 
 @pytest.mark.parametrize("case", OPTIONS)
 @pytest.mark.usefixtures("small")
-def test_mistakes_in_options_are_one_line(case: str, call: Call) -> None:
+def test_mistakes_in_options_are_one_line(case, call):
     options, words = OPTIONS[case]
     call("certify", "small", *RIGHT, *options).says(2, *words)
     assert not Path("c.json").exists()
 
 
-def poison(model: Path) -> None:
+def poison(model):
     tensors = load_file(model / "model.safetensors")
     tensors["transformer.h.0.mlp.c_fc.bias"][0] = torch.nan
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
 
 
-def forget(model: Path) -> None:
+def forget(model):
     tensors = load_file(model / "model.safetensors")
     del tensors["transformer.ln_f.weight"]
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
 
 
-def truncate(model: Path) -> None:
+def truncate(model):
     path = model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
 
 
-def rename_family(model: Path) -> None:
+def rename_family(model):
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "frob"}))
 
 
-MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+MODELS = {
     "NaN": (poison, ("transformer.h.0.mlp.c_fc.bias", "NaN")),
     "missing": (forget, ("transformer.ln_f.weight",)),
     "truncated": (truncate, ("truncated", "model.safetensors")),
@@ -172,7 +170,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", MODELS)
-def test_faulty_models_are_one_line(case: str, call: Call, small: Path) -> None:
+def test_faulty_models_are_one_line(case, call, small):
     spoil, words = MODELS[case]
     spoil(small)
     call("certify", "small", *RIGHT).says(2, "small", *words)
@@ -181,7 +179,7 @@ def test_faulty_models_are_one_line(case: str, call: Call, small: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "shown"), [(44.2017, "44.21"), (44.2, "44.21"), (-0.129, "-0.12"), (3.0, "3.00")]
 )
-def test_limits_are_shown_rounded_up(value: float, shown: str) -> None:
+def test_limits_are_shown_rounded_up(value, shown):
     # The double 44.2 is a little above 44.2.
     assert raised(value, 2) == shown
 
@@ -190,19 +188,19 @@ def test_limits_are_shown_rounded_up(value: float, shown: str) -> None:
     ("value", "shown"),
     [(1.23401e26, "1.235e+26"), (-1.23499e26, "-1.234e+26"), (2.0**100, "1.268e+30")],
 )
-def test_limits_too_long_to_read_are_rounded_up_too(value: float, shown: str) -> None:
+def test_limits_too_long_to_read_are_rounded_up_too(value, shown):
     assert raised(value, 2) == shown
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("more", [("--pairs", str(10**18)), ("--eps", f"{10**26 - 1}/{10**26}")])
-def test_huge_numbers_of_pairs_are_written(more: tuple[str, ...], call: Call) -> None:
+def test_huge_numbers_of_pairs_are_written(more, call):
     ended = call("certify", "small", *RIGHT, *more)
     assert ended.code == 0, ended
     assert "e+" in ended.out
 
 
-def test_products_that_overflow_are_one_line(call: Call, small: Path) -> None:
+def test_products_that_overflow_are_one_line(call, small):
     tensors = {key: value.double() for key, value in load_file(small / "model.safetensors").items()}
     tensors["transformer.h.1.mlp.c_fc.weight"] *= 1e308
     tensors["transformer.h.1.ln_2.weight"] *= 1e308
@@ -211,9 +209,7 @@ def test_products_that_overflow_are_one_line(call: Call, small: Path) -> None:
 
 
 @pytest.mark.parametrize("bound", [0, 100])
-def test_a_region_is_refused_only_where_no_prompt_is_in_it(
-    bound: int, call: Call, here: Path
-) -> None:
+def test_a_region_is_refused_only_where_no_prompt_is_in_it(bound, call, here):
     """Without learned positions |x| / sqrt(D) limits the first deviation; with them |p| counts."""
     tiny_causal_lm(here / "llama", "llama", dim=16, layers=1, heads=2)
     at_most = ("--radius", "2", "--least-deviation")
@@ -232,7 +228,7 @@ def test_a_region_is_refused_only_where_no_prompt_is_in_it(
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("fails", [False, True])
-def test_files_that_were_there_stay_what_they_are(fails: bool, call: Call, here: Path) -> None:
+def test_files_that_were_there_stay_what_they_are(fails, call, here):
     """Links, modes, empty files: what the command did not make it does not take away."""
     empty, link, secret = here / "empty", here / "link", here / "secret"
     empty.touch()
@@ -251,12 +247,12 @@ def test_files_that_were_there_stay_what_they_are(fails: bool, call: Call, here:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-def test_a_pipe_is_written_through_and_stays(call: Call, here: Path) -> None:
+def test_a_pipe_is_written_through_and_stays(call, here):
     pipe = here / "pipe"
     os.mkfifo(pipe)
     call("certify", "nowhere/at/all", *RIGHT, "--out", str(pipe), "--offline").says(2, "nowhere")
     assert pipe.is_fifo()
-    got: list[str] = []
+    got = []
     reader = threading.Thread(target=lambda: got.append(pipe.read_text()), daemon=True)
     reader.start()
     assert call("certify", "small", *RIGHT, "--out", str(pipe)).code == 0
@@ -266,12 +262,10 @@ def test_a_pipe_is_written_through_and_stays(call: Call, here: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_full_disk_leaves_the_old_certificate(
-    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_certificate(call, here, monkeypatch):
     (here / "c.json").write_text("old")
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path, content):
         path.write_bytes(content[:50])
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -281,13 +275,13 @@ def test_a_full_disk_leaves_the_old_certificate(
     assert sorted(path.name for path in here.iterdir()) == ["c.json", "pairs.csv", "small"]
 
 
-def test_no_such_model(call: Call) -> None:
+def test_no_such_model(call):
     call("certify", "nowhere/at/all", *RIGHT, "--offline").says(2, "nowhere")
 
 
 @pytest.mark.usefixtures("small")
-def test_interruption_leaves_no_certificate(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_args: object) -> None:
+def test_interruption_leaves_no_certificate(call, monkeypatch):
+    def interrupt(*_args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("promptlimits.lipschitz.checkpoint.model_ceiling.block_facts", interrupt)

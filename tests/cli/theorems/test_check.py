@@ -1,7 +1,5 @@
 """`promptlimits check` through the entry point, on certificates whole, false and unreadable."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -9,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,18 +21,18 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def record(here: Path) -> dict[str, Any]:
+def record(here):
     """A certificate, and ./ceiling.json with it."""
     sizes = {"dim": 32, "prompt_tokens": 1, "values": "float32", "answers": 50, "pool": 400}
     return write(here, Counting.model_validate(sizes).certificate())
 
 
-def write(here: Path, record: dict[str, Any]) -> dict[str, Any]:
+def write(here, record):
     (here / "ceiling.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record
 
 
-def test_a_true_certificate(call: Call, record: dict[str, Any]) -> None:
+def test_a_true_certificate(call, record):
     ended = call("check", "ceiling.json")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("ok: Of all lists of 400 answers, each drawn at random from a set ")
@@ -43,7 +40,7 @@ def test_a_true_certificate(call: Call, record: dict[str, Any]) -> None:
     assert ended.out.count("\n") == 1
 
 
-def test_json(call: Call, record: dict[str, Any]) -> None:
+def test_json(call, record):
     ended = call("check", "ceiling.json", "--json")
     assert ended.code == 0
     told = json.loads(ended.out)
@@ -53,14 +50,14 @@ def test_json(call: Call, record: dict[str, Any]) -> None:
     assert told["assumptions"] == list(Counting.model_validate(record["inputs"]).rests_on())
 
 
-def test_a_false_one(call: Call, record: dict[str, Any], here: Path) -> None:
+def test_a_false_one(call, record, here):
     record["value"]["pairs"] = 262
     write(here, record)
     call("check", "ceiling.json").says(1, "does not hold: pairs is not 262", "do not rely on it")
     call("check", "ceiling.json", "--json").says(1, "does not hold")
 
 
-def test_words_cannot_be_smuggled_in(call: Call, record: dict[str, Any], here: Path) -> None:
+def test_words_cannot_be_smuggled_in(call, record, here):
     """Formats are counts: there is no name that could be written in look-alike letters."""
     for values in ("float32", "fl\u043eat32", "fp32", "4278190080 values"):
         write(here, record | {"inputs": record["inputs"] | {"values": values}})
@@ -81,29 +78,29 @@ def test_words_cannot_be_smuggled_in(call: Call, record: dict[str, Any], here: P
         (b'{"schema": 2}', "be a certificate"),
     ],
 )
-def test_what_is_no_certificate(call: Call, here: Path, content: bytes, word: str) -> None:
+def test_what_is_no_certificate(call, here, content, word):
     (here / "ceiling.json").write_bytes(content)
     call("check", "ceiling.json").says(2, word)
 
 
-def test_no_file(call: Call, here: Path) -> None:
+def test_no_file(call, here):
     call("check", "missing.json").says(2, "missing.json", "No such file")
     call("check", ".").says(2, "a directory where a file should be")
 
 
-def test_a_pipe_is_no_certificate(call: Call, here: Path) -> None:
+def test_a_pipe_is_no_certificate(call, here):
     os.mkfifo(here / "ceiling.json")
     call("check", "ceiling.json").says(2, "ceiling.json", "a pipe where a file should be")
 
 
-def test_an_enormous_file_is_no_certificate(call: Call, here: Path) -> None:
+def test_an_enormous_file_is_no_certificate(call, here):
     (here / "ceiling.json").touch()
     os.truncate(here / "ceiling.json", 1 << 40)
     call("check", "ceiling.json").says(2, "1,099,511,627,776 bytes")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A tiny model, and the certificate of its ceiling."""
     folder = tmp_path_factory.mktemp("made")
     model = tiny_causal_lm(folder / "small", "gpt2", dim=8, layers=1, heads=1)
@@ -121,14 +118,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def about_a_model(made: Path, here: Path) -> dict[str, Any]:
+def about_a_model(made, here):
     """./ceiling.json about ./small."""
     shutil.copytree(made, here, dirs_exist_ok=True)
     return dict(json.loads((here / "ceiling.json").read_text()))
 
 
 @pytest.mark.usefixtures("about_a_model")
-def test_what_was_not_checked_against_a_model_says_so_first(call: Call) -> None:
+def test_what_was_not_checked_against_a_model_says_so_first(call):
     ended = call("check", "ceiling.json")
     assert (ended.code, ended.err) == (4, "")
     assert ended.out.startswith("not checked against a model: the map from the prompt to the last")
@@ -138,7 +135,7 @@ def test_what_was_not_checked_against_a_model_says_so_first(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("about_a_model")
-def test_norms_are_proved_again_from_weights(call: Call) -> None:
+def test_norms_are_proved_again_from_weights(call):
     ended = call("check", "ceiling.json", "--model", "small")
     assert ended.code == 0, ended
     assert ended.out.startswith("ok: the map from the prompt to the last hidden state of the model")
@@ -150,7 +147,7 @@ def test_norms_are_proved_again_from_weights(call: Call) -> None:
     assert any(text.startswith("The model computes with real") for text in record["assumptions"])
 
 
-def test_weights_that_do_not_fit(call: Call, about_a_model: dict[str, Any], here: Path) -> None:
+def test_weights_that_do_not_fit(call, about_a_model, here):
     other = {"inputs": about_a_model["inputs"] | {"weights_sha256": "0" * 64}}
     write(here, about_a_model | other)
     call("check", "ceiling.json", "--model", "small", "--quiet").says(1, "the hash of the weights")
@@ -159,22 +156,22 @@ def test_weights_that_do_not_fit(call: Call, about_a_model: dict[str, Any], here
 
 
 @pytest.mark.usefixtures("about_a_model")
-def test_no_such_model(call: Call) -> None:
+def test_no_such_model(call):
     call("check", "ceiling.json", "--model", "missing").says(2, "--model must be", "missing")
 
 
-def test_a_kind_that_rests_on_no_weights(call: Call, record: dict[str, Any]) -> None:
+def test_a_kind_that_rests_on_no_weights(call, record):
     call("check", "ceiling.json", "--model", ".").says(
         2, "be of kind model_ceiling or", "leave the model out"
     )
 
 
-def test_an_unknown_kind(call: Call, record: dict[str, Any], here: Path) -> None:
+def test_an_unknown_kind(call, record, here):
     write(here, record | {"kind": "covering"})
     call("check", "ceiling.json").says(2, "its kind is none of counting, ")
 
 
-def test_it_needs_no_torch(record: dict[str, Any]) -> None:
+def test_it_needs_no_torch(record):
     code = (
         "import sys\n"
         "from promptlimits.cli.main import main\n"

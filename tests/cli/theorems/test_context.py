@@ -1,14 +1,11 @@
 """`promptlimits context` through the entry point."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,17 +17,17 @@ USUAL = {"--dim": "80", "--lipschitz": "10", "--radius": "1", "--eps": "0.01"}
 LAYER = '{"radius": "1", "mlp_lipschitz": "1", "heads": [["1", "1"]]}'
 
 
-def typed(**changes: str) -> list[str]:
+def typed(**changes):
     options = USUAL | {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
     return ["context", *(part for option in options.items() for part in option)]
 
 
-def layered(here: Path, text: str, **changes: str) -> list[str]:
+def layered(here, text, **changes):
     (here / "layers.json").write_text(text, encoding="utf-8")
     return typed(layers_json="layers.json", **changes)
 
 
-def test_the_figures(call: Call, here: Path) -> None:
+def test_the_figures(call, here):
     ended = call(*layered(here, f"[{LAYER}]", dim="64", tokens="1"), "--json")
     assert (ended.code, ended.err) == (0, "")
     told = json.loads(ended.out)
@@ -44,7 +41,7 @@ def test_the_figures(call: Call, here: Path) -> None:
     assert told["notes"] == []
 
 
-def test_each_theorem_comes_with_what_it_assumes(call: Call, here: Path) -> None:
+def test_each_theorem_comes_with_what_it_assumes(call, here):
     told = json.loads(call(*layered(here, f"[{LAYER}]", tokens="3"), "--json").out)
     for name in ("published", "put_right", "2a", "2a_rogers", "2b", "2c"):
         assert told[name]["assumptions"], name
@@ -57,7 +54,7 @@ def test_each_theorem_comes_with_what_it_assumes(call: Call, here: Path) -> None
     assert "more than K pairs cannot all be served" in text
 
 
-def test_limits_are_shown_rounded_up(call: Call) -> None:
+def test_limits_are_shown_rounded_up(call):
     told = json.loads(call(*typed(), "--json").out)
     shown = call(*typed()).out
     assert 125.32 < told["2a"]["log10"] < 125.33
@@ -70,7 +67,7 @@ def test_limits_are_shown_rounded_up(call: Call) -> None:
 
 # From 8191 numbers per token on the share of the cover rounded to 1, and the command failed.
 @pytest.mark.parametrize("dim", ["1", "8190", "8191", "8192", "1000000"])
-def test_large_dimensions(call: Call, dim: str) -> None:
+def test_large_dimensions(call, dim):
     told = json.loads(call(*typed(dim=dim), "--json").out)
     assert told["2a"]["log10"] < told["put_right"]["log10"] or dim == "1"
     assert ("2a_rogers" in told) == (int(dim) >= 3)
@@ -78,7 +75,7 @@ def test_large_dimensions(call: Call, dim: str) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["1", "16"])
-def test_the_certificates_are_good(call: Call, here: Path, tokens: str) -> None:
+def test_the_certificates_are_good(call, here, tokens):
     assert call(*typed(tokens=tokens, out="2b.json")).code == 0
     said = call("check", "2b.json")
     assert (said.code, said.err) == (0, "")
@@ -89,7 +86,7 @@ def test_the_certificates_are_good(call: Call, here: Path, tokens: str) -> None:
     assert call("check", "2c.json").out.startswith("ok: Theorem 2c")
 
 
-def test_a_radius_that_the_limits_do_not_imply_is_noted(call: Call, here: Path) -> None:
+def test_a_radius_that_the_limits_do_not_imply_is_noted(call, here):
     second = LAYER.replace('"1"', '"1/1000"', 1)
     ended = call(*layered(here, f"[{LAYER}, {second}]"))
     assert (ended.code, ended.err) == (0, "")
@@ -116,7 +113,7 @@ def test_a_radius_that_the_limits_do_not_imply_is_noted(call: Call, here: Path) 
         ({"dim": "8", "eps": "0.4999"}, "eps must leave room"),
     ],
 )
-def test_bad_input_is_one_line(call: Call, changes: dict[str, str], words: str) -> None:
+def test_bad_input_is_one_line(call, changes, words):
     call(*typed(**changes)).says(2, words)
 
 
@@ -143,14 +140,14 @@ def test_bad_input_is_one_line(call: Call, changes: dict[str, str], words: str) 
         (f"[{LAYER}, {LAYER}]", ""),
     ],
 )
-def test_bad_layers_are_one_line(call: Call, here: Path, text: str, words: str) -> None:
+def test_bad_layers_are_one_line(call, here, text, words):
     if words:
         call(*layered(here, text)).says(2, words)
     else:
         assert call(*layered(here, text)).code == 0
 
 
-def test_radii_beyond_floats(call: Call, here: Path) -> None:
+def test_radii_beyond_floats(call, here):
     """The target radius of Theorem 2c is searched in floats; without layers any size will do."""
     far = {"radius": "1e400", "eps": "1e398"}
     call(*layered(here, f"[{LAYER}]", **far)).says(2, "--radius must be between 1e-100 and 1e100")
@@ -158,12 +155,12 @@ def test_radii_beyond_floats(call: Call, here: Path) -> None:
     assert here_["2a"]["log10"] == pytest.approx(there["2a"]["log10"], rel=1e-3)
 
 
-def test_unmasked_is_for_one_layer(call: Call, here: Path) -> None:
+def test_unmasked_is_for_one_layer(call, here):
     assert call(*layered(here, f"[{LAYER}]"), "--unmasked").code == 0
     call(*layered(here, f"[{LAYER}, {LAYER}]"), "--unmasked").says(2, "be one without a mask")
 
 
-def test_nothing_heavy_is_imported() -> None:
+def test_nothing_heavy_is_imported():
     code = (
         "import sys\nsys.argv = ['promptlimits', 'context', '--dim', '80', '--lipschitz', '10',"
         " '--radius', '1', '--eps', '0.01']\n"

@@ -1,7 +1,5 @@
 """`promptlimits plan` through the entry point."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +10,7 @@ Call = Callable[..., Any]
 USUAL = ["--dim", "768", "--lipschitz", "10", "--radius", "1", "--eps", "0.1"]
 
 
-def test_json(call: Call) -> None:
+def test_json(call):
     ended = call("plan", "--pairs", "64", *USUAL, "--prompt-tokens", "20", "--json")
     assert (ended.code, ended.err) == (0, "")
     told = json.loads(ended.out)
@@ -23,7 +21,7 @@ def test_json(call: Call) -> None:
     assert 0.1 < told["largest_error_excluded"] < told["error_not_excluded"] < 0.11
 
 
-def test_it_agrees_with_ceiling(call: Call) -> None:
+def test_it_agrees_with_ceiling(call):
     for length in ("7", "20", "333"):
         ceiling = json.loads(call("ceiling", *USUAL, "--prompt-tokens", length, "--json").out)
         plan = json.loads(
@@ -32,7 +30,7 @@ def test_it_agrees_with_ceiling(call: Call) -> None:
         assert plan["most_pairs"] == ceiling["corrected"]["first_pairs_excluded"] - 1
 
 
-def test_text(call: Call) -> None:
+def test_text(call):
     ended = call("plan", "--pairs", "64", *USUAL)
     assert ended.code == 0
     assert "64 pairs: a prompt of fewer than 21 tokens will not do." in ended.out
@@ -51,14 +49,14 @@ def test_text(call: Call) -> None:
         (["--pairs", "5", "--prompt-tokens", "-1"], "--prompt-tokens"),
     ],
 )
-def test_bad_input_is_one_line(call: Call, changes: list[str], words: str) -> None:
+def test_bad_input_is_one_line(call, changes, words):
     call("plan", *USUAL, *changes).says(2, words)
 
 
 SMALL = ["--dim", "3", "--lipschitz", "10", "--radius", "1", "--prompt-tokens"]
 
 
-def test_what_is_excluded_has_an_error_that_is(call: Call) -> None:
+def test_what_is_excluded_has_an_error_that_is(call):
     case = ["--pairs", "101", *SMALL, "100", "--eps", "1e-20", "--storage", "float64"]
     ended = call("plan", *case)
     assert "excluded (float64)." in ended.out
@@ -67,7 +65,7 @@ def test_what_is_excluded_has_an_error_that_is(call: Call) -> None:
     assert 1e-20 < told["largest_error_excluded"] < told["error_not_excluded"]
 
 
-def test_errors_are_rounded_down(call: Call) -> None:
+def test_errors_are_rounded_down(call):
     """The error of the case is not excluded, and an error of the radius never is."""
     large = ["--dim", "1000000000", "--lipschitz", "1e1000000", "--radius", "1", "--eps", "0.1"]
     assert "up to 0.0999999 excluded" in call("plan", "--pairs", "1000000000", *large).out
@@ -75,12 +73,12 @@ def test_errors_are_rounded_down(call: Call) -> None:
     assert "up to 0.999999 excluded" in call("plan", "--pairs", "5", *flat).out
 
 
-def test_one_token_is_not_said_to_be_needed(call: Call) -> None:
+def test_one_token_is_not_said_to_be_needed(call):
     case = ["--dim", "1", "--lipschitz", "10", "--radius", "1", "--eps", "0.5", "--share", "0.1"]
     assert "1 pairs: no length of prompt is excluded." in call("plan", "--pairs", "1", *case).out
 
 
-def test_radii_beyond_floats(call: Call) -> None:
+def test_radii_beyond_floats(call):
     case = ["--dim", "3", "--lipschitz", "10", "--prompt-tokens", "4", "--pairs", "50"]
     for radius, eps, floor in (("1e400", "1e399", "e+399"), ("1e-400", "1e-401", "e-401")):
         radii = ["--radius", radius, "--eps", eps]
@@ -90,7 +88,7 @@ def test_radii_beyond_floats(call: Call) -> None:
         assert told["largest_error_excluded"].startswith("5.69086")
 
 
-def test_a_prompt_of_no_length_ends(call: Call) -> None:
+def test_a_prompt_of_no_length_ends(call):
     flat = ["--dim", "3", "--lipschitz", "1e-1000000", "--radius", "1", "--eps", "0.1"]
     ended = call("plan", "--pairs", "5", *flat, "--norm", "frobenius")
     assert "fewer than 1,000,000,000,000,000,001 tokens will not do" in ended.out

@@ -3,13 +3,10 @@
 W4 in exact arithmetic: a rational twin of the transformer whose outputs forget the input.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import random
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +38,7 @@ from promptlimits.nets.paper.transport import wasserstein_distance
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_share_of_the_constant_map_is_a_ratio_of_volumes(seed: int) -> None:
+def test_the_share_of_the_constant_map_is_a_ratio_of_volumes(seed):
     found = share_of_volume(seed).numbers
     assert found["spread_of_outputs"] == 0
     assert found["true_share"] == pytest.approx(0.2**3)
@@ -55,7 +52,7 @@ def test_the_share_of_the_constant_map_is_a_ratio_of_volumes(seed: int) -> None:
         assert row["published"] < 0.008 < row["corrected"]
 
 
-def test_the_constant_layer_is_exactly_zero() -> None:
+def test_the_constant_layer_is_exactly_zero():
     tau = constant_layer(dim=4, heads=2, seed=0)
     x = 1e3 * torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert float(tau(x).abs().max()) == 0
@@ -63,7 +60,7 @@ def test_the_constant_layer_is_exactly_zero() -> None:
 
 
 @pytest.mark.parametrize("heads", [1, 3, 8])
-def test_zero_is_reached_by_every_prompt(heads: int) -> None:
+def test_zero_is_reached_by_every_prompt(heads):
     found = reachable_zero(heads, 1).numbers
     assert found["errors"] == [0.0] * 3 * (heads + 1)
     assert found["least_offset"] > 0
@@ -71,13 +68,13 @@ def test_zero_is_reached_by_every_prompt(heads: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 4])
-def test_the_monotone_cover_is_counted_right(columns: int) -> None:
+def test_the_monotone_cover_is_counted_right(columns):
     heights = itertools.product(range(columns + 1), repeat=columns)
     rising = sum(all(a <= b for a, b in itertools.pairwise(one)) for one in heights)
     assert monotone_cover(columns) == rising
 
 
-def test_the_monotone_cover_covers() -> None:
+def test_the_monotone_cover_covers():
     """Each measure on [-1, 1] is within 2/M of the step function that the proof names."""
     generator = np.random.default_rng(0)
     fine = (np.arange(20_000) + 0.5) / 10_000 - 1
@@ -95,14 +92,14 @@ def test_the_monotone_cover_covers() -> None:
         assert 2 * np.mean(np.abs(true - steps)) <= 2 / columns + 1e-3
 
 
-def test_the_claimed_covering_number_is_more_than_there_are() -> None:
+def test_the_claimed_covering_number_is_more_than_there_are():
     found = covering().numbers
     columns = round(0.2 / found["eps"])
     assert found["log_cover"] == pytest.approx(math.log(math.comb(2 * columns + 2, columns + 1)))
     assert found["log_published"] == pytest.approx(1 / found["eps"] - 100)
 
 
-def test_a_prompt_written_twice_is_no_other_measure_but_another_prompt() -> None:
+def test_a_prompt_written_twice_is_no_other_measure_but_another_prompt():
     for seed in range(4):
         found = prompt_written_twice(seed).numbers
         assert found["prompt_distance"] == 0
@@ -110,7 +107,7 @@ def test_a_prompt_written_twice_is_no_other_measure_but_another_prompt() -> None
         assert found["last_token_distance"] > 1e-4
 
 
-def test_rademacher_patterns_differ_on_half_of_the_positions() -> None:
+def test_rademacher_patterns_differ_on_half_of_the_positions():
     patterns = [rademacher_pattern(number, 16) for number in range(1, 5)]
     assert patterns[0] == [False] * 8 + [True] * 8
     for one, other in itertools.combinations(patterns, 2):
@@ -119,7 +116,7 @@ def test_rademacher_patterns_differ_on_half_of_the_positions() -> None:
     assert found["distances"] == pytest.approx([5 / math.sqrt(2)] * 10, rel=1e-12)
 
 
-def test_the_claimed_dimension_is_a_product() -> None:
+def test_the_claimed_dimension_is_a_product():
     factorials = math.factorial(768 - 144 - 12) // math.factorial(768 - 144 - 24 - 1)
     assert published_dimension(768, 12) == factorials
     found = dimension().numbers
@@ -132,7 +129,7 @@ def test_the_claimed_dimension_is_a_product() -> None:
         published_dimension(3, 1)
 
 
-def test_tokens_in_balls_serve_a_third_where_three_tenths_are_published() -> None:
+def test_tokens_in_balls_serve_a_third_where_three_tenths_are_published():
     found = share_of_an_interval().numbers
     assert found["lipschitz"] == pytest.approx(1 / 30, rel=1e-12)
     assert found["largest_output"] == pytest.approx(7 / 30, rel=1e-12)
@@ -142,9 +139,9 @@ def test_tokens_in_balls_serve_a_third_where_three_tenths_are_published() -> Non
     assert found["true_share"] == pytest.approx(1 / 3)
 
 
-def test_running_means_expand_the_mean_over_positions() -> None:
+def test_running_means_expand_the_mean_over_positions():
     rows = running_mean().numbers["rows"]
-    found: dict[tuple[object, object], dict[str, Any]] = {}
+    found = {}
     for row in rows:
         found[row["tokens"], row["order"]] = row
     # The Gram matrix of [[1, 0], [1/2, 1/2]] has trace 3/2 and determinant 1/4.
@@ -156,7 +153,7 @@ def test_running_means_expand_the_mean_over_positions() -> None:
         assert max(found[length, order]["largest"] for order in (1, 2)) <= 1
 
 
-def masked_outputs(points: Any, weights: Any, score: Any, value: Any) -> Any:
+def masked_outputs(points, weights, score, value):
     """Masked mean-field attention; points (T, a, d), weights of the T positions."""
     outputs = []
     for place in range(len(points)):
@@ -168,7 +165,7 @@ def masked_outputs(points: Any, weights: Any, score: Any, value: Any) -> Any:
     return outputs
 
 
-def test_the_largest_distance_over_positions_obeys_the_formula() -> None:
+def test_the_largest_distance_over_positions_obeys_the_formula():
     """What E17 says holds, with the sharper ||V|| (1 + 2 beta) e^beta of its proof."""
     generator = np.random.default_rng(0)
     worst = 0.0
@@ -195,17 +192,17 @@ TURN = (Fraction(20, 29), Fraction(21, 29))
 """By 43.6 degrees: a rational point of the circle. Four turns by it, the last one adjusted."""
 
 
-def times(a: Plane, b: Plane) -> Plane:
+def times(a, b):
     return (a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0])
 
 
-def last_turn() -> Plane:
+def last_turn():
     """The turn w with TURN^3 w = -1: minus the conjugate of TURN^3."""
     cube = times(TURN, times(TURN, TURN))
     return (-cube[0], cube[1])
 
 
-def outputs(prompt: Plane, query: Plane) -> tuple[Plane, Plane]:
+def outputs(prompt, query):
     """Uniform attention, V = R - I, four layers, in exact arithmetic."""
     columns = [prompt, query]
     for turn in (TURN, TURN, TURN, last_turn()):
@@ -215,10 +212,10 @@ def outputs(prompt: Plane, query: Plane) -> tuple[Plane, Plane]:
     return columns[0], columns[1]
 
 
-def test_outputs_do_not_depend_on_the_input_exactly() -> None:
+def test_outputs_do_not_depend_on_the_input_exactly():
     draw = random.Random(0)
 
-    def plane() -> Plane:
+    def plane():
         return (Fraction(draw.randint(-99, 99), 7), Fraction(draw.randint(-99, 99), 11))
 
     for turn in (TURN, last_turn()):
@@ -234,7 +231,7 @@ def test_outputs_do_not_depend_on_the_input_exactly() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_transformer_runs_into_it(seed: int) -> None:
+def test_the_transformer_runs_into_it(seed):
     found = contracting_blocks(seed)
     assert found.refutes
     assert found.numbers["block_constant"] == pytest.approx(0.7653668647, abs=1e-6)
@@ -242,7 +239,7 @@ def test_the_transformer_runs_into_it(seed: int) -> None:
     assert "W4" in found.key
 
 
-def test_several_tokens_lose_their_mean() -> None:
+def test_several_tokens_lose_their_mean():
     """With m = m_p = 3 the outputs are X - (sum p + sum x) 1^T/3: a common shift is lost."""
     generator = torch.Generator().manual_seed(0)
     prompt, query = torch.randn(2, 2, 3, generator=generator, dtype=torch.float64)
@@ -253,7 +250,7 @@ def test_several_tokens_lose_their_mean() -> None:
     torch.testing.assert_close(model.with_prompt(prompt, query + 5), plain, rtol=0, atol=1e-13)
 
 
-def test_it_is_one_to_one_on_whole_sequences_and_not_behind_a_prompt() -> None:
+def test_it_is_one_to_one_on_whole_sequences_and_not_behind_a_prompt():
     weights = to_weights(trap())
     assert certify_invertible(weights, radius=1).floor == 0
     assert certify_invertible(weights, radius=1).whole_floor > 0

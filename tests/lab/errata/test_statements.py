@@ -1,14 +1,12 @@
 """The list of errors, and what runs."""
 
-from __future__ import annotations
-
 import pytest
 
 from promptlimits.base.errors import UserError
-from promptlimits.lab.errata.statements import ERRATA, Erratum, erratum, run
+from promptlimits.lab.errata.statements import ERRATA, erratum, run
 
 
-def test_there_are_nineteen_each_with_all_it_needs() -> None:
+def test_there_are_nineteen_each_with_all_it_needs():
     assert [entry.key for entry in ERRATA] == [*(f"E{n}" for n in range(1, 19)), "W4"]
     for entry in ERRATA:
         assert all(value != "" for value in entry.to_json().values())
@@ -16,7 +14,7 @@ def test_there_are_nineteen_each_with_all_it_needs() -> None:
 
 
 @pytest.mark.parametrize("entry", ERRATA, ids=lambda entry: entry.key)
-def test_what_runs_refutes_and_nothing_else_claims_to_run(entry: Erratum) -> None:
+def test_what_runs_refutes_and_nothing_else_claims_to_run(entry):
     found = run(entry.key)
     assert (found is not None) == entry.runs
     if found is not None:
@@ -39,12 +37,12 @@ def test_what_runs_refutes_and_nothing_else_claims_to_run(entry: Erratum) -> Non
         ("E1", {"seed": 2}, "come with one of"),
     ],
 )
-def test_bad_options_are_said(key: str, options: dict[str, int], words: str) -> None:
+def test_bad_options_are_said(key, options, words):
     with pytest.raises(UserError, match=words):
         run(key, **options)
 
 
-def test_conditions_without_which_the_corrections_are_false() -> None:
+def test_conditions_without_which_the_corrections_are_false():
     assert "in one norm for prompt and output" in erratum("E3").correct
     assert "false" in erratum("E4").status
     trap = erratum("W4")

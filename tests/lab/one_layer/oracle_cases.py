@@ -1,15 +1,13 @@
 """The layer whose errors are known exactly."""
 
-from __future__ import annotations
-
 import numpy as np
 from tests.reference.layers import attention_only
 
-from promptlimits.lab.one_layer.setting import Floats, SharedQuery, shared_query
+from promptlimits.lab.one_layer.setting import shared_query
 from promptlimits.nets.paper.weights import HeadWeights
 
 
-def counterexample(heads: int) -> tuple[SharedQuery, Floats, Floats]:
+def counterexample(heads):
     """The exact layer of section 5 whose errors are all 1 / sqrt(h + 1), and its prompt."""
     h, total = heads, 1e6
     dim = h * h + 2 * h + 1

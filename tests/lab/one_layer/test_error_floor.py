@@ -3,8 +3,6 @@
 Answers go back to what attention must give, or it is said that they cannot.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -22,7 +20,6 @@ from promptlimits.lab.errata.single_layer import orthogonal_targets
 from promptlimits.lab.one_layer.error_floor import best_weights, contraction, error_floor, preimages
 from promptlimits.lab.one_layer.realise import train_prompt
 from promptlimits.lab.one_layer.setting import (
-    Floats,
     Front,
     SharedQuery,
     attend,
@@ -33,27 +30,25 @@ from promptlimits.lab.one_layer.setting import (
     shared_query,
 )
 from promptlimits.nets.paper.transformer import to_weights
-from promptlimits.nets.paper.weights import LayerWeights, random_weights
+from promptlimits.nets.paper.weights import random_weights
 
 CASES = [(4, 1, 4, 2), (6, 1, 3, 3), (8, 2, 4, 3), (9, 2, 2, 4), (12, 3, 4, 4), (16, 3, 16, 4)]
 
 
-def draw(
-    dim: int, heads: int, head_dim: int, queries: int, seed: int = 0, scale: float = 1.0
-) -> tuple[SharedQuery, Floats, np.random.Generator]:
+def draw(dim, heads, head_dim, queries, seed=0, scale=1.0):
     given = {"hidden": 2 * dim, "scale": scale, "biases": True}
     setting, targets, generator = drawn(dim, heads, head_dim, queries, seed, **given)
     return setting, 2 * targets, generator
 
 
-def floors(setting: SharedQuery, targets: Floats) -> tuple[float, float]:
+def floors(setting, targets):
     best = error_floor(setting, targets)
     plain = error_floor(setting, targets, weights=[1] * len(targets))
     return float(best.error), float(plain.squared) * len(targets)
 
 
 @pytest.mark.parametrize(("dim", "heads", "head_dim", "queries"), CASES)
-def test_it_is_the_closed_form(dim: int, heads: int, head_dim: int, queries: int) -> None:
+def test_it_is_the_closed_form(dim, heads, head_dim, queries):
     setting, targets, generator = draw(dim, heads, head_dim, queries)
     for weights in (np.ones(queries), generator.uniform(0.1, 1, queries)):
         found = error_floor(setting, targets, weights=[Fraction(float(w)) for w in weights])
@@ -66,7 +61,7 @@ def test_it_is_the_closed_form(dim: int, heads: int, head_dim: int, queries: int
 
 
 @pytest.mark.parametrize(("dim", "heads", "head_dim", "queries"), CASES)
-def test_no_random_prompt_goes_below(dim: int, heads: int, head_dim: int, queries: int) -> None:
+def test_no_random_prompt_goes_below(dim, heads, head_dim, queries):
     """500 prompts in each of six layers."""
     setting, targets, generator = draw(dim, heads, head_dim, queries)
     best, squares = floors(setting, targets)
@@ -84,7 +79,7 @@ def test_no_random_prompt_goes_below(dim: int, heads: int, head_dim: int, querie
 
 
 @pytest.mark.parametrize(("dim", "heads", "head_dim", "queries"), CASES)
-def test_no_trained_prompt_goes_below(dim: int, heads: int, head_dim: int, queries: int) -> None:
+def test_no_trained_prompt_goes_below(dim, heads, head_dim, queries):
     setting, targets, generator = draw(dim, heads, head_dim, queries)
     best, squares = floors(setting, targets)
     for length in (1, 3):
@@ -100,7 +95,7 @@ def test_no_trained_prompt_goes_below(dim: int, heads: int, head_dim: int, queri
     ("heads", "expected"),
     [(1, 0.707107), (2, 0.57735), (3, 0.5), (4, 0.447214), (5, 0.408248), (6, 0.377964)],
 )
-def test_the_constant_is_optimal(heads: int, expected: float) -> None:
+def test_the_constant_is_optimal(heads, expected):
     """The exact counterexample: a prompt attains 1/sqrt(h+1), and no prompt goes below it."""
     built = orthogonal_targets(heads, seed=heads)
     queries = tuple(query.numpy() for query in built.queries)
@@ -114,7 +109,7 @@ def test_the_constant_is_optimal(heads: int, expected: float) -> None:
     assert orthogonal_floor([1] * (heads + 1), heads) == Fraction(1, heads + 1)
 
 
-def test_weights_are_the_best_for_orthogonal_offsets() -> None:
+def test_weights_are_the_best_for_orthogonal_offsets():
     lengths = np.array([1.0, 2.0, 3.0, 5.0])
     matrix = np.diag(lengths)
     for rank in (1, 2, 3):
@@ -125,7 +120,7 @@ def test_weights_are_the_best_for_orthogonal_offsets() -> None:
         assert tail <= closed + 1e-9
 
 
-def test_optimised_weights_are_near_the_best_of_a_grid() -> None:
+def test_optimised_weights_are_near_the_best_of_a_grid():
     generator = np.random.default_rng(3)
     for _ in range(5):
         matrix = generator.standard_normal((6, 3)) * [1, 2, 4]
@@ -135,20 +130,20 @@ def test_optimised_weights_are_near_the_best_of_a_grid() -> None:
             for b in np.linspace(0, 1 - a, 41)
         ]
 
-        def tail(weights: Floats, of: Floats = matrix) -> float:
+        def tail(weights, of=matrix):
             return float((np.linalg.svd(of * np.sqrt(np.abs(weights)))[1][1:] ** 2).sum())
 
         assert tail(best_weights(matrix, 1)) >= 0.99 * max(map(tail, grid))
 
 
-def test_more_orthogonal_offsets_than_heads_and_one() -> None:
+def test_more_orthogonal_offsets_than_heads_and_one():
     # All of one length: (k - h)/k r^2. A tiny one does not spoil the others.
     assert orthogonal_floor([4] * 5, 2) == Fraction(4 * 3, 5)
     assert orthogonal_floor([4, 4, Fraction(1, 10**9)], 1) == 2
     assert orthogonal_floor([4, 4], 2) == 0
 
 
-def test_it_scales_and_turns() -> None:
+def test_it_scales_and_turns():
     setting, targets, generator = draw(8, 2, 4, 3)
     floor = error_floor(setting, targets, weights=[1, 1, 1])
     tripled = error_floor(setting, 4 * targets, weights=[1, 1, 1])
@@ -160,7 +155,7 @@ def test_it_scales_and_turns() -> None:
     assert float(again.error) == pytest.approx(float(floor.error), rel=1e-6)
 
 
-def test_no_floor_for_few_queries_and_none_without_room() -> None:
+def test_no_floor_for_few_queries_and_none_without_room():
     setting, targets, _ = draw(4, 2, 4, 2)
     assert error_floor(setting, targets).squared == 0
     assert error_floor(setting, targets).bound() is None
@@ -168,7 +163,7 @@ def test_no_floor_for_few_queries_and_none_without_room() -> None:
     assert error_floor(full, offsets).error == 0  # E is everything
 
 
-def test_contraction_is_proved() -> None:
+def test_contraction_is_proved():
     setting, _, _ = draw(6, 1, 6, 2, scale=0.5)
     layer = setting.layer
     published = 1 - np.linalg.norm(layer.w1, 2) * np.linalg.norm(layer.w2, 2)
@@ -178,17 +173,16 @@ def test_contraction_is_proved() -> None:
     assert contraction(attention_only(*layer.heads)) == 1
 
 
-def test_a_bound_is_a_lower_limit_on_a_logarithm() -> None:
+def test_a_bound_is_a_lower_limit_on_a_logarithm():
     setting, targets, _ = draw(8, 1, 4, 3)
     floor = error_floor(setting, targets)
     bound = floor.bound()
-    assert bound is not None
     assert bound.direction == "lower"
     assert bound.lower_nats() == pytest.approx(math.log(floor.error))
 
 
 @pytest.mark.parametrize("centred", [True, False])
-def test_means_are_enclosed_with_a_normalisation_in_front(centred: bool) -> None:
+def test_means_are_enclosed_with_a_normalisation_in_front(centred):
     setting, _, generator = draw(6, 2, 3, 2)
     front = Front(
         gamma=generator.standard_normal(6),
@@ -206,7 +200,7 @@ def test_means_are_enclosed_with_a_normalisation_in_front(centred: bool) -> None
                 assert each.radius < 1e-11
 
 
-def test_large_scores_are_enclosed_with_their_rounding() -> None:
+def test_large_scores_are_enclosed_with_their_rounding():
     """Two scores near 10^6 that nearly agree: a float is off by far more than 1e-12 here."""
     for seed in range(10):
         setting, _, generator = draw(5, 1, 5, 2, seed)
@@ -220,7 +214,7 @@ def test_large_scores_are_enclosed_with_their_rounding() -> None:
         (found,) = proved_means(both, tokens)
         head = setting.layer.heads[0]
 
-        def exact(array: Floats) -> arb_mat:
+        def exact(array):
             return arb_mat([[arb(float(x)) for x in row] for row in array])
 
         with working_precision(400):
@@ -235,14 +229,14 @@ def test_large_scores_are_enclosed_with_their_rounding() -> None:
         assert math.hypot(*away) <= found.radius
 
 
-def test_training_finds_planted_targets() -> None:
+def test_training_finds_planted_targets():
     setting, _, generator = draw(6, 1, 6, 2)
     planted = attend(setting, generator.standard_normal((6, 3)))
     found = train_prompt(setting, planted, 3, generator, starts=4, steps=200)
     assert found.squares < 1e-12
 
 
-def test_bad_input() -> None:
+def test_bad_input():
     setting, targets, _ = draw(6, 1, 3, 2)
     with pytest.raises(UserError, match="target offsets must have the shape"):
         error_floor(setting, targets[:1])
@@ -258,7 +252,7 @@ def test_bad_input() -> None:
         error_floor(turned, targets)
 
 
-def layer_of(dim: int, seed: int, product: float) -> tuple[LayerWeights, np.random.Generator]:
+def layer_of(dim, seed, product):
     generator = np.random.default_rng([dim, seed])
     layer = random_weights(
         dim=dim,
@@ -276,7 +270,7 @@ def layer_of(dim: int, seed: int, product: float) -> tuple[LayerWeights, np.rand
 
 @pytest.mark.parametrize("product", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("seed", range(5))
-def test_one_to_one(product: float, seed: int) -> None:
+def test_one_to_one(product, seed):
     layer, generator = layer_of(7, seed, product)
     token, offsets = generator.standard_normal(7), 3 * generator.standard_normal((4, 7))
     found = preimages(layer, token, feed_forward(layer, token + offsets))
@@ -285,7 +279,7 @@ def test_one_to_one(product: float, seed: int) -> None:
     assert found.error < 1e-9
 
 
-def test_not_one_to_one() -> None:
+def test_not_one_to_one():
     layer, generator = layer_of(5, 0, 6.0)
     answers = feed_forward(layer, generator.standard_normal((3, 5)))
     found = preimages(layer, np.zeros(5), answers)
@@ -293,7 +287,7 @@ def test_not_one_to_one() -> None:
     assert feed_forward(layer, found.offsets) == pytest.approx(answers, abs=1e-8)
 
 
-def test_outside_the_range() -> None:
+def test_outside_the_range():
     layer, _ = layer_of(3, 0, 1.0)
     # MLP(x) = -|x| in each coordinate.
     down = replace(

@@ -1,7 +1,5 @@
 """What is found is a prompt's: its words, its ranks, its faces, and searches that end."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np
@@ -22,7 +20,6 @@ from promptlimits.lab.one_layer.oracle.search import _reduced, least_largest, le
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
 from promptlimits.lab.one_layer.realise import rank_condition, realise
 from promptlimits.lab.one_layer.setting import (
-    Floats,
     SharedQuery,
     Statistics,
     attend,
@@ -31,7 +28,7 @@ from promptlimits.lab.one_layer.setting import (
 from promptlimits.nets.paper.weights import HeadWeights
 
 
-def nearly_singular() -> tuple[SharedQuery, Floats]:
+def nearly_singular():
     """V = diag(1, 1, 1e-11, 0), and targets along the direction that V barely writes."""
     generator = np.random.default_rng(0)
     key = generator.standard_normal((2, 4))
@@ -49,7 +46,7 @@ def nearly_singular() -> tuple[SharedQuery, Floats]:
 
 @pytest.mark.parametrize("shape", [(4, 1, 4, 3), (4, 2, 4, 3), (6, 2, 2, 3)])
 @pytest.mark.parametrize("objective", ["sum of squares", "largest error"])
-def test_found_is_the_error_of_the_prompt(shape: tuple[int, int, int, int], objective: str) -> None:
+def test_found_is_the_error_of_the_prompt(shape, objective):
     setting, targets, generator = draw(*shape, 2)
     largest = objective == "largest error"
     value = oracle_value(
@@ -69,7 +66,7 @@ def test_found_is_the_error_of_the_prompt(shape: tuple[int, int, int, int], obje
         assert proof.optimal_within is None
 
 
-def test_one_bound_head_is_shown_with_its_best_length() -> None:
+def test_one_bound_head_is_shown_with_its_best_length():
     setting, targets, generator = draw(4, 1, 4, 3, 2)
     value = oracle_value(setting, targets, generator=generator)
     best = min(
@@ -79,7 +76,7 @@ def test_one_bound_head_is_shown_with_its_best_length() -> None:
     assert value.found >= best_of_length(setting, targets).found * (1 - 1e-9)
 
 
-def test_weights_move_the_best_of_a_length() -> None:
+def test_weights_move_the_best_of_a_length():
     setting, targets, generator = draw(4, 1, 4, 3, 1)
     scale = generator.uniform(0.2, 2.0, 3)
     best = best_of_length(setting, targets, tokens=4, scale=scale)
@@ -87,14 +84,14 @@ def test_weights_move_the_best_of_a_length() -> None:
     assert best.prompt is not None
     assert plain_best.prompt is not None
 
-    def weighted(prompt: Floats) -> float:
+    def weighted(prompt):
         return float(((scale[:, None] * (attend(setting, prompt) - targets)) ** 2).sum())
 
     assert best.achieved == pytest.approx(weighted(best.prompt), rel=1e-12)
     assert weighted(best.prompt) <= weighted(plain_best.prompt) * (1 + 1e-9)
 
 
-def test_directions_that_values_barely_write_are_used() -> None:
+def test_directions_that_values_barely_write_are_used():
     setting, targets = nearly_singular()
     assert rank_condition(setting)
     value = oracle_value(setting, targets, generator=np.random.default_rng(0))
@@ -104,13 +101,13 @@ def test_directions_that_values_barely_write_are_used() -> None:
     assert "rank" in value.why
 
 
-def test_tokens_reach_small_values() -> None:
+def test_tokens_reach_small_values():
     setting, _ = nearly_singular()
     wanted = Statistics(mean=np.array([[0.3, -0.2, 1.5, 0.0]]), log_weight=np.array([0.7]))
     assert realise(setting, wanted).error < 1e-9
 
 
-def test_dependent_scores_are_dependent_whatever_their_rounding() -> None:
+def test_dependent_scores_are_dependent_whatever_their_rounding():
     generator = np.random.default_rng(3)
     value = generator.standard_normal((3, 6))
     head = HeadWeights(
@@ -123,7 +120,7 @@ def test_dependent_scores_are_dependent_whatever_their_rounding() -> None:
     assert not rank_condition(shared_query(attention_only(head), tokens[0], list(tokens[1:])))
 
 
-def test_the_empty_prompt_is_no_optimum_at_infinity() -> None:
+def test_the_empty_prompt_is_no_optimum_at_infinity():
     setting, _, generator = draw(8, 1, 4, 2, 0)
     head = setting.layer.heads[0]
     beside = np.linalg.svd(head.output @ head.value)[0][:, 4:]
@@ -137,7 +134,7 @@ def test_the_empty_prompt_is_no_optimum_at_infinity() -> None:
     assert "no tokens" in value.why
 
 
-def test_ties_are_no_faces() -> None:
+def test_ties_are_no_faces():
     for seed in range(4):
         setting, targets, generator = draw(6, 1, 2, 1, seed)
         value = oracle_value(setting, targets, generator=generator)
@@ -145,7 +142,7 @@ def test_ties_are_no_faces() -> None:
         assert value.attained
 
 
-def test_the_gap_of_the_largest_error_is_that_of_a_prompt() -> None:
+def test_the_gap_of_the_largest_error_is_that_of_a_prompt():
     for seed in range(6):
         setting, targets, generator = draw(5, 2, 2, 4, seed)
         value = oracle_value(setting, 2 * targets, objective="largest error", generator=generator)
@@ -155,7 +152,7 @@ def test_the_gap_of_the_largest_error_is_that_of_a_prompt() -> None:
         assert (proof.optimal_within is None) == (gap > 1e-3)
 
 
-def test_equal_queries_are_merged() -> None:
+def test_equal_queries_are_merged():
     setting, _, generator = draw(5, 2, 3, 2, 0)
     first, second = setting.queries
     extra = generator.standard_normal((5, 1))
@@ -179,7 +176,7 @@ def test_equal_queries_are_merged() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 2, 3, 2), (6, 2, 2, 2), (7, 3, 2, 3), (4, 3, 2, 2)])
-def test_one_query_many_times_is_proved_to_a_millionth(shape: tuple[int, int, int, int]) -> None:
+def test_one_query_many_times_is_proved_to_a_millionth(shape):
     setting, targets, generator = draw(*shape, 0)
     same = SharedQuery(layer=setting.layer, queries=(setting.queries[0],) * shape[3])
     value = oracle_value(same, targets, generator=generator)
@@ -188,7 +185,7 @@ def test_one_query_many_times_is_proved_to_a_millionth(shape: tuple[int, int, in
     assert proof.lower <= Fraction(value.found) * (1 + Fraction(1, 10**12))
 
 
-def test_the_distance_from_ranges_is_that_of_their_span() -> None:
+def test_the_distance_from_ranges_is_that_of_their_span():
     setting, targets, _ = draw(7, 2, 2, 1, 0)
     maps = [head.output @ head.value for head in setting.layer.heads]
     onto = np.concatenate(maps, axis=1)
@@ -198,7 +195,7 @@ def test_the_distance_from_ranges_is_that_of_their_span() -> None:
 
 
 @pytest.mark.parametrize("shape", [(40, 1, 3, 3), (40, 1, 40, 3), (40, 2, 40, 3), (40, 1, 20, 4)])
-def test_fewer_dimensions_have_the_same_values(shape: tuple[int, int, int, int]) -> None:
+def test_fewer_dimensions_have_the_same_values(shape):
     setting, targets, generator = draw(*shape, 0)
     problem = oracle_problem(setting, targets).weighted(generator.uniform(0.5, 2, shape[3]))
     small = _reduced(problem)
@@ -209,7 +206,7 @@ def test_fewer_dimensions_have_the_same_values(shape: tuple[int, int, int, int])
     assert fewer.slope == pytest.approx(whole.slope, rel=1e-8, abs=1e-9)
 
 
-def test_searches_and_proofs_keep_to_their_budgets() -> None:
+def test_searches_and_proofs_keep_to_their_budgets():
     setting, targets, generator = draw(32, 4, 8, 4, 0)
     problem = oracle_problem(setting, targets)
     best, dual = least_largest(problem, generator, most_work=0.0)
@@ -226,7 +223,7 @@ def test_searches_and_proofs_keep_to_their_budgets() -> None:
     assert steep.boxes < 10
 
 
-def test_numbers_beyond_doubles_are_one_line() -> None:
+def test_numbers_beyond_doubles_are_one_line():
     setting, targets, generator = draw(6, 2, 2, 3, 0)
     with pytest.raises(UserError, match="targets must be at most 1e100"):
         oracle_value(setting, targets * 1e200, generator=generator)

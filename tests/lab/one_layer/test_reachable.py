@@ -3,8 +3,6 @@
 The segment: answers of actual prompts lie on it, within the part of their length.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 
@@ -44,23 +42,19 @@ LAYERS = [
 ]
 
 
-def jacobian_rank(setting: SharedQuery, prompt: np.ndarray) -> int:
+def jacobian_rank(setting, prompt):
     values = np.linalg.svd(jacobian(setting, prompt), compute_uv=False)
     return int((values > 1e-9 * values[0]).sum())
 
 
-def draw(
-    dim: int, heads: int, head_dim: int, queries: int, seed: int
-) -> tuple[SharedQuery, np.random.Generator]:
+def draw(dim, heads, head_dim, queries, seed):
     setting, _, generator = drawn(dim, heads, head_dim, queries, seed, hidden=8, scale=1.5)
     return setting, generator
 
 
 @pytest.mark.parametrize(("dim", "heads", "head_dim"), LAYERS)
 @pytest.mark.parametrize("queries", [1, 2, 3, 4])
-def test_the_rank_of_the_jacobian_is_the_formula(
-    dim: int, heads: int, head_dim: int, queries: int
-) -> None:
+def test_the_rank_of_the_jacobian_is_the_formula(dim, heads, head_dim, queries):
     """176 cases with the four lengths below; never more, and here exactly it."""
     setting, generator = draw(dim, heads, head_dim, queries, 0)
     numbers = reach(setting)
@@ -70,7 +64,7 @@ def test_the_rank_of_the_jacobian_is_the_formula(
         assert jacobian_rank(setting, prompt) == numbers.generic_rank(prompt_tokens)
 
 
-def test_the_numbers_of_the_theorem() -> None:
+def test_the_numbers_of_the_theorem():
     setting, _ = draw(6, 2, 3, 2, 0)
     numbers = reach(setting)
     assert (numbers.reachable, numbers.ambient) == (3 + 3 + 2, 12)
@@ -86,7 +80,7 @@ def test_the_numbers_of_the_theorem() -> None:
     assert not reach(even).out_of_reach
 
 
-def test_the_jacobian_is_the_derivative() -> None:
+def test_the_jacobian_is_the_derivative():
     setting, generator = draw(5, 2, 3, 2, 1)
     prompt = generator.standard_normal((5, 3))
     found = jacobian(setting, prompt)
@@ -99,7 +93,7 @@ def test_the_jacobian_is_the_derivative() -> None:
         assert found[:, column] == pytest.approx(slope.ravel(), abs=1e-8)
 
 
-def test_the_closed_form_is_for_the_plain_layer() -> None:
+def test_the_closed_form_is_for_the_plain_layer():
     setting, generator = draw(4, 2, 2, 2, 2)
     turned = SharedQuery(layer=setting.layer, queries=setting.queries, rotary_base=10.0)
     front = Front(gamma=np.ones(4), beta=np.zeros(4), eps=1e-5)
@@ -110,25 +104,25 @@ def test_the_closed_form_is_for_the_plain_layer() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2, 4])
-def test_exact_ranks(rank: int) -> None:
+def test_exact_ranks(rank):
     generator = np.random.default_rng(rank)
     # Small integers, so that the product has exactly this rank.
     left, right = generator.integers(-9, 9, (5, rank)), generator.integers(-9, 9, (rank, 6))
     assert exact_rank((left @ right) * 2.0**-30) == rank
 
 
-def test_rounding_makes_a_rank_full_and_exact_rank_says_so() -> None:
+def test_rounding_makes_a_rank_full_and_exact_rank_says_so():
     row = np.array([0.1, 0.2, 0.3])
     assert exact_rank(np.stack([row, 3 * row])) == 2  # 3 * 0.1 is not three times 0.1
     assert exact_rank(np.stack([row, 4 * row])) == 1
     assert exact_rank(np.zeros((0, 3))) == 0
 
 
-def test_ranks_of_products_with_deficient_factors() -> None:
+def test_ranks_of_products_with_deficient_factors():
     zeros = np.zeros((2, 3))
     key = np.ones((1, 3))
 
-    def head(value: np.ndarray, output: np.ndarray) -> HeadWeights:
+    def head(value, output):
         return HeadWeights(query=key, key=key, value=value, output=output)
 
     first, second = np.array([[1.0, 0, 0], [0, 0, 0]]), np.array([[0.0, 1], [0, 0], [0, 0]])
@@ -141,15 +135,13 @@ def test_ranks_of_products_with_deficient_factors() -> None:
     assert value_ranks(attention_only(*heads)) == (3, 0, 0, 1)
 
 
-def two_queries(
-    dim: int, heads: int, head_dim: int, seed: int, queries: int = 2
-) -> tuple[SharedQuery, np.random.Generator]:
+def two_queries(dim, heads, head_dim, seed, queries=2):
     setting, _, generator = drawn(dim, heads, head_dim, queries, seed, scale=1.5)
     return setting, generator
 
 
 @pytest.mark.parametrize("head_dim", [4, 2])
-def test_answers_of_prompts_lie_on_it_within_the_part_of_their_length(head_dim: int) -> None:
+def test_answers_of_prompts_lie_on_it_within_the_part_of_their_length(head_dim):
     several = 0
     for seed in range(100):
         setting, generator = two_queries(4, 1, head_dim, seed)
@@ -169,7 +161,7 @@ def test_answers_of_prompts_lie_on_it_within_the_part_of_their_length(head_dim: 
     assert several > 0 or head_dim == 2
 
 
-def test_one_token_reaches_every_point_where_values_and_scores_are_independent() -> None:
+def test_one_token_reaches_every_point_where_values_and_scores_are_independent():
     setting, generator = two_queries(5, 1, 3, 1)
     reached = attend(setting, generator.standard_normal((5, 2)))
     found = segment(setting, reached[0])
@@ -188,7 +180,7 @@ def test_one_token_reaches_every_point_where_values_and_scores_are_independent()
 
 
 @pytest.mark.parametrize("big", [1.0, 250.0, 400.0, 720.0, 5000.0])
-def test_large_scores_change_nothing(big: float) -> None:
+def test_large_scores_change_nothing(big):
     """Only differences of scores enter; here all are near `big`."""
     one = np.eye(3)
     head = HeadWeights(query=one, key=one, value=one, output=one)
@@ -210,7 +202,7 @@ def test_large_scores_change_nothing(big: float) -> None:
     assert any(abs(left - expected) < 1e-9 for left, _ in alone.reached(1))
 
 
-def test_a_query_that_outweighs_the_other_beyond_floats_is_refused() -> None:
+def test_a_query_that_outweighs_the_other_beyond_floats_is_refused():
     setting, _ = two_queries(4, 1, 4, 0)
     score = score_vectors(setting)[0]
     heavy = shared_query(
@@ -222,7 +214,7 @@ def test_a_query_that_outweighs_the_other_beyond_floats_is_refused() -> None:
     assert np.isfinite(segment(light, attend(light, np.ones((4, 1)))[0]).end).all()
 
 
-def test_parts_grow_with_the_length() -> None:
+def test_parts_grow_with_the_length():
     for seed in range(20):
         setting, generator = two_queries(4, 1, 4, seed)
         found = segment(setting, attend(setting, generator.standard_normal((4, 2)))[0])
@@ -235,7 +227,7 @@ def test_parts_grow_with_the_length() -> None:
         assert sizes[-1] <= 1
 
 
-def test_nothing_more_is_reached_than_entropy_allows() -> None:
+def test_nothing_more_is_reached_than_entropy_allows():
     """Gibbs' condition straight from q = V^-1 A, on a grid of the segment."""
     inside = outside = 0
     for seed in range(30):
@@ -256,7 +248,7 @@ def test_nothing_more_is_reached_than_entropy_allows() -> None:
     assert min(inside, outside) > 50
 
 
-def test_bad_input() -> None:
+def test_bad_input():
     setting, generator = two_queries(5, 1, 3, 0)
     with pytest.raises(UserError, match="range of V"):
         segment(setting, generator.standard_normal(5))

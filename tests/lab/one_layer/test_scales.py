@@ -1,7 +1,5 @@
 """Layers, queries and targets of any size: a result or one line, and no warning of numpy."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 
@@ -13,18 +11,18 @@ from promptlimits.lab.one_layer.error_floor import preimages
 from promptlimits.lab.one_layer.oracle.certificate import certify_oracle
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
 from promptlimits.lab.one_layer.realise import train_prompt
-from promptlimits.lab.one_layer.setting import Floats, SharedQuery, shared_query
+from promptlimits.lab.one_layer.setting import shared_query
 from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
 
 
-def drawn(seed: int, widest: float) -> tuple[SharedQuery, Floats, np.random.Generator]:
+def drawn(seed, widest):
     """One layer with every array at a scale of its own."""
     generator = np.random.default_rng(seed)
     plain = random_weights(
         dim=3, heads=1 + seed % 2, head_dim=2, hidden=2, layers=1, generator=generator, masked=False
     ).layers[0]
 
-    def scaled(array: Floats) -> Floats:
+    def scaled(array):
         return array * 10.0 ** generator.uniform(-widest, widest)
 
     layer = LayerWeights(
@@ -49,7 +47,7 @@ def drawn(seed: int, widest: float) -> tuple[SharedQuery, Floats, np.random.Gene
 
 @pytest.mark.parametrize("widest", [0.5, 30.0, 90.0, 300.0])
 @pytest.mark.parametrize("seed", range(12))
-def test_any_scale_ends_in_a_result_or_one_line(seed: int, widest: float) -> None:
+def test_any_scale_ends_in_a_result_or_one_line(seed, widest):
     """Warnings are errors here, as everywhere in these tests."""
     try:
         setting, targets, generator = drawn(seed, widest)
@@ -74,7 +72,7 @@ def test_any_scale_ends_in_a_result_or_one_line(seed: int, widest: float) -> Non
             act()
 
 
-def test_weighted_targets_beyond_doubles_are_one_line() -> None:
+def test_weighted_targets_beyond_doubles_are_one_line():
     setting, targets, _ = drawn(0, 1.0)
     with pytest.raises(UserError, match="targets times roots of their weights must be at most"):
         certify_oracle(setting, targets * 1e99, found=1.0, scale=np.full(2, 1e99))

@@ -3,9 +3,6 @@
 Means that are proved stay finite and true where scores are known badly.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +11,6 @@ import torch
 
 from promptlimits.base.errors import UserError
 from promptlimits.lab.one_layer.setting import (
-    Floats,
     Front,
     SharedQuery,
     Statistics,
@@ -27,18 +23,10 @@ from promptlimits.lab.one_layer.setting import (
     statistics,
 )
 from promptlimits.nets.paper.transformer import from_weights
-from promptlimits.nets.paper.weights import LayerWeights, TransformerWeights, random_weights
+from promptlimits.nets.paper.weights import random_weights
 
 
-def layer_and_tokens(
-    seed: int,
-    *,
-    dim: int = 6,
-    heads: int = 2,
-    head_dim: int = 4,
-    queries: int = 3,
-    biases: bool = True,
-) -> tuple[TransformerWeights, Floats, list[Floats], np.random.Generator]:
+def layer_and_tokens(seed, *, dim=6, heads=2, head_dim=4, queries=3, biases=True):
     generator = np.random.default_rng(seed)
     weights = random_weights(
         dim=dim,
@@ -54,7 +42,7 @@ def layer_and_tokens(
     return weights, token, [generator.standard_normal(dim) for _ in range(queries)], generator
 
 
-def front_of(generator: np.random.Generator, dim: int, centred: bool) -> Front:
+def front_of(generator, dim, centred):
     return Front(
         gamma=generator.standard_normal(dim),
         beta=generator.standard_normal(dim),
@@ -66,9 +54,7 @@ def front_of(generator: np.random.Generator, dim: int, centred: bool) -> Front:
 @pytest.mark.parametrize("front", ["none", "layer", "rms"])
 @pytest.mark.parametrize("rotary_base", [None, 10000.0])
 @pytest.mark.parametrize("prompt_tokens", [1, 5])
-def test_a_prompt_acts_through_its_statistics_alone(
-    front: str, rotary_base: float | None, prompt_tokens: int
-) -> None:
+def test_a_prompt_acts_through_its_statistics_alone(front, rotary_base, prompt_tokens):
     weights, token, contexts, generator = layer_and_tokens(1)
     setting = shared_query(
         weights.layers[0],
@@ -84,7 +70,7 @@ def test_a_prompt_acts_through_its_statistics_alone(
     )
 
 
-def test_queries_of_several_lengths_keep_the_form_without_rotation() -> None:
+def test_queries_of_several_lengths_keep_the_form_without_rotation():
     weights, token, _, generator = layer_and_tokens(2)
     queries = tuple(
         np.concatenate([generator.standard_normal((6, extra)), token[:, None]], axis=1)
@@ -100,7 +86,7 @@ def test_queries_of_several_lengths_keep_the_form_without_rotation() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])  # unmasked and masked
-def test_the_answers_are_those_of_the_papers_transformer(seed: int) -> None:
+def test_the_answers_are_those_of_the_papers_transformer(seed):
     weights, token, contexts, generator = layer_and_tokens(seed)
     setting = shared_query(weights.layers[0], token, contexts)
     prompt = generator.standard_normal((6, 4))
@@ -111,7 +97,7 @@ def test_the_answers_are_those_of_the_papers_transformer(seed: int) -> None:
     assert answers(setting, prompt) == pytest.approx(model(whole)[..., -1].numpy(), rel=1e-12)
 
 
-def test_no_prompt_has_no_weight() -> None:
+def test_no_prompt_has_no_weight():
     weights, token, contexts, _ = layer_and_tokens(3)
     setting = shared_query(weights.layers[0], token, contexts)
     none = Statistics(mean=np.zeros((2, 6)), log_weight=np.full(2, -np.inf))
@@ -120,7 +106,7 @@ def test_no_prompt_has_no_weight() -> None:
     )
 
 
-def test_huge_scores_do_not_overflow() -> None:
+def test_huge_scores_do_not_overflow():
     weights, token, contexts, _ = layer_and_tokens(4)
     setting = shared_query(weights.layers[0], 1e3 * token, contexts)
     prompt = np.full((6, 2), 1e3)
@@ -130,7 +116,7 @@ def test_huge_scores_do_not_overflow() -> None:
     )
 
 
-def test_what_is_no_set_of_shared_queries_is_refused() -> None:
+def test_what_is_no_set_of_shared_queries_is_refused():
     weights, token, contexts, _ = layer_and_tokens(5)
     layer = weights.layers[0]
     with pytest.raises(UserError, match="at least one"):
@@ -160,12 +146,12 @@ def test_what_is_no_set_of_shared_queries_is_refused() -> None:
         ({"eps": True}, "eps of the front must be a number from 0"),
     ],
 )
-def test_a_front_is_checked(change: dict[str, object], words: str) -> None:
+def test_a_front_is_checked(change, words):
     with pytest.raises(UserError, match=words):
-        replace(front_of(np.random.default_rng(0), 6, True), **change)  # type: ignore[arg-type]
+        replace(front_of(np.random.default_rng(0), 6, True), **change)
 
 
-def test_a_front_that_does_not_fit_is_refused() -> None:
+def test_a_front_that_does_not_fit_is_refused():
     weights, token, contexts, generator = layer_and_tokens(6)
     layer = weights.layers[0]
     with pytest.raises(UserError, match="front must have the layer's width 6"):
@@ -177,19 +163,19 @@ def test_a_front_that_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("base", [0.0, -1.0, 0.5, np.nan, np.inf, 1e101, True, "10"])
-def test_a_base_of_rotary_positions_is_checked(base: object) -> None:
+def test_a_base_of_rotary_positions_is_checked(base):
     weights, token, contexts, _ = layer_and_tokens(6)
     with pytest.raises(UserError, match="rotary_base must be a number from 1 to 1e100"):
         shared_query(weights.layers[0], token, contexts, rotary_base=base)
 
 
-def changed(layer: LayerWeights, **parts: Callable[[Floats], Floats]) -> LayerWeights:
+def changed(layer, **parts):
     head = layer.heads[0]
     new = replace(head, **{name: change(getattr(head, name)) for name, change in parts.items()})
     return replace(layer, heads=(new, *layer.heads[1:]))
 
 
-def test_heads_of_size_0_are_refused() -> None:
+def test_heads_of_size_0_are_refused():
     weights, token, contexts, _ = layer_and_tokens(7)
     layer = weights.layers[0]
     blind = changed(layer, query=lambda array: array[:0], key=lambda array: array[:0])
@@ -200,7 +186,7 @@ def test_heads_of_size_0_are_refused() -> None:
         shared_query(dumb, token, contexts)
 
 
-def test_numbers_that_would_overflow_are_refused() -> None:
+def test_numbers_that_would_overflow_are_refused():
     weights, token, contexts, _ = layer_and_tokens(8)
     layer = weights.layers[0]
     with pytest.raises(UserError, match="query 0 must be at most 1e100 in size"):
@@ -220,7 +206,7 @@ def test_numbers_that_would_overflow_are_refused() -> None:
         shared_query(far, 1e40 * token, contexts)
 
 
-def test_scores_whose_rounding_overflows_still_give_shares_of_one() -> None:
+def test_scores_whose_rounding_overflows_still_give_shares_of_one():
     generator = np.random.default_rng(0)
     layer = random_weights(
         dim=4, heads=2, head_dim=2, hidden=0, layers=1, generator=generator, masked=False

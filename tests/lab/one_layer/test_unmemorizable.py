@@ -1,7 +1,5 @@
 """The impossible data: impossible for trained prompts of 64 tokens, easy for LoRA."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
@@ -12,7 +10,7 @@ import pytest
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.bounds.prompt_parameters import trained_numbers
-from promptlimits.lab.one_layer.data_set import DataSet, data_set_from_json
+from promptlimits.lab.one_layer.data_set import data_set_from_json
 from promptlimits.lab.one_layer.prompt_length_data import (
     length_floor,
     lora_update,
@@ -34,12 +32,10 @@ from promptlimits.lab.one_layer.unmemorizable import (
     unmemorizable_pair,
     unmemorizable_set,
 )
-from promptlimits.nets.paper.weights import LayerWeights, random_weights
+from promptlimits.nets.paper.weights import random_weights
 
 
-def layer_of(
-    dim: int, heads: int, seed: int = 0, *, hidden: int | None = None, head_dim: int | None = None
-) -> tuple[LayerWeights, np.random.Generator]:
+def layer_of(dim, heads, seed=0, *, hidden=None, head_dim=None):
     generator = np.random.default_rng([dim, heads, seed])
     layer = random_weights(
         dim=dim,
@@ -59,14 +55,14 @@ def layer_of(
     return replace(layer, heads=heads_), generator
 
 
-def offsets_of(data: DataSet) -> np.ndarray:
+def offsets_of(data):
     assert data.offsets is not None
     return data.offsets
 
 
 @pytest.mark.parametrize("dim", [4, 5, 10, 16])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_pair_is_what_the_closed_form_says(dim: int, seed: int) -> None:
+def test_the_pair_is_what_the_closed_form_says(dim, seed):
     layer, generator = layer_of(dim, 1, seed)
     data = unmemorizable_pair(layer, generator)
     setting = SharedQuery(layer=layer, queries=data.queries)
@@ -91,9 +87,7 @@ def test_the_pair_is_what_the_closed_form_says(dim: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("dim", "heads"), [(4, 1), (10, 1), (9, 2), (12, 2), (16, 3)])
-def test_it_stays_impossible_under_strong_optimisers_and_lora_learns_it(
-    dim: int, heads: int
-) -> None:
+def test_it_stays_impossible_under_strong_optimisers_and_lora_learns_it(dim, heads):
     layer, generator = layer_of(dim, heads)
     make = unmemorizable_pair if heads == 1 else unmemorizable_set
     data = make(layer, generator)
@@ -114,7 +108,7 @@ def test_it_stays_impossible_under_strong_optimisers_and_lora_learns_it(
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 4])
-def test_any_number_of_heads(heads: int) -> None:
+def test_any_number_of_heads(heads):
     layer, generator = layer_of((heads + 1) ** 2, heads, head_dim=heads + 1)
     data = unmemorizable_set(layer, generator)
     assert len(data.queries) == heads + 1
@@ -125,7 +119,7 @@ def test_any_number_of_heads(heads: int) -> None:
         unmemorizable_set(narrow, generator)
 
 
-def test_every_assumption_is_named_when_it_fails() -> None:
+def test_every_assumption_is_named_when_it_fails():
     layer, generator = layer_of(6, 1)
     with pytest.raises(UserError, match="one head"):
         unmemorizable_pair(layer_of(6, 2)[0], generator)
@@ -143,7 +137,7 @@ def test_every_assumption_is_named_when_it_fails() -> None:
         unmemorizable_pair(skew, generator)
 
 
-def test_what_is_proved_speaks_of_the_rounded_answers() -> None:
+def test_what_is_proved_speaks_of_the_rounded_answers():
     layer, generator = layer_of(6, 1, hidden=0)
     data = unmemorizable_pair(layer, generator)
     assert data.proved["the_span_speaks_of"] == "answers"
@@ -160,7 +154,7 @@ def test_what_is_proved_speaks_of_the_rounded_answers() -> None:
         unmemorizable_pair(replace(layer, b2=np.full(6, 1e17)), generator)
 
 
-def test_the_least_length_speaks_of_the_rounded_answers() -> None:
+def test_the_least_length_speaks_of_the_rounded_answers():
     """Five pairs take three tokens of two heads; floors without rounding are .77 and .45."""
     layer, _ = layer_of(8, 2, hidden=0)
     told = []
@@ -181,7 +175,7 @@ def test_the_least_length_speaks_of_the_rounded_answers() -> None:
         prompt_length_data(replace(layer, b2=np.full(8, 1e17)), 2, np.random.default_rng(0))
 
 
-def test_the_span_is_not_proved_where_a_pair_is_reachable() -> None:
+def test_the_span_is_not_proved_where_a_pair_is_reachable():
     layer, generator = layer_of(6, 1)
     data = unmemorizable_pair(layer, generator)
     setting = SharedQuery(layer=layer, queries=data.queries)
@@ -193,7 +187,7 @@ def test_the_span_is_not_proved_where_a_pair_is_reachable() -> None:
 
 
 @pytest.mark.parametrize("size", [1.0, 1e6])
-def test_rounding_of_answers_is_limited(size: float) -> None:
+def test_rounding_of_answers_is_limited(size):
     layer, generator = layer_of(8, 1)
     tokens, offsets = generator.standard_normal((2, 1, 8))
     # Large weights against a bias: the hidden numbers lose digits, and none of the rest does.
@@ -227,7 +221,7 @@ def test_rounding_of_answers_is_limited(size: float) -> None:
 
 
 @pytest.mark.parametrize(("dim", "heads", "pairs"), [(6, 1, 3), (8, 2, 5), (16, 3, 13)])
-def test_length_data(dim: int, heads: int, pairs: int) -> None:
+def test_length_data(dim, heads, pairs):
     layer, generator = layer_of(dim, heads)
     data = prompt_length_data(layer, pairs, generator)
     least = -(-pairs // heads)
@@ -257,7 +251,7 @@ def test_length_data(dim: int, heads: int, pairs: int) -> None:
     assert learnt.numbers == counted.lora_numbers
 
 
-def test_the_floor_for_a_length_is_attained_in_spirit() -> None:
+def test_the_floor_for_a_length_is_attained_in_spirit():
     """A prompt whose values span one offset and whose weights are large meets that one."""
     layer, generator = layer_of(6, 1, hidden=0)
     data = prompt_length_data(layer, 2, generator)
@@ -270,7 +264,7 @@ def test_the_floor_for_a_length_is_attained_in_spirit() -> None:
     assert floor <= wrong.max() <= floor + 1e-2
 
 
-def test_length_data_bad_input() -> None:
+def test_length_data_bad_input():
     layer, generator = layer_of(6, 2)
     with pytest.raises(UserError, match="pairs must be at most dim less heads, 4"):
         prompt_length_data(layer, 5, generator)
@@ -281,7 +275,7 @@ def test_length_data_bad_input() -> None:
         prompt_length_data(twice, 2, generator)
 
 
-def test_lora_bad_input() -> None:
+def test_lora_bad_input():
     layer, generator = layer_of(6, 1)
     data = unmemorizable_pair(layer, generator)
     narrow = replace(layer, w1=layer.w1[:1], b1=layer.b1[:1], w2=layer.w2[:, :1])
@@ -294,7 +288,7 @@ def test_lora_bad_input() -> None:
     assert lora_update(layer, one, generator).error < 1e-12
 
 
-def test_a_data_set_survives_json() -> None:
+def test_a_data_set_survives_json():
     layer, generator = layer_of(6, 1)
     data = unmemorizable_pair(layer, generator)
     record = json.loads(json.dumps(data.to_json(), allow_nan=False))
@@ -327,6 +321,6 @@ def test_a_data_set_survives_json() -> None:
         ({"queries": [[[1, 2]]], "answers": [[-1e308, 2]]}, "at most 1e100 in size"),
     ],
 )
-def test_data_bad_input(record: object, words: str) -> None:
+def test_data_bad_input(record, words):
     with pytest.raises(UserError, match=words):
         data_set_from_json(record, dim=2)

@@ -1,7 +1,5 @@
 """The paper's three stages: exact on the grid, the same network for every map, counts by hand."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from fractions import Fraction
@@ -18,7 +16,6 @@ from promptlimits.lab.universal.paper_route import (
     three_stage_weights,
 )
 from promptlimits.lab.universal.three_stage import (
-    Columns,
     StageSizes,
     build,
     column_id,
@@ -31,17 +28,17 @@ from promptlimits.lab.universal.universal import BUILT_IN, RealMap
 from promptlimits.nets.paper.transformer import from_weights
 
 
-def sizes_of(dim: int, tokens: int, steps: int) -> StageSizes:
+def sizes_of(dim, tokens, steps):
     return StageSizes(dim=dim, tokens=tokens, steps=steps)
 
 
-def random_map(sizes: StageSizes, seed: int) -> dict[Columns, Columns]:
+def random_map(sizes, seed):
     generator = random.Random(seed)
     points = list(grid_inputs(sizes))
     return {point: generator.choice(points) for point in points}
 
 
-def moved(inputs: Columns, by: Fraction) -> Columns:
+def moved(inputs, by):
     return tuple(tuple(entry + by for entry in column) for column in inputs)
 
 
@@ -55,7 +52,7 @@ def moved(inputs: Columns, by: Fraction) -> Columns:
         ((2, 1, 2), (4, 5, 20, 21, 5120)),
     ],
 )
-def test_counts_by_hand(case: tuple[int, int, int], counts: tuple[int, ...]) -> None:
+def test_counts_by_hand(case, counts):
     sizes = sizes_of(*case)
     assert counts == (
         sizes.prompt_tokens,
@@ -66,7 +63,7 @@ def test_counts_by_hand(case: tuple[int, int, int], counts: tuple[int, ...]) -> 
     )
 
 
-def assert_exact(sizes: StageSizes, maps: int, inputs: int) -> None:
+def assert_exact(sizes, maps, inputs):
     network = build(sizes)
     assert len(network.thresholds) == sizes.quantiser_layers
     assert len(network.sweep) + 1 == sizes.attention_layers
@@ -82,17 +79,17 @@ def assert_exact(sizes: StageSizes, maps: int, inputs: int) -> None:
 
 
 @pytest.mark.parametrize("case", [(1, 1, 2), (1, 1, 3), (2, 1, 2)])
-def test_the_target_is_met_exactly_on_the_grid(case: tuple[int, int, int]) -> None:
+def test_the_target_is_met_exactly_on_the_grid(case):
     assert_exact(sizes_of(*case), maps=4, inputs=9)
 
 
 @pytest.mark.slow  # more than 5,000 layers for each of the columns, in rational numbers
 @pytest.mark.parametrize("case", [(1, 1, 4), (1, 2, 2)])
-def test_the_target_is_met_exactly_on_larger_grids(case: tuple[int, int, int]) -> None:
+def test_the_target_is_met_exactly_on_larger_grids(case):
     assert_exact(sizes_of(*case), maps=3, inputs=4)
 
 
-def test_every_map_of_the_smallest_grid() -> None:
+def test_every_map_of_the_smallest_grid():
     sizes = sizes_of(1, 1, 2)
     network = build(sizes)
     points = list(grid_inputs(sizes))
@@ -103,7 +100,7 @@ def test_every_map_of_the_smallest_grid() -> None:
             assert [network(prompt, point) for point in points] == [first, second]
 
 
-def hard_attention(ids: list[Fraction], bias: Fraction) -> list[Fraction]:
+def hard_attention(ids, bias):
     """xi: the largest id for columns above the bias, the least for those below."""
     chosen = [max(ids) if number > bias else min(ids) for number in ids]
     assert bias not in ids
@@ -111,7 +108,7 @@ def hard_attention(ids: list[Fraction], bias: Fraction) -> list[Fraction]:
 
 
 @pytest.mark.parametrize("case", [(1, 1, 2), (2, 1, 2)])
-def test_the_contextual_map_is_attention_with_a_hard_maximum(case: tuple[int, int, int]) -> None:
+def test_the_contextual_map_is_attention_with_a_hard_maximum(case):
     sizes = sizes_of(*case)
     network = build(sizes)
     generator = random.Random(3)
@@ -139,7 +136,7 @@ def test_the_contextual_map_is_attention_with_a_hard_maximum(case: tuple[int, in
     # value map's moves of that size turn into some 10^-4.
     [((1, 1, 2), 0.0), ((1, 1, 3), 2e-3)],
 )
-def test_standard_layers_in_the_papers_class(case: tuple[int, int, int], tolerance: float) -> None:
+def test_standard_layers_in_the_papers_class(case, tolerance):
     sizes = sizes_of(*case)
     network = build(sizes)
     weights, positions = three_stage_weights(network)
@@ -162,7 +159,7 @@ def test_standard_layers_in_the_papers_class(case: tuple[int, int, int], toleran
                 assert np.allclose(rounded, as_tokens(wanted)[: sizes.dim], atol=1e-15)
 
 
-def test_maps_are_rounded_to_the_grid_within_the_stated_error() -> None:
+def test_maps_are_rounded_to_the_grid_within_the_stated_error():
     sizes = sizes_of(1, 1, 4)
     squared = on_grid(lambda columns: tuple((entry[0] ** 2,) for entry in columns), sizes)
     for k in range(4):
@@ -174,7 +171,7 @@ def test_maps_are_rounded_to_the_grid_within_the_stated_error() -> None:
 
 
 @pytest.mark.parametrize(("name", "eps"), [("sin", 3), ("square", 2), ("abs", Fraction(2, 3))])
-def test_a_map_in_its_own_units_stays_within_its_limit(name: str, eps: Fraction) -> None:
+def test_a_map_in_its_own_units_stays_within_its_limit(name, eps):
     real_map = BUILT_IN[name]
     built = staged_prompt(real_map, Fraction(eps))
     steps = built.network.sizes.steps
@@ -196,7 +193,7 @@ def test_a_map_in_its_own_units_stays_within_its_limit(name: str, eps: Fraction)
 
 
 @pytest.mark.parametrize(("slope", "tight"), [(Fraction(1, 10**6), 0.999), (1, 0.6)])
-def test_the_limit_in_own_units_is_nearly_attained(slope: Fraction, tight: float) -> None:
+def test_the_limit_in_own_units_is_nearly_attained(slope, tight):
     """By a map that is 1, which the grid rounds to 1 - delta, and by one that rises to 1."""
     real_map = RealMap(
         name="rise", function=lambda x: 1 - float(slope) * (1 - x), lipschitz=slope, low=0
@@ -207,7 +204,7 @@ def test_the_limit_in_own_units_is_nearly_attained(slope: Fraction, tight: float
     assert built.to_json()["measured_sup_error"] >= tight * float(built.sup_error)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"got 80002 \* 200\^80002"):
         build(sizes_of(1, 2, 200))
     with pytest.raises(UserError, match="float64, got ids up to"):

@@ -1,7 +1,5 @@
 """Any Lipschitz map by a prompt: what is measured stays at or under what is proved."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,7 +9,6 @@ import pytest
 from promptlimits.base.errors import UserError
 from promptlimits.lab.universal.universal import (
     BUILT_IN,
-    RealFunction,
     RealMap,
     entrywise_norm,
     measure_error,
@@ -32,9 +29,7 @@ FUNCTIONS = 10
 POINTS = 4_000
 
 
-def random_lipschitz(
-    dim: int, tokens: int, exponent: int | None, lipschitz: float, seed: int
-) -> RealFunction:
+def random_lipschitz(dim, tokens, exponent, lipschitz, seed):
     """Lower envelopes of cones of full slope, in every entry of the value.
 
     A value has d m entries of slope s each, so in the p-norm L = s (d m)^(1/p).
@@ -45,7 +40,7 @@ def random_lipschitz(
     tips = generator.random((numbers, 6, dim, tokens))
     heights = generator.random((numbers, 6)) * 0.6
 
-    def function(inputs: np.ndarray) -> np.ndarray:
+    def function(inputs):
         away = entrywise_norm(inputs[:, None, None] - tips, exponent)
         entries = (heights + slope * away).min(axis=2)
         return np.clip(entries, 0, 1).reshape(-1, tokens, dim).transpose(0, 2, 1)
@@ -54,9 +49,7 @@ def random_lipschitz(
 
 
 @pytest.mark.parametrize(("dim", "tokens", "exponent", "eps"), CASES)
-def test_sixty_random_maps_stay_within_the_proved_error(
-    dim: int, tokens: int, exponent: int | None, eps: Fraction
-) -> None:
+def test_sixty_random_maps_stay_within_the_proved_error(dim, tokens, exponent, eps):
     tightest = 0.0
     for seed in range(FUNCTIONS):
         real_map = RealMap(
@@ -79,7 +72,7 @@ def test_sixty_random_maps_stay_within_the_proved_error(
 
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
-def test_built_in_maps_in_their_own_units(name: str) -> None:
+def test_built_in_maps_in_their_own_units(name):
     built = universal_prompt(BUILT_IN[name], Fraction(1, 20))
     found = measure_error(built, points=2_001, generator=np.random.default_rng(0))
     assert found.largest <= as_float_above(built.sup_error) <= 0.05
@@ -91,9 +84,9 @@ def test_built_in_maps_in_their_own_units(name: str) -> None:
     assert abs(built.answers(unit).item() - real_map.function(inputs).item()) <= 0.05
 
 
-def test_long_prompts_are_evaluated_block_by_block() -> None:
+def test_long_prompts_are_evaluated_block_by_block():
     built = universal_prompt(BUILT_IN["sin"], Fraction(1, 40_000))
-    steps: list[int] = []
+    steps = []
     found = measure_error(
         built,
         points=40,
@@ -105,7 +98,7 @@ def test_long_prompts_are_evaluated_block_by_block() -> None:
     assert found.largest <= as_float_above(built.sup_error)
 
 
-def test_a_map_that_is_steeper_than_it_says_is_named() -> None:
+def test_a_map_that_is_steeper_than_it_says_is_named():
     steep = RealMap(name="root", function=lambda x: np.sqrt(np.abs(x)), lipschitz=1, low=-1, side=2)
     with pytest.raises(
         UserError,
@@ -126,16 +119,14 @@ def test_a_map_that_is_steeper_than_it_says_is_named() -> None:
     ("name", "lipschitz", "eps"),
     [("square", Fraction(11, 10), "1/2"), ("sin", Fraction(1, 10**400), "9/10")],
 )
-def test_too_small_a_constant_is_refused_where_cells_are_too_few_to_tell(
-    name: str, lipschitz: Fraction, eps: str
-) -> None:
+def test_too_small_a_constant_is_refused_where_cells_are_too_few_to_tell(name, lipschitz, eps):
     with pytest.raises(UserError, match=rf"{name} must be Lipschitz with constant .* a slope of"):
         universal_prompt(replace(BUILT_IN[name], lipschitz=lipschitz), Fraction(eps))
 
 
-def test_an_error_above_the_limit_is_no_result() -> None:
+def test_an_error_above_the_limit_is_no_result():
     # Too narrow for the pairs that are compared.
-    def spike(inputs: np.ndarray) -> np.ndarray:
+    def spike(inputs):
         return np.maximum(0, 1 - 5_000 * np.abs(inputs - 0.6115))
 
     real_map = RealMap(name="spike", function=spike, lipschitz=1)
@@ -144,8 +135,8 @@ def test_an_error_above_the_limit_is_no_result() -> None:
         measure_error(built, points=4_001, generator=np.random.default_rng(0))
 
 
-def test_roundings_of_the_scales_are_in_the_limit() -> None:
-    def constant(inputs: np.ndarray) -> np.ndarray:
+def test_roundings_of_the_scales_are_in_the_limit():
+    def constant(inputs):
         return np.full_like(inputs, 0.3)
 
     flat = RealMap(name="flat", function=constant, lipschitz=Fraction(1, 10**20))
@@ -161,12 +152,12 @@ def test_roundings_of_the_scales_are_in_the_limit() -> None:
 
 
 @pytest.mark.parametrize(("name", "number"), [("side", 10**400), ("height", Fraction(1, 10**400))])
-def test_units_that_no_float_holds(name: str, number: Fraction | int) -> None:
+def test_units_that_no_float_holds(name, number):
     with pytest.raises(UserError, match=f"{name} must be of a size from 1e-300 to 1e300"):
         replace(BUILT_IN["sin"], **{name: number})
 
 
-def test_norms_neither_overflow_nor_vanish() -> None:
+def test_norms_neither_overflow_nor_vanish():
     matrices = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])
     for scale in (1e-200, 1.0, 1e200):
         assert entrywise_norm(scale * matrices, 2) / scale == pytest.approx([5, 0], rel=1e-14)
@@ -181,19 +172,19 @@ def test_norms_neither_overflow_nor_vanish() -> None:
         (lambda x: "text", "return arrays of numbers, got str"),
     ],
 )
-def test_values_are_checked(function: RealFunction, words: str) -> None:
+def test_values_are_checked(function, words):
     with pytest.raises(UserError, match=words):
         universal_prompt(RealMap(name="odd", function=function, lipschitz=2), Fraction(1, 10))
 
 
-def test_floats_are_no_exact_numbers() -> None:
+def test_floats_are_no_exact_numbers():
     with pytest.raises(TypeError, match="must be an"):
-        RealMap(name="odd", function=np.sin, lipschitz=1, low=0.5)  # type: ignore[arg-type]
+        RealMap(name="odd", function=np.sin, lipschitz=1, low=0.5)
     with pytest.raises(UserError, match="eps must be above 0"):
         universal_prompt(BUILT_IN["sin"], Fraction(-1, 20))
 
 
-def test_probes_hold_the_edges_of_cells() -> None:
+def test_probes_hold_the_edges_of_cells():
     network = universal_prompt(BUILT_IN["sin"], Fraction(1, 20)).network
     points = probes(network, 1_000, np.random.default_rng(0)).ravel()
     scaled = points * network.shape.cells
@@ -201,7 +192,7 @@ def test_probes_hold_the_edges_of_cells() -> None:
     assert {0.0, 1.0} <= set(points.tolist())
 
 
-def test_one_cell_is_enough_for_coarse_answers_in_many_dimensions() -> None:
+def test_one_cell_is_enough_for_coarse_answers_in_many_dimensions():
     flat = RealMap(
         name="flat",
         function=lambda x: np.full_like(x, 0.5) + 0.1 * (x - 0.5),

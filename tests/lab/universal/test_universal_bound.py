@@ -3,8 +3,6 @@
 Prompt lengths that suffice and that are needed, for one class of maps.
 """
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 
@@ -18,7 +16,6 @@ from promptlimits.lab.universal.universal_bound import (
     POINTER,
     ZETA,
     FunctionClass,
-    PromptLengths,
     TableShape,
     as_float_above,
     choose_shape,
@@ -31,20 +28,20 @@ from promptlimits.lab.universal.universal_bound import (
 from promptlimits.lab.universal.value_table import answers, table_network
 
 
-def function_class(**changed: object) -> FunctionClass:
-    given: dict[str, object] = {
+def function_class(**changed):
+    given = {
         "dim": 1,
         "tokens": 1,
         "lipschitz": Fraction(3, 2),
         "eps": Fraction(1, 20),
     }
-    return FunctionClass(**{**given, **changed})  # type: ignore[arg-type]
+    return FunctionClass(**{**given, **changed})
 
 
 @pytest.mark.parametrize(
     ("dim", "tokens", "exponent"), [(1, 1, None), (2, 1, None), (1, 2, 2), (3, 1, 1)]
 )
-def test_closed_form(dim: int, tokens: int, exponent: int | None) -> None:
+def test_closed_form(dim, tokens, exponent):
     target = function_class(dim=dim, tokens=tokens, exponent=exponent, eps=Fraction(1, 4))
     shape = TableShape(cells=9, ramp=Fraction(1, 2**10), sharpness=8)
     length = tokens * 9 ** (dim * tokens) + tokens
@@ -65,7 +62,7 @@ def test_closed_form(dim: int, tokens: int, exponent: int | None) -> None:
 
 
 @pytest.mark.parametrize("eps", ["1/3", "1/20", "1/1000", "1/1000000"])
-def test_the_least_table_meets_the_precision(eps: str) -> None:
+def test_the_least_table_meets_the_precision(eps):
     target = function_class(eps=Fraction(eps))
     shape = choose_shape(target)
     assert as_float_above(universal_bound(target, shape).sup_error) <= float(Fraction(eps))
@@ -75,14 +72,14 @@ def test_the_least_table_meets_the_precision(eps: str) -> None:
     assert exceptional_measure(target, shape) <= Fraction(1, 10**6)
 
 
-def test_more_precision_takes_more_cells() -> None:
+def test_more_precision_takes_more_cells():
     cells = [least_cells(function_class(eps=Fraction(1, 2**k)))[0] for k in range(1, 20)]
     assert cells == sorted(set(cells))
     steeper = [least_cells(function_class(lipschitz=k))[0] for k in range(1, 9)]
     assert steeper == sorted(set(steeper))
 
 
-def test_what_is_refused() -> None:
+def test_what_is_refused():
     with pytest.raises(UserError, match="eps must be above 0"):
         function_class(eps=0)
     with pytest.raises(TypeError, match="must be an"):
@@ -101,7 +98,7 @@ def test_what_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("dim", "tokens"), [(1, 1), (2, 1), (1, 2)])
-def test_the_worst_table_leaks_what_is_proved_and_hardly_less(dim: int, tokens: int) -> None:
+def test_the_worst_table_leaks_what_is_proved_and_hardly_less(dim, tokens):
     target = function_class(dim=dim, tokens=tokens, lipschitz=1, eps=Fraction(1, 4))
     network = table_network(target)
     cells = network.prompt_tokens // tokens
@@ -120,7 +117,7 @@ def test_the_worst_table_leaks_what_is_proved_and_hardly_less(dim: int, tokens: 
         assert found.max() >= 0.99 * leak
 
 
-def test_the_exceptional_set_is_where_digits_fail_and_as_large_as_stated() -> None:
+def test_the_exceptional_set_is_where_digits_fail_and_as_large_as_stated():
     target = function_class(dim=2, lipschitz=1, eps=Fraction(1, 8))
     network = table_network(target, ramp=Fraction(1, 2**8))
     cells = network.shape.cells
@@ -141,13 +138,13 @@ def test_the_exceptional_set_is_where_digits_fail_and_as_large_as_stated() -> No
     assert wrong.max() <= 1 + 1e-12  # still a mix of entries
 
 
-def lengths(dim: int = 1, tokens: int = 1, *, eps: str, p: int = 2) -> PromptLengths:
+def lengths(dim=1, tokens=1, *, eps, p=2):
     return prompt_lengths(
         FunctionClass(dim=dim, tokens=tokens, lipschitz=1, eps=Fraction(eps), exponent=p)
     )
 
 
-def test_the_footnote() -> None:
+def test_the_footnote():
     """d = 768, C = 1, alpha = 2, eps = 30, two tokens: 10^640 suffice there; none is needed."""
     found = lengths(768, 2, eps="30")
     assert found.sufficient.upper_log10() == pytest.approx(640.97, abs=0.01)
@@ -169,9 +166,7 @@ def test_the_footnote() -> None:
         (1536, 2, "2000", False),
     ],
 )
-def test_a_prompt_is_needed_below_half_of_the_diameter_only(
-    dim: int, p: int, eps: str, needed: bool
-) -> None:
+def test_a_prompt_is_needed_below_half_of_the_diameter_only(dim, p, eps, needed):
     # The constants 0 and 1 are dim^(1/p) apart; the constant 1/2 is in the middle.
     assert lengths(dim, eps=eps, p=p).necessary_log10 == (0 if needed else None)
 
@@ -179,7 +174,7 @@ def test_a_prompt_is_needed_below_half_of_the_diameter_only(
 @pytest.mark.parametrize(
     ("dim", "tokens", "eps"), [(1, 1, "1/20"), (1, 1, "1/1000"), (2, 1, "1/5")]
 )
-def test_what_is_needed_is_below_what_is_built(dim: int, tokens: int, eps: str) -> None:
+def test_what_is_needed_is_below_what_is_built(dim, tokens, eps):
     network = table_network(
         FunctionClass(dim=dim, tokens=tokens, lipschitz=1, eps=Fraction(eps), exponent=2)
     )
@@ -189,12 +184,12 @@ def test_what_is_needed_is_below_what_is_built(dim: int, tokens: int, eps: str) 
 
 
 @pytest.mark.parametrize("eps", ["1/1" + "0" * 40, "1/1" + "0" * 400])
-def test_precisions_of_any_size(eps: str) -> None:
+def test_precisions_of_any_size(eps):
     found = lengths(3, 2, eps=eps)
     assert found.necessary_log10 is not None
     assert 200 < found.necessary_log10 < found.sufficient.upper_log10() < math.inf
 
 
-def test_the_norm_needs_an_exponent() -> None:
+def test_the_norm_needs_an_exponent():
     with pytest.raises(UserError, match="exponent must be a number"):
         prompt_lengths(FunctionClass(dim=1, tokens=1, lipschitz=1, eps=Fraction(1, 2)))

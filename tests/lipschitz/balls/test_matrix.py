@@ -1,7 +1,5 @@
 """Every operation on matrix balls contains the exact result, computed here with fractions."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.balls.matrix import (
@@ -26,11 +23,11 @@ Exact = list[list[Fraction]]
 positive = st.floats(min_value=0.0, max_value=1e150, allow_subnormal=True)
 
 
-def exactly(array: NDArray[np.float64]) -> Exact:
+def exactly(array):
     return [[Fraction(float(x)) for x in row] for row in array]
 
 
-def times(a: Exact, b: Exact) -> Exact:
+def times(a, b):
     return [
         [
             sum((x * y for x, y in zip(row, column, strict=True)), Fraction(0))
@@ -40,11 +37,11 @@ def times(a: Exact, b: Exact) -> Exact:
     ]
 
 
-def plus(a: Exact, b: Exact, sign: int = 1) -> Exact:
+def plus(a, b, sign=1):
     return [[x + sign * y for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
 
 
-def distance_squared(a: Exact, b: Exact) -> Fraction:
+def distance_squared(a, b):
     """Squared Frobenius distance, which is at least the squared spectral one."""
     return sum(
         ((x - y) ** 2 for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)),
@@ -52,19 +49,19 @@ def distance_squared(a: Exact, b: Exact) -> Fraction:
     )
 
 
-def draw(seed: int, rows: int, columns: int, spread: float) -> NDArray[np.float64]:
+def draw(seed, rows, columns, spread):
     generator = np.random.default_rng(seed)
     size = 10.0 ** generator.uniform(-spread, spread, (rows, columns))
     return np.asarray(generator.standard_normal((rows, columns)) * size)
 
 
-def assert_holds(ball: MatrixBall, exact: Exact) -> None:
+def assert_holds(ball, exact):
     """The error is in the radius, measured in the Frobenius norm, which is not less."""
     assert distance_squared(exactly(ball.center), exact) <= Fraction(ball.radius) ** 2
 
 
 @given(positive, positive)
-def test_scalars_are_rounded_up_and_by_little(a: float, b: float) -> None:
+def test_scalars_are_rounded_up_and_by_little(a, b):
     for rounded, exact in (
         (add_up(a, b), Fraction(a) + Fraction(b)),
         (multiply_up(a, b), Fraction(a) * Fraction(b)),
@@ -75,13 +72,13 @@ def test_scalars_are_rounded_up_and_by_little(a: float, b: float) -> None:
 
 
 @given(st.fractions(min_value=0, max_value=10**300))
-def test_a_fraction_becomes_the_least_float_above_it(value: Fraction) -> None:
+def test_a_fraction_becomes_the_least_float_above_it(value):
     number = float_up(value)
     assert Fraction(number) >= value
     assert number == 0.0 or Fraction(math.nextafter(number, -math.inf)) < value
 
 
-def test_gamma_is_the_one_of_the_textbook() -> None:
+def test_gamma_is_the_one_of_the_textbook():
     unit = Fraction(1, 2**53)
     for terms in (1, 10, 10**6):
         assert Fraction(gamma(terms)) >= terms * unit / (1 - terms * unit)
@@ -90,9 +87,7 @@ def test_gamma_is_the_one_of_the_textbook() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200, 5e-324])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (20, 2)])
-def test_the_frobenius_norm_is_not_below_the_exact_one(
-    shape: tuple[int, int], scale: float
-) -> None:
+def test_the_frobenius_norm_is_not_below_the_exact_one(shape, scale):
     array = draw(1, *shape, 0.5) * scale
     exact = sum(Fraction(float(x)) ** 2 for x in array.flat)
     found = Fraction(frobenius_up(array))
@@ -101,7 +96,7 @@ def test_the_frobenius_norm_is_not_below_the_exact_one(
         assert found**2 <= exact * (1 + Fraction(1, 10**12))
 
 
-def test_the_frobenius_norm_of_nothing_and_of_zeros_is_zero() -> None:
+def test_the_frobenius_norm_of_nothing_and_of_zeros_is_zero():
     assert frobenius_up(np.zeros((0, 3))) == frobenius_up(np.zeros((2, 3))) == 0.0
 
 
@@ -109,9 +104,7 @@ def test_the_frobenius_norm_of_nothing_and_of_zeros_is_zero() -> None:
 @given(
     st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.0, 3.0, 60.0])
 )
-def test_sums_and_products_contain_the_exact_ones(
-    seed: int, rows: int, inner: int, spread: float
-) -> None:
+def test_sums_and_products_contain_the_exact_ones(seed, rows, inner, spread):
     a, b = draw(seed, rows, inner, spread), draw(seed + 1, inner, rows, spread)
     left, right = MatrixBall.exact(a), MatrixBall.exact(b)
     assert_holds(left @ right, times(exactly(a), exactly(b)))
@@ -123,7 +116,7 @@ def test_sums_and_products_contain_the_exact_ones(
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6))
-def test_errors_travel_through_every_operation(seed: int) -> None:
+def test_errors_travel_through_every_operation(seed):
     """Members of balls, taken at the balls' surface, give members of the result's ball."""
     generator = np.random.default_rng(seed)
     a, b = generator.standard_normal((3, 4)), generator.standard_normal((4, 3))
@@ -154,7 +147,7 @@ def test_errors_travel_through_every_operation(seed: int) -> None:
     assert np.linalg.norm(member) <= left.frobenius_upper()
 
 
-def test_blocks_and_symmetric_parts() -> None:
+def test_blocks_and_symmetric_parts():
     a, b = draw(3, 2, 2, 0.0), draw(4, 2, 3, 0.0)
     whole = MatrixBall.block(
         [
@@ -175,12 +168,12 @@ def test_blocks_and_symmetric_parts() -> None:
     ("center", "radius"),
     [(np.array([[np.inf]]), 0.0), (np.eye(2), -1.0), (np.eye(2), math.nan), (np.ones(3), 0.0)],
 )
-def test_what_is_no_ball_is_refused(center: NDArray[np.float64], radius: float) -> None:
+def test_what_is_no_ball_is_refused(center, radius):
     with pytest.raises((ValueError, UserError), match=r"ball|radius"):
         MatrixBall(center=center, radius=radius)
 
 
-def test_an_overflow_is_refused_and_not_proved_with() -> None:
+def test_an_overflow_is_refused_and_not_proved_with():
     huge = MatrixBall.exact(np.full((2, 2), 1e200))
     huger = MatrixBall.exact(np.full((2, 2), 1.5e308))
     for overflow in (lambda: huge @ huge, lambda: huger + huger, lambda: huge.scaled(2**900)):

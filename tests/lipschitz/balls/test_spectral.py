@@ -1,10 +1,7 @@
 """Proved limits lie at or above the truth, close to it, and are exact numbers."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +35,7 @@ from promptlimits.nets.paper.weights import (
 )
 
 
-def certainly_at_least_the_norm(limit: Fraction, matrix: np.ndarray) -> bool:
+def certainly_at_least_the_norm(limit, matrix):
     """Whether ball arithmetic proves limit >= ||matrix||: det(x I - G) has no root above."""
     with ctx.workprec(300):
         rows = arb_mat([[arb(float(x)) for x in row] for row in np.atleast_2d(matrix)])
@@ -59,7 +56,7 @@ def certainly_at_least_the_norm(limit: Fraction, matrix: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (5, 1), (3, 3), (4, 7), (9, 5)])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_norm_is_proved_and_tight(shape: tuple[int, int], seed: int) -> None:
+def test_a_norm_is_proved_and_tight(shape, seed):
     matrix = np.random.default_rng(seed).standard_normal(shape)
     limit = spectral_norm(matrix)
     assert isinstance(limit, Fraction)
@@ -68,7 +65,7 @@ def test_a_norm_is_proved_and_tight(shape: tuple[int, int], seed: int) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 300])
-def test_a_wide_matrix_is_proved_tightly(size: int) -> None:
+def test_a_wide_matrix_is_proved_tightly(size):
     matrix = np.random.default_rng(size).standard_normal((size, 2 * size))
     truth = np.linalg.svd(matrix, compute_uv=False)[0]
     assert truth * (1 - 1e-12) <= float(spectral_norm(matrix)) <= truth * (1 + 1e-8)
@@ -87,33 +84,33 @@ def test_a_wide_matrix_is_proved_tightly(size: int) -> None:
         (np.array([[0.0, 1e8], [0.0, 0.0]]), 10**8),
     ],
 )
-def test_known_norms(matrix: np.ndarray, norm: Fraction | int) -> None:
+def test_known_norms(matrix, norm):
     limit = spectral_norm(matrix)
     assert norm <= limit <= norm * (1 + Fraction(1, 10**11))
 
 
 @pytest.mark.parametrize("power", [400, 1, -1, -400])
-def test_scaling_by_powers_of_two_changes_nothing_else(power: int) -> None:
+def test_scaling_by_powers_of_two_changes_nothing_else(power):
     matrix = np.random.default_rng(0).standard_normal((6, 4))
     ratio = spectral_norm(np.ldexp(matrix, power)) / spectral_norm(matrix) / Fraction(2) ** power
     assert abs(ratio - 1) <= Fraction(1, 2**50)
 
 
-def test_entries_of_very_different_size_lose_nothing() -> None:
+def test_entries_of_very_different_size_lose_nothing():
     matrix = np.array([[1e300, 0.0], [0.0, 5e-324]])
     assert spectral_norm(matrix) >= Fraction(1e300)
     tiny = np.full((2, 2), 5e-324)
     assert spectral_norm(tiny) >= 2 * Fraction(5e-324)
 
 
-def test_the_radius_of_a_ball_is_added() -> None:
+def test_the_radius_of_a_ball_is_added():
     ball = MatrixBall(center=np.eye(3), radius=0.25)
     assert Fraction(5, 4) <= spectral_norm(ball) <= Fraction(5, 4) + Fraction(1, 10**9)
     assert largest_eigenvalue(ball) >= Fraction(5, 4)
     assert spectral_norm(MatrixBall(center=np.zeros((2, 2)), radius=0.5)) == Fraction(1, 2)
 
 
-def test_eigenvalues_may_be_negative() -> None:
+def test_eigenvalues_may_be_negative():
     assert -1 <= largest_eigenvalue(np.diag([-1.0, -2.0])) <= -1 + Fraction(1, 10**9)
     generator = np.random.default_rng(4)
     for _ in range(20):
@@ -123,7 +120,7 @@ def test_eigenvalues_may_be_negative() -> None:
         assert truth - 1e-13 <= float(largest_eigenvalue(symmetric)) <= truth + 1e-10
 
 
-def test_semidefinite_is_proved_only_where_it_is_so() -> None:
+def test_semidefinite_is_proved_only_where_it_is_so():
     generator = np.random.default_rng(5)
     for _ in range(30):
         factor = generator.standard_normal((8, 8))
@@ -138,7 +135,7 @@ def test_semidefinite_is_proved_only_where_it_is_so() -> None:
         assert not is_positive_semidefinite(MatrixBall(center=inside, radius=4 * gap))
 
 
-def test_degenerate_sizes() -> None:
+def test_degenerate_sizes():
     assert is_positive_semidefinite(np.zeros((0, 0)))
     assert is_positive_semidefinite(np.array([[1.0]]))
     assert not is_positive_semidefinite(np.array([[-1.0]]))
@@ -150,7 +147,7 @@ def test_degenerate_sizes() -> None:
         is_positive_semidefinite(np.zeros((2, 3)))
 
 
-def test_lengths_of_vectors_and_rows() -> None:
+def test_lengths_of_vectors_and_rows():
     matrix = np.array([[3.0, 4.0], [0.0, 0.0], [1.0, 1.0]])
     lengths = row_norms(matrix)
     assert [float(x) for x in lengths] == pytest.approx([5.0, 0.0, 2**0.5], rel=1e-13)
@@ -162,9 +159,7 @@ def test_lengths_of_vectors_and_rows() -> None:
 LOOSE = 1 + Fraction(1, 10**7)
 
 
-def transformer(
-    dim: int, *, query: float, key: float, value: float, output: float, mlp: float = 0.0
-) -> TransformerWeights:
+def transformer(dim, *, query, key, value, output, mlp=0.0):
     """One head of diagonal matrices, an MLP of one neuron."""
     eye = np.eye(dim)
     head = HeadWeights(query=query * eye, key=key * eye, value=value * eye, output=output * eye)
@@ -179,7 +174,7 @@ def transformer(
     seed=st.integers(0, 10**6),
     powers=st.lists(st.integers(-1022, 1023), min_size=3, max_size=3),
 )
-def test_products_and_sums_hold_the_exact_ones(seed: int, powers: list[int]) -> None:
+def test_products_and_sums_hold_the_exact_ones(seed, powers):
     generator = np.random.default_rng(seed)
     arrays = [
         np.ldexp(generator.uniform(-1, 1, shape), power)
@@ -206,7 +201,7 @@ def test_products_and_sums_hold_the_exact_ones(seed: int, powers: list[int]) -> 
 
 
 @pytest.mark.parametrize("power", [-1074, -1000, -600, 0, 500, 1023])
-def test_norms_of_single_matrices_at_the_ends_of_doubles(power: int) -> None:
+def test_norms_of_single_matrices_at_the_ends_of_doubles(power):
     one = math.ldexp(1.0, power)
     matrix = np.full((3, 3), one)
     exact = 3 * Fraction(one)
@@ -225,9 +220,7 @@ def test_norms_of_single_matrices_at_the_ends_of_doubles(power: int) -> None:
         (1e-300, 1e-300, 1e-300, 1e-300),
     ],
 )
-def test_one_dimension_in_closed_form(
-    query: float, key: float, value: float, output: float
-) -> None:
+def test_one_dimension_in_closed_form(query, key, value, output):
     """Lip = 1 + |W| (|A| r^2 + (1 + |A|^2 r^4)^(1/2)) for numbers W = o v, A = k q."""
     weights = transformer(1, query=query, key=key, value=value, output=output)
     wide = abs(Fraction(output) * Fraction(value))
@@ -248,13 +241,13 @@ def test_one_dimension_in_closed_form(
 
 
 @given(seed=st.integers(0, 10**6), power=st.integers(-1000, 1000))
-def test_a_scale_moved_from_queries_to_keys_changes_nothing(seed: int, power: int) -> None:
+def test_a_scale_moved_from_queries_to_keys_changes_nothing(seed, power):
     generator = np.random.default_rng(seed)
     plain = random_weights(
         dim=3, heads=2, head_dim=2, hidden=2, layers=1, generator=generator, masked=False
     ).layers[0]
 
-    def moved(head: HeadWeights) -> HeadWeights:
+    def moved(head):
         return HeadWeights(
             query=np.ldexp(head.query, power),
             key=np.ldexp(head.key, -power),
@@ -270,16 +263,14 @@ def test_a_scale_moved_from_queries_to_keys_changes_nothing(seed: int, power: in
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_weights_of_all_sizes_have_bounds_or_are_refused_in_one_line(
-    seed: int, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_weights_of_all_sizes_have_bounds_or_are_refused_in_one_line(seed, recwarn):
     """Each matrix, or each number, at a scale from 1e-300 to 1e300."""
     generator = np.random.default_rng(seed)
     drawn = random_weights(
         dim=3, heads=2, head_dim=2, hidden=2, layers=2, generator=generator, masked=seed % 2 == 1
     )
 
-    def scaled(array: Any) -> Any:
+    def scaled(array):
         shape = array.shape if seed % 3 == 0 else ()
         return array * 10.0 ** generator.uniform(-300, 300, shape)
 
@@ -305,7 +296,7 @@ def test_weights_of_all_sizes_have_bounds_or_are_refused_in_one_line(
     assert not recwarn.list
 
 
-def test_the_level_is_that_of_the_centre_or_the_radius() -> None:
+def test_the_level_is_that_of_the_centre_or_the_radius():
     zero = ScaledBall(ball=MatrixBall(center=np.zeros((2, 2)), radius=2.0**-900), exponent=7)
     level = zero.levelled()
     assert level.ball.radius == 0.5

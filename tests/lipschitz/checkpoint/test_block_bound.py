@@ -1,7 +1,5 @@
 """Constants of real blocks: norms against numpy, slopes by intervals, laws, and Jacobians."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

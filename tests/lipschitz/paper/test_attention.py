@@ -1,11 +1,8 @@
 """Theorems A to D for attention: soundness against exact Jacobians, laws, tightness."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,22 +16,21 @@ from tests.reference.lipschitz_twin import (
     token_operator_norm,
 )
 
-from promptlimits.base.bound import LogBound
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.paper.attention import Inputs, attention_bound
 from promptlimits.lipschitz.paper.head_norms import head_norms
-from promptlimits.nets.paper.weights import HeadWeights, LayerWeights, random_weights
+from promptlimits.nets.paper.weights import HeadWeights, random_weights
 
 # Norms are proved to 1e-8; twins are computed in double precision.
 TIGHT = 1 + 1e-6
 
 
-def one_head(A: np.ndarray, W: np.ndarray) -> LayerWeights:
+def one_head(A, W):
     identity = np.eye(len(A))
     return attention_only(HeadWeights(query=A, key=identity, value=W, output=identity))
 
 
-def random_layer(seed: int, heads: int = 2, dim: int = 4, scale: float = 1.0) -> LayerWeights:
+def random_layer(seed, heads=2, dim=4, scale=1.0):
     drawn = random_weights(
         dim=dim,
         heads=heads,
@@ -48,21 +44,21 @@ def random_layer(seed: int, heads: int = 2, dim: int = 4, scale: float = 1.0) ->
     return drawn.layers[0]
 
 
-def bound(layer: LayerWeights, radius: Any, method: str, **given: Any) -> LogBound:
+def bound(layer, radius, method, **given):
     return attention_bound(layer, Inputs(radius=radius, **given), method)
 
 
-def number(found: LogBound) -> float:
+def number(found):
     return math.exp(found.upper_nats())
 
 
-def value(layer: LayerWeights, radius: Any, method: str, **given: Any) -> float:
+def value(layer, radius, method, **given):
     return number(bound(layer, radius, method, **given))
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("seed", "heads", "radius"), [(0, 1, 1), (1, 2, 2), (2, 4, 1), (3, 2, 4)])
-def test_no_jacobian_exceeds_the_bounds(seed: int, heads: int, radius: int, masked: bool) -> None:
+def test_no_jacobian_exceeds_the_bounds(seed, heads, radius, masked):
     n, d, generator = 5, 4, np.random.default_rng(seed)
     layer = random_layer(seed, heads, d, scale=1.5)
     token, whole = value(layer, radius, "token"), value(layer, radius, "frobenius", tokens=n)
@@ -85,7 +81,7 @@ def test_no_jacobian_exceeds_the_bounds(seed: int, heads: int, radius: int, mask
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_forms_of_the_literature_are_never_smaller(seed: int) -> None:
+def test_the_forms_of_the_literature_are_never_smaller(seed):
     """Lemma L, 5(a), Castin et al. and the mean-field form follow with looser steps."""
     layer, n = random_layer(seed, heads=1 + seed % 3, dim=6), 7
     norms = head_norms(layer.heads)
@@ -112,7 +108,7 @@ def test_the_forms_of_the_literature_are_never_smaller(seed: int) -> None:
 
 
 @pytest.mark.parametrize("radius", [Fraction(1, 3), 1, 2])
-def test_closed_forms_for_one_head(radius: Fraction) -> None:
+def test_closed_forms_for_one_head(radius):
     layer, n, r = random_layer(6, heads=1), 5, float(radius)
     norms = head_norms(layer.heads)
     w, a, kappa = float(norms.value_norms[0]), float(norms.score_norms[0]), float(norms.spread)
@@ -137,7 +133,7 @@ def test_closed_forms_for_one_head(radius: Fraction) -> None:
         assert number(ball) == pytest.approx(expected)
 
 
-def test_many_heads_cost_less_together_than_apart() -> None:
+def test_many_heads_cost_less_together_than_apart():
     layer = random_layer(5, heads=4, dim=8)
     norms = head_norms(layer.heads)
     apart = sum(
@@ -147,7 +143,7 @@ def test_many_heads_cost_less_together_than_apart() -> None:
     assert value(layer, 1, "token") < 0.8 * apart
 
 
-def test_orthogonal_heads_mix_like_one() -> None:
+def test_orthogonal_heads_mix_like_one():
     """W_h = e_h e_h^T, equal costs c: max_u c sum |u_h| = c h^(1/2), attained by Theorem C."""
     d = 4
     units = np.eye(d)
@@ -162,7 +158,7 @@ def test_orthogonal_heads_mix_like_one() -> None:
     assert value(attention_only(*heads), 3, "token") >= 2.0
 
 
-def test_without_scores_the_token_bound_is_attained() -> None:
+def test_without_scores_the_token_bound_is_attained():
     """A = 0: attention is W times the mean, so the constant is ||W||."""
     W = np.random.default_rng(0).standard_normal((3, 3))
     found = value(one_head(np.zeros((3, 3)), W), 5, "token")
@@ -170,7 +166,7 @@ def test_without_scores_the_token_bound_is_attained() -> None:
     assert norm <= found <= norm * (1 + 1e-7)
 
 
-def test_the_covariance_term_is_attained_and_the_whole_within_a_factor() -> None:
+def test_the_covariance_term_is_attained_and_the_whole_within_a_factor():
     """Two clusters at +-r v, undecided: C = r^2 v v^T; W = A = I at r = 1, bound 1 + 2^(1/2)."""
     layer, n = one_head(np.eye(3), np.eye(3)), 6
     norms = head_norms(layer.heads)
@@ -195,14 +191,14 @@ def test_the_covariance_term_is_attained_and_the_whole_within_a_factor() -> None
     assert found / best < 1.5
 
 
-def test_crossed_norms_beat_the_product_of_norms() -> None:
+def test_crossed_norms_beat_the_product_of_norms():
     """W sees e_1, A^T sees e_2: max_v |Wv||A^T v| = 1/2, not 1."""
     W, A = np.diag([1.0, 0.0, 0.0]), np.diag([0.0, 1.0, 0.0])
     spread = head_norms(one_head(A, W).heads).spread
     assert Fraction(1, 2) <= spread <= Fraction(1, 2) + Fraction(1, 10**5)
 
 
-def test_laws() -> None:
+def test_laws():
     layer, generator = random_layer(9, heads=3, dim=6), np.random.default_rng(9)
     base = value(layer, 2, "token")
     logs = [bound(layer, Fraction(k, 4), "token").log for k in range(1, 12)]
@@ -219,7 +215,7 @@ def test_laws() -> None:
     assert value(sharper, 1, "token") == pytest.approx(base, rel=1e-6)
 
 
-def test_one_row_makes_frobenius_the_token_bound_and_large_orders_too() -> None:
+def test_one_row_makes_frobenius_the_token_bound_and_large_orders_too():
     layer = random_layer(3)
     assert bound(layer, 1, "frobenius", tokens=1).log == bound(layer, 1, "token").log
     far = value(layer, 1, "meanfield", order=10**9)
@@ -229,7 +225,7 @@ def test_one_row_makes_frobenius_the_token_bound_and_large_orders_too() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])
-def test_transport_of_empirical_measures_stays_under_the_mean_field_bound(order: int) -> None:
+def test_transport_of_empirical_measures_stays_under_the_mean_field_bound(order):
     """Near measures of n atoms are coupled by position: W_q is a mean over tokens."""
     layer, n, generator = one_head(np.diag([1.0, -0.5]), np.eye(2)), 6, np.random.default_rng(order)
     limit = value(layer, 1, "meanfield", order=order)
@@ -242,7 +238,7 @@ def test_transport_of_empirical_measures_stays_under_the_mean_field_bound(order:
             assert gain ** (1 / order) <= limit * TIGHT
 
 
-def test_the_published_masked_mean_field_constant_is_exceeded_by_a_running_mean() -> None:
+def test_the_published_masked_mean_field_constant_is_exceeded_by_a_running_mean():
     """Proposition 2.16 at A = 0, V = I gives 1; two tokens stretch by 1.144."""
     layer = one_head(np.zeros((1, 1)), np.eye(1))
     published = bound(layer, 1, "published-meanfield", masked=True)
@@ -257,7 +253,7 @@ def test_the_published_masked_mean_field_constant_is_exceeded_by_a_running_mean(
 
 
 @pytest.mark.parametrize("bits", [30, 53, 400])
-def test_the_ambient_precision_changes_nothing(bits: int) -> None:
+def test_the_ambient_precision_changes_nothing(bits):
     layer = random_layer(4)
     known = bound(layer, Fraction(1, 3), "token")
     with ctx.workprec(bits):
@@ -265,7 +261,7 @@ def test_the_ambient_precision_changes_nothing(bits: int) -> None:
 
 
 @pytest.mark.parametrize("radius", [0, -1, 0.5, float("nan"), "1", True, None])
-def test_a_radius_is_exact_and_positive(radius: object) -> None:
+def test_a_radius_is_exact_and_positive(radius):
     with pytest.raises(UserError, match="the radius must be an exact number above 0"):
         bound(random_layer(0), radius, "token")
     with pytest.raises(UserError, match="order q"):

@@ -1,7 +1,5 @@
 """Composed bounds: they cover the composed map and its radii, and obey their laws."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -19,14 +17,12 @@ from tests.reference.lipschitz_twin import (
     transformer_output,
 )
 
-from promptlimits.base.bound import LogBound
 from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.paper.attention import THEOREMS
 from promptlimits.lipschitz.paper.compose import (
     METHODS,
     PROMPT_ONLY,
     SAME_RADIUS,
-    LipschitzBound,
     composed_bound,
     tightest_bound,
 )
@@ -36,9 +32,7 @@ from promptlimits.nets.paper.weights import TransformerWeights, random_weights
 TIGHT = 1 + 1e-6
 
 
-def random(
-    seed: int, layers: int = 2, masked: bool = False, scale: float = 0.8, dim: int = 4
-) -> TransformerWeights:
+def random(seed, layers=2, masked=False, scale=0.8, dim=4):
     return random_weights(
         dim=dim,
         heads=2,
@@ -52,13 +46,13 @@ def random(
     )
 
 
-def value(found: LipschitzBound) -> float:
+def value(found):
     return math.exp(found.bound.upper_nats())
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("seed", "layers"), [(0, 1), (1, 1), (2, 2), (3, 3)])
-def test_no_jacobian_of_a_transformer_exceeds_a_bound(seed: int, layers: int, masked: bool) -> None:
+def test_no_jacobian_of_a_transformer_exceeds_a_bound(seed, layers, masked):
     """n = 5 tokens, the last two of them the query; the exact Jacobian at every kind of point."""
     weights, generator = random(seed, layers, masked), np.random.default_rng(seed)
     limits = {
@@ -77,7 +71,7 @@ def test_no_jacobian_of_a_transformer_exceeds_a_bound(seed: int, layers: int, ma
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_tokens_stay_within_the_proved_radii(seed: int) -> None:
+def test_tokens_stay_within_the_proved_radii(seed):
     weights, generator = random(seed, layers=3), np.random.default_rng(seed)
     radii = token_radii(layer_norms(weights), 2)
     assert radii[0] == 2
@@ -88,7 +82,7 @@ def test_tokens_stay_within_the_proved_radii(seed: int) -> None:
             assert np.linalg.norm(X, axis=0).max() <= float(radius) * TIGHT
 
 
-def test_identical_tokens_leave_at_the_radius_when_nothing_rotates() -> None:
+def test_identical_tokens_leave_at_the_radius_when_nothing_rotates():
     """W_v = I, no MLP: x goes to 2x, so radii double, exactly attained."""
     weights = random(0, layers=2)
     eye = np.eye(4)
@@ -101,7 +95,7 @@ def test_identical_tokens_leave_at_the_radius_when_nothing_rotates() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_bound_grows_with_the_radius(method: str) -> None:
+def test_every_bound_grows_with_the_radius(method):
     weights = random(5)
     found = [
         composed_bound(weights, radius=Fraction(k, 3), method=method, tokens=4) for k in (1, 2, 5)
@@ -112,14 +106,14 @@ def test_every_bound_grows_with_the_radius(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["token", "frobenius", "meanfield", "published-frobenius"])
-def test_layers_multiply(method: str) -> None:
+def test_layers_multiply(method):
     found = composed_bound(random(6, layers=3), radius=1, method=method, tokens=4)
     total = sum(layer.upper_nats() for layer in found.layers)
     assert found.bound.upper_nats() == pytest.approx(total, abs=1e-9)
     assert found.bound.upper_nats() >= max(layer.upper_nats() for layer in found.layers)
 
 
-def test_the_prompt_alone_costs_less_and_one_layer_has_no_residual() -> None:
+def test_the_prompt_alone_costs_less_and_one_layer_has_no_residual():
     """One layer without scores or MLP: outputs of fixed queries move by the mean's share only."""
     for layers in (1, 2, 3):
         weights = random(7, layers)
@@ -131,7 +125,7 @@ def test_the_prompt_alone_costs_less_and_one_layer_has_no_residual() -> None:
         assert composed_bound(masked, radius=1, method="token-prompt").bound == prompt.bound
 
 
-def test_prompt_sensitivity_by_hand() -> None:
+def test_prompt_sensitivity_by_hand():
     """p' = a p + b p, q' = a q + b p with a = Lambda (1 + kappa), b = Lambda M, per layer."""
     weights = random(8, layers=2)
     token = [math.exp(x.upper_nats()) for x in _layers(weights, "token")]
@@ -145,11 +139,11 @@ def test_prompt_sensitivity_by_hand() -> None:
     assert second == pytest.approx(own * first + mixing * token[0], rel=1e-6)
 
 
-def _layers(weights: TransformerWeights, method: str) -> tuple[LogBound, ...]:
+def _layers(weights, method):
     return composed_bound(weights, radius=1, method=method).layers
 
 
-def test_reading_fewer_columns_costs_less_in_the_last_layer_only() -> None:
+def test_reading_fewer_columns_costs_less_in_the_last_layer_only():
     weights = random(9, layers=2)
     whole = composed_bound(weights, radius=1, method="frobenius", tokens=9)
     read = composed_bound(weights, radius=1, method="frobenius", tokens=9, queries=1)
@@ -158,10 +152,10 @@ def test_reading_fewer_columns_costs_less_in_the_last_layer_only() -> None:
     assert read.layers[1].log == token.layers[1].log < whole.layers[1].log
 
 
-def test_the_tightest_is_the_least_of_its_norm() -> None:
+def test_the_tightest_is_the_least_of_its_norm():
     weights = random(10)
     for norm in ("token", "frobenius", "W_q"):
-        best = tightest_bound(weights, radius=1, norm=norm, tokens=4, prompt_only=True)  # type: ignore[arg-type]
+        best = tightest_bound(weights, radius=1, norm=norm, tokens=4, prompt_only=True)
         for method in METHODS:
             if THEOREMS[method].norm == norm:
                 other = composed_bound(weights, radius=1, method=method, tokens=4)
@@ -170,7 +164,7 @@ def test_the_tightest_is_the_least_of_its_norm() -> None:
     assert plain.method == "token"
 
 
-def test_one_radius_for_all_layers_is_exceeded() -> None:
+def test_one_radius_for_all_layers_is_exceeded():
     """E5: without MLP, x -> x + c x grows; the sharp layer two is steeper than at radius 1."""
     weights = random(11, layers=3)
     for method in ("published-frobenius", "published-meanfield"):
@@ -182,7 +176,7 @@ def test_one_radius_for_all_layers_is_exceeded() -> None:
         assert used.bound.log < sound.bound.log
 
 
-def test_a_constant_map_has_a_bound_of_almost_nothing() -> None:
+def test_a_constant_map_has_a_bound_of_almost_nothing():
     weights = random(12, layers=1)
     [layer] = weights.layers
     silent = replace(layer, heads=tuple(replace(h, value=0 * h.value) for h in layer.heads))
@@ -191,13 +185,13 @@ def test_a_constant_map_has_a_bound_of_almost_nothing() -> None:
     assert found.bound.upper_log10() < -300
 
 
-def test_bounds_beyond_every_float_are_finite() -> None:
+def test_bounds_beyond_every_float_are_finite():
     weights = random(13, layers=4, scale=4.0)
     found = composed_bound(weights, radius=100, method="meanfield")
     assert found.bound.upper_log10() > 1e6
 
 
-def test_bad_requests_name_the_remedy() -> None:
+def test_bad_requests_name_the_remedy():
     weights = random(0)
     masked = replace(weights, masked=True)
     with pytest.raises(UserError, match="the method must be one of"):
@@ -209,6 +203,6 @@ def test_bad_requests_name_the_remedy() -> None:
     with pytest.raises(UserError, match="without a mask"):
         composed_bound(masked, radius=1, method="published-meanfield")
     with pytest.raises(UserError, match="the norm must be one of"):
-        tightest_bound(weights, radius=1, norm="sup")  # type: ignore[arg-type]
+        tightest_bound(weights, radius=1, norm="sup")
     with pytest.raises(UserError, match="the radius must be an exact number"):
-        composed_bound(weights, radius=0.5, method="token")  # type: ignore[arg-type]
+        composed_bound(weights, radius=0.5, method="token")

@@ -1,7 +1,5 @@
 """Feed-forward blocks against exact Jacobians and outputs."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +8,6 @@ from flint import arb
 
 from promptlimits.lipschitz.balls.rounding import upper
 from promptlimits.lipschitz.paper.feedforward import (
-    FeedForwardNorms,
     branch_lipschitz,
     feed_forward_norms,
 )
@@ -19,7 +16,7 @@ from promptlimits.nets.paper.weights import HeadWeights, LayerWeights
 TIGHT = 1 + 1e-6
 
 
-def layer_of(w1: np.ndarray, w2: np.ndarray, b1: np.ndarray, b2: np.ndarray) -> LayerWeights:
+def layer_of(w1, w2, b1, b2):
     d = w2.shape[0]
     head = HeadWeights(
         query=np.zeros((1, d)), key=np.zeros((1, d)), value=np.zeros((1, d)),
@@ -28,14 +25,14 @@ def layer_of(w1: np.ndarray, w2: np.ndarray, b1: np.ndarray, b2: np.ndarray) -> 
     return LayerWeights(heads=(head,), w1=w1, b1=b1, w2=w2, b2=b2)
 
 
-def norms_of(w1: np.ndarray, w2: np.ndarray) -> FeedForwardNorms:
+def norms_of(w1, w2):
     found = feed_forward_norms(layer_of(w1, w2, np.zeros(len(w1)), np.zeros(len(w2))))
     assert found.branch == branch_lipschitz(w1, w2)
     return found
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_no_diagonal_of_slopes_exceeds_the_constant(seed: int) -> None:
+def test_no_diagonal_of_slopes_exceeds_the_constant(seed):
     generator = np.random.default_rng(seed)
     d, f = 4, int(generator.integers(1, 9))
     w1, w2 = generator.standard_normal((f, d)), generator.standard_normal((d, f))
@@ -48,14 +45,14 @@ def test_no_diagonal_of_slopes_exceeds_the_constant(seed: int) -> None:
         assert np.linalg.norm(J, 2) <= norms.branch * TIGHT
 
 
-def test_one_neuron_attains_and_an_opposing_one_is_seen() -> None:
+def test_one_neuron_attains_and_an_opposing_one_is_seen():
     w1, w2 = np.array([[0.0, 3.0]]), np.array([[0.0], [2.0]])
     assert float(norms_of(w1, w2).lipschitz) == pytest.approx(7, rel=1e-7)
     # I - D on one axis: slopes 0..1 keep the norm at 1, where 1 + ||W_1|| ||W_2|| says 2.
     assert float(norms_of(np.eye(2), -np.eye(2)).lipschitz) == pytest.approx(1, rel=1e-7)
 
 
-def test_badly_scaled_neurons_are_balanced_exactly() -> None:
+def test_badly_scaled_neurons_are_balanced_exactly():
     """Neuron i is w_i = 4^i e_i, column 4^-i e_i: the map is 1-Lipschitz beside the identity."""
     scales = 4.0 ** np.arange(5)
     norms = norms_of(np.diag(scales), np.diag(1 / scales))
@@ -64,7 +61,7 @@ def test_badly_scaled_neurons_are_balanced_exactly() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_outputs_stay_in_the_ball(seed: int) -> None:
+def test_outputs_stay_in_the_ball(seed):
     generator = np.random.default_rng(seed)
     w1, w2 = generator.standard_normal((5, 3)), generator.standard_normal((3, 5))
     b1, b2 = generator.standard_normal(5) - 3 * (seed % 2), generator.standard_normal(3)
@@ -77,7 +74,7 @@ def test_outputs_stay_in_the_ball(seed: int) -> None:
     assert norms.lipschitz <= norms.published * Fraction(1 + 1e-6)
 
 
-def test_neurons_that_never_fire_cost_no_radius() -> None:
+def test_neurons_that_never_fire_cost_no_radius():
     w1, w2 = np.eye(2), 5 * np.eye(2)
     norms = feed_forward_norms(layer_of(w1, w2, np.array([-2.0, -2.0]), np.zeros(2)))
     assert float(upper(norms.output_limit(arb(1)))) == pytest.approx(1, rel=1e-9)

@@ -1,16 +1,12 @@
 """The figures of the papers' questions: their numbers, what they refuse, and that they draw."""
 
-from __future__ import annotations
-
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 
 import pytest
 
 from promptlimits.report.figures import reachable_segment
 from promptlimits.report.figures.invertibility_threshold import InvertibilityThreshold
-from promptlimits.report.figures.plain_svg import Drawing
 from promptlimits.report.figures.prompt_error import PromptError
 from promptlimits.report.figures.prompt_norm_growth import PromptNormGrowth
 from promptlimits.report.figures.universal_prompt import UniversalPrompt
@@ -39,7 +35,7 @@ PARTS = ("a < b by a prompt", "proved: within this band", "the map", "behind the
         (MAP, PARTS),
     ],
 )
-def test_it_is_drawn_the_same_every_time_and_says(shown: Drawing, words: list[str]) -> None:
+def test_it_is_drawn_the_same_every_time_and_says(shown, words):
     drawing = shown.svg()
     assert shown.svg() == drawing
     root = ET.fromstring(drawing)
@@ -61,21 +57,21 @@ def test_it_is_drawn_the_same_every_time_and_says(shown: Drawing, words: list[st
         (MAP, "at 3 inputs from 0 to 2"),
     ],
 )
-def test_the_description_holds_the_numbers(shown: Drawing, words: str) -> None:
+def test_the_description_holds_the_numbers(shown, words):
     assert words in shown.description
 
 
-def test_what_was_not_found_is_not_told() -> None:
+def test_what_was_not_found_is_not_told():
     assert "found" not in PromptError((1,), (), (0.2,), name="error").description
     assert MAP.title == "a < b by a prompt of 1,234 tokens"
 
 
-def test_the_first_token_beyond_the_limit() -> None:
+def test_the_first_token_beyond_the_limit():
     assert GROWTH.left_at == 1
     assert PromptNormGrowth((1.0, 0.5), (1.0, 2.0), (0.1, 0.2), 5.0).left_at is None
 
 
-def test_the_geometry_of_a_segment() -> None:
+def test_the_geometry_of_a_segment():
     assert (SEGMENT.length, SEGMENT.target, SEGMENT.distance) == (4, (1, 2), 2)
     assert SEGMENT.parts == ((1, ((2, 2),)), (2, ()), (8, ((1, 2),)))
     for end in ([3, 0], [0, 0]):
@@ -95,6 +91,6 @@ def test_the_geometry_of_a_segment() -> None:
         (lambda: PromptError((2, 1), (), (0.2, 0.1), "error"), "lengths"),
     ],
 )
-def test_lists_that_do_not_fit_are_refused(make: Callable[[], Drawing], rule: str) -> None:
+def test_lists_that_do_not_fit_are_refused(make, rule):
     with pytest.raises(ValueError, match=rule):
         make()

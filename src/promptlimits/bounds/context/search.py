@@ -21,29 +21,18 @@ _BLOCK_GRID: Final = tuple(sorted({max(2, round(2 * 1.5**i)) for i in range(14)}
 
 
 class Code(Inputs):
-    """Free parameters of Theorem 2b.
+    """Free parameters of Theorem 2b."""
 
-    Attributes:
-        delta: As a multiple of the radius.
-        alphabet: A.
-        theta: Share of blocks that may go astray.
-    """
-
-    delta: Positive
-    alphabet: Annotated[Size, Field(ge=2)]
-    theta: Share
+    delta: Positive  # as a multiple of the radius
+    alphabet: Annotated[Size, Field(ge=2)]  # A
+    theta: Share  # share of blocks that may go astray
 
 
 class Choice(Code):
-    """Free parameters of Theorem 2a.
+    """Free parameters of Theorem 2a."""
 
-    Attributes:
-        cover_share: e0 L / delta.
-        list_size: kappa.
-    """
-
-    cover_share: Share
-    list_size: Size = 1
+    cover_share: Share  # e0 L / delta
+    list_size: Size = 1  # kappa
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,17 +118,11 @@ def _git(directory: Path, *arguments: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """A library as it is installed.
+    """A library as it is installed."""
 
-    Attributes:
-        name: Its name on the package index.
-        version: Its version; None where it is not installed.
-        allowed: Versions that this package works with; every one where it asks for none.
-    """
-
-    name: str
-    version: str | None
-    allowed: SpecifierSet
+    name: str  # its name on the package index
+    version: str | None  # its version; None where it is not installed
+    allowed: SpecifierSet  # versions that this package works with; every one where it asks for none
 
     @property
     def good(self) -> bool:

@@ -14,31 +14,18 @@ from promptlimits.capacity.store.schema import RESUMABLE
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One run, as it stands in the store.
+    """One run, as it stands in the store."""
 
-    Attributes:
-        id: Number of the run in this store.
-        spec: What defines the run; with the seed inside, it names the run everywhere.
-        spec_hash: SHA-256 of the spec's canonical JSON.
-        seed: Seed of the run.
-        provenance: Versions and commit that started it.
-        outcome: How its latest ending called it; None while it never ended.
-        result: What its latest ending left; None while it never ended.
-        steps: The highest step recorded, 0 before the first.
-        created: When it was started, ISO 8601 in UTC.
-        updated: When anything was last recorded for it.
-    """
-
-    id: int
-    spec: JsonObject
-    spec_hash: str
-    seed: int
-    provenance: JsonObject
-    outcome: str | None
-    result: JsonObject | None
-    steps: int
-    created: str
-    updated: str
+    id: int  # number of the run in this store
+    spec: JsonObject  # what defines the run; with the seed inside, it names the run everywhere
+    spec_hash: str  # SHA-256 of the spec's canonical JSON
+    seed: int  # seed of the run
+    provenance: JsonObject  # versions and commit that started it
+    outcome: str | None  # how its latest ending called it; None while it never ended
+    result: JsonObject | None  # what its latest ending left; None while it never ended
+    steps: int  # the highest step recorded, 0 before the first
+    created: str  # when it was started, ISO 8601 in UTC
+    updated: str  # when anything was last recorded for it
 
     @property
     def finished(self) -> bool:

@@ -120,19 +120,12 @@ _NEEDED_BYTES = 2 * 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was looked at."""
 
-    Attributes:
-        name: What.
-        good: Whether commands will work with it.
-        text: What was seen.
-        remedy: What to do if it is not good, or to make it faster.
-    """
-
-    name: str
-    good: bool
-    text: str
-    remedy: str = ""
+    name: str  # What
+    good: bool  # whether commands will work with it
+    text: str  # what was seen
+    remedy: str = ""  # what to do if it is not good, or to make it faster
 
 
 def doctor(as_json: options.AsJson = False) -> None:

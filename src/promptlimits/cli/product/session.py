@@ -346,15 +346,10 @@ def command_line() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
-    """What a command may use over all its resumptions; infinite for no limit.
+    """What a command may use over all its resumptions; infinite for no limit."""
 
-    Attributes:
-        seconds: Time, from when the model is loaded.
-        steps: Training steps.
-    """
-
-    seconds: float
-    steps: float
+    seconds: float  # time, from when the model is loaded
+    steps: float  # training steps
 
     def go_on(self, used_seconds: float) -> str:
         """The command line that goes on where this budget ends."""

@@ -23,19 +23,13 @@ _SMALL_SHARE: Final = 0.001
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OrthogonalTargets:
-    """A layer, a prompt, h + 1 queries [x_j, x_0] and h + 1 orthogonal target offsets.
+    """A layer, a prompt, h + 1 queries [x_j, x_0] and h + 1 orthogonal target offsets."""
 
-    Attributes:
-        model: One layer without MLP, float64.
-        prompt: h tokens, (d, h).
-        queries: (h + 1, d, 2).
-        offsets: y'_j, one in each row, (h + 1, d): orthonormal, and orthogonal to the attention
-            outputs of the queries alone.
-    """
-
-    model: PaperTransformer
-    prompt: Tensor
-    queries: Tensor
+    model: PaperTransformer  # one layer without MLP, float64
+    prompt: Tensor  # h tokens, (d, h)
+    queries: Tensor  # (h + 1, d, 2)
+    # Y'_j, one in each row, (h + 1, d): orthonormal, and orthogonal to the attention outputs of the
+    # queries alone.
     offsets: Tensor
 
     def errors(self) -> list[float]:

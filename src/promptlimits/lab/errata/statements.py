@@ -315,19 +315,12 @@ def erratum(key: str) -> Erratum:
 
 @dataclass(frozen=True, kw_only=True)
 class Counterexample:
-    """The numbers of a counterexample, as computed.
+    """The numbers of a counterexample, as computed."""
 
-    Attributes:
-        key: Whose it is, such as "E13".
-        refutes: Whether these numbers contradict the published statement.
-        measured: What was computed, in a sentence.
-        numbers: The numbers, by name.
-    """
-
-    key: str
-    refutes: bool
-    measured: str
-    numbers: JsonObject
+    key: str  # whose it is, such as "E13"
+    refutes: bool  # whether these numbers contradict the published statement
+    measured: str  # what was computed, in a sentence
+    numbers: JsonObject  # the numbers, by name
 
     def to_json(self) -> JsonObject:
         """As plain JSON; the numbers stand at the top."""

@@ -25,21 +25,14 @@ from promptlimits.nets.paper.weights import exact_array
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataSet:
-    """Queries, answers, and what is known about them.
+    """Queries, answers, and what is known about them."""
 
-    Attributes:
-        queries: k arrays (d, m_j), columns are tokens.
-        answers: y_j as rows, (k, d).
-        offsets: t_j with y_j = MLP(x_j + t_j), x_j the last token; (k, d), or None if unknown.
-        proved: What is proved, as plain JSON.
-        assumptions: The assumptions, each checked.
-    """
-
-    queries: tuple[Floats, ...]
-    answers: Floats
+    queries: tuple[Floats, ...]  # k arrays (d, m_j), columns are tokens
+    answers: Floats  # y_j as rows, (k, d)
+    # T_j with y_j = MLP(x_j + t_j), x_j the last token; (k, d), or None if unknown.
     offsets: Floats | None = None
-    proved: dict[str, Any] = field(default_factory=dict)
-    assumptions: tuple[Assumption, ...] = ()
+    proved: dict[str, Any] = field(default_factory=dict)  # what is proved, as plain JSON
+    assumptions: tuple[Assumption, ...] = ()  # the assumptions, each checked
 
     def to_json(self) -> JsonObject:
         """As plain JSON; numbers are written so that reading gives the same floats."""

@@ -336,17 +336,11 @@ _STARTS: Final = 40
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preimages:
-    """Offsets before the MLP.
+    """Offsets before the MLP."""
 
-    Attributes:
-        offsets: t_j as rows, (k, d).
-        error: Largest |MLP(x_0 + t_j) - y_j|, measured.
-        unique: Whether the MLP is proved one to one.
-    """
-
-    offsets: Floats
-    error: float
-    unique: bool
+    offsets: Floats  # t_j as rows, (k, d)
+    error: float  # largest |MLP(x_0 + t_j) - y_j|, measured
+    unique: bool  # whether the MLP is proved one to one
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept

@@ -199,23 +199,14 @@ _OUTWEIGHS: Final = 16.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoraUpdate:
-    """The trained numbers of the change, and what it does.
+    """The trained numbers of the change, and what it does."""
 
-    Attributes:
-        direction: u, (d,).
-        thresholds: th, (n,).
-        scales: c_k, (n,).
-        columns: New columns of W_2 at the first n neurons, (d, n).
-        layer: The layer with the change made.
-        error: Largest Euclidean error of an answer, measured on the changed layer.
-    """
-
-    direction: Floats
-    thresholds: Floats
-    scales: Floats
-    columns: Floats
-    layer: LayerWeights
-    error: float
+    direction: Floats  # u, (d,)
+    thresholds: Floats  # th, (n,)
+    scales: Floats  # c_k, (n,)
+    columns: Floats  # new columns of W_2 at the first n neurons, (d, n)
+    layer: LayerWeights  # the layer with the change made
+    error: float  # largest Euclidean error of an answer, measured on the changed layer
 
     @property
     def numbers(self) -> int:

@@ -217,21 +217,13 @@ _FLAT: Final = 1e-300
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Segment:
-    """Second answers behind prompts that meet the first; one head.
+    """Second answers behind prompts that meet the first; one head."""
 
-    Attributes:
-        first: t_1, the end for heavy prompts (mu = 0), (d,); not reached.
-        end: The end for light prompts (mu = 1), (d,); not reached.
-        log_second: log Z_2.
-        free: Whether one token reaches all of it.
-        slopes: (eta.t_1 - log Z_2, (Z_1/Z_2) eta.(t_1 - a_1)) of Gibbs' condition; zeros if
-            `free`.
-    """
-
-    first: Floats
-    end: Floats
-    log_second: float
-    free: bool
+    first: Floats  # t_1, the end for heavy prompts (mu = 0), (d,); not reached
+    end: Floats  # the end for light prompts (mu = 1), (d,); not reached
+    log_second: float  # log Z_2
+    free: bool  # whether one token reaches all of it
+    # (eta.t_1 - log Z_2, (Z_1/Z_2) eta.(t_1 - a_1)) of Gibbs' condition; zeros if `free`.
     slopes: tuple[float, float]
 
     def point(self, mu: float) -> Floats:

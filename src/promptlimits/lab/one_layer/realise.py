@@ -48,18 +48,13 @@ SEPARATION: Final = 25.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Realisation:
-    """A prompt and how well it does.
+    """A prompt and how well it does."""
 
-    Attributes:
-        prompt: (d, h n) tokens.
-        error: Largest difference of A^i and log Z^i from those asked for, relative to
-            1 + |A^i| and absolute; evaluated on the prompt itself.
-        longest_token: Largest Euclidean length of a token.
-    """
-
-    prompt: Floats
+    prompt: Floats  # (d, h n) tokens
+    # Largest difference of A^i and log Z^i from those asked for, relative to 1 + |A^i| and
+    # absolute; evaluated on the prompt itself.
     error: float
-    longest_token: float
+    longest_token: float  # largest Euclidean length of a token
 
 
 @lru_cache(maxsize=8)  # asked for with every prompt tried; settings are compared by identity
@@ -177,17 +172,11 @@ _PATIENCE: Final = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedPrompt:
-    """The best prompt of several starts.
+    """The best prompt of several starts."""
 
-    Attributes:
-        prompt: (d, m_p).
-        squares: sum_j e_j^2 on it, e_j = |u_j - x_0 - t_j|.
-        largest: max_j e_j on it.
-    """
-
-    prompt: Floats
-    squares: float
-    largest: float
+    prompt: Floats  # (d, m_p)
+    squares: float  # sum_j e_j^2 on it, e_j = |u_j - x_0 - t_j|
+    largest: float  # max_j e_j on it
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept

@@ -50,21 +50,15 @@ LARGEST: Final = 1e100
 class Front:
     """A normalisation in front of attention: LayerNorm, or RMSNorm if `centred` is False.
 
-    Attributes:
-        gamma: (d,) gain.
-        beta: (d,) bias.
-        eps: Added to the variance, or to the mean square.
-        centred: Whether the mean is subtracted.
-
     Raises:
         UserError: The gain or the bias is no vector (d,) of finite numbers up to 1e100 in size,
             or `eps` is no finite number of 0 or more.
     """
 
-    gamma: Array
-    beta: Array
-    eps: float
-    centred: bool = True
+    gamma: Array  # (d,) gain
+    beta: Array  # (d,) bias
+    eps: float  # added to the variance, or to the mean square
+    centred: bool = True  # whether the mean is subtracted
 
     def __post_init__(self) -> None:
         shape = (int(np.size(self.gamma)),)
@@ -229,15 +223,10 @@ def _require_number(name: str, value: object, least: float) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Statistics:
-    """What one head, or each of several, has summed up over some tokens.
+    """What one head, or each of several, has summed up over some tokens."""
 
-    Attributes:
-        mean: (..., h, d) a or A: the attention output of each head over these tokens alone.
-        log_weight: (..., h) log Z.
-    """
-
-    mean: Floats
-    log_weight: Floats
+    mean: Floats  # (..., h, d) a or A: the attention output of each head over these tokens alone
+    log_weight: Floats  # (..., h) log Z
 
 
 def statistics(setting: SharedQuery, tokens: Floats, *, distance: int = 0) -> Statistics:

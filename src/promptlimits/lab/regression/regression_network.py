@@ -32,15 +32,10 @@ class _Layer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowNetwork:
-    """A transformer on matrices whose rows are tokens, read at a few columns.
+    """A transformer on matrices whose rows are tokens, read at a few columns."""
 
-    Attributes:
-        model: The transformer that it computes.
-        layers: Its layers with stacked heads.
-    """
-
-    model: PaperTransformer
-    layers: tuple[_Layer, ...]
+    model: PaperTransformer  # the transformer that it computes
+    layers: tuple[_Layer, ...]  # its layers with stacked heads
 
     @classmethod
     def of(cls, model: PaperTransformer) -> RowNetwork:

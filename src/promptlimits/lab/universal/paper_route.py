@@ -55,19 +55,12 @@ _LARGEST_ID: Final = 2**22
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StagedPrompt:
-    """A map of one number answered by the three-stage network.
+    """A map of one number answered by the three-stage network."""
 
-    Attributes:
-        real_map: The map, with d = m = 1.
-        network: The network of its grid; it knows nothing of the map.
-        prompt: The prompt of the map.
-        sup_error: Proved limit on the error off a set of measure 0, in the map's own units.
-    """
-
-    real_map: RealMap
-    network: ThreeStage
-    prompt: Columns
-    sup_error: Fraction
+    real_map: RealMap  # the map, with d = m = 1
+    network: ThreeStage  # the network of its grid; it knows nothing of the map
+    prompt: Columns  # the prompt of the map
+    sup_error: Fraction  # proved limit on the error off a set of measure 0, in the map's own units
 
     def answers(self, unit: Sequence[Fraction]) -> Array:
         """What the network says at points of [0, 1), in the map's own units; it runs exactly."""

@@ -43,17 +43,11 @@ MOST_IDS: Final = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class StageSizes:
-    """Counts of the route for one grid.
+    """Counts of the route for one grid."""
 
-    Attributes:
-        dim: d.
-        tokens: m.
-        steps: 1/delta.
-    """
-
-    dim: int
-    tokens: int
-    steps: int
+    dim: int  # d
+    tokens: int  # m
+    steps: int  # 1/delta
 
     def __post_init__(self) -> None:
         for name in ("dim", "tokens", "steps"):
@@ -92,20 +86,14 @@ class StageSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class ThreeStage:
-    """The network: its layers as exact numbers.
+    """The network: its layers as exact numbers."""
 
-    Attributes:
-        sizes: The grid.
-        thresholds: Of the quantiser: (row, k delta), in the order of the layers.
-        sweep: The ids g of the contextual map, in the order of the layers.
-        lift: Factor of the last layer of the contextual map.
-        values: Of the value map: (id, what is added to its column), in the order of the layers.
-    """
-
-    sizes: StageSizes
+    sizes: StageSizes  # the grid
+    # Of the quantiser: (row, k delta), in the order of the layers.
     thresholds: tuple[tuple[int, Fraction], ...]
-    sweep: tuple[Fraction, ...]
-    lift: Fraction
+    sweep: tuple[Fraction, ...]  # the ids g of the contextual map, in the order of the layers
+    lift: Fraction  # factor of the last layer of the contextual map
+    # Of the value map: (id, what is added to its column), in the order of the layers.
     values: tuple[tuple[Fraction, Column], ...]
 
     def __call__(self, prompt: Columns, queries: Columns) -> Columns:

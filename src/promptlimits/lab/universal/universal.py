@@ -217,19 +217,12 @@ BUILT_IN: Final = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UniversalPrompt:
-    """A map answered by a prompt.
+    """A map answered by a prompt."""
 
-    Attributes:
-        real_map: The map.
-        network: The network of its class.
-        prompt: Its prompt, (width, m_p).
-        sup_error: Proved limit on the error off the exceptional set, in the map's own units.
-    """
-
-    real_map: RealMap
-    network: TableNetwork
-    prompt: Array
-    sup_error: LogBound
+    real_map: RealMap  # the map
+    network: TableNetwork  # the network of its class
+    prompt: Array  # its prompt, (width, m_p)
+    sup_error: LogBound  # proved limit on the error off the exceptional set, in the map's own units
 
     def answers(self, unit: Array, *, progress: Progress | None = None) -> Array:
         """What the network says behind the prompt, in the map's own units."""
@@ -380,19 +373,12 @@ def off_ramps(network: TableNetwork, unit: Array) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredError:
-    """The largest error found, in the map's own units; a search, no proof.
+    """The largest error found, in the map's own units; a search, no proof."""
 
-    Attributes:
-        largest: The error.
-        where: The input, token after token.
-        points: Inputs tried off the ramps.
-        left_out: Inputs drawn that lie on ramps.
-    """
-
-    largest: float
-    where: tuple[float, ...]
-    points: int
-    left_out: int
+    largest: float  # the error
+    where: tuple[float, ...]  # the input, token after token
+    points: int  # inputs tried off the ramps
+    left_out: int  # inputs drawn that lie on ramps
 
 
 def measure_error(

@@ -148,17 +148,11 @@ class FunctionClass:
 
 @dataclass(frozen=True, kw_only=True)
 class TableShape:
-    """The free numbers of the network.
+    """The free numbers of the network."""
 
-    Attributes:
-        cells: N, cells along each side.
-        ramp: eta, a power of two.
-        sharpness: beta, a power of two.
-    """
-
-    cells: int
-    ramp: Fraction
-    sharpness: int
+    cells: int  # N, cells along each side
+    ramp: Fraction  # eta, a power of two
+    sharpness: int  # beta, a power of two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,14 +322,11 @@ def _limit(value: arb, target: FunctionClass, quantity: str) -> LogBound:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLengths:
-    """Prompt tokens for one class of maps.
+    """Prompt tokens for one class of maps."""
 
-    Attributes:
-        sufficient: Upper limit on the published length that suffices for hu2025's construction.
-        necessary_log10: log10 of what is needed at least; None where no prompt is needed.
-    """
-
+    # Upper limit on the published length that suffices for hu2025's construction.
     sufficient: LogBound
+    # Log10 of what is needed at least; None where no prompt is needed.
     necessary_log10: float | None
 
 

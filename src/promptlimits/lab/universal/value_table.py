@@ -91,21 +91,13 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TableNetwork:
-    """The transformer that answers every map of a class behind the prompt of that map.
+    """The transformer that answers every map of a class behind the prompt of that map."""
 
-    Attributes:
-        target: The class.
-        shape: N, eta, beta.
-        bound: What is proved for every map of the class.
-        weights: The weights.
-        positions: Added to the m_p + m tokens, (width, m_p + m).
-    """
-
-    target: FunctionClass
-    shape: TableShape
-    bound: UniversalBound
-    weights: TransformerWeights
-    positions: Array
+    target: FunctionClass  # the class
+    shape: TableShape  # N, eta, beta
+    bound: UniversalBound  # what is proved for every map of the class
+    weights: TransformerWeights  # the weights
+    positions: Array  # added to the m_p + m tokens, (width, m_p + m)
 
     @property
     def places(self) -> Places:

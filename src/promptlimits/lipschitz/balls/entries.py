@@ -42,15 +42,10 @@ def _up(radius: Floats, roundings: int = 16) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Balls:
-    """Real numbers known up to a radius each.
+    """Real numbers known up to a radius each."""
 
-    Attributes:
-        mid: Midpoints.
-        rad: Radii of the same shape, at least 0; infinite where nothing is known.
-    """
-
-    mid: Floats
-    rad: Floats
+    mid: Floats  # Midpoints
+    rad: Floats  # radii of the same shape, at least 0; infinite where nothing is known
 
     @classmethod
     def exact(cls, values: Floats) -> Balls:

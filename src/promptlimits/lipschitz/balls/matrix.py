@@ -124,17 +124,13 @@ def frobenius_parts(array: NDArray[np.float64]) -> tuple[float, int]:
 class MatrixBall:
     """Every matrix within a distance of a centre, in spectral norm.
 
-    Attributes:
-        center: (m, n) float64, read as exact numbers.
-        radius: Largest spectral norm of the difference; 0 for an exact matrix.
-
     Raises:
         ValueError: The centre is no matrix, or the radius is negative.
         ProductOverflow: Something is not finite: weights too large to multiply in doubles.
     """
 
-    center: NDArray[np.float64]
-    radius: float
+    center: NDArray[np.float64]  # (m, n) float64, read as exact numbers
+    radius: float  # largest spectral norm of the difference; 0 for an exact matrix
 
     def __post_init__(self) -> None:
         if self.center.ndim != 2 or self.center.dtype != np.float64:

@@ -133,15 +133,10 @@ def row_norms(matrix: NDArray[np.float64]) -> tuple[Fraction, ...]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScaledBall:
-    """Every 2^exponent M for M of a ball.
+    """Every 2^exponent M for M of a ball."""
 
-    Attributes:
-        ball: The ball; no entry of its centre, nor its radius, is 1 or more.
-        exponent: Any integer.
-    """
-
-    ball: MatrixBall
-    exponent: int
+    ball: MatrixBall  # the ball; no entry of its centre, nor its radius, is 1 or more
+    exponent: int  # any integer
 
     @classmethod
     def exact(cls, array: NDArray[np.float64]) -> ScaledBall:

@@ -100,17 +100,11 @@ LARGEST_SLOPE: Final[dict[Activation, Fraction]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sensitivity:
-    """How far rows move, at most, per unit by which the prompt moves.
+    """How far rows move, at most, per unit by which the prompt moves."""
 
-    Attributes:
-        prompt: Rows of the prompt.
-        query: All other rows.
-        gain: Largest gain of the norm that rows have passed ("post"), else 1.
-    """
-
-    prompt: arb
-    query: arb
-    gain: arb
+    prompt: arb  # rows of the prompt
+    query: arb  # all other rows
+    gain: arb  # largest gain of the norm that rows have passed ("post"), else 1
 
 
 def least_deviation(norm: NormFacts, deviation: Fraction) -> arb:

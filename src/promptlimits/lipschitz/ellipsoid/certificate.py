@@ -300,19 +300,13 @@ _SOURCE = Source(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EffectiveLipschitz:
-    """What replaces L where prompts are covered by cells.
+    """What replaces L where prompts are covered by cells."""
 
-    Attributes:
-        bound: L_eff.
-        shape: E, lower triangular.
-        moves: The ellipsoid bound Lambda for moves measured by E, with its certificate.
-        radius: r of the tokens' ball.
-    """
-
-    bound: LogBound
-    shape: Array
+    bound: LogBound  # L_eff
+    shape: Array  # E, lower triangular
+    # The ellipsoid bound Lambda for moves measured by E, with its certificate.
     moves: EllipsoidBound
-    radius: Fraction
+    radius: Fraction  # r of the tokens' ball
 
     def cover(self, *, eps: Exact, prompt_tokens: int) -> LogBound:
         """How many prompts stand for all, each to within eps in token norm of the output."""

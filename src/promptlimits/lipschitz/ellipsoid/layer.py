@@ -90,53 +90,33 @@ _UNIT: Final = 2.0**-53
 
 @dataclass(frozen=True, kw_only=True)
 class StepChoice:
-    """Free numbers of one ellipsoid's way through one layer; any positive ones are sound.
+    """Free numbers of one ellipsoid's way through one layer; any positive ones are sound."""
 
-    Attributes:
-        own: w_0, the weight of the token's own part.
-        heads: w_h; with `own` they add up to at most 1.
-        turns: t_h, multipliers of the reflected parts; empty for tokens.
-        reaches: s_k for each hidden neuron.
-    """
-
-    own: float
-    heads: tuple[float, ...]
-    turns: tuple[float, ...]
-    reaches: tuple[float, ...]
+    own: float  # w_0, the weight of the token's own part
+    heads: tuple[float, ...]  # w_h; with `own` they add up to at most 1
+    turns: tuple[float, ...]  # t_h, multipliers of the reflected parts; empty for tokens
+    reaches: tuple[float, ...]  # s_k for each hidden neuron
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerChoice:
-    """Free numbers of one layer.
+    """Free numbers of one layer."""
 
-    Attributes:
-        tokens: For the ellipsoid of the tokens.
-        change: For that of every token's perturbation.
-        query: For that of a query's perturbation, if only the prompt moves.
-    """
-
-    tokens: StepChoice
-    change: StepChoice
-    query: StepChoice | None
+    tokens: StepChoice  # for the ellipsoid of the tokens
+    change: StepChoice  # for that of every token's perturbation
+    query: StepChoice | None  # for that of a query's perturbation, if only the prompt moves
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ellipsoids:
-    """What is known between two layers.
+    """What is known between two layers."""
 
-    Attributes:
-        center: Ball around the centre c of the tokens, (d, 1).
-        tokens: L_S, (d, d).
-        change: L_G, (d, d).
-        query: L_G' of a query, (d, k), k = 0 while it stands still; None unless asked for.
-        lengths: gamma_h of the layer just passed.
-    """
-
-    center: MatrixBall
-    tokens: Array
-    change: Array
+    center: MatrixBall  # ball around the centre c of the tokens, (d, 1)
+    tokens: Array  # L_S, (d, d)
+    change: Array  # L_G, (d, d)
+    # L_G' of a query, (d, k), k = 0 while it stands still; None unless asked for.
     query: Array | None
-    lengths: tuple[float, ...] = ()
+    lengths: tuple[float, ...] = ()  # gamma_h of the layer just passed
 
     @property
     def token_radius(self) -> Fraction:

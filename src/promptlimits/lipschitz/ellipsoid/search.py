@@ -30,17 +30,11 @@ _SHY: Final = 1 - 1e-6  # keeps sums of weights, and shares of what is allowed, 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """What a search ends with.
+    """What a search ends with."""
 
-    Attributes:
-        choices: Free numbers, one set a layer.
-        shape: E; the identity unless given or searched for.
-        estimate_log: Natural logarithm of the bound, in floats.
-    """
-
-    choices: tuple[LayerChoice, ...]
-    shape: Array
-    estimate_log: float
+    choices: tuple[LayerChoice, ...]  # free numbers, one set a layer
+    shape: Array  # E; the identity unless given or searched for
+    estimate_log: float  # natural logarithm of the bound, in floats
 
 
 def search_choices(

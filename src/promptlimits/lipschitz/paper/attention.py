@@ -116,21 +116,14 @@ ASSUMPTIONS: Final = (TOKENS_IN_BALL, REAL_ARITHMETIC, DOUBLE_ARITHMETIC)
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a constant is asked for.
+    """What a constant is asked for."""
 
-    Attributes:
-        radius: r of the ball, exact and above 0.
-        tokens: n, columns of the input; None where the theorem does not depend on it.
-        queries: Columns that are read; all if None.
-        order: q of W_q.
-        masked: Whether attention is causal.
-    """
-
-    radius: Exact
+    radius: Exact  # r of the ball, exact and above 0
+    # N, columns of the input; None where the theorem does not depend on it.
     tokens: int | None = None
-    queries: int | None = None
-    order: Exact = 2
-    masked: bool = False
+    queries: int | None = None  # columns that are read; all if None
+    order: Exact = 2  # q of W_q
+    masked: bool = False  # whether attention is causal
 
     @property
     def rows(self) -> int:
@@ -140,23 +133,14 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Theorem:
-    """A Lipschitz constant of attention, without residual, from the norms of the heads.
+    """A Lipschitz constant of attention, without residual, from the norms of the heads."""
 
-    Attributes:
-        norm: In which it is meant.
-        limit: The constant, at the current precision.
-        statement: Its name, or its number in [@meyer2025] if it is published.
-        reference: Who states it.
-        assumptions: What it rests on.
-        composes: Whether the outputs of a layer are again inputs that it speaks of.
-    """
-
-    norm: Norm
-    limit: Callable[[HeadNorms, Inputs], arb]
-    statement: str
-    reference: str = "promptlimits"
-    assumptions: tuple[Assumption, ...] = ASSUMPTIONS
-    composes: bool = True
+    norm: Norm  # in which it is meant
+    limit: Callable[[HeadNorms, Inputs], arb]  # the constant, at the current precision
+    statement: str  # its name, or its number in [@meyer2025] if it is published
+    reference: str = "promptlimits"  # who states it
+    assumptions: tuple[Assumption, ...] = ASSUMPTIONS  # what it rests on
+    composes: bool = True  # whether the outputs of a layer are again inputs that it speaks of
 
     @property
     def published(self) -> bool:

@@ -44,27 +44,16 @@ from promptlimits.nets.paper.weights import Array, LayerWeights, TransformerWeig
 
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardNorms:
-    """Proved norms of a block with residual; none depends on the radius.
+    """Proved norms of a block with residual; none depends on the radius."""
 
-    Attributes:
-        lipschitz: Upper limit on the Lipschitz constant, residual included.
-        branch: The same without the residual.
-        published: 1 + ||W_1|| ||W_2||, as papers have it.
-        offset: Upper limit on |MLP(0)|.
-        output_norm: Upper limit on ||W_2||.
-        output_bias: Upper limit on |b_2|.
-        row_norms: Upper limits on |w_i|, rows of W_1.
-        biases: b_1, exactly.
-    """
-
-    lipschitz: Fraction
-    branch: Fraction
-    published: Fraction
-    offset: Fraction
-    output_norm: Fraction
-    output_bias: Fraction
-    row_norms: tuple[Fraction, ...]
-    biases: tuple[Fraction, ...]
+    lipschitz: Fraction  # upper limit on the Lipschitz constant, residual included
+    branch: Fraction  # the same without the residual
+    published: Fraction  # 1 + ||W_1|| ||W_2||, as papers have it
+    offset: Fraction  # upper limit on |MLP(0)|
+    output_norm: Fraction  # upper limit on ||W_2||
+    output_bias: Fraction  # upper limit on |b_2|
+    row_norms: tuple[Fraction, ...]  # upper limits on |w_i|, rows of W_1
+    biases: tuple[Fraction, ...]  # b_1, exactly
 
     def output_limit(self, radius: arb) -> arb:
         """Limit on |MLP(x)| over |x| <= radius, at the current precision."""

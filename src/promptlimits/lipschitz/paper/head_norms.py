@@ -59,19 +59,12 @@ _SEARCH_STEPS: Final = 32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadNorms:
-    """Proved norms of all heads of one layer.
+    """Proved norms of all heads of one layer."""
 
-    Attributes:
-        values: W_h of each head, with its power of two.
-        value_norms: Upper limits on ||W_h||.
-        score_norms: Upper limits on ||A_h||.
-        spread: Upper limit on the lesser of (P1) and (P1').
-    """
-
-    values: tuple[ScaledBall, ...]
-    value_norms: tuple[Fraction, ...]
-    score_norms: tuple[Fraction, ...]
-    spread: Fraction
+    values: tuple[ScaledBall, ...]  # W_h of each head, with its power of two
+    value_norms: tuple[Fraction, ...]  # upper limits on ||W_h||
+    score_norms: tuple[Fraction, ...]  # upper limits on ||A_h||
+    spread: Fraction  # upper limit on the lesser of (P1) and (P1')
 
     def mixing(self, costs: Sequence[arb]) -> arb:
         """Upper limit on max over unit u of sum_h c_h |W_h^T u|, at the current precision."""

@@ -67,21 +67,13 @@ _ONE: Final = Fraction(1)
 
 @dataclass(frozen=True, kw_only=True)
 class BlockConstants:
-    """Proved upper limits for the two blocks of one layer.
+    """Proved upper limits for the two blocks of one layer."""
 
-    Attributes:
-        radius: Of the token ball entering the layer.
-        covariance: kappa_l.
-        mixing: M_l; times the root of the number of tokens in the Frobenius norm.
-        branch: b_l, the constant of the MLP without its residual.
-        feed_forward: Lambda_l, that of the MLP with its residual.
-    """
-
-    radius: Fraction
-    covariance: Fraction
-    mixing: Fraction
-    branch: Fraction
-    feed_forward: Fraction
+    radius: Fraction  # of the token ball entering the layer
+    covariance: Fraction  # kappa_l
+    mixing: Fraction  # M_l; times the root of the number of tokens in the Frobenius norm
+    branch: Fraction  # b_l, the constant of the MLP without its residual
+    feed_forward: Fraction  # Lambda_l, that of the MLP with its residual
 
     @property
     def attention(self) -> Fraction:
@@ -91,21 +83,13 @@ class BlockConstants:
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """What the blocks' constants prove at one radius.
+    """What the blocks' constants prove at one radius."""
 
-    Attributes:
-        blocks: The constants of each layer.
-        deviation: Lambda, rounded up.
-        floor: ||Y - Y'|| >= floor ||X - X'|| for every prompt; 0 if nothing is proved.
-        whole_floor: The same for [P, X] -> [P', Y]: Theorem 4; 0 if nothing is proved.
-        reason: Why nothing is proved for X -> Y, or "".
-    """
-
-    blocks: tuple[BlockConstants, ...]
-    deviation: Fraction
-    floor: Fraction
-    whole_floor: Fraction
-    reason: str
+    blocks: tuple[BlockConstants, ...]  # the constants of each layer
+    deviation: Fraction  # lambda, rounded up
+    floor: Fraction  # ||Y - Y'|| >= floor ||X - X'|| for every prompt; 0 if nothing is proved
+    whole_floor: Fraction  # the same for [P, X] -> [P', Y]: Theorem 4; 0 if nothing is proved
+    reason: str  # why nothing is proved for X -> Y, or ""
 
     @property
     def one_to_one(self) -> bool:

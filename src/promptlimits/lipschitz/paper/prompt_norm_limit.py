@@ -56,16 +56,12 @@ _COARSE: Final = Fraction(1, 2**7)
 
 @dataclass(frozen=True, kw_only=True)
 class PromptNormLimit:
-    """D*, rounded down.
+    """D*, rounded down."""
 
-    Attributes:
-        value: Proved for every radius up to this, or below this for the spectral norm; 0 if the
-            condition fails at every radius; None if it holds at every radius.
-        norm: What is limited: "token" (each token's length) or "spectral" (||[P, X]||_2).
-    """
-
+    # Proved for every radius up to this, or below this for the spectral norm; 0 if the condition
+    # fails at every radius; None if it holds at every radius.
     value: Fraction | None
-    norm: str
+    norm: str  # what is limited: "token" (each token's length) or "spectral" (||[P, X]||_2)
 
 
 def prompt_norm_limit(
@@ -124,14 +120,10 @@ def spectral_prompt_norm_limit(weights: TransformerWeights, *, tokens: int) -> P
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Remembering(HeadNorms):
-    """Norms of heads whose mixing limits are used again at nearby costs.
+    """Norms of heads whose mixing limits are used again at nearby costs."""
 
-    Attributes:
-        slack: By which part such a limit may be larger than a new one.
-        proved: Costs and their limits.
-    """
-
-    slack: Fraction
+    slack: Fraction  # by which part such a limit may be larger than a new one
+    # Costs and their limits.
     proved: list[tuple[tuple[arb, ...], arb]] = field(default_factory=list)
 
     def mixing(self, costs: Sequence[arb]) -> arb:

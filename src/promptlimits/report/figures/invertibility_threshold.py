@@ -25,19 +25,13 @@ _LEAST: Final = 1e-9
 
 @dataclass(frozen=True)
 class InvertibilityThreshold(Drawing):
-    """What the figure shows.
+    """What the figure shows."""
 
-    Attributes:
-        scales: Factors on the weights, rising.
-        floors: Proved error of every prompt at a common answer; 0 where none is proved.
-        two_to_one: Error found at a common answer.
-        invertible: Error found at an invertible target.
-    """
-
-    scales: Sequence[float]
+    scales: Sequence[float]  # factors on the weights, rising
+    # Proved error of every prompt at a common answer; 0 where none is proved.
     floors: Sequence[float]
-    two_to_one: Sequence[float]
-    invertible: Sequence[float]
+    two_to_one: Sequence[float]  # error found at a common answer
+    invertible: Sequence[float]  # error found at an invertible target
 
     title = "Two inputs, one answer: error against the scale of the weights"
 

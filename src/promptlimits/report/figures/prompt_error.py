@@ -15,19 +15,14 @@ from promptlimits.report.figures.plain_svg import FOUND, PROVED, Drawing, set_ax
 
 @dataclass(frozen=True)
 class PromptError(Drawing):
-    """What the figure shows.
+    """What the figure shows."""
 
-    Attributes:
-        prompt_tokens: m_p of each point, rising.
-        found: Error of the best trained prompt at each length; empty if none was trained.
-        proved: Error below which no prompt of that length goes; one number for each length.
-        name: What the error is, for the axis.
-    """
-
-    prompt_tokens: Sequence[int]
+    prompt_tokens: Sequence[int]  # m_p of each point, rising
+    # Error of the best trained prompt at each length; empty if none was trained.
     found: Sequence[float]
+    # Error below which no prompt of that length goes; one number for each length.
     proved: Sequence[float]
-    name: str
+    name: str  # what the error is, for the axis
 
     title = "Errors of prompts against prompt length"
 

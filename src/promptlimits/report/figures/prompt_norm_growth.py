@@ -25,19 +25,12 @@ _LEAST: Final = 1e-30
 
 @dataclass(frozen=True)
 class PromptNormGrowth(Drawing):
-    """What the figure shows.
+    """What the figure shows."""
 
-    Attributes:
-        losses: At each step, from step 0.
-        spectral_norms: ||P||_2 at each step.
-        token_norms: Length of the longest prompt token at each step.
-        limit: D*: within it, one answer to both inputs is proved impossible.
-    """
-
-    losses: Sequence[float]
-    spectral_norms: Sequence[float]
-    token_norms: Sequence[float]
-    limit: float
+    losses: Sequence[float]  # at each step, from step 0
+    spectral_norms: Sequence[float]  # ||P||_2 at each step
+    token_norms: Sequence[float]  # length of the longest prompt token at each step
+    limit: float  # D*: within it, one answer to both inputs is proved impossible
 
     title = "The prompt's spectral norm grows until the loss saturates"
     # Narrower than usual: the numbers of the second axis stand on the right.

@@ -24,19 +24,14 @@ from promptlimits.report.figures.plain_svg import (
 
 @dataclass(frozen=True, kw_only=True)
 class ReachableSegment(Drawing):
-    """What the figure shows, in units of offsets before the MLP.
+    """What the figure shows, in units of offsets before the MLP."""
 
-    Attributes:
-        length: Length of the segment; it is drawn from (0, 0) to (length, 0).
-        target: The second target: along the segment, and its distance from the line.
-        parts: For each number of prompt tokens the intervals reached, along the segment.
-        distance: Least distance of the target from the whole segment.
-    """
-
-    length: float
+    length: float  # length of the segment; it is drawn from (0, 0) to (length, 0)
+    # The second target: along the segment, and its distance from the line.
     target: tuple[float, float]
+    # For each number of prompt tokens the intervals reached, along the segment.
     parts: tuple[tuple[int, tuple[tuple[float, float], ...]], ...]
-    distance: float
+    distance: float  # least distance of the target from the whole segment
 
     title = "Second answers behind prompts that meet the first"
 

@@ -13,25 +13,15 @@ from promptlimits.report.wording import count
 
 @dataclass(frozen=True)
 class UniversalPrompt(Drawing):
-    """What the figure shows.
+    """What the figure shows."""
 
-    Attributes:
-        inputs: Rising inputs.
-        wanted: The map there.
-        answered: What the network says there.
-        name: The map's.
-        bound: Proved limit on the error.
-        largest_error: The largest one found.
-        prompt_tokens: Of the prompt.
-    """
-
-    inputs: Sequence[float]
-    wanted: Sequence[float]
-    answered: Sequence[float]
-    name: str
-    bound: float
-    largest_error: float
-    prompt_tokens: int
+    inputs: Sequence[float]  # rising inputs
+    wanted: Sequence[float]  # the map there
+    answered: Sequence[float]  # what the network says there
+    name: str  # the map's
+    bound: float  # proved limit on the error
+    largest_error: float  # the largest one found
+    prompt_tokens: int  # of the prompt
 
     @property
     def title(self) -> str:

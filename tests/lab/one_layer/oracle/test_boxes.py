@@ -1,7 +1,5 @@
 """Limits over boxes: below everything the boxes contain, and tight in small ones."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from flint import arb
@@ -20,12 +18,12 @@ from promptlimits.lab.one_layer.setting import Front, SharedQuery, offsets, quer
 from promptlimits.lipschitz.balls.entries import Balls, add_up, multiply_up, sum_up
 
 
-def random_balls(generator: np.random.Generator, *shape: int) -> Balls:
+def random_balls(generator, *shape):
     size = 10.0 ** generator.uniform(-6, 6, shape)
     return Balls(generator.standard_normal(shape) * size, np.abs(generator.standard_normal(shape)))
 
 
-def inside(balls: Balls, generator: np.random.Generator) -> list[arb]:
+def inside(balls, generator):
     """Exact numbers of the balls, towards an end as often as not."""
     share = generator.choice([-1.0, -0.5, 0.0, 1.0], balls.shape)
     return [
@@ -34,17 +32,17 @@ def inside(balls: Balls, generator: np.random.Generator) -> list[arb]:
     ]
 
 
-def contained(value: arb, balls: Balls, place: int) -> bool:
+def contained(value, balls, place):
     return bool(abs(value - arb(float(balls.mid.flat[place]))) <= arb(float(balls.rad.flat[place])))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_balls_hold_the_exact_results(seed: int) -> None:
+def test_balls_hold_the_exact_results(seed):
     with working_precision(1000):
         check_balls(np.random.default_rng(seed))
 
 
-def check_balls(generator: np.random.Generator) -> None:
+def check_balls(generator):
     left, right = random_balls(generator, 3, 4), random_balls(generator, 3, 4)
     x, y = inside(left, generator), inside(right, generator)
     product = left @ right.swap(0, 1)
@@ -66,7 +64,7 @@ def check_balls(generator: np.random.Generator) -> None:
     assert np.isinf(Balls(np.array([1.0]), np.array([1.0])).reciprocal().rad).all()
 
 
-def test_products_of_exact_matrices_account_for_rounding() -> None:
+def test_products_of_exact_matrices_account_for_rounding():
     generator = np.random.default_rng(1)
     left = Balls.exact(generator.standard_normal((4, 40)))
     product = left @ left.swap(0, 1)
@@ -78,7 +76,7 @@ def test_products_of_exact_matrices_account_for_rounding() -> None:
                 assert contained(exact, product, 4 * i + j)
 
 
-def test_upper_sums_and_products_are_upper() -> None:
+def test_upper_sums_and_products_are_upper():
     generator = np.random.default_rng(0)
     terms = generator.random((50, 30))
     exact = [sum((arb(float(t)) for t in row), arb(0)) for row in terms]
@@ -90,7 +88,7 @@ def test_upper_sums_and_products_are_upper() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 1, 3, 2), (6, 2, 2, 3), (8, 3, 2, 3), (6, 2, 6, 3)])
-def test_the_local_model_is_the_taylor_polynomial(shape: tuple[int, int, int, int]) -> None:
+def test_the_local_model_is_the_taylor_polynomial(shape):
     setting, targets, generator = draw(*shape, 0)
     problem = oracle_problem(setting, targets).weighted(generator.uniform(0.5, 1.5, shape[3]))
     at = generator.uniform(0.2, 0.8, (1, shape[1]))
@@ -118,7 +116,7 @@ def test_the_local_model_is_the_taylor_polynomial(shape: tuple[int, int, int, in
         (6, 3, 3, 4),
     ],
 )
-def test_limits_are_below_f_everywhere_in_a_box(shape: tuple[int, int, int, int]) -> None:
+def test_limits_are_below_f_everywhere_in_a_box(shape):
     for seed in range(4):
         setting, targets, generator = draw(*shape, seed)
         heads = shape[1]
@@ -134,7 +132,7 @@ def test_limits_are_below_f_everywhere_in_a_box(shape: tuple[int, int, int, int]
             assert (local_model(problem, inner).value >= limits * (1 - 1e-9)).all()
 
 
-def test_points_are_limited_to_all_digits() -> None:
+def test_points_are_limited_to_all_digits():
     # The parts add up to the whole, also where two ranges share a subspace.
     for shape in [(6, 2, 2, 3), (6, 2, 4, 3), (6, 2, 6, 3), (8, 3, 2, 3)]:
         setting, targets, generator = draw(*shape, 1)
@@ -146,7 +144,7 @@ def test_points_are_limited_to_all_digits() -> None:
         assert (limits <= exact * (1 + 1e-13)).all()
 
 
-def test_small_boxes_err_by_the_third_power() -> None:
+def test_small_boxes_err_by_the_third_power():
     setting, targets, _ = draw(8, 2, 3, 3, 0)
     parts = split(exact_inputs(setting, targets), np.ones(3))
     problem = oracle_problem(setting, targets)
@@ -160,7 +158,7 @@ def test_small_boxes_err_by_the_third_power() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "front", "rotary"])
-def test_exact_inputs_enclose_the_statistics(kind: str) -> None:
+def test_exact_inputs_enclose_the_statistics(kind):
     setting, targets, generator = draw(6, 2, 4, 3, 0)
     front = Front(gamma=generator.standard_normal(6), beta=generator.standard_normal(6), eps=1e-5)
     setting = SharedQuery(

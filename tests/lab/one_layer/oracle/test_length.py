@@ -1,7 +1,5 @@
 """One head of full rank: entropy closes the bracket, for every length and for each."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +13,6 @@ from promptlimits.lab.one_layer.oracle.length import best_of_length, bound_by_en
 from promptlimits.lab.one_layer.oracle.value import certify_value, oracle_value
 from promptlimits.lab.one_layer.realise import train_prompt
 from promptlimits.lab.one_layer.setting import (
-    Floats,
-    SharedQuery,
     query_statistics,
     score_vectors,
     shared_query,
@@ -29,16 +25,14 @@ SHAPES = [(4, 3, 2), (4, 2, 0), (6, 3, 1), (3, 4, 5), (8, 3, 3), (2, 2, 7)]
 """Width, queries, seed."""
 
 
-def draw(
-    dim: int, queries: int, seed: int, head_dim: int | None = None
-) -> tuple[SharedQuery, Floats, np.random.Generator]:
+def draw(dim, queries, seed, head_dim=None):
     setting, targets, generator = drawn(
         dim, 1, head_dim or dim, queries, dim, queries, seed, scale=1.5
     )
     return setting, 2 * targets, generator
 
 
-def twin(setting: SharedQuery, targets: Floats, tokens: int | None) -> float:
+def twin(setting, targets, tokens):
     """The least error by the formula of the papers: project on the slab, for each v of a grid."""
     own = query_statistics(setting)
     value, score = value_maps(setting.layer)[0], score_vectors(setting)[0]
@@ -58,7 +52,7 @@ def twin(setting: SharedQuery, targets: Floats, tokens: int | None) -> float:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("tokens", [None, 1, 2, 4, 16])
-def test_the_bracket_closes(shape: tuple[int, int, int], tokens: int | None) -> None:
+def test_the_bracket_closes(shape, tokens):
     setting, targets, _ = draw(*shape)
     best = best_of_length(setting, targets, tokens=tokens)
     found = best.found if best.achieved is None else best.achieved
@@ -71,7 +65,7 @@ def test_the_bracket_closes(shape: tuple[int, int, int], tokens: int | None) -> 
     assert float(proof.lower) >= other * (1 - 1e-4)
 
 
-def test_entropy_is_what_closes_it() -> None:
+def test_entropy_is_what_closes_it():
     setting, targets, _ = draw(*SHAPES[1])
     limits = [
         float(
@@ -87,7 +81,7 @@ def test_entropy_is_what_closes_it() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES[:4])
 @pytest.mark.parametrize("tokens", [1, 2, 3])
-def test_no_trained_prompt_is_below(shape: tuple[int, int, int], tokens: int) -> None:
+def test_no_trained_prompt_is_below(shape, tokens):
     setting, targets, generator = draw(*shape)
     trained = train_prompt(setting, targets, tokens, generator, starts=5, steps=100)
     proof = certify_oracle(setting, targets, found=trained.squares, tokens=tokens)
@@ -95,10 +89,9 @@ def test_no_trained_prompt_is_below(shape: tuple[int, int, int], tokens: int) ->
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.3, 1.0, 3.0, 30.0])
-def test_no_random_prompt_leaves_the_slab_or_goes_below(scale: float) -> None:
+def test_no_random_prompt_leaves_the_slab_or_goes_below(scale):
     setting, targets, generator = draw(3, 2, 11)
     slab = slab_of(setting, exact_inputs(setting, targets), None)
-    assert slab is not None
     value, score = value_maps(setting.layer)[0], score_vectors(setting)[0]
     eta = np.linalg.solve(value.T, score)
     assert float(slab.size) == pytest.approx(eta @ eta)
@@ -109,7 +102,7 @@ def test_no_random_prompt_leaves_the_slab_or_goes_below(scale: float) -> None:
         assert -1e-9 * (1 + scale) <= entropy <= np.log(tokens) + 1e-9 * (1 + scale)
 
 
-def test_a_far_optimum_is_found_and_proved() -> None:
+def test_a_far_optimum_is_found_and_proved():
     """One token with a score of 170 is best here, beyond any grid about 0."""
     generator = np.random.default_rng(2)
     layer = random_weights(
@@ -130,7 +123,7 @@ def test_a_far_optimum_is_found_and_proved() -> None:
 
 @pytest.mark.parametrize("size", [100.0, 1000.0, 1e4])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_one_token_of_an_enormous_score_is_found(size: float, tokens: int) -> None:
+def test_one_token_of_an_enormous_score_is_found(size, tokens):
     """Targets far away and alike: the best token scores hundreds of thousands, v is 0."""
     generator = np.random.default_rng(3)
     layer = random_weights(
@@ -155,7 +148,7 @@ def test_one_token_of_an_enormous_score_is_found(size: float, tokens: int) -> No
             assert proof.gap < 1e-5
 
 
-def test_the_least_of_all_lengths_may_need_ever_longer_prompts() -> None:
+def test_the_least_of_all_lengths_may_need_ever_longer_prompts():
     """Then what is proved is the infimum, and every prompt shown is above it."""
     setting, targets, generator = draw(*SHAPES[3])
     value = oracle_value(setting, targets, generator=generator)
@@ -169,7 +162,7 @@ def test_the_least_of_all_lengths_may_need_ever_longer_prompts() -> None:
     assert not value.attained
 
 
-def test_who_is_bound() -> None:
+def test_who_is_bound():
     setting, targets, _ = draw(4, 2, 0)
     assert bound_by_entropy(setting)
     free, _, _ = draw(4, 2, 0, head_dim=2)
@@ -183,7 +176,7 @@ def test_who_is_bound() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
-def test_weights_beyond_use_are_one_line(scale: float) -> None:
+def test_weights_beyond_use_are_one_line(scale):
     setting, targets, _ = draw(3, 2, 11)
     with pytest.raises(UserError, match="from 1e-100 to 1e100"):
         certify_oracle(setting, targets, found=1.0, scale=np.full(2, scale))

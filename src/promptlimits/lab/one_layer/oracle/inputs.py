@@ -52,21 +52,14 @@ Vector = list[arb]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExactInputs:
-    """The data of `problem.Problem`, as arb's balls.
+    """The data of `problem.Problem`, as arb's balls."""
 
-    Attributes:
-        targets: t_j, k vectors.
-        means: a_j^i, indexed [j][i].
-        excess: rho_j^i - 1, indexed [j][i]: 0 where Z_j^i is the least as floats see it.
-        log_least: log Z_min of each head, to which the excesses refer.
-        bases: For each head orthonormal vectors that span range(V_i) exactly.
-    """
-
-    targets: list[Vector]
-    means: list[list[Vector]]
+    targets: list[Vector]  # t_j, k vectors
+    means: list[list[Vector]]  # a_j^i, indexed [j][i]
+    # Rho_j^i - 1, indexed [j][i]: 0 where Z_j^i is the least as floats see it.
     excess: list[list[arb]]
-    log_least: list[arb]
-    bases: list[list[Vector]]
+    log_least: list[arb]  # log Z_min of each head, to which the excesses refer
+    bases: list[list[Vector]]  # for each head orthonormal vectors that span range(V_i) exactly
 
 
 def float_rank(value: Floats) -> int:

@@ -83,45 +83,27 @@ _LEAST_ENTROPY: Final = 1e-7
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LengthOptimum:
-    """The least sum of squared errors found for one head and a given length.
+    """The least sum of squared errors found for one head and a given length."""
 
-    Attributes:
-        tokens: m_p, or None for any length.
-        found: sum_j c_j^2 |u_j - x_0 - t_j|^2 at the optimum.
-        log_weight: log Z there.
-        mean: A there, (d,).
-        prompt: A prompt that attains or approaches it; None for any length.
-        achieved: Its (weighted) sum of squared errors, evaluated on the prompt itself; None
-            without it.
-    """
-
-    tokens: int | None
-    found: float
-    log_weight: float
-    mean: Floats
-    prompt: Floats | None
+    tokens: int | None  # m_p, or None for any length
+    found: float  # sum_j c_j^2 |u_j - x_0 - t_j|^2 at the optimum
+    log_weight: float  # log Z there
+    mean: Floats  # A there, (d,)
+    prompt: Floats | None  # A prompt that attains or approaches it; None for any length
+    # Its (weighted) sum of squared errors, evaluated on the prompt itself; None without it.
     achieved: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slab:
-    """The constants of the slab.
+    """The constants of the slab."""
 
-    Attributes:
-        targets: eta.t_j.
-        means: eta.a_j.
-        size: |eta|^2.
-        log_least: log Zmin.
-        room: log m_p, or None for prompts of any length.
-        tokens: m_p, or None.
-    """
-
-    targets: list[arb]
-    means: list[arb]
-    size: arb
-    log_least: arb
-    room: arb | None
-    tokens: int | None
+    targets: list[arb]  # eta.t_j
+    means: list[arb]  # eta.a_j
+    size: arb  # |eta|^2
+    log_least: arb  # log Zmin
+    room: arb | None  # log m_p, or None for prompts of any length
+    tokens: int | None  # m_p, or None
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is not kept

@@ -54,23 +54,14 @@ from promptlimits.lipschitz.balls.rounding import dot
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """One orthogonal part of the problem, proved constants and their midpoints.
+    """One orthogonal part of the problem, proved constants and their midpoints."""
 
-    Attributes:
-        targets: c_j t_j, (k, m).
-        means: c_j a_j^i, (k, h, m).
-        excess: s_j^i, (k, h).
-        scale: c_j, exact.
-        bases: (m, r_i) each, orthonormal.
-        near: The same with midpoints, for `local_model`.
-    """
-
-    targets: Balls
-    means: Balls
-    excess: Balls
-    scale: Floats
-    bases: tuple[Balls, ...]
-    near: Problem
+    targets: Balls  # c_j t_j, (k, m)
+    means: Balls  # c_j a_j^i, (k, h, m)
+    excess: Balls  # s_j^i, (k, h)
+    scale: Floats  # c_j, exact
+    bases: tuple[Balls, ...]  # (m, r_i) each, orthonormal
+    near: Problem  # the same with midpoints, for `local_model`
 
 
 def split(inputs: ExactInputs, scale: Floats) -> list[Part]:

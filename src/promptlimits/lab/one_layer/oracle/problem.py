@@ -58,23 +58,14 @@ WIDEST: Final = 30.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """min over v in [0, 1]^h and w of sum_j |c_j (t_j - ...)|^2, in the module's notation.
+    """min over v in [0, 1]^h and w of sum_j |c_j (t_j - ...)|^2, in the module's notation."""
 
-    Attributes:
-        targets: c_j t_j, (k, m).
-        means: c_j a_j^i, (k, h, m).
-        excess: s_j^i = rho_j^i - 1, (k, h).
-        scale: c_j, (k,): roots of the weights.
-        bases: For each head a basis of range(V_i), (m, r_i), orthonormal.
-        log_least: log of min_j Z_j^i, (h,).
-    """
-
-    targets: Floats
-    means: Floats
-    excess: Floats
-    scale: Floats
-    bases: tuple[Floats, ...]
-    log_least: Floats
+    targets: Floats  # c_j t_j, (k, m)
+    means: Floats  # c_j a_j^i, (k, h, m)
+    excess: Floats  # s_j^i = rho_j^i - 1, (k, h)
+    scale: Floats  # c_j, (k,): roots of the weights
+    bases: tuple[Floats, ...]  # for each head a basis of range(V_i), (m, r_i), orthonormal
+    log_least: Floats  # log of min_j Z_j^i, (h,)
 
     @property
     def heads(self) -> int:
@@ -100,27 +91,16 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LocalModel:
-    """f near each of N points c: f(c + x) = value + 2 slope.x + x.curvature.x + O(x^3).
+    """f near each of N points c: f(c + x) = value + 2 slope.x + x.curvature.x + O(x^3)."""
 
-    Attributes:
-        solution: w_0, (N, n).
-        motion: D_l as rows, (N, h, n).
-        whitening: C with C^T N C = I on the part of the normal matrix N that was not cut.
-        regular: Whether nothing was cut, (N,).
-        residual: q_j, (N, k, m).
-        value: f(c), (N,).
-        slope: (N, h).
-        curvature: (N, h, h), symmetric.
-    """
-
-    solution: Floats
-    motion: Floats
-    whitening: Floats
-    regular: NDArray[np.bool_]
-    residual: Floats
-    value: Floats
-    slope: Floats
-    curvature: Floats
+    solution: Floats  # w_0, (N, n)
+    motion: Floats  # D_l as rows, (N, h, n)
+    whitening: Floats  # C with C^T N C = I on the part of the normal matrix N that was not cut
+    regular: NDArray[np.bool_]  # whether nothing was cut, (N,)
+    residual: Floats  # q_j, (N, k, m)
+    value: Floats  # f(c), (N,)
+    slope: Floats  # (N, h)
+    curvature: Floats  # (N, h, h), symmetric
 
 
 def orthonormal_range(head: HeadWeights, rank: int) -> Floats:

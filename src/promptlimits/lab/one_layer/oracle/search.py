@@ -41,19 +41,12 @@ _WORK: Final = 3e7
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """A point of the cube and what it gives.
+    """A point of the cube and what it gives."""
 
-    Attributes:
-        point: v, (h,).
-        solution: w, (n,).
-        squares: |t_j - (u_j - x_0)|^2 without weights, (k,).
-        scale: The weights c_j it is the best found for, (k,).
-    """
-
-    point: Floats
-    solution: Floats
-    squares: Floats
-    scale: Floats
+    point: Floats  # v, (h,)
+    solution: Floats  # w, (n,)
+    squares: Floats  # |t_j - (u_j - x_0)|^2 without weights, (k,)
+    scale: Floats  # the weights c_j it is the best found for, (k,)
 
     @property
     def value(self) -> float:

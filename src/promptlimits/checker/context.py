@@ -136,9 +136,6 @@ def last_tokens_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
             above = gain * own
         return spread, nets
 
-    def spread() -> Interval:
-        return log(sums()[0])
-
     def threshold() -> Interval:
         spread, nets = sums()
         atoms = (spread / i.parts[0]) ** 2 + 1
@@ -146,7 +143,7 @@ def last_tokens_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
         nats = atoms * nets + classes / i.dim
         return log(nats) - log(i.tokens) - log(log(i.target_radius / reach))
 
-    return {"log_spread": grid_up(spread), "log_threshold": grid_up(threshold)}
+    return {"log_spread": grid_up(lambda: log(sums()[0])), "log_threshold": grid_up(threshold)}
 
 
 @kind(layers=_LAYERS, query_tokens=whole(2), prompt_tokens=count(1))

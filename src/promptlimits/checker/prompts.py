@@ -5,11 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 from math import comb
-from typing import Any
+from typing import Any, Final
 
 from promptlimits.checker.core import (
     Last,
     Powers,
+    Reader,
     between,
     boolean,
     count,
@@ -25,6 +26,14 @@ from promptlimits.checker.core import (
 )
 from promptlimits.checker.intervals import Interval, dyadic, exp, log, real, sqrt
 
+_TARGETS: Final[dict[str, Reader]] = {
+    "dim": whole(1),
+    "prompt_tokens": whole(1),
+    "tokens": whole(1),
+    "pairs": whole(1),
+    "radius": between(0),
+    "eps": between(0),
+}
 _FEW_CHOICES = 2**14  # a binomial coefficient of so many factors is multiplied out
 _PI = Interval(
     Decimal("3.14159265358979323846264338327950288419716939937510582097494459"),
@@ -76,17 +85,7 @@ def _log_factorial(n: int) -> Interval:
     return (log(n) - 1) * x + log(n) / 2 + half_log_tau + Interval(lower.low, upper.high)
 
 
-@kind(
-    dim=whole(1),
-    prompt_tokens=whole(1),
-    tokens=whole(1),
-    pairs=whole(1),
-    radius=between(0),
-    eps=between(0),
-    values=count(2),
-    per_token=boolean,
-    environments_log2=whole(0),
-)
+@kind(**_TARGETS, values=count(2), per_token=boolean, environments_log2=whole(0))
 def vector_counting(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """Q (eps/r)^(d m k) of the volume; Q = H N^(d m_p) or H V^(m_p)."""
     if i.eps >= i.radius:
@@ -107,14 +106,9 @@ def vector_counting(i: Any, value: dict[str, Any]) -> dict[str, Any]:
 
 
 @kind(
-    dim=whole(1),
-    prompt_tokens=whole(1),
-    tokens=whole(1),
-    pairs=whole(1),
+    **_TARGETS,
     norm=one_of("token", "frobenius", "matrix"),
     lipschitz=log_of_any_size,
-    radius=between(0),
-    eps=between(0),
     prompt_radius=between(0),
     least_deviation=between(0, closed=True),
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from promptlimits.checker.core import Refuted, record
+from promptlimits.checker.core import Refuted, inputs_of
 from promptlimits.checker.matrices import (
     Array,
     Near,
@@ -24,7 +24,6 @@ from promptlimits.checker.matrices import (
     row_norms,
     scaled_columns,
 )
-from promptlimits.checker.model import NORMS
 
 
 def prove_norms(
@@ -41,8 +40,7 @@ def prove_norms(
     Raises:
         Refuted: The certificate is about another model, or a norm is not proved.
     """
-    inputs = certificate["inputs"]
-    model = record(**NORMS)({name: inputs[name] for name in NORMS})
+    model = inputs_of(certificate)
     _require_same(model.weights_sha256, sha256, "the hash of the weights")
     _require_same(model.dim, checkpoint.dim, "the width")
     _require_same(len(model.blocks), checkpoint.layers, "the number of blocks")
@@ -130,22 +128,18 @@ class _Prover:
             self._require(f"{name} {where}", limit, matrices[name]())
 
     def _prove_feed_forward(self, recorded: Any, weights: Any) -> None:
-        norm, gated = self._second, weights.gate is not None
+        norm, down, gated = self._second, weights.down, weights.gate is not None
         _require_same(recorded.activation, weights.activation, f"the activation {self._where}")
         _require_same(hasattr(recorded, "gate"), gated, f"the gate {self._where}")
-        up = _folded(weights.up, norm)
-        self._require("up", recorded.up, up)
+        for name in ("up", "gate") if gated else ("up",):
+            matrix, bias = getattr(weights, name), getattr(weights, f"{name}_bias")
+            folded = _folded(matrix, norm)
+            self._require(name, getattr(recorded, name), folded)
+            if gated:
+                reached = scaled_columns(down, _largest(folded, _offset(matrix, bias, norm)))
+                self._require(f"down_{name}", getattr(recorded, f"down_{name}"), reached)
         if not gated:
-            self._require("down", recorded.down, weights.down)
-            return
-        gate = _folded(weights.gate, norm)
-        self._require("gate", recorded.gate, gate)
-        for name, folded, offset in (
-            ("down_up", up, _offset(weights.up, weights.up_bias, norm)),
-            ("down_gate", gate, _offset(weights.gate, weights.gate_bias, norm)),
-        ):
-            reached = scaled_columns(weights.down, _largest(folded, offset))
-            self._require(name, getattr(recorded, name), reached)
+            self._require("down", recorded.down, down)
 
     def _require(self, what: str, limit: Fraction, matrix: Near | Array) -> None:
         if not proves_norm_at_most(limit, matrix):

@@ -1,8 +1,8 @@
 """What is right for a certificate about a model, before its weights are read.
 
-In decimal intervals it is checked that the recorded log L is what the norms of the blocks give,
-by the formulas of `lipschitz.checkpoint.block_bound`, written here anew; that Theorem 1 inside
-holds and speaks of just this L; and that the counting theorem inside holds for the same sizes.
+Of a checkpoint's ceiling: that in decimal intervals the recorded log L is what the norms of the
+blocks give, by the formulas of `lipschitz.checkpoint.block_bound`, written here anew; that Theorem
+1 inside holds and speaks of just this L; that the counting theorem inside is of the same sizes.
 The norms are taken as recorded: `weights.prove_norms` proves them again from the weights. An
 ellipsoid bound rests on the weights as a whole: here its free numbers are found to be in range.
 """
@@ -14,25 +14,7 @@ import re
 from fractions import Fraction
 from typing import Any, Final
 
-from promptlimits.checker.core import (
-    GRID_BITS,
-    MOST_PARTS,
-    SCHEMA,
-    Reader,
-    Refuted,
-    between,
-    boolean,
-    check,
-    exact,
-    grid_up,
-    is_float,
-    items,
-    kind,
-    one_of,
-    only,
-    record,
-    whole,
-)
+from promptlimits.checker import core
 from promptlimits.checker.intervals import Interval, log, real, sqrt
 
 SLOPES: Final = {
@@ -45,7 +27,7 @@ SLOPES: Final = {
 _SHARED: Final = ("dim", "prompt_tokens", "tokens", "radius", "eps")
 
 
-def either(*readers: Reader) -> Reader:
+def either(*readers: core.Reader) -> core.Reader:
     """Of one of several forms."""
 
     def read(value: Any) -> Any:
@@ -59,29 +41,33 @@ def either(*readers: Reader) -> Reader:
     return read
 
 
-def maybe(reader: Reader) -> Reader:
+def maybe(reader: core.Reader) -> core.Reader:
     """What it reads, or JSON's null."""
     return lambda value: None if value is None else reader(value)
 
 
-_LIMIT: Final = between(0, closed=True)
-_EPS: Final = between(0)
-_PLAIN: Final = record(eps=_EPS)
-_GAINED: Final = record(eps=_EPS, gain=_LIMIT)
+_LIMIT: Final = core.between(0, closed=True)
+_EPS: Final = core.between(0)
+_PLAIN: Final = core.record(eps=_EPS)
+_GAINED: Final = core.record(eps=_EPS, gain=_LIMIT)
 
 
-def _limits(*names: str, **more: Reader) -> Reader:
+def _limits(*names: str, **more: core.Reader) -> core.Reader:
     """Limits of these names, and more."""
-    return record(**dict.fromkeys(names, _LIMIT), **more)
+    return core.record(**dict.fromkeys(names, _LIMIT), **more)
 
 
-def _attention(positions: str, head: Reader, **more: Reader) -> Reader:
-    known = {"positions": one_of(positions), "heads": items(head), "scale_squared": between(0)}
+def _attention(positions: str, head: core.Reader, **more: core.Reader) -> core.Reader:
+    known = {
+        "positions": core.one_of(positions),
+        "heads": core.items(head),
+        "scale_squared": core.between(0),
+    }
     return _limits("output", **known, **more)
 
 
-def _block(arrangements: Reader, norm: Reader, **more: Reader) -> Reader:
-    return record(
+def _block(arrangements: core.Reader, norm: core.Reader, **more: core.Reader) -> core.Reader:
+    return core.record(
         arrangement=arrangements,
         attention_norm=norm,
         feed_forward_norm=norm,
@@ -96,31 +82,31 @@ _ATTENTION: Final = either(
     _attention("added", _limits("value", "logit", "logit_bias")),
     _attention("rotary", _limits(*_HEAD, "query_bias", "key_bias")),
     _attention(
-        "normalised", _limits(*_HEAD), head_dim=whole(1), query_norm=_GAINED, key_norm=_GAINED
+        "normalised", _limits(*_HEAD), head_dim=core.whole(1), query_norm=_GAINED, key_norm=_GAINED
     ),
 )
 _FEED_FORWARD: Final = either(
-    _limits("up", "down", activation=one_of(*SLOPES)),
-    _limits("up", "gate", "down_up", "down_gate", activation=one_of(*SLOPES)),
+    _limits("up", "down", activation=core.one_of(*SLOPES)),
+    _limits("up", "gate", "down_up", "down_gate", activation=core.one_of(*SLOPES)),
 )
 _BLOCK: Final = either(
-    _block(one_of("pre", "parallel"), _PLAIN),
-    _block(one_of("pre"), _PLAIN, attention_post_norm=_GAINED, feed_forward_post_norm=_GAINED),
-    _block(one_of("post"), _GAINED),
+    _block(core.one_of("pre", "parallel"), _PLAIN),
+    _block(core.one_of("pre"), _PLAIN, attention_post_norm=_GAINED, feed_forward_post_norm=_GAINED),
+    _block(core.one_of("post"), _GAINED),
 )
-_SHA256: Final = only(
+_SHA256: Final = core.only(
     lambda value: type(value) is str and re.fullmatch("[0-9a-f]{64}", value) is not None,
     "no hash of 64 digits",
 )
-_unread: Final = only(lambda value: type(value) is dict, "no inputs of a theorem")
+_unread: Final = core.only(lambda value: type(value) is dict, "no inputs of a theorem")
 
 
-@kind(
+@core.kind(
     weights_sha256=_SHA256,
-    dim=whole(1),
+    dim=core.whole(1),
     least_deviation=_LIMIT,
     outer_norm=_GAINED,
-    blocks=items(_BLOCK, most=MOST_PARTS),
+    blocks=core.items(_BLOCK, most=core.MOST_PARTS),
     prompt_capacity=_unread,
     vector_counting=_unread,
 )
@@ -128,20 +114,20 @@ def model_ceiling(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """log L, and what two theorems make of it, whose own functions read their inputs."""
     if len({block.arrangement == "post" for block in i.blocks}) > 1:
         raise ValueError("some blocks normalise what they take and others what they give")
-    constant = grid_up(lambda: log(_Composition(i).constant() + Fraction(1, 2**1000)))
+    constant = core.grid_up(lambda: log(_Composition(i).constant() + Fraction(1, 2**1000)))
     inside = {"prompt_capacity": i.prompt_capacity, "vector_counting": i.vector_counting}
     given = {name: value.get(name) for name in inside}
     for name, inputs in inside.items():
-        check({"schema": SCHEMA, "kind": name, "inputs": inputs, "value": given[name]})
+        core.check({"schema": core.SCHEMA, "kind": name, "inputs": inputs, "value": given[name]})
     net, counted = inside.values()
     if {key: net[key] for key in _SHARED} != {key: counted[key] for key in _SHARED}:
-        raise Refuted("the two theorems are of other sizes")
-    lipschitz, deviation = net["lipschitz"], exact(net["least_deviation"])
-    exponent = exact(lipschitz["exp"]) if isinstance(lipschitz, dict) else None
-    if exponent != Fraction(constant, 2**GRID_BITS):
-        raise Refuted("the Lipschitz constant of Theorem 1 is not the model's")
+        raise core.Refuted("the two theorems are of other sizes")
+    lipschitz, deviation = net["lipschitz"], core.exact(net["least_deviation"])
+    exponent = core.exact(lipschitz["exp"]) if isinstance(lipschitz, dict) else None
+    if exponent != Fraction(constant, 2**core.GRID_BITS):
+        raise core.Refuted("the Lipschitz constant of Theorem 1 is not the model's")
     if (net["dim"], net["norm"], deviation) != (i.dim, "token", i.least_deviation):
-        raise Refuted("the width, norm or region of Theorem 1 is not the model's")
+        raise core.Refuted("the width, norm or region of Theorem 1 is not the model's")
     return {"log_lipschitz": constant, **given}
 
 
@@ -153,22 +139,24 @@ def _float(value: Any) -> float:
     return number
 
 
-_positive: Final = only(
+_positive: Final = core.only(
     lambda number: number > 0, "not above 0", of=lambda value: Fraction(_float(value))
 )
-_SOME: Final = items(_positive, least=0)
-_STEP: Final = record(own=_positive, heads=items(_positive), turns=_SOME, reaches=_SOME)
-_LAYER: Final = record(lengths=items(_positive), tokens=_STEP, change=_STEP, query=maybe(_STEP))
+_SOME: Final = core.items(_positive, least=0)
+_STEP: Final = core.record(own=_positive, heads=core.items(_positive), turns=_SOME, reaches=_SOME)
+_LAYER: Final = core.record(
+    lengths=core.items(_positive), tokens=_STEP, change=_STEP, query=maybe(_STEP)
+)
 
 
-@kind(
+@core.kind(
     weights_sha256=_SHA256,
-    dim=whole(1),
-    masked=boolean,
-    prompt_only=boolean,
-    radius=between(0),
-    shape=maybe(items(items(_float))),
-    layers=items(_LAYER),
+    dim=core.whole(1),
+    masked=core.boolean,
+    prompt_only=core.boolean,
+    radius=core.between(0),
+    shape=maybe(core.items(core.items(_float))),
+    layers=core.items(_LAYER),
 )
 def transformer_lipschitz(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """Without weights: that the free numbers are in range. `ellipsoid` proves the limit."""
@@ -185,7 +173,7 @@ def transformer_lipschitz(i: Any, value: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError("each head has its free numbers")
             if step.own + sum(step.heads) > 1:
                 raise ValueError("weights add up to at most 1")
-    if not is_float(value.get("limit"), bits=53, most=2**11):
+    if not core.is_float(value.get("limit"), bits=53, most=2**11):
         raise ValueError("the limit is no number of 53 bits and a power of two")
     return {"limit": value["limit"]}
 
@@ -194,12 +182,11 @@ class _Composition:
     """The formulas of `block_bound` in decimal intervals."""
 
     def __init__(self, inputs: Any) -> None:
-        self._model, self._square = inputs, inputs.least_deviation**2
-        self._width = sqrt(real(inputs.dim))
+        self._model = inputs
 
     def least(self, norm: Any) -> Interval:
         """sqrt(eps + S0^2)."""
-        return sqrt(real(norm.eps + self._square))
+        return sqrt(real(norm.eps + self._model.least_deviation**2))
 
     def behind(self, norm: Any) -> Interval:
         """What a norm behind a sublayer multiplies by."""
@@ -238,7 +225,7 @@ class _Composition:
         return sqrt(keys) * facts.output, sqrt(own) * facts.output
 
     def _head(self, head: Any, facts: Any) -> tuple[Interval, Interval]:
-        scale, width = sqrt(real(facts.scale_squared)), self._width
+        scale, width = sqrt(real(facts.scale_squared)), sqrt(real(self._model.dim))
         if facts.positions == "added":
             largest = (width * head.logit + head.logit_bias) * scale
             return sqrt((largest * width) ** 2 + 1), scale * head.logit * self._model.dim

@@ -7,10 +7,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from flint import arb_mat
 
 from promptlimits import checker
 from promptlimits.base.errors import UserError
 from promptlimits.certificates import check_certificate, checked
+from promptlimits.checker import ellipsoid
+from promptlimits.checker.core import inputs_of
 from promptlimits.checker.ellipsoid import prove_limit
 from promptlimits.lipschitz.ellipsoid.certificate import (
     TransformerLipschitz,
@@ -67,6 +70,19 @@ def test_cells_of_another_shape_pass():
     weights = model(dim=3)
     found = effective_lipschitz(weights, radius=1, effort="quick")
     assert "recorded ellipsoid" in check(found.moves.certificate.certificate(), weights=weights)
+
+
+@pytest.mark.parametrize("hidden", [0, 4])
+def test_the_centre_goes_where_the_layer_takes_it(hidden):
+    weights = model(dim=3, heads=2, biases=True, hidden=hidden)
+    layer = weights.layers[0]
+    maps = ellipsoid._Maps(layer, inputs_of(certificate(weights)).layers[0])
+    center = np.array([[0.5], [-1.0], [2.0]])
+    found = maps.moved(arb_mat(center.tolist()))
+    center = center + sum(head.output @ head.value for head in layer.heads) @ center
+    inner = np.maximum(layer.w1 @ center + layer.b1[:, None], 0)
+    truth = center + layer.w2 @ inner + layer.b2[:, None]
+    assert [float(value) for value in found.entries()] == pytest.approx(truth[:, 0], rel=1e-13)
 
 
 @pytest.mark.parametrize("prompt_only", [False, True])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from decimal import ROUND_CEILING
 from fractions import Fraction
 from math import gcd
@@ -33,6 +34,7 @@ _EXACT = re.compile(r"(-?\d{1,1300}|-?0x[0-9a-f]+)(?:/(\d{1,1300}|0x[0-9a-f]+))?
 _LONGEST: Final = 5000
 """Characters of a number: fractions of longer ones take Python minutes to reduce."""
 _LONGEST_COUNT: Final = 100_000
+Reader: TypeAlias = Callable[[Any], Any]
 Powers: TypeAlias = list[tuple[int, int]]
 """Bases and exponents of a product."""
 
@@ -44,15 +46,32 @@ class Refuted(Exception):
 # Readers of inputs: each returns the number or raises ValueError.
 
 
-def whole(least: int) -> Callable[[Any], int]:
-    """A JSON integer."""
+def only(
+    holds: Callable[[Any], bool], otherwise: str, *, of: Reader = lambda value: value
+) -> Reader:
+    """What another reader gives, if something holds of it."""
 
-    def read(value: Any) -> int:
-        if type(value) is not int or not least <= value <= 10**18:
-            raise ValueError(f"{value!r:.50} is no whole number from {least} to 10^18")
-        return value
+    def read(value: Any) -> Any:
+        found = of(value)
+        if not holds(found):
+            raise ValueError(f"{value!r:.50} is {otherwise}")
+        return found
 
     return read
+
+
+def whole(least: int) -> Reader:
+    """A JSON integer."""
+    otherwise = f"no whole number from {least} to 10^18"
+    return only(lambda value: type(value) is int and least <= value <= 10**18, otherwise)
+
+
+def one_of(*names: str) -> Reader:
+    """One of these texts."""
+    return only(lambda value: value in names, f"not one of {', '.join(names)}")
+
+
+boolean: Final = only(lambda value: type(value) is bool, "neither true nor false")
 
 
 def exact(value: Any, *, longest: int = _LONGEST) -> Fraction:
@@ -69,22 +88,17 @@ def exact(value: Any, *, longest: int = _LONGEST) -> Fraction:
     return number
 
 
-def between(
-    low: Fraction | int, high: Fraction | int | None = None, *, closed: bool = False
-) -> Callable[[Any], Fraction]:
+def between(low: int, high: int | None = None, *, closed: bool = False) -> Reader:
     """An exact number above `low` (or `low`, if closed) and below `high`."""
 
-    def read(value: Any) -> Fraction:
-        number = exact(value)
-        beyond = high is not None and number >= high
-        if number < low or (number == low and not closed) or beyond:
-            raise ValueError(f"{value!r:.50} is out of range")
-        return number
+    def inside(number: Fraction) -> bool:
+        above = number >= low if closed else number > low
+        return above and (high is None or number < high)
 
-    return read
+    return only(inside, "out of range", of=exact)
 
 
-def count(least: int) -> Callable[[Any], int]:
+def count(least: int) -> Reader:
     """A whole number of any length, as text."""
 
     def read(value: Any) -> int:
@@ -94,24 +108,6 @@ def count(least: int) -> Callable[[Any], int]:
         return number.numerator
 
     return read
-
-
-def one_of(*names: str) -> Callable[[Any], str]:
-    """One of these texts."""
-
-    def read(value: Any) -> str:
-        if value not in names:
-            raise ValueError(f"{value!r:.50} is not one of {', '.join(names)}")
-        return str(value)
-
-    return read
-
-
-def boolean(value: Any) -> bool:
-    """True or false."""
-    if type(value) is not bool:
-        raise ValueError(f"{value!r:.50} is neither true nor false")
-    return value
 
 
 def log_of_any_size(value: Any) -> Callable[[], Interval]:
@@ -125,7 +121,7 @@ def log_of_any_size(value: Any) -> Callable[[], Interval]:
     return lambda: log(number)
 
 
-def record(**schema: Callable[[Any], Any]) -> Callable[[Any], SimpleNamespace]:
+def record(**schema: Reader) -> Reader:
     """A JSON object of exactly these fields."""
 
     def read(value: Any) -> SimpleNamespace:
@@ -136,9 +132,7 @@ def record(**schema: Callable[[Any], Any]) -> Callable[[Any], SimpleNamespace]:
     return read
 
 
-def items(
-    reader: Callable[[Any], Any], *, least: int = 1, most: int = 10**6
-) -> Callable[[Any], list[Any]]:
+def items(reader: Reader, *, least: int = 1, most: int = 10**6) -> Reader:
     """A JSON list of so many items."""
 
     def read(value: Any) -> list[Any]:
@@ -225,49 +219,47 @@ def is_one(powers: Powers) -> bool:
 
 def is_float(found: Any, *, bits: int, most: int) -> bool:
     """Whether it is [m, e], with m above 0 and of so many bits, and e from -`most` to `most`."""
-    if type(found) is not list or [type(part) for part in found] != [int, int]:
-        return False
-    return bool(2 ** (bits - 1) <= found[0] < 2**bits and abs(found[1]) <= most)
+    whole = type(found) is list and [type(part) for part in found] == [int, int]
+    return whole and 2 ** (bits - 1) <= found[0] < 2**bits and abs(found[1]) <= most
 
 
+@dataclass(eq=False)
 class Last:
     """The last number at which something holds.
 
-    It is a whole number k >= `least`, for which `holds` is then known to be true, or
-    [m, e] for m 2^e with m of `bits` bits.
+    It is a whole number, 0 at least, or [m, e] for m 2^e with m of `bits` bits.
     """
 
-    def __init__(
-        self, holds: Callable[[Any], bool], *, bits: int | None = None, least: int = 0
-    ) -> None:
-        self.holds, self.bits, self.least = holds, bits, least
+    holds: Callable[[Any], bool]
+    bits: int | None = None
 
     def __eq__(self, found: Any) -> bool:
         if self.bits is None:
-            return (
-                type(found) is int
-                and found >= self.least
-                and (found == self.least or self.holds(found))
-                and not self.holds(found + 1)
-            )
-        if not is_float(found, bits=self.bits, most=2**40):
-            return False
-        return self.holds(found) and not self.holds([found[0] + 1, found[1]])
+            right = type(found) is int and found >= 0
+            return right and (found == 0 or self.holds(found)) and not self.holds(found + 1)
+        right = is_float(found, bits=self.bits, most=2**40)
+        return right and self.holds(found) and not self.holds([found[0] + 1, found[1]])
 
     __hash__ = None  # type: ignore[assignment]
 
 
-KINDS: dict[str, tuple[dict[str, Callable[[Any], Any]], Callable[..., dict[str, Any]]]] = {}
+KINDS: dict[str, tuple[Reader, Callable[..., dict[str, Any]]]] = {}
 
 
-def kind(**schema: Callable[[Any], Any]) -> Callable[..., Any]:
+def kind(**schema: Reader) -> Callable[..., Any]:
     """Decorate f(inputs, value), which gives what is right, with the readers of its inputs."""
 
     def add(function: Callable[..., dict[str, Any]]) -> Any:
-        KINDS[function.__name__] = schema, function
+        KINDS[function.__name__] = record(**schema), function
         return function
 
     return add
+
+
+def inputs_of(certificate: Any) -> Any:
+    """The inputs as its kind reads them."""
+    read, _ = KINDS[certificate["kind"]]
+    return read(certificate["inputs"])
 
 
 def check(certificate: Any) -> None:
@@ -283,11 +275,10 @@ def check(certificate: Any) -> None:
         raise ValueError(f"the schema is not {SCHEMA}")
     if not isinstance(certificate["kind"], str) or certificate["kind"] not in KINDS:
         raise ValueError(f"its kind is none of {', '.join(sorted(KINDS))}")
-    schema, theorem = KINDS[certificate["kind"]]
-    inputs, value = certificate["inputs"], certificate["value"]
+    (_, theorem), value = KINDS[certificate["kind"]], certificate["value"]
     if type(value) is not dict:
         raise ValueError("the value is no record")
-    truth = theorem(record(**schema)(inputs), value)
+    truth = theorem(inputs_of(certificate), value)
     if truth.keys() != value.keys():
         raise ValueError(f"the values are not {', '.join(truth)}")
     for name, right in truth.items():

@@ -25,8 +25,7 @@ from typing import Any, Final
 
 from flint import arb, arb_mat, ctx, fmpq
 
-from promptlimits.checker.core import Refuted, record
-from promptlimits.checker.model import ELLIPSOIDS, power_of_two
+from promptlimits.checker.core import Refuted, inputs_of
 
 _BITS: Final = 256
 
@@ -45,8 +44,8 @@ def prove_limit(
     Raises:
         Refuted: It is about another transformer, or the limit is not proved or loose.
     """
-    claim = record(**ELLIPSOIDS)(certificate["inputs"])
-    limit = power_of_two(certificate["value"]["limit"])
+    claim, (mantissa, exponent) = inputs_of(certificate), certificate["value"]["limit"]
+    limit = mantissa * Fraction(2) ** exponent
     found = (weights.sha256(), weights.masked, weights.dim, len(weights.layers))
     if found != (claim.weights_sha256, claim.masked, claim.dim, len(claim.layers)):
         raise Refuted("the hash, mask, width or number of layers is not that of the weights")
@@ -60,10 +59,8 @@ def prove_limit(
 
 def _propagate(claim: Any, weights: Any, on_progress: Callable[[str], None]) -> arb_mat:
     """The ellipsoid of moves behind the last layer, of the tokens that are read."""
-    change = _identity(claim.dim)
-    if claim.shape is not None:
-        shape = arb_mat(claim.shape)
-        change = shape * shape.transpose()
+    shape = _identity(claim.dim) if claim.shape is None else arb_mat(claim.shape)
+    change = shape * shape.transpose()
     tokens, center = _identity(claim.dim, _ball(claim.radius**2)), arb_mat(claim.dim, 1)
     query: arb_mat | None = None  # of a query that stands still
     for place, (free, layer) in enumerate(zip(claim.layers, weights.layers, strict=True)):
@@ -94,7 +91,6 @@ class _Maps:
             (_balls(head.key.T) * _balls(head.query), _balls(head.output) * _balls(head.value))
             for head in layer.heads
         ]
-        self.hidden = hidden
         self.w1, self.w2 = _balls(layer.w1), _balls(layer.w2)
         self.b1, self.b2 = (_balls(bias.reshape(-1, 1)) for bias in (layer.b1, layer.b2))
 
@@ -134,8 +130,6 @@ class _Maps:
 
     def mlp(self, known: arb_mat, step: Any) -> arb_mat:
         """Step 4."""
-        if not self.hidden:
-            return known
         wide = self.w2 * _diagonal([_ball(reach) for reach in step.reaches])
         narrow = self.w1.transpose() * _diagonal([_ball(1 / reach) for reach in step.reaches])
         seen = narrow * narrow.transpose() * _ball(Fraction(1, 4))
@@ -147,10 +141,8 @@ class _Maps:
         """Where the centre goes."""
         for value in [value * center for _, value in self.heads]:
             center = center + value
-        if not self.hidden:
-            return center + self.b2
         inner = (self.w1 * center + self.b1).entries()
-        rectified = arb_mat([[(value + abs(value)) / 2] for value in inner])
+        rectified = arb_mat(len(inner), 1, [(value + abs(value)) / 2 for value in inner])
         return center + self.w2 * rectified + self.b2
 
 
@@ -165,8 +157,7 @@ def _through(moving: arb_mat, known: arb_mat, seen: arb_mat, weight: Fraction) -
 
 def _lifted(matrix: arb_mat) -> arb_mat:
     """The matrix plus 2^-80 of its trace, and a speck for the zero matrix."""
-    trace = sum((matrix[row, row] for row in range(matrix.nrows())), arb(0))
-    lift = abs(trace) * _ball(Fraction(1, 2**80)) + _ball(Fraction(1, 2**600))
+    lift = abs(matrix.trace()) * _ball(Fraction(1, 2**80)) + _ball(Fraction(1, 2**600))
     return matrix + _identity(matrix.nrows(), lift)
 
 
@@ -214,4 +205,4 @@ def _ball(value: Fraction | int) -> arb:
 def _balls(matrix: Any) -> arb_mat:
     """Exactly this array of float64."""
     rows, columns = matrix.shape
-    return arb_mat(rows, columns, [arb(value) for value in matrix.ravel().tolist()])
+    return arb_mat(rows, columns, matrix.ravel().tolist())

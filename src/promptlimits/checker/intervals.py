@@ -161,8 +161,7 @@ def expm1(x: Interval) -> Interval:
 
 def maximum(x: Interval | Exact, y: Interval | Exact) -> Interval:
     """The greater of two numbers."""
-    x, y = real(x), real(y)
-    return Interval(max(x.low, y.low), max(x.high, y.high))
+    return -minimum(-real(x), -real(y))
 
 
 def minimum(x: Interval | Exact, y: Interval | Exact) -> Interval:

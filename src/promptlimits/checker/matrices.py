@@ -100,11 +100,8 @@ def proves_norm_at_most(limit: Fraction | int, matrix: Near | Array) -> bool:
         raise TypeError(f"a limit is an int or a Fraction, got {limit!r}")
     near = matrix if isinstance(matrix, Near) else Near(_plain(matrix))
     center = near.center if near.center.shape[0] <= near.center.shape[1] else near.center.T
-    top = float(np.abs(center).max(initial=0.0))
-    if not (math.isfinite(top) and math.isfinite(near.radius)) or limit < near.radius:
-        return False
-    length = frobenius(center)
-    if length == math.inf:
+    top, length = float(np.abs(center).max(initial=0.0)), frobenius(center)
+    if not (math.isfinite(length) and math.isfinite(near.radius)) or limit < near.radius:
         return False
     if limit - Fraction(near.radius) >= length:
         return True

@@ -1,10 +1,8 @@
 """What is right for a certificate about a model, before its weights are read.
 
-A checkpoint's ceiling: its Lipschitz constant again from norms, and what follows from it.
-
-In decimal intervals it is checked that the recorded log L is what the norms of the blocks give,
-by the formulas of `lipschitz.checkpoint.block_bound`, written here anew; that Theorem 1 inside
-holds and speaks of just this L; and that the counting theorem inside holds for the same sizes.
+Of a checkpoint's ceiling: that in decimal intervals the recorded log L is what the norms of the
+blocks give, by the formulas of `lipschitz.checkpoint.block_bound`, written here anew; that Theorem
+1 inside holds and speaks of just this L; that the counting theorem inside is of the same sizes.
 The norms are taken as recorded: `weights.prove_norms` proves them again from the weights. An
 ellipsoid bound rests on the weights as a whole: here its free numbers are found to be in range.
 """
@@ -12,30 +10,13 @@ ellipsoid bound rests on the weights as a whole: here its free numbers are found
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
 from fractions import Fraction
 from typing import Any, Final
 
-from promptlimits.checker.core import (
-    GRID_BITS,
-    MOST_PARTS,
-    SCHEMA,
-    Refuted,
-    between,
-    boolean,
-    check,
-    exact,
-    grid_up,
-    is_float,
-    items,
-    kind,
-    one_of,
-    record,
-    whole,
-)
+from promptlimits.checker import core
 from promptlimits.checker.intervals import Interval, log, real, sqrt
 
-Reader = Callable[[Any], Any]
 SLOPES: Final = {
     "gelu": Fraction(113, 100),
     "gelu_tanh": Fraction(113, 100),
@@ -46,7 +27,7 @@ SLOPES: Final = {
 _SHARED: Final = ("dim", "prompt_tokens", "tokens", "radius", "eps")
 
 
-def either(*readers: Reader) -> Reader:
+def either(*readers: core.Reader) -> core.Reader:
     """Of one of several forms."""
 
     def read(value: Any) -> Any:
@@ -60,102 +41,93 @@ def either(*readers: Reader) -> Reader:
     return read
 
 
-def sha256(value: Any) -> str:
-    """A hash in hexadecimal."""
-    if type(value) is not str or len(value) != 64 or set(value) - set("0123456789abcdef"):
-        raise ValueError("a hash has 64 digits")
-    return value
-
-
-def maybe(reader: Reader) -> Reader:
+def maybe(reader: core.Reader) -> core.Reader:
     """What it reads, or JSON's null."""
     return lambda value: None if value is None else reader(value)
 
 
-_LIMIT: Final = between(0, closed=True)
-_EPS: Final = between(0)
-_PLAIN: Final = record(eps=_EPS)
-_GAINED: Final = record(eps=_EPS, gain=_LIMIT)
-_SUBLAYER: Final = {"output": _LIMIT, "scale_squared": between(0)}
-_TURNED: Final = {"value": _LIMIT, "query": _LIMIT, "key": _LIMIT}
+_LIMIT: Final = core.between(0, closed=True)
+_EPS: Final = core.between(0)
+_PLAIN: Final = core.record(eps=_EPS)
+_GAINED: Final = core.record(eps=_EPS, gain=_LIMIT)
+
+
+def _limits(*names: str, **more: core.Reader) -> core.Reader:
+    """Limits of these names, and more."""
+    return core.record(**dict.fromkeys(names, _LIMIT), **more)
+
+
+def _attention(positions: str, head: core.Reader, **more: core.Reader) -> core.Reader:
+    known = {
+        "positions": core.one_of(positions),
+        "heads": core.items(head),
+        "scale_squared": core.between(0),
+    }
+    return _limits("output", **known, **more)
+
+
+def _block(arrangements: core.Reader, norm: core.Reader, **more: core.Reader) -> core.Reader:
+    return core.record(
+        arrangement=arrangements,
+        attention_norm=norm,
+        feed_forward_norm=norm,
+        attention=_ATTENTION,
+        feed_forward=_FEED_FORWARD,
+        **more,
+    )
+
+
+_HEAD: Final = ("value", "query", "key")
 _ATTENTION: Final = either(
-    record(
-        positions=one_of("added"),
-        heads=items(record(value=_LIMIT, logit=_LIMIT, logit_bias=_LIMIT)),
-        **_SUBLAYER,
-    ),
-    record(
-        positions=one_of("rotary"),
-        heads=items(record(query_bias=_LIMIT, key_bias=_LIMIT, **_TURNED)),
-        **_SUBLAYER,
-    ),
-    record(
-        positions=one_of("normalised"),
-        heads=items(record(**_TURNED)),
-        head_dim=whole(1),
-        query_norm=_GAINED,
-        key_norm=_GAINED,
-        **_SUBLAYER,
+    _attention("added", _limits("value", "logit", "logit_bias")),
+    _attention("rotary", _limits(*_HEAD, "query_bias", "key_bias")),
+    _attention(
+        "normalised", _limits(*_HEAD), head_dim=core.whole(1), query_norm=_GAINED, key_norm=_GAINED
     ),
 )
 _FEED_FORWARD: Final = either(
-    record(activation=one_of(*SLOPES), up=_LIMIT, down=_LIMIT),
-    record(activation=one_of(*SLOPES), up=_LIMIT, gate=_LIMIT, down_up=_LIMIT, down_gate=_LIMIT),
+    _limits("up", "down", activation=core.one_of(*SLOPES)),
+    _limits("up", "gate", "down_up", "down_gate", activation=core.one_of(*SLOPES)),
 )
-_SUBLAYERS: Final = {"attention": _ATTENTION, "feed_forward": _FEED_FORWARD}
-_BEFORE: Final = {"attention_norm": _PLAIN, "feed_forward_norm": _PLAIN}
 _BLOCK: Final = either(
-    record(arrangement=one_of("pre", "parallel"), **_BEFORE, **_SUBLAYERS),
-    record(
-        arrangement=one_of("pre"),
-        attention_post_norm=_GAINED,
-        feed_forward_post_norm=_GAINED,
-        **_BEFORE,
-        **_SUBLAYERS,
-    ),
-    record(
-        arrangement=one_of("post"),
-        attention_norm=_GAINED,
-        feed_forward_norm=_GAINED,
-        **_SUBLAYERS,
-    ),
+    _block(core.one_of("pre", "parallel"), _PLAIN),
+    _block(core.one_of("pre"), _PLAIN, attention_post_norm=_GAINED, feed_forward_post_norm=_GAINED),
+    _block(core.one_of("post"), _GAINED),
 )
-NORMS: Final = {
-    "weights_sha256": sha256,
-    "dim": whole(1),
-    "least_deviation": _LIMIT,
-    "outer_norm": _GAINED,
-    "blocks": items(_BLOCK, most=MOST_PARTS),
-}
-"""Inputs that are about the model."""
+_SHA256: Final = core.only(
+    lambda value: type(value) is str and re.fullmatch("[0-9a-f]{64}", value) is not None,
+    "no hash of 64 digits",
+)
+_unread: Final = core.only(lambda value: type(value) is dict, "no inputs of a theorem")
 
 
-def _inputs(value: Any) -> dict[str, Any]:
-    """The inputs of another theorem, whose own function reads them."""
-    if type(value) is not dict:
-        raise ValueError("the inputs of a theorem are an object")
-    return value
-
-
-@kind(**NORMS, prompt_capacity=_inputs, vector_counting=_inputs)
+@core.kind(
+    weights_sha256=_SHA256,
+    dim=core.whole(1),
+    least_deviation=_LIMIT,
+    outer_norm=_GAINED,
+    blocks=core.items(_BLOCK, most=core.MOST_PARTS),
+    prompt_capacity=_unread,
+    vector_counting=_unread,
+)
 def model_ceiling(i: Any, value: dict[str, Any]) -> dict[str, Any]:
-    """log L, and what two theorems make of it."""
+    """log L, and what two theorems make of it, whose own functions read their inputs."""
     if len({block.arrangement == "post" for block in i.blocks}) > 1:
         raise ValueError("some blocks normalise what they take and others what they give")
-    constant = grid_up(lambda: log(_Composition(i).constant() + Fraction(1, 2**1000)))
+    constant = core.grid_up(lambda: log(_Composition(i).constant() + Fraction(1, 2**1000)))
     inside = {"prompt_capacity": i.prompt_capacity, "vector_counting": i.vector_counting}
     given = {name: value.get(name) for name in inside}
     for name, inputs in inside.items():
-        check({"schema": SCHEMA, "kind": name, "inputs": inputs, "value": given[name]})
+        core.check({"schema": core.SCHEMA, "kind": name, "inputs": inputs, "value": given[name]})
     net, counted = inside.values()
     if {key: net[key] for key in _SHARED} != {key: counted[key] for key in _SHARED}:
-        raise Refuted("the two theorems are of other sizes")
-    lipschitz, deviation = net["lipschitz"], exact(net["least_deviation"])
-    exponent = exact(lipschitz["exp"]) if isinstance(lipschitz, dict) else None
-    if exponent != Fraction(constant, 2**GRID_BITS):
-        raise Refuted("the Lipschitz constant of Theorem 1 is not the model's")
+        raise core.Refuted("the two theorems are of other sizes")
+    lipschitz, deviation = net["lipschitz"], core.exact(net["least_deviation"])
+    exponent = core.exact(lipschitz["exp"]) if isinstance(lipschitz, dict) else None
+    if exponent != Fraction(constant, 2**core.GRID_BITS):
+        raise core.Refuted("the Lipschitz constant of Theorem 1 is not the model's")
     if (net["dim"], net["norm"], deviation) != (i.dim, "token", i.least_deviation):
-        raise Refuted("the width, norm or region of Theorem 1 is not the model's")
+        raise core.Refuted("the width, norm or region of Theorem 1 is not the model's")
     return {"log_lipschitz": constant, **given}
 
 
@@ -167,39 +139,25 @@ def _float(value: Any) -> float:
     return number
 
 
-def _positive(value: Any) -> Fraction:
-    number = Fraction(_float(value))
-    if number <= 0:
-        raise ValueError("free numbers are above 0")
-    return number
+_positive: Final = core.only(
+    lambda number: number > 0, "not above 0", of=lambda value: Fraction(_float(value))
+)
+_SOME: Final = core.items(_positive, least=0)
+_STEP: Final = core.record(own=_positive, heads=core.items(_positive), turns=_SOME, reaches=_SOME)
+_LAYER: Final = core.record(
+    lengths=core.items(_positive), tokens=_STEP, change=_STEP, query=maybe(_STEP)
+)
 
 
-_SOME: Final = items(_positive, least=0)
-_STEP: Final = record(own=_positive, heads=items(_positive), turns=_SOME, reaches=_SOME)
-_LAYER: Final = record(lengths=items(_positive), tokens=_STEP, change=_STEP, query=maybe(_STEP))
-
-
-ELLIPSOIDS: Final = {
-    "weights_sha256": sha256,
-    "dim": whole(1),
-    "masked": boolean,
-    "prompt_only": boolean,
-    "radius": between(0),
-    "shape": maybe(items(items(_float))),
-    "layers": items(_LAYER),
-}
-"""Inputs of an ellipsoid bound, free numbers among them."""
-
-
-def power_of_two(value: Any) -> Fraction:
-    """[m, e] for m 2^e, an m of 53 bits."""
-    if not is_float(value, bits=53, most=2**11):
-        raise ValueError(f"{value!r:.50} is no number of 53 bits and a power of two")
-    number: Fraction = value[0] * Fraction(2) ** value[1]
-    return number
-
-
-@kind(**ELLIPSOIDS)
+@core.kind(
+    weights_sha256=_SHA256,
+    dim=core.whole(1),
+    masked=core.boolean,
+    prompt_only=core.boolean,
+    radius=core.between(0),
+    shape=maybe(core.items(core.items(_float))),
+    layers=core.items(_LAYER),
+)
 def transformer_lipschitz(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """Without weights: that the free numbers are in range. `ellipsoid` proves the limit."""
     if i.shape is not None and {len(row) for row in (i.shape, *i.shape)} != {i.dim}:
@@ -208,15 +166,15 @@ def transformer_lipschitz(i: Any, value: dict[str, Any]) -> dict[str, Any]:
         heads = len(layer.lengths)
         if (layer.query is not None) is not i.prompt_only:
             raise ValueError("there is a step for queries if, and only if, just the prompt moves")
-        for step in (layer.tokens, layer.change, layer.query):
-            turns = 0 if step is layer.tokens else heads
+        for step, turns in ((layer.tokens, 0), (layer.change, heads), (layer.query, heads)):
             if step is None:
                 continue
             if (len(step.heads), len(step.turns)) != (heads, turns):
                 raise ValueError("each head has its free numbers")
             if step.own + sum(step.heads) > 1:
                 raise ValueError("weights add up to at most 1")
-    power_of_two(value.get("limit"))
+    if not core.is_float(value.get("limit"), bits=53, most=2**11):
+        raise ValueError("the limit is no number of 53 bits and a power of two")
     return {"limit": value["limit"]}
 
 
@@ -224,12 +182,11 @@ class _Composition:
     """The formulas of `block_bound` in decimal intervals."""
 
     def __init__(self, inputs: Any) -> None:
-        self._model, self._square = inputs, inputs.least_deviation**2
-        self._width = sqrt(real(inputs.dim))
+        self._model = inputs
 
     def least(self, norm: Any) -> Interval:
         """sqrt(eps + S0^2)."""
-        return sqrt(real(norm.eps + self._square))
+        return sqrt(real(norm.eps + self._model.least_deviation**2))
 
     def behind(self, norm: Any) -> Interval:
         """What a norm behind a sublayer multiplies by."""
@@ -243,22 +200,20 @@ class _Composition:
         query, gain = real(0), outer.gain if post else Fraction(1)
         for block in self._model.blocks:
             keys, own = self._attention(block.attention)
-            fed = self._feed_forward(block.feed_forward)
             first, second = self.least(block.attention_norm), self.least(block.feed_forward_norm)
-            if block.arrangement == "post":
-                after = (block.attention_norm.gain + fed) / second
-                query = (query * gain + keys * prompt + own * query) / first * after
-                prompt = prompt * (keys + own + gain) / first * after
-                gain = block.feed_forward_norm.gain
-                continue
             turn = self.behind(getattr(block, "attention_post_norm", None)) / first
-            moved = (keys * prompt + own * query) * turn
+            fed = self.behind(getattr(block, "feed_forward_post_norm", None)) / second
+            fed *= self._feed_forward(block.feed_forward)
+            kept, after = real(1), fed + 1
             if block.arrangement == "parallel":
-                beside = fed / second + 1
-                query, prompt = query * beside + moved, prompt * (beside + (keys + own) * turn)
-                continue
-            after = self.behind(getattr(block, "feed_forward_post_norm", None)) * fed / second + 1
-            query, prompt = (query + moved) * after, prompt * ((keys + own) * turn + 1) * after
+                kept, after = after, kept
+            if block.arrangement == "post":
+                kept, after = gain / first, fed + block.attention_norm.gain / second
+                gain = block.feed_forward_norm.gain
+            query, prompt = [
+                (moved * kept + (keys * prompt + own * moved) * turn) * after
+                for moved in (query, prompt)
+            ]
         return query * gain if post else query * self.behind(outer)
 
     def _attention(self, facts: Any) -> tuple[Interval, Interval]:
@@ -270,7 +225,7 @@ class _Composition:
         return sqrt(keys) * facts.output, sqrt(own) * facts.output
 
     def _head(self, head: Any, facts: Any) -> tuple[Interval, Interval]:
-        scale, width = sqrt(real(facts.scale_squared)), self._width
+        scale, width = sqrt(real(facts.scale_squared)), sqrt(real(self._model.dim))
         if facts.positions == "added":
             largest = (width * head.logit + head.logit_bias) * scale
             return sqrt((largest * width) ** 2 + 1), scale * head.logit * self._model.dim

@@ -5,26 +5,19 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 from math import comb
-from typing import Any
+from typing import Any, Final
 
-from promptlimits.checker.core import (
-    Last,
-    Powers,
-    between,
-    boolean,
-    count,
-    exceeds,
-    grid_up,
-    kind,
-    log1p_exp,
-    log_of_any_size,
-    log_product,
-    negative,
-    one_of,
-    whole,
-)
+from promptlimits.checker import core
 from promptlimits.checker.intervals import Interval, dyadic, exp, log, real, sqrt
 
+_TARGETS: Final[dict[str, core.Reader]] = {
+    "dim": core.whole(1),
+    "prompt_tokens": core.whole(1),
+    "tokens": core.whole(1),
+    "pairs": core.whole(1),
+    "radius": core.between(0),
+    "eps": core.between(0),
+}
 _FEW_CHOICES = 2**14  # a binomial coefficient of so many factors is multiplied out
 _PI = Interval(
     Decimal("3.14159265358979323846264338327950288419716939937510582097494459"),
@@ -32,14 +25,14 @@ _PI = Interval(
 )
 
 
-@kind(
-    dim=whole(1),
-    prompt_tokens=whole(0),
-    values=count(2),
-    answers=count(1),
-    pool=whole(0),
-    share=between(0, 1),
-    environments_log2=whole(0),
+@core.kind(
+    dim=core.whole(1),
+    prompt_tokens=core.whole(0),
+    values=core.count(2),
+    answers=core.count(1),
+    pool=core.whole(0),
+    share=core.between(0, 1),
+    environments_log2=core.whole(0),
 )
 def counting(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """Largest k with Q C(n, k) > share M^k, and with M^k <= Q; Q = H N^(d m), n = max(pool, k)."""
@@ -50,16 +43,16 @@ def counting(i: Any, value: dict[str, Any]) -> dict[str, Any]:
         powers += [(i.share.denominator, 1), (i.share.numerator, -1)]
         keys = max(i.pool, k)
         if min(k, keys - k) < _FEW_CHOICES:
-            return exceeds([*powers, (comb(keys, k), 1)])
-        return exceeds(powers, lambda: _log_choices(keys, k))
+            return core.exceeds([*powers, (comb(keys, k), 1)])
+        return core.exceeds(powers, lambda: _log_choices(keys, k))
 
     def every_list(k: int) -> bool:
-        return not exceeds([(i.answers, k), (i.values, -numbers), (2, -i.environments_log2)])
+        return not core.exceeds([(i.answers, k), (i.values, -numbers), (2, -i.environments_log2)])
 
     return {
-        "log_prompts": grid_up(lambda: log_product([(i.values, numbers)])),
-        "pairs": None if one else Last(not_excluded),
-        "every_list_pairs": None if one else Last(every_list),
+        "log_prompts": core.grid_up(lambda: core.log_product([(i.values, numbers)])),
+        "pairs": None if one else core.Last(not_excluded),
+        "every_list_pairs": None if one else core.Last(every_list),
     }
 
 
@@ -76,16 +69,8 @@ def _log_factorial(n: int) -> Interval:
     return (log(n) - 1) * x + log(n) / 2 + half_log_tau + Interval(lower.low, upper.high)
 
 
-@kind(
-    dim=whole(1),
-    prompt_tokens=whole(1),
-    tokens=whole(1),
-    pairs=whole(1),
-    radius=between(0),
-    eps=between(0),
-    values=count(2),
-    per_token=boolean,
-    environments_log2=whole(0),
+@core.kind(
+    **_TARGETS, values=core.count(2), per_token=core.boolean, environments_log2=core.whole(0)
 )
 def vector_counting(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """Q (eps/r)^(d m k) of the volume; Q = H N^(d m_p) or H V^(m_p)."""
@@ -94,29 +79,23 @@ def vector_counting(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     power, step = i.prompt_tokens * (1 if i.per_token else i.dim), i.dim * i.tokens
     ratio, prompts = i.radius / i.eps, [(i.values, -power), (2, -i.environments_log2)]
 
-    def volume(k: int) -> Powers:
+    def volume(k: int) -> core.Powers:
         return [(ratio.numerator, step * k), (ratio.denominator, -step * k), *prompts]
 
-    def log_share() -> Any:
-        return -log_product(prompts) - log(ratio) * (step * i.pairs)
-
     return {
-        "log_share": grid_up(log_share),
-        "most_pairs": Last(lambda k: not exceeds(volume(k))),
+        "log_share": core.grid_up(
+            lambda: -core.log_product(prompts) - log(ratio) * (step * i.pairs)
+        ),
+        "most_pairs": core.Last(lambda k: not core.exceeds(volume(k))),
     }
 
 
-@kind(
-    dim=whole(1),
-    prompt_tokens=whole(1),
-    tokens=whole(1),
-    pairs=whole(1),
-    norm=one_of("token", "frobenius", "matrix"),
-    lipschitz=log_of_any_size,
-    radius=between(0),
-    eps=between(0),
-    prompt_radius=between(0),
-    least_deviation=between(0, closed=True),
+@core.kind(
+    **_TARGETS,
+    norm=core.one_of("token", "frobenius", "matrix"),
+    lipschitz=core.log_of_any_size,
+    prompt_radius=core.between(0),
+    least_deviation=core.between(0, closed=True),
 )
 def prompt_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
     """Share (1 + a/delta)^n ((eps + delta)/r)^N or ((eps + a/2)/r)^N, a = 2 L rho (sqrt m_p)."""
@@ -130,10 +109,10 @@ def prompt_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
 
     def each(kappa: Interval, delta: Interval) -> Any:
         volume = log((delta + i.eps) / i.radius)
-        return log1p_exp(reach() - log(delta)) + kappa * volume
+        return core.log1p_exp(reach() - log(delta)) + kappa * volume
 
     def centre() -> Any:
-        return log1p_exp(reach() - log(2 * i.eps)) + log(i.eps / i.radius)
+        return core.log1p_exp(reach() - log(2 * i.eps)) + log(i.eps / i.radius)
 
     def falling(kappa: Fraction, delta: Interval) -> Any:
         """Times a it has the sign of minus the derivative of `each` in delta."""
@@ -148,16 +127,20 @@ def prompt_capacity(i: Any, value: dict[str, Any]) -> dict[str, Any]:
 
     def not_excluded(k: int) -> bool:
         kappa = Fraction(i.tokens * k, i.prompt_tokens)
-        return not (negative(centre) or negative(lambda: least(real(kappa))))
+        return not (core.negative(centre) or core.negative(lambda: least(real(kappa))))
 
     kappa = Fraction(numbers, size)
-    delta = Last(lambda found: not negative(lambda: falling(kappa, dyadic(*found))), bits=32)
+    delta = core.Last(
+        lambda found: not core.negative(lambda: falling(kappa, dyadic(*found))), bits=32
+    )
     if delta != value.get("delta"):
         return {"log_share": None, "delta": delta, "threshold": None, "most_pairs": None}
-    net = grid_up(lambda: size * each(real(kappa), dyadic(*value["delta"])))
+    net = core.grid_up(lambda: size * each(real(kappa), dyadic(*value["delta"])))
     return {
-        "log_share": min(net, grid_up(lambda: numbers * centre())),
+        "log_share": min(net, core.grid_up(lambda: numbers * centre())),
         "delta": delta,
-        "threshold": Last(lambda found: not negative(lambda: least(dyadic(*found))), bits=64),
-        "most_pairs": Last(not_excluded),
+        "threshold": core.Last(
+            lambda found: not core.negative(lambda: least(dyadic(*found))), bits=64
+        ),
+        "most_pairs": core.Last(not_excluded),
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from promptlimits.checker.core import Refuted, record
+from promptlimits.checker.core import Refuted, inputs_of
 from promptlimits.checker.matrices import (
     Array,
     Near,
@@ -24,7 +24,6 @@ from promptlimits.checker.matrices import (
     row_norms,
     scaled_columns,
 )
-from promptlimits.checker.model import NORMS
 
 
 def prove_norms(
@@ -41,8 +40,7 @@ def prove_norms(
     Raises:
         Refuted: The certificate is about another model, or a norm is not proved.
     """
-    inputs = certificate["inputs"]
-    model = record(**NORMS)({name: inputs[name] for name in NORMS})
+    model = inputs_of(certificate)
     _require_same(model.weights_sha256, sha256, "the hash of the weights")
     _require_same(model.dim, checkpoint.dim, "the width")
     _require_same(len(model.blocks), checkpoint.layers, "the number of blocks")
@@ -115,14 +113,14 @@ class _Prover:
     def _prove_head(self, limits: Any, weights: Any, head: int, group: int) -> None:
         """Every limit that is there; `model` has seen that all that are needed are."""
         norm, where = self._first, f"of head {head + 1}"
-        query, key = _folded(weights.query[head], norm), _folded(weights.key[group], norm)
-        query_bias = _offset(weights.query[head], _row(weights.query_bias, head), norm)
+        query, query_bias = _behind(norm, weights, "query", head)
+        key, key_bias = _behind(norm, weights, "key", group)
         matrices = {
-            "value": lambda: _folded(weights.value[group], norm),
+            "value": lambda: scaled_columns(weights.value[group], norm.gain, offset=norm.offset),
             "query": lambda: query,
             "key": lambda: key,
             "query_bias": lambda: query_bias,
-            "key_bias": lambda: _offset(weights.key[group], _row(weights.key_bias, group), norm),
+            "key_bias": lambda: key_bias,
             "logit": lambda: key.transposed() @ query,
             "logit_bias": lambda: key.transposed() @ query_bias,
         }
@@ -130,43 +128,30 @@ class _Prover:
             self._require(f"{name} {where}", limit, matrices[name]())
 
     def _prove_feed_forward(self, recorded: Any, weights: Any) -> None:
-        norm, gated = self._second, weights.gate is not None
+        norm, down, gated = self._second, weights.down, weights.gate is not None
         _require_same(recorded.activation, weights.activation, f"the activation {self._where}")
         _require_same(hasattr(recorded, "gate"), gated, f"the gate {self._where}")
-        up = _folded(weights.up, norm)
-        self._require("up", recorded.up, up)
+        for name in ("up", "gate") if gated else ("up",):
+            matrix, bias = _behind(norm, weights, name)
+            self._require(name, getattr(recorded, name), matrix)
+            if gated:
+                reached = scaled_columns(down, _largest(matrix, bias))
+                self._require(f"down_{name}", getattr(recorded, f"down_{name}"), reached)
         if not gated:
-            self._require("down", recorded.down, weights.down)
-            return
-        gate = _folded(weights.gate, norm)
-        self._require("gate", recorded.gate, gate)
-        for name, folded, offset in (
-            ("down_up", up, _offset(weights.up, weights.up_bias, norm)),
-            ("down_gate", gate, _offset(weights.gate, weights.gate_bias, norm)),
-        ):
-            reached = scaled_columns(weights.down, _largest(folded, offset))
-            self._require(name, getattr(recorded, name), reached)
+            self._require("down", recorded.down, down)
 
     def _require(self, what: str, limit: Fraction, matrix: Near | Array) -> None:
         if not proves_norm_at_most(limit, matrix):
             raise Refuted(f"the norm {what} {self._where} is not proved from the weights")
 
 
-def _row(bias: Array | None, place: int) -> Array | None:
-    return None if bias is None else bias[place]
-
-
-def _folded(matrix: Array, norm: Any) -> Near:
-    """W diag(gain)."""
-    return scaled_columns(matrix, norm.gain, offset=norm.offset)
-
-
-def _offset(matrix: Array, bias: Array | None, norm: Any) -> Near:
-    """The column W beta + b."""
-    column = Near(np.zeros((len(matrix), 1)) if bias is None else bias[:, None])
-    if norm.bias is None or not norm.bias.any():
-        return column
-    return Near(matrix) @ Near(norm.bias[:, None]) + column
+def _behind(norm: Any, weights: Any, name: str, place: Any = ...) -> tuple[Near, Near]:
+    """W diag(gain) and the column W beta + b, of the part at a place."""
+    matrix, bias = getattr(weights, name)[place], getattr(weights, f"{name}_bias")
+    column = Near(np.zeros((len(matrix), 1)) if bias is None else bias[place][:, None])
+    if norm.bias is not None and norm.bias.any():
+        column = Near(matrix) @ Near(norm.bias[:, None]) + column
+    return scaled_columns(matrix, norm.gain, offset=norm.offset), column
 
 
 def _largest(folded: Near, offset: Near) -> Array:

@@ -57,7 +57,8 @@ def test_an_attempt_names_its_kind(capsys):
             PromptKind.PREFIX,
             4,
             Attempt(
-                pairs=8,
+                size=8,
+                units="pairs",
                 outcome=Outcome.STALLED,
                 held=(0, 2),
                 prompt=torch.zeros(4, 2),

@@ -1,6 +1,5 @@
 """What the command line says of stock tools that do not fit each other, and of what they lose."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -39,10 +38,10 @@ def losing(monkeypatch):
     def confirm(directory, *, model_path, on_progress):
         found = verify_witness(directory, model_path=model_path)
         answers = tuple(
-            dataclasses.replace(answer, exact=answer.exact and index < kept["pairs"])
+            answer.model_copy(update={"exact": answer.exact and index < kept["pairs"]})
             for index, answer in enumerate(found.answers)
         )
-        found = dataclasses.replace(found, answers=answers)
+        found = found.model_copy(update={"answers": answers})
         write_verification(directory, found)
         return found
 

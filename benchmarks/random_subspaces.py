@@ -5,7 +5,7 @@
     python benchmarks/random_subspaces.py --json     JSON on standard output
 
 The theorem: almost every subspace of (R^d)^k of dimension kd - R - 1 or less holds no tuple
-(u_j - x_0)_j that a prompt reaches, R the sum of the value ranks plus h (`single_layer.reachable`).
+(u_j - x_0)_j that a prompt reaches, R the sum of the value ranks plus h.
 One dimension more, and some are met: the count is sharp. Each cell has one random layer and its
 queries for each subspace. A subspace counts as met where Gauss-Newton in (A, log Z), from many
 starts, ends at a tuple that lies in it to 1e-9 with moderate log Z, so that no limit at

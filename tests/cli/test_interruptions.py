@@ -266,7 +266,7 @@ def test_a_mistake_of_the_program_is_one_line_that_says_so(call, monkeypatch):
         yield
 
     monkeypatch.setattr("promptlimits.cli.product.models._findings", find)
-    place = "cli/product/doctor.py:"
+    place = "cli/product/models.py:"
     call("doctor").says(70, "a mistake of promptlimits", "KeyError", place, "PROMPTLIMITS_DEBUG=1")
     monkeypatch.setenv("PROMPTLIMITS_DEBUG", "1")
     ended = call("doctor")

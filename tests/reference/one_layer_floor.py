@@ -1,4 +1,4 @@
-"""Slow twin of `single_layer.error_floor`: Theorem 5 written straight from its statement."""
+"""Slow twin of `lab.one_layer.error_floor`: Theorem 5 written straight from its statement."""
 
 from fractions import Fraction
 

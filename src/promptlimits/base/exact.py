@@ -39,7 +39,7 @@ _FLINT_LOCK = threading.RLock()
 class Rule(ValueError):
     """An input breaks a rule: what it must be, completing "NAME must ...", and what to do."""
 
-    def __init__(self, rule: str, remedy: str = "write it as 10, 0.1, 1e-4 or 10/3") -> None:
+    def __init__(self, rule: str, remedy: str = "write it as 0.1, 1e-4 or 1/3") -> None:
         self.rule, self.remedy = rule, remedy
         super().__init__(f"{rule}; {remedy}")
 

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn, TypeAlias
 
-from promptlimits.base.errors import RunFailed, shortened
+from promptlimits.base.errors import RunFailed, UserError, shortened
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -52,6 +52,17 @@ class UnfitFile(OSError):
 def require_regular(path: Path, *, at_most: int | None = None) -> int:
     """Check a file before something else opens it by name."""
     return _checked(os.stat(path), path, at_most)  # noqa: PTH116 - beside fstat below
+
+
+def cannot_read(name: str, error: OSError) -> UserError:
+    """What is said of a file that cannot be read."""
+    reason = error.strerror or str(error)
+    return UserError(
+        name,
+        "be a file that can be read",
+        got=reason[:1].lower() + reason[1:],
+        remedy="check its name, where you are, and its permissions",
+    )
 
 
 def open_regular(path: Path, *, at_most: int | None = None) -> BinaryIO:

@@ -1,1 +1,1 @@
-"""How much a prompt holds: search, witness, baselines, bracket."""
+"""How much a prompt holds: tasks, training, search, witnesses, adapters, the store, the bracket."""

@@ -1,4 +1,4 @@
-"""What tuning needs from a frozen model, and the packed form in which pairs reach it.
+"""What training needs from a frozen model, and the packed form in which pairs reach it.
 
 The model's laws, which every family is tested for:
 

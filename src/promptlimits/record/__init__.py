@@ -1,1 +1,1 @@
-"""The records of `bracket` and `fit`, which every room above makes, keeps, prints or reads."""
+"""The records of `bracket` and `fit`: `capacity` makes them, `report` and `cli` show them."""

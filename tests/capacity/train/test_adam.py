@@ -80,5 +80,5 @@ def test_sums_by_segment():
 
 
 def test_the_constants_are_those_the_runs_of_the_store_were_made_with():
-    # Another value makes other runs: raise ENGINE in capacity/attempt.py with it.
+    # Another value makes other runs: raise ENGINE in capacity/search/attempt.py with it.
     assert (BETA_1, BETA_2, EPSILON) == (0.9, 0.99, 1e-8)

@@ -37,7 +37,7 @@ MISTAKES = [
     ("unmemorizable --random-layer d=9 --pairs x", "--pairs must be a whole number"),
     ("unmemorizable --random-layer d=9 --seed -1", "--seed must be 0 or more"),
     ("unmemorizable --random-layer d=9 --out pairs.csv/file", "--out must be a file"),
-    ("unmemorizable --weights missing.safetensors", "whole safetensors file"),
+    ("unmemorizable --weights missing.safetensors", "no such file or directory; check its name"),
     ("construct universal --function sin --eps 0", "--eps must be a finite number above 0"),
     ("construct universal --function sin --eps nan", "--eps must be a finite number"),
     ("construct universal --function sin --eps=-1", "--eps must be a finite number above 0"),

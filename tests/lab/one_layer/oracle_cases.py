@@ -8,7 +8,7 @@ from promptlimits.nets.paper.weights import HeadWeights
 
 
 def counterexample(heads):
-    """The exact layer of section 5 whose errors are all 1 / sqrt(h + 1), and its prompt."""
+    """The exact layer of erratum E13 whose errors are all 1 / sqrt(h + 1), and its prompt."""
     h, total = heads, 1e6
     dim = h * h + 2 * h + 1
     unit = np.eye(max(dim, 3 * h + 2))

@@ -12,6 +12,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.lipschitz.balls.matrix import (
     MatrixBall,
     add_up,
+    float_down,
     float_up,
     frobenius_up,
     gamma,
@@ -76,6 +77,16 @@ def test_a_fraction_becomes_the_least_float_above_it(value):
     number = float_up(value)
     assert Fraction(number) >= value
     assert number == 0.0 or Fraction(math.nextafter(number, -math.inf)) < value
+
+
+@given(st.fractions(min_value=0, max_value=10**300))
+def test_a_fraction_becomes_the_largest_float_below_it(value):
+    number = float_down(value)
+    assert Fraction(number) <= value < Fraction(math.nextafter(number, math.inf))
+
+
+def test_a_limit_of_0_is_not_minus_0():
+    assert str(float_down(Fraction(0))) == str(float_up(Fraction(0))) == "0.0"
 
 
 def test_gamma_is_the_one_of_the_textbook():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import UnfitFile, read_regular
+from promptlimits.base.files import UnfitFile, cannot_read, read_regular
 
 MOST_BYTES: Final = 256_000_000
 """More than any list or text that a prompt is trained for needs."""
@@ -82,18 +82,9 @@ def read_bytes(path: Path) -> bytes:
             remedy="save what is meant to a file of its own",
         ) from error
     except OSError as error:
-        raise UserError(
-            name,
-            "be a file that can be read",
-            got=_lowered(error.strerror or str(error)),
-            remedy="check its name, where you are, and its permissions",
-        ) from error
+        raise cannot_read(name, error) from error
     except ValueError as error:  # a NUL in the name
         raise UserError(name, "be a file name", got=str(error), remedy="check it") from error
-
-
-def _lowered(reason: str) -> str:
-    return reason[:1].lower() + reason[1:]
 
 
 def _folder(path: Path) -> UserError:

@@ -16,6 +16,7 @@ from promptlimits.cli import options
 from promptlimits.cli.live import LiveListener
 from promptlimits.cli.options import positive
 from promptlimits.cli.output import require_writable, show, write_whole
+from promptlimits.cli.theorems.generated import named
 
 if TYPE_CHECKING:
     from promptlimits.base.files import JsonObject
@@ -238,7 +239,8 @@ def _by_table(
     from promptlimits.lab.universal.universal import measure_error, universal_prompt
 
     wanted = _EPS if eps is None else eps
-    built = universal_prompt(real_map, wanted)
+    with named():
+        built = universal_prompt(real_map, wanted)
     length = built.network.prompt_tokens
     points = min(_MOST_POINTS, max(_LEAST_POINTS, _LOGITS // length))
     with LiveListener(quiet=length < _LONG_PROMPT) as listener:
@@ -262,7 +264,8 @@ def _by_stages(
 
     from promptlimits.lab.universal.paper_route import staged_prompt
 
-    built = staged_prompt(real_map, eps)
+    with named():
+        built = staged_prompt(real_map, eps)
     record = built.to_json()
     if not drawn:
         return record, _stage_lines(record), ""

@@ -316,9 +316,9 @@ def _above(value: Fraction) -> float | None:
 
 
 def _below(value: Fraction) -> float:
-    from promptlimits.lipschitz.balls.matrix import float_up
+    from promptlimits.lipschitz.balls.matrix import float_down
 
-    return -float_up(-min(value, Fraction(10) ** 300))
+    return float_down(min(value, Fraction(10) ** 300))
 
 
 def _lines(record: Any) -> list[str]:

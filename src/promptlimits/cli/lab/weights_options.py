@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 import typer
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text, require_regular, strict_json
+from promptlimits.base.files import cannot_read, read_regular_text, require_regular, strict_json
 from promptlimits.capacity.tables.files import shown
 from promptlimits.cli.options import one_of, read_json
 
@@ -252,7 +252,9 @@ def _tensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
         require_regular(path)
         found = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise cannot_read(str(path), error) from error
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             str(path),
             "be a whole safetensors file of float32 or float64",

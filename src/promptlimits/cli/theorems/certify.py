@@ -79,7 +79,7 @@ def certify(
             "--eps",
             "be below the radius of the targets",
             got=f"{eps} with a radius of {target_radius or radius}",
-            remedy="an error as large as the targets is met by answering 0",
+            remedy="take a smaller one: answering 0 meets every target within the radius",
         )
     deviation = non_negative("--least-deviation", least_deviation)
     counts = {"--prompt-tokens": prompt_tokens, "--tokens": tokens, "--pairs": pairs}

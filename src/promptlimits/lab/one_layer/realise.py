@@ -1,6 +1,6 @@
 """Prompts that are made: of h tokens with given statistics, or trained towards answers.
 
-**Statement** (section 4(a) of the corrected theory of [@meyer2025], proved here). If for every
+**Statement** (proved here; the layer is that of [@meyer2025]). If for every
 head g the stacked matrix [V_g; c_1; ..; c_h] has rank rank(V_g) + h, then every (A, Z) with A^i
 in the range of V_i and Z^i > 0 is that of some prompt of h tokens. So h tokens reach all that
 prompts of any length reach.

@@ -234,7 +234,7 @@ def _require_one_regular_head(layer: LayerWeights) -> None:
             remedy="`--kind any` (unmemorizable_set) gives h + 1 queries for h heads",
         )
     if layer.dim < 4:
-        raise UserError("the width d", "be at least 4", got=layer.dim, remedy="use a wider layer")
+        raise UserError("the width d", "be at least 4", got=layer.dim, remedy="take d of 4 or more")
     if value_ranks(layer)[0] < layer.dim:
         raise UserError(
             "V = W_o W_v",

@@ -83,7 +83,7 @@ def float_up(value: Fraction) -> float:
 
 def float_down(value: Fraction) -> float:
     """The largest float that is not above an exact number."""
-    return -float_up(-value)
+    return 0.0 - float_up(-value)  # 0 and not -0.0
 
 
 def gamma(terms: int) -> float:

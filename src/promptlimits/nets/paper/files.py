@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
-from promptlimits.base.files import read_regular_text, require_regular
+from promptlimits.base.files import cannot_read, read_regular_text, require_regular
 from promptlimits.nets.paper.layers import (
     NormKind,
     NormPlace,
@@ -142,11 +142,13 @@ def _norm_config(norm: PaperNorm | None) -> dict[str, object] | None:
 def _read_config(path: Path) -> _ModelConfig:
     try:
         config = json.loads(read_regular_text(path))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise cannot_read(str(path), error) from error
+    except (ValueError, RecursionError) as error:
         raise UserError(
             str(path),
             "be a JSON file that can be read",
-            got=getattr(error, "strerror", None) or str(error),
+            got=str(error),
             remedy="save the model again",
         ) from error
     kind = config.get("model_type") if isinstance(config, dict) else None
@@ -173,11 +175,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         require_regular(path)
         tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise cannot_read(str(path), error) from error
+    except SafetensorError as error:
         raise UserError(
             str(path),
             "be a whole safetensors file",
-            got=f"a file that is missing, cut off or of another kind ({error})",
+            got=f"a file that is cut off or of another kind ({error})",
             remedy="save the model again; pickled weights are never read",
         ) from error
     return tensors

@@ -1,1 +1,1 @@
-"""The largest entropy that a prompt of one layer reaches, enclosed."""
+"""The oracle: the least error of any prompt, of any length, on one layer; found and proved."""

@@ -1,6 +1,6 @@
 """One head, prompts of a given length: what entropy forbids, and the best that is left.
 
-**Statement** (section 4(b) of the corrected theory of [@meyer2025]). Let h = 1 and let the score
+**Statement** (proved here; the layer is that of [@meyer2025]). Let h = 1 and let the score
 vector c, not 0, be V^T eta for some eta in range(V), as it is if V is invertible. Then (A, Z), A
 in range(V), is that of a prompt of m_p >= 2 tokens if and only if
 

@@ -1,6 +1,6 @@
 """The best that any prompt can do, as a small problem on a cube.
 
-**The compact form** (section 7 of the corrected theory of [@meyer2025]). With rho_j^i =
+**The compact form** (derived here; the layer is that of [@meyer2025]). With rho_j^i =
 Z_j^i / min_j Z_j^i, v_i = Z_min^i / (Z_min^i + Z^i) and W^i = (1 - v_i) A^i,
 
     u_j - x_0  =  sum_i  rho_j^i v_i mu_j^i a_j^i  +  mu_j^i W^i,

@@ -37,11 +37,12 @@ def losing(monkeypatch):
 
     def confirm(directory, *, model_path, on_progress):
         found = verify_witness(directory, model_path=model_path)
+        held = [one.exact and index < kept["pairs"] for index, one in enumerate(found.answers)]
         answers = tuple(
-            answer.model_copy(update={"exact": answer.exact and index < kept["pairs"]})
-            for index, answer in enumerate(found.answers)
+            one.model_copy(update={"exact": exact, "counted": exact})
+            for one, exact in zip(found.answers, held, strict=True)
         )
-        found = found.model_copy(update={"answers": answers})
+        found = found.model_copy(update={"answers": answers, "pairs_exact": sum(held)})
         write_verification(directory, found)
         return found
 

@@ -63,14 +63,16 @@ def _table(record: Record, *, ascii_only: bool) -> Table:
 
     title = f"{record.model.name}: {all_of(record.task)}"
     footnote = longer_lists(record)
+    mixed, is_text = has_prefix(record), record.task.text_tokens is not None
     table = Table(
         title=text(title, "bold"),
         title_justify="left",
         caption=text(f"* {footnote}; {_never(record)}") if footnote else None,
         caption_justify="left",
+        # One column more than fits 80 with its edges padded: the last character would be cut.
+        pad_edge=not mixed,
         box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD,
     )
-    mixed, is_text = has_prefix(record), record.task.text_tokens is not None
     # Wide enough for "prefix, 16" beside long names of baselines.
     table.add_column(
         "prompt,\ntokens" if mixed or is_text else "prompt",

@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 
 import torch
-from tests.capacity.witness.witness_cases import KEYS, MOST_TOKENS, cut_at, edit
+from tests.capacity.witness.witness_cases import KEYS, MOST_TOKENS, answers_that_end
 
 from promptlimits.capacity.adapter.folder import read_foreign_adapter
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.random_tokens import RandomTask
-from promptlimits.nets.protocol import EncodedPair, ModelCard
+from promptlimits.nets.protocol import ModelCard
 
 P = 3
 
@@ -143,25 +143,15 @@ def adapter_case(directory, model, family, name, card_of):
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     key_ids = {key: tuple(tokenizer(key, add_special_tokens=False).input_ids) for key in KEYS}
-    for seed in range(20):
+
+    def drawn(seed):
         folder = save_adapter(directory / f"adapter-{seed}", model, family, name, seed=seed)
         with quiet():
             base = AutoModelForCausalLM.from_pretrained(model)
             adapted = PeftModel.from_pretrained(base, folder).eval()
-            answers = {key: slow_answer(adapted, ids) for key, ids in key_ids.items()}
-        tokens = {token for answer in answers.values() for token in answer} - {0}
-        end, ended = max(
-            ((end, cut_at(end, answers)) for end in sorted(tokens)), key=lambda found: len(found[1])
-        )
-        if len(ended) >= 3 and len(next(iter(ended.values()))) >= 3:
-            break
-    else:
-        raise AssertionError("no seed gives three answers that end")
-    edit(model, "generation_config.json", lambda config: config.update(eos_token_id=end))
-    pairs = [
-        EncodedPair(key=key, value=tokenizer.decode(ids[:-1]), key_ids=key_ids[key], value_ids=ids)
-        for key, ids in ended.items()
-    ]
+            return folder, {key: slow_answer(adapted, ids) for key, ids in key_ids.items()}
+
+    folder, pairs = answers_that_end(model, tokenizer, key_ids, drawn)
     # The tiny tokenizer of Qwen2 closes every text by itself.
     task = task_of(pairs, RandomTask if family == "qwen2" else EncodedTask)
     return AdapterCase(model=model, card=card_of(model), folder=folder, task=task)

@@ -86,6 +86,28 @@ def cut_at(end, answers):
     return dict(sorted(((k, v) for k, v in cut.items() if len(v) > 1), key=lambda kv: -len(kv[1])))
 
 
+def answers_that_end(model, tokenizer, key_ids, drawn):
+    """The first of what is drawn behind which three keys have answers that end, and these pairs.
+
+    The token that ends most of them becomes the model's end marker.
+    """
+    for seed in range(20):
+        found, answers = drawn(seed)
+        tokens = {token for answer in answers.values() for token in answer} - {0}
+        end, ended = max(
+            ((end, cut_at(end, answers)) for end in sorted(tokens)), key=lambda each: len(each[1])
+        )
+        if len(ended) >= 3 and len(next(iter(ended.values()))) >= 3:
+            break
+    else:
+        raise AssertionError("no seed gives three answers that end")
+    edit(model, "generation_config.json", lambda config: config.update(eos_token_id=end))
+    return found, [
+        EncodedPair(key=key, value=tokenizer.decode(ids[:-1]), key_ids=key_ids[key], value_ids=ids)
+        for key, ids in ended.items()
+    ]
+
+
 def case_of(model, kind="soft"):
     """A random prompt of a kind behind which several keys have answers that end.
 
@@ -99,22 +121,12 @@ def case_of(model, kind="soft"):
     key_ids = {key: tuple(tokenizer(key).input_ids) for key in KEYS}
     shape = None if kind == "soft" else PrefixShape.of(network)
     width = 32 if shape is None else shape.width
-    for seed in range(20):
+
+    def drawn(seed):
         prompt = torch.randn(PROMPT_TOKENS, width, generator=torch.Generator().manual_seed(seed))
-        answers = {key: greedy(network, prompt, ids, shape) for key, ids in key_ids.items()}
-        tokens = {token for answer in answers.values() for token in answer} - {0}
-        end, ended = max(
-            ((end, cut_at(end, answers)) for end in sorted(tokens)), key=lambda found: len(found[1])
-        )
-        if len(ended) >= 3 and len(next(iter(ended.values()))) >= 3:
-            break
-    else:
-        raise AssertionError("no seed gives three answers that end")
-    edit(model, "generation_config.json", lambda config: config.update(eos_token_id=end))
-    pairs = [
-        EncodedPair(key=key, value=tokenizer.decode(ids[:-1]), key_ids=key_ids[key], value_ids=ids)
-        for key, ids in ended.items()
-    ]
+        return prompt, {key: greedy(network, prompt, ids, shape) for key, ids in key_ids.items()}
+
+    prompt, pairs = answers_that_end(model, tokenizer, key_ids, drawn)
     return Case(
         model=model,
         card=card_of(model),

@@ -1,4 +1,4 @@
-"""Lipschitz constants of the papers' transformer or a language model, proved and found, as a record.
+"""The record of `promptlimits lipschitz`: constants proved and found, and the K of each.
 
 From the prompt to the outputs behind it, in the token norm, stand side by side what is proved and
 what a search found at an explicit point, each with the K of Theorem 1: beyond so many pairs some
@@ -69,7 +69,7 @@ def of_weights(tau: TransformerWeights, case: Case) -> tuple[JsonObject, str]:
         "ours": by_prompt["token-prompt"],
         "ellipsoid": by_prompt["ellipsoid"],
     }
-    record = {
+    record: JsonObject = {
         "dim": tau.dim,
         "layers": len(tau.layers),
         **_compared(case, tau.dim, found[1], proved, {}),
@@ -161,7 +161,7 @@ def of_model(reference: str, case: Case, *, offline: bool, quiet: bool) -> tuple
             ),
             key=lambda reached: reached.value,
         )
-    record = {
+    record: JsonObject = {
         "model": stock.name,
         "dim": dim,
         "layers": int(network.config.get_text_config().num_hidden_layers),
@@ -184,7 +184,8 @@ def _compared(
         for name, bound in proved.items()
     }
     upper = {name: _upper_log10(said) for name, said in limits.items()}
-    measured, reasons = _log10(found.value), dict(missing)
+    measured = _log10(found.value)
+    reasons: JsonObject = dict(missing)
     if measured is None:
         reasons["measured"] = "no output moved at any point that was tried"
     elif any(measured > upper[name] + _ROUNDING for name in upper if name != "published"):

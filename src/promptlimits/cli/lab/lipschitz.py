@@ -106,7 +106,7 @@ def lipschitz(
             got=f"{float(case.eps):g} with a radius of {float(targets):g}",
             remedy="take a smaller one: answering 0 meets every target within the radius",
         )
-    seen = None if observed is None else _seen(observed, case)
+    about, seen = (None, None) if observed is None else _seen(observed, case)
     if model is None:
         record, weights = of_weights(transformer.read(), case)
     elif transformer.random is None and transformer.weights is None:
@@ -118,19 +118,19 @@ def lipschitz(
             got=f"MODEL {model} and an option",
             remedy="leave one out",
         )
-    if seen is not None and seen["weights"] != weights:
+    if about is not None and about != weights:
         raise UserError(
             "--observed",
             f"be about the same weights, {weights[:12]}",
-            got=f"a record of {seen['weights'][:12]}",
+            got=f"a record of {about[:12]}",
             remedy="give the record of a bracket of these weights",
         )
     record["observed"] = seen
     show(record, _lines(record), as_json=as_json)
 
 
-def _seen(path: Path, case: Case) -> JsonObject:
-    """What soft prompts of the same length were found to hold."""
+def _seen(path: Path, case: Case) -> tuple[str, JsonObject]:
+    """The hash of a record's model, and what soft prompts of the same length held of it."""
     from promptlimits.record.record import read_record
 
     document = options.read_json(
@@ -149,8 +149,7 @@ def _seen(path: Path, case: Case) -> JsonObject:
             remedy="choose --prompt-tokens among its lengths",
         )
     floor = soft[case.front]
-    return {
-        "weights": record.model.model_hash,
+    return record.model.model_hash, {
         "held": floor.held,
         "unit": "pairs" if floor.tokens is None else "tokens of a text",
         "status": floor.status,
@@ -186,7 +185,7 @@ def _lines(record: Any) -> Iterator[str]:
         guess = float(record["K_estimated_from_measured"])
         yield f"  found {record['measured']:41.3f} {guess:>10.1f}, an estimate, not proved"
     yield (
-        "K: of lists of more targets of length at most {target_radius}, some are not reached within "
+        "K: of longer lists of targets within {target_radius}, some are not reached within "
         "{eps}".format_map(record)
     )
     if record["observed"] is not None:

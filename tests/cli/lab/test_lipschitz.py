@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.report.conftest import sample_record
 
+from promptlimits.cli.lab.weights_options import Transformer
 from promptlimits.lipschitz.estimate import states_behind
 from promptlimits.nets.load.stock import load_stock
 from promptlimits.testing.tiny_models import tiny_causal_lm
@@ -98,6 +99,19 @@ def test_a_family_whose_blocks_are_not_known_is_measured_alone(call, here):
     assert (ended.code, ended.err) == (0, "")
     assert "an estimate, not proved" in ended.out
     assert ended.out.count("  proved, ") == ended.out.count("none: ") == 3
+
+
+def test_what_prompts_held_stands_beside(call, here):
+    random = "d=2,h=1,layers=1,f=0"
+    document = sample_record(held={2: 7})
+    (here / "other.json").write_text(json.dumps(document))
+    document["model"]["model_hash"] = Transformer(random=random).read().sha256()
+    (here / "same.json").write_text(json.dumps(document))
+    given = ("lipschitz", "--random", random, "--tokens", "4", "--prompt-tokens")
+    told = json.loads(call(*given, "2", "--observed", "same.json", "--json").out)
+    assert (told["observed"]["held"], told["observed"]["unit"]) == (7, "pairs")
+    call(*given, "2", "--observed", "other.json").says(2, "--observed must be about the same")
+    call(*given, "3", "--observed", "same.json").says(2, "--observed must hold soft prompts of 3")
 
 
 @pytest.mark.parametrize(

@@ -52,13 +52,25 @@ class Case:
     tokens: int  # those and the input's
     effort: Literal["quick", "full"]
     seed: int
+    observed: str | None  # hash of the weights that a record of prompts is about
+
+    def require(self, weights: str) -> None:
+        """Refuse a record about other weights."""
+        if self.observed not in (None, weights):
+            raise UserError(
+                "--observed",
+                f"be about the same weights, {weights[:12]}",
+                got=f"a record of {self.observed:.12}",
+                remedy="give the record of a bracket of these",
+            )
 
 
-def of_weights(tau: TransformerWeights, case: Case) -> tuple[JsonObject, str]:
-    """The record of a transformer of the papers' kind, and the hash of its weights."""
+def of_weights(tau: TransformerWeights, case: Case) -> JsonObject:
+    """The record of a transformer of the papers' kind."""
     from promptlimits.lipschitz.ellipsoid.certificate import effective_lipschitz
     from promptlimits.lipschitz.paper.attention import THEOREMS, Inputs, attention_bound
 
+    case.require(tau.sha256())
     inputs = Inputs(radius=case.radius, tokens=case.tokens, masked=tau.masked)
     usable = [name for name in THEOREMS if not (tau.masked and THEOREMS[name].norm == "W_q")]
     covering = effective_lipschitz(tau, radius=inputs.radius, effort=case.effort)
@@ -102,11 +114,11 @@ def of_weights(tau: TransformerWeights, case: Case) -> tuple[JsonObject, str]:
             if THEOREMS[name].published
         },
     }
-    return record, tau.sha256()
+    return record
 
 
-def of_model(reference: str, case: Case, *, offline: bool, quiet: bool) -> tuple[JsonObject, str]:
-    """The record of a causal language model behind a drawn input, and its hash."""
+def of_model(reference: str, case: Case, *, offline: bool, quiet: bool) -> JsonObject:
+    """The record of a causal language model behind a drawn input."""
     import torch
 
     from promptlimits.base.exact import grid_up, grid_value
@@ -124,6 +136,7 @@ def of_model(reference: str, case: Case, *, offline: bool, quiet: bool) -> tuple
         listener.stage(f"loading {reference}")
         with options.named_as_typed():
             stock = load_stock(reference, allow_hub=not offline, on_progress=listener.found)
+        case.require(stock.model_hash)
         if case.tokens > stock.context_length:
             raise UserError(
                 "--tokens",
@@ -168,7 +181,7 @@ def of_model(reference: str, case: Case, *, offline: bool, quiet: bool) -> tuple
         **_compared(case, dim, found, proved, missing),
         "input_ids": ids.tolist(),
     }
-    return record, stock.model_hash
+    return record
 
 
 def _compared(

@@ -26,7 +26,7 @@ def lipschitz(
     transformer: Transformer,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="Catalog name, directory or hub id of a causal LM."),
+        typer.Argument(metavar="MODEL", help="Catalog name, directory or hub id of a causal LM."),
     ] = None,
     radius: Annotated[
         Fraction,
@@ -90,6 +90,7 @@ def lipschitz(
             remedy="leave a token of input behind the prompt",
         )
     targets = target_radius or radius
+    about, seen = (None, None) if observed is None else _seen(observed, prompt_tokens)
     case = Case(
         radius=radius,
         target_radius=targets,
@@ -98,6 +99,7 @@ def lipschitz(
         tokens=tokens,
         effort=effort,
         seed=seed,
+        observed=about,
     )
     if case.eps >= targets:
         raise UserError(
@@ -106,11 +108,10 @@ def lipschitz(
             got=f"{float(case.eps):g} with a radius of {float(targets):g}",
             remedy="take a smaller one: answering 0 meets every target within the radius",
         )
-    about, seen = (None, None) if observed is None else _seen(observed, case)
     if model is None:
-        record, weights = of_weights(transformer.read(), case)
+        record = of_weights(transformer.read(), case)
     elif transformer.random is None and transformer.weights is None:
-        record, weights = of_model(model, case, offline=offline, quiet=quiet)
+        record = of_model(model, case, offline=offline, quiet=quiet)
     else:
         raise UserError(
             "the transformer",
@@ -118,18 +119,11 @@ def lipschitz(
             got=f"MODEL {model} and an option",
             remedy="leave one out",
         )
-    if about is not None and about != weights:
-        raise UserError(
-            "--observed",
-            f"be about the same weights, {weights[:12]}",
-            got=f"a record of {about[:12]}",
-            remedy="give the record of a bracket of these weights",
-        )
     record["observed"] = seen
     show(record, _lines(record), as_json=as_json)
 
 
-def _seen(path: Path, case: Case) -> tuple[str, JsonObject]:
+def _seen(path: Path, prompt_tokens: int) -> tuple[str, JsonObject]:
     """The hash of a record's model, and what soft prompts of the same length held of it."""
     from promptlimits.record.record import read_record
 
@@ -141,14 +135,14 @@ def _seen(path: Path, case: Case) -> tuple[str, JsonObject]:
     )
     record = read_record(document)
     soft = {one.prompt_tokens: one.floor for one in record.brackets if one.kind == "soft"}
-    if case.front not in soft:
+    if prompt_tokens not in soft:
         raise UserError(
             "--observed",
-            f"hold soft prompts of {case.front} tokens",
+            f"hold soft prompts of {prompt_tokens} tokens",
             got=f"those of {', '.join(map(str, soft)) or 'no length'}",
             remedy="choose --prompt-tokens among its lengths",
         )
-    floor = soft[case.front]
+    floor = soft[prompt_tokens]
     return record.model.model_hash, {
         "held": floor.held,
         "unit": "pairs" if floor.tokens is None else "tokens of a text",

@@ -42,6 +42,8 @@ LANES: Final = 8
 """Columns in a multiple of which it has no rest to do one by one."""
 WORTH_IT: Final = 32
 """Tokens of a pair from which on the blocked kernel is used."""
+WORTH_IT_ONE_WAY: Final = 256
+"""Tokens of a prompt from which on it is used where nothing goes back, however short the pairs."""
 
 KeyValue: TypeAlias = tuple[Tensor, Tensor]
 """Keys and values."""
@@ -246,7 +248,11 @@ def attend(heads: Heads, masks: Masks, saved: SavedTensors) -> tuple[Tensor, Ten
     problems = shape[0] * shape[1]
     rows = query.view(problems * shape[2], -1, shape[5])
     own, prompt = _keys_and_values(heads.own, len(rows)), _keys_and_values(heads.prompt, problems)
-    if is_streamed(query, heads.own.shape[4], hidden=masks.prompt is not None):
+    hidden = masks.prompt is not None
+    longest = heads.own.shape[4]
+    if not saved.keeps and prompt[0].shape[1] >= WORTH_IT_ONE_WAY:
+        longest = max(longest, WORTH_IT)
+    if is_streamed(query, longest, hidden=hidden):
         out, log_sum = stream(rows, prompt, own, _mask_of_rows(masks.own, shape))
         saved.save((rows, *own, *prompt, out, log_sum))
     else:

@@ -146,6 +146,8 @@ class AttentionLayer:
         if front and group.prompt_tokens:
             prompt_query = self._heads(query, group.prompts, tables.prompt_query)
         prompt = self._heads(key_value, group.prompts, tables.prompt_key_value)
+        if plan.caught is not None:
+            plan.caught.append(prompt)
         return Heads(query=own_query, own=own, prompt=prompt, prompt_query=prompt_query)
 
     def _scatter(

@@ -140,6 +140,19 @@ class DecoderBatch:
         saved = getattr(states.grad_fn, "saved", None)
         return saved.kept_bytes if isinstance(saved, SavedTensors) else 0
 
+    @torch.inference_mode()
+    def cached(self, prompts: Tensor) -> Tensor:
+        """What soft prompts (sum of P_b, D) leave in the cache: prefixes (sum of P_b, W)."""
+        plans = tuple(replace(plan, caught=[]) for plan in self.plans)
+        replace(self, plans=plans).forward(prompts, SavedTensors(keeps=False))
+        both = [
+            [(one[..., :1, :, :], one[..., 1:, :, :]) for one in plan.caught or ()]
+            for plan in plans
+        ]
+        return _spread(
+            self._prefix_rows([tuple(groups) for groups in both]), self.layout.prompt_source
+        )
+
     def forward(self, prompts: Tensor, saved: SavedTensors) -> Tensor:
         """`read_states` without autograd."""
         layout, source = self.layout, self.layout.prompt_source

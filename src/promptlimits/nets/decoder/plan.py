@@ -67,6 +67,8 @@ class BlockPlan:
     last: bool  # whether only read rows are asked for
     fixed: FixedHeads | None = None  # at the first block
     prefix: tuple[Tensor, ...] | None = None  # of each group (H_kv, B, 1, 2, P, width)
+    # Takes each group's keys and values of the prompts, in that shape, where they are asked for.
+    caught: list[Tensor] | None = None
 
     @property
     def prompt_rows_asked(self) -> int:

@@ -140,7 +140,16 @@ class HuggingFaceCausalLM:
 
     def prefix_from_tokens(self, ids: Tensor) -> Tensor:
         """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
-        return self._whole.prefix_from_tokens(ids)
+        if self._decoder is None:
+            return self._whole.prefix_from_tokens(ids)
+        shape, (count, tokens) = self.prefix_shape, ids.shape
+        nothing = pack([EncodedPair.of_ids((0,), (0,))], device=self.device)
+        batch = self._decoder.prepare(
+            [Part(prompt_tokens=tokens, pairs=nothing)] * count, PromptKind.SOFT
+        )
+        rows = batch.cached(self.embed(ids.to(self.device)).flatten(0, 1))
+        # A copy made out here is a tensor that autograd may use.
+        return rows.float().clone().view(count, tokens, shape.width)
 
     def prepare(
         self, parts: Sequence[Part], *, kind: PromptKind = PromptKind.SOFT

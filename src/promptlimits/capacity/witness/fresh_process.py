@@ -105,10 +105,12 @@ class FreshProcess:
                 name, line = self._lines.get(timeout=max(0.0, give_up - time.monotonic()))
                 if line is None:
                     ended += 1
-                elif name == "out" and (found := _reported(line, result)) is not None:
-                    return found
-                elif name == "err" and not _passed_on(line, on_progress):
+                elif name == "err":
                     last_words.append(line)
+                elif not _passed_on(line, on_progress):
+                    found = _reported(line, result)
+                    if found is not None:
+                        return found
             code = self._process.wait(timeout=max(0.0, give_up - time.monotonic()))
         except (queue.Empty, subprocess.TimeoutExpired):
             raise RunFailed(
@@ -143,10 +145,11 @@ class Verifier:
         compute_dtype: str | None = None,
         device: str = "cpu",
     ) -> None:
+        self.model_path, self.device = model_path, device
         self._place: JsonObject = {"model_path": model_path, "device": device}
-        self._ahead = [json.dumps({**self._place, "compute_dtype": compute_dtype})]
-        if model_path is None or compute_dtype is None:
-            self._ahead = []
+        self._ahead: list[str] = []
+        if compute_dtype is not None:
+            self._ahead = [json.dumps({**self._place, "compute_dtype": compute_dtype})]
         self._process: FreshProcess | None = None
 
     def start(self) -> None:

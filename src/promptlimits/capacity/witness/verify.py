@@ -147,7 +147,7 @@ def serve(requests: Iterable[str], *, ahead: str | None = None) -> None:
         asked: dict[str, Any] = json.loads(request)
 
         def verified(asked: dict[str, Any] = asked) -> JsonObject:
-            tell = tell_progress(sys.stderr)
+            tell = tell_progress(sys.stdout)
             directory = Path(asked.pop("directory"))
             return reported(verify_witness(directory, **asked, load=load, on_progress=tell))
 

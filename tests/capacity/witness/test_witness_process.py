@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from tests.capacity.witness.witness_cases import case_of, wrong
+from tests.capacity.witness.witness_cases import wrong
 
 from promptlimits.base.errors import RunFailed, UserError
 from promptlimits.capacity.witness import fresh_process
@@ -203,15 +203,20 @@ def test_what_was_confirmed_is_recorded_and_a_wrong_pair_is_not_counted(
 
 
 def test_the_process_writes_a_line_for_each_request_and_loads_one_model_once(
-    case, tmp_path, capsys, monkeypatch
+    each_kind, tmp_path, capsys, monkeypatch
 ):
-    """Witnesses of both kinds, each saved when the one before it is verified, and one that fails."""
-    kinds = {"first": case, "prefix": case_of(case.model, "prefix"), "last": case}
-    place = {"model_path": str(case.model), "device": "cpu"}
+    """Each witness is saved only when the one before it is verified; the last is none."""
+    case, place = each_kind, {"model_path": str(each_kind.model), "device": "cpu"}
+    first, *rest = case.pairs
+    witnesses = {
+        "all": case.pairs,
+        "wrong": (wrong(case, first), *rest),
+        "turned": case.pairs[::-1],
+    }
 
     def requests():
-        for name, one in kinds.items():
-            yield json.dumps({**place, "directory": str(one.save(tmp_path / name))})
+        for name, pairs in witnesses.items():
+            yield json.dumps({**place, "directory": str(case.save(tmp_path / name, pairs=pairs))})
         yield json.dumps({**place, "directory": str(tmp_path / "not")})
 
     load = Mock(side_effect=stock.load_stock)
@@ -220,11 +225,11 @@ def test_the_process_writes_a_line_for_each_request_and_loads_one_model_once(
     told = map(json.loads, capsys.readouterr().out.splitlines())
     *found, last = [line for line in told if "progress" not in line]
     load.assert_called_once()
-    for (name, one), line in zip(kinds.items(), found, strict=True):
-        alone = one.verify(tmp_path / name)
+    for name, line in zip(witnesses, found, strict=True):
+        alone = case.verify(tmp_path / name)
         assert Verification.from_json(line["verification"]).answers == alone.answers
         assert line["model"] == alone.model.to_json()
-        assert alone.pairs_exact == len(one.pairs)
+        assert alone.pairs_exact == len(case.pairs) - (name == "wrong")
     assert last["error"]["rule"] == "be a witness folder"
 
 

@@ -290,6 +290,6 @@ def lives(pid):
 
 @pytest.mark.slow  # a process that imports torch
 def test_the_process_ends_where_its_input_does_whatever_it_does(witness):
-    process = FreshProcess("promptlimits.capacity.witness.verify")
-    process._process.stdin.close()
-    assert process._process.wait(timeout=120) == 1
+    with closing(FreshProcess("promptlimits.capacity.witness.verify")) as process:
+        process._process.stdin.close()
+        assert process._process.wait(timeout=120) == 1

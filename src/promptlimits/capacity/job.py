@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Final, Self
 
 import torch
-from torch import Tensor
 
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.floor import Floor, find_floor
@@ -27,6 +26,7 @@ from promptlimits.capacity.task.encoded import EncodedTask, require_fits
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.memory import default_budget
 from promptlimits.capacity.train.problem import StepReport, Stopper
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import require_replaceable
 from promptlimits.capacity.witness.fresh_process import Verifier
 from promptlimits.capacity.witness.stock import require_stock_tools
@@ -55,7 +55,7 @@ def require_possible(
 class Shorter:
     """What a shorter prompt of the same kind was confirmed to hold."""
 
-    prompt: Tensor
+    state: TrainingState  # where its training ended
     held: tuple[int, ...]
 
 
@@ -226,7 +226,7 @@ class Job:
                 place,
                 targets,
                 replace(config, first_size=max(config.first_size, already)),
-                warm=None if shorter is None else shorter.prompt,
+                warm=None if shorter is None else shorter.state,
                 should_stop=searching.should_stop,
                 on_attempt=ended,
             )

@@ -252,8 +252,11 @@ def test_what_long_pairs_keep_grows_with_their_length_not_its_square(open_model)
     assert kept[1] <= 2 * kept[0]
 
 
+@pytest.mark.parametrize("long", [attention.WORTH_IT_ONE_WAY, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_are_the_same_without_a_reverse_pass(family, open_model):
+def test_states_are_the_same_without_a_reverse_pass(family, long, open_model, monkeypatch):
+    """Also where prompts of three tokens count as long, so that their scores are not kept."""
+    monkeypatch.setattr(attention, "WORTH_IT_ONE_WAY", long)
     own, parts = decoder(open_model(family)), parts_of(problems())
     batch = own.prepare(parts, PromptKind.SOFT)
     prompts = normal(sum(part.prompt_tokens for part in parts), own.dim, seed=19)

@@ -12,7 +12,8 @@ Queries come scaled. The softmax goes one of two ways, over queries (pairs, rows
 all problems and key heads, the rows of a group; keys and values of the prompt (problems, P, width)
 and of the pairs (pairs, L, width).
 
-Short pairs keep their weights: scores on the prompt and on the own pair stand side by side.
+Short pairs keep their weights: scores on the prompt and on the own pair stand side by side. Not
+behind a long prompt where nothing goes back: there the kernel takes less time than the scores.
 
 Of long ones torch's blocked kernel keeps none: it gives each part's output and the logarithm of its
 sum of exponentials. With l_p and l_o these logarithms and l = log(e^l_p + e^l_o), the output is
@@ -43,7 +44,10 @@ LANES: Final = 8
 WORTH_IT: Final = 32
 """Tokens of a pair from which on the blocked kernel is used."""
 WORTH_IT_ONE_WAY: Final = 256
-"""Tokens of a prompt from which on it is used where nothing goes back, however short the pairs."""
+"""Tokens of a prompt from which on it is used where nothing goes back, however short the pairs.
+
+Measured on SmolLM2-135M, 246 pairs behind 1,840 tokens: 16.2 seconds of one core, 26.3 with scores
+kept whole; behind 60 tokens both take as long."""
 
 KeyValue: TypeAlias = tuple[Tensor, Tensor]
 """Keys and values."""

@@ -69,6 +69,23 @@ def test_known_norms(name):
         assert not proves_norm_at_most(-norm, form)
 
 
+@pytest.mark.parametrize("power", [-1074, -1070, -600, -540, -537, -500, 0, 500, 1022])
+def test_lengths_at_all_sizes(power):
+    for entries in ([1.0, 1.0], [1.25, -1.5, 1.75], [1.0, 2.0**-30, 0.0]):
+        matrix = np.ldexp(np.array([entries]), power)
+        square = sum(Fraction(value) ** 2 for value in matrix[0].tolist())
+        length = Fraction(frobenius(matrix))
+        step = length * Fraction(1, 2**46) + Fraction(2, 2**1074)
+        assert length**2 >= square >= (length - step) ** 2
+
+
+def test_rows_of_many_small_entries():
+    """What is added to 1 in one sum, 2^-54 at a time, is lost."""
+    row = np.r_[1.0, np.full(2**14, 2.0**-27)][None]
+    length = row_norms(Near(row))[0]
+    assert Fraction(float(length)) ** 2 >= 1 + 2**14 * Fraction(1, 2**54)
+
+
 @seed(0)
 @given(
     st.integers(1, 12),
@@ -176,6 +193,27 @@ def test_a_nearly_dependent_product():
     norm = Fraction(2) ** -40 * Fraction(float(np.sqrt(30)))
     assert proves_norm_at_most(norm * Fraction(65, 64), product(one, two))
     assert not proves_norm_at_most(norm * (1 - HAIR), product(one, two))
+
+
+def test_both_factors_of_a_product_move():
+    one, two = Near(np.array([[2.0]]), 0.5), Near(np.array([[4.0]]), 0.25)
+    for left, right in ((one, two), (two, one)):
+        product = left @ right
+        assert 2.625 <= product.radius <= 2.625 + 1e-10  # 2/4 + 4/2 + 1/8
+    assert (Near(np.eye(2), 0.5) + Near(np.eye(2))).radius >= 0.5 + 2.0**-52
+
+
+def test_what_underflows_is_not_lost():
+    small = np.array([[2.0**-600]])
+    assert not proves_norm_at_most(Fraction(1, 2**1201), product(small, small))
+    assert not proves_norm_at_most(Fraction(1, 2**1201), scaled_columns(small, small[0]))
+    assert proves_norm_at_most(Fraction(1, 2**990), product(small, small))
+
+
+def test_a_ball_wider_than_the_limit():
+    for center in (0.5 * np.eye(3), np.zeros((3, 3)), hadamard(4)):
+        assert not proves_norm_at_most(1, Near(center, 10.0))
+        assert not proves_norm_at_most(-20, Near(center, 10.0))
 
 
 def test_zeros_and_nothing():

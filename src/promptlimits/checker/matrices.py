@@ -115,23 +115,24 @@ def proves_norm_at_most(limit: Fraction | int, matrix: Near | Array) -> bool:
     near = matrix if isinstance(matrix, Near) else Near(_plain(matrix))
     center = near.center if near.center.shape[0] <= near.center.shape[1] else near.center.T
     top, length = float(np.abs(center).max(initial=0.0)), frobenius(center)
-    if not (math.isfinite(length) and math.isfinite(near.radius)) or limit < near.radius:
+    if not (math.isfinite(length) and math.isfinite(near.radius)):
         return False
-    if limit - Fraction(near.radius) >= length:
+    left = limit - Fraction(near.radius)
+    if left >= length:
         return True
-    if limit + Fraction(near.radius) < top:
+    if left < top:
         return False
-    exponent = math.frexp(max(float(limit), top))[1]
+    exponent = math.frexp(float(left))[1]
     # Scaled down, small entries become subnormal: a speck covers what they lose.
-    share = (limit - Fraction(near.radius)) / Fraction(2) ** exponent - Fraction(_SPECK)
-    return share > 0 and _proved(np.ldexp(center, -exponent), share * share)
+    square = (left / Fraction(2) ** exponent - Fraction(_SPECK)) ** 2
+    return _proved(np.ldexp(center, -exponent), square)
 
 
 def _proved(matrix: Array, square: Fraction) -> bool:
     """Whether t^2 I - A A^T >= 0 is proved, for t and entries of at most 1."""
     side, terms = matrix.shape
     gram = _gamma(terms) * frobenius(matrix) ** 2
-    tau = _below(square - 2 * Fraction(gram + side * _gamma(side + 1) * float(square)))
+    tau = float(square - 2 * Fraction(gram + side * _gamma(side + 1) * float(square)))
     shifted = tau * np.eye(side) - matrix @ matrix.T
     try:
         root = np.linalg.cholesky(shifted)
@@ -145,12 +146,6 @@ def _proved(matrix: Array, square: Fraction) -> bool:
 def _gamma(terms: int) -> float:
     """k u/(1 - k u), itself rounded twice."""
     return terms * _UNIT / (1 - terms * _UNIT)
-
-
-def _below(value: Fraction) -> float:
-    """The largest float that is not above an exact number."""
-    number = float(value)
-    return number if Fraction(number) <= value else math.nextafter(number, -math.inf)
 
 
 def _ldexp(value: float, exponent: int) -> float:

@@ -200,7 +200,8 @@ def test_both_factors_of_a_product_move():
     for left, right in ((one, two), (two, one)):
         product = left @ right
         assert 2.625 <= product.radius <= 2.625 + 1e-10  # 2/4 + 4/2 + 1/8
-    assert (Near(np.eye(2), 0.5) + Near(np.eye(2))).radius >= 0.5 + 2.0**-52
+    assert (Near(np.eye(2), 0.5) + Near(np.eye(2), 0.25)).radius >= 0.75
+    assert (Near(np.eye(2)) + Near(np.eye(2))).radius >= math.sqrt(2) * 2.0**-52
 
 
 def test_what_underflows_is_not_lost():

@@ -12,6 +12,7 @@ from flint import arb, arb_mat, ctx
 from hypothesis import given, seed
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.reference import norm_twin
 
 from promptlimits.checker.matrices import (
     Near,
@@ -20,7 +21,6 @@ from promptlimits.checker.matrices import (
     row_norms,
     scaled_columns,
 )
-from tests.reference import norm_twin
 
 Floats = NDArray[np.floating[Any]]
 HAIR = Fraction(1, 10**12)

@@ -20,9 +20,9 @@ length of a row of X times the length of a column of Y, so
 
 **The left side.** Let A have s rows and n columns, s <= n, and let g and p be the computed A A^T
 and R R^T, h = fl(tau I - g) and r = fl(h - p). The subtractions are off by at most u |h_ii| on the
-diagonal and u |r_ij| everywhere; |h_ii| <= (1 + u) |r_ii| + |p_ii|, and the p_ii are sums of squares
-that add up to ||R||_F^2, rounding apart. As gamma_s + u (1 + gamma_s) <= gamma_(s+1), the left side
-is at most
+diagonal and u |r_ij| everywhere; |h_ii| <= (1 + u) |r_ii| + |p_ii|, and the p_ii are sums of
+squares that add up to at most (1 + gamma_s) ||R||_F^2. As gamma_s + u (1 + gamma_s) <=
+gamma_(s+1), the left side is at most
 
     (1 + 3u) ||r||_F + gamma_n ||A||_F^2 + gamma_(s+1) ||R||_F^2, underflow apart.
 

@@ -135,7 +135,7 @@ def _proved(matrix: Array, square: Fraction) -> bool:
     tau = float(square - 2 * Fraction(gram + side * _gamma(side + 1) * float(square)))
     shifted = tau * np.eye(side) - matrix @ matrix.T
     try:
-        root = np.linalg.cholesky(shifted)
+        root = np.asanyarray(np.linalg.cholesky(shifted), np.float64)
     except np.linalg.LinAlgError:
         return False
     product = _gamma(side + 1) * frobenius(root) ** 2

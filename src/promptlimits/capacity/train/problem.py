@@ -173,8 +173,10 @@ class Fit:
         )
 
 
-Observer: TypeAlias = Callable[[StepReport, TrainingState], None]
-KeyedObserver: TypeAlias = Callable[[ProblemKey, StepReport, TrainingState], None]
+StateNow: TypeAlias = Callable[[], TrainingState]
+"""Gives the state after a step, on the host: it is copied from the device when it is asked for."""
+Observer: TypeAlias = Callable[[StepReport, StateNow], None]
+KeyedObserver: TypeAlias = Callable[[ProblemKey, StepReport, StateNow], None]
 Stopper: TypeAlias = Callable[[], Outcome | None]
 
 

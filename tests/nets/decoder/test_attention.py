@@ -1,4 +1,4 @@
-"""Softmax of scores against torch's into new memory, and the ways of attention against each other."""
+"""Softmax of scores against torch's into new memory, and the ways of attention compared."""
 
 import pytest
 import torch

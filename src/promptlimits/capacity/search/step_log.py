@@ -1,15 +1,13 @@
 """Steps of runs on their way to the store: every few seconds, those of all runs together.
 
-A state to resume from is copied from the device, hashed and written: for each problem and step that
-took longer than the step of a small model. A kill loses what was not yet written, and the runs go
-on from their last stored states, whose curves end there. All runs are written in one transaction,
-so none of a race gets ahead of another by being written first.
+A curve has every step. The state to resume from is copied from the device only when it is written.
+A kill loses what was not written yet: the runs go on from their last stored states, where their
+curves end. All runs are written in one transaction, so that none of a race gets ahead of another.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 from promptlimits.base.files import JsonObject
@@ -17,7 +15,7 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.train.problem import StateNow
 
 WRITE_SECONDS: Final = 2.0
-"""Most training, and one step, that a kill loses."""
+"""Most training that a kill loses, but for the step that it hits."""
 
 
 class StepLog:
@@ -26,10 +24,9 @@ class StepLog:
     `with` writes what is left at the end, however that comes.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._clock = clock
-        self._written = clock()
+        self._written = time.monotonic()
         self._steps: dict[int, list[tuple[int, JsonObject]]] = {}
         self._states: dict[int, tuple[int, StateNow]] = {}
 
@@ -43,7 +40,7 @@ class StepLog:
         """Note a step and the state after it, and write all of them if it is time to."""
         self._steps.setdefault(run_id, []).append((step, metrics))
         self._states[run_id] = step, state
-        if self._clock() - self._written >= WRITE_SECONDS:
+        if time.monotonic() - self._written >= WRITE_SECONDS:
             self.write()
 
     def write(self) -> None:
@@ -64,5 +61,5 @@ class StepLog:
                 self._store.record_step(
                     run_id, step=step, metrics=metrics, state=state().to_bytes(), before=before
                 )
-        self._written = self._clock()
+        self._written = time.monotonic()
         self._states, self._steps = {}, {}

@@ -39,7 +39,11 @@ class Segments:
         """Segments of given sizes, each at least 1."""
         lengths = torch.tensor(sizes, dtype=torch.long)
         owner = torch.repeat_interleave(torch.arange(len(sizes)), lengths)
-        return cls(sizes=tuple(sizes), lengths=lengths.to(device), owner=owner.to(device))
+        return cls(
+            sizes=tuple(sizes),
+            lengths=lengths.to(device, non_blocking=True),
+            owner=owner.to(device, non_blocking=True),
+        )
 
     def sum(self, values: Tensor) -> Tensor:
         """(S,) sums of values (N,) of a float dtype."""

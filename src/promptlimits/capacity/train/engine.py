@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 import torch
@@ -222,15 +222,16 @@ class _Running:
 
     def admit(self, waiting: _Waiting, slots: int | None) -> bool:
         """Take in waiting problems while there is room; whether any came."""
-        came = False
+        before = len(self.problems)
         while (problem := waiting.peek()) is not None and self._has_room(problem, slots):
-            if not came:
+            if len(self.problems) == before:
                 self._unpack()
             self.problems.append(problem)
-            self._statuses.append(Status.of(problem.state))
             waiting.pop()
-            came = True
-        return came
+        came = [problem.state for problem in self.problems[before:]]
+        if came:
+            self._statuses += Status.of(came)
+        return bool(came)
 
     def _has_room(self, problem: Problem, slots: int | None) -> bool:
         if not self.problems:
@@ -368,7 +369,11 @@ class _Running:
             return
         seconds = (time.monotonic() - began) / len(pairs)
         state = self._state
-        states = cache(lambda: state.on_host().unpacked())
+        unpacked = cache(lambda: state.on_host().unpacked())
+
+        def of_problem(at: int) -> TrainingState:
+            return unpacked()[at]
+
         told = zip(self.problems, self._statuses, numbers, strict=True)
         # Those behind first: however often it is killed here, no start of a race gets more
         # than one stored step ahead of another.
@@ -384,4 +389,4 @@ class _Running:
                 problems=len(pairs),
                 activation_bytes=activation,
             )
-            self._on_step(problem.key, report, lambda at=at: states()[at])
+            self._on_step(problem.key, report, partial(of_problem, at))

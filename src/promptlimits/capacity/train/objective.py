@@ -66,7 +66,8 @@ class Rows:
         )
         counts = [pairs.targets.numel() for pairs, _, _ in parts]
         targets = torch.cat([pairs.targets for pairs, _, _ in parts])
-        spread = numbers.repeat_interleave(torch.tensor(counts), dim=0).to(targets.device)
+        spread = numbers.repeat_interleave(torch.tensor(counts), dim=0)
+        spread = spread.to(targets.device, non_blocking=True)
         alike = groupby(parts, key=lambda one: one[1].objective)
         return cls(
             targets=targets[:, None],

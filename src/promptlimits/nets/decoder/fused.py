@@ -35,8 +35,8 @@ def fuse(
     with torch.inference_mode(mode=False), torch.set_grad_enabled(keeps):
         leaves = [query.clone(), *(_in_front(*both) for both in zip(prompt, own, strict=True))]
         each = (-1, 1 if len(mask) == 1 else len(mask))
-        by_head = [leaf.requires_grad_(keeps).unflatten(0, each) for leaf in leaves]
-        out = scaled_dot_product_attention(*by_head, attn_mask=mask[None], scale=1.0).flatten(0, 1)
+        q, k, v = (leaf.requires_grad_(keeps).unflatten(0, each) for leaf in leaves)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask[None], scale=1.0).flatten(0, 1)
     return out.detach(), (*leaves, out) if keeps else ()
 
 
@@ -53,7 +53,8 @@ def fuse_back(
         d_key, d_value, *d_query = torch.autograd.grad(out, asked, gradient.clone())
 
     def of_prompt(both: Tensor) -> Tensor:
-        return both[:, :prompt_tokens].unflatten(0, (problems, -1)).sum(dim=1)
+        copies: Tensor = both[:, :prompt_tokens].unflatten(0, (problems, -1))
+        return copies.sum(dim=1)
 
     def of_pairs(both: Tensor) -> Tensor:
         return both[:, prompt_tokens:].contiguous()

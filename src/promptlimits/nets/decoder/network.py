@@ -46,11 +46,14 @@ class Decoder:
             if self.places is not None:
                 fixed_rows = fixed_rows + self.places[layout.positions]
             tables = self._tables(layout)
+            prompt_rows = layout.prompt_rows if kind is PromptKind.SOFT else 0
+            read_rows = prompt_rows + layout.read_rows
             plans = [
                 BlockPlan(
                     layout=layout,
                     tables=tables,
-                    prompt_rows=layout.prompt_rows if kind is PromptKind.SOFT else 0,
+                    prompt_rows=prompt_rows,
+                    read_rows=read_rows,
                     last=index == len(self.blocks) - 1,
                 )
                 for index in range(len(self.blocks))
@@ -73,8 +76,8 @@ class Decoder:
         in them, and half of it again for what comes and goes. Attention that keeps no scores
         has those of one block at a time.
         """
-        lengths, prompt = part.pairs.lengths, part.prompt_tokens
-        tokens, longest = int(lengths.sum()), int(lengths.max())
+        prompt, longest = part.prompt_tokens, part.pairs.longest
+        tokens = part.pairs.input_ids.numel()
         own_rows = prompt if kind is PromptKind.SOFT else 0
         slots = part.pairs.num_pairs * longest
         total = most_passing = 0
@@ -117,7 +120,14 @@ class Decoder:
                 width = self.blocks[0].attention.width
                 angles = fill_up(*self.angles[rotary](layout.longest_sequence), width)
             found[key] = tuple(
-                group_tables(group, angles=angles, scaling=scaling, window=window, dtype=self.dtype)
+                group_tables(
+                    group,
+                    angles=angles,
+                    scaling=scaling,
+                    window=window,
+                    dtype=self.dtype,
+                    device=layout.token_ids.device,
+                )
                 for group in layout.groups
             )
         return found

@@ -28,7 +28,7 @@ def test_ragged_problems_step_as_torchs_adam_does_each():
     numbers = step_numbers(
         [
             [
-                StepSettings(step=step, learning_rate=rate, clip_norm=clip)
+                StepSettings(moment_steps=step, learning_rate=rate, clip_norm=clip)
                 for rate, clip in zip(RATES, CLIPS, strict=True)
             ]
             for step in range(len(gradients))
@@ -52,7 +52,9 @@ def test_ragged_problems_step_as_torchs_adam_does_each():
 
 def test_each_problem_counts_its_own_steps():
     gradient, zero = torch.ones(6, 4, dtype=torch.float64), torch.zeros(6, 4, dtype=torch.float64)
-    settings = [StepSettings(step=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)]
+    settings = [
+        StepSettings(moment_steps=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)
+    ]
     (numbers,) = step_numbers([settings], like=zero)
     moved, _, _ = adam_step(zero, gradient, zero, zero, segments=SEGMENTS, numbers=numbers)
     for part, step in zip(SEGMENTS.split(moved), (0, 1, 9), strict=True):
@@ -75,7 +77,7 @@ def test_inputs_are_left_as_they_were():
     prompts, zero = torch.ones(1, 2), torch.zeros(1, 2)
     segments = Segments.of((1,), device=torch.device("cpu"))
     (numbers,) = step_numbers(
-        [[StepSettings(step=0, learning_rate=1.0, clip_norm=1.0)]], like=prompts
+        [[StepSettings(moment_steps=0, learning_rate=1.0, clip_norm=1.0)]], like=prompts
     )
     adam_step(prompts, torch.ones(1, 2), zero, zero, segments=segments, numbers=numbers)
     assert prompts.eq(1).all()

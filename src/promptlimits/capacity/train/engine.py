@@ -290,7 +290,7 @@ class _Running:
         """Ask the device for a step, without waiting for anything."""
         batch, scores, gradient = self._scored(state)
         kept, best_exact, gained = state.remembering(scores)
-        after = kept.advanced(gradient, self._numbers_of(state.steps, like=gradient))
+        after = kept.advanced(gradient, self._numbers_of(state, like=gradient))
         # One transfer from the device for everything that decides and reports.
         columns = (
             scores.loss_nats,
@@ -307,21 +307,24 @@ class _Running:
             activation_bytes=batch.activation_bytes or 0,
         )
 
-    def _numbers_of(self, steps: Sequence[int], *, like: Tensor) -> Tensor:
-        """(B, 3) what Adam is told of the next step of problems that have done so many."""
+    def _numbers_of(self, state: PackedState, *, like: Tensor) -> Tensor:
+        """(B, 3) what Adam is told of the next step, of those that are sent together."""
+        steps = state.steps
         if self._numbers is None or steps[0] - self._numbers[0] >= len(self._numbers[1]):
             settings = [
                 [
                     StepSettings(
-                        step=done + step,
+                        moment_steps=moments + ahead,
                         learning_rate=problem.learning_rate_at(
-                            done + step, layers=self._model.card.layers
+                            step + ahead, layers=self._model.card.layers
                         ),
                         clip_norm=problem.config.clip_norm,
                     )
-                    for problem, done in zip(self.problems, steps, strict=True)
+                    for problem, step, moments in zip(
+                        self.problems, steps, state.moment_steps, strict=True
+                    )
                 ]
-                for step in range(_STEPS_AT_ONCE)
+                for ahead in range(_STEPS_AT_ONCE)
             ]
             self._numbers = steps[0], step_numbers(settings, like=like)
         first, numbers = self._numbers

@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from promptlimits.base.files import JsonObject
+from promptlimits.nets.device import sent
 from promptlimits.nets.prefix_shape import PrefixShape
 
 
@@ -123,14 +124,10 @@ class PackedPairs:
 
     def to(self, device: torch.device) -> PackedPairs:
         """The same in a device's memory."""
-        sends = device.type != "cpu"
         moved = PackedPairs(
-            **{
-                one.name: getattr(self, one.name).to(device, non_blocking=sends)
-                for one in fields(self)
-            }
+            **{one.name: sent(getattr(self, one.name), device) for one in fields(self)}
         )
-        if sends:  # what is here need not be fetched again
+        if device.type != "cpu":  # what is here need not be fetched again
             vars(moved)["on_host"] = self.on_host
         return moved
 

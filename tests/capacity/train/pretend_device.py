@@ -12,8 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from promptlimits.capacity.train import device as module
 from promptlimits.capacity.train import engine
+from promptlimits.nets import device as module
 from promptlimits.nets.protocol import PackedPairs
 
 PRETENDED = torch.device("lazy")  # a name that torch knows, and asks no library about

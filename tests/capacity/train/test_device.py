@@ -10,11 +10,11 @@ from tests.capacity.train.test_engine import by_key, same
 
 from promptlimits.capacity.train import engine
 from promptlimits.capacity.train.config import Objective
-from promptlimits.capacity.train.device import products
 from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import MemoryBudget
 from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.train.state import PackedState
+from promptlimits.nets.device import products
 
 CUDA = torch.device("cuda")
 ROOMY = 2**30

@@ -6,6 +6,7 @@ import torch
 from promptlimits.nets.decoder.attention import (
     WORTH_IT,
     Fused,
+    Given,
     Masks,
     Streamed,
     Whole,
@@ -82,14 +83,13 @@ def went(way, masks, prompt_tokens, *, fixed):
     prompt = draw(problems, prompt_tokens, 2), draw(problems, prompt_tokens, 3)
     own = draw(pairs, LONGEST, 4), draw(pairs, LONGEST, 5)
     with torch.inference_mode():
-        out, kept = way.forward(query, prompt, own, masks, shape, keeps=True)
+        given = Given(prompt=prompt, masks=masks, shape=shape)
+        out, kept = way.forward(query, own, given, keeps=True)
         assert len(kept) == way.kept
-        bare, nothing = way.forward(query, prompt, own, masks, shape, keeps=False)
+        bare, nothing = way.forward(query, own, given, keeps=False)
         assert nothing == ()
         assert torch.equal(bare, out)
-        d_query, d_prompt, d_own = way.backward(
-            gradient, prompt, list(kept), masks, shape, fixed=fixed
-        )
+        d_query, d_prompt, d_own = way.backward(gradient, list(kept), given, fixed=fixed)
     found = (out, *d_prompt) if fixed else (out, *d_prompt, d_query, *d_own)
     return [one.clone() for one in found]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptlimits.capacity.train.device import sent
+from promptlimits.nets.device import sent
 
 BETA_1 = 0.9
 BETA_2 = 0.99
@@ -41,8 +41,8 @@ class Segments:
         owner = torch.repeat_interleave(torch.arange(len(sizes)), lengths)
         return cls(
             sizes=tuple(sizes),
-            lengths=lengths.to(device, non_blocking=True),
-            owner=owner.to(device, non_blocking=True),
+            lengths=sent(lengths, device),
+            owner=sent(owner, device),
         )
 
     def sum(self, values: Tensor) -> Tensor:
@@ -108,7 +108,8 @@ def adam_step(
 
 def step_numbers(steps: Sequence[Sequence[StepSettings]], *, like: Tensor) -> Tensor:
     """(steps, B, 3) what `adam_step` is told of each step, worked out in double precision."""
-    return sent([[_numbers(one) for one in settings] for settings in steps], like=like)
+    numbers = [[_numbers(one) for one in settings] for settings in steps]
+    return sent(torch.tensor(numbers, dtype=like.dtype), like.device)
 
 
 def _numbers(one: StepSettings) -> tuple[float, float, float]:

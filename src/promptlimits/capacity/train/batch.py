@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.adam import Segments
-from promptlimits.capacity.train.device import sent
 from promptlimits.capacity.train.memory import (
     ActivationMeter,
     LogitBuffer,
@@ -20,6 +19,7 @@ from promptlimits.capacity.train.memory import (
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
 from promptlimits.capacity.train.problem import Problem
 from promptlimits.capacity.train.state import BatchScores
+from promptlimits.nets.device import sent
 from promptlimits.nets.protocol import FrozenModel, Part, PreparedBatch, ReadHead
 
 
@@ -53,11 +53,10 @@ class Batch:
         each = [problem.pairs.reads_of_pair.tolist() for problem in problems]
         self._reads_of_pair = Segments.of([count for one in each for count in one], device=device)
         self._pairs = Segments.of([problem.pairs.num_pairs for problem in problems], device=device)
-        ones = torch.ones(len(problems), device=device)
-        leads = sent([problem.config.relative_lead for problem in problems], like=ones)
-        self._required_lead = self._reads.spread(leads)
-        shares = [problem.config.first_sharpening_share for problem in problems]
-        self._sharpening_range = sent(shares, like=ones), ones
+        leads = torch.tensor([problem.config.relative_lead for problem in problems])
+        self._required_lead = self._reads.spread(sent(leads, device))
+        shares = torch.tensor([problem.config.first_sharpening_share for problem in problems])
+        self._sharpening_range = sent(shares, device), torch.ones_like(shares, device=device)
 
     def run(self, prompts: Tensor, most_right: Tensor) -> tuple[BatchScores, Tensor]:
         """Score prompts (sum of P_b, W), and differentiate each problem's loss in them.
@@ -146,7 +145,7 @@ def _prepared(
     return _MicroBatch(
         prepared=model.prepare(parts, kind=owners[0].kind),
         rows=rows,
-        owners=places.repeat_interleave(counts)[:, None].to(rows.targets.device, non_blocking=True),
+        owners=sent(places.repeat_interleave(counts)[:, None], rows.targets.device),
         first_row=sum(lengths[: pieces[0].index]),
         last_row=sum(lengths[: pieces[-1].index + 1]),
     )

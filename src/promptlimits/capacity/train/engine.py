@@ -28,7 +28,6 @@ from promptlimits.base.errors import require_positive_int
 from promptlimits.capacity.train.adam import StepSettings, step_numbers
 from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.device import Fetched, has_queue, products
 from promptlimits.capacity.train.memory import (
     MemoryBudget,
     bytes_of,
@@ -47,6 +46,7 @@ from promptlimits.capacity.train.problem import (
     Stopper,
 )
 from promptlimits.capacity.train.state import BatchScores, PackedState, TrainingState
+from promptlimits.nets.device import Fetched, has_queue, products
 from promptlimits.nets.protocol import FrozenModel, PackedPairs, PromptKind
 
 _STEPS_AT_ONCE: Final = 32

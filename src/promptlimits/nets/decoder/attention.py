@@ -71,39 +71,33 @@ class Masks:
         return torch.cat([one.expand(several, -1, -1, -1) for one in (prompt, self.own)], dim=3)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """What attention is given beside queries and the pairs' own keys and values."""
+
+    prompt: KeyValue
+    masks: Masks
+    shape: torch.Size  # (H_kv, B, K, G, L_q, width)
+
+
 class Way(Protocol):
-    """How a group's attention is computed: forward, and back from what that kept.
+    """How a group's attention is computed: forward, and back from what that kept."""
 
-    Queries, masks and kept tensors are those of the module's docstring; `shape` is (H_kv, B, K, G,
-    L_q, width), and `fixed` whether nothing is asked of the pairs' own heads.
-    """
-
-    kept: int
+    kept: int  # tensors for the way back
 
     def forward(
-        self,
-        query: Tensor,
-        prompt: KeyValue,
-        own: KeyValue,
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        keeps: bool,
+        self, query: Tensor, own: KeyValue, given: Given, *, keeps: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Outputs of all queries, and `kept` tensors, or none of them where nothing `keeps`."""
         ...
 
     def backward(
-        self,
-        gradient: Tensor,
-        prompt: KeyValue,
-        kept: list[Tensor],
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        fixed: bool,
+        self, gradient: Tensor, kept: list[Tensor], given: Given, *, fixed: bool
     ) -> Gradients:
-        """Gradients from that in the outputs; what is kept may be overwritten."""
+        """Gradients from that in the outputs, by what was kept, which may be overwritten.
+
+        `fixed`: nothing is asked of the pairs' own heads.
+        """
         ...
 
 
@@ -123,17 +117,11 @@ class Whole:
     kept = 4
 
     def forward(
-        self,
-        query: Tensor,
-        prompt: KeyValue,
-        own: KeyValue,
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        keeps: bool,
+        self, query: Tensor, own: KeyValue, given: Given, *, keeps: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Outputs, and the queries, own keys and values and weights."""
-        (prompt_key, prompt_value), (key, value) = prompt, own
+        (prompt_key, prompt_value), (key, value) = given.prompt, own
+        masks, shape = given.masks, given.shape
         problems, prompt_tokens, width = prompt_key.shape
         pairs, rows, _ = query.shape
         to_prompt = torch.bmm(query.view(problems, -1, width), prompt_key.transpose(1, 2))
@@ -148,19 +136,12 @@ class Whole:
         return out.baddbmm_(on_own, value), (query, key, value, weights) if keeps else ()
 
     def backward(
-        self,
-        gradient: Tensor,
-        prompt: KeyValue,
-        kept: list[Tensor],
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        fixed: bool,
+        self, gradient: Tensor, kept: list[Tensor], given: Given, *, fixed: bool
     ) -> Gradients:
         """From the weights, which are overwritten."""
         # Handed over: nothing holds on to the weights while the prompt's own rows go back.
         weights, value, key, query = (kept.pop() for _ in range(self.kept))
-        prompt_key, prompt_value = prompt
+        prompt_key, prompt_value = given.prompt
         problems, prompt_tokens, width = prompt_key.shape
         longest = key.shape[1]
         by_problem, back = query.view(problems, -1, width), gradient.view(problems, -1, width)
@@ -231,17 +212,11 @@ class Streamed:
     kept = 5
 
     def forward(
-        self,
-        query: Tensor,
-        prompt: KeyValue,
-        own: KeyValue,
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        keeps: bool,
+        self, query: Tensor, own: KeyValue, given: Given, *, keeps: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Outputs; kept with queries, own keys and values, and logarithms of sums."""
-        out, log_sum = _forward(query, own, _mask_of_rows(masks.own, shape))
+        prompt = given.prompt
+        out, log_sum = _forward(query, own, _mask_of_rows(given.masks.own, given.shape))
         if prompt[0].shape[1]:
             problems, width = prompt[0].shape[0], query.shape[-1]
             front, log_front = _forward(query.view(problems, -1, width), prompt, None)
@@ -253,18 +228,11 @@ class Streamed:
         return out, (query, *own, out, log_sum) if keeps else ()
 
     def backward(
-        self,
-        gradient: Tensor,
-        prompt: KeyValue,
-        kept: list[Tensor],
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        fixed: bool,
+        self, gradient: Tensor, kept: list[Tensor], given: Given, *, fixed: bool
     ) -> Gradients:
         """Each part's share of the gradient in what was joined."""
         query, key, value, out, log_sum = kept
-        mask = _mask_of_rows(masks.own, shape)
+        prompt, mask = given.prompt, _mask_of_rows(given.masks.own, given.shape)
         d_query, *d_own = _backward(gradient, query, (key, value), out, log_sum, mask)
         if not prompt[0].shape[1]:
             nothing = torch.zeros_like(prompt[0])
@@ -320,33 +288,19 @@ class Fused:
     kept = 4
 
     def forward(
-        self,
-        query: Tensor,
-        prompt: KeyValue,
-        own: KeyValue,
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        keeps: bool,
+        self, query: Tensor, own: KeyValue, given: Given, *, keeps: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Outputs, and what `fuse` keeps."""
         # What autograd keeps must be made outside of inference mode.
         with torch.inference_mode(mode=False):
-            mask = masks.both.expand(-1, shape[3], -1, -1).flatten(1, 2)
-        return fuse(query, prompt, own, mask, keeps=keeps)
+            mask = given.masks.both.expand(-1, given.shape[3], -1, -1).flatten(1, 2)
+        return fuse(query, given.prompt, own, mask, keeps=keeps)
 
     def backward(
-        self,
-        gradient: Tensor,
-        prompt: KeyValue,
-        kept: list[Tensor],
-        masks: Masks,
-        shape: torch.Size,
-        *,
-        fixed: bool,
+        self, gradient: Tensor, kept: list[Tensor], given: Given, *, fixed: bool
     ) -> Gradients:
         """By autograd."""
-        problems, prompt_tokens, _ = prompt[0].shape
+        problems, prompt_tokens, _ = given.prompt[0].shape
         return fuse_back(gradient, kept, problems, prompt_tokens, fixed=fixed)
 
 
@@ -377,7 +331,8 @@ def attend(heads: Heads, masks: Masks, saved: SavedTensors) -> tuple[Tensor, Ten
     rows = query.view(problems * shape[2], -1, shape[5])
     own, prompt = _keys_and_values(heads.own, len(rows)), _keys_and_values(heads.prompt, problems)
     way = way_of(query.device, heads.own.shape[4], hidden=masks.prompt is not None)
-    out, kept = way.forward(rows, prompt, own, masks, shape, keeps=saved.keeps)
+    given = Given(prompt=prompt, masks=masks, shape=shape)
+    out, kept = way.forward(rows, own, given, keeps=saved.keeps)
     saved.save((*kept, *prompt))
     prompt_out = None
     if heads.prompt_query is not None:
@@ -397,11 +352,10 @@ def attend_back(
     within = None if prompt_gradient is None else saved.take(2)
     key, value = saved.take(2)
     prompt, shape = (key, value), gradient.shape
+    given = Given(prompt=prompt, masks=masks, shape=shape)
     way = way_of(gradient.device, masks.own.shape[-1], hidden=masks.prompt is not None)
     back = gradient.view(shape[0] * shape[1] * shape[2], -1, shape[5])
-    d_query, d_prompt, d_pair = way.backward(
-        back, prompt, saved.take(way.kept), masks, shape, fixed=fixed
-    )
+    d_query, d_prompt, d_pair = way.backward(back, saved.take(way.kept), given, fixed=fixed)
     d_prompt_key, d_prompt_value = d_prompt
     d_prompt_query = None
     if within is not None and prompt_gradient is not None:

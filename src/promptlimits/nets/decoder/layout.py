@@ -15,11 +15,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import overload
 
 import torch
 from torch import Tensor
 
+from promptlimits.nets.device import sent
 from promptlimits.nets.protocol import Part, owners_and_places
 
 
@@ -120,34 +120,21 @@ def lay_out(parts: Sequence[Part]) -> Layout:
         groups=tuple(groups),
         order=order,
         prompt_rows=prompt_row,
-        token_ids=_sent(torch.cat([part.pairs.on_host.input_ids for part in arranged]), device),
-        positions=_sent(
+        token_ids=sent(torch.cat([part.pairs.on_host.input_ids for part in arranged]), device),
+        positions=sent(
             torch.cat([part.prompt_tokens + part.pairs.places for part in arranged]), device
         ),
-        read_rows=_sent(
+        read_rows=sent(
             torch.cat([start + _reads(part) for start, part in zip(starts, arranged, strict=True)]),
             device,
         ),
-        prompt_source=_sent(_source([part.prompt_tokens for part in parts], order), device),
-        read_target=_sent(_read_target(parts, order), device),
+        prompt_source=_if_any(_source([part.prompt_tokens for part in parts], order), device),
+        read_target=_if_any(_read_target(parts, order), device),
     )
 
 
-@overload
-def _sent(rows: Tensor, device: torch.device) -> Tensor: ...
-
-
-@overload
-def _sent(rows: None, device: torch.device) -> None: ...
-
-
-@overload
-def _sent(rows: Tensor | None, device: torch.device) -> Tensor | None: ...
-
-
-def _sent(rows: Tensor | None, device: torch.device) -> Tensor | None:
-    """Rows on their way to the device, if there are any."""
-    return None if rows is None else rows.to(device, non_blocking=True)
+def _if_any(rows: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if rows is None else sent(rows, device)
 
 
 def _group(parts: Sequence[Part], prompt_row: int, token_row: int, read_row: int) -> Group:
@@ -160,8 +147,8 @@ def _group(parts: Sequence[Part], prompt_row: int, token_row: int, read_row: int
     return Group(
         prompt_tokens=parts[0].prompt_tokens,
         prompt_start=prompt_row,
-        tokens=replace(tokens, slots=_sent(tokens.slots, device)),
-        reads=replace(reads, slots=_sent(reads.slots, device)),
+        tokens=replace(tokens, slots=_if_any(tokens.slots, device)),
+        reads=replace(reads, slots=_if_any(reads.slots, device)),
         read_slots=reads.spread(read_slots[:, None]).flatten(),
     )
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from promptlimits.nets.decoder.attention import Masks
 from promptlimits.nets.decoder.layout import Group, Layout, Rectangle
 from promptlimits.nets.decoder.rotary import Rotation
+from promptlimits.nets.device import sent
 
 TableKey: TypeAlias = tuple[str | None, float, int | None]
 """Rotary embedding, factor on the scores and window of a layer: what decides its tables."""
@@ -119,20 +120,17 @@ def group_tables(
     front, tokens = torch.arange(split), torch.arange(group.tokens.longest)
     places = group.read_slots.view(reads.parts, reads.pairs, 1, reads.longest)
 
-    def sent(found: Tensor) -> Tensor:
-        return found.to(device, non_blocking=True)
-
     def rotation(positions: Tensor, scale: float = 1.0) -> Rotation:
         if angles is None:
             return Rotation(scale=scale)
-        cosine, sine = (table[sent(positions)] for table in angles)
+        cosine, sine = (table[sent(positions, device)] for table in angles)
         return Rotation.of(cosine, sine, scale=scale, dtype=dtype)
 
     def with_values(positions: Tensor) -> Rotation:
         """(2, positions, width / 2): keys rotated, values not."""
         if angles is None:
             return Rotation()
-        real, imaginary = (table[sent(positions)] for table in angles)
+        real, imaginary = (table[sent(positions, device)] for table in angles)
         cosine = torch.stack([real, torch.ones_like(real)])
         sine = torch.stack([imaginary, torch.zeros_like(real)])
         return Rotation.of(cosine, sine, scale=1.0, dtype=dtype)
@@ -144,9 +142,9 @@ def group_tables(
         within = visible(front[:, None] - front, window)
         hidden = not bool(prompt_seen.all())
         masks = Masks(
-            own=sent(_added(_shared(own_seen)[:, None], dtype)),
-            prompt=sent(_added(_shared(prompt_seen)[:, None], dtype)) if hidden else None,
-            within=sent(_added(within, dtype)),
+            own=sent(_added(_shared(own_seen)[:, None], dtype), device),
+            prompt=sent(_added(_shared(prompt_seen)[:, None], dtype), device) if hidden else None,
+            within=sent(_added(within, dtype), device),
         )
         return Queries(where=where, rotation=rotation(positions, scaling), masks=masks)
 

@@ -1,4 +1,4 @@
-"""What the engine asks of the device that it runs on, in one place.
+"""What training asks of the device that it runs on, in one place.
 
 A step waits for the device once: for the few numbers by which problems end and are reported. What
 it sends there goes many steps at once and without waiting. Where a device works through a queue of
@@ -8,9 +8,9 @@ does not wait for the host either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,9 +24,9 @@ def has_queue(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def sent(numbers: Sequence[Any], *, like: Tensor) -> Tensor:
-    """Numbers as a tensor of the dtype and on the device of another; nobody waits for it."""
-    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's in a device's memory, without waiting until it is there."""
+    return tensor.to(device, non_blocking=has_queue(device))
 
 
 class Fetched:

@@ -116,6 +116,24 @@ def test_many_ragged_problems_equal_separate_sequences(family, layers, kind, ope
 
 
 @pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+def test_the_fused_kernels_of_a_device_give_what_scores_give(family, kind, open_model, monkeypatch):
+    own, several = decoder(open_model(family)), problems()[:-1]
+    width = own.dim if kind is PromptKind.SOFT else prefix_width(open_model(family))
+    prompts = normal(sum(length for length, _ in several), width, seed=8).requires_grad_(True)
+
+    def states_and_gradient(way):
+        monkeypatch.setattr(attention, "way_of", lambda *_, **__: way())
+        states = own.prepare(parts_of(several), kind).read_states(prompts)
+        weights = normal(*states.shape, seed=9)
+        return states.detach(), *torch.autograd.grad((states * weights).sum(), prompts)
+
+    whole, fused = (states_and_gradient(way) for way in (attention.Whole, attention.Fused))
+    assert close(fused[0], whole[0])
+    assert close(fused[1], whole[1])
+
+
+@pytest.mark.parametrize("kind", list(PromptKind))
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("read", [(4, 3, 2, 1, 0), (1, 1, 4), (0, 2, 4, 2, 3)])
 def test_positions_may_be_read_in_any_order_and_more_than_once(read, family, kind, open_model):

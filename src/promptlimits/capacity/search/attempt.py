@@ -12,6 +12,7 @@ from torch import Tensor
 
 from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.capacity.search.budget import StepCount
+from promptlimits.capacity.search.step_log import StepLog
 from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.targets import Targets
@@ -23,6 +24,7 @@ from promptlimits.capacity.train.problem import (
     Outcome,
     Problem,
     ProblemKey,
+    StateNow,
     StepReport,
     Stopper,
 )
@@ -162,7 +164,7 @@ def _train(
 ) -> None:
     most = 0
 
-    def keep(run_id: ProblemKey, report: StepReport, state: TrainingState) -> None:
+    def keep(run_id: ProblemKey, report: StepReport, state: StateNow) -> None:
         nonlocal most
         metrics: JsonObject = {
             "loss_nats": _finite(report.loss_nats),
@@ -171,9 +173,7 @@ def _train(
             "tokens_right": report.tokens_right,
             "seconds": report.seconds,
         }
-        place.store.record_step(
-            int(run_id), step=state.step, metrics=metrics, state=state.to_bytes()
-        )
+        log.add(int(run_id), step=report.step, metrics=metrics, state=state)
         place.count.add(1)
         # What is shown is the best of the race.
         most = max(most, report.best_exact)
@@ -193,22 +193,24 @@ def _train(
         )
         for run_id, config, warm in runs
     ]
-    for fit in train_many(
-        place.model,
-        problems,
-        budget_bytes=place.budget_bytes,
-        on_step=keep,
-        should_stop=should_stop,
-    ):
-        if fit.outcome is Outcome.OVERTAKEN:
-            continue
-        held = _held(place, targets, fit, relative_lead=leads[int(fit.key)])
-        place.store.finish_run(
-            int(fit.key),
-            outcome=fit.outcome.value,
-            result={"held": list(held), "steps": fit.steps, "size": len(targets)},
-            artifact=fit.state.to_bytes(),
-        )
+    with StepLog(place.store) as log:
+        for fit in train_many(
+            place.model,
+            problems,
+            budget_bytes=place.budget_bytes,
+            on_step=keep,
+            should_stop=should_stop,
+        ):
+            if fit.outcome is Outcome.OVERTAKEN:
+                continue
+            log.write()
+            held = _held(place, targets, fit, relative_lead=leads[int(fit.key)])
+            place.store.finish_run(
+                int(fit.key),
+                outcome=fit.outcome.value,
+                result={"held": list(held), "steps": fit.steps, "size": len(targets)},
+                artifact=fit.state.to_bytes(),
+            )
 
 
 def _shown(report: StepReport, size: int, most: int) -> StepReport:

@@ -19,6 +19,7 @@ from promptlimits.capacity.train.memory import (
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
 from promptlimits.capacity.train.problem import Problem
 from promptlimits.capacity.train.state import BatchScores
+from promptlimits.nets.device import sent
 from promptlimits.nets.protocol import FrozenModel, Part, PreparedBatch, ReadHead
 
 
@@ -49,13 +50,13 @@ class Batch:
         self.on_cpu = device.type == "cpu"
         reads = [problem.pairs.targets.numel() for problem in problems]
         self._reads = Segments.of(reads, device=device)
-        each = [problem.pairs.pair_of_read.bincount().tolist() for problem in problems]
+        each = [problem.pairs.reads_of_pair.tolist() for problem in problems]
         self._reads_of_pair = Segments.of([count for one in each for count in one], device=device)
         self._pairs = Segments.of([problem.pairs.num_pairs for problem in problems], device=device)
         leads = torch.tensor([problem.config.relative_lead for problem in problems])
-        self._required_lead = self._reads.spread(leads.to(device))
+        self._required_lead = self._reads.spread(sent(leads, device))
         shares = torch.tensor([problem.config.first_sharpening_share for problem in problems])
-        self._sharpening_range = shares.to(device), torch.ones_like(shares, device=device)
+        self._sharpening_range = sent(shares, device), torch.ones_like(shares, device=device)
 
     def run(self, prompts: Tensor, most_right: Tensor) -> tuple[BatchScores, Tensor]:
         """Score prompts (sum of P_b, W), and differentiate each problem's loss in them.
@@ -144,7 +145,7 @@ def _prepared(
     return _MicroBatch(
         prepared=model.prepare(parts, kind=owners[0].kind),
         rows=rows,
-        owners=places.repeat_interleave(counts)[:, None].to(rows.targets.device),
+        owners=sent(places.repeat_interleave(counts)[:, None], rows.targets.device),
         first_row=sum(lengths[: pieces[0].index]),
         last_row=sum(lengths[: pieces[-1].index + 1]),
     )

@@ -5,7 +5,7 @@ Expected failures of training are values, not exceptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -166,15 +166,17 @@ class Fit:
             key=key,
             outcome=outcome,
             prompt=state.best_prompt,
-            held=tuple(state.best_exact.nonzero().flatten().tolist()),
+            held=tuple(index for index, one in enumerate(state.best_exact.tolist()) if one),
             steps=state.step,
             state=state,
             activation_bytes=activation_bytes,
         )
 
 
-Observer: TypeAlias = Callable[[StepReport, TrainingState], None]
-KeyedObserver: TypeAlias = Callable[[ProblemKey, StepReport, TrainingState], None]
+StateNow: TypeAlias = Callable[[], TrainingState]
+"""Gives the state after a step, on the host: it is copied from the device when it is asked for."""
+Observer: TypeAlias = Callable[[StepReport, StateNow], None]
+KeyedObserver: TypeAlias = Callable[[ProblemKey, StepReport, StateNow], None]
 Stopper: TypeAlias = Callable[[], Outcome | None]
 
 
@@ -188,14 +190,16 @@ class Status:
     finite: bool  # whether every number of its prompt is finite
 
     @classmethod
-    def of(cls, state: TrainingState) -> Status:
-        """Read it from a state."""
-        return cls(
-            step=state.step,
-            best_step=state.best_step,
-            solved=bool(state.best_exact.all()),
-            finite=bool(torch.isfinite(state.prompt).all()),
-        )
+    def of(cls, states: Sequence[TrainingState]) -> list[Status]:
+        """Read them from states, at least one, of any widths."""
+        flags = [
+            torch.stack([state.best_exact.all(), torch.isfinite(state.prompt).all()])
+            for state in states
+        ]
+        return [
+            cls(step=state.step, best_step=state.best_step, solved=solved, finite=finite)
+            for state, (solved, finite) in zip(states, torch.stack(flags).tolist(), strict=True)
+        ]
 
     def ending(self, config: TrainingConfig) -> Outcome | None:
         """The ending that it has reached by itself, if any."""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.capacity.train.adam import Segments, StepSettings, adam_step
+from promptlimits.capacity.train.adam import Segments, adam_step
 from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 _ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
@@ -183,6 +183,10 @@ class PackedState:
             for step, best_step, moment_steps, *tensors in each
         )
 
+    def on_host(self) -> PackedState:
+        """The same in the host's memory: one copy for each tensor, however many problems."""
+        return replace(self, **{name: getattr(self, name).cpu() for name in _TENSORS})
+
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
         """Keep the prompts that were just scored, where they beat the best so far."""
         before = self.pairs.sum(self.best_exact.to(scores.exact_pairs.dtype))
@@ -204,15 +208,15 @@ class PackedState:
         )
         return kept, torch.maximum(scores.exact_pairs, before), gained
 
-    def advanced(self, gradient: Tensor, settings: Sequence[StepSettings]) -> PackedState:
-        """Take one step of Adam in every problem."""
+    def advanced(self, gradient: Tensor, numbers: Tensor) -> PackedState:
+        """Take one step of Adam in every problem, of numbers (B, 3) (`adam.step_numbers`)."""
         prompts, first, second = adam_step(
             self.prompt,
             gradient,
             self.first_moment,
             self.second_moment,
             segments=self.rows,
-            settings=settings,
+            numbers=numbers,
         )
         return replace(
             self,

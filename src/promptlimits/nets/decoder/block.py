@@ -76,8 +76,7 @@ class AttentionLayer:
         if not plan.last:
             d_rows = self.query.backward(d_query, d_rows)
         elif asked:
-            rows = plan.prompt_rows + plan.layout.read_rows
-            d_rows.index_add_(0, rows, self.query.backward(d_query))
+            d_rows.index_add_(0, plan.read_rows, self.query.backward(d_query))
         return d_rows, tuple(reversed(prompts))
 
     def fix(self, rows: Tensor, plan: BlockPlan) -> tuple[tuple[Tensor, Tensor], ...]:

@@ -168,13 +168,18 @@ class Linear:
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """(N, out) from (N, in), added to `plus`, which is overwritten."""
-        if plus is not None:
-            found = plus.addmm_(x, self.turned)
-            return found if self.bias is None else found.add_(self.bias)
-        return self.write(x, None)
+        if plus is None:
+            return self.write(x, None)
+        if plus.dtype != self.weight.dtype:
+            return plus.add_(self.write(x.to(self.weight.dtype), None))
+        found = plus.addmm_(x, self.turned)
+        return found if self.bias is None else found.add_(self.bias)
 
     def write(self, x: Tensor, into: Tensor | None) -> Tensor:
         """(N, out) from (N, in), in memory of the caller's or of its own."""
+        if x.dtype != self.weight.dtype:
+            found = self.write(x.to(self.weight.dtype), None)
+            return found.to(x.dtype) if into is None else into.copy_(found)
         if self.bias is None:
             return torch.mm(x, self.turned, out=into)
         # Not added afterwards: in 16 bits that would round twice.
@@ -182,6 +187,9 @@ class Linear:
 
     def backward(self, gradient: Tensor, plus: Tensor | None = None) -> Tensor:
         """Gradient in x, added to `plus`, which is overwritten."""
+        if gradient.dtype != self.weight.dtype:
+            found = torch.mm(gradient.to(self.weight.dtype), self.weight)
+            return found.to(gradient.dtype) if plus is None else plus.add_(found)
         if plus is None:
             return torch.mm(gradient, self.weight)
         return plus.addmm_(gradient, self.weight)
@@ -198,6 +206,7 @@ class FeedForward:
 
     def forward(self, x: Tensor, saved: SavedTensors, plus: Tensor | None) -> Tensor:
         """(N, D), added to `plus`, which is overwritten."""
+        x = x.to(self.up.weight.dtype)
         up = self.up.forward(x)
         if self.gate is None:
             saved.save((up,))
@@ -211,7 +220,7 @@ class FeedForward:
 
     def backward(self, gradient: Tensor, saved: SavedTensors) -> Tensor:
         """Gradient in x from that in the output, without the one of `plus`."""
-        hidden = self.down.backward(gradient)
+        hidden = self.down.backward(gradient.to(self.down.weight.dtype))
         if self.gate is None:
             (up,) = saved.take(1)
             return self.up.backward(self.activation.backward(hidden, up))

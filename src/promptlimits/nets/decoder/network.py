@@ -32,11 +32,7 @@ class Decoder:
     final_norm: Norm
     head: LinearHead
     dim: int  # D
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes with."""
-        return self.head.linear.weight.dtype
+    dtype: torch.dtype  # of what stands between the products
 
     def prepare(self, parts: Sequence[Part], kind: PromptKind) -> DecoderBatch:
         """Lay parts out and compute what no prompt changes."""

@@ -154,6 +154,7 @@ def _whole(
             TrainingState.start(state.best_prompt, 1),
             step=state.step,
             best_step=state.step,
+            moment_steps=state.moment_steps,
             first_moment=state.first_moment,
             second_moment=state.second_moment,
         )

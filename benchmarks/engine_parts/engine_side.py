@@ -85,11 +85,11 @@ class EngineSteps:
         scores, gradient = self.evaluate(self.state.prompt)
         settings = [
             StepSettings(
-                step=step,
+                moment_steps=moment_steps,
                 learning_rate=self.config.learning_rate_at(step),
                 clip_norm=self.config.clip_norm,
             )
-            for step in self.state.steps
+            for step, moment_steps in zip(self.state.steps, self.state.moment_steps, strict=True)
         ]
         self.state = self.state.advanced(gradient, settings)
         return scores, gradient

@@ -7,6 +7,7 @@ from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.train.problem import Outcome
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.verification import Answer, Verification
 from promptlimits.nets.load.load import load_parts
 from promptlimits.nets.routes.causal import HuggingFaceCausalLM
@@ -80,7 +81,7 @@ def attempt_of(size, outcome, *, held=0, prompt=None, seed=0):
         units="pairs",
         outcome=outcome,
         held=tuple(range(held)),
-        prompt=torch.ones(2, 4) if prompt is None else prompt,
+        state=TrainingState.start(torch.ones(2, 4) if prompt is None else prompt, size),
         steps=1,
         seconds=0.0,
         seed=seed,

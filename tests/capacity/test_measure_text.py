@@ -21,6 +21,7 @@ from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.problem import Outcome
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA, save_witness
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.record.record import read_record
@@ -47,7 +48,7 @@ def task(model):
 
 
 def floor_of(place, task, prompt, claimed, folder):
-    choice = Choice(prompt=prompt, held=tuple(range(claimed)))
+    choice = Choice(state=TrainingState.start(prompt, 1), held=tuple(range(claimed)))
     return find_floor(place, task, task.targets, choice, folder=folder, extra={}, listener=Notes())
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from torch import Tensor
-
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.floor import Floor, find_floor
 from promptlimits.capacity.search.attempt import Attempt, RunContext, about
@@ -23,6 +21,7 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.problem import StepReport, Stopper
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import require_replaceable
 from promptlimits.capacity.witness.stock import require_stock_tools
 from promptlimits.nets.protocol import FrozenModel, PromptKind
@@ -47,7 +46,7 @@ def require_possible(
 class Shorter:
     """What a shorter prompt of the same kind was confirmed to hold."""
 
-    prompt: Tensor
+    state: TrainingState  # where its training ended
     held: tuple[int, ...]
 
 
@@ -178,7 +177,7 @@ class Job:
                 place,
                 targets,
                 replace(config, first_size=max(config.first_size, already)),
-                warm=None if shorter is None else shorter.prompt,
+                warm=None if shorter is None else shorter.state,
                 should_stop=searching.should_stop,
                 on_attempt=ended,
             )

@@ -281,7 +281,7 @@ def _bracket(
     )
     if choice is None or not floor.held:
         return bracket, None
-    return bracket, Shorter(prompt=choice.prompt, held=floor.held)
+    return bracket, Shorter(state=choice.state, held=floor.held)
 
 
 def _confirmed(job: Job, bracket: Bracket) -> str:

@@ -22,6 +22,7 @@ from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.problem import Outcome
+from promptlimits.capacity.train.state import TrainingState
 
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=40, patience=40)
 CONFIG = SearchConfig(training=TRAINING, first_size=2, starts=2)
@@ -181,14 +182,14 @@ def test_a_warm_start_at_half_the_rate_and_fresh_ones_where_it_fails(place, pair
 
 def test_runs_differ_by_targets_settings_and_start(place, task, model):
     quick = replace(TRAINING, max_steps=2)
-    warm = torch.ones(1, place.model.card.dim)
+    warm = TrainingState.start(torch.ones(1, place.model.card.dim), 1)
     two, short = task.targets.first(2), text_of(model, 1)
     for targets, config, start in (
         (two, quick, None),
         (task.targets.first(3), quick, None),
         (two, replace(quick, seed=1), None),
         (two, quick, warm),
-        (two, quick, 2 * warm),
+        (two, quick, replace(warm, moment_steps=2)),
         (two, quick, None),
         # A text of one token is not the pair that holds it.
         (short.targets, quick, None),
@@ -241,12 +242,13 @@ def test_all_at_once_races_only_after_the_first_start_failed_alone(
 
 
 def starts(count):
-    return [replace(TRAINING, max_steps=60, patience=60, seed=seed) for seed in range(count)]
+    config = replace(TRAINING, max_steps=60, patience=60)
+    return [(replace(config, seed=seed), None) for seed in range(count)]
 
 
 def test_a_race_ends_with_its_first_solved_start_and_the_others_can_go_on(open_place, pairs):
     place, two = open_place(), pairs.first(2)
-    done = race(place, two, starts(3), warm=None, should_stop=never)
+    done = race(place, two, starts(3), should_stop=never)
     assert [one.outcome for one in done] == [Outcome.OVERTAKEN] * 2 + [Outcome.SOLVED]
     assert all(one.steps == done[-1].steps for one in done)
     # The store says nothing final of the overtaken, and asking again trains nothing.
@@ -255,13 +257,12 @@ def test_a_race_ends_with_its_first_solved_start_and_the_others_can_go_on(open_p
         open_place(),
         two,
         starts(3),
-        warm=None,
         should_stop=lambda: pytest.fail("a race that was won went on"),
     )
     assert facts(*again) == facts(*done)
     # Asked for alone, a start that was overtaken goes on from its last step.
     loser, place = done[0], open_place()
-    alone = attempt(place, two, starts(3)[loser.seed], warm=None, should_stop=never)
+    alone = attempt(place, two, starts(3)[loser.seed][0], warm=None, should_stop=never)
     assert alone.outcome.final
     assert alone.steps > loser.steps
     assert len(place.store.runs()) == 3
@@ -272,7 +273,7 @@ def test_a_race_killed_in_the_midst_of_steps_has_the_same_winner(
     every, open_place, pairs, tmp_path
 ):
     two = pairs.first(2)
-    whole = race(open_place(), two, starts(3), warm=None, should_stop=never)
+    whole = race(open_place(), two, starts(3), should_stop=never)
     set_aside(tmp_path)
 
     class Killed(Exception):
@@ -287,7 +288,7 @@ def test_a_race_killed_in_the_midst_of_steps_has_the_same_winner(
 
         try:
             place = replace(open_place(), on_step=kill)
-            done = race(place, two, starts(3), warm=None, should_stop=never)
+            done = race(place, two, starts(3), should_stop=never)
         except Killed:
             # No start falls behind, however often its turn is cut off.
             steps = [run.steps for run in place.store.runs()]
@@ -298,5 +299,5 @@ def test_a_race_killed_in_the_midst_of_steps_has_the_same_winner(
 
 
 def test_a_race_without_time_says_so(place, pairs):
-    done = race(place, pairs.first(2), starts(2), warm=None, should_stop=after(2))
+    done = race(place, pairs.first(2), starts(2), should_stop=after(2))
     assert [(one.outcome, one.steps) for one in done] == [(Outcome.OUT_OF_BUDGET, 2)] * 2

@@ -26,7 +26,7 @@ def test_ragged_problems_step_as_torchs_adam_does_each():
     prompts, first, second = start, torch.zeros_like(start), torch.zeros_like(start)
     for step, gradient in enumerate(gradients):
         settings = [
-            StepSettings(step=step, learning_rate=rate, clip_norm=clip)
+            StepSettings(moment_steps=step, learning_rate=rate, clip_norm=clip)
             for rate, clip in zip(RATES, CLIPS, strict=True)
         ]
         prompts, first, second = adam_step(
@@ -45,7 +45,9 @@ def test_ragged_problems_step_as_torchs_adam_does_each():
 
 def test_each_problem_counts_its_own_steps():
     gradient, zero = torch.ones(6, 4, dtype=torch.float64), torch.zeros(6, 4, dtype=torch.float64)
-    settings = [StepSettings(step=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)]
+    settings = [
+        StepSettings(moment_steps=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)
+    ]
     moved, _, _ = adam_step(zero, gradient, zero, zero, segments=SEGMENTS, settings=settings)
     for part, step in zip(SEGMENTS.split(moved), (0, 1, 9), strict=True):
         mean = (1 - BETA_1) / (1 - BETA_1 ** (step + 1))
@@ -66,7 +68,7 @@ def test_clipping_is_by_each_problems_own_norm_and_keeps_a_broken_one_to_itself(
 def test_inputs_are_left_as_they_were():
     prompts, zero = torch.ones(1, 2), torch.zeros(1, 2)
     segments = Segments.of((1,), device=torch.device("cpu"))
-    settings = StepSettings(step=0, learning_rate=1.0, clip_norm=1.0)
+    settings = StepSettings(moment_steps=0, learning_rate=1.0, clip_norm=1.0)
     adam_step(prompts, torch.ones(1, 2), zero, zero, segments=segments, settings=[settings])
     assert prompts.eq(1).all()
     assert zero.eq(0).all()

@@ -17,7 +17,6 @@ from promptlimits.capacity.train.state import (
     PackedState,
     TrainingState,
     from_vocabulary,
-    lengthened,
 )
 from promptlimits.nets.protocol import PromptKind, pack
 
@@ -145,8 +144,12 @@ def test_each_step_is_reported_once_with_the_best_so_far(tiny, pairs):
 
 
 def test_a_warm_start_keeps_the_shorter_prompt_next_to_the_key():
-    fresh, short = torch.zeros(3, 4), torch.ones(2, 4)
-    assert lengthened(short, start=fresh).sum(dim=1).tolist() == [0, 4, 4]
+    fresh, short = torch.zeros(3, 4), TrainingState.start(torch.ones(2, 4), 5)
+    moments = {"first_moment": torch.full((2, 4), 2.0), "second_moment": torch.full((2, 4), 3.0)}
+    warm = replace(short, step=7, best_step=3, moment_steps=9, **moments).for_pairs(6, start=fresh)
+    assert (warm.step, warm.best_step, warm.moment_steps, len(warm.best_exact)) == (0, 0, 9, 6)
+    for rows, one in ((warm.prompt, 4), (warm.first_moment, 8), (warm.second_moment, 12)):
+        assert rows.sum(dim=1).tolist() == [0, one, one]
     assert fresh.eq(0).all()
 
 

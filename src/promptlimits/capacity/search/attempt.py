@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -27,8 +26,7 @@ from promptlimits.capacity.train.problem import (
     StepReport,
     Stopper,
 )
-from promptlimits.capacity.train.state import TrainingState, from_vocabulary, lengthened
-from promptlimits.capacity.witness.files import prompt_sha256
+from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
 from promptlimits.record import parts
 
@@ -44,10 +42,15 @@ class Attempt:
     units: str  # which of the two, in words
     outcome: Outcome  # the ending
     held: tuple[int, ...]  # what of them its best prompt holds, as `Targets` counts it
-    prompt: Tensor  # (P, D) that prompt, on the CPU in float32
+    state: TrainingState  # where its training ended, with that prompt, on the CPU
     steps: int  # steps done, over all resumptions
     seconds: float  # time those took
     seed: int  # seed of its start
+
+    @property
+    def prompt(self) -> Tensor:
+        """(P, W) its best prompt, in float32."""
+        return self.state.best_prompt
 
     @property
     def row(self) -> parts.Attempt:
@@ -96,25 +99,23 @@ def attempt(
     targets: Targets,
     config: TrainingConfig,
     *,
-    warm: Tensor | None,
+    warm: TrainingState | None,
     should_stop: Stopper,
 ) -> Attempt:
     """Train a prompt for all of `targets`, or take from the store what an earlier command did.
 
-    With the settings, the targets, the model and the prompt to start from (Q, W) define the run;
-    None for a fresh start from the vocabulary. A run that was cut off goes on when it is asked for
-    again.
+    With the settings, the targets, the model and the state to start from define the run; None for
+    a fresh start from the vocabulary. A run that was cut off goes on when it is asked for again.
     """
-    (done,) = race(place, targets, [config], warm=warm, should_stop=should_stop)
+    (done,) = race(place, targets, [(config, warm)], should_stop=should_stop)
     return done
 
 
 def race(
     place: RunContext,
     targets: Targets,
-    configs: Sequence[TrainingConfig],
+    starts: Sequence[tuple[TrainingConfig, TrainingState | None]],
     *,
-    warm: Tensor | None,
     should_stop: Stopper,
 ) -> tuple[Attempt, ...]:
     """Train several starts side by side until one of them is solved.
@@ -126,14 +127,16 @@ def race(
         place.store.start_run(
             _spec(place, targets, config, warm), seed=config.seed, provenance=place.provenance
         )
-        for config in configs
+        for config, warm in starts
     ]
     place.count.add(sum(run.steps for run in runs))
     if not any(_solved(run) for run in runs):
         open_runs = [
-            (run.id, config) for run, config in zip(runs, configs, strict=True) if not run.finished
+            (run.id, config, warm)
+            for run, (config, warm) in zip(runs, starts, strict=True)
+            if not run.finished
         ]
-        _train(place, open_runs, targets, warm, should_stop)
+        _train(place, open_runs, targets, should_stop)
         runs = [place.store.run(run.id) for run in runs]
     won = any(_solved(run) for run in runs)
     attempts = (_read(place, run, targets, overtaken=won) for run in runs)
@@ -153,9 +156,8 @@ def _decisive(attempt: Attempt) -> tuple[int, int]:
 
 def _train(
     place: RunContext,
-    runs: Sequence[tuple[int, TrainingConfig]],
+    runs: Sequence[tuple[int, TrainingConfig, TrainingState | None]],
     targets: Targets,
-    warm: Tensor | None,
     should_stop: Stopper,
 ) -> None:
     most = 0
@@ -178,7 +180,7 @@ def _train(
         place.on_step(_shown(report, len(targets), most))
 
     trained = targets.trained
-    leads = {run_id: config.relative_lead for run_id, config in runs}
+    leads = {run_id: config.relative_lead for run_id, config, _ in runs}
     packed = pack(trained, device=place.model.device)
     problems = [
         Problem(
@@ -189,7 +191,7 @@ def _train(
             race="starts",
             kind=place.kind,
         )
-        for run_id, config in runs
+        for run_id, config, warm in runs
     ]
     for fit in train_many(
         place.model,
@@ -205,7 +207,7 @@ def _train(
             int(fit.key),
             outcome=fit.outcome.value,
             result={"held": list(held), "steps": fit.steps, "size": len(targets)},
-            artifact=_to_bytes(fit),
+            artifact=fit.state.to_bytes(),
         )
 
 
@@ -230,7 +232,11 @@ def _held(
 
 
 def _state(
-    place: RunContext, run_id: int, config: TrainingConfig, warm: Tensor | None, num_pairs: int
+    place: RunContext,
+    run_id: int,
+    config: TrainingConfig,
+    warm: TrainingState | None,
+    num_pairs: int,
 ) -> TrainingState:
     """Where a run stands: at its last stored step, or at its start."""
     stored = place.store.checkpoint(run_id)
@@ -244,13 +250,13 @@ def _state(
         generator=generator,
         kind=place.kind,
     )[0]
-    if warm is not None:
-        prompt = lengthened(warm, start=prompt)
-    return TrainingState.start(prompt, num_pairs)
+    if warm is None:
+        return TrainingState.start(prompt, num_pairs)
+    return warm.for_pairs(num_pairs, start=prompt)
 
 
 def _spec(
-    place: RunContext, targets: Targets, config: TrainingConfig, warm: Tensor | None
+    place: RunContext, targets: Targets, config: TrainingConfig, warm: TrainingState | None
 ) -> JsonObject:
     return {
         **place.about,
@@ -260,7 +266,7 @@ def _spec(
         "units": targets.units,
         "members": members_sha256(targets),
         "training": config.to_json(),
-        "warm": None if warm is None else prompt_sha256(warm),
+        "warm": None if warm is None else hashlib.sha256(warm.to_bytes()).hexdigest(),
         "prompt_kind": place.kind.value,
     }
 
@@ -269,11 +275,6 @@ def members_sha256(targets: Targets) -> str:
     """What tells apart the pairs that are trained for, in their order."""
     members = repr([(pair.key_ids, pair.value_ids) for pair in targets.trained])
     return hashlib.sha256(members.encode()).hexdigest()
-
-
-def _to_bytes(fit: Fit) -> bytes:
-    prompt = fit.prompt.detach().to("cpu", torch.float32).contiguous()
-    return safetensors.torch.save({"prompt": prompt})
 
 
 def _read(
@@ -287,7 +288,7 @@ def _read(
             return None
         state = TrainingState.from_bytes(stored, device=torch.device("cpu"))
         fit = Fit.of(run.id, Outcome.OVERTAKEN, state)
-        outcome, prompt = fit.outcome, fit.prompt
+        outcome = fit.outcome
         held = targets.held_in_training(fit.held, lambda: [0])
     else:
         artifact = place.store.artifact(run.id)
@@ -295,13 +296,14 @@ def _read(
             return None
         found: Any = run.result
         held = tuple(found["held"])
-        outcome, prompt = Outcome(run.outcome), safetensors.torch.load(artifact)["prompt"]
+        outcome = Outcome(run.outcome)
+        state = TrainingState.from_bytes(artifact, device=torch.device("cpu"))
     return Attempt(
         size=len(targets),
         units=targets.units,
         outcome=outcome,
         held=held,
-        prompt=prompt,
+        state=state,
         steps=run.steps,
         seconds=seconds,
         seed=run.seed,

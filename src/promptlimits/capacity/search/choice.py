@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
+import torch
 from torch import Tensor
 
 from promptlimits.base.files import JsonObject
@@ -20,6 +20,7 @@ from promptlimits.capacity.search.attempt import Attempt, RunContext, members_sh
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.problem import Stopper
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import prompt_sha256
 
 CANDIDATES = 2
@@ -30,9 +31,14 @@ CANDIDATES = 2
 class Choice:
     """A prompt and what it holds of all that is asked."""
 
-    prompt: Tensor  # (P, W), on the CPU
+    state: TrainingState  # where the training of the prompt ended, on the CPU
     # Indices, as `Targets` has them, of what it answers with the required lead.
     held: tuple[int, ...]
+
+    @property
+    def prompt(self) -> Tensor:
+        """(P, W) the prompt."""
+        return self.state.best_prompt
 
 
 def choose(
@@ -48,15 +54,15 @@ def choose(
     """Choose the prompt that gets credit for most of the targets."""
     found = sorted((one for one in attempts if one.held), key=lambda one: -len(one.held))
     before = place.store.get("choice", work)
-    prompts = [] if before is None else [_from_hex(str(before["prompt"]))]
-    at_least = len(prompts) + 1
-    prompts += [one.prompt for one in found[:CANDIDATES]]
+    states = [] if before is None else [_from_hex(str(before["state"]))]
+    at_least = len(states) + 1
+    states += [one.state for one in found[:CANDIDATES]]
     choices: list[Choice] = []
-    for prompt in prompts:
+    for state in states:
         if len(choices) >= at_least and should_stop is not None and should_stop() is not None:
             break
-        held = _held(place, targets, prompt, relative_lead, should_stop)
-        choices.append(Choice(prompt=prompt, held=held))
+        held = _held(place, targets, state.best_prompt, relative_lead, should_stop)
+        choices.append(Choice(state=state, held=held))
 
     def credit(one: Choice) -> int:
         return len(set(one.held) - set(uncredited(one.held)))
@@ -64,7 +70,7 @@ def choose(
     best = max(choices, key=credit, default=None)
     if best is None or not best.held:
         return None
-    remembered: JsonObject = {"prompt": _to_hex(best.prompt)}
+    remembered: JsonObject = {"state": best.state.to_bytes().hex()}
     if remembered != before:
         place.store.put("choice", work, remembered)
     return best
@@ -101,9 +107,5 @@ def _held(
     return tuple(sorted(targets.held(right)))
 
 
-def _to_hex(prompt: Tensor) -> str:
-    return safetensors.torch.save({"prompt": prompt.contiguous()}).hex()
-
-
-def _from_hex(text: str) -> Tensor:
-    return safetensors.torch.load(bytes.fromhex(text))["prompt"]
+def _from_hex(text: str) -> TrainingState:
+    return TrainingState.from_bytes(bytes.fromhex(text), device=torch.device("cpu"))

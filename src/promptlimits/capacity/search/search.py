@@ -13,13 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from torch import Tensor
-
 from promptlimits.base.errors import require_positive, require_positive_int
 from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt, race
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.problem import Outcome, Stopper
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.record.parts import State
 
 
@@ -88,7 +87,7 @@ def state_of(result: SearchResult, *, claimed: Sequence[int], credited: Sequence
 class _Progress:
     """What a running search knows; local to one call of `search`."""
 
-    warm: Tensor | None
+    warm: TrainingState | None
     solved: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
     attempts: list[Attempt] = field(default_factory=list)
@@ -121,11 +120,11 @@ def search(
     targets: Targets,
     config: SearchConfig,
     *,
-    warm: Tensor | None,
+    warm: TrainingState | None,
     should_stop: Stopper,
     on_attempt: Callable[[Attempt], None] | None = None,
 ) -> SearchResult:
-    """Search for the largest size that a prompt holds, from the best (Q, W) of a shorter length.
+    """Search for the largest size that a prompt holds, from where a shorter one ended.
 
     Every attempt made is returned; `on_attempt` is called after each.
     """
@@ -174,10 +173,10 @@ def _try_size(
     if done[-1].outcome is not Outcome.SOLVED and done[-1].outcome.final and config.starts > 1:
         # Only the first start is warm: the others are there to escape where it led.
         fresh = [
-            replace(config.training, seed=config.training.seed + start)
+            (replace(config.training, seed=config.training.seed + start), None)
             for start in range(1, config.starts)
         ]
-        done += race(place, targets, fresh, warm=None, should_stop=should_stop)
+        done += race(place, targets, fresh, should_stop=should_stop)
         _note(known, done[1:], on_attempt)
     return done[-1]
 
@@ -188,7 +187,9 @@ def _note(
     """Keep attempts, and start the next one from the best prompt so far."""
     known.attempts += done
     best = best_of(known.attempts)
-    known.warm = best.prompt if best is not None else known.warm
+    if best is not None:
+        # Adam begins anew.
+        known.warm = TrainingState.start(best.prompt, 1)
     if on_attempt is not None:
         for one in done:
             on_attempt(one)

@@ -64,7 +64,7 @@ class Segments:
 class StepSettings:
     """How one problem takes its next step."""
 
-    step: int  # steps done before this one
+    moment_steps: int  # steps that the moments are means over, before this one
     learning_rate: float  # step size
     clip_norm: float  # largest gradient norm
 
@@ -104,5 +104,5 @@ def adam_step(
 
 def _numbers(one: StepSettings) -> tuple[float, float, float]:
     """Learning rate over the first bias correction, 1 over the second, and the clip norm."""
-    after = one.step + 1
+    after = one.moment_steps + 1
     return one.learning_rate / (1 - BETA_1**after), 1 / (1 - BETA_2**after), one.clip_norm

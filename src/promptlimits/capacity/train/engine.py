@@ -252,11 +252,13 @@ class _Running:
         batch, scores, gradient = self._scored(state)
         settings = [
             StepSettings(
-                step=step,
+                moment_steps=moment_steps,
                 learning_rate=problem.learning_rate_at(step, layers=self._model.card.layers),
                 clip_norm=problem.config.clip_norm,
             )
-            for problem, step in zip(self.problems, state.steps, strict=True)
+            for problem, step, moment_steps in zip(
+                self.problems, state.steps, state.moment_steps, strict=True
+            )
         ]
         kept, best_exact, gained = state.remembering(scores)
         after = kept.advanced(gradient, settings)

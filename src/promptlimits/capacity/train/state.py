@@ -33,6 +33,8 @@ class TrainingState:
     Attributes:
         step: Steps done.
         best_step: Step at which it last had more exact pairs or right tokens than ever before.
+        moment_steps: Steps that the moments are means over: `step`, and those of the run that it
+            goes on from.
         prompt: (P, W) current prompt, in the dtype that it is trained in.
         first_moment: (P, W) Adam's running mean of the gradient.
         second_moment: (P, W) Adam's running mean of its square.
@@ -45,6 +47,7 @@ class TrainingState:
 
     step: int
     best_step: int
+    moment_steps: int
     prompt: Tensor
     first_moment: Tensor
     second_moment: Tensor
@@ -59,6 +62,7 @@ class TrainingState:
         return cls(
             step=0,
             best_step=0,
+            moment_steps=0,
             prompt=prompt.detach().clone(),
             first_moment=torch.zeros_like(prompt),
             second_moment=torch.zeros_like(prompt),
@@ -68,6 +72,22 @@ class TrainingState:
             most_right=torch.zeros((), dtype=torch.float32, device=prompt.device),
         )
 
+    def for_pairs(self, num_pairs: int, *, start: Tensor) -> TrainingState:
+        """State before the first step for other pairs, from the best prompt and Adam's moments.
+
+        Where `start` (P, W) is longer than the prompt (Q, W), its tokens stand in front.
+        """
+
+        def behind(fresh: Tensor, rows: Tensor) -> Tensor:
+            return torch.cat([fresh[: len(fresh) - len(rows)], rows.to(fresh)])
+
+        return replace(
+            TrainingState.start(behind(start, self.best_prompt), num_pairs),
+            moment_steps=self.moment_steps,
+            first_moment=behind(torch.zeros_like(start), self.first_moment),
+            second_moment=behind(torch.zeros_like(start), self.second_moment),
+        )
+
     def clone(self) -> TrainingState:
         """The same state in memory of its own."""
         return replace(self, **{name: getattr(self, name).clone() for name in _TENSORS})
@@ -75,7 +95,7 @@ class TrainingState:
     def to_bytes(self) -> bytes:
         """The state as a safetensors file."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
-        tensors["counters"] = torch.tensor([self.step, self.best_step])
+        tensors["counters"] = torch.tensor([self.step, self.best_step, self.moment_steps])
         return safetensors.torch.save(tensors)
 
     @classmethod
@@ -87,14 +107,14 @@ class TrainingState:
         """
         try:
             tensors = safetensors.torch.load(data)
-            step, best_step = tensors.pop("counters").tolist()
+            step, best_step, moment_steps = tensors.pop("counters").tolist()
             moved = {name: tensors[name].to(device) for name in _TENSORS}
         except (SafetensorError, KeyError, ValueError) as error:
             raise RunFailed(
                 f"a stored training state cannot be read ({error})",
                 remedy="start over with a new --out folder",
             ) from error
-        return cls(step=step, best_step=best_step, **moved)
+        return cls(step=step, best_step=best_step, moment_steps=moment_steps, **moved)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +135,7 @@ class PackedState:
 
     steps: tuple[int, ...]  # steps done by each problem
     best_steps: tuple[int, ...]  # step at which each last became better, in pairs or in tokens
+    moment_steps: tuple[int, ...]  # steps that each one's moments are means over
     prompt: Tensor  # (sum of P_b, W), as are both moments and the best prompts
     first_moment: Tensor
     second_moment: Tensor
@@ -138,6 +159,7 @@ class PackedState:
         return cls(
             steps=tuple(state.step for state in states),
             best_steps=tuple(state.best_step for state in states),
+            moment_steps=tuple(state.moment_steps for state in states),
             rows=Segments.of([len(state.prompt) for state in states], device=device),
             pairs=Segments.of([len(state.best_exact) for state in states], device=device),
             **tensors,
@@ -150,12 +172,15 @@ class PackedState:
             *(self.pairs.split(getattr(self, name)) for name in _PAIRS),
             *(getattr(self, name).unbind() for name in _NUMBERS),
         )
-        each = zip(self.steps, self.best_steps, *columns, strict=True)
+        each = zip(self.steps, self.best_steps, self.moment_steps, *columns, strict=True)
         return tuple(
             TrainingState(
-                step=step, best_step=best_step, **dict(zip(_TENSORS, tensors, strict=True))
+                step=step,
+                best_step=best_step,
+                moment_steps=moment_steps,
+                **dict(zip(_TENSORS, tensors, strict=True)),
             )
-            for step, best_step, *tensors in each
+            for step, best_step, moment_steps, *tensors in each
         )
 
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
@@ -192,6 +217,7 @@ class PackedState:
         return replace(
             self,
             steps=tuple(step + 1 for step in self.steps),
+            moment_steps=tuple(step + 1 for step in self.moment_steps),
             prompt=prompts,
             first_moment=first,
             second_moment=second,
@@ -232,10 +258,3 @@ def from_vocabulary(
     with torch.no_grad():
         vectors = model.embed(ids)
     return vectors.to(torch.float32)
-
-
-def lengthened(prompt: Tensor, *, start: Tensor) -> Tensor:
-    """A fresh prompt (P, W) whose last tokens are a shorter one (Q, W)."""
-    warm = start.clone()
-    warm[start.shape[0] - prompt.shape[0] :] = prompt.to(warm)
-    return warm

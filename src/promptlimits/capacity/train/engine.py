@@ -6,6 +6,10 @@ ending, and comes out as it would alone, to rounding: the order of a sum inside 
 product may depend on its size. The same problems in the same order and micro-batches, on as
 many threads, give the same bits. No randomness is drawn here.
 
+A problem may search in a faster twin of the model (`Problem.searching`). What the twin scores
+decides which prompt is best and when the search is over; the model goes on from that prompt, and
+only what it scores itself counts as exact.
+
 It can be stopped between any two lines: a problem's own state, given to `on_step` after each
 step, is all that is needed to go on.
 """
@@ -116,6 +120,7 @@ def train_many(
     running = _Running(model, MemoryBudget.on(model.device, budget_bytes), on_step)
     waiting = _Waiting(iter(problems))
     while True:
+        running.finish_searches()
         yield from running.leave()
         if running.admit(waiting, slots):
             continue
@@ -167,10 +172,25 @@ class _Running:
 
     # --- who runs -----------------------------------------------------------------------
 
+    def finish_searches(self) -> None:
+        """Have the model itself go on with the problems whose search is over."""
+        over = [
+            problem.searching and status.search_is_over(problem.config)
+            for problem, status in zip(self.problems, self._statuses, strict=True)
+        ]
+        if not any(over):
+            return
+        self._unpack()
+        self.problems = [
+            replace(problem, state=problem.state.finish()) if ended else problem
+            for problem, ended in zip(self.problems, over, strict=True)
+        ]
+        self._statuses = [Status.of(problem.state) for problem in self.problems]
+
     def leave(self) -> Iterator[Fit]:
         """Take out the problems that have ended, those solved in fewest steps first."""
         endings = [
-            status.ending(problem.config)
+            None if problem.searching else status.ending(problem.config)
             for problem, status in zip(self.problems, self._statuses, strict=True)
         ]
         for problem, outcome in zip(self.problems, endings, strict=True):
@@ -228,11 +248,18 @@ class _Running:
                 problem.key,
                 outcome,
                 problem.state,
+                exact=self._exact(problem) if problem.searching else None,
                 activation_bytes=self._activation.pop(problem.key, 0),
             )
             for problem, _, outcome in members
             if outcome is not None
         ]
+
+    def _exact(self, problem: Problem) -> Tensor:
+        """(K,) which pairs the best prompt of a search answers in the model itself."""
+        state = problem.state.finish()
+        batch = Batch(self._model, [replace(problem, state=state)], self._budget)
+        return batch.score(state.prompt).exact
 
     def _unpack(self) -> None:
         """Give each problem its own state back, before the composition changes."""

@@ -79,6 +79,11 @@ class Problem:
     race: ProblemKey | None = None
 
     @property
+    def searching(self) -> bool:
+        """Whether its steps are taken, and its pairs scored, in the model's faster twin."""
+        return self.config.search_dtype is not None and not self.state.finishing
+
+    @property
     def part(self) -> Part:
         """The whole problem as one part of a batch."""
         return Part(prompt_tokens=self.state.prompt.shape[0], pairs=self.pairs)
@@ -158,15 +163,25 @@ class Fit:
 
     @classmethod
     def of(
-        cls, key: ProblemKey, outcome: Outcome, state: TrainingState, *, activation_bytes: int = 0
+        cls,
+        key: ProblemKey,
+        outcome: Outcome,
+        state: TrainingState,
+        *,
+        exact: Tensor | None = None,
+        activation_bytes: int = 0,
     ) -> Fit:
-        """The ending of a problem in a state, in memory of its own."""
+        """The ending of a problem in a state, in memory of its own.
+
+        `exact` (K,) are the pairs that its best prompt answers where the state does not tell.
+        """
         state = state.clone()
+        held = state.best_exact if exact is None else exact
         return cls(
             key=key,
             outcome=outcome,
             prompt=state.best_prompt,
-            held=tuple(state.best_exact.nonzero().flatten().tolist()),
+            held=tuple(held.nonzero().flatten().tolist()),
             steps=state.step,
             state=state,
             activation_bytes=activation_bytes,
@@ -196,6 +211,10 @@ class Status:
             solved=bool(state.best_exact.all()),
             finite=bool(torch.isfinite(state.prompt).all()),
         )
+
+    def search_is_over(self, config: TrainingConfig) -> bool:
+        """Whether a search in the model's faster twin has ended: a step is left for the model."""
+        return self.step + 1 >= config.max_steps or self.ending(config) is not None
 
     def ending(self, config: TrainingConfig) -> Outcome | None:
         """The ending that it has reached by itself, if any."""

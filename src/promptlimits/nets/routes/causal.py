@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from functools import cached_property
@@ -124,6 +125,19 @@ class HuggingFaceCausalLM:
             logits = self.next_token_logits(nothing, pairs)
         deviation = float(logits[0].float().std(dim=-1).mean())
         return float(f"{deviation:.1e}") if deviation > 0 else 1.0
+
+    @cached_property
+    def narrow(self) -> HuggingFaceCausalLM | None:
+        """This model with products in bfloat16; None where own code does not run it in float32.
+
+        Its weights lie beside those of the model, half as large.
+        """
+        if self._decoder is None or self.dtype is not torch.float32:
+            return None
+        _ = self.logit_deviation  # of the model itself: no setting may change with the twin
+        twin = copy(self)
+        twin._decoder = self._decoder.narrowed(torch.bfloat16)
+        return twin
 
     @property
     def prefix_shape(self) -> PrefixShape:

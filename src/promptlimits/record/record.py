@@ -84,6 +84,7 @@ class Fit(Strict):
     also_answered_unprompted: Count
     text_tokens: Positive | None
     notes: Many[str]
+    search_dtype: str
     outcome: str
     remedy: str
     witness: str | None

@@ -151,13 +151,13 @@ def _division(
     first = 0
     for searching, group in groupby(problems, key=lambda problem: problem.searching):
         members = list(group)
-        runs_in = narrow_twin(model) if searching else model
+        runs_in = require_narrow(model) if searching else model
         for pieces in divide(runs_in, members, budget):
             yield runs_in, tuple(replace(one, index=first + one.index) for one in pieces)
         first += len(members)
 
 
-def narrow_twin(model: FrozenModel) -> FrozenModel:
+def require_narrow(model: FrozenModel) -> FrozenModel:
     """The model in which searching problems run.
 
     Raises:

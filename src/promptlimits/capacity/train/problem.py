@@ -56,6 +56,11 @@ PREFIX_RATE: Final = 1.5
 """A prefix's learning rate, times the number of layers, as a multiple of a soft prompt's."""
 
 
+def searches(config: TrainingConfig, state: TrainingState) -> bool:
+    """Whether training in that state takes its steps, and scores pairs, in the faster twin."""
+    return config.search_dtype is not None and not state.finishing
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """A prompt to be trained, independent of every other one.
@@ -81,7 +86,7 @@ class Problem:
     @property
     def searching(self) -> bool:
         """Whether its steps are taken, and its pairs scored, in the model's faster twin."""
-        return self.config.search_dtype is not None and not self.state.finishing
+        return searches(self.config, self.state)
 
     @property
     def part(self) -> Part:

@@ -216,9 +216,7 @@ class FeedForward:
     def narrowed(self, dtype: torch.dtype) -> FeedForward:
         """A copy whose products, and what is between them, are of `dtype`."""
         gate = None if self.gate is None else self.gate.narrowed(dtype)
-        return replace(
-            self, up=self.up.narrowed(dtype), down=self.down.narrowed(dtype), gate=gate
-        )
+        return replace(self, up=self.up.narrowed(dtype), down=self.down.narrowed(dtype), gate=gate)
 
     def forward(self, x: Tensor, saved: SavedTensors, plus: Tensor | None) -> Tensor:
         """(N, D), added to `plus`, which is overwritten."""

@@ -27,9 +27,9 @@ from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.decoder.rate import product_rates
 from promptlimits.nets.protocol import EncodedPair, FrozenModel, pack
 
-STEP_CASES: Final = (Case.halves(64, 4, 8), Case.halves(64, 4, 4), Case.halves(64, 8, 8))
+STEP_CASES: Final = (Case.halves(64, 4, 8), Case.halves(64, 4, 4))
 SEEDS: Final = 3
-ROUNDS: Final = 6
+ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,8 @@ class Search:
 
 
 SEARCHES: Final = (
+    Search(pairs=64, prompt_tokens=4, seconds=45.0),
     Search(pairs=32, prompt_tokens=1, seconds=60.0),
-    Search(pairs=64, prompt_tokens=4, seconds=60.0),
 )
 
 

@@ -219,13 +219,15 @@ def _products() -> Iterator[Finding]:
 
     cpu = torch.device("cpu")
     rates = measure(_WIDTH, cpu)
-    yield Finding(name="float32 products", good=True, text=f"{rates.float32_gflops:.0f} GFLOP/s")
+    yield Finding(
+        name="float32 products", good=True, text=f"{rates.float32_gflops:.0f} GFLOP/s a core"
+    )
     first = product_rates(_WIDTH, cpu)
     searched = "bfloat16" if first.pays else "float32"
     yield Finding(
         name="bfloat16 products",
         good=True,
-        text=f"{rates.bfloat16_gflops:.0f} GFLOP/s; {first.ratio:.1f} times float32 when first "
+        text=f"{rates.bfloat16_gflops:.0f} GFLOP/s a core; {first.ratio:.1f} times float32 when first "
         f"measured at width {_WIDTH}, and from {WORTH_IT:.0f} times on searches run in it: in "
         f"{searched} here",
     )

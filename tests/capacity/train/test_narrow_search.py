@@ -146,7 +146,9 @@ def test_beside_others_each_comes_out_as_alone(single):
 
 def test_a_model_without_a_twin_is_refused(tiny):
     assert tiny.narrow is None
-    with pytest.raises(UserError, match="search_dtype must be left out for model .*no faster twin"):
+    with pytest.raises(
+        UserError, match=r"search_dtype must be left out for model .*no faster twin"
+    ):
         list(train_many(tiny, [searching(tiny)]))
 
 

@@ -9,7 +9,7 @@ Parts: `steps` (one optimiser step against a plain PEFT loop, with operation cou
 machine's matmul rate), `together` (32 problems at once), `regression` (Levenberg-Marquardt
 against Adam, in a batch and in a loop), `end-to-end` (random pairs to 100% exact), `cramming` (a
 text in one vector of SmolLM2; a small one of the small model with --quick), `growth` (cost against
-each size).
+each size), `narrow` (searches of SmolLM2 in bfloat16 against float32).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PARTS: Final = ("steps", "together", "regression", "end-to-end", "cramming", "growth")
+PARTS: Final = ("steps", "together", "regression", "end-to-end", "cramming", "growth", "narrow")
 
 
 def measured(part: str, options: argparse.Namespace) -> Any:

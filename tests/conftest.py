@@ -38,7 +38,6 @@ class TorchState:
     gradients: bool = True
     deterministic: bool = False
     mha_fast_path: bool = True
-    rounded_products: bool = False
     threads: int
 
 
@@ -52,7 +51,6 @@ def torch_state():
         gradients=torch.is_grad_enabled(),
         deterministic=torch.are_deterministic_algorithms_enabled(),
         mha_fast_path=torch.backends.mha.get_fastpath_enabled(),
-        rounded_products=torch.backends.cuda.matmul.allow_tf32,
         threads=torch.get_num_threads(),
     )
 

@@ -58,6 +58,9 @@ def test_doctor_decodes_with_the_tools_that_are_here(call):
     for kind in ("soft", "prefix"):
         line = f"ok   stock decoding, {kind}: {len(KEYS)} of {len(KEYS)} keys answered alike by "
         assert line in ended.out
+    assert "ok   float32 products: " in ended.out
+    assert "ok   bfloat16 products: " in ended.out
+    assert "times float32 when first measured at width 576" in ended.out
 
 
 def test_doctor_fails_with_tools_that_do_not_decode(call, bad_prefixes):

@@ -55,6 +55,7 @@ def fit_all(
         also_answered_unprompted=len(unprompted),
         text_tokens=task.text_tokens,
         notes=tuple(task.notes),
+        search_dtype=request.search_dtype(model),
         outcome=last.outcome.value,
         remedy=last.outcome.remedy_for(targets.units),
         witness=floor.witness if held else None,

@@ -61,7 +61,12 @@ def bracket_record(
         ),
         baselines=tuple(baselines),
         brackets=tuple(brackets),
-        versions=provenance({"device": str(model.device)}),
+        versions=provenance(
+            {
+                "device": str(model.device),
+                "search_dtype": request.search_dtype(model),
+            }
+        ),
         seed=request.seed,
         warnings=tuple(warnings),
     )

@@ -8,8 +8,7 @@ does not wait for the host either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
@@ -49,21 +48,3 @@ def queue_mark(device: torch.device) -> Wait:
     """A mark at the end of the device's queue, to wait for."""
     wait: Wait = torch.cuda.current_stream(device).record_event().synchronize
     return wait
-
-
-@contextmanager
-def products(device: torch.device, *, rounded: bool) -> Iterator[None]:
-    """Let CUDA round the factors of float32 products to 10 bits (TF32), in this block alone.
-
-    Torch's setting is one for the whole process: it is put back however the block is left.
-    """
-    if not rounded or device.type != "cuda":
-        yield
-        return
-    settings = torch.backends.cuda.matmul
-    before = settings.allow_tf32
-    settings.allow_tf32 = True
-    try:
-        yield
-    finally:
-        settings.allow_tf32 = before

@@ -415,6 +415,14 @@ class FrozenModel(Protocol):
         ...
 
     @property
+    def narrow(self) -> FrozenModel | None:
+        """The same model, its products in bfloat16 and all else as it is: less exact, and fast.
+
+        None where there is none.
+        """
+        ...
+
+    @property
     def prefix_shape(self) -> PrefixShape:
         """How its KV prefixes are laid out; UserError if stock tools cannot replay one."""
         ...

@@ -86,6 +86,7 @@ class Fit(Strict):
     also_answered_unprompted: Count
     text_tokens: Positive | None
     notes: Many[str]
+    search_dtype: str
     outcome: str
     remedy: str
     witness: str | None

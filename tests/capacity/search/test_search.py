@@ -330,3 +330,26 @@ def test_a_killed_race_goes_on_from_what_was_written_and_has_the_same_winner(
 def test_a_race_without_time_says_so(place, pairs):
     done = race(place, pairs.first(2), starts(2), should_stop=after(2))
     assert [(one.outcome, one.steps) for one in done] == [(Outcome.OUT_OF_BUDGET, 2)] * 2
+
+
+def test_starts_that_search_in_bfloat16_are_won_by_what_the_model_scores(
+    open_place, pairs, tmp_path
+):
+    two = pairs.first(2)
+    narrow = [(replace(config, search_dtype="bfloat16"), warm) for config, warm in starts(3)]
+    whole = race(open_place(), two, narrow, should_stop=never)
+    place = open_place()
+    assert whole[-1].outcome is Outcome.SOLVED
+    for one in whole:
+        found = evaluate(place.model, one.prompt, two.trained, relative_lead=LEAD)
+        assert set(one.held) <= set(found.held)
+    assert len(whole[-1].held) == 2
+    # Runs are named by it, and those that are cut off go on to the same end.
+    assert race(place, two, starts(3), should_stop=after(1))[-1].steps == 1
+    set_aside(tmp_path)
+    for _ in range(100):
+        done = race(open_place(), two, narrow, should_stop=after(7))
+        if done[-1].outcome.final:
+            break
+        assert all(one.outcome is Outcome.OUT_OF_BUDGET for one in done)
+    assert facts(*done) == facts(*whole)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from tests.capacity.train.pretend_device import MovedModel, PretendDevice, moved
 from tests.capacity.train.problems import HOPELESS, PAIRS, problem
 from tests.capacity.train.test_engine import by_key, same
@@ -14,9 +13,7 @@ from promptlimits.capacity.train.engine import train_many
 from promptlimits.capacity.train.memory import MemoryBudget
 from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.train.state import PackedState
-from promptlimits.nets.device import products
 
-CUDA = torch.device("cuda")
 ROOMY = 2**30
 
 
@@ -148,42 +145,3 @@ def test_a_stop_forgets_the_step_ahead(tiny, pretended):
         should_stop=lambda: next(answers),
     )
     assert [fit.steps for fit in fits] == [2, 2]
-
-
-# --- rounded products ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("where", "rounded", "expected"),
-    [(CUDA, True, True), (CUDA, False, False), (torch.device("cpu"), True, False)],
-)
-def test_products_are_rounded_on_cuda_alone_and_only_inside(where, rounded, expected):
-    settings, inside = torch.backends.cuda.matmul, []
-
-    def broken():
-        with products(where, rounded=rounded):
-            inside.append(settings.allow_tf32)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        broken()
-    assert (inside, settings.allow_tf32) == ([expected], False)
-
-
-@pytest.mark.parametrize("rounded", [False, True])
-def test_passes_are_rounded_if_asked_and_nothing_is_between_them(rounded, tiny, monkeypatch):
-    asked = []
-
-    def noted(device, *, rounded):
-        asked.append((device, rounded))
-        return products(CUDA, rounded=rounded)
-
-    monkeypatch.setattr(engine, "products", noted)
-
-    def not_here(*_):
-        assert not torch.backends.cuda.matmul.allow_tf32
-
-    one = problem(tiny, pairs=HOPELESS, max_steps=3)
-    for _ in train_many(tiny, [one], on_step=not_here, rounded=rounded):
-        not_here()
-    assert asked == [(tiny.device, rounded)] * 3

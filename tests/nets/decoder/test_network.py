@@ -333,6 +333,29 @@ def test_half_precision_weights_take_prompts_of_float32(family, open_model):
     assert direction >= 0.95
 
 
+@pytest.mark.parametrize("sizes", [RAGGED, [(40, 3)] * 2])
+@pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_narrowed_decoder_rounds_its_products_alone(family, kind, sizes, open_model):
+    """What it gives is float32, some hundredths from what the decoder itself gives."""
+    network = open_model(family, dtype=torch.float32)
+    wide = decoder(network)
+    width = wide.dim if kind is PromptKind.SOFT else prefix_width(network)
+    prompt = normal(3, width, seed=16).float()
+    found = []
+    for own in (wide, wide.narrowed(torch.bfloat16)):
+        leaf = prompt.clone().requires_grad_(True)
+        part = Part(prompt_tokens=3, pairs=pack(random_pairs(sizes, seed=0)))
+        states = own.prepare([part], kind).read_states(leaf)
+        logits = own.head.logits(states).float()
+        (gradient,) = torch.autograd.grad(logits.square().mean(), leaf)
+        found.append((states.dtype, logits.detach(), gradient))
+    (_, logits, gradient), (dtype, rounded, back) = found
+    assert dtype == torch.float32
+    assert 0 < (rounded - logits).norm() <= 0.05 * logits.norm()
+    assert torch.cosine_similarity(back.flatten(), gradient.flatten(), dim=0) >= 0.98
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_16_bits_stock_code_turns_less_where_a_token_leads(dtype, open_model):
     differences, turned = [], []

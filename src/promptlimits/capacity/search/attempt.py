@@ -27,6 +27,7 @@ from promptlimits.capacity.train.problem import (
     StateNow,
     StepReport,
     Stopper,
+    searches,
 )
 from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
@@ -141,7 +142,10 @@ def race(
         _train(place, open_runs, targets, should_stop)
         runs = [place.store.run(run.id) for run in runs]
     won = any(_solved(run) for run in runs)
-    attempts = (_read(place, run, targets, overtaken=won) for run in runs)
+    attempts = (
+        _read(place, run, targets, config, overtaken=won)
+        for run, (config, _) in zip(runs, starts, strict=True)
+    )
     return tuple(sorted((one for one in attempts if one is not None), key=_decisive))
 
 
@@ -280,7 +284,12 @@ def members_sha256(targets: Targets) -> str:
 
 
 def _read(
-    place: RunContext, run: RunRecord, targets: Targets, *, overtaken: bool
+    place: RunContext,
+    run: RunRecord,
+    targets: Targets,
+    config: TrainingConfig,
+    *,
+    overtaken: bool,
 ) -> Attempt | None:
     """What the store says of a run; None if it says nothing yet."""
     seconds = sum(float(str(row["seconds"])) for row in place.store.curve(run.id))
@@ -291,7 +300,9 @@ def _read(
         state = TrainingState.from_bytes(stored, device=torch.device("cpu"))
         fit = Fit.of(run.id, Outcome.OVERTAKEN, state)
         outcome = fit.outcome
-        held = targets.held_in_training(fit.held, lambda: [0])
+        # What a search scored in a twin of the model counts for nothing.
+        exact = () if searches(config, state) else fit.held
+        held = targets.held_in_training(exact, lambda: [0])
     else:
         artifact = place.store.artifact(run.id)
         if run.outcome is None or run.result is None or artifact is None:

@@ -6,6 +6,10 @@ ending, and comes out as it would alone, to rounding: the order of a sum inside 
 product may depend on its size. The same problems in the same order and micro-batches, on as
 many threads, give the same bits. No randomness is drawn here.
 
+A problem may search in a faster twin of the model (`Problem.searching`). What the twin scores
+decides which prompt is best and when the search is over; the model goes on from that prompt, and
+only what it scores itself counts as exact.
+
 It can be stopped between any two lines: a problem's own state, which `on_step` can ask for after
 each step, is all that is needed to go on.
 
@@ -46,7 +50,7 @@ from promptlimits.capacity.train.problem import (
     Stopper,
 )
 from promptlimits.capacity.train.state import BatchScores, PackedState, TrainingState
-from promptlimits.nets.device import Fetched, has_queue, products
+from promptlimits.nets.device import Fetched, has_queue
 from promptlimits.nets.protocol import FrozenModel, PackedPairs, PromptKind
 
 _STEPS_AT_ONCE: Final = 32
@@ -98,7 +102,6 @@ def train_many(
     budget_bytes: int | None = None,
     on_step: KeyedObserver | None = None,
     should_stop: Stopper | None = None,
-    rounded: bool = False,
 ) -> Iterator[Fit]:
     """Train prompts side by side until each has ended.
 
@@ -113,8 +116,6 @@ def train_many(
             state to resume from.
         should_stop: Asked before every step; an outcome ends the problems that are running,
             and those still waiting are not asked for.
-        rounded: Search with rounded products where the device has them (`device.products`); who
-            asks for that confirms what is held with products that are not.
 
     Yields:
         Each problem's ending, as soon as it has ended.
@@ -125,10 +126,10 @@ def train_many(
     if slots is not None:
         require_positive_int("slots", slots)
     keep_freed_memory(model.device)
-    budget = MemoryBudget.on(model.device, budget_bytes)
-    running = _Running(model, budget, on_step, rounded=rounded)
+    running = _Running(model, MemoryBudget.on(model.device, budget_bytes), on_step)
     waiting = _Waiting(iter(problems))
     while True:
+        running.finish_searches()
         yield from running.leave()
         if running.admit(waiting, slots):
             continue
@@ -172,12 +173,7 @@ class _Running:
     """The problems of the moment, and everything about them that a step changes."""
 
     def __init__(
-        self,
-        model: FrozenModel,
-        budget: MemoryBudget,
-        on_step: KeyedObserver | None,
-        *,
-        rounded: bool = False,
+        self, model: FrozenModel, budget: MemoryBudget, on_step: KeyedObserver | None
     ) -> None:
         self.problems: list[Problem] = []
         self._model = model
@@ -188,7 +184,6 @@ class _Running:
         # Most memory kept in a step so far, by problem.
         self._activation: dict[ProblemKey, int] = {}
         self._bytes: dict[ProblemKey, int] = {}
-        self._rounded = rounded
         # All are None while the composition has changed and no step was done since.
         self._batch: Batch | None = None
         self._state: PackedState | None = None
@@ -198,10 +193,25 @@ class _Running:
 
     # --- who runs -----------------------------------------------------------------------
 
+    def finish_searches(self) -> None:
+        """Have the model itself go on with the problems whose search is over."""
+        over = [
+            problem.searching and status.search_is_over(problem.config)
+            for problem, status in zip(self.problems, self._statuses, strict=True)
+        ]
+        if not any(over):
+            return
+        self._unpack()
+        self.problems = [
+            replace(problem, state=problem.state.finish()) if ended else problem
+            for problem, ended in zip(self.problems, over, strict=True)
+        ]
+        self._statuses = Status.of([problem.state for problem in self.problems])
+
     def leave(self) -> Iterator[Fit]:
         """Take out the problems that have ended, those solved in fewest steps first."""
         endings = [
-            status.ending(problem.config)
+            None if problem.searching else status.ending(problem.config)
             for problem, status in zip(self.problems, self._statuses, strict=True)
         ]
         for problem, outcome in zip(self.problems, endings, strict=True):
@@ -260,11 +270,18 @@ class _Running:
                 problem.key,
                 outcome,
                 problem.state,
+                exact=self._exact(problem) if problem.searching else None,
                 activation_bytes=self._activation.pop(problem.key, 0),
             )
             for problem, _, outcome in members
             if outcome is not None
         ]
+
+    def _exact(self, problem: Problem) -> Tensor:
+        """(K,) which pairs the best prompt of a search answers in the model itself."""
+        state = problem.state.finish()
+        batch = Batch(self._model, [replace(problem, state=state)], self._budget)
+        return batch.score(state.prompt).exact
 
     def _unpack(self) -> None:
         """Give each problem its own state back, before the composition changes."""
@@ -336,8 +353,7 @@ class _Running:
             try:
                 if self._batch is None:
                     self._batch = Batch(self._model, self.problems, self._budget)
-                with products(self._model.device, rounded=self._rounded):
-                    return self._batch, *self._batch.run(state.prompt, state.most_right)
+                return self._batch, *self._batch.run(state.prompt, state.most_right)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

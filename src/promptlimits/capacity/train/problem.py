@@ -56,6 +56,11 @@ PREFIX_RATE: Final = 1.5
 """A prefix's learning rate, times the number of layers, as a multiple of a soft prompt's."""
 
 
+def searches(config: TrainingConfig, state: TrainingState) -> bool:
+    """Whether training in that state takes its steps, and scores pairs, in the faster twin."""
+    return config.search_dtype is not None and not state.finishing
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """A prompt to be trained, independent of every other one.
@@ -77,6 +82,11 @@ class Problem:
     state: TrainingState
     kind: PromptKind = PromptKind.SOFT
     race: ProblemKey | None = None
+
+    @property
+    def searching(self) -> bool:
+        """Whether its steps are taken, and its pairs scored, in the model's faster twin."""
+        return searches(self.config, self.state)
 
     @property
     def part(self) -> Part:
@@ -158,15 +168,25 @@ class Fit:
 
     @classmethod
     def of(
-        cls, key: ProblemKey, outcome: Outcome, state: TrainingState, *, activation_bytes: int = 0
+        cls,
+        key: ProblemKey,
+        outcome: Outcome,
+        state: TrainingState,
+        *,
+        exact: Tensor | None = None,
+        activation_bytes: int = 0,
     ) -> Fit:
-        """The ending of a problem in a state, in memory of its own."""
+        """The ending of a problem in a state, in memory of its own.
+
+        `exact` (K,) are the pairs that its best prompt answers where the state does not tell.
+        """
         state = state.clone()
+        held = state.best_exact if exact is None else exact
         return cls(
             key=key,
             outcome=outcome,
             prompt=state.best_prompt,
-            held=tuple(index for index, one in enumerate(state.best_exact.tolist()) if one),
+            held=tuple(index for index, one in enumerate(held.tolist()) if one),
             steps=state.step,
             state=state,
             activation_bytes=activation_bytes,
@@ -200,6 +220,10 @@ class Status:
             cls(step=state.step, best_step=state.best_step, solved=solved, finite=finite)
             for state, (solved, finite) in zip(states, torch.stack(flags).tolist(), strict=True)
         ]
+
+    def search_is_over(self, config: TrainingConfig) -> bool:
+        """Whether a search in the model's faster twin has ended: a step is left for the model."""
+        return self.step + 1 >= config.max_steps or self.ending(config) is not None
 
     def ending(self, config: TrainingConfig) -> Outcome | None:
         """The ending that it has reached by itself, if any."""

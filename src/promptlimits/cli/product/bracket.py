@@ -104,6 +104,7 @@ def bracket(
         Store.open(session.store_path(out)) as store,
     ):
         frozen, task = machine.load(model, source, listener)
+        request = training.on(frozen, request)
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     show(record, out, as_json=as_json)
     session.require_confirmed(record)
@@ -182,6 +183,7 @@ def fit(
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         frozen, task = machine.load(model, source, listener)
+        request = training.on(frozen, request)
         record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
     write_json(out / "fit.json", record.to_json())
     if as_json:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from promptlimits.nets.decoder.attention import HeadGradients, Heads, KeyValue, attend, attend_back
@@ -33,6 +34,15 @@ class AttentionLayer:
     def table_key(self) -> TableKey:
         """What decides its rotations and masks."""
         return self.rotary, self.scaling, self.window
+
+    def narrowed(self, dtype: torch.dtype) -> AttentionLayer:
+        """A copy whose products are of `dtype`; scores and softmax stay as they are."""
+        return replace(
+            self,
+            query=self.query.narrowed(dtype),
+            key_value=self.key_value.narrowed(dtype),
+            output=self.output.narrowed(dtype),
+        )
 
     def forward(self, rows: Tensor, plan: BlockPlan, saved: SavedTensors) -> Tensor:
         """What the heads give (asked rows, H width), before the output product.
@@ -186,6 +196,12 @@ class Block:
     parallel: bool = False
     """Whether the feed-forward layer reads the block's input, not the attention's residual; such a
     block has no norms behind."""
+
+    def narrowed(self, dtype: torch.dtype) -> Block:
+        """A copy whose products are of `dtype`."""
+        return replace(
+            self, attention=self.attention.narrowed(dtype), feed=self.feed.narrowed(dtype)
+        )
 
     def forward(self, x: Tensor, plan: BlockPlan, saved: SavedTensors) -> Tensor:
         """The rows that the plan asks for, of x (N, D), prompt rows first, which is overwritten."""

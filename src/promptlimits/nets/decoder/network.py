@@ -32,11 +32,18 @@ class Decoder:
     final_norm: Norm
     head: LinearHead
     dim: int  # D
+    dtype: torch.dtype  # of what stands between the products
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes with."""
-        return self.head.linear.weight.dtype
+    def narrowed(self, dtype: torch.dtype) -> Decoder:
+        """A copy whose products, and what is between those of a feed-forward layer, are of `dtype`.
+
+        What is added up, normalised, or goes through a softmax stays as wide as it is.
+        """
+        return replace(
+            self,
+            blocks=tuple(block.narrowed(dtype) for block in self.blocks),
+            head=LinearHead(linear=self.head.linear.narrowed(dtype)),
+        )
 
     def prepare(self, parts: Sequence[Part], kind: PromptKind) -> DecoderBatch:
         """Lay parts out and compute what no prompt changes."""

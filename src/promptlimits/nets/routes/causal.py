@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
@@ -124,6 +125,24 @@ class HuggingFaceCausalLM:
             logits = self.next_token_logits(nothing, pairs)
         deviation = float(logits[0].float().std(dim=-1).mean())
         return float(f"{deviation:.1e}") if deviation > 0 else 1.0
+
+    @property
+    def can_narrow(self) -> bool:
+        """Whether there is a `narrow`, which is not made here."""
+        return self._decoder is not None and self.dtype is torch.float32
+
+    @cached_property
+    def narrow(self) -> HuggingFaceCausalLM | None:
+        """This model with products in bfloat16; None where own code does not run it in float32.
+
+        Its weights lie beside those of the model, half as large.
+        """
+        if self._decoder is None or not self.can_narrow:
+            return None
+        _ = self.logit_deviation  # of the model itself: no setting may change with the twin
+        twin = copy(self)
+        twin._decoder = self._decoder.narrowed(torch.bfloat16)
+        return twin
 
     @property
     def prefix_shape(self) -> PrefixShape:

@@ -3,13 +3,17 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
 from tests.report.conftest import sample_record
 
+from promptlimits.bounds.prompt_capacity import PromptCapacity
 from promptlimits.cli.lab.weights_options import Transformer
+from promptlimits.lipschitz import estimate
 from promptlimits.lipschitz.estimate import states_behind
 from promptlimits.nets.load.stock import load_stock
 from promptlimits.testing.tiny_models import tiny_causal_lm
@@ -44,6 +48,17 @@ def test_what_is_found_lies_below_what_is_proved(call, masked):
     guess = told["K_estimated_from_measured"]
     assert guess < pairs["ellipsoid"] < pairs["ours"] < pairs["published"]
     assert (told["reasons"], told["observed"]) == ({}, None)
+    for name, size in limits.items():
+        theorem = PromptCapacity(
+            dim=4,
+            lipschitz=Fraction(10**size),
+            radius=1,
+            eps=Fraction(1, 10),
+            prompt_tokens=3,
+            tokens=2,
+            norm="frobenius" if name == "published" else "token",
+        )
+        assert math.floor(pairs[name]) == theorem.most_pairs()
     # Running means expand W_q: nothing is claimed of measures under a mask.
     assert bool(told["measures_proved_log10"]) is (not masked)
     published = told["one_radius_as_published_not_proved_log10"]["published-frobenius"]
@@ -64,7 +79,20 @@ def test_a_transformer_that_ignores_the_prompt_has_no_slope(call):
         call("lipschitz", "--random", "d=2,h=1,layers=1,f=0,scale=1e-6", "--json").out
     )
     assert told["constants"][1]["found_log10"] < -10
+    # All outputs are near those of one prompt: not one target anywhere is always in reach.
+    assert told["K"]["ours"] == told["K"]["ellipsoid"] == 0
     assert told["constants"][0]["least_proved_log10"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_slope_above_what_is_proved_is_an_error_and_no_result(call, monkeypatch):
+    found = estimate.largest_jacobian_norm
+
+    def steeper(*given, **named):
+        return replace(found(*given, **named), value=100.0)
+
+    monkeypatch.setattr(estimate, "largest_jacobian_norm", steeper)
+    ended = call("lipschitz", "--random", "d=2,h=1,layers=1,f=0")
+    ended.says(1, "a constant of 10^2.0000 was found above one that is proved")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

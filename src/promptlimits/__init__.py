@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.estimate import JacobianEstimate as JacobianEstimate
     from promptlimits.lipschitz.estimate import (
         largest_jacobian_norm as largest_jacobian_norm,
+        states_behind as states_behind,
     )
     from promptlimits.lipschitz.paper.compose import LipschitzBound as LipschitzBound
     from promptlimits.lipschitz.paper.compose import composed_bound as composed_bound

@@ -107,6 +107,8 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.estimate import JacobianEstimate as JacobianEstimate
     from promptlimits.lipschitz.estimate import (
         largest_jacobian_norm as largest_jacobian_norm,
+    )
+    from promptlimits.lipschitz.estimate import (
         states_behind as states_behind,
     )
     from promptlimits.lipschitz.paper.compose import LipschitzBound as LipschitzBound

@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 from promptlimits.base.strict import Count, Many, Positive, Strict
 
-SCHEMA = 1
-
 
 class Interval(Strict):
     """An estimate; None for an end, or a value, that the data do not limit."""
@@ -104,7 +102,7 @@ class Findings(Strict):
 class Experiment(Findings):
     """A recipe, run."""
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     name: str
     claim: str  # in a sentence
     paper: str  # where it stands

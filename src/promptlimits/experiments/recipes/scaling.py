@@ -220,10 +220,13 @@ class Length:
         """Where half of the problems are solved."""
         return threshold(self.sizes, self.solved, self.problems)
 
-    def k50_of(self, index: NDArray[np.intp]) -> NDArray[np.float64]:
-        """k50 of the problems `index` (..., n), of shape (...,)."""
-        solved = (self.random > 0)[:, index].sum(axis=-1)
-        return thresholds(self.sizes, np.moveaxis(solved, 0, -1), index.shape[-1])
+    def k50_of(
+        self, index: NDArray[np.intp], generator: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """k50 of the problems `index` (n,); of draws of problems (draws, n), one for each."""
+        solved = np.moveaxis((self.random > 0)[:, index].sum(axis=-1), 0, -1)
+        place = generator.random(len(index)) if index.ndim > 1 else 0.5
+        return thresholds(self.sizes, solved, index.shape[-1], place=place)
 
     @property
     def controls(self) -> NDArray[np.float64]:
@@ -237,10 +240,9 @@ class Summary:
     """All lengths, and the lines through their k50."""
 
     lengths: tuple[Length, ...]
-    line: Interval  # c of k50 = c m_p/m, over all
-    # The same of one network and m, where there are several; by their names.
-    lines: Mapping[str, Interval]
-    with_intercept: Interval | None  # the slope of k50 = a + c m_p/m; None for one ratio alone
+    slope: Interval  # b of k50 = a + b m_p/m, over all
+    slopes: Mapping[str, Interval]  # the same of each network and m, by their names
+    proportional: Interval  # c of k50 = c m_p/m, over all
 
     @property
     def beyond(self) -> tuple[int, int]:
@@ -264,14 +266,13 @@ def summary(done: Sequence[Done[Cell]]) -> Summary:
     lengths = tuple(_length(cells) for _, cells in sorted(groups.items(), key=_order))
     every = tuple(range(len(lengths)))
     kinds: dict[str, list[int]] = {}
-    for place, each in enumerate(lengths):
-        kinds.setdefault(each.kind, []).append(place)
-    several = len({each.ratio for each in lengths}) > 1
+    for place, length in enumerate(lengths):
+        kinds.setdefault(length.kind, []).append(place)
     return Summary(
         lengths=lengths,
-        line=_line(lengths, every, through_origin),
-        lines={name: _line(lengths, places, through_origin) for name, places in kinds.items()},
-        with_intercept=_line(lengths, every, with_intercept) if several else None,
+        slope=_line(lengths, every, with_intercept),
+        slopes={name: _line(lengths, places, with_intercept) for name, places in kinds.items()},
+        proportional=_line(lengths, every, through_origin),
     )
 
 
@@ -282,8 +283,10 @@ def _line(
     chosen = [lengths[place] for place in places]
     ratios = np.array([each.ratio for each in chosen])
 
+    generator = np.random.default_rng(0)
+
     def of(index: NDArray[np.intp]) -> NDArray[np.float64]:
-        k50s = [each.k50_of(index) for each in chosen]
+        k50s = [each.k50_of(index, generator) for each in chosen]
         found: NDArray[np.float64] = slope(ratios, np.stack(k50s, axis=-1))
         return found
 
@@ -324,9 +327,11 @@ def findings(found: Summary) -> Findings:
     tolerance = found.lengths[0].tolerance
     ratio = np.array([each.ratio for each in found.lengths])
     estimated = [Estimated.of(f"k50, {each.name}", each.k50) for each in found.lengths]
-    estimated += [Estimated.of(f"c, {name}", line) for name, line in found.lines.items()]
-    if found.with_intercept is not None:
-        estimated.append(Estimated.of("slope of k50 = a + c m_p/m", found.with_intercept))
+    estimated += [
+        Estimated.of(f"slope of k50 against m_p/m, {name}", slope)
+        for name, slope in found.slopes.items()
+    ]
+    estimated.append(Estimated.of("c of k50 = c m_p/m", found.proportional))
     estimated += [
         Estimated.of(
             f"agreement of starts on a problem, {each.name}, k = {int(each.ratio)}",
@@ -338,7 +343,7 @@ def findings(found: Summary) -> Findings:
     return Findings(
         verdict=_verdict(found, control),
         agrees=_agrees(found),
-        measured=Estimated.of("c of k50 = c m_p/m", found.line),
+        measured=Estimated.of("slope of k50 against m_p/m", found.slope),
         proved=(
             Proved(
                 name="pairs that almost every list of targets has at most, if it is met exactly, "
@@ -396,32 +401,39 @@ def _agrees(found: Summary) -> bool | None:
         for k, control in zip(each.sizes, each.controls, strict=True)
         if k > each.ratio
     ]
-    return True if min(controls) > TRUSTED else None
+    return True if np.mean(controls) > TRUSTED else None
 
 
 def _verdict(found: Summary, control: Control) -> str:
     beyond, of = found.beyond
-    line = found.line
+    slope, share = found.slope, control.share
     trusted, tried = _trusted(found)
-    words = (
-        f"k50 = c m_p/m with c = {line.value:.2f} ({line.low:.2f} to {line.high:.2f}, 95%) over "
-        f"m_p/m from {min(e.ratio for e in found.lengths):g} to "
-        f"{max(e.ratio for e in found.lengths):g}. "
-        f"Of {of} random problems with m k > m_p, {beyond} were solved; Proposition 1 says that "
-        "almost none can be, exactly. "
-    )
+    ratios = [each.ratio for each in found.lengths]
+    words = [
+        f"k50 rises by {slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f}, 95%) for each unit "
+        f"of m_p/m from {min(ratios):g} to {max(ratios):g}.",
+        f"Of {of:,} random problems with m k > m_p, {beyond:,} were solved; Proposition 1 says "
+        "that almost none can be, exactly.",
+    ]
     if tried:
-        words += (
-            f"Up to m k = m_p there are {tried} sizes at which problems failed; at {trusted} of "
-            f"them the planted control is above {TRUSTED:g}, so that the failures are the model's"
+        words.append(
+            f"Up to m k = m_p problems failed at {tried} of the sizes tried; at {trusted} of these "
+            f"the planted control is above {TRUSTED:g}, and there the failures are the model's"
+            + ("." if trusted == tried else "; at the others the optimiser may be the limit.")
         )
-        words += "." if trusted == tried else ", and at the others the optimiser may be the limit."
-    share = control.share
-    return (
-        f"{words.strip()} Over all sizes the control solves {control.solved} of {control.of} "
-        f"({share.low:.3f} to {share.high:.3f}). So k grows at most like m_p/m here, and m_p = m k "
-        "tokens do not suffice for every list."
+    words.append(
+        f"Over all sizes the control solves {control.solved:,} of {control.of:,} "
+        f"({share.low:.3f} to {share.high:.3f})."
     )
+    words.append(
+        {
+            True: "So k grows at most like m_p/m here, and m_p = m k tokens do not suffice for "
+            "every list.",
+            False: "Some problems with m k > m_p were solved, which the claim does not explain.",
+            None: "The control is too weak beyond m_p/m to call its failures the model's.",
+        }[_agrees(found)]
+    )
+    return " ".join(words)
 
 
 def _trusted(found: Summary) -> tuple[int, int]:
@@ -437,7 +449,7 @@ def _trusted(found: Summary) -> tuple[int, int]:
 
 def drawings(found: Summary) -> Mapping[str, Drawing]:
     """Success against k of each network, and k50 against m_p/m."""
-    kinds = [[each for each in found.lengths if each.kind == kind] for kind in found.lines]
+    kinds = [[each for each in found.lengths if each.kind == kind] for kind in found.slopes]
     drawn: dict[str, Drawing] = {
         f"success-{number}": _success(lengths) for number, lengths in enumerate(kinds, 1)
     }

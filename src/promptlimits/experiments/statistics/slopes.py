@@ -2,7 +2,7 @@
 
 Problems are drawn again with replacement, each with all that was measured of it, and the whole
 estimate is made anew from each draw (Efron 1979). The intervals are percentiles: what is estimated
-here, as a k50 between two sizes, may be constant over many draws, where the correction of
+here, as a k50 between two sizes, may be the same in many draws, where the correction of
 bias-corrected intervals is not defined.
 """
 

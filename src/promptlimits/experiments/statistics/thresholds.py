@@ -42,7 +42,12 @@ _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
 def thresholds(
-    sizes: ArrayLike, successes: ArrayLike, trials: ArrayLike, *, floor: float = 0.0
+    sizes: ArrayLike,
+    successes: ArrayLike,
+    trials: ArrayLike,
+    *,
+    floor: float = 0.0,
+    place: ArrayLike = 0.5,
 ) -> Array:
     """k50 of each curve.
 
@@ -51,20 +56,21 @@ def thresholds(
         successes: s, of shape (..., n).
         trials: n_j, of a shape that fits.
         floor: A size at which success is certain.
+        place: Of a separated curve's k50 between its two sizes, from 0 to 1, of shape (...,). A
+            bootstrap draws it, for what the data do not tell must widen its interval.
 
     Returns:
-        Of shape (...,); half a step beyond the largest size where more than half succeed there and
-        the curve does not fall.
+        Of shape (...,); where everything succeeds, within a step beyond the largest size.
     """
     x, s, n = _arrays(sizes, successes, trials)
     shape, s, n = s.shape[:-1], s.reshape(-1, len(x)), n.reshape(-1, len(x))
     low, high = _separated(x, s, n, floor)
-    middle = (low + np.where(np.isfinite(high), high, x[-1] + (x[-1] - x[-2]))) / 2
+    high = np.where(np.isinf(high), x[-1] + (x[-1] - x[-2]), high)
+    found = low + np.broadcast_to(np.asarray(place, dtype=np.float64), shape).ravel() * (high - low)
     fitted = np.isnan(low)
     if fitted.any():
-        middle[fitted] = _summit(x, s[fitted], n[fitted], floor)
-    found: Array = middle.reshape(shape)
-    return found
+        found[fitted] = _summit(x, s[fitted], n[fitted], floor)
+    return np.asarray(found.reshape(shape), dtype=np.float64)
 
 
 def threshold(
@@ -136,8 +142,7 @@ def profile_interval(
     # In full: b ends somewhere, so that bisection stops short of the sizes themselves.
     lower, upper = _separated(x, s, n, floor)
     low, high = np.fmin(low, lower), np.fmax(high, upper)
-    low = np.maximum(low, floor)
-    return low, high
+    return np.maximum(low, floor), high
 
 
 def _arrays(

@@ -49,10 +49,10 @@ class Curve:
 
     def in_words(self, below: str) -> str:
         """Every number."""
-        ends = list(zip(self.low, self.high, strict=True)) or [None] * len(self.up)
+        ends = [f" ({a:.4g} to {b:.4g})" for a, b in zip(self.low, self.high, strict=True)]
         points = (
-            f"{below} {x:g}: {y:.4g}" + (f" ({end[0]:.4g} to {end[1]:.4g})" if end else "")
-            for x, y, end in zip(self.across, self.up, ends, strict=True)
+            f"{below} {x:g}: {y:.4g}{end}"
+            for x, y, end in zip(self.across, self.up, ends or [""] * len(self.up), strict=True)
         )
         return f"{self.name}, {self.sort}: {', '.join(points)}"
 
@@ -108,8 +108,8 @@ class Curves(Drawing):
         axes.plot(across, up, mark, color=colour, markersize=5.5, zorder=4)
         axes.plot(across, up, linestyle=line, color=colour, linewidth=0.9, alpha=0.6, zorder=3)
         if curve.low:
-            ends = [[curve.low[i] for i in shown], [curve.high[i] for i in shown]]
-            axes.vlines(across, *ends, color=colour, linewidth=1.1, alpha=0.7, zorder=3)
+            low, high = ([ends[i] for i in shown] for ends in (curve.low, curve.high))
+            axes.vlines(across, low, high, color=colour, linewidth=1.1, alpha=0.7, zorder=3)
 
     def _name_curves(self, axes: Axes) -> None:
         """Names in the right margin, at the heights where the curves end."""

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from promptlimits.base.errors import UserError
 from promptlimits.experiments.recipe import Recipe
-from promptlimits.experiments.recipes import scaling
+from promptlimits.experiments.recipes import accessible_share, scaling
 
 RECIPES: Final[dict[str, Recipe[Any, Any]]] = {
-    module.RECIPE.name: module.RECIPE for module in (scaling,)
+    module.RECIPE.name: module.RECIPE for module in (scaling, accessible_share)
 }
 
 

@@ -157,7 +157,7 @@ def measure(cell: Cell) -> JsonObject:
         prompt_tokens=cell.prompt_tokens,
         pairs=cell.pairs,
         columns=cell.columns,
-        planted=cell.planted,
+        targets="planted" if cell.planted else "alone",
     )
     settings = LevenbergMarquardt(tolerance=cell.tolerance, max_steps=cell.steps)
     first = 1_000_000 * cell.seed + cell.block * cell.problems
@@ -410,10 +410,14 @@ def _verdict(found: Summary, control: Control) -> str:
     trusted, tried = _trusted(found)
     ratios = [each.ratio for each in found.lengths]
     words = [
-        f"k50 rises by {slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f}, 95%) for each unit "
-        f"of m_p/m from {min(ratios):g} to {max(ratios):g}.",
-        f"Of {of:,} random problems with m k > m_p, {beyond:,} were solved; Proposition 1 says "
-        "that almost none can be, exactly.",
+        (
+            f"k50 rises by {slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f}, 95%) for each "
+            f"unit of m_p/m from {min(ratios):g} to {max(ratios):g}."
+        ),
+        (
+            f"Of {of:,} random problems with m k > m_p, {beyond:,} were solved; Proposition 1 says "
+            "that almost none can be, exactly."
+        ),
     ]
     if tried:
         words.append(

@@ -157,7 +157,7 @@ def measure(cell: Cell) -> JsonObject:
         prompt_tokens=cell.prompt_tokens,
         pairs=cell.pairs,
         columns=cell.columns,
-        targets="planted" if cell.planted else "alone",
+        planted=cell.planted,
     )
     settings = LevenbergMarquardt(tolerance=cell.tolerance, max_steps=cell.steps)
     first = 1_000_000 * cell.seed + cell.block * cell.problems

@@ -3,11 +3,8 @@
 A *problem* is a network with random weights, k random queries X^i and k targets, all drawn anew
 from one seed. Each target can be met alone: it is tau([P^i, X^i]) for a random prompt P^i of the
 length that is tried. Whether one prompt meets all k is the question. Its *planted* twin has the
-same network and queries and one P^i for all i: there one does. With targets of the *ball* each is
-uniform in the unit ball instead, as in Theorem 4.7. A problem of k pairs is the beginning of the
-one of k + 1 pairs.
-
-With `radius` every prompt token, of a planted prompt too, lies in the ball of that radius.
+same network and queries and one P^i for all i: there one does. A problem of k pairs is the
+beginning of the one of k + 1 pairs.
 """
 
 from __future__ import annotations
@@ -30,7 +27,6 @@ from promptlimits.nets.paper.layers import PaperNorm
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights
 
-Targets: TypeAlias = Literal["alone", "planted", "ball"]
 Norm: TypeAlias = Literal["none", "layer-pre", "layer-post", "rms-pre", "rms-post"]
 MOST_PAIRS: Final = 64
 _EPSILON: Final = 1e-5
@@ -86,8 +82,7 @@ class ProblemShape:
     prompt_tokens: int  # m_p
     pairs: int  # k
     columns: int = 1  # m, tokens of a query and of a target
-    targets: Targets = "alone"
-    radius: float | None = None  # of the ball of each prompt token
+    planted: bool = False
 
     def draw(self, seed: int) -> tuple[PaperTransformer, Tensor, Tensor]:
         """The network, queries (k, d, m) and targets (k, d, m)."""
@@ -96,22 +91,11 @@ class ProblemShape:
         dim = self.network.dim
         queries = torch.tensor(generator.standard_normal((MOST_PAIRS, dim, self.columns)))
         prompts = torch.tensor(generator.standard_normal((MOST_PAIRS, dim, self.prompt_tokens)))
-        if self.radius is not None:
-            prompts = self.radius * prompts * (1 + prompts.square().sum(-2, keepdim=True)).rsqrt()
-        if self.targets == "ball":
-            return model, queries[: self.pairs], _of_ball(generator, queries.shape)[: self.pairs]
         queries, prompts = queries[: self.pairs], prompts[: self.pairs]
-        if self.targets == "planted":
+        if self.planted:
             prompts = prompts[:1].expand_as(prompts)
         both = torch.cat([prompts, queries], dim=-1)
         return model, queries, model(both)[..., self.prompt_tokens :]
-
-
-def _of_ball(generator: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
-    """Columns uniform in the unit ball, of shape (..., d, m)."""
-    drawn = generator.standard_normal(shape)
-    drawn /= np.linalg.norm(drawn, axis=-2, keepdims=True)
-    return torch.tensor(drawn * generator.random((*shape[:-2], 1, shape[-1])) ** (1 / shape[-2]))
 
 
 def starts_that_solve(
@@ -138,6 +122,6 @@ def starts_that_solve(
         targets=targets.mT.flatten(1).expand(starts, -1, -1).contiguous(),
         reads=all_reads(shape.network.dim, shape.columns),
     )
-    found = solve_regression(model, problems, first, settings=settings, radius=shape.radius)
+    found = solve_regression(model, problems, first, settings=settings)
     solved = sum(outcome is Outcome.SOLVED for outcome in found.outcomes)
     return solved, float(found.errors.min())

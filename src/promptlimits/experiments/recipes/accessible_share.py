@@ -307,7 +307,7 @@ def findings(found: Summary) -> Findings:
         not_measured=(
             NotMeasured(
                 name="the share in the plane that Theorem 1 bounds, that of the ball's volume",
-                why="at m_p = 3 its bound is below 1 at sizes only whose share is too small to count",
+                why="where its bound is below 1 at m_p = 3, the share is too small to count",
             ),
         ),
         control=control,

@@ -19,7 +19,8 @@ WAY = "Clopper-Pearson, 95%"
 
 def record(**changes):
     given = {
-        "name": "scaling", "claim": "A <claim>.", "paper": "2509.00421", "published": "k in O(m_p/m)",
+        "name": "scaling", "claim": "A <claim>.", "paper": "2509.00421",
+        "published": "k in O(m_p/m)",
         "holds": "It holds.", "varied": "k", "spec": {"size": "quick"}, "cells": ({"k": 1},),
         "figures": (Figure(file="scaling-k50", title="k50", description="k 1: 2."),),
         "command": "promptlimits reproduce scaling --quick", "provenance": {}, "verdict": "Yes.",

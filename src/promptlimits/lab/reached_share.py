@@ -33,10 +33,13 @@ class LineProblem:
 
     @classmethod
     def draw(cls, shape: NetworkShape, *, pairs: int, prompts: int, seed: int) -> LineProblem:
-        """A random network with queries uniform in [-1, 1]; the prompts are a grid of it."""
+        """A random network with queries uniform in [-1/2, 1/2]; the prompts are a grid of [-1, 1].
+
+        Queries near the middle: outputs of most networks lie in [-1, 1] then.
+        """
         generator = np.random.default_rng([seed, 2])
         model = shape.draw(generator)
-        queries = torch.tensor(generator.uniform(-1, 1, (pairs, 1, 1)))
+        queries = torch.tensor(generator.uniform(-0.5, 0.5, (pairs, 1, 1)))
         grid = torch.linspace(-1, 1, prompts, dtype=torch.float64)[:, None, None]
         outputs = model.with_prompt(grid, queries)[..., 0, 0]
         return cls(model=model, outputs=outputs.numpy())

@@ -211,9 +211,18 @@ class OnLine:
             tried += 1
         return above, tried
 
+    @property
+    def reaching(self) -> int:
+        """Networks whose prompts reach some targets of the ball at every k."""
+        return int((self.counted > 0).all(axis=1).sum())
+
     def slope(self) -> Interval:
-        """Of the logarithm of the share in k, over networks whose draws counted at every k."""
+        """Of the logarithm of the share in k, the mean over the networks that reach some."""
         whole = self.shares[(self.counted > 0).all(axis=1)]
+        if len(whole) < 2:
+            return Interval(
+                value=None, low=None, high=None, way="fewer than two networks reach any"
+            )
         slopes = with_intercept(self.sizes, np.log(whole))
         return over_problems(lambda i: slopes[i].mean(axis=-1), len(whole))
 
@@ -376,8 +385,8 @@ def _verdict(found: Summary, above: int, tried: int) -> str:
     published = np.exp(np.minimum(0, first.log_published)).mean(axis=0)
     return (
         f"On the line, eps = {eps:g}, the share falls from {means[0]:.2g} at k = 1 to "
-        f"{means[-1]:.2g} at k = {first.sizes[-1]}, by {slope.value:.2f} ({slope.low:.2f} to "
-        f"{slope.high:.2f}, 95%) nats a pair; log(eps/r) is {math.log(eps):.2f}, Theorem 1's rate "
+        f"{means[-1]:.2g} at k = {first.sizes[-1]}; its logarithm changes by {slope.in_words} a "
+        f"pair; log(eps/r) is {math.log(eps):.2f}, Theorem 1's rate "
         f"there {first.log_slope[:, -1].mean():.2f}, the published one {math.log(3 * eps):.2f}. "
         f"At k = {first.sizes[-1]} Theorem 1 allows {bound[-1]:.2g}, the published proportion "
         f"{published[-1]:.2g}. Of {tried:,} shares whose bound is below 1, {above:,} lie above it. "
@@ -458,7 +467,7 @@ def _with_ends(name: str, sort: Any, sizes: Sequence[int], means: Sequence[Inter
 
 _QUICK: Final = Spec(
     line=Line(
-        layers=2, hidden=4, scale=0.7, pairs=6, precisions=("1/10", "1/5"), prompts=201,
+        layers=2, hidden=4, scale=0.5, pairs=6, precisions=("1/10", "1/5"), prompts=201,
         draws=4000, seed=0,
     ),
     networks=24,

@@ -39,7 +39,8 @@ from promptlimits.experiments.execute import Done, Work
 from promptlimits.experiments.recipe import Recipe
 from promptlimits.experiments.statistics.proportions import exact_interval, overdispersion
 from promptlimits.experiments.statistics.slopes import (
-    over_problems,
+    percentiles,
+    resampled,
     through_origin,
     with_intercept,
 )
@@ -264,33 +265,28 @@ def summary(done: Sequence[Done[Cell]]) -> Summary:
         key = (cell.network, cell.prompt_tokens, cell.columns)
         groups.setdefault(key, []).append(each)
     lengths = tuple(_length(cells) for _, cells in sorted(groups.items(), key=_order))
-    every = tuple(range(len(lengths)))
+    problems = lengths[0].problems
+    generator = np.random.default_rng(0)
+    # Problems are drawn again with all their pairs and lengths.
+    index = resampled(problems)
+    k50 = np.array([each.k50_of(np.arange(problems), generator) for each in lengths])
+    drawn = np.stack([each.k50_of(index, generator) for each in lengths], axis=-1)
+    ratios = np.array([each.ratio for each in lengths])
+
+    def line(places: Sequence[int], slope: Callable[[Any, Any], Any]) -> Interval:
+        x = ratios[places]
+        return percentiles(slope(x, k50[places]), slope(x, drawn[:, places]), problems)
+
     kinds: dict[str, list[int]] = {}
     for place, length in enumerate(lengths):
         kinds.setdefault(length.kind, []).append(place)
+    every = list(range(len(lengths)))
     return Summary(
         lengths=lengths,
-        slope=_line(lengths, every, with_intercept),
-        slopes={name: _line(lengths, places, with_intercept) for name, places in kinds.items()},
-        proportional=_line(lengths, every, through_origin),
+        slope=line(every, with_intercept),
+        slopes={name: line(places, with_intercept) for name, places in kinds.items()},
+        proportional=line(every, through_origin),
     )
-
-
-def _line(
-    lengths: Sequence[Length], places: Sequence[int], slope: Callable[[Any, Any], Any]
-) -> Interval:
-    """A slope of k50 against m_p/m; problems are drawn again with all their pairs and lengths."""
-    chosen = [lengths[place] for place in places]
-    ratios = np.array([each.ratio for each in chosen])
-
-    generator = np.random.default_rng(0)
-
-    def of(index: NDArray[np.intp]) -> NDArray[np.float64]:
-        k50s = [each.k50_of(index, generator) for each in chosen]
-        found: NDArray[np.float64] = slope(ratios, np.stack(k50s, axis=-1))
-        return found
-
-    return over_problems(of, chosen[0].problems)
 
 
 def _order(group: tuple[tuple[Network, int, int], list[Done[Cell]]]) -> tuple[Any, ...]:

@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import bootstrap
 
 from promptlimits.base.errors import UserError
 from promptlimits.experiments.statistics.proportions import CONFIDENCE
@@ -21,7 +20,6 @@ from promptlimits.record.experiment import Interval
 
 Array: TypeAlias = NDArray[np.float64]
 DRAWS: Final = 2000
-_BATCH: Final = 250
 
 
 def through_origin(x: ArrayLike, y: ArrayLike) -> Array:
@@ -37,25 +35,8 @@ def with_intercept(x: ArrayLike, y: ArrayLike) -> Array:
     return through_origin(at - at.mean(), y)
 
 
-def over_problems(
-    statistic: Callable[[NDArray[np.intp]], Array],
-    problems: int,
-    *,
-    seed: int = 0,
-    draws: int = DRAWS,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """A statistic and its bootstrap interval.
-
-    Args:
-        statistic: From indices of problems, of shape (..., problems), to numbers of shape (...,).
-        problems: How many there are; two or more.
-        seed: Of the draws.
-        draws: How many.
-        confidence: How often the interval covers, in large samples.
-
-    Returns:
-        The statistic of the problems as they are, and the interval.
+def resampled(problems: int, *, seed: int = 0, draws: int = DRAWS) -> NDArray[np.intp]:
+    """Indices of problems drawn with replacement, of shape (draws, problems).
 
     Raises:
         UserError: There are fewer than two problems.
@@ -64,20 +45,41 @@ def over_problems(
         raise UserError(
             "the problems", "be two or more for a bootstrap", got=problems, remedy="draw more"
         )
-    places = np.arange(problems)
-    drawn = bootstrap(
-        (places,),
-        lambda index, axis: statistic(index.astype(np.intp)),
-        vectorized=True,
-        n_resamples=draws,
-        batch=_BATCH,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    return np.random.default_rng(seed).integers(problems, size=(draws, problems))
+
+
+def percentiles(
+    value: float, drawn: Array, problems: int, *, confidence: float = CONFIDENCE
+) -> Interval:
+    """The interval of an estimate from those of resampled problems (draws,)."""
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(drawn, (tail, 100 - tail))
     return Interval(
-        value=float(statistic(places)),
-        low=float(drawn.low),
-        high=float(drawn.high),
-        way=f"bootstrap over {problems} problems, {draws:,} draws, percentiles, {confidence:.0%}",
+        value=float(value),
+        low=float(low),
+        high=float(high),
+        way=f"bootstrap over {problems} problems, {len(drawn):,} draws, percentiles, "
+        f"{confidence:.0%}",
     )
+
+
+def over_problems(
+    statistic: Callable[[NDArray[np.intp]], Array],
+    problems: int,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Interval:
+    """A statistic and its bootstrap interval.
+
+    Args:
+        statistic: From indices of problems, of shape (..., problems), to numbers of shape (...,).
+        problems: How many there are; two or more.
+        seed: Of the draws.
+        draws: How many.
+
+    Returns:
+        The statistic of the problems as they are, and the interval.
+    """
+    drawn = statistic(resampled(problems, seed=seed, draws=draws))
+    return percentiles(float(statistic(np.arange(problems))), drawn, problems)

@@ -37,7 +37,8 @@ Array: TypeAlias = NDArray[np.float64]
 
 _FLATTEST: Final = math.log(1e-3)
 _STEEPEST: Final = math.log(1e4)
-_HALVINGS: Final = 36
+_HALVINGS: Final = 28
+_SECTIONS: Final = 32
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
@@ -170,7 +171,7 @@ def _summit(x: Array, s: Array, n: Array, floor: float) -> Array:
     high = np.full(len(s), x[-1] + step / 2)
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = _best(x, s, n, left), _best(x, s, n, right)
-    for _ in range(_HALVINGS):
+    for _ in range(_SECTIONS):
         rises = at_left < at_right
         low, high = np.where(rises, left, low), np.where(rises, high, right)
         kept = np.where(rises, right, left)

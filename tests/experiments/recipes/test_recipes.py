@@ -105,7 +105,7 @@ PLANTED = {place: ALL for place in LAW if place[1] > 1}
 def test_the_law_itself_has_slope_one_and_agrees():
     found = scaled(LAW, planted=PLANTED)
     assert found.slope.value == pytest.approx(1)
-    assert [each.k50.value for each in found.lengths] == [1.5, 2.5, 3.5]
+    assert [each.curve.k50.value for each in found.lengths] == [1.5, 2.5, 3.5]
     said = scaling.findings(found)
     assert said.agrees is True
     assert said.found[0].count == 0

@@ -295,8 +295,11 @@ def findings(found: Summary) -> Findings:
     return Findings(
         verdict=_verdict(found, above, tried),
         agrees=None if not tried else above == 0,
-        measured=Estimated.of(f"slope of log share in k on the line, eps = {float(first.eps):g}",
-                              first.slope()),
+        measured=Estimated.of(
+            f"slope of log share in k on the line, eps = {float(first.eps):g}, mean of the "
+            f"{first.reaching} networks that reach some targets at every k",
+            first.slope(),
+        ),
         proved=tuple(_proved(found)),
         found=(
             Found(name="shares on the line above their bound, where it is below 1", count=above,

@@ -27,7 +27,7 @@ m k > m_p solved to rounding.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -38,13 +38,8 @@ from promptlimits.base.files import JsonObject
 from promptlimits.experiments.execute import Done, Work
 from promptlimits.experiments.recipe import Recipe
 from promptlimits.experiments.statistics.proportions import exact_interval, overdispersion
-from promptlimits.experiments.statistics.slopes import (
-    percentiles,
-    resampled,
-    through_origin,
-    with_intercept,
-)
-from promptlimits.experiments.statistics.thresholds import threshold, thresholds
+from promptlimits.experiments.statistics.slopes import through_origin, with_intercept
+from promptlimits.experiments.statistics.success import K50Lines, SuccessCurve
 from promptlimits.record.experiment import (
     Control,
     Estimated,
@@ -206,28 +201,9 @@ class Length:
         return tuple(range(1, len(self.random) + 1))
 
     @property
-    def solved(self) -> NDArray[np.int64]:
-        """Problems solved at each k."""
-        found: NDArray[np.int64] = (self.random > 0).sum(axis=1)
-        return found
-
-    @property
-    def problems(self) -> int:
-        """How many at each k."""
-        return int(self.random.shape[1])
-
-    @property
-    def k50(self) -> Interval:
-        """Where half of the problems are solved."""
-        return threshold(self.sizes, self.solved, self.problems)
-
-    def k50_of(
-        self, index: NDArray[np.intp], generator: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """k50 of the problems `index` (n,); of draws of problems (draws, n), one for each."""
-        solved = np.moveaxis((self.random > 0)[:, index].sum(axis=-1), 0, -1)
-        place = generator.random(len(index)) if index.ndim > 1 else 0.5
-        return thresholds(self.sizes, solved, index.shape[-1], place=place)
+    def curve(self) -> SuccessCurve:
+        """Problems that some start solves."""
+        return SuccessCurve(sizes=self.sizes, solved=self.random > 0)
 
     @property
     def controls(self) -> NDArray[np.float64]:
@@ -265,27 +241,15 @@ def summary(done: Sequence[Done[Cell]]) -> Summary:
         key = (cell.network, cell.prompt_tokens, cell.columns)
         groups.setdefault(key, []).append(each)
     lengths = tuple(_length(cells) for _, cells in sorted(groups.items(), key=_order))
-    problems = lengths[0].problems
-    generator = np.random.default_rng(0)
-    # Problems are drawn again with all their pairs and lengths.
-    index = resampled(problems)
-    k50 = np.array([each.k50_of(np.arange(problems), generator) for each in lengths])
-    drawn = np.stack([each.k50_of(index, generator) for each in lengths], axis=-1)
-    ratios = np.array([each.ratio for each in lengths])
-
-    def line(places: Sequence[int], slope: Callable[[Any, Any], Any]) -> Interval:
-        x = ratios[places]
-        return percentiles(slope(x, k50[places]), slope(x, drawn[:, places]), problems)
-
+    lines = K50Lines([each.ratio for each in lengths], [each.curve for each in lengths])
     kinds: dict[str, list[int]] = {}
     for place, length in enumerate(lengths):
         kinds.setdefault(length.kind, []).append(place)
-    every = list(range(len(lengths)))
     return Summary(
         lengths=lengths,
-        slope=line(every, with_intercept),
-        slopes={name: line(places, with_intercept) for name, places in kinds.items()},
-        proportional=line(every, through_origin),
+        slope=lines.slope(with_intercept),
+        slopes={name: lines.slope(with_intercept, places) for name, places in kinds.items()},
+        proportional=lines.slope(through_origin),
     )
 
 
@@ -322,7 +286,7 @@ def findings(found: Summary) -> Findings:
     control = _control(found)
     tolerance = found.lengths[0].tolerance
     ratio = np.array([each.ratio for each in found.lengths])
-    estimated = [Estimated.of(f"k50, {each.name}", each.k50) for each in found.lengths]
+    estimated = [Estimated.of(f"k50, {each.name}", each.curve.k50) for each in found.lengths]
     estimated += [
         Estimated.of(f"slope of k50 against m_p/m, {name}", slope)
         for name, slope in found.slopes.items()
@@ -356,8 +320,8 @@ def findings(found: Summary) -> Findings:
             *(
                 Found(
                     name=f"problems with m k = m_p solved within {tolerance:g}, {each.name}",
-                    count=int(each.solved[int(each.ratio) - 1]),
-                    of=each.problems,
+                    count=each.curve.counts[int(each.ratio) - 1],
+                    of=each.curve.problems,
                 )
                 for each in found.lengths
                 if each.ratio >= 1 and each.ratio == int(each.ratio)
@@ -441,8 +405,8 @@ def _trusted(found: Summary) -> tuple[int, int]:
     failed = [
         control > TRUSTED
         for each in found.lengths
-        for k, solved, control in zip(each.sizes, each.solved, each.controls, strict=True)
-        if k <= each.ratio and solved < each.problems
+        for k, solved, control in zip(each.sizes, each.curve.counts, each.controls, strict=True)
+        if k <= each.ratio and solved < each.curve.problems
     ]
     return sum(failed), len(failed)
 
@@ -459,7 +423,7 @@ def drawings(found: Summary) -> Mapping[str, Drawing]:
 def _success(lengths: Sequence[Length]) -> Curves:
     curves = []
     for each in lengths:
-        ends = [exact_interval(int(s), each.problems) for s in each.solved]
+        ends = each.curve.shares
         curves.append(
             Curve(
                 name=f"m_p = {each.prompt_tokens}",
@@ -485,7 +449,7 @@ def _success(lengths: Sequence[Length]) -> Curves:
 def _k50(kinds: Sequence[Sequence[Length]]) -> Curves:
     curves = []
     for lengths in kinds:
-        known = [(e.ratio, e.k50) for e in lengths if e.k50.value is not None]
+        known = [(e.ratio, k50) for e in lengths if (k50 := e.curve.k50).value is not None]
         curves.append(
             Curve(
                 name=lengths[0].kind,

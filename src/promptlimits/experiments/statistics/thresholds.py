@@ -181,7 +181,7 @@ def _summit(x: Array, s: Array, n: Array, floor: float) -> Array:
         left, right = np.where(rises, kept, fresh), np.where(rises, fresh, kept)
         at_left = np.where(rises, at_kept, at_fresh)
         at_right = np.where(rises, at_fresh, at_kept)
-    return (low + high) / 2
+    return np.asarray((low + high) / 2, dtype=np.float64)
 
 
 def _best(x: Array, s: Array, n: Array, k50: Array) -> Array:

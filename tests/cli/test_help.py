@@ -30,7 +30,7 @@ COMMANDS = (
     "doctor",
     *("ceiling", "certify", "check", "context", "counting", "errata", "invert", "lipschitz"),
     "plan",
-    "reproduce",
+    *("reproduce", "sweep"),
     *("oracle", "unmemorizable", "construct", "construct universal", "construct sizes"),
 )
 

@@ -110,7 +110,12 @@ _TEXTS: Final = ("name", "claim", "paper", "published", "holds", "varied")
 
 def write(record: Experiment, drawings: Mapping[str, Drawing], folder: Path) -> None:
     """Write the record and its drawings into a folder."""
+    write_figures(drawings, folder)
+    write_json(folder / f"{record.name}.json", record.to_json())
+
+
+def write_figures(drawings: Mapping[str, Drawing], folder: Path) -> None:
+    """Write each drawing as SVG, PDF and PNG."""
     for file, drawing in drawings.items():
         for form in FORMS:
             replace_file(folder / f"{file}.{form}", drawing.file(form))
-    write_json(folder / f"{record.name}.json", record.to_json())

@@ -15,6 +15,7 @@ from promptlimits.cli.output import show
 from promptlimits.cli.product.session import store_path
 
 if TYPE_CHECKING:
+    from promptlimits.experiments.execute import Pool
     from promptlimits.experiments.recipe import Recipe, Size
     from promptlimits.record.experiment import Experiment
 
@@ -75,9 +76,8 @@ def _run(
     from promptlimits.capacity.store.sqlite import Store
     from promptlimits.cli.live import LiveListener
     from promptlimits.experiments.recipe import run, write
-    from promptlimits.experiments.workers import LocalWorkers
 
-    pool = LocalWorkers(workers or len(os.sched_getaffinity(0)))
+    pool = pool_of(workers)
     with LiveListener(quiet=quiet) as listener, Store.open(store_path(out)) as store:
         for each in chosen:
             words = command(["promptlimits", "reproduce", each.name, f"--{size}"])
@@ -86,6 +86,13 @@ def _run(
             )
             write(record, drawings, out)
             yield record
+
+
+def pool_of(workers: int | None) -> Pool:
+    """Local processes, as many as this one may use cores if no number is given."""
+    from promptlimits.experiments.workers import LocalWorkers
+
+    return LocalWorkers(workers or len(os.sched_getaffinity(0)))
 
 
 def _listed(recipe: Recipe[Any, Any]) -> dict[str, object]:

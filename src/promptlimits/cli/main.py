@@ -21,6 +21,7 @@ from typer.exceptions import TyperException
 from promptlimits import __version__
 from promptlimits.base.errors import PromptLimitsError, shortened
 from promptlimits.cli.experiments import reproduce, sweep
+from promptlimits.cli.experiments.pools import PoolCommand
 from promptlimits.cli.lab import construct, errata, invert, lipschitz, oracle, unmemorizable
 from promptlimits.cli.output import (
     QUIET_LIBRARIES,
@@ -91,8 +92,8 @@ app.command(name="certify")(certify.certify)
 generated.add(app, "plan", ceiling.NET, ceiling.plan)
 generated.add_theorems(app)
 generated.add(app, "context", context.SHORT_PROMPTS, context.context)
-app.command(name="reproduce")(reproduce.reproduce)
-app.command(name="sweep")(sweep.sweep)
+app.command(name="reproduce", cls=PoolCommand)(reproduce.reproduce)
+app.command(name="sweep", cls=PoolCommand)(sweep.sweep)
 app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.add_typer(construct.app, name="construct")

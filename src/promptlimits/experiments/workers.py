@@ -26,12 +26,13 @@ from promptlimits.experiments.execute import Answer, answer
 
 MOST_DEATHS: Final = 3
 """Workers that one cell may end: it is the cell then, not chance."""
-_ONE_THREAD: Final = {
+ONE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+"""Numerical libraries read the number of their threads when they are loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +146,9 @@ def _end(worker: _Worker) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Numerical libraries read the number of their threads when they are loaded."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+    """The environment in which a worker is started."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     try:
         yield
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,22 +10,18 @@ import typer
 
 from promptlimits.base.errors import UserError, command
 from promptlimits.cli import options
+from promptlimits.cli.experiments.pools import Where
 from promptlimits.cli.output import show
 from promptlimits.cli.product.session import store_path
 
 if TYPE_CHECKING:
-    from promptlimits.experiments.execute import Pool
     from promptlimits.experiments.recipe import Recipe, Size
     from promptlimits.record.experiment import Experiment
 
 ALL: Final = "all"
 
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Processes, one thread each; as many as cores."),
-]
 
-
+@options.with_groups
 def reproduce(
     name: Annotated[
         str | None,
@@ -37,7 +32,7 @@ def reproduce(
     ] = False,
     full: Annotated[bool, typer.Option("--full", help="The grid that a paper prints.")] = False,
     out: options.Out = Path("runs/reproduce"),
-    workers: Workers = None,
+    where: Where = Where(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -59,7 +54,7 @@ def reproduce(
     chosen = list(RECIPES.values()) if name == ALL else [recipe(name)]
     options.require_folder(out)
     size: Size = "full" if full else "quick"
-    records = list(_run(chosen, size, out, workers, quiet))
+    records = list(_run(chosen, size, out, where, quiet))
     if name == ALL:
         from promptlimits.report.papers import write_papers
 
@@ -71,13 +66,13 @@ def reproduce(
 
 
 def _run(
-    chosen: list[Recipe[Any, Any]], size: Size, out: Path, workers: int | None, quiet: bool
+    chosen: list[Recipe[Any, Any]], size: Size, out: Path, where: Where, quiet: bool
 ) -> Iterator[Experiment]:
     from promptlimits.capacity.store.sqlite import Store
     from promptlimits.cli.live import LiveListener
     from promptlimits.experiments.recipe import run, write
 
-    pool = pool_of(workers)
+    pool = where.pool(out)
     with LiveListener(quiet=quiet) as listener, Store.open(store_path(out)) as store:
         for each in chosen:
             words = command(["promptlimits", "reproduce", each.name, f"--{size}"])
@@ -86,13 +81,6 @@ def _run(
             )
             write(record, drawings, out)
             yield record
-
-
-def pool_of(workers: int | None) -> Pool:
-    """Local processes, as many as this one may use cores if no number is given."""
-    from promptlimits.experiments.workers import LocalWorkers
-
-    return LocalWorkers(workers or len(os.sched_getaffinity(0)))
 
 
 def _listed(recipe: Recipe[Any, Any]) -> dict[str, object]:

@@ -10,7 +10,7 @@ import typer
 
 from promptlimits.base.files import write_json
 from promptlimits.cli import options
-from promptlimits.cli.experiments.reproduce import Workers, pool_of
+from promptlimits.cli.experiments.pools import Where
 from promptlimits.cli.output import require_writable, show
 from promptlimits.cli.product.session import command_line, store_path
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RECORD: Final = "sweep.json"
 
 
+@options.with_groups
 def sweep(
     grid: Annotated[Path, typer.Argument(metavar="GRID.toml", help="What is varied.")],
     out: options.Out = Path("runs/sweep"),
@@ -29,7 +30,7 @@ def sweep(
         Path | None,
         typer.Option("--export", metavar="FILE", help="Write the cells, as .csv or .parquet."),
     ] = None,
-    workers: Workers = None,
+    where: Where = Where(),
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -62,7 +63,7 @@ def sweep(
             instrument.WORK,
             asked.cells(),
             store=store,
-            pool=pool_of(workers),
+            pool=where.pool(out),
             progress=listener,
             facts=facts,
         )

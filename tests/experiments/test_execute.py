@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from tests.experiments.toy_cells import Silent, Toy, deadly, drive, grid, square, threads, toy_work
@@ -57,8 +58,6 @@ def test_each_cell_is_computed_once_and_a_larger_grid_only_adds(store):
 def test_another_engine_computes_anew(store):
     done(store, grid(2))
     newer = toy_work(lambda _: {"square": -1})
-    from dataclasses import replace
-
     found = execute(
         replace(newer, engine=2), grid(2), store=store, pool=Here(), progress=Silent(), facts={}
     )

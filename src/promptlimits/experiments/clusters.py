@@ -15,15 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from promptlimits.base.errors import PromptLimitsError, RunFailed, UserError
+from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject
-from promptlimits.experiments.execute import Answer, answer
-from promptlimits.experiments.workers import MOST_DEATHS, ONE_THREAD
+from promptlimits.experiments.execute import Answer
+from promptlimits.experiments.workers import (
+    MOST_DEATHS,
+    ONE_THREAD,
+    Failure,
+    answered,
+    deadly,
+    opened,
+)
 
 LOCAL: Final = "local"
 """Instead of an address: a Ray of this machine, or jobs of it in place of Slurm's."""
 _POLL_SECONDS: Final = 0.5
-_KEPT: Final = "cells that are done are kept; mend it and run again"
 
 
 class RayWorkers:
@@ -58,7 +64,7 @@ class RayWorkers:
             runtime_env={"env_vars": ONE_THREAD},
         )
         try:
-            task = ray.remote(num_cpus=1, max_retries=MOST_DEATHS - 1)(answer)
+            task = ray.remote(num_cpus=1, max_retries=MOST_DEATHS - 1)(answered)
             waiting = {task.remote(measure, i, cell): cell for i, cell in enumerate(cells)}
             while waiting:
                 for ready in ray.wait(list(waiting), num_returns=1)[0]:
@@ -69,12 +75,10 @@ class RayWorkers:
     def _got(self, ready: Any, cell: Any) -> Answer:
         errors = self._ray.exceptions
         try:
-            found: Answer = self._ray.get(ready)
-        except PromptLimitsError as error:
-            raise RunFailed(f"the cell {cell} failed: {error}", remedy=_KEPT) from error
+            said: Answer | Failure = self._ray.get(ready)
         except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-            raise _deadly(cell) from error
-        return found
+            raise deadly(cell) from error
+        return opened(said)
 
 
 class SlurmWorkers:
@@ -116,13 +120,13 @@ class SlurmWorkers:
                     if not job.done():
                         continue
                     del jobs[place]
-                    found = self._got(job, cells[place])
-                    if found is not None:
-                        yield found
+                    said = self._said(job)
+                    if said is not None:
+                        yield opened(said)
                         continue
                     deaths[place] += 1
                     if deaths[place] == MOST_DEATHS:
-                        raise _deadly(cells[place])
+                        raise deadly(cells[place])
                     jobs |= self._submitted(measure, cells, [place])
                 time.sleep(_POLL_SECONDS if jobs else 0)
         finally:
@@ -133,26 +137,19 @@ class SlurmWorkers:
         self, measure: Callable[[Any], JsonObject], cells: Sequence[Any], places: Sequence[int]
     ) -> dict[int, Any]:
         with self._executor.batch():
-            jobs = [self._executor.submit(answer, measure, i, cells[i]) for i in places]
+            jobs = [self._executor.submit(answered, measure, i, cells[i]) for i in places]
         return dict(zip(places, jobs, strict=True))
 
-    def _got(self, job: Any, cell: Any) -> Answer | None:
-        """The answer of a job that has ended; None if it was lost."""
-        utilities = self._submitit.core.utils
+    def _said(self, job: Any) -> Answer | Failure | None:
+        """What a job that has ended gives back; None if it was lost."""
+        errors = self._submitit.core.utils
         try:
-            found: Answer = job.result()
-        except utilities.FailedJobError as error:  # what the function raised
-            raise RunFailed(f"the cell {cell} failed: {error}", remedy=_KEPT) from error
-        except utilities.UncompletedJobError:
+            said: Answer | Failure = job.result()
+        except errors.FailedJobError as error:  # before the cell began: its words are elsewhere
+            raise RuntimeError(str(error)) from error
+        except errors.UncompletedJobError:
             return None
-        return found
-
-
-def _deadly(cell: Any) -> RunFailed:
-    return RunFailed(
-        f"the cell {cell} ended {MOST_DEATHS} workers",
-        remedy="see whether their memory suffices; cells that are done are kept",
-    )
+        return said
 
 
 def _imported(name: str, option: str, wanted: str) -> Any:

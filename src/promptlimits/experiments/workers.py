@@ -36,7 +36,7 @@ ONE_THREAD: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Failure:
+class Failure:
     """What a cell raised."""
 
     words: str
@@ -106,6 +106,11 @@ def _received(worker: _Worker) -> Answer | None:
         said = worker.pipe.recv()
     except (EOFError, OSError):
         return None
+    return opened(said)
+
+
+def opened(said: Answer | Failure) -> Answer:
+    """The answer, or what the cell raised."""
     if isinstance(said, Answer):
         return said
     if said.expected:
@@ -120,12 +125,17 @@ def _count_death(
         return
     deaths[place] += 1
     if deaths[place] == MOST_DEATHS:
-        raise RunFailed(
-            f"the cell {cells[place]} ended {MOST_DEATHS} workers",
-            remedy="see whether the memory suffices, or give fewer --workers; cells that are done "
-            "are kept",
-        )
+        raise deadly(cells[place])
     waiting.appendleft(place)
+
+
+def deadly(cell: Any) -> RunFailed:
+    """What is said of a cell that ends every worker."""
+    return RunFailed(
+        f"the cell {cell} ended {MOST_DEATHS} workers",
+        remedy="see whether the memory suffices, or give fewer --workers; cells that are done "
+        "are kept",
+    )
 
 
 def _start(measure: Callable[[Any], JsonObject]) -> _Worker:
@@ -165,13 +175,14 @@ def _serve(pipe: Connection, measure: Callable[[Any], JsonObject]) -> None:
     with suppress(EOFError, OSError):
         while True:
             place, cell = pipe.recv()
-            pipe.send(_answered(measure, place, cell))
+            pipe.send(answered(measure, place, cell))
 
 
-def _answered(measure: Callable[[Any], JsonObject], place: int, cell: Any) -> Answer | _Failure:
+def answered(measure: Callable[[Any], JsonObject], place: int, cell: Any) -> Answer | Failure:
+    """Compute a cell where its errors must travel: as values."""
     try:
         return answer(measure, place, cell)
     except PromptLimitsError as error:
-        return _Failure(words=f"the cell {cell} failed: {error}", expected=True)
+        return Failure(words=f"the cell {cell} failed: {error}", expected=True)
     except Exception:  # noqa: BLE001 - it is raised again where somebody reads it
-        return _Failure(words=f"the cell {cell}: {traceback.format_exc()}", expected=False)
+        return Failure(words=f"the cell {cell}: {traceback.format_exc()}", expected=False)

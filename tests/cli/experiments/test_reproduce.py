@@ -29,6 +29,7 @@ def test_the_list_is_the_contract(call):
     assert all(one["claim"] in text for one in listed)
 
 
+@pytest.mark.slow  # a worker imports torch
 @pytest.mark.usefixtures("small")
 def test_an_experiment_is_run_kept_and_told(call, here):
     ended = call("reproduce", "scaling", "--out", "out", "--workers", "1", "--json")

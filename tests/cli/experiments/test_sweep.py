@@ -14,6 +14,7 @@ steps = 5
 """
 
 
+@pytest.mark.slow  # a worker imports torch and transformers
 @pytest.mark.usefixtures("model")
 def test_a_grid_is_run_and_kept(call, here):
     (here / "grid.toml").write_text(GRID)
@@ -36,3 +37,8 @@ def test_mistakes(call, here):
     call("sweep", "none.toml").says(2, "the grid", "file that can be read")
     (here / "grid.toml").write_text(GRID)
     call("sweep", "grid.toml", "--export", "cells.txt").says(2, "--export")
+
+
+def test_where_it_runs_is_said_once(call, here):
+    (here / "grid.toml").write_text(GRID)
+    call("sweep", "grid.toml", "--ray", "--slurm").says(2, "the pool", "drop one")

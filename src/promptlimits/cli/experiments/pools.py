@@ -62,6 +62,7 @@ class PoolCommand(TyperCommand):
     """A command whose `--ray` and `--slurm` may stand alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words, with an address behind an option that has none."""
         given: list[str] = []
         for word, after in zip(args, [*args[1:], "-"], strict=True):
             given.append(word)

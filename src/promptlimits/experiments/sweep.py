@@ -25,9 +25,8 @@ from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject, cannot_read, read_regular_text
 from promptlimits.base.strict import Many, Positive, Strict
 from promptlimits.experiments.execute import Done, Work
-from promptlimits.experiments.statistics.proportions import exact_interval
 from promptlimits.experiments.statistics.slopes import with_intercept
-from promptlimits.experiments.statistics.success import K50Lines, SuccessCurve
+from promptlimits.experiments.statistics.success import K50Lines, SuccessCurve, planted_control
 from promptlimits.record.experiment import Control, Estimated
 from promptlimits.report.figures.curves import Curve, Curves
 
@@ -296,18 +295,13 @@ def _measured(cells: Sequence[Done[Attempt]]) -> Measured:
 
 def _control(rows: Mapping[int, Sequence[bool | None]]) -> Control | None:
     sizes = [[one for one in row if one is not None] for row in rows.values()]
-    planted = [one for row in sizes for one in row]
-    if not planted:
+    if not any(sizes):
         return None
-    return Control(
-        name="planted answers",
-        solved=sum(planted),
-        of=len(planted),
-        share=exact_interval(sum(planted), len(planted)),
-        least=min(sum(row) / len(row) for row in sizes if row),
-        meaning="Share of lists held whose answers one known prompt gives, from starts that do "
-        "not know it. Where it is low, the optimiser is the limit.",
+    meaning = (
+        "Share of lists held whose answers one known prompt gives, from starts that do not know "
+        "it. Where it is low, the optimiser is the limit."
     )
+    return planted_control("planted answers", sizes, meaning)
 
 
 def slopes(measured: Sequence[Measured]) -> list[Estimated]:
@@ -332,13 +326,8 @@ def drawings(measured: Sequence[Measured]) -> dict[str, Curves]:
     for number, group in enumerate(dict.fromkeys(each.group for each in measured), 1):
         members = [each for each in measured if each.group == group]
         shown = [
-            Curve(
-                name=f"{each.prompt_tokens} tokens",
-                sort="found",
-                across=each.success.sizes,
-                up=[share.value or 0.0 for share in each.success.shares],
-                low=[share.low or 0.0 for share in each.success.shares],
-                high=[share.high or 0.0 for share in each.success.shares],
+            Curve.of(
+                f"{each.prompt_tokens} tokens", "found", each.success.sizes, each.success.shares
             )
             for each in members
         ]

@@ -40,6 +40,7 @@ from promptlimits.experiments.execute import Done, Work
 from promptlimits.experiments.recipe import Recipe
 from promptlimits.experiments.statistics.proportions import exact_interval
 from promptlimits.experiments.statistics.slopes import over_problems, with_intercept
+from promptlimits.experiments.statistics.success import planted_control
 from promptlimits.record.experiment import (
     Control,
     Estimated,
@@ -369,15 +370,11 @@ def _estimated(found: Summary) -> list[Estimated]:
 
 def _control(found: Summary) -> Control:
     solved = found.planted <= found.plane.tolerance
-    return Control(
-        name="planted targets in the plane",
-        solved=int(solved.sum()),
-        of=solved.size,
-        share=exact_interval(int(solved.sum()), solved.size),
-        least=float(solved.mean(axis=1).min()),
-        meaning="Share of lists met within the smallest eps that one known prompt meets exactly, "
-        "from starts that do not know it.",
+    meaning = (
+        "Share of lists met within the smallest eps that one known prompt meets exactly, from "
+        "starts that do not know it."
     )
+    return planted_control("planted targets in the plane", solved.tolist(), meaning)
 
 
 def _verdict(found: Summary, above: int, tried: int) -> str:
@@ -423,7 +420,7 @@ def _line_figure(each: OnLine, networks: int) -> Curves:
         whole=True,
         log_scale=True,
         curves=(
-            _with_ends("measured", "estimated", each.sizes, means),
+            Curve.of("measured", "estimated", each.sizes, means),
             Curve(name="Theorem 1", sort="proved", across=each.sizes,
                   up=limited(each.log_bound), marks=False),
             Curve(name="as published", sort="published", across=each.sizes,
@@ -436,7 +433,7 @@ def _plane_figure(found: Summary) -> Curves:
     sizes = tuple(range(1, len(found.errors) + 1))
     plane = found.plane
     curves = [
-        _with_ends(
+        Curve.of(
             f"eps = {float(each.eps):g}",
             "found",
             sizes,
@@ -453,18 +450,6 @@ def _plane_figure(found: Summary) -> Curves:
         whole=True,
         log_scale=True,
         curves=curves,
-    )
-
-
-def _with_ends(name: str, sort: Any, sizes: Sequence[int], means: Sequence[Interval]) -> Curve:
-    least = min(mean.value or 1.0 for mean in means)
-    return Curve(
-        name=name,
-        sort=sort,
-        across=sizes,
-        up=[mean.value or 0.0 for mean in means],
-        low=[mean.low or least / 10 for mean in means],
-        high=[mean.high or 0.0 for mean in means],
     )
 
 

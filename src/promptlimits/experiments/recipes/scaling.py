@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 from promptlimits.base.files import JsonObject
 from promptlimits.experiments.execute import Done, Work
 from promptlimits.experiments.recipe import Recipe
-from promptlimits.experiments.statistics.proportions import exact_interval, overdispersion
+from promptlimits.experiments.statistics.proportions import overdispersion
 from promptlimits.experiments.statistics.slopes import through_origin, with_intercept
-from promptlimits.experiments.statistics.success import K50Lines, SuccessCurve
+from promptlimits.experiments.statistics.success import K50Lines, SuccessCurve, planted_control
 from promptlimits.record.experiment import (
     Control,
     Estimated,
@@ -339,16 +339,12 @@ def findings(found: Summary) -> Findings:
 
 
 def _control(found: Summary) -> Control:
-    every = np.concatenate([(each.planted > 0).ravel() for each in found.lengths])
-    return Control(
-        name="planted targets",
-        solved=int(every.sum()),
-        of=len(every),
-        share=exact_interval(int(every.sum()), len(every)),
-        least=min(float(each.controls.min()) for each in found.lengths),
-        meaning="Share of problems solved whose targets one known prompt meets, from starts that "
-        f"do not know it. Only where it is above {TRUSTED:g} are other failures the model's.",
+    rows = [row > 0 for each in found.lengths for row in each.planted]
+    meaning = (
+        "Share of problems solved whose targets one known prompt meets, from starts that do not "
+        f"know it. Only where it is above {TRUSTED:g} are other failures the model's."
     )
+    return planted_control("planted targets", rows, meaning)
 
 
 def _agrees(found: Summary) -> bool | None:
@@ -421,19 +417,10 @@ def drawings(found: Summary) -> Mapping[str, Drawing]:
 
 
 def _success(lengths: Sequence[Length]) -> Curves:
-    curves = []
-    for each in lengths:
-        ends = each.curve.shares
-        curves.append(
-            Curve(
-                name=f"m_p = {each.prompt_tokens}",
-                sort="found",
-                across=each.sizes,
-                up=[end.value or 0.0 for end in ends],
-                low=[end.low or 0.0 for end in ends],
-                high=[end.high or 0.0 for end in ends],
-            )
-        )
+    curves = [
+        Curve.of(f"m_p = {each.prompt_tokens}", "found", each.sizes, each.curve.shares)
+        for each in lengths
+    ]
     sizes = range(1, max(len(each.sizes) for each in lengths) + 1)
     least = [min(e.controls[k - 1] for e in lengths if k in e.sizes) for k in sizes]
     curves.append(Curve(name="planted, least", sort="estimated", across=sizes, up=least))
@@ -447,19 +434,15 @@ def _success(lengths: Sequence[Length]) -> Curves:
 
 
 def _k50(kinds: Sequence[Sequence[Length]]) -> Curves:
-    curves = []
-    for lengths in kinds:
-        known = [(e.ratio, k50) for e in lengths if (k50 := e.curve.k50).value is not None]
-        curves.append(
-            Curve(
-                name=lengths[0].kind,
-                sort="estimated",
-                across=[ratio for ratio, _ in known],
-                up=[k.value or 0.0 for _, k in known],
-                low=[k.low or 0.0 for _, k in known],
-                high=[k.high if k.high is not None else k.value or 0.0 for _, k in known],
-            )
+    curves = [
+        Curve.of(
+            lengths[0].kind,
+            "estimated",
+            [each.ratio for each in lengths],
+            [each.curve.k50 for each in lengths],
         )
+        for lengths in kinds
+    ]
     most = max(each.ratio for lengths in kinds for each in lengths)
     curves.append(
         Curve(

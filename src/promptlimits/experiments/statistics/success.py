@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from promptlimits.experiments.statistics.proportions import exact_interval
 from promptlimits.experiments.statistics.slopes import percentiles, resampled
 from promptlimits.experiments.statistics.thresholds import threshold, thresholds
-from promptlimits.record.experiment import Interval
+from promptlimits.record.experiment import Control, Interval
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -51,6 +51,28 @@ class SuccessCurve:
         """k50 of the problems `index` (..., problems); `place` as in `thresholds`."""
         solved = np.moveaxis(self.solved[:, index].sum(axis=-1), 0, -1)
         return thresholds(self.sizes, solved, index.shape[-1], place=place)
+
+
+def planted_control(name: str, rows: Sequence[Sequence[bool]], meaning: str) -> Control:
+    """The control of several cells.
+
+    Args:
+        name: What was planted.
+        rows: Of each cell, which problems were solved; one problem or more in all.
+        meaning: What it shows.
+
+    Returns:
+        The control.
+    """
+    every = [bool(one) for row in rows for one in row]
+    return Control(
+        name=name,
+        solved=sum(every),
+        of=len(every),
+        share=exact_interval(sum(every), len(every)),
+        least=min(float(np.mean(row)) for row in rows if len(row)),
+        meaning=meaning,
+    )
 
 
 class K50Lines:

@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from matplotlib.axes import Axes
 
+from promptlimits.record.experiment import Interval
 from promptlimits.report.figures.labels import spread
 from promptlimits.report.figures.plain_svg import (
     FOUND,
@@ -24,6 +25,8 @@ from promptlimits.report.figures.plain_svg import (
 Sort: TypeAlias = Literal["proved", "found", "estimated", "published"]
 _COLOURS: Final = {"proved": PROVED, "found": FOUND, "estimated": INK, "published": MUTED}
 _LINES: Final = {"proved": "-", "found": "-", "estimated": "-", "published": (0, (4, 3))}
+_DECADE: Final = 10
+"""On a logarithmic axis an end at 0 is drawn so far below the lowest point."""
 _MARKS: Final = "osD^vP"
 _SIDE_BY_SIDE: Final = 0.012
 """How far apart points of two curves at one place stand, as a share of the axis."""
@@ -46,6 +49,19 @@ class Curve:
         """Refuse lists that do not fit."""
         ends = (self.low, self.high) if self.low else ()
         require_one_each(self.across, self.up, *ends, of="point")
+
+    @classmethod
+    def of(
+        cls, name: str, sort: Sort, across: Sequence[float], intervals: Sequence[Interval]
+    ) -> Curve:
+        """Estimates with their ends; those without a value are left out."""
+        known = [
+            (x, y, y if one.low is None else one.low, y if one.high is None else one.high)
+            for x, one in zip(across, intervals, strict=True)
+            if (y := one.value) is not None
+        ]
+        x, up, low, high = zip(*known, strict=True)
+        return cls(name=name, sort=sort, across=x, up=up, low=low, high=high)
 
     def in_words(self, below: str) -> str:
         """Every number."""
@@ -109,6 +125,8 @@ class Curves(Drawing):
         axes.plot(across, up, linestyle=line, color=colour, linewidth=0.9, alpha=0.6, zorder=3)
         if curve.low:
             low, high = ([ends[i] for i in shown] for ends in (curve.low, curve.high))
+            if self.log_scale:
+                low = [end or min(up) / _DECADE for end in low]
             axes.vlines(across, low, high, color=colour, linewidth=1.1, alpha=0.7, zorder=3)
 
     def _name_curves(self, axes: Axes) -> None:

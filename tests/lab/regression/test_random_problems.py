@@ -43,6 +43,15 @@ def test_more_numbers_asked_for_than_a_prompt_has_are_not_met():
         assert error > 1e-4
 
 
+def test_the_activation_is_the_one_asked_for():
+    relu, gelu = (
+        shape(network=NetworkShape(dim=2, activation=name)).draw(0) for name in ("relu", "gelu")
+    )
+    assert {layer.activation for layer in gelu[0].layers} == {"gelu"}
+    assert torch.equal(relu[1], gelu[1])
+    assert not torch.allclose(relu[2], gelu[2])
+
+
 @pytest.mark.parametrize("norm", ["layer-pre", "layer-post", "rms-pre", "rms-post"])
 def test_norms_are_where_they_are_named(norm):
     kind, place = norm.split("-")

@@ -66,12 +66,13 @@ class Network:
     layers: int
     masked: bool = False
     norm: str = "none"
+    activation: str = "relu"
 
     @property
     def in_words(self) -> str:
         """Short, for a figure."""
         words = f"d={self.dim}, {self.layers} layer{'' if self.layers == 1 else 's'}"
-        words += ", masked" if self.masked else ""
+        words += (", masked" * self.masked) + (", GELU" * (self.activation == "gelu"))
         return words if self.norm == "none" else f"{words}, {self.norm}"
 
 
@@ -466,10 +467,11 @@ _FULL: Final = replace(
     _QUICK,
     networks=(
         *(
-            Network(dim=dim, heads=dim // 2, layers=layers, masked=masked)
+            Network(dim=dim, heads=dim // 2, layers=layers, masked=masked, activation=activation)
             for dim in (2, 4)
             for layers in (1, 2, 3, 4)
             for masked in (False, True)
+            for activation in ("relu", "gelu")
         ),
         *(
             Network(dim=4, heads=2, layers=2, norm=norm)
@@ -490,9 +492,9 @@ RECIPE: Final = Recipe(
     published="k in O(m_p/m)",
     holds="For almost every list of targets no prompt of m_p < m k tokens meets all of them "
     "exactly. That m_p = m k tokens suffice does not hold.",
-    varied="pairs k, prompt tokens m_p, answer tokens m, width d, depth, mask, norms",
+    varied="pairs k, prompt tokens m_p, answer tokens m, width d, depth, mask, activation, norms",
     specs={"quick": _QUICK, "full": _FULL},
-    seconds={"quick": 110, "full": 200_000},
+    seconds={"quick": 110, "full": 150_000},
     work=Work(name="scaling", engine=1, measure=measure),
     summary=summary,
     findings=findings,

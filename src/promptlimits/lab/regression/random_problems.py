@@ -23,7 +23,7 @@ from promptlimits.lab.regression.regression import (
     all_reads,
     solve_regression,
 )
-from promptlimits.nets.paper.layers import PaperNorm
+from promptlimits.nets.paper.layers import Activation, PaperNorm
 from promptlimits.nets.paper.transformer import PaperTransformer, from_weights
 from promptlimits.nets.paper.weights import random_weights
 
@@ -42,6 +42,7 @@ class NetworkShape:
     hidden: int = 8  # of the MLP
     masked: bool = False
     norm: Norm = "none"
+    activation: Activation = "relu"
     scale: float = 1.0  # of the weights, over 1/sqrt(fan-in)
 
     def draw(self, generator: np.random.Generator) -> PaperTransformer:
@@ -58,6 +59,8 @@ class NetworkShape:
             biases=True,
         )
         plain = from_weights(weights)
+        layers = tuple(replace(layer, activation=self.activation) for layer in plain.layers)
+        plain = replace(plain, layers=layers)
         return plain if self.norm == "none" else _normalised(plain, self.norm)
 
 

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from promptlimits.base.files import JsonObject
 from promptlimits.experiments.execute import Done, Work
+from promptlimits.experiments.networks import Network
 from promptlimits.experiments.recipe import Recipe
 from promptlimits.experiments.statistics.proportions import exact_interval
 from promptlimits.experiments.statistics.slopes import over_problems, with_intercept
@@ -158,14 +159,10 @@ def _above(value: Fraction) -> float:
 def _measure_plane(cell: Plane) -> JsonObject:
     """The least error of each problem."""
     from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt
-    from promptlimits.lab.regression.random_problems import (
-        NetworkShape,
-        ProblemShape,
-        starts_that_solve,
-    )
+    from promptlimits.lab.regression.random_problems import ProblemShape, starts_that_solve
 
     shape = ProblemShape(
-        network=NetworkShape(dim=cell.dim, layers=cell.layers, hidden=4 * cell.dim),
+        network=Network(dim=cell.dim, heads=1, layers=cell.layers).shape(),
         prompt_tokens=cell.prompt_tokens,
         pairs=cell.pairs,
         planted=cell.planted,

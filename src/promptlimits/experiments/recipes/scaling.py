@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from promptlimits.base.files import JsonObject
 from promptlimits.experiments.execute import Done, Work
+from promptlimits.experiments.networks import Network
 from promptlimits.experiments.recipe import Recipe
 from promptlimits.experiments.statistics.proportions import overdispersion
 from promptlimits.experiments.statistics.slopes import through_origin, with_intercept
@@ -55,25 +56,6 @@ from promptlimits.report.figures.plain_svg import Drawing
 Record: TypeAlias = dict[str, Any]
 TRUSTED: Final = 0.95
 """Share of planted problems above which failures on other targets are the model's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """A shape of network, as `lab.regression.random_problems.NetworkShape` takes it."""
-
-    dim: int
-    heads: int
-    layers: int
-    masked: bool = False
-    norm: str = "none"
-    activation: str = "relu"
-
-    @property
-    def in_words(self) -> str:
-        """Short, for a figure."""
-        words = f"d={self.dim}, {self.layers} layer{'' if self.layers == 1 else 's'}"
-        words += (", masked" * self.masked) + (", GELU" * (self.activation == "gelu"))
-        return words if self.norm == "none" else f"{words}, {self.norm}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,15 +124,10 @@ class Spec:
 def measure(cell: Cell) -> JsonObject:
     """Of each problem, the starts that solve it and the least error."""
     from promptlimits.lab.regression.levenberg_marquardt import LevenbergMarquardt
-    from promptlimits.lab.regression.random_problems import (
-        NetworkShape,
-        ProblemShape,
-        starts_that_solve,
-    )
+    from promptlimits.lab.regression.random_problems import ProblemShape, starts_that_solve
 
-    network: Any = asdict(cell.network)
     shape = ProblemShape(
-        network=NetworkShape(**network, hidden=4 * cell.network.dim),
+        network=cell.network.shape(),
         prompt_tokens=cell.prompt_tokens,
         pairs=cell.pairs,
         columns=cell.columns,

@@ -98,23 +98,32 @@ def test_a_pool_has_a_worker():
         LocalWorkers(0)
 
 
-@pytest.mark.slow  # twenty drivers, each with two processes of its own
-def test_killed_at_random_moments_a_driver_goes_on_to_the_same_end(tmp_path, repository):
+@pytest.mark.slow  # twenty drivers, each with two processes of its own, or a Ray
+@pytest.mark.parametrize(("kind", "longest"), [("local", 1.2), ("ray", 12.0)])
+def test_killed_at_random_moments_a_driver_goes_on_to_the_same_end(
+    kind, longest, tmp_path, repository
+):
+    if kind == "ray":
+        pytest.importorskip("ray", reason="the extra `ray` is not installed")
     whole = squares(drive(tmp_path / "whole.sqlite", 40))
     chance = random.Random(0)
     path = tmp_path / "killed.sqlite"
-    script = [sys.executable, "-m", "tests.experiments.toy_cells", str(path), "40"]
+    script = [sys.executable, "-m", "tests.experiments.toy_cells", str(path), "40", kind]
     kept = []
     for _ in range(20):
         driver = subprocess.Popen(script, cwd=repository, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.05, 1.2))
+        time.sleep(chance.uniform(0.05, longest))
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        if path.exists():
-            with Store.open(path, read_only=True) as store:
-                kept.append(
-                    sum(store.get("cell", toy_work().key(c)) is not None
-                        for c in grid(40, seconds=0.03))
-                )  # fmt: skip
+        kept.append(stored(path))
     assert kept == sorted(kept)
-    assert squares(drive(path, 40)) == whole
+    assert squares(drive(path, 40, kind)) == whole
+
+
+def stored(path):
+    """How many cells of the drivers' grid a store has."""
+    if not path.exists():
+        return 0
+    with Store.open(path, read_only=True) as store:
+        cells = (store.get("cell", toy_work().key(c)) for c in grid(40, seconds=0.03))
+        return sum(cell is not None for cell in cells)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptlimits.base.errors import UserError
+from promptlimits.experiments.clusters import RayWorkers
 from promptlimits.experiments.execute import Work, execute
 from promptlimits.experiments.workers import LocalWorkers
 
@@ -65,16 +66,21 @@ def grid(count, **fields):
     return [Toy(number=number, **fields) for number in range(count)]
 
 
-def drive(path, count):
+def pool_of(kind):
+    """Two workers of this machine, or on a Ray of it."""
+    return RayWorkers("local", 2) if kind == "ray" else LocalWorkers(2)
+
+
+def drive(path, count, kind="local"):
     """What a driver does: a grid with two workers."""
     from promptlimits.capacity.store.sqlite import Store
 
     with Store.open(Path(path)) as store:
         return execute(
-            toy_work(), grid(count, seconds=0.03), store=store, pool=LocalWorkers(2),
+            toy_work(), grid(count, seconds=0.03), store=store, pool=pool_of(kind),
             progress=Silent(), facts={},
         )  # fmt: skip
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], int(sys.argv[2]))
+    drive(sys.argv[1], int(sys.argv[2]), sys.argv[3])

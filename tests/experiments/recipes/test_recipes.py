@@ -112,6 +112,18 @@ def test_the_law_itself_has_slope_one_and_agrees():
     assert said.control.share.value == 1
 
 
+def test_starts_that_agree_count_for_less():
+    apart = LAW | {(1, 2): [6, 6, 6, 6], (1, 3): NONE}
+    agreeing = apart | {(1, 2): [12, 12, 0, 0]}
+    planted = PLANTED | {(1, 3): ALL}
+    first, second = (scaled(each, planted=planted).lengths[0] for each in (apart, agreeing))
+    assert first.agreement[1].value == 0
+    assert second.agreement[1].value > 0.99
+    one, other = first.k50_of_a_start, second.k50_of_a_start
+    assert one.value == pytest.approx(2, abs=0.01)
+    assert other.high - other.low > 2 * (one.high - one.low)
+
+
 def test_a_weak_control_decides_nothing_and_a_success_beyond_contradicts():
     weak = PLANTED | {(1, 2): [0, 0, 0, 12]}
     assert scaling.findings(scaled(LAW, planted=weak)).agrees is None

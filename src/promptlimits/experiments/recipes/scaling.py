@@ -38,9 +38,10 @@ from promptlimits.base.files import JsonObject
 from promptlimits.experiments.execute import Done, Work
 from promptlimits.experiments.networks import Network
 from promptlimits.experiments.recipe import Recipe
-from promptlimits.experiments.statistics.proportions import overdispersion
+from promptlimits.experiments.statistics.proportions import overdispersion, variance_factor
 from promptlimits.experiments.statistics.slopes import through_origin, with_intercept
 from promptlimits.experiments.statistics.success import K50Lines, SuccessCurve, planted_control
+from promptlimits.experiments.statistics.thresholds import threshold
 from promptlimits.record.experiment import (
     Control,
     Estimated,
@@ -184,6 +185,22 @@ class Length:
         return SuccessCurve(sizes=self.sizes, solved=self.random > 0)
 
     @property
+    def agreement(self) -> list[Interval]:
+        """How much starts on one problem agree, at each k."""
+        return [overdispersion(row.tolist(), self.starts) for row in self.random]
+
+    @property
+    def k50_of_a_start(self) -> Interval:
+        """Where half of the starts succeed; their agreement makes their number count for less."""
+        agreement = max((each.value or 0.0 for each in self.agreement), default=0.0)
+        return threshold(
+            self.sizes,
+            self.random.sum(axis=1),
+            self.starts * self.random.shape[1],
+            dispersion=variance_factor(agreement, self.starts),
+        )
+
+    @property
     def controls(self) -> NDArray[np.float64]:
         """Share of planted problems solved at each k."""
         found: NDArray[np.float64] = (self.planted > 0).mean(axis=1)
@@ -271,12 +288,14 @@ def findings(found: Summary) -> Findings:
     ]
     estimated.append(Estimated.of("c of k50 = c m_p/m", found.proportional))
     estimated += [
-        Estimated.of(
-            f"agreement of starts on a problem, {each.name}, k = {int(each.ratio)}",
-            overdispersion(each.random[int(each.ratio) - 1].tolist(), each.starts),
-        )
+        Estimated.of(f"k50 of a single start, {each.name}", each.k50_of_a_start)
         for each in found.lengths
-        if each.ratio >= 1
+    ]
+    estimated += [
+        Estimated.of(f"agreement of starts on a problem, {each.name}, k = {k}", agreement)
+        for each in found.lengths
+        for k, agreement in zip(each.sizes, each.agreement, strict=True)
+        if k == int(each.ratio)
     ]
     return Findings(
         verdict=_verdict(found, control),

@@ -117,7 +117,8 @@ def activation_slope(activation: Activation, inner: Tensor) -> Tensor:
     if activation == "relu":
         return (inner > 0).to(inner.dtype)
     density = torch.exp(-inner.square() / 2) / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(inner) + inner * density
+    slope: Tensor = torch.special.ndtr(inner) + inner * density
+    return slope
 
 
 def mlp(layer: PaperLayer, tokens: Tensor, inputs: Tensor | None = None) -> Tensor:

@@ -140,11 +140,6 @@ def execute(
     return tuple(Done(cell=cell, record=_kept(work, cell, store)["record"]) for cell in grid)
 
 
-def processor_seconds(work: Work[Cell], cells: Iterable[Cell], store: Store) -> float:
-    """What computing these cells took, whenever that was."""
-    return sum(float(_kept(work, cell, store)["seconds"]) for cell in dict.fromkeys(cells))
-
-
 def _kept(work: Work[Cell], cell: Cell, store: Store) -> dict[str, Any]:
     kept = store.get(KIND, work.key(cell))
     if kept is None:

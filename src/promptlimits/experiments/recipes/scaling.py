@@ -490,7 +490,7 @@ RECIPE: Final = Recipe(
     "exactly. That m_p = m k tokens suffice does not hold.",
     varied="pairs k, prompt tokens m_p, answer tokens m, width d, depth, mask, activation, norms",
     specs={"quick": _QUICK, "full": _FULL},
-    seconds={"quick": 110, "full": 150_000},
+    seconds={"quick": 100, "full": 150_000},
     work=Work(name="scaling", engine=1, measure=measure),
     summary=summary,
     findings=findings,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import betaln
+from scipy.special import betaln, expit
 from scipy.stats import beta, chi2
 
 from promptlimits.base.errors import UserError
@@ -72,7 +72,7 @@ def overdispersion(successes: Sequence[int], trials: int) -> Interval:
     way = f"beta-binomial, profile likelihood, {CONFIDENCE:.0%}"
     if trials < 2 or not 0 < counts.sum() < trials * len(counts):
         return Interval(value=None, low=None, high=None, way=way)
-    rhos = np.concatenate([[0.0], np.geomspace(1e-3, 1 - 1e-4, 80)])
+    rhos = np.concatenate([[0.0], expit(np.linspace(-7, 7, 113))])
     profile = np.array([_profile(counts, trials, rho) for rho in rhos])
     inside = rhos[2 * (profile.max() - profile) <= chi2.ppf(CONFIDENCE, 1)]
     return Interval(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class PoolCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The words, with an address behind an option that has none."""
         given: list[str] = []
-        for word, after in zip(args, [*args[1:], "-"], strict=True):
+        for word, after in itertools.pairwise([*args, "-"]):
             given.append(word)
             if word in _ALONE and after.startswith("-"):
                 given.append(_HERE if word == "--ray" else "slurm")

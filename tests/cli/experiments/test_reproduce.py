@@ -37,7 +37,7 @@ def test_an_experiment_is_run_kept_and_told(call, here):
     record = json.loads(ended.out)
     assert set(record["measured"]) >= {"value", "low", "high"}
     assert set(record) >= {"name", "verdict", "published", "cells", "control"}
-    assert "cells: " in ended.err
+    assert ended.err.startswith("... scaling: cells\n")
     assert json.loads((here / "out" / "scaling.json").read_text()) == record
     again = call("reproduce", "scaling", "--out", "out", "--workers", "1")
     assert again.err == ""

@@ -16,10 +16,11 @@ from promptlimits.capacity.search.choice import Choice, choose
 from promptlimits.capacity.search.control import SearchBudget, control_within
 from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
 from promptlimits.capacity.search.search import SearchResult, search, train_all
+from promptlimits.capacity.search.texts import search_text
 from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
-from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.task.targets import Targets, TextTargets
 from promptlimits.capacity.train.problem import StepReport, Stopper
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import require_replaceable
@@ -159,7 +160,11 @@ class Job:
         place = self.context(
             size.kind, lambda report: listener.step(size.kind, size.tokens, report)
         )
-        searching = SearchBudget(budget, control=self.request.control, starts=config.starts)
+        look, starts = search, config.starts
+        if isinstance(targets, TextTargets) and not all_at_once:
+            # Each start has sizes of its own.
+            look, starts = search_text, 1
+        searching = SearchBudget(budget, control=self.request.control, starts=starts)
 
         def ended(attempt: Attempt) -> None:
             searching.note(attempt)
@@ -173,7 +178,7 @@ class Job:
         else:
             listener.stage(f"searching with {size.in_words}")
             already = 0 if shorter is None else targets.count(shorter.held)
-            result = search(
+            result = look(
                 place,
                 targets,
                 replace(config, first_size=max(config.first_size, already)),

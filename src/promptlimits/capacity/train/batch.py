@@ -51,7 +51,9 @@ class Batch:
         self._reads = Segments.of(reads, device=device)
         each = [problem.pairs.pair_of_read.bincount().tolist() for problem in problems]
         self._reads_of_pair = Segments.of([count for one in each for count in one], device=device)
-        self._pairs = Segments.of([problem.pairs.num_pairs for problem in problems], device=device)
+        counts = [problem.pairs.num_pairs for problem in problems]
+        self._pairs = Segments.of(counts, device=device)
+        self._single = (self._pairs.lengths == 1).to(torch.float32)
         leads = torch.tensor([problem.config.relative_lead for problem in problems])
         self._required_lead = self._reads.spread(leads.to(device))
         shares = torch.tensor([problem.config.first_sharpening_share for problem in problems])
@@ -118,8 +120,17 @@ class Batch:
             loss_nats=self._reads.mean(nats) / sharpening,
             exact=exact,
             exact_pairs=self._pairs.sum(exact.to(torch.float32)),
+            in_a_row=self._in_a_row(right) * self._single,
             tokens_right=self._reads.mean(right.to(torch.float32)),
         )
+
+    def _in_a_row(self, right: Tensor) -> Tensor:
+        """(B,) how many of each problem's reads are right before its first wrong one."""
+        wrong = (~right).long()
+        before = torch.cat([wrong.new_zeros(1), wrong.cumsum(0)])
+        starts = self._reads.lengths.cumsum(0) - self._reads.lengths
+        since = before[1:] - self._reads.spread(before[starts])
+        return self._reads.sum((since == 0).to(torch.float32))
 
 
 def _prepared(

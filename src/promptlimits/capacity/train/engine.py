@@ -13,6 +13,7 @@ step, is all that is needed to go on.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -157,7 +158,7 @@ class _Running:
         self._budget = budget
         self._on_step = on_step
         self._statuses: list[Status] = []
-        self._won: set[ProblemKey] = set()
+        self._won: Counter[ProblemKey] = Counter()
         # Most memory kept in a step so far, by problem.
         self._activation: dict[ProblemKey, int] = {}
         self._bytes: dict[ProblemKey, int] = {}
@@ -175,15 +176,19 @@ class _Running:
         ]
         for problem, outcome in zip(self.problems, endings, strict=True):
             if outcome is Outcome.SOLVED and problem.race is not None:
-                self._won.add(problem.race)
+                self._won[problem.race] += 1
         outcomes = [
-            outcome or (Outcome.OVERTAKEN if problem.race in self._won else None)
+            outcome or (Outcome.OVERTAKEN if self._is_over(problem) else None)
             for problem, outcome in zip(self.problems, endings, strict=True)
         ]
         if all(outcome is None for outcome in outcomes):
             return
         fits = self._take_out(outcomes)
         yield from sorted(fits, key=lambda fit: (fit.outcome is not Outcome.SOLVED, fit.steps))
+
+    def _is_over(self, problem: Problem) -> bool:
+        """Whether the race of a problem was won by enough others."""
+        return problem.race is not None and self._won[problem.race] >= problem.enough
 
     def abandon(self, outcome: Outcome) -> list[Fit]:
         """Take out every problem."""
@@ -273,6 +278,7 @@ class _Running:
                     best_exact,
                     gained,
                     after.finite(),
+                    after.best_in_a_row,
                 )
             ]
         )
@@ -330,6 +336,7 @@ class _Running:
                 pairs=problem.pairs.num_pairs,
                 loss_nats=row[0],
                 tokens_right=row[1],
+                best_in_a_row=int(row[6]),
                 seconds=seconds,
                 problems=len(pairs),
                 activation_bytes=activation,

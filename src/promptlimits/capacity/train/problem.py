@@ -68,7 +68,8 @@ class Problem:
             then goes on as if it had never stopped.
         kind: What the prompt is.
         race: Problems of one race seek the same thing, such as starts from several seeds:
-            once one is solved, the others leave as overtaken. None for no race.
+            once enough are solved, the others leave as overtaken. None for no race.
+        enough: How many, the same for all of a race.
     """
 
     key: ProblemKey
@@ -77,6 +78,7 @@ class Problem:
     state: TrainingState
     kind: PromptKind = PromptKind.SOFT
     race: ProblemKey | None = None
+    enough: int = 1
 
     @property
     def part(self) -> Part:
@@ -114,6 +116,7 @@ class StepReport:
         step: Number of the step, from 1.
         exact: Pairs answered exactly by the prompt of this step.
         best_exact: Pairs answered exactly by the best prompt so far.
+        best_in_a_row: Tokens that it gives of a single pair, from the first on; 0 for more pairs.
         pairs: K.
         loss_nats: Loss of the prompt of this step.
         tokens_right: Its share of right tokens.
@@ -130,6 +133,7 @@ class StepReport:
     loss_nats: float
     tokens_right: float
     seconds: float
+    best_in_a_row: int = 0
     problems: int = 1
     activation_bytes: int = 0
 

@@ -22,7 +22,7 @@ from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 _ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
 _PAIRS = ("best_exact",)
-_NUMBERS = ("best_loss", "most_right")
+_NUMBERS = ("best_in_a_row", "best_loss", "most_right")
 _TENSORS = (*_ROWS, *_PAIRS, *_NUMBERS)
 
 
@@ -41,6 +41,8 @@ class TrainingState:
         best_prompt: (P, W) the prompt that was itself scored best; never a prompt from one
             step with the score of another.
         best_exact: (K,) the pairs that it answers exactly.
+        best_in_a_row: () the tokens that it gives of a single pair, from the first on; 0 for more
+            pairs.
         best_loss: () its loss.
         most_right: () the largest share of right tokens that any prompt so far had.
     """
@@ -53,6 +55,7 @@ class TrainingState:
     second_moment: Tensor
     best_prompt: Tensor
     best_exact: Tensor
+    best_in_a_row: Tensor
     best_loss: Tensor
     most_right: Tensor
 
@@ -68,6 +71,7 @@ class TrainingState:
             second_moment=torch.zeros_like(prompt),
             best_prompt=prompt.detach().clone(),
             best_exact=torch.zeros(num_pairs, dtype=torch.bool, device=prompt.device),
+            best_in_a_row=torch.zeros((), dtype=torch.float32, device=prompt.device),
             best_loss=torch.full((), torch.inf, dtype=prompt.dtype, device=prompt.device),
             most_right=torch.zeros((), dtype=torch.float32, device=prompt.device),
         )
@@ -126,6 +130,8 @@ class BatchScores:
     loss_nats: Tensor
     exact: Tensor  # (sum of K_b,) whether every token of a pair wins with the required lead
     exact_pairs: Tensor  # (B,) how many do
+    # (B,) read positions from the first on whose tokens do, of a problem of one pair; 0 for others
+    in_a_row: Tensor
     tokens_right: Tensor  # (B,) share of read positions whose token wins with that lead
 
 
@@ -141,7 +147,8 @@ class PackedState:
     second_moment: Tensor
     best_prompt: Tensor
     best_exact: Tensor  # (sum of K_b,)
-    best_loss: Tensor  # (B,), as is the largest share of right tokens
+    best_in_a_row: Tensor  # (B,), as are the losses and the largest shares of right tokens
+    best_loss: Tensor
     most_right: Tensor
     rows: Segments  # which rows of the prompts belong to which problem
     pairs: Segments  # which pairs do
@@ -188,17 +195,21 @@ class PackedState:
         before = self.pairs.sum(self.best_exact.to(scores.exact_pairs.dtype))
         more = scores.exact_pairs > before
         as_many = scores.exact_pairs == before
+        # Of a text, what follows the first wrong token is lost.
+        further = scores.in_a_row > self.best_in_a_row
+        as_far = scores.in_a_row == self.best_in_a_row
         loss = scores.loss_nats.to(self.best_loss.dtype)
-        better = more | (as_many & (loss < self.best_loss))
+        better = more | (as_many & (further | (as_far & (loss < self.best_loss))))
         # A long pair shows no progress in pairs until its last token is right.
         right = torch.maximum(scores.tokens_right, self.most_right)
-        gained = more | (right > self.most_right)
+        gained = more | further | (right > self.most_right)
         kept = replace(
             self,
             best_prompt=torch.where(
                 self.rows.spread(better)[:, None], self.prompt, self.best_prompt
             ),
             best_exact=torch.where(self.pairs.spread(better), scores.exact, self.best_exact),
+            best_in_a_row=torch.where(better, scores.in_a_row, self.best_in_a_row),
             best_loss=torch.where(better, loss, self.best_loss),
             most_right=right,
         )

@@ -33,7 +33,7 @@ from promptlimits.nets.protocol import PromptKind
 
 SCOUTS: Final = 16
 SCOUT_STEPS: Final = 40
-SCOUT_RATES: Final = (3.0, 1.0)
+SCOUT_RATES: Final = (8.0, 3.0)
 """Multiples of the learning rate, taken in turn: the larger one has the first token sooner more
 often than not."""
 SCOUT_LEAD: Final = 0.05
@@ -53,7 +53,7 @@ HEATS: Final = (Heat(0.5, 6, 3, 80), Heat(1.0, 3, 1, 120))
 
 GROWTH: Final = 1.5
 """The next beginning in units of what is held."""
-RELATIVE_RATE: Final = 0.2
+RELATIVE_RATE: Final = 0.3
 """Learning rate of a soft prompt after the scouts, in units of its root mean square."""
 DECAY_STEPS: Final = 300
 

@@ -31,7 +31,7 @@ DIALOGUE: Final = """"You moved the ladder."
 "A bridge, he said, for the ducks."
 "Ducks can swim."
 "I told him. He said these ones were tired."
-She put down her brush and looked out of the window for a while. "Well," she said, "are they using it?"
+She put down her brush and looked out of the window. "Well," she said, "are they using it?"
 "All but the white one."
 """
 

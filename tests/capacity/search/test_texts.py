@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.capacity.cases import after, facts, never, set_aside
+from tests.capacity.cases import after, facts, never
 
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.search.texts import (
@@ -24,7 +24,7 @@ from promptlimits.nets.protocol import PromptKind
 
 TEXT = "the dog and the cat: one two three of the big red house and then"
 # Enough steps for a few tokens, too few for all of them.
-TRAINING = TrainingConfig(prompt_tokens=2, learning_rate=1.0, max_steps=30, patience=30)
+TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=1.0, max_steps=40, patience=40)
 CONFIG = SearchConfig(training=TRAINING, first_size=4, starts=2)
 
 
@@ -41,9 +41,7 @@ def found(model, targets, tmp_path_factory):
     from promptlimits.capacity.store.sqlite import Store
 
     with Store.open(tmp_path_factory.mktemp("found") / "store.sqlite") as store:
-        result = search_text(
-            runs(model, store), targets, CONFIG, warm=None, should_stop=never
-        )
+        result = search_text(runs(model, store), targets, CONFIG, warm=None, should_stop=never)
         return result, store.runs()
 
 
@@ -72,6 +70,7 @@ def test_beginnings_grow_by_half_and_end_next_to_what_is_held():
 
 @given(st.integers(0, 99), st.sets(st.integers(1, 100)), st.integers(1, 100))
 def test_the_next_beginning_is_new_and_above_what_is_held(held, failed, total):
+    held, failed = min(held, total), {size for size in failed if size <= total}
     size = next_length(held, failed, total=total)
     if size is not None:
         assert held < size <= total
@@ -130,11 +129,9 @@ def test_after_the_scouts_the_rate_is_a_share_of_the_prompt(found):
     assert rates <= shares
 
 
-def test_a_search_stopped_at_every_tenth_step_ends_like_one_that_was_not(
-    found, open_place, targets
-):
+def test_a_search_stopped_every_fifty_steps_ends_like_one_that_was_not(found, open_place, targets):
     for _ in range(100):
-        part = search_text(open_place(), targets, CONFIG, warm=None, should_stop=after(10))
+        part = search_text(open_place(), targets, CONFIG, warm=None, should_stop=after(50))
         if part.complete:
             break
         assert any(one.outcome is Outcome.OUT_OF_BUDGET for one in part.attempts)
@@ -157,13 +154,11 @@ def test_a_search_stopped_at_every_tenth_step_ends_like_one_that_was_not(
 def test_a_longer_prompt_starts_from_a_shorter_one(place, targets, found):
     shorter = found[0].best
     held = len(shorter.held)
-    config = replace(
-        CONFIG, training=replace(TRAINING, prompt_tokens=3), first_size=held, starts=1
-    )
+    config = replace(CONFIG, training=replace(TRAINING, prompt_tokens=5), first_size=held, starts=1)
     result = search_text(place, targets, config, warm=shorter.state, should_stop=never)
     assert result.attempts[0].size == held
     assert len(result.best.held) >= held
-    assert all(one.prompt.shape[0] == 3 for one in result.attempts)
+    assert all(one.prompt.shape[0] == 5 for one in result.attempts)
     assert place.store.runs()[0].spec["warm"] is not None
 
 
@@ -181,4 +176,4 @@ def test_a_prefix_grows_from_one_fresh_run(place, targets):
         prefixes, targets.first(6), replace(CONFIG, starts=1), warm=None, should_stop=never
     )
     assert [one.size for one in result.attempts][:2] == [4, 6]
-    assert [one.spec["training"]["learning_rate"] for one in place.store.runs()][:2] == [0.3, 0.15]
+    assert [one.spec["training"]["learning_rate"] for one in place.store.runs()][:2] == [1.0, 0.5]

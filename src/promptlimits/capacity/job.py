@@ -9,14 +9,14 @@ from typing import Self
 
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.floor import Floor, find_floor
-from promptlimits.capacity.search.attempt import Attempt, RunContext, about
+from promptlimits.capacity.search.attempt import Attempt, RunContext, about, attempt
 from promptlimits.capacity.search.baselines import Unprompted
 from promptlimits.capacity.search.budget import Budget, UsedTime
 from promptlimits.capacity.search.choice import Choice, choose
 from promptlimits.capacity.search.control import SearchBudget, control_within
 from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
 from promptlimits.capacity.search.search import SearchResult, search, train_all
-from promptlimits.capacity.search.texts import search_text
+from promptlimits.capacity.search.texts import search_text, train_text
 from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
@@ -160,15 +160,15 @@ class Job:
         place = self.context(
             size.kind, lambda report: listener.step(size.kind, size.tokens, report)
         )
-        look, starts = search, config.starts
+        look, trained, starts = search, attempt, config.starts
         if isinstance(targets, TextTargets) and not all_at_once:
             # Each start has sizes of its own.
-            look, starts = search_text, 1
+            look, trained, starts = search_text, train_text, 1
         searching = SearchBudget(budget, control=self.request.control, starts=starts)
 
-        def ended(attempt: Attempt) -> None:
-            searching.note(attempt)
-            listener.attempted(size.kind, size.tokens, attempt)
+        def ended(one: Attempt) -> None:
+            searching.note(one)
+            listener.attempted(size.kind, size.tokens, one)
 
         if all_at_once:
             listener.stage(f"training for {len(targets)} {targets.units}")
@@ -195,6 +195,7 @@ class Job:
             targets,
             config.training,
             result,
+            train=trained,
             stage=f"planted control with {size.in_words}",
             listener=listener,
         )

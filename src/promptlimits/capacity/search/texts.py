@@ -23,6 +23,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+import torch
+
 from promptlimits.capacity.search.attempt import Attempt, RunContext, race
 from promptlimits.capacity.search.search import SearchConfig, SearchResult
 from promptlimits.capacity.task.targets import Targets
@@ -56,6 +58,8 @@ GROWTH: Final = 1.5
 RELATIVE_RATE: Final = 0.3
 """Learning rate of a soft prompt after the scouts, in units of its root mean square."""
 DECAY_STEPS: Final = 300
+COPY_SHARE: Final = 0.5
+"""Size of a token in front of a shorter prompt, in units of the token behind it, its copy."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -129,6 +133,35 @@ def search_text(
     )
 
 
+def train_text(
+    place: RunContext,
+    targets: Targets,
+    config: TrainingConfig,
+    *,
+    warm: TrainingState | None,
+    should_stop: Stopper,
+) -> Attempt:
+    """One start of a search for the whole of `targets`, told as one attempt at that size."""
+    result = search_text(
+        place,
+        targets,
+        SearchConfig(training=config, starts=1),
+        warm=warm,
+        should_stop=should_stop,
+    )
+    # Where nothing is held, any of them stands for that.
+    best = result.best or result.attempts[-1]
+    whole = len(best.held) == len(targets)
+    unsolved = Outcome.STALLED if result.complete else Outcome.OUT_OF_BUDGET
+    return replace(
+        best,
+        size=len(targets),
+        outcome=Outcome.SOLVED if whole else unsolved,
+        steps=result.steps,
+        seconds=sum(one.seconds for one in result.attempts),
+    )
+
+
 def next_length(held: int, failed: Collection[int], *, total: int) -> int | None:
     """The next beginning to train for, in tokens, from what is held and what was not.
 
@@ -190,8 +223,18 @@ def _scouts(config: TrainingConfig, start: int) -> list[tuple[TrainingConfig, No
 def _first_run(runs: _Runs, warm: TrainingState) -> Attempt:
     """The run that goes on from a shorter prompt."""
     size = min(runs.config.first_size, runs.total)
+    if runs.place.kind is PromptKind.SOFT:
+        warm = _lengthened(warm, runs.config.training.prompt_tokens)
     config = _goes_on(runs, warm, seed=runs.config.training.seed)
     return runs.run(size, [(config, warm)])[0]
+
+
+def _lengthened(state: TrainingState, prompt_tokens: int) -> TrainingState:
+    """A state with more tokens in front: shrinking copies of its first one."""
+    first = state.best_prompt[:1]
+    halves = range(prompt_tokens - len(state.best_prompt), 0, -1)
+    copies = [COPY_SHARE**power * first for power in halves]
+    return state.for_pairs(1, start=torch.cat([*copies, state.best_prompt]))
 
 
 def _grown(runs: _Runs, best: Attempt) -> int:

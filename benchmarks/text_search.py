@@ -7,6 +7,7 @@
 One prompt vector of SmolLM2-135M. `lines` is the product's search (`search_text`). `doubling` is
 what it replaced: a prompt for the first 8 tokens, then for twice as many, each from the best so far
 at half the learning rate with Adam begun anew; where that fails a fresh start, then bisection.
+`small-steps` is `lines` with first steps, and so vectors, a third as large.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +34,7 @@ from benchmarks.engine_parts.texts import TEXTS
 
 from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt
 from promptlimits.capacity.search.search import SearchConfig, SearchResult, best_of, next_size
-from promptlimits.capacity.search.texts import search_text
+from promptlimits.capacity.search.texts import LineSettings, search_text
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig
 from promptlimits.capacity.train.problem import Outcome, Stopper
@@ -85,7 +87,9 @@ def doubling(
     )
 
 
-SEARCHES: Final[dict[str, Search]] = {"lines": search_text, "doubling": doubling}
+SMALL_STEPS: Final = LineSettings(scout_rates=(3.0, 1.0), relative_rate=0.2)
+COMPARED: Final[dict[str, Search]] = {"lines": search_text, "doubling": doubling}
+SEARCHES: Final = {**COMPARED, "small-steps": partial(search_text, line=SMALL_STEPS)}
 EVERY: Final = {"prelude": PROSE, **TEXTS}
 
 
@@ -117,7 +121,7 @@ def main() -> None:
     rows = []
     for name in options.text or EVERY:
         ids = model.engine.codec.encode_key(EVERY[name])
-        for which in [options.only] if options.only else SEARCHES:
+        for which in [options.only] if options.only else COMPARED:
             rows.append(_row(model, name, ids, which, options))
             print(_line(rows[-1]), file=sys.stderr, flush=True)
     ratio = _median_ratio(rows)

@@ -6,7 +6,7 @@ from benchmarks.engine_parts.models import small_model
 from benchmarks.engine_parts.text_runs import decoded, run_text
 from benchmarks.text_search import doubling
 
-from promptlimits.capacity.search.texts import SCOUTS, search_text
+from promptlimits.capacity.search.texts import LINE, search_text
 
 IDS = (5, 900, 77)
 
@@ -25,5 +25,5 @@ def test_no_step_begins_after_the_time_is_up():
         found = run_text(model, IDS, CONFIG, search_text, seconds=0.0)
         assert not found.result.complete
         # One step of each of those that run side by side.
-        assert found.steps == SCOUTS
+        assert found.steps == LINE.scouts
         assert run_text(model, IDS, CONFIG, doubling, seconds=0.0).steps == 1

@@ -3,18 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.capacity.cases import after, facts, never
 
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.search.texts import (
-    HEATS,
-    RELATIVE_RATE,
-    SCOUT_RATES,
-    SCOUTS,
+    LINE,
     next_length,
     search_text,
+    train_text,
 )
 from promptlimits.capacity.task.text import TextSpec, text_task
 from promptlimits.capacity.train.config import TrainingConfig
@@ -100,11 +99,11 @@ def test_every_attempt_holds_what_it_says(found, model, targets):
 def test_a_start_has_scouts_heats_and_growth(found):
     result, kept = found
     sizes = [one.size for one in result.attempts]
-    line = sizes[: sizes.index(1, SCOUTS)]
-    first, second = HEATS
+    line = sizes[: sizes.index(1, LINE.scouts)]
+    first, second = LINE.heats
     heats = [2] * first.entrants + [4] * second.entrants
-    assert line[: SCOUTS + len(heats)] == [1] * SCOUTS + heats
-    growth = result.attempts[SCOUTS + len(heats) : len(line)]
+    assert line[: LINE.scouts + len(heats)] == [1] * LINE.scouts + heats
+    growth = result.attempts[LINE.scouts + len(heats) : len(line)]
     # All of it from one scout.
     assert len({one.seed for one in growth}) == 1
     held = 4
@@ -113,25 +112,26 @@ def test_a_start_has_scouts_heats_and_growth(found):
         held = max(held, len(one.held))
     # The next start has other scouts.
     scouts = [one.seed for one in result.attempts if one.size == 1]
-    assert sorted(scouts) == list(range(2 * SCOUTS))
+    assert sorted(scouts) == list(range(2 * LINE.scouts))
     rates = {one.spec["training"]["learning_rate"] for one in kept if one.spec["size"] == 1}
-    assert rates == {share * TRAINING.learning_rate for share in SCOUT_RATES}
+    assert rates == {share * TRAINING.learning_rate for share in LINE.scout_rates}
 
 
 def test_after_the_scouts_the_rate_is_a_share_of_the_prompt(found):
     result, kept = found
     rates = {one.spec["training"]["learning_rate"] for one in kept if one.spec["size"] > 1}
     shares = {
-        RELATIVE_RATE * TRAINING.learning_rate * float(one.prompt.square().mean().sqrt())
+        LINE.relative_rate * TRAINING.learning_rate * float(one.prompt.square().mean().sqrt())
         for one in result.attempts
     }
     assert len(rates) > 2
     assert rates <= shares
 
 
-def test_a_search_stopped_every_fifty_steps_ends_like_one_that_was_not(found, open_place, targets):
+@pytest.mark.slow  # a whole search, read and written many times over
+def test_a_search_stopped_every_eighty_steps_ends_like_one_that_was_not(found, open_place, targets):
     for _ in range(100):
-        part = search_text(open_place(), targets, CONFIG, warm=None, should_stop=after(50))
+        part = search_text(open_place(), targets, CONFIG, warm=None, should_stop=after(80))
         if part.complete:
             break
         assert any(one.outcome is Outcome.OUT_OF_BUDGET for one in part.attempts)
@@ -152,14 +152,36 @@ def test_a_search_stopped_every_fifty_steps_ends_like_one_that_was_not(found, op
 
 
 def test_a_longer_prompt_starts_from_a_shorter_one(place, targets, found):
-    shorter = found[0].best
-    held = len(shorter.held)
-    config = replace(CONFIG, training=replace(TRAINING, prompt_tokens=5), first_size=held, starts=1)
+    shorter = next(one for one in found[0].attempts if len(one.held) == one.size == 4)
+    config = replace(CONFIG, training=replace(TRAINING, prompt_tokens=6), starts=1)
     result = search_text(place, targets, config, warm=shorter.state, should_stop=never)
-    assert result.attempts[0].size == held
-    assert len(result.best.held) >= held
-    assert all(one.prompt.shape[0] == 5 for one in result.attempts)
-    assert place.store.runs()[0].spec["warm"] is not None
+    # What it held comes first, and no scouts.
+    assert result.attempts[0].size == 4
+    assert len(result.best.held) >= 4
+    assert all(one.prompt.shape[0] == 6 for one in result.attempts)
+    # Before its first step: shrinking copies of the first token in front.
+    start = search_text(
+        replace(place, task_hash="other"), targets, config, warm=shorter.state, should_stop=after(0)
+    )
+    first = shorter.prompt[:1]
+    torch.testing.assert_close(
+        start.attempts[0].prompt, torch.cat([first / 4, first / 2, shorter.prompt])
+    )
+
+
+@pytest.mark.parametrize("size", [2, 12])
+def test_a_start_told_as_one_attempt(size, place, targets):
+    some = targets.first(size)
+    told = train_text(place, some, TRAINING, warm=None, should_stop=never)
+    solved = size == 2
+    assert told.size == size
+    assert (told.outcome is Outcome.SOLVED) == (len(told.held) == size) == solved
+    assert told.outcome.final
+    assert told.steps == sum(run.steps for run in place.store.runs())
+    cut = train_text(
+        replace(place, task_hash="other"), some, TRAINING, warm=None, should_stop=after(3)
+    )
+    assert cut.outcome is Outcome.OUT_OF_BUDGET
 
 
 def test_a_whole_text_ends_the_search(place, targets):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
 from typing import Final, NamedTuple
 
 import torch
@@ -33,14 +34,6 @@ from promptlimits.capacity.train.problem import Outcome, Stopper
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.nets.protocol import PromptKind
 
-SCOUTS: Final = 16
-SCOUT_STEPS: Final = 40
-SCOUT_RATES: Final = (8.0, 3.0)
-"""Multiples of the learning rate, taken in turn: the larger one has the first token sooner more
-often than not."""
-SCOUT_LEAD: Final = 0.05
-"""Of the first token, far above the usual one: the rest of the text will pull at it."""
-
 
 class Heat(NamedTuple):
     """Prompts that learn a beginning side by side."""
@@ -51,15 +44,38 @@ class Heat(NamedTuple):
     most_steps: int  # steps of each
 
 
-HEATS: Final = (Heat(0.5, 6, 3, 80), Heat(1.0, 3, 1, 120))
+@dataclass(frozen=True, kw_only=True)
+class LineSettings:
+    """How a line of runs for soft prompts goes on.
 
-GROWTH: Final = 1.5
-"""The next beginning in units of what is held."""
-RELATIVE_RATE: Final = 0.3
-"""Learning rate of a soft prompt after the scouts, in units of its root mean square."""
-DECAY_STEPS: Final = 300
-COPY_SHARE: Final = 0.5
-"""Size of a token in front of a shorter prompt, in units of the token behind it, its copy."""
+    Attributes:
+        scouts: Prompts that learn the first token alone.
+        scout_steps: Most steps of each.
+        scout_rates: Multiples of the learning rate, taken in turn. Large: a larger vector learns
+            the rest in fewer steps, and a larger step has the first token sooner.
+        scout_lead: Lead of the first token there, far above the usual one: the rest of the text
+            will pull at it.
+        heats: What follows, up to the first size.
+        growth: The next beginning in units of what is held.
+        relative_rate: Learning rate after the scouts, in units of the prompt's root mean square
+            and of the learning rate that is asked for.
+        decay_steps: Steps over which it falls in each run.
+        copy_share: Size of a token in front of a shorter prompt, in units of the token behind it,
+            whose copy it is. Any other token there loses the text; a copy loses the end of it.
+    """
+
+    scouts: int = 16
+    scout_steps: int = 40
+    scout_rates: tuple[float, ...] = (8.0, 3.0)
+    scout_lead: float = 0.05
+    heats: tuple[Heat, ...] = (Heat(0.5, 6, 3, 80), Heat(1.0, 3, 1, 120))
+    growth: float = 1.5
+    relative_rate: float = 0.3
+    decay_steps: int = 300
+    copy_share: float = 0.5
+
+
+LINE: Final = LineSettings()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -69,6 +85,7 @@ class _Runs:
     place: RunContext
     targets: Targets
     config: SearchConfig
+    line: LineSettings
     should_stop: Stopper
     on_attempt: Callable[[Attempt], None] | None
     attempts: list[Attempt] = field(default_factory=list)
@@ -108,6 +125,7 @@ def search_text(
     warm: TrainingState | None,
     should_stop: Stopper,
     on_attempt: Callable[[Attempt], None] | None = None,
+    line: LineSettings = LINE,
 ) -> SearchResult:
     """Search for the longest beginning that a prompt holds.
 
@@ -115,7 +133,12 @@ def search_text(
     is then what that one held. Every attempt made is returned; `on_attempt` is called after each.
     """
     runs = _Runs(
-        place=place, targets=targets, config=config, should_stop=should_stop, on_attempt=on_attempt
+        place=place,
+        targets=targets,
+        config=config,
+        line=line,
+        should_stop=should_stop,
+        on_attempt=on_attempt,
     )
     most = 0
     for start in range(config.starts):
@@ -162,14 +185,16 @@ def train_text(
     )
 
 
-def next_length(held: int, failed: Collection[int], *, total: int) -> int | None:
+def next_length(
+    held: int, failed: Collection[int], *, total: int, growth: float = LINE.growth
+) -> int | None:
     """The next beginning to train for, in tokens, from what is held and what was not.
 
     A pure function of what is known, so a search resumes by asking again.
     """
     above = [size for size in failed if size > held]
     if not above:
-        return None if held >= total else min(total, max(held + 1, math.ceil(GROWTH * held)))
+        return None if held >= total else min(total, max(held + 1, math.ceil(growth * held)))
     high = min(above)
     return None if high - held <= 1 else (held + high + 1) // 2
 
@@ -179,12 +204,12 @@ def next_length(held: int, failed: Collection[int], *, total: int) -> int | None
 
 def _begun(runs: _Runs, start: int) -> Attempt | None:
     """The prompt of a fresh start that is to grow; None if the budget was used up before."""
-    config = runs.config.training
+    config, line = runs.config.training, runs.line
     if runs.place.kind is PromptKind.PREFIX:
         fresh = replace(config, seed=config.seed + start)
         return runs.run(min(runs.config.first_size, runs.total), [(fresh, None)])[0]
-    entrants = runs.run(1, _scouts(config, start), enough=HEATS[0].entrants)
-    for number, heat in enumerate(HEATS):
+    entrants = runs.run(1, _scouts(config, line, start), enough=line.heats[0].entrants)
+    for number, heat in enumerate(line.heats):
         if runs.cut_off is not None:
             return None
         # Adam begins anew: the gradients of one token are far larger than those of a text.
@@ -201,22 +226,25 @@ def _begun(runs: _Runs, start: int) -> Attempt | None:
     return entrants[0] if entrants else None
 
 
-def _scouts(config: TrainingConfig, start: int) -> list[tuple[TrainingConfig, None]]:
+def _scouts(
+    config: TrainingConfig, line: LineSettings, start: int
+) -> list[tuple[TrainingConfig, None]]:
     """Fresh runs for the first token alone."""
-    steps = min(SCOUT_STEPS, config.max_steps)
+    steps = min(line.scout_steps, config.max_steps)
+    rates = islice(cycle(line.scout_rates), line.scouts)
     return [
         (
             replace(
                 config,
-                learning_rate=SCOUT_RATES[number % len(SCOUT_RATES)] * config.learning_rate,
-                relative_lead=max(SCOUT_LEAD, config.relative_lead),
+                learning_rate=rate * config.learning_rate,
+                relative_lead=max(line.scout_lead, config.relative_lead),
                 max_steps=steps,
                 patience=steps,
-                seed=config.seed + start * SCOUTS + number,
+                seed=config.seed + start * line.scouts + number,
             ),
             None,
         )
-        for number in range(SCOUTS)
+        for number, rate in enumerate(rates)
     ]
 
 
@@ -224,16 +252,16 @@ def _first_run(runs: _Runs, warm: TrainingState) -> Attempt:
     """The run that goes on from a shorter prompt."""
     size = min(runs.config.first_size, runs.total)
     if runs.place.kind is PromptKind.SOFT:
-        warm = _lengthened(warm, runs.config.training.prompt_tokens)
+        warm = _lengthened(warm, runs.config.training.prompt_tokens, runs.line.copy_share)
     config = _goes_on(runs, warm, seed=runs.config.training.seed)
     return runs.run(size, [(config, warm)])[0]
 
 
-def _lengthened(state: TrainingState, prompt_tokens: int) -> TrainingState:
+def _lengthened(state: TrainingState, prompt_tokens: int, share: float) -> TrainingState:
     """A state with more tokens in front: shrinking copies of its first one."""
     first = state.best_prompt[:1]
     halves = range(prompt_tokens - len(state.best_prompt), 0, -1)
-    copies = [COPY_SHARE**power * first for power in halves]
+    copies = [share**power * first for power in halves]
     return state.for_pairs(1, start=torch.cat([*copies, state.best_prompt]))
 
 
@@ -241,7 +269,7 @@ def _grown(runs: _Runs, best: Attempt) -> int:
     """Train for longer and longer beginnings, and tell how many tokens were held."""
     failed = set() if best.outcome is Outcome.SOLVED else {best.size}
     while runs.cut_off is None:
-        size = next_length(len(best.held), failed, total=runs.total)
+        size = next_length(len(best.held), failed, total=runs.total, growth=runs.line.growth)
         if size is None:
             break
         config = _goes_on(runs, best.state, seed=best.seed)
@@ -264,7 +292,8 @@ def _goes_on(
         rate, decay = share * config.learning_rate, config.decay_steps
     else:
         size = float(state.best_prompt.square().mean().sqrt())
-        rate, decay = RELATIVE_RATE * config.learning_rate * size, DECAY_STEPS
+        rate = runs.line.relative_rate * config.learning_rate * size
+        decay = runs.line.decay_steps
     return replace(
         config,
         learning_rate=rate,

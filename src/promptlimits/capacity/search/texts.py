@@ -101,10 +101,10 @@ class _Runs:
         targets = self.targets.first(size)
         done = race(self.place, targets, starts, enough=enough, should_stop=self.should_stop)
         self.attempts += done
-        if self.on_attempt is not None:
-            for one in done:
-                self.on_attempt(one)
-        return sorted(done, key=_standing)
+        ranked = sorted(done, key=_standing)
+        if ranked and self.on_attempt is not None:
+            self.on_attempt(ranked[0])
+        return ranked
 
     @property
     def cut_off(self) -> int | None:
@@ -130,7 +130,8 @@ def search_text(
     """Search for the longest beginning that a prompt holds.
 
     The first line starts from `warm`, where a shorter prompt ended, if there is one; `first_size`
-    is then what that one held. Every attempt made is returned; `on_attempt` is called after each.
+    is then what that one held. Every attempt made is returned; `on_attempt` is told of the best of
+    those that ran side by side.
     """
     runs = _Runs(
         place=place,

@@ -164,6 +164,9 @@ class Job:
         if isinstance(targets, TextTargets) and not all_at_once:
             # Each start has sizes of its own.
             look, trained, starts = search_text, train_text, 1
+        elif shorter is not None:
+            already = targets.count(shorter.held)
+            config = replace(config, first_size=max(config.first_size, already))
         searching = SearchBudget(budget, control=self.request.control, starts=starts)
 
         def ended(one: Attempt) -> None:
@@ -177,11 +180,10 @@ class Job:
             )
         else:
             listener.stage(f"searching with {size.in_words}")
-            already = 0 if shorter is None else targets.count(shorter.held)
             result = look(
                 place,
                 targets,
-                replace(config, first_size=max(config.first_size, already)),
+                config,
                 warm=None if shorter is None else shorter.state,
                 should_stop=searching.should_stop,
                 on_attempt=ended,

@@ -129,8 +129,8 @@ def search_text(
 ) -> SearchResult:
     """Search for the longest beginning that a prompt holds.
 
-    The first line starts from `warm`, where a shorter prompt ended, if there is one; `first_size`
-    is then what that one held. Every attempt made is returned; `on_attempt` is told of the best of
+    The first line starts from `warm`, where a shorter prompt ended, if there is one, and from all
+    that one held. Every attempt made is returned; `on_attempt` is told of the best of
     those that ran side by side.
     """
     runs = _Runs(
@@ -251,7 +251,7 @@ def _scouts(
 
 def _first_run(runs: _Runs, warm: TrainingState) -> Attempt:
     """The run that goes on from a shorter prompt."""
-    size = min(runs.config.first_size, runs.total)
+    size = min(max(1, int(warm.best_in_a_row)), runs.total)
     if runs.place.kind is PromptKind.SOFT:
         warm = _lengthened(warm, runs.config.training.prompt_tokens, runs.line.copy_share)
     config = _goes_on(runs, warm, seed=runs.config.training.seed)

@@ -24,7 +24,7 @@ from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import prompt_sha256
 
 CANDIDATES = 2
-"""Prompts of a search that are run over the whole list; each costs a forward pass of it."""
+"""Prompts of a search that are run over what of the list they were not trained for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,14 +54,19 @@ def choose(
     """Choose the prompt that gets credit for most of the targets."""
     found = sorted((one for one in attempts if one.held), key=lambda one: -len(one.held))
     before = place.store.get("choice", work)
-    states = [] if before is None else [_from_hex(str(before["state"]))]
+    # Each with what is known of the first targets.
+    states: list[tuple[TrainingState, list[int]]] = []
+    if before is not None:
+        states.append((_from_hex(str(before["state"])), []))
     at_least = len(states) + 1
-    states += [one.state for one in found[:CANDIDATES]]
+    states += [
+        (one.state, targets.right_in_training(one.size, one.held)) for one in found[:CANDIDATES]
+    ]
     choices: list[Choice] = []
-    for state in states:
+    for state, known in states:
         if len(choices) >= at_least and should_stop is not None and should_stop() is not None:
             break
-        held = _held(place, targets, state.best_prompt, relative_lead, should_stop)
+        held = _held(place, targets, state.best_prompt, known, relative_lead, should_stop)
         choices.append(Choice(state=state, held=held))
 
     def credit(one: Choice) -> int:
@@ -80,10 +85,11 @@ def _held(
     place: RunContext,
     targets: Targets,
     prompt: Tensor,
+    known: list[int],
     relative_lead: float,
     should_stop: Stopper | None,
 ) -> tuple[int, ...]:
-    """What a prompt holds; what earlier calls asked comes from the store."""
+    """What a prompt holds; what training or earlier calls asked is not asked again."""
     asked = targets.trained
     key: JsonObject = {
         **place.about,
@@ -91,8 +97,8 @@ def _held(
         "prompt": prompt_sha256(prompt),
         "relative_lead": relative_lead,
     }
-    known: Any = place.store.get("evaluation", key) or {"right": []}
-    right: list[int] = known["right"]
+    stored: Any = place.store.get("evaluation", key)
+    right: list[int] = known if stored is None else stored["right"]
     if len(right) < len(asked):
         found = evaluate(
             place.model,

@@ -251,7 +251,7 @@ def _scouts(
 
 def _first_run(runs: _Runs, warm: TrainingState) -> Attempt:
     """The run that goes on from a shorter prompt."""
-    size = min(max(1, int(warm.best_in_a_row)), runs.total)
+    size = min(max(1, int(warm.best_held)), runs.total)
     if runs.place.kind is PromptKind.SOFT:
         warm = _lengthened(warm, runs.config.training.prompt_tokens, runs.line.copy_share)
     config = _goes_on(runs, warm, seed=runs.config.training.seed)

@@ -75,6 +75,14 @@ class Targets:
         """How many units that are, from how many of `trained` are exact."""
         return exact
 
+    def right_in_training(self, size: int, held: Collection[int]) -> list[int]:
+        """Of the first of `trained`, the tokens that come right, as training for a size tells.
+
+        For a pair that is not held 0 stands for any number that is too small.
+        """
+        first = self.order[:size]
+        return [len(self.every[index].value_ids) if index in held else 0 for index in first]
+
     def count(self, held: Collection[int]) -> int:
         """How many units are held."""
         return len(held)
@@ -183,6 +191,13 @@ class TextTargets(Targets):
 
     def count_in_training(self, exact: int, in_a_row: int) -> int:
         return len(self.held([in_a_row]))
+
+    def right_in_training(self, size: int, held: Collection[int]) -> list[int]:
+        found = self.count(held)
+        if found == self.size:
+            return [len(self.every[0].value_ids)]
+        # A prompt that writes all it was trained for may write on.
+        return [found] if found < size else []
 
     def count(self, held: Collection[int]) -> int:
         return max(held, default=-1) + 1

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.capacity.train.adam import Segments, StepSettings, adam_step
+from promptlimits.capacity.train.adam import Segments, adam_step
 from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 _ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
 _PAIRS = ("best_exact",)
-_NUMBERS = ("best_in_a_row", "best_loss", "most_right")
+_NUMBERS = ("best_held", "best_loss", "most_right")
 _TENSORS = (*_ROWS, *_PAIRS, *_NUMBERS)
 
 
@@ -35,14 +35,15 @@ class TrainingState:
         best_step: Step at which it last had more exact pairs or right tokens than ever before.
         moment_steps: Steps that the moments are means over: `step`, and those of the run that it
             goes on from.
+        finishing: Whether a search in the model's faster twin is over (`Problem.searching`).
         prompt: (P, W) current prompt, in the dtype that it is trained in.
         first_moment: (P, W) Adam's running mean of the gradient.
         second_moment: (P, W) Adam's running mean of its square.
         best_prompt: (P, W) the prompt that was itself scored best; never a prompt from one
             step with the score of another.
         best_exact: (K,) the pairs that it answers exactly.
-        best_in_a_row: () the tokens that it gives of a single pair, from the first on; 0 for more
-            pairs.
+        best_held: () how many those are; of a single pair, the tokens that it gives in a row from
+            the first on, for what follows a wrong one is lost.
         best_loss: () its loss.
         most_right: () the largest share of right tokens that any prompt so far had.
     """
@@ -55,9 +56,10 @@ class TrainingState:
     second_moment: Tensor
     best_prompt: Tensor
     best_exact: Tensor
-    best_in_a_row: Tensor
+    best_held: Tensor
     best_loss: Tensor
     most_right: Tensor
+    finishing: bool = False
 
     @classmethod
     def start(cls, prompt: Tensor, num_pairs: int) -> TrainingState:
@@ -71,7 +73,7 @@ class TrainingState:
             second_moment=torch.zeros_like(prompt),
             best_prompt=prompt.detach().clone(),
             best_exact=torch.zeros(num_pairs, dtype=torch.bool, device=prompt.device),
-            best_in_a_row=torch.zeros((), dtype=torch.float32, device=prompt.device),
+            best_held=torch.zeros((), dtype=torch.float32, device=prompt.device),
             best_loss=torch.full((), torch.inf, dtype=prompt.dtype, device=prompt.device),
             most_right=torch.zeros((), dtype=torch.float32, device=prompt.device),
         )
@@ -92,6 +94,23 @@ class TrainingState:
             second_moment=behind(torch.zeros_like(start), self.second_moment),
         )
 
+    def finish(self) -> TrainingState:
+        """State from which the model itself goes on from the best prompt, which it has not scored.
+
+        Its patience begins anew.
+        """
+        unscored = TrainingState.start(self.best_prompt, len(self.best_exact))
+        return replace(
+            self,
+            best_step=self.step,
+            finishing=True,
+            prompt=unscored.prompt,
+            best_exact=unscored.best_exact,
+            best_held=unscored.best_held,
+            best_loss=unscored.best_loss,
+            most_right=unscored.most_right,
+        )
+
     def clone(self) -> TrainingState:
         """The same state in memory of its own."""
         return replace(self, **{name: getattr(self, name).clone() for name in _TENSORS})
@@ -99,7 +118,9 @@ class TrainingState:
     def to_bytes(self) -> bytes:
         """The state as a safetensors file."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
-        tensors["counters"] = torch.tensor([self.step, self.best_step, self.moment_steps])
+        tensors["counters"] = torch.tensor(
+            [self.step, self.best_step, self.moment_steps, self.finishing]
+        )
         return safetensors.torch.save(tensors)
 
     @classmethod
@@ -111,14 +132,20 @@ class TrainingState:
         """
         try:
             tensors = safetensors.torch.load(data)
-            step, best_step, moment_steps = tensors.pop("counters").tolist()
+            step, best_step, moment_steps, finishing = tensors.pop("counters").tolist()
             moved = {name: tensors[name].to(device) for name in _TENSORS}
         except (SafetensorError, KeyError, ValueError) as error:
             raise RunFailed(
                 f"a stored training state cannot be read ({error})",
                 remedy="start over with a new --out folder",
             ) from error
-        return cls(step=step, best_step=best_step, moment_steps=moment_steps, **moved)
+        return cls(
+            step=step,
+            best_step=best_step,
+            moment_steps=moment_steps,
+            finishing=bool(finishing),
+            **moved,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,8 +157,7 @@ class BatchScores:
     loss_nats: Tensor
     exact: Tensor  # (sum of K_b,) whether every token of a pair wins with the required lead
     exact_pairs: Tensor  # (B,) how many do
-    # (B,) read positions from the first on whose tokens do, of a problem of one pair; 0 for others
-    in_a_row: Tensor
+    held: Tensor  # (B,) the same; of a single pair, read positions whose tokens do in a row
     tokens_right: Tensor  # (B,) share of read positions whose token wins with that lead
 
 
@@ -142,12 +168,13 @@ class PackedState:
     steps: tuple[int, ...]  # steps done by each problem
     best_steps: tuple[int, ...]  # step at which each last became better, in pairs or in tokens
     moment_steps: tuple[int, ...]  # steps that each one's moments are means over
+    finishing: tuple[bool, ...]  # whether each one's search is over
     prompt: Tensor  # (sum of P_b, W), as are both moments and the best prompts
     first_moment: Tensor
     second_moment: Tensor
     best_prompt: Tensor
     best_exact: Tensor  # (sum of K_b,)
-    best_in_a_row: Tensor  # (B,), as are the losses and the largest shares of right tokens
+    best_held: Tensor  # (B,), as are the losses and the largest shares of right tokens
     best_loss: Tensor
     most_right: Tensor
     rows: Segments  # which rows of the prompts belong to which problem
@@ -167,6 +194,7 @@ class PackedState:
             steps=tuple(state.step for state in states),
             best_steps=tuple(state.best_step for state in states),
             moment_steps=tuple(state.moment_steps for state in states),
+            finishing=tuple(state.finishing for state in states),
             rows=Segments.of([len(state.prompt) for state in states], device=device),
             pairs=Segments.of([len(state.best_exact) for state in states], device=device),
             **tensors,
@@ -179,51 +207,53 @@ class PackedState:
             *(self.pairs.split(getattr(self, name)) for name in _PAIRS),
             *(getattr(self, name).unbind() for name in _NUMBERS),
         )
-        each = zip(self.steps, self.best_steps, self.moment_steps, *columns, strict=True)
+        counters = self.steps, self.best_steps, self.moment_steps, self.finishing
+        each = zip(*counters, *columns, strict=True)
         return tuple(
             TrainingState(
                 step=step,
                 best_step=best_step,
                 moment_steps=moment_steps,
+                finishing=finishing,
                 **dict(zip(_TENSORS, tensors, strict=True)),
             )
-            for step, best_step, moment_steps, *tensors in each
+            for step, best_step, moment_steps, finishing, *tensors in each
         )
+
+    def on_host(self) -> PackedState:
+        """The same in the host's memory: one copy for each tensor, however many problems."""
+        return replace(self, **{name: getattr(self, name).cpu() for name in _TENSORS})
 
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
         """Keep the prompts that were just scored, where they beat the best so far."""
-        before = self.pairs.sum(self.best_exact.to(scores.exact_pairs.dtype))
-        more = scores.exact_pairs > before
-        as_many = scores.exact_pairs == before
-        # Of a text, what follows the first wrong token is lost.
-        further = scores.in_a_row > self.best_in_a_row
-        as_far = scores.in_a_row == self.best_in_a_row
+        more = scores.held > self.best_held
+        as_many = scores.held == self.best_held
         loss = scores.loss_nats.to(self.best_loss.dtype)
-        better = more | (as_many & (further | (as_far & (loss < self.best_loss))))
+        better = more | (as_many & (loss < self.best_loss))
         # A long pair shows no progress in pairs until its last token is right.
         right = torch.maximum(scores.tokens_right, self.most_right)
-        gained = more | further | (right > self.most_right)
+        gained = more | (right > self.most_right)
         kept = replace(
             self,
             best_prompt=torch.where(
                 self.rows.spread(better)[:, None], self.prompt, self.best_prompt
             ),
             best_exact=torch.where(self.pairs.spread(better), scores.exact, self.best_exact),
-            best_in_a_row=torch.where(better, scores.in_a_row, self.best_in_a_row),
+            best_held=torch.maximum(scores.held, self.best_held),
             best_loss=torch.where(better, loss, self.best_loss),
             most_right=right,
         )
-        return kept, torch.maximum(scores.exact_pairs, before), gained
+        return kept, self.pairs.sum(kept.best_exact.to(scores.exact_pairs.dtype)), gained
 
-    def advanced(self, gradient: Tensor, settings: Sequence[StepSettings]) -> PackedState:
-        """Take one step of Adam in every problem."""
+    def advanced(self, gradient: Tensor, numbers: Tensor) -> PackedState:
+        """Take one step of Adam in every problem, of numbers (B, 3) (`adam.step_numbers`)."""
         prompts, first, second = adam_step(
             self.prompt,
             gradient,
             self.first_moment,
             self.second_moment,
             segments=self.rows,
-            settings=settings,
+            numbers=numbers,
         )
         return replace(
             self,

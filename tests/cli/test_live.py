@@ -141,4 +141,4 @@ def test_plain_lines_tell_the_time_left_and_that_decoding_moves(capsys, monkeypa
         listener.advanced(41)
     said = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
     assert said[0].endswith("exact 3 of 8, 1:02:05 left")
-    assert said[1:] == ["... decoding", "decoding: 41 of 98"]
+    assert said[1:] == ["... decoding", "decoding: 41 of 98, 1:02:05 left"]

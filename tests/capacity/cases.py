@@ -50,6 +50,12 @@ def after(questions):
     return lambda: Outcome.OUT_OF_BUDGET if next(left, None) is None else None
 
 
+def set_aside(folder):
+    """Move a store out of the way, its log with it."""
+    for part in list(folder.glob("store.sqlite*")):
+        part.rename(folder / part.name.replace("store", "whole"))
+
+
 def loaded(directory, **options):
     parts = load_parts(str(directory), **options)
     return HuggingFaceCausalLM(parts.model, card=parts.card, codec=parts.codec)

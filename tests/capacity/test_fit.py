@@ -152,7 +152,7 @@ def test_a_control_cut_off_goes_on_in_its_share_of_the_time_and_no_more_than_is_
 ):
     left = []
 
-    def kept(*_, should_stop):
+    def kept(*_, should_stop, **_options):
         left.append(should_stop.__self__.left_seconds)
 
     with monkeypatch.context() as patch:

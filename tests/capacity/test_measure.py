@@ -339,7 +339,7 @@ def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_fai
         seconds["search"] = searching._until.left_seconds
         return result_of(failed)
 
-    def controlled(*_given, should_stop):
+    def controlled(*_given, should_stop, **_options):
         seconds["control"] = should_stop.__self__.left_seconds
 
     monkeypatch.setattr(module, "search", searched)

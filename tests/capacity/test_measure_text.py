@@ -141,7 +141,7 @@ def test_the_record_says_how_many_tokens_a_witness_writes(whole, task, tiny_gpt2
     said = f"{held} of {len(targets)} tokens found and confirmed, from the first on"
     assert f"2 prompt tokens: {said}" in lines
     parsed = read_record(record).brackets[0]
-    assert (parsed.floor.held, parsed.search[0].tokens) == (held, 2)
+    assert (parsed.floor.held, parsed.search[0].tokens) == (held, 1)
     (answer,) = verify_witness(folder / floor["witness"], model_path=str(tiny_gpt2)).answers
     assert answer.exact
     assert answer.generated_ids == targets.member(held - 1).value_ids

@@ -13,17 +13,18 @@ import torch
 
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.floor import Floor, find_floor
-from promptlimits.capacity.search.attempt import Attempt, RunContext, about
+from promptlimits.capacity.search.attempt import Attempt, RunContext, about, attempt
 from promptlimits.capacity.search.baselines import Unprompted
 from promptlimits.capacity.search.budget import Budget, UsedTime
 from promptlimits.capacity.search.choice import Choice, choose
 from promptlimits.capacity.search.control import SearchBudget, control_within
 from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
 from promptlimits.capacity.search.search import SearchResult, search, train_all
+from promptlimits.capacity.search.texts import search_text, train_text
 from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
-from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.task.targets import Targets, TextTargets
 from promptlimits.capacity.train.memory import default_budget
 from promptlimits.capacity.train.problem import StepReport, Stopper
 from promptlimits.capacity.train.state import TrainingState
@@ -208,11 +209,18 @@ class Job:
             listener.step(size.kind, size.tokens, report)
 
         place = self.context(size.kind, stepped)
-        searching = SearchBudget(budget, control=self.request.control, starts=config.starts)
+        look, trained, starts = search, attempt, config.starts
+        if isinstance(targets, TextTargets) and not all_at_once:
+            # Each start has sizes of its own.
+            look, trained, starts = search_text, train_text, 1
+        elif shorter is not None:
+            already = targets.count(shorter.held)
+            config = replace(config, first_size=max(config.first_size, already))
+        searching = SearchBudget(budget, control=self.request.control, starts=starts)
 
-        def ended(attempt: Attempt) -> None:
-            searching.note(attempt)
-            listener.attempted(size.kind, size.tokens, attempt)
+        def ended(one: Attempt) -> None:
+            searching.note(one)
+            listener.attempted(size.kind, size.tokens, one)
 
         if all_at_once:
             listener.stage(f"training for {len(targets)} {targets.units}")
@@ -221,11 +229,10 @@ class Job:
             )
         else:
             listener.stage(f"searching with {size.in_words}")
-            already = 0 if shorter is None else targets.count(shorter.held)
-            result = search(
+            result = look(
                 place,
                 targets,
-                replace(config, first_size=max(config.first_size, already)),
+                config,
                 warm=None if shorter is None else shorter.state,
                 should_stop=searching.should_stop,
                 on_attempt=ended,
@@ -240,6 +247,7 @@ class Job:
                 targets,
                 config.training,
                 result,
+                train=trained,
                 stage=f"planted control with {size.in_words}",
                 listener=listener,
             )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.capacity.cases import after, attempt_of, facts, never
+from tests.capacity.cases import after, attempt_of, facts, never, set_aside
 
 from promptlimits.capacity.search import step_log
 from promptlimits.capacity.search.attempt import attempt, race
@@ -30,8 +30,6 @@ from promptlimits.capacity.train.state import TrainingState
 TRAINING = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=40, patience=40)
 CONFIG = SearchConfig(training=TRAINING, first_size=2, starts=2)
 LEAD = TRAINING.relative_lead
-# Of the text enough steps for a few tokens, too few for all of them.
-OF_TEXT = replace(CONFIG, training=replace(TRAINING, prompt_tokens=2, max_steps=30, patience=30))
 TEXT = "the dog and the cat: one two three of the big red house and then"
 
 
@@ -47,18 +45,6 @@ def task(model):
 @pytest.fixture(scope="module")
 def pairs(task):
     return task.targets
-
-
-@pytest.fixture(params=["pairs", "text"])
-def asked(request, pairs, model):
-    """A list and a text, each with settings under which a part of it is held."""
-    return (pairs, CONFIG) if request.param == "pairs" else (text_of(model).targets, OF_TEXT)
-
-
-def set_aside(folder):
-    """Move a store out of the way, its log with it."""
-    for part in list(folder.glob("store.sqlite*")):
-        part.rename(folder / part.name.replace("store", "whole"))
 
 
 def run(place, targets, config=CONFIG):
@@ -109,14 +95,13 @@ def test_whatever_is_known_the_next_size_is_new_and_between(solved, failed, tota
 # --- a search ---------------------------------------------------------------------------------
 
 
-def test_every_attempt_holds_what_it_says(place, model, asked):
-    targets, config = asked
-    result = run(place, targets, config)
+def test_every_attempt_holds_what_it_says(place, model, pairs):
+    result = run(place, pairs)
     assert result.complete
-    assert 2 <= len(result.best.held) < len(targets)
+    assert 2 <= len(result.best.held) < len(pairs)
     solved = max(one.size for one in result.attempts if one.outcome is Outcome.SOLVED)
     assert result.stopped_because == (
-        f"{solved} {targets.units} were solved and {solved + 1} were not, in every start"
+        f"{solved} pairs were solved and {solved + 1} were not, in every start"
     )
     for one in result.attempts:
         alone = [
@@ -125,38 +110,37 @@ def test_every_attempt_holds_what_it_says(place, model, asked):
             if evaluate(
                 model,
                 one.prompt,
-                [targets.first(one.size).member(index)],
+                [pairs.member(index)],
                 relative_lead=LEAD,
             ).held
         ]
         assert tuple(alone) == one.held
         assert (one.outcome is Outcome.SOLVED) == (len(one.held) == one.size)
-        assert 0 < one.steps <= config.training.max_steps
+        assert 0 < one.steps <= TRAINING.max_steps
     # A prompt that failed counts for what it holds all the same.
     assert any(one.held for one in result.attempts if one.outcome is not Outcome.SOLVED)
 
 
 def test_a_search_stopped_at_every_tenth_step_ends_like_one_that_was_not(
-    open_place, asked, tmp_path
+    open_place, pairs, tmp_path
 ):
-    targets, config = asked
-    whole = run(open_place(), targets, config)
+    whole = run(open_place(), pairs)
     set_aside(tmp_path)
     for _ in range(100):
-        part = search(open_place(), targets, config, warm=None, should_stop=after(10))
+        part = search(open_place(), pairs, CONFIG, warm=None, should_stop=after(10))
         if part.complete:
             break
         assert part.attempts[-1].outcome is Outcome.OUT_OF_BUDGET
         assert part.stopped_because.startswith("the budget was used up while it trained for ")
-        assert part.stopped_because.endswith(f" {targets.units}")
+        assert part.stopped_because.endswith(" pairs")
     assert facts(*part.attempts) == facts(*whole.attempts)
     # No run twice, and a finished search asks the store alone.
     place = open_place()
     assert len(place.store.runs()) == len(whole.attempts)
     again = search(
         place,
-        targets,
-        config,
+        pairs,
+        CONFIG,
         warm=None,
         should_stop=lambda: pytest.fail("a finished search trained"),
     )
@@ -242,6 +226,24 @@ def test_all_at_once_races_only_after_the_first_start_failed_alone(
         assert (told[0].seed, {one.outcome for one in told}) == (0, {outcome})
         assert (result.complete, result.stopped_because) == (outcome.final, outcome.value)
         assert len(place.store.runs()) == len(seeds)
+
+
+@pytest.mark.parametrize("every", [1, 9])
+def test_a_race_for_two_ends_with_the_second_however_often_it_was_cut_off(
+    every, open_place, pairs, tmp_path
+):
+    whole = race(open_place(), pairs.first(2), starts(4), enough=2, should_stop=never)
+    outcomes = sorted(one.outcome for one in whole)
+    assert outcomes == [Outcome.OVERTAKEN] * 2 + [Outcome.SOLVED] * 2
+    assert max(one.steps for one in whole) == max(
+        one.steps for one in whole if one.outcome is Outcome.SOLVED
+    )
+    set_aside(tmp_path)
+    for _ in range(100):
+        done = race(open_place(), pairs.first(2), starts(4), enough=2, should_stop=after(every))
+        if all(one.outcome.final for one in done):
+            break
+    assert facts(*done) == facts(*whole)
 
 
 def starts(count):

@@ -83,7 +83,7 @@ def test_states_are_copied_for_who_asks_all_problems_at_once(tiny, pretended):
         if key == 1:
             waits = pretended.waits
             states = [state() for state in told]
-            assert pretended.waits - waits == 7  # the tensors of a state
+            assert pretended.waits - waits == 8  # the tensors of a state
             assert all(one.prompt.device.type == "cpu" for one in states)
 
     list(

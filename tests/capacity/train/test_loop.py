@@ -18,7 +18,7 @@ from promptlimits.capacity.train.state import (
     TrainingState,
     from_vocabulary,
 )
-from promptlimits.nets.protocol import PromptKind, pack
+from promptlimits.nets.protocol import EncodedPair, PromptKind, pack
 
 CONFIG = TrainingConfig(prompt_tokens=4, learning_rate=0.3, max_steps=80, patience=80)
 
@@ -254,3 +254,24 @@ def test_a_run_that_was_cut_off_goes_on_at_its_sharpening(tiny):
     (resumed,) = train_many(tiny, [replace(one, state=stored)])
     assert torch.equal(resumed.prompt, whole.prompt)
     assert resumed.steps == whole.steps > begun + 1
+
+
+def test_of_a_single_pair_the_prompt_with_most_tokens_in_a_row_is_best(tiny):
+    text = EncodedPair(key="", value="", key_ids=(1,), value_ids=(5, 9, 3, 7, 11, 2, 8, 4))
+    prompts = []
+    best = []
+
+    def note(report, state):
+        prompts.append(state().prompt)
+        best.append(report.best_in_a_row)
+
+    config = replace(CONFIG, learning_rate=1.0, max_steps=60, patience=60)
+    start = problem(tiny, pairs=[text], dtype=torch.float32, **asdict(config)).state
+    fit = train(tiny, pack([text]), config, state=start, on_step=note)
+    # Each step scores the prompt that the one before it left.
+    scored = [start.prompt, *prompts][: fit.steps]
+    lead = config.relative_lead
+    held = [evaluate(tiny, one, [text], relative_lead=lead).right[0] for one in scored]
+    assert fit.in_a_row == max(held) == best[-1] > 0
+    assert best == sorted(best)
+    assert evaluate(tiny, fit.prompt, [text], relative_lead=lead).right == (max(held),)

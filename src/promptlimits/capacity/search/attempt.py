@@ -18,7 +18,6 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.engine import train_many
-from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.problem import (
     Fit,
     Outcome,
@@ -119,9 +118,10 @@ def race(
     targets: Targets,
     starts: Sequence[tuple[TrainingConfig, TrainingState | None]],
     *,
+    enough: int = 1,
     should_stop: Stopper,
 ) -> tuple[Attempt, ...]:
-    """Train several starts side by side until one of them is solved.
+    """Train several starts side by side until enough of them are solved.
 
     Each start is a run of its own in the store. One that was overtaken has no ending there,
     so that whoever asks for it alone later finds it where it stopped.
@@ -133,15 +133,16 @@ def race(
         for config, warm in starts
     ]
     place.count.add(sum(run.steps for run in runs))
-    if not any(_solved(run) for run in runs):
+    left = enough - _solved(runs)
+    if left > 0:
         open_runs = [
             (run.id, config, warm)
             for run, (config, warm) in zip(runs, starts, strict=True)
             if not run.finished
         ]
-        _train(place, open_runs, targets, should_stop)
+        _train(place, open_runs, targets, should_stop, enough=left)
         runs = [place.store.run(run.id) for run in runs]
-    won = any(_solved(run) for run in runs)
+    won = _solved(runs) >= enough
     attempts = (
         _read(place, run, targets, config, overtaken=won)
         for run, (config, _) in zip(runs, starts, strict=True)
@@ -149,8 +150,8 @@ def race(
     return tuple(sorted((one for one in attempts if one is not None), key=_decisive))
 
 
-def _solved(run: RunRecord) -> bool:
-    return run.outcome == Outcome.SOLVED.value
+def _solved(runs: Sequence[RunRecord]) -> int:
+    return sum(run.outcome == Outcome.SOLVED.value for run in runs)
 
 
 def _decisive(attempt: Attempt) -> tuple[int, int]:
@@ -165,6 +166,8 @@ def _train(
     runs: Sequence[tuple[int, TrainingConfig, TrainingState | None]],
     targets: Targets,
     should_stop: Stopper,
+    *,
+    enough: int,
 ) -> None:
     most = 0
 
@@ -180,11 +183,10 @@ def _train(
         log.add(int(run_id), step=report.step, metrics=metrics, state=state)
         place.count.add(1)
         # What is shown is the best of the race.
-        most = max(most, report.best_exact)
+        most = max(most, targets.count_in_training(report.best_exact, report.best_in_a_row))
         place.on_step(_shown(report, len(targets), most))
 
     trained = targets.trained
-    leads = {run_id: config.relative_lead for run_id, config, _ in runs}
     packed = pack(trained, device=place.model.device)
     problems = [
         Problem(
@@ -193,6 +195,7 @@ def _train(
             config=config,
             state=_state(place, run_id, config, warm, len(trained)),
             race="starts",
+            enough=enough,
             kind=place.kind,
         )
         for run_id, config, warm in runs
@@ -208,7 +211,7 @@ def _train(
             if fit.outcome is Outcome.OVERTAKEN:
                 continue
             log.write()
-            held = _held(place, targets, fit, relative_lead=leads[int(fit.key)])
+            held = targets.held_in_training(fit.held, fit.in_a_row)
             place.store.finish_run(
                 int(fit.key),
                 outcome=fit.outcome.value,
@@ -220,21 +223,7 @@ def _train(
 def _shown(report: StepReport, size: int, most: int) -> StepReport:
     """A step in the unit of the search: one answer that is a beginning stands for its tokens."""
     share = size // report.pairs
-    return replace(report, exact=share * report.exact, best_exact=share * most, pairs=size)
-
-
-def _held(
-    place: RunContext, targets: Targets, fit: Fit, *, relative_lead: float
-) -> tuple[int, ...]:
-    """What the best prompt holds; of a text that was not solved that costs one more pass of it."""
-
-    def right() -> Sequence[int]:
-        prompt, asked = fit.prompt, targets.trained
-        return evaluate(
-            place.model, prompt, asked, relative_lead=relative_lead, kind=place.kind
-        ).right
-
-    return targets.held_in_training(fit.held, right)
+    return replace(report, exact=share * report.exact, best_exact=most, pairs=size)
 
 
 def _state(
@@ -301,8 +290,8 @@ def _read(
         fit = Fit.of(run.id, Outcome.OVERTAKEN, state)
         outcome = fit.outcome
         # What a search scored in a twin of the model counts for nothing.
-        exact = () if searches(config, state) else fit.held
-        held = targets.held_in_training(exact, lambda: [0])
+        told = ((), 0) if searches(config, state) else (fit.held, fit.in_a_row)
+        held = targets.held_in_training(*told)
     else:
         artifact = place.store.artifact(run.id)
         if run.outcome is None or run.result is None or artifact is None:

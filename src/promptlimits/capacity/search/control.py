@@ -8,7 +8,8 @@ reach such a size; if not, the floor may be the optimiser's limit and not the mo
 measurement of one planted prompt: nothing is proved by it. Where the budget was used up before any
 size failed there is no failure to explain, and none is run.
 
-Of a text, the planted answer is as long as the beginning that failed, behind the same key.
+Of a text, the planted answer is as long as the beginning that failed, behind the same key, and is
+trained for in one start of the text's own search.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt
@@ -28,11 +29,28 @@ from promptlimits.capacity.search.search import SearchResult
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.problem import Outcome, StepReport, Stopper
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.nets.protocol import EncodedPair
 from promptlimits.record.parts import Control, NoControl
 
 CONTROL_SHARE: Final = 0.15
 """Share of the budget of a search and its control that the control may take."""
+
+
+class Train(Protocol):
+    """What trains a prompt for all of some targets: `attempt`, or one that is called like it."""
+
+    def __call__(
+        self,
+        place: RunContext,
+        targets: Targets,
+        config: TrainingConfig,
+        *,
+        warm: TrainingState | None,
+        should_stop: Stopper,
+    ) -> Attempt:
+        """Train, or go on where it was cut off."""
+        ...
 
 
 BUDGET_USED_UP: Final = NoControl(
@@ -121,6 +139,7 @@ def control_within(
     config: TrainingConfig,
     result: SearchResult,
     *,
+    train: Train = attempt,
     stage: str,
     listener: Listener,
 ) -> Control | NoControl | None:
@@ -140,6 +159,7 @@ def control_within(
         targets,
         config,
         result,
+        train=train,
         should_stop=budget.at_most(CONTROL_SHARE).should_stop,
     )
     if isinstance(control, NoControl):
@@ -158,12 +178,13 @@ def run_control(
     config: TrainingConfig,
     result: SearchResult,
     *,
+    train: Train = attempt,
     should_stop: Stopper,
 ) -> Control | NoControl | None:
     """Plant answers at the size where a search failed, and train for them from a fresh start.
 
-    Both the planted pairs and the run are kept in the store, so the same call goes on where it
-    was cut off.
+    They are trained for as the search does: a list in one attempt, a text by `train_text`. The
+    planted pairs and the runs are kept in the store, so the same call goes on where it was cut off.
     """
     size = control_size(result)
     if size is None:
@@ -178,7 +199,7 @@ def run_control(
     if not planted.pairs:
         return NOTHING_PLANTED
     wanted_of_it = targets.planted(planted.pairs, size)
-    done = attempt(place, wanted_of_it, config, warm=None, should_stop=should_stop)
+    done = train(place, wanted_of_it, config, warm=None, should_stop=should_stop)
     answers = Counter(wanted_of_it.answers)
     return _control(
         targets,

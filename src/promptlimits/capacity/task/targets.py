@@ -67,11 +67,13 @@ class Targets:
         asked = zip(self.order, right, strict=False)
         return tuple(index for index, n in asked if n == len(self.every[index].value_ids))
 
-    def held_in_training(
-        self, exact: Sequence[int], right: Callable[[], Sequence[int]]
-    ) -> tuple[int, ...]:
-        """What is held, from which of `trained` are exact; `right` asks for the tokens of each."""
+    def held_in_training(self, exact: Sequence[int], in_a_row: int) -> tuple[int, ...]:
+        """What is held, from which of `trained` are exact, or a text's tokens from the first on."""
         return tuple(self.order[place] for place in exact)
+
+    def count_in_training(self, exact: int, in_a_row: int) -> int:
+        """How many units that are, from how many of `trained` are exact."""
+        return exact
 
     def right_in_training(self, size: int, held: Collection[int]) -> list[int]:
         """Of the first of `trained`, the tokens that come right, as training for a size tells.
@@ -184,10 +186,11 @@ class TextTargets(Targets):
         whole = tokens == len(self.every[0].value_ids)
         return tuple(range(self.size if whole else min(tokens, self.size - 1)))
 
-    def held_in_training(
-        self, exact: Sequence[int], right: Callable[[], Sequence[int]]
-    ) -> tuple[int, ...]:
-        return tuple(range(self.size)) if exact else self.held(right())
+    def held_in_training(self, exact: Sequence[int], in_a_row: int) -> tuple[int, ...]:
+        return self.held([in_a_row])
+
+    def count_in_training(self, exact: int, in_a_row: int) -> int:
+        return len(self.held([in_a_row]))
 
     def right_in_training(self, size: int, held: Collection[int]) -> list[int]:
         found = self.count(held)

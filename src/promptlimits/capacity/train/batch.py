@@ -58,7 +58,10 @@ class Batch:
         self._reads = Segments.of(reads, device=device)
         each = [problem.pairs.reads_of_pair.tolist() for problem in problems]
         self._reads_of_pair = Segments.of([count for one in each for count in one], device=device)
-        self._pairs = Segments.of([problem.pairs.num_pairs for problem in problems], device=device)
+        counts = [problem.pairs.num_pairs for problem in problems]
+        self._pairs = Segments.of(counts, device=device)
+        # (B,) which problems are of one pair; None where none is.
+        self._single = self._pairs.lengths == 1 if 1 in counts else None
         leads = torch.tensor([problem.config.relative_lead for problem in problems])
         self._required_lead = self._reads.spread(sent(leads, device))
         shares = torch.tensor([problem.config.first_sharpening_share for problem in problems])
@@ -136,13 +139,25 @@ class Batch:
         right = torch.cat([one.lead for one in scored]) > self._required_lead
         wrong = self._reads_of_pair.sum((~right).to(torch.float32))
         exact = wrong == 0
+        exact_pairs = held = self._pairs.sum(exact.to(torch.float32))
+        if self._single is not None:
+            held = torch.where(self._single, self._in_a_row(right), exact_pairs)
         return BatchScores(
             # Over the share of the sharpening: about what all of it would give, a little more.
             loss_nats=self._reads.mean(nats) / sharpening,
             exact=exact,
-            exact_pairs=self._pairs.sum(exact.to(torch.float32)),
+            exact_pairs=exact_pairs,
+            held=held,
             tokens_right=self._reads.mean(right.to(torch.float32)),
         )
+
+    def _in_a_row(self, right: Tensor) -> Tensor:
+        """(B,) how many of each problem's reads are right before its first wrong one."""
+        wrong = (~right).long()
+        before = torch.cat([wrong.new_zeros(1), wrong.cumsum(0)])
+        starts = self._reads.lengths.cumsum(0) - self._reads.lengths
+        since = before[1:] - self._reads.spread(before[starts])
+        return self._reads.sum((since == 0).to(torch.float32))
 
 
 def _division(

@@ -20,6 +20,7 @@ is begun before anyone knows how the last one came out (`device`), and forgotten
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -180,7 +181,7 @@ class _Running:
         self._budget = budget
         self._on_step = on_step
         self._statuses: list[Status] = []
-        self._won: set[ProblemKey] = set()
+        self._won: Counter[ProblemKey] = Counter()
         # Most memory kept in a step so far, by problem.
         self._activation: dict[ProblemKey, int] = {}
         self._bytes: dict[ProblemKey, int] = {}
@@ -216,15 +217,19 @@ class _Running:
         ]
         for problem, outcome in zip(self.problems, endings, strict=True):
             if outcome is Outcome.SOLVED and problem.race is not None:
-                self._won.add(problem.race)
+                self._won[problem.race] += 1
         outcomes = [
-            outcome or (Outcome.OVERTAKEN if problem.race in self._won else None)
+            outcome or (Outcome.OVERTAKEN if self._is_over(problem) else None)
             for problem, outcome in zip(self.problems, endings, strict=True)
         ]
         if all(outcome is None for outcome in outcomes):
             return
         fits = self._take_out(outcomes)
         yield from sorted(fits, key=lambda fit: (fit.outcome is not Outcome.SOLVED, fit.steps))
+
+    def _is_over(self, problem: Problem) -> bool:
+        """Whether the race of a problem was won by enough others."""
+        return problem.race is not None and self._won[problem.race] >= problem.enough
 
     def abandon(self, outcome: Outcome) -> list[Fit]:
         """Take out every problem."""
@@ -270,18 +275,18 @@ class _Running:
                 problem.key,
                 outcome,
                 problem.state,
-                exact=self._exact(problem) if problem.searching else None,
+                scores=self._scores(problem) if problem.searching else None,
                 activation_bytes=self._activation.pop(problem.key, 0),
             )
             for problem, _, outcome in members
             if outcome is not None
         ]
 
-    def _exact(self, problem: Problem) -> Tensor:
-        """(K,) which pairs the best prompt of a search answers in the model itself."""
+    def _scores(self, problem: Problem) -> BatchScores:
+        """What the model itself makes of the best prompt of a search."""
         state = problem.state.finish()
         batch = Batch(self._model, [replace(problem, state=state)], self._budget)
-        return batch.score(state.prompt).exact
+        return batch.score(state.prompt)
 
     def _unpack(self) -> None:
         """Give each problem its own state back, before the composition changes."""
@@ -316,6 +321,7 @@ class _Running:
             best_exact,
             gained,
             after.finite(),
+            after.best_held,
         )
         dtype = torch.float64 if batch.on_cpu else torch.float32
         return _Begun(
@@ -404,6 +410,7 @@ class _Running:
                 pairs=problem.pairs.num_pairs,
                 loss_nats=row[0],
                 tokens_right=row[1],
+                best_in_a_row=int(row[6]) if problem.pairs.num_pairs == 1 else 0,
                 seconds=seconds,
                 problems=len(pairs),
                 activation_bytes=activation,

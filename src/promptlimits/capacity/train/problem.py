@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.config import TrainingConfig
-from promptlimits.capacity.train.state import TrainingState
+from promptlimits.capacity.train.state import BatchScores, TrainingState
 from promptlimits.nets.protocol import PackedPairs, Part, PromptKind
 
 
@@ -73,7 +73,8 @@ class Problem:
             then goes on as if it had never stopped.
         kind: What the prompt is.
         race: Problems of one race seek the same thing, such as starts from several seeds:
-            once one is solved, the others leave as overtaken. None for no race.
+            once enough are solved, the others leave as overtaken. None for no race.
+        enough: How many, the same for all of a race.
     """
 
     key: ProblemKey
@@ -82,6 +83,7 @@ class Problem:
     state: TrainingState
     kind: PromptKind = PromptKind.SOFT
     race: ProblemKey | None = None
+    enough: int = 1
 
     @property
     def searching(self) -> bool:
@@ -124,6 +126,7 @@ class StepReport:
         step: Number of the step, from 1.
         exact: Pairs answered exactly by the prompt of this step.
         best_exact: Pairs answered exactly by the best prompt so far.
+        best_in_a_row: Tokens that it gives of a single pair, from the first on; 0 for more pairs.
         pairs: K.
         loss_nats: Loss of the prompt of this step.
         tokens_right: Its share of right tokens.
@@ -140,6 +143,7 @@ class StepReport:
     loss_nats: float
     tokens_right: float
     seconds: float
+    best_in_a_row: int = 0
     problems: int = 1
     activation_bytes: int = 0
 
@@ -153,6 +157,7 @@ class Fit:
         outcome: The ending.
         prompt: (P, W) the best prompt.
         held: Indices of the pairs that it answers exactly.
+        in_a_row: Tokens that it gives of a single pair, from the first on; of more, their number.
         steps: Steps done, over all resumptions.
         state: State to go on from.
         activation_bytes: Most memory that autograd kept in a step that it took part in here.
@@ -162,6 +167,7 @@ class Fit:
     outcome: Outcome
     prompt: Tensor
     held: tuple[int, ...]
+    in_a_row: int
     steps: int
     state: TrainingState
     activation_bytes: int = 0
@@ -173,20 +179,24 @@ class Fit:
         outcome: Outcome,
         state: TrainingState,
         *,
-        exact: Tensor | None = None,
+        scores: BatchScores | None = None,
         activation_bytes: int = 0,
     ) -> Fit:
         """The ending of a problem in a state, in memory of its own.
 
-        `exact` (K,) are the pairs that its best prompt answers where the state does not tell.
+        `scores` are what the model makes of its best prompt, where the state does not tell.
         """
         state = state.clone()
-        held = state.best_exact if exact is None else exact
+        exact = state.best_exact if scores is None else scores.exact
+        count = state.best_held if scores is None else scores.held
+        # One transfer from the device.
+        *flags, number = torch.cat([exact.to(count.dtype), count.reshape(1)]).tolist()
         return cls(
             key=key,
             outcome=outcome,
             prompt=state.best_prompt,
-            held=tuple(index for index, one in enumerate(held.tolist()) if one),
+            held=tuple(index for index, one in enumerate(flags) if one),
+            in_a_row=int(number),
             steps=state.step,
             state=state,
             activation_bytes=activation_bytes,

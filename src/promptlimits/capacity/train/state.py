@@ -22,7 +22,7 @@ from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 _ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
 _PAIRS = ("best_exact",)
-_NUMBERS = ("best_loss", "most_right")
+_NUMBERS = ("best_held", "best_loss", "most_right")
 _TENSORS = (*_ROWS, *_PAIRS, *_NUMBERS)
 
 
@@ -42,6 +42,8 @@ class TrainingState:
         best_prompt: (P, W) the prompt that was itself scored best; never a prompt from one
             step with the score of another.
         best_exact: (K,) the pairs that it answers exactly.
+        best_held: () how many those are; of a single pair, the tokens that it gives in a row from
+            the first on, for what follows a wrong one is lost.
         best_loss: () its loss.
         most_right: () the largest share of right tokens that any prompt so far had.
     """
@@ -54,6 +56,7 @@ class TrainingState:
     second_moment: Tensor
     best_prompt: Tensor
     best_exact: Tensor
+    best_held: Tensor
     best_loss: Tensor
     most_right: Tensor
     finishing: bool = False
@@ -70,6 +73,7 @@ class TrainingState:
             second_moment=torch.zeros_like(prompt),
             best_prompt=prompt.detach().clone(),
             best_exact=torch.zeros(num_pairs, dtype=torch.bool, device=prompt.device),
+            best_held=torch.zeros((), dtype=torch.float32, device=prompt.device),
             best_loss=torch.full((), torch.inf, dtype=prompt.dtype, device=prompt.device),
             most_right=torch.zeros((), dtype=torch.float32, device=prompt.device),
         )
@@ -102,6 +106,7 @@ class TrainingState:
             finishing=True,
             prompt=unscored.prompt,
             best_exact=unscored.best_exact,
+            best_held=unscored.best_held,
             best_loss=unscored.best_loss,
             most_right=unscored.most_right,
         )
@@ -152,6 +157,7 @@ class BatchScores:
     loss_nats: Tensor
     exact: Tensor  # (sum of K_b,) whether every token of a pair wins with the required lead
     exact_pairs: Tensor  # (B,) how many do
+    held: Tensor  # (B,) the same; of a single pair, read positions whose tokens do in a row
     tokens_right: Tensor  # (B,) share of read positions whose token wins with that lead
 
 
@@ -168,7 +174,8 @@ class PackedState:
     second_moment: Tensor
     best_prompt: Tensor
     best_exact: Tensor  # (sum of K_b,)
-    best_loss: Tensor  # (B,), as is the largest share of right tokens
+    best_held: Tensor  # (B,), as are the losses and the largest shares of right tokens
+    best_loss: Tensor
     most_right: Tensor
     rows: Segments  # which rows of the prompts belong to which problem
     pairs: Segments  # which pairs do
@@ -219,9 +226,8 @@ class PackedState:
 
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
         """Keep the prompts that were just scored, where they beat the best so far."""
-        before = self.pairs.sum(self.best_exact.to(scores.exact_pairs.dtype))
-        more = scores.exact_pairs > before
-        as_many = scores.exact_pairs == before
+        more = scores.held > self.best_held
+        as_many = scores.held == self.best_held
         loss = scores.loss_nats.to(self.best_loss.dtype)
         better = more | (as_many & (loss < self.best_loss))
         # A long pair shows no progress in pairs until its last token is right.
@@ -233,10 +239,11 @@ class PackedState:
                 self.rows.spread(better)[:, None], self.prompt, self.best_prompt
             ),
             best_exact=torch.where(self.pairs.spread(better), scores.exact, self.best_exact),
+            best_held=torch.maximum(scores.held, self.best_held),
             best_loss=torch.where(better, loss, self.best_loss),
             most_right=right,
         )
-        return kept, torch.maximum(scores.exact_pairs, before), gained
+        return kept, self.pairs.sum(kept.best_exact.to(scores.exact_pairs.dtype)), gained
 
     def advanced(self, gradient: Tensor, numbers: Tensor) -> PackedState:
         """Take one step of Adam in every problem, of numbers (B, 3) (`adam.step_numbers`)."""

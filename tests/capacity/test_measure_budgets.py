@@ -92,7 +92,8 @@ def test_a_budget_of_steps_ends_the_same_however_it_was_given(model, task, tmp_p
         ]
 
     once = found("once", 90)
-    assert 90 <= sum(steps for _, steps, _ in once) <= 92
+    # No round begins with fewer than 40 steps left.
+    assert 50 < sum(steps for _, steps, _ in once) <= 92
     assert found("twice", 90) == once
 
 

@@ -14,12 +14,14 @@ from promptlimits.capacity.search.baselines import Unprompted
 from promptlimits.capacity.search.budget import Budget, UsedTime
 from promptlimits.capacity.search.choice import Choice, choose
 from promptlimits.capacity.search.control import SearchBudget, control_within
+from promptlimits.capacity.search.lists import search_list
+from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
 from promptlimits.capacity.search.search import SearchResult, search, train_all
 from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
-from promptlimits.capacity.task.targets import Targets
+from promptlimits.capacity.task.targets import Targets, TextTargets
 from promptlimits.capacity.train.problem import StepReport, Stopper
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import require_replaceable
@@ -173,14 +175,28 @@ class Job:
         else:
             listener.stage(f"searching with {size.in_words}")
             already = 0 if shorter is None else targets.count(shorter.held)
-            result = search(
-                place,
-                targets,
-                replace(config, first_size=max(config.first_size, already)),
-                warm=None if shorter is None else shorter.state,
-                should_stop=searching.should_stop,
-                on_attempt=ended,
-            )
+            config = replace(config, first_size=max(config.first_size, already))
+            warm = None if shorter is None else shorter.state
+            if isinstance(targets, TextTargets):
+                result = search(
+                    place,
+                    targets,
+                    config,
+                    warm=warm,
+                    should_stop=searching.should_stop,
+                    on_attempt=ended,
+                )
+            else:
+                result = search_list(
+                    place,
+                    targets,
+                    config,
+                    warm=warm,
+                    nearest_first=self.request.order is Order.EASIEST,
+                    should_stop=searching.should_stop,
+                    has_room=searching.has_room,
+                    on_attempt=ended,
+                )
         if not self.request.control:
             return result, None
         control = control_within(

@@ -46,6 +46,13 @@ class Attempt:
     steps: int  # steps done, over all resumptions
     seconds: float  # time those took
     seed: int  # seed of its start
+    decides: bool = True  # whether the size failed if it was not solved; else another set followed
+    of_list: tuple[int, ...] = ()  # what the prompt holds of the whole list, as far as it was asked
+
+    @property
+    def most_held(self) -> int:
+        """How much the prompt is known to hold."""
+        return max(len(self.held), len(self.of_list))
 
     @property
     def prompt(self) -> Tensor:
@@ -242,17 +249,21 @@ def _state(
     stored = place.store.checkpoint(run_id)
     if stored is not None:
         return TrainingState.from_bytes(stored, device=place.model.device)
-    generator = torch.Generator().manual_seed(config.seed)
-    prompt = from_vocabulary(
-        place.model,
-        count=1,
-        prompt_tokens=config.prompt_tokens,
-        generator=generator,
-        kind=place.kind,
-    )[0]
+    prompt = first_prompt(place, config)
     if warm is None:
         return TrainingState.start(prompt, num_pairs)
     return warm.for_pairs(num_pairs, start=prompt)
+
+
+def first_prompt(place: RunContext, config: TrainingConfig) -> Tensor:
+    """(P, W) where a fresh start with these settings begins."""
+    return from_vocabulary(
+        place.model,
+        count=1,
+        prompt_tokens=config.prompt_tokens,
+        generator=torch.Generator().manual_seed(config.seed),
+        kind=place.kind,
+    ).squeeze(0)
 
 
 def _spec(

@@ -18,13 +18,16 @@ from torch import Tensor
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import Attempt, RunContext, members_sha256
 from promptlimits.capacity.task.targets import Targets
-from promptlimits.capacity.train.evaluate import evaluate
+from promptlimits.capacity.train.evaluate import Evaluation, evaluate
 from promptlimits.capacity.train.problem import Stopper
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import prompt_sha256
 
 CANDIDATES = 2
 """Prompts of a search that are run over the whole list; each costs a forward pass of it."""
+
+_WORST_NATS = 1e30
+"""In place of a loss that is infinite or no number, so that it can be stored and sorted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +55,7 @@ def choose(
     should_stop: Stopper | None = None,
 ) -> Choice | None:
     """Choose the prompt that gets credit for most of the targets."""
-    found = sorted((one for one in attempts if one.held), key=lambda one: -len(one.held))
+    found = sorted((one for one in attempts if one.held), key=lambda one: -one.most_held)
     before = place.store.get("choice", work)
     states = [] if before is None else [_from_hex(str(before["state"]))]
     at_least = len(states) + 1
@@ -61,7 +64,14 @@ def choose(
     for state in states:
         if len(choices) >= at_least and should_stop is not None and should_stop() is not None:
             break
-        held = _held(place, targets, state.best_prompt, relative_lead, should_stop)
+        listed = over_the_list(
+            place,
+            targets,
+            state.best_prompt,
+            relative_lead=relative_lead,
+            should_stop=should_stop,
+        )
+        held = tuple(sorted(targets.held(listed.right)))
         choices.append(Choice(state=state, held=held))
 
     def credit(one: Choice) -> int:
@@ -76,23 +86,25 @@ def choose(
     return best
 
 
-def _held(
+def over_the_list(
     place: RunContext,
     targets: Targets,
     prompt: Tensor,
+    *,
     relative_lead: float,
-    should_stop: Stopper | None,
-) -> tuple[int, ...]:
-    """What a prompt holds; what earlier calls asked comes from the store."""
-    asked = targets.trained
+    first: int | None = None,
+    should_stop: Stopper | None = None,
+) -> Evaluation:
+    """What the first pairs of a list, or all, say of a prompt; known answers are the store's."""
+    asked = targets.trained[:first]
     key: JsonObject = {
         **place.about,
         "members": members_sha256(targets),
         "prompt": prompt_sha256(prompt),
         "relative_lead": relative_lead,
     }
-    known: Any = place.store.get("evaluation", key) or {"right": []}
-    right: list[int] = known["right"]
+    known: Any = place.store.get("evaluation", key) or {"right": [], "loss_nats": []}
+    right, losses = known["right"], known["loss_nats"]
     if len(right) < len(asked):
         found = evaluate(
             place.model,
@@ -103,8 +115,14 @@ def _held(
             should_stop=should_stop,
         )
         right = [*right, *found.right]
-        place.store.put("evaluation", key, {"right": [*right]})
-    return tuple(sorted(targets.held(right)))
+        # JSON has no infinity.
+        losses = [*losses, *(min(max(loss, 0.0), _WORST_NATS) for loss in found.loss_nats)]
+        place.store.put("evaluation", key, {"right": right, "loss_nats": losses})
+    return Evaluation(
+        right=tuple(right[: len(asked)]),
+        lengths=tuple(len(pair.value_ids) for pair in asked[: len(right)]),
+        loss_nats=tuple(losses[: len(asked)]),
+    )
 
 
 def _from_hex(text: str) -> TrainingState:

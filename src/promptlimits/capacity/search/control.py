@@ -68,7 +68,7 @@ def control_size(result: SearchResult) -> int | None:
     # A start that can go on may yet be solved, whatever became of the others.
     open_sizes = {one.size for one in result.attempts if not one.outcome.final}
     low = max(solved, default=0)
-    failed = {one.size for one in result.attempts if one.size > low}
+    failed = {one.size for one in result.attempts if one.size > low and one.decides}
     return min(failed - open_sizes, default=None)
 
 
@@ -80,7 +80,8 @@ def is_complete(result: SearchResult, control: Control | NoControl | None) -> bo
 
 def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
     """What to say of a search in which no size failed (`control_size`)."""
-    held = max((one.size for one in result.attempts if _is_solved(one)), default=0)
+    solved = [one.size for one in result.attempts if _is_solved(one)]
+    held = max((*solved, *(len(one.of_list) for one in result.attempts)), default=0)
     return None if held == total else BUDGET_USED_UP
 
 
@@ -103,11 +104,16 @@ class SearchBudget:
         """Take account of an attempt."""
         if ended.outcome is Outcome.SOLVED:
             self._solved = max(self._solved, ended.size)
-        elif ended.outcome.final:
+        elif ended.outcome.final and ended.decides:
             self._unsolved[ended.size] += 1
         failed = [size for size, count in self._unsolved.items() if count >= self._starts]
         controllable = max(failed, default=0) > self._solved
         self._until = self._less if controllable else self._whole
+
+    def has_room(self, steps: int, seconds: float) -> bool:
+        """Whether so many steps are left, of so many seconds each."""
+        until = self._until
+        return until.left_steps >= steps and until.left_seconds >= steps * seconds
 
     def should_stop(self) -> Outcome | None:
         """`OUT_OF_BUDGET` once it is used up."""

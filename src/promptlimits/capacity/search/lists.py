@@ -134,7 +134,7 @@ class _Search:
         """Attempts as they are kept, and what the whole list says of the last one."""
         asked = max(_ASKED * done[-1].size, _ASKED * self.config.first_size)
         found = self.standing(done[-1].state, asked) if done[-1].outcome.final else None
-        kept = [replace(one, decides=decides) for one in done]
+        kept = [replace(one, decides=decides and not self.gains(found)) for one in done]
         if found is not None:
             kept[-1] = replace(kept[-1], of_list=tuple(sorted(found.held)))
         self.attempts += kept

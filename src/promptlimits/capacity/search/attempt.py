@@ -249,21 +249,17 @@ def _state(
     stored = place.store.checkpoint(run_id)
     if stored is not None:
         return TrainingState.from_bytes(stored, device=place.model.device)
-    prompt = first_prompt(place, config)
-    if warm is None:
-        return TrainingState.start(prompt, num_pairs)
-    return warm.for_pairs(num_pairs, start=prompt)
-
-
-def first_prompt(place: RunContext, config: TrainingConfig) -> Tensor:
-    """(P, W) where a fresh start with these settings begins."""
-    return from_vocabulary(
+    generator = torch.Generator().manual_seed(config.seed)
+    prompt = from_vocabulary(
         place.model,
         count=1,
         prompt_tokens=config.prompt_tokens,
-        generator=torch.Generator().manual_seed(config.seed),
+        generator=generator,
         kind=place.kind,
-    ).squeeze(0)
+    )[0]
+    if warm is None:
+        return TrainingState.start(prompt, num_pairs)
+    return warm.for_pairs(num_pairs, start=prompt)
 
 
 def _spec(

@@ -18,13 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from promptlimits.capacity.search.attempt import (
-    Attempt,
-    RunContext,
-    attempt,
-    first_prompt,
-    race,
-)
+from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt, race
 from promptlimits.capacity.search.choice import over_the_list
 from promptlimits.capacity.search.search import LEAST_STEPS, SearchConfig, SearchResult
 from promptlimits.capacity.task.targets import Targets
@@ -193,7 +187,8 @@ def search_list(
         place: Where rounds are kept.
         targets: The list, in the order in which its pairs are to be held.
         config: Settings.
-        warm: Where the training of a shorter prompt ended; None for a fresh start.
+        warm: Where the training of a shorter prompt ended, whose pairs are the first
+            `first_size` of `targets`; None for a fresh start.
         nearest_first: Whether the prompt may choose which wrong pairs come next; otherwise
             they come in the order of `targets`.
         should_stop: Asked before every step.
@@ -203,7 +198,6 @@ def search_list(
     Returns:
         Every attempt, and what ended the search.
     """
-    none = _Standing(state=None, held=frozenset(), nearest=targets.order)
     known = _Search(
         place=place,
         targets=targets,
@@ -212,12 +206,11 @@ def search_list(
         should_stop=should_stop,
         has_room=has_room,
         on_attempt=on_attempt,
-        best=none,
+        # With the tokens that a longer prompt has besides, a shorter one holds next to nothing: the
+        # first round brings its pairs back, in some 16 steps.
+        best=_Standing(state=warm, held=frozenset(), nearest=targets.order),
         fresh=config.first_size,
     )
-    if warm is not None:
-        longer = warm.for_pairs(1, start=first_prompt(place, config.training))
-        known.best = known.standing(longer, len(targets)) or replace(none, state=longer)
     while len(known.best.held) < len(targets):
         chosen = known.next_set()
         if chosen is None:

@@ -70,6 +70,9 @@ def test_every_round_holds_what_it_says_and_the_next_one_trains_for_what_is_wron
         assert wrong
         # Half of it is held, or all that is.
         assert len(members) - len(wrong) in (len(best), min(len(best), len(wrong)))
+        unsolved = one.outcome is not Outcome.SOLVED
+        followed = one.row.remedy == "nothing to do: another working set followed"
+        assert followed == (unsolved and not one.decides)
         warm_rounds += bool(best)
         best = max(best, of_list, key=len)
     assert warm_rounds >= 2

@@ -62,12 +62,15 @@ class Attempt:
     @property
     def row(self) -> parts.Attempt:
         """The attempt as the record shows it."""
+        remedy = self.outcome.remedy_for(self.units)
+        if not self.decides and self.outcome in (Outcome.STALLED, Outcome.OUT_OF_STEPS):
+            remedy = "nothing to do: another working set followed"
         return parts.Attempt.of(
             self.units,
             self.size,
             held=len(self.held),
             outcome=self.outcome.value,
-            remedy=self.outcome.remedy_for(self.units),
+            remedy=remedy,
             steps=self.steps,
             seconds=self.seconds,
             seed=self.seed,

@@ -28,9 +28,9 @@ from promptlimits.capacity.train.state import TrainingState
 ROUND_PATIENCE: Final = 15
 """Steps in which nothing more comes right, after which another working set is drawn."""
 
-_ASKED: Final = 4
-"""Pairs of the list that are asked after a round, as a multiple of its own: so their forward pass
-takes less than two of its steps."""
+_ASKED: Final = 16
+"""Most pairs of the list that are asked after a round, as a multiple of its own: their forward pass
+takes some five of its steps."""
 
 Room = Callable[[int, float], bool]
 """Whether a budget has so many steps left, of so many seconds each."""
@@ -68,7 +68,7 @@ class _Search:
         fresh = self.fresh
         while not self._room_for(chosen := self._with_fresh(fresh)):
             fresh //= 2
-            if fresh < self.config.first_size:
+            if 2 * fresh < self.config.first_size:
                 return None
         return chosen
 

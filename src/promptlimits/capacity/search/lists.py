@@ -4,9 +4,10 @@ After each round the prompt is asked the whole list. Half of the next working se
 gets wrong, those nearest to being right where the prompt may choose; the other half are pairs that
 it holds, the least sure first: what is held by far pulls at nothing, and costs as much in every
 step. A round goes on from where the last one ended, with Adam's moments, until it is solved or
-nothing more has come right for some steps. The wrong half grows while rounds are solved and shrinks
-where one brings nothing more; from then on sets have all that is held, so that the search ends with
-a number of pairs that is held, and one more that is not, in every start.
+nothing more has come right for some steps. The wrong half grows while rounds are solved, up to as
+many as are held, and shrinks where one brings nothing more; from then on sets have all that is
+held, so that the search ends with a number of pairs that is held, and one more that is not, in
+every start.
 
 What comes next follows from the rounds that have ended. So a search can be stopped at any step: run
 again, every finished round comes out of the store and the unfinished one goes on.
@@ -223,7 +224,8 @@ def search_list(
             return known.result(reason, complete=False)
         if known.gains(found):
             known.best = found
-            known.fresh *= 2 if one.outcome is Outcome.SOLVED else 1
+            more = known.fresh * (2 if one.outcome is Outcome.SOLVED else 1)
+            known.fresh = min(more, len(found.held))
         elif known.fresh == 1 and decides:
             held = len(known.best.held)
             reason = f"{held} {targets.units} are held and {held + 1} were not, in every start"

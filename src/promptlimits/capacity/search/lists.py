@@ -108,7 +108,12 @@ class _Search:
             share = self.config.warm_learning_rate_share
             first = replace(first, learning_rate=share * training.learning_rate)
         if not decides:
-            first = replace(first, patience=min(training.patience, ROUND_PATIENCE))
+            # The last pairs of a set are slow, and the next set has them too.
+            first = replace(
+                first,
+                max_steps=min(training.max_steps, LEAST_STEPS),
+                patience=min(training.patience, ROUND_PATIENCE),
+            )
         (one,), found = self._told(
             [attempt(self.place, chosen, first, warm=state, should_stop=self.should_stop)],
             decides=decides,
@@ -224,8 +229,8 @@ def search_list(
             return known.result(reason, complete=False)
         if known.gains(found):
             known.best = found
-            more = known.fresh * (2 if one.outcome is Outcome.SOLVED else 1)
-            known.fresh = min(more, len(found.held))
+            most = 2 * len(one.held) >= 2 * len(chosen) - known.fresh
+            known.fresh = min(known.fresh * (2 if most else 1), len(found.held))
         elif known.fresh == 1 and decides:
             held = len(known.best.held)
             reason = f"{held} {targets.units} are held and {held + 1} were not, in every start"

@@ -69,7 +69,7 @@ class _Search:
         fresh = self.fresh
         while not self._room_for(chosen := self._with_fresh(fresh)):
             fresh //= 2
-            if 2 * fresh < self.config.first_size:
+            if not fresh:
                 return None
         return chosen
 

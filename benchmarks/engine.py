@@ -1,14 +1,15 @@
 """The training engine, measured: every ratio has both of its sides in one run.
 
     python benchmarks/engine.py                    everything, SmolLM2-135M included
-    python benchmarks/engine.py --quick            the small model, under 3 minutes on 2 cores
+    python benchmarks/engine.py --quick            the small model, some 3 minutes on 2 cores
     python benchmarks/engine.py --json             JSON on standard output
     python benchmarks/engine.py --part steps       one part; may be given several times
 
 Parts: `steps` (one optimiser step against a plain PEFT loop, with operation counts and the
 machine's matmul rate), `together` (32 problems at once), `regression` (Levenberg-Marquardt
-against Adam), `end-to-end` (random pairs to 100% exact), `cramming` (a text in one vector of
-SmolLM2; a small one of the small model with --quick), `growth` (cost against each size).
+against Adam, in a batch and in a loop), `end-to-end` (random pairs to 100% exact), `cramming` (a
+text in one vector of SmolLM2; a small one of the small model with --quick), `growth` (cost against
+each size), `narrow` (searches of SmolLM2 in bfloat16 against float32).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PARTS: Final = ("steps", "together", "regression", "end-to-end", "cramming", "growth")
+PARTS: Final = ("steps", "together", "regression", "end-to-end", "cramming", "growth", "narrow")
 
 
 def measured(part: str, options: argparse.Namespace) -> Any:

@@ -181,9 +181,9 @@ def _stage(
     fits: list[Fit] = []
     done = 0
 
-    def note(key: object, report: StepReport, state: TrainingState) -> None:
+    def note(key: object, report: StepReport, _state: object) -> None:
         nonlocal done
-        done = max(done, state.step - begun[int(str(key))])
+        done = max(done, report.step - begun[int(str(key))])
 
     def stop() -> Outcome | None:
         if sum(fit.outcome is Outcome.SOLVED for fit in fits) >= enough:

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from promptlimits.capacity.train.adam import StepSettings
+from promptlimits.capacity.train.adam import StepSettings, step_numbers
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.memory import LogitBuffer
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
@@ -91,7 +91,8 @@ class EngineSteps:
             )
             for step, moment_steps in zip(self.state.steps, self.state.moment_steps, strict=True)
         ]
-        self.state = self.state.advanced(gradient, settings)
+        (numbers,) = step_numbers([settings], like=gradient)
+        self.state = self.state.advanced(gradient, numbers)
         return scores, gradient
 
 

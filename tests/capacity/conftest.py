@@ -10,6 +10,7 @@ from tests.capacity.witness.witness_cases import card_of, case_of
 from promptlimits.capacity import floor as floor_module
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.witness.format import write_verification
+from promptlimits.capacity.witness.fresh_process import Verifier
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
@@ -52,12 +53,13 @@ def place(open_place):
 def in_this_process(monkeypatch):
     """Decode in this process what is decoded in a fresh one, which costs seconds."""
 
-    def confirm(directory, *, model_path, on_progress):
-        verification = verify_witness(directory, model_path=model_path)
+    def confirm(directory, verifier, *, on_progress):
+        verification = verify_witness(directory, model_path=verifier.model_path)
         write_verification(directory, verification)
         return verification
 
     monkeypatch.setattr(floor_module, "confirm", confirm)
+    monkeypatch.setattr(Verifier, "start", lambda _verifier: None)
 
 
 def _family(root, family):

@@ -85,8 +85,8 @@ def losing(monkeypatch):
     """Stock tools that lose as many pairs as they are told to, or all."""
     lost = {"pairs": None}
 
-    def confirm(directory, *, model_path, on_progress):
-        found = verify_witness(directory, model_path=model_path)
+    def confirm(directory, verifier, *, on_progress):
+        found = verify_witness(directory, model_path=verifier.model_path)
         answers = tuple(
             answer.model_copy(update={"exact": False, "counted": False, "fault": "another answer"})
             if lost["pairs"] is None or index < lost["pairs"]

@@ -23,6 +23,7 @@ from promptlimits.capacity.train.evaluate import evaluate
 from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.format import WITNESS_SCHEMA, save_witness
+from promptlimits.capacity.witness.fresh_process import Verifier
 from promptlimits.capacity.witness.verify import verify_witness
 from promptlimits.record.record import read_record
 
@@ -49,7 +50,16 @@ def task(model):
 
 def floor_of(place, task, prompt, claimed, folder):
     choice = Choice(state=TrainingState.start(prompt, 1), held=tuple(range(claimed)))
-    return find_floor(place, task, task.targets, choice, folder=folder, extra={}, listener=Notes())
+    return find_floor(
+        place,
+        task,
+        task.targets,
+        choice,
+        folder=folder,
+        extra={},
+        listener=Notes(),
+        verifier=Verifier(model_path=place.model.card.path),
+    )
 
 
 @pytest.mark.usefixtures("in_this_process")

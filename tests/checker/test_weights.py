@@ -281,6 +281,17 @@ def test_weights_of_zero_are_proved(models, tmp_path):
     assert Fraction(facts["feed_forward"]["up"]) < Fraction(1, 2**1000)
 
 
+def test_gates_of_zero_are_proved(models, tmp_path):
+    folder = shutil.copytree(models["llama"], tmp_path / "zeros")
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("gate_proj", "up_proj"):
+        tensors[f"model.layers.0.mlp.{name}.weight"].zero_()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    record = certificate(folder)
+    assert checked(record, weights=folder).about_a_model
+    assert Fraction(record["inputs"]["blocks"][0]["feed_forward"]["down_up"]) < Fraction(1, 2**150)
+
+
 def test_what_overflows_times_zero_is_not_proved():
     wide = matrices.Near(np.ones((2, 2)), np.inf)
     assert not matrices.proves_norm_at_most(1, wide @ matrices.Near(np.zeros((2, 1))))

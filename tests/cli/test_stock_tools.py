@@ -30,13 +30,14 @@ def bad_prefixes(monkeypatch):
 def losing(monkeypatch):
     """Stock tools that keep so many of the pairs."""
     from promptlimits.capacity import floor
+    from promptlimits.capacity.witness import fresh_process
     from promptlimits.capacity.witness.format import write_verification
     from promptlimits.capacity.witness.verify import verify_witness
 
     kept = {"pairs": 0}
 
-    def confirm(directory, *, model_path, on_progress):
-        found = verify_witness(directory, model_path=model_path)
+    def confirm(directory, verifier, *, on_progress):
+        found = verify_witness(directory, model_path=verifier.model_path)
         held = [one.exact and index < kept["pairs"] for index, one in enumerate(found.answers)]
         answers = tuple(
             one.model_copy(update={"exact": exact, "counted": exact})
@@ -47,6 +48,7 @@ def losing(monkeypatch):
         return found
 
     monkeypatch.setattr(floor, "confirm", confirm)
+    monkeypatch.setattr(fresh_process.Verifier, "start", lambda _verifier: None)
     return kept
 
 
@@ -56,6 +58,9 @@ def test_doctor_decodes_with_the_tools_that_are_here(call):
     for kind in ("soft", "prefix"):
         line = f"ok   stock decoding, {kind}: {len(KEYS)} of {len(KEYS)} keys answered alike by "
         assert line in ended.out
+    assert "ok   float32 products: " in ended.out
+    assert "ok   bfloat16 products: " in ended.out
+    assert "times float32 when first measured at width 576" in ended.out
 
 
 def test_doctor_fails_with_tools_that_do_not_decode(call, bad_prefixes):

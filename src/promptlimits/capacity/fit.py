@@ -36,10 +36,11 @@ def fit_all(
     job = Job.of(
         "fit", model, task, targets, request, folder=folder, store=store, listener=listener
     )
-    result, control = job.train(size, targets, job.budget, all_at_once=True)
-    # Whatever its settings were: an earlier fit's prompt is not lost to a worse one.
-    work = job.about({"fit": True})
-    floor, _ = job.confirm(size, targets, result, folder=witness, work=work)
+    with job:
+        result, control = job.train(size, targets, job.budget, all_at_once=True)
+        # Whatever its settings were: an earlier fit's prompt is not lost to a worse one.
+        work = job.about({"fit": True})
+        floor, _ = job.confirm(size, targets, result, folder=witness, work=work)
     unprompted = job.unprompted.among(floor.held)
     job.used.commit()
     held, last = floor.held, result.attempts[-1]
@@ -54,6 +55,7 @@ def fit_all(
         also_answered_unprompted=len(unprompted),
         text_tokens=task.text_tokens,
         notes=tuple(task.notes),
+        search_dtype=request.search_dtype(model),
         outcome=last.outcome.value,
         remedy=last.outcome.remedy_for(targets.units),
         witness=floor.witness if held else None,

@@ -22,7 +22,7 @@ from promptlimits.capacity.witness.format import (
     read_witness,
     save_witness,
 )
-from promptlimits.capacity.witness.fresh_process import confirm, default_batch_size
+from promptlimits.capacity.witness.fresh_process import Verifier, confirm, default_batch_size
 from promptlimits.capacity.witness.stock import stock_tools
 from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.protocol import EncodedPair, PromptKind
@@ -88,6 +88,7 @@ def find_floor(
     folder: Path,
     extra: JsonObject,
     listener: Listener,
+    verifier: Verifier,
 ) -> Floor:
     """Save a prompt with all that it holds as a witness, and have that confirmed.
 
@@ -107,6 +108,7 @@ def find_floor(
             beginning=targets.is_beginning(claimed),
             extra=extra,
             listener=listener,
+            verifier=verifier,
         )
         generated = [answer.generated_ids for answer in verification.answers]
         smaller = targets.smaller_claim(claimed, generated)
@@ -132,6 +134,7 @@ def _confirmed(
     beginning: bool,
     extra: JsonObject,
     listener: Listener,
+    verifier: Verifier,
 ) -> Verification:
     """What stock tools say of these pairs, from the store if the witness is still on disk."""
     card = place.model.card
@@ -161,7 +164,7 @@ def _confirmed(
         )
         known = confirm(
             folder,
-            model_path=card.path,
+            verifier,
             on_progress=lambda done, _of: listener.advanced(done) if done else None,
         )
         place.store.put("verification", key, known.to_json())

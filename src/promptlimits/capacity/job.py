@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from types import TracebackType
+from typing import Final, Self
+
+import torch
 
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.floor import Floor, find_floor
@@ -22,12 +26,17 @@ from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
 from promptlimits.capacity.task.targets import Targets, TextTargets
+from promptlimits.capacity.train.memory import default_budget
 from promptlimits.capacity.train.problem import StepReport, Stopper
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import require_replaceable
+from promptlimits.capacity.witness.fresh_process import Verifier
 from promptlimits.capacity.witness.stock import require_stock_tools
 from promptlimits.nets.protocol import FrozenModel, PromptKind
 from promptlimits.record.parts import Control, NoControl
+
+VERIFY_START_SECONDS: Final = 12.0
+"""So long before training ends the process that verifies is started; it loads meanwhile."""
 
 
 def require_possible(
@@ -67,12 +76,27 @@ class Job:
     work_hash: str  # what names the work, whatever its budget
     used: UsedTime  # its seconds
     unprompted: Unprompted = field(init=False)  # what needs no prompt
+    verifier: Verifier = field(init=False)  # what decodes the prompts that were found
     warnings: list[str] = field(default_factory=list)  # what a reader must know
     evaluation_seconds: float = 0.0  # about what one pass of the list takes; 0 while nobody knows
 
     def __post_init__(self) -> None:
         """Read what the store knows of the model without a prompt."""
         self.unprompted = Unprompted(self.context(), self.task.pairs, self.targets)
+        card = self.model.card
+        self.verifier = Verifier(model_path=card.path, compute_dtype=card.compute_dtype)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process that verifies, whatever happened."""
+        self.verifier.close()
 
     @classmethod
     def of(
@@ -156,11 +180,36 @@ class Job:
         all_at_once: bool = False,
     ) -> tuple[SearchResult, Control | NoControl | None]:
         """Train prompts, and where they fail, see what the optimiser makes of a planted one."""
+        with self.used.stage("training"):
+            return self._trained(size, targets, budget, shorter, all_at_once=all_at_once)
+
+    def _trained(
+        self,
+        size: PromptSize,
+        targets: Targets,
+        budget: Budget,
+        shorter: Shorter | None,
+        *,
+        all_at_once: bool,
+    ) -> tuple[SearchResult, Control | NoControl | None]:
         config, listener = self.request.search, self.listener
         config = replace(config, training=replace(config.training, prompt_tokens=size.tokens))
-        place = self.context(
-            size.kind, lambda report: listener.step(size.kind, size.tokens, report)
-        )
+        first: int | None = None
+        found = False
+
+        def due() -> None:
+            if found and budget.left_seconds <= VERIFY_START_SECONDS:
+                self._load_ahead()
+
+        def stepped(report: StepReport) -> None:
+            nonlocal first, found
+            first = report.best_exact if first is None else first
+            # What earlier calls found was verified by them.
+            found = found or report.best_exact > first
+            due()
+            listener.step(size.kind, size.tokens, report)
+
+        place = self.context(size.kind, stepped)
         searching = SearchBudget(budget, control=self.request.control, starts=config.starts)
 
         def ended(attempt: Attempt) -> None:
@@ -197,20 +246,33 @@ class Job:
                     has_room=searching.has_room,
                     on_attempt=ended,
                 )
-        if not self.request.control:
-            return result, None
-        control = control_within(
-            budget,
+        control = None
+        if self.request.control:
             # What the control recovers of planted pairs is not found.
-            self.context(size.kind),
-            targets,
-            config.training,
-            result,
-            stage=f"planted control with {size.in_words}",
-            listener=listener,
-        )
-        self.used.commit()
+            planted = self.context(size.kind, lambda _report: due())
+            control = control_within(
+                budget,
+                planted,
+                targets,
+                config.training,
+                result,
+                stage=f"planted control with {size.in_words}",
+                listener=listener,
+            )
+        if found:
+            self._load_ahead()
         return result, control
+
+    @cached_property
+    def loads_ahead(self) -> bool:
+        """Whether a second copy of the model leaves room to train beside it."""
+        model_bytes = self.model.card.parameters * self.model.dtype.itemsize
+        return model_bytes <= default_budget(torch.device("cpu"))
+
+    def _load_ahead(self) -> None:
+        """Start the process that verifies, if there is room and it is not there yet."""
+        if self.loads_ahead:
+            self.verifier.start()
 
     def confirm(
         self,
@@ -226,23 +288,25 @@ class Job:
         """Choose the best prompt of a work, save it, and have what it holds confirmed."""
         request, place = self.request, self.context(size.kind)
         self.listener.stage("choosing the best prompt")
-        choice = choose(
-            place,
-            targets,
-            result.attempts,
-            work={**work, **size.key},
-            relative_lead=request.search.training.relative_lead,
-            uncredited=uncredited,
-            should_stop=should_stop,
-        )
-        extra: JsonObject = {"seed": request.seed, "command": request.command}
-        floor = find_floor(
-            place,
-            self.task,
-            self.targets,
-            choice,
-            folder=folder,
-            extra=extra,
-            listener=self.listener,
-        )
+        with self.used.stage("evaluation"):
+            choice = choose(
+                place,
+                targets,
+                result.attempts,
+                work={**work, **size.key},
+                relative_lead=request.search.training.relative_lead,
+                uncredited=uncredited,
+                should_stop=should_stop,
+            )
+        with self.used.stage("verification"):
+            floor = find_floor(
+                place,
+                self.task,
+                self.targets,
+                choice,
+                folder=folder,
+                extra={"seed": request.seed, "command": request.command},
+                listener=self.listener,
+                verifier=self.verifier,
+            )
         return floor, choice

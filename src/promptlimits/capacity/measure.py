@@ -15,7 +15,7 @@ from typing import Any
 from promptlimits.base.files import replace_file
 from promptlimits.capacity.bracket import bracket_of
 from promptlimits.capacity.ceiling import task_ceiling
-from promptlimits.capacity.job import Job, Shorter, require_possible
+from promptlimits.capacity.job import VERIFY_START_SECONDS, Job, Shorter, require_possible
 from promptlimits.capacity.record import bracket_record, stored_record, write_record
 from promptlimits.capacity.search.baselines import IN_CONTEXT, in_context, written_out
 from promptlimits.capacity.search.budget import Budget
@@ -26,12 +26,11 @@ from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.nets.protocol import FrozenModel, PromptKind
-from promptlimits.record.parts import Baseline, Bracket, Control, NoControl, State
+from promptlimits.record.parts import Baseline, Bracket, Control, NoControl, Seconds, State
 from promptlimits.record.record import Record, losses
 
-# What is set aside for the best prompt of a size, so that the command ends within its budget:
-# seconds in which a fresh process imports and loads, and runs of the list in units of one of them.
-_VERIFY_START_SECONDS = 12.0
+# What is set aside for the best prompt of a size, so that the command ends within its budget, in
+# runs of the list: two to choose it, and as many as decoding a third of the list takes.
 _VERIFY_PER_EVALUATION = 4.0
 # Shares that these may take on a slow machine: of the seconds left, and of all of them.
 _MOST_VERIFYING = 0.15
@@ -86,9 +85,12 @@ def measure(
         store=store,
         listener=listener,
     )
-    job.targets = _ordered(job)
-    brackets = _brackets(job)
-    baselines = _baselines(job)
+    with job:
+        job.targets = _ordered(job)
+        brackets = _brackets(job)
+    with job.used.stage("baselines"):
+        baselines = _baselines(job)
+    job.used.commit()
     record = bracket_record(
         model,
         task,
@@ -97,10 +99,9 @@ def measure(
         baselines=baselines,
         brackets=brackets,
         warnings=job.warnings,
-        seconds=job.seconds,
+        seconds=Seconds(**job.used.by_stage()),
     )
     write_record(folder, record)
-    job.used.commit()
     # Where all was lost it is decoded again, once whatever lost it is mended.
     if not losses(record, whole=True):
         store.put("bracket", key, record.to_json())
@@ -126,17 +127,17 @@ def _ordered(job: Job) -> Targets:
     if known is None:
         job.listener.stage("ordering the pairs", len(targets))
         began = time.monotonic()
-        found = ordered(
-            job.model,
-            job.task.pairs,
-            request.order,
-            seed=request.seed,
-            on_chunk=job.listener.advanced,
-            should_stop=job.budget.at_most(_MOST_ORDERING).time_is_up,
-        )
+        with job.used.stage("ordering"):
+            found = ordered(
+                job.model,
+                job.task.pairs,
+                request.order,
+                seed=request.seed,
+                on_chunk=job.listener.advanced,
+                should_stop=job.budget.at_most(_MOST_ORDERING).time_is_up,
+            )
         known = {"indices": list(found), "seconds": time.monotonic() - began}
         job.store.put("order", key, known)
-    job.used.commit()
     if request.order is Order.EASIEST:
         job.evaluation_seconds = known["seconds"]
     return targets.in_order(known["indices"])
@@ -174,9 +175,14 @@ def _without_prompt(job: Job) -> None:
 
 def _in_context_seconds(job: Job) -> float | None:
     """About what the in-context baseline takes; None where that is more than its share."""
-    pairs, limit = job.task.pairs, job.request.in_context_tokens
+    pairs, card = job.task.pairs, job.model.card
     asked = sum(len(pair.input_ids) for pair in pairs)
-    seconds = job.evaluation_seconds * (1 + min(limit, len(written_out(pairs))) / asked)
+    context = min(job.request.in_context_tokens, len(written_out(pairs)))
+    # A key takes as many products of a query as 2 of the width in every layer; a token takes one
+    # of each weight but those of the vocabulary.
+    weights = max(1, card.parameters - card.vocabulary * card.dim)
+    seen = 2 * card.dim * card.layers * context * (context + asked) / weights
+    seconds = job.evaluation_seconds * (asked + context + seen) / asked
     return seconds if seconds <= _MOST_IN_CONTEXT * job.request.budget_seconds else None
 
 
@@ -203,7 +209,6 @@ def _in_context(job: Job) -> Baseline:
             f"with {found.shots} pairs in context ({found.context_tokens} tokens): "
             f"{job.targets.tally(found.count, 'exact')}"
         )
-    job.used.commit()
     return found
 
 
@@ -222,7 +227,8 @@ def _brackets(job: Job) -> list[Bracket]:
         targets = job.targets if first is None else job.targets.held_first(first.held)
         result, control = job.train(size, targets, budget, shorter=first)
         if not done:
-            _without_prompt(job)
+            with job.used.stage("baselines"):
+                _without_prompt(job)
         bracket, held = _bracket(job, targets, size, result, control, began=began)
         found.append(bracket)
         if held is not None:
@@ -236,8 +242,10 @@ def _brackets(job: Job) -> list[Bracket]:
 
 def _budget_of_size(job: Job, *, sizes_left: int) -> Budget:
     """The budget of search and control at one size: what comes after them is set aside."""
+    # Where it does not load while training ends, it does so afterwards, once.
+    starting = 0.0 if job.loads_ahead else VERIFY_START_SECONDS
     verifying = min(
-        sizes_left * (_VERIFY_START_SECONDS + _VERIFY_PER_EVALUATION * job.evaluation_seconds),
+        starting + sizes_left * _VERIFY_PER_EVALUATION * job.evaluation_seconds,
         _MOST_VERIFYING * job.budget.left_seconds * sizes_left,
     )
     in_context = _in_context_seconds(job) if job.request.in_context_tokens else None

@@ -18,7 +18,7 @@ from promptlimits.capacity.task.encoded import EncodedTask
 from promptlimits.capacity.witness.format import read_prompt, read_witness
 from promptlimits.nets.files.folder import sha256_of
 from promptlimits.nets.protocol import FrozenModel
-from promptlimits.record.parts import Baseline, Bracket, Model, Task
+from promptlimits.record.parts import Baseline, Bracket, Model, Seconds, Task
 from promptlimits.record.record import Record
 
 
@@ -31,20 +31,21 @@ def bracket_record(
     baselines: Sequence[Baseline],
     brackets: Sequence[Bracket],
     warnings: Sequence[str],
-    seconds: float,
+    seconds: Seconds,
 ) -> Record:
     """Put together what --json prints and the report is drawn from."""
     complete = all(one.complete for one in brackets) and all(one.measured for one in baselines)
-    steps = finite(request.budget_steps)
+    steps, total = finite(request.budget_steps), sum(seconds.model_dump().values())
     return Record(
         command=request.command,
         out=_without_home(str(folder)),
         created=now(),
-        seconds=seconds,
+        seconds=total,
+        seconds_by_stage=seconds,
         budget_seconds=finite(request.budget_seconds),
         budget_steps=None if steps is None else int(steps),
         complete=complete,
-        go_on=None if complete else request.go_on(seconds),
+        go_on=None if complete else request.go_on(total),
         model=Model(**asdict(replace(model.card, path=_without_home(model.card.path)))),
         task=Task(
             name=task.name,
@@ -60,7 +61,12 @@ def bracket_record(
         ),
         baselines=tuple(baselines),
         brackets=tuple(brackets),
-        versions=provenance({"device": str(model.device)}),
+        versions=provenance(
+            {
+                "device": str(model.device),
+                "search_dtype": request.search_dtype(model),
+            }
+        ),
         seed=request.seed,
         warnings=tuple(warnings),
     )

@@ -51,7 +51,7 @@ _OPTION_OF: Final = {
         for name in (
             *("answer", "chat", "choices", "columns", "device", "first_size", "joiner"),
             *("learning_rate", "least_deviation", "limit", "max_steps", "model", "patience"),
-            *("prompt_tokens", "seed", "starts"),
+            *("prompt_tokens", "search_dtype", "seed", "starts"),
         )
     },
 }

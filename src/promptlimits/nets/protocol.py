@@ -11,8 +11,9 @@ The model's laws, which every family is tested for:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import ClassVar, Final, Protocol, TypeAlias
 
 import torch
@@ -20,6 +21,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from promptlimits.base.files import JsonObject
+from promptlimits.nets.device import sent
 from promptlimits.nets.prefix_shape import PrefixShape
 
 
@@ -113,6 +115,42 @@ class PackedPairs:
         """K."""
         return int(self.lengths.numel())
 
+    # --- for who lays out a batch: worked out once, by the host -----------------------------
+
+    @cached_property
+    def on_host(self) -> PackedPairs:
+        """The same in the host's memory, so that nothing below waits for a device."""
+        return self if self.lengths.device.type == "cpu" else self.to(torch.device("cpu"))
+
+    def to(self, device: torch.device) -> PackedPairs:
+        """The same in a device's memory."""
+        moved = PackedPairs(
+            **{one.name: sent(getattr(self, one.name), device) for one in fields(self)}
+        )
+        if device.type != "cpu":  # what is here need not be fetched again
+            vars(moved)["on_host"] = self.on_host
+        return moved
+
+    @cached_property
+    def longest(self) -> int:
+        """L, most input tokens of a pair."""
+        return int(self.on_host.lengths.max())
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(T,) place of each input token within its pair, on the host."""
+        return owners_and_places(self.on_host.lengths)[1]
+
+    @cached_property
+    def reads_in_order(self) -> Tensor:
+        """(R,) the reads pair after pair, each pair's in the order given, on the host."""
+        return self.on_host.pair_of_read.argsort(stable=True)
+
+    @cached_property
+    def reads_of_pair(self) -> Tensor:
+        """(K,) how many reads each pair has, on the host."""
+        return self.on_host.pair_of_read.bincount(minlength=self.num_pairs)
+
 
 def pack(pairs: Sequence[EncodedPair], *, device: torch.device | str = "cpu") -> PackedPairs:
     """Pack pairs end to end and mark the positions that are scored.
@@ -142,15 +180,17 @@ def pack(pairs: Sequence[EncodedPair], *, device: torch.device | str = "cpu") ->
         lengths.append(len(tokens))
 
     def tensor(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
+        return torch.tensor(values, dtype=torch.long)
 
-    return PackedPairs(
+    packed = PackedPairs(
         input_ids=tensor(input_ids),
         lengths=tensor(lengths),
         read=tensor(read),
         targets=tensor(targets),
         pair_of_read=tensor(owner),
     )
+    device = torch.device(device)
+    return packed if device.type == "cpu" else packed.to(device)
 
 
 def owners_and_places(lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -372,6 +412,14 @@ class FrozenModel(Protocol):
     @property
     def logit_deviation(self) -> float:
         """Deviation of a position's logits over the vocabulary: a scale for temperatures."""
+        ...
+
+    @property
+    def narrow(self) -> FrozenModel | None:
+        """The same model, its products in bfloat16 and all else as it is: less exact, and fast.
+
+        None where there is none.
+        """
         ...
 
     @property

@@ -44,6 +44,25 @@ class Task(Strict):
     notes: Many[str]
 
 
+class Seconds(Strict):
+    """Where the seconds of a command went, over all its calls."""
+
+    training: Amount = 0.0  # of searches and planted controls
+    baselines: Amount = 0.0  # asking without a trained prompt
+    ordering: Amount = 0.0  # the order of the list
+    verification: Amount = 0.0  # saving the best prompts and waiting for stock tools
+    evaluation: Amount = 0.0  # running prompts over the whole list, to choose the best
+    rest: Amount = 0.0
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each stage, largest first, the rest last; all 0 where no time was taken."""
+        by_stage = self.model_dump()
+        rest, total = by_stage.pop("rest"), sum(by_stage.values()) + self.rest
+        largest_first = sorted(by_stage.items(), key=lambda one: -one[1])
+        return {name: part / (total or 1.0) for name, part in [*largest_first, ("rest", rest)]}
+
+
 class Baseline(Strict):
     """Pairs answered exactly without a trained prompt, in any of the answers that count."""
 

@@ -26,6 +26,7 @@ from promptlimits.record.parts import (
     Kind,
     Model,
     ReplayLoss,
+    Seconds,
     State,
     Task,
     Verdict,
@@ -44,6 +45,7 @@ class Record(Strict):
     out: str
     created: str
     seconds: Amount
+    seconds_by_stage: Seconds
     budget_seconds: Amount | None
     budget_steps: Count | None
     complete: bool
@@ -84,6 +86,7 @@ class Fit(Strict):
     also_answered_unprompted: Count
     text_tokens: Positive | None
     notes: Many[str]
+    search_dtype: str
     outcome: str
     remedy: str
     witness: str | None

@@ -74,6 +74,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}\u00a0h {minutes % 60:02d}\u00a0min"
 
 
+def where_seconds_went(record: Record) -> str:
+    """The share of each stage in the seconds: "78% training, 9% verification"."""
+    shares = record.seconds_by_stage.shares.items()
+    return ", ".join(f"{share:.0%} {stage}" for stage, share in shares)
+
+
 def clean(text: str) -> str:
     """Text that cannot act on a terminal or break a file: controls become visible symbols.
 

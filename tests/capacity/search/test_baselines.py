@@ -1,11 +1,13 @@
 """What the model answers without a prompt gets no credit as something that a prompt holds."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import pytest
 import torch
 from tests.capacity.cases import after
 
+from promptlimits.base.errors import UserError
 from promptlimits.capacity.search import baselines
 from promptlimits.capacity.search.baselines import Unprompted, answered, in_context
 from promptlimits.capacity.task.random_tokens import random_pairs
@@ -169,3 +171,36 @@ def test_of_a_text_the_tokens_that_come_from_the_first_on_need_no_prompt(place, 
     unprompted = Unprompted(place, text.pairs, text.targets)
     assert unprompted.among([0, 1, 2]) == {0, 1}
     assert unprompted.baseline().count == 2
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_context_is_run_once_and_answers_as_if_it_were_read_with_each_chunk(
+    model, monkeypatch, cached
+):
+    """Against the context read as a prompt; chunks of one pair, and one that ends otherwise."""
+    pairs = random_pairs(model.codec, count=8, seed=0).pairs
+    context = baselines.written_out(pairs[:5])
+    ids = torch.tensor(context)
+    read = evaluate.evaluate(model, model.embed(ids), pairs)
+    if not cached:  # as for a family whose cache is no prefix
+        refused = UserError("prompts", "be replayed", got="none", remedy="none")
+        monkeypatch.setattr(model, "step_bytes", Mock(side_effect=refused))
+    monkeypatch.setattr(evaluate, "_LOGIT_BYTES", 1)
+    prefix = Mock(side_effect=model.prefix_from_tokens)
+    monkeypatch.setattr(model, "prefix_from_tokens", prefix)
+    found = baselines.answers_behind(model, context, pairs)
+    assert found.right == read.right
+    assert found.loss_nats == pytest.approx(read.loss_nats, rel=1e-5)
+    assert prefix.call_count == cached
+    prefix.reset_mock()
+    monkeypatch.setattr(model.codec, "end_ids", (model.codec.end_id, 3))
+    answered(
+        model,
+        context,
+        [
+            dataclasses.replace(
+                pairs[0], value_ids=(*said(model, (*context, *pairs[0].key_ids), 2), 3)
+            )
+        ],
+    )
+    assert prefix.call_count == cached

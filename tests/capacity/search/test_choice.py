@@ -3,6 +3,7 @@
 import torch
 from tests.capacity.cases import attempt_of
 
+from promptlimits.capacity.search import choice
 from promptlimits.capacity.search.choice import choose
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import evaluate
@@ -40,7 +41,8 @@ def test_the_whole_list_decides_and_a_better_prompt_is_remembered(model, place):
     targets = Targets.of(pairs)
 
     def made(prompt, held):
-        return attempt_of(8, Outcome.STALLED, held=held, prompt=prompt)
+        # Of size 0: nothing of the list is known of it.
+        return attempt_of(0, Outcome.STALLED, held=held, prompt=prompt)
 
     def chosen(attempts, unprompted=()):
         choice = choose(
@@ -61,3 +63,26 @@ def test_the_whole_list_decides_and_a_better_prompt_is_remembered(model, place):
     # Pairs that need no prompt are no credit to one.
     assert torch.equal(chosen([made(narrow, 2), made(wide, 1)], (0, 1, 2, 3)), narrow)
     assert choose(place, targets, [made(wide, 0)], work={"work": "new"}, relative_lead=1e-9) is None
+
+
+def test_what_training_scored_is_not_run_again(model, place, monkeypatch):
+    wide, _ = prompts(model)
+    pairs = tuple(answered_by(model, wide, range(5, 11)))
+    targets = Targets.of(pairs)
+    asked = []
+
+    def counted(model, prompt, pairs, **options):
+        asked.append(tuple(pairs))
+        return evaluate(model, prompt, pairs, **options)
+
+    monkeypatch.setattr(choice, "evaluate", counted)
+
+    def chosen(size, held, name):
+        made = attempt_of(size, Outcome.STALLED, held=held, prompt=wide)
+        return choose(place, targets, [made], work={"work": name}, relative_lead=1e-9).held
+
+    # It held the first three of the four it was trained for; the fourth is not asked again.
+    assert chosen(4, 3, "four") == (0, 1, 2, 4, 5)
+    assert asked == [pairs[4:]]
+    assert chosen(4, 3, "again") == (0, 1, 2, 4, 5)
+    assert asked == [pairs[4:]]

@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 from tests.capacity.cases import after
 
-from promptlimits.capacity.search import ordering
-from promptlimits.capacity.search.budget import Budget, StepCount
+from promptlimits.capacity.search import budget, ordering
+from promptlimits.capacity.search.budget import Budget, StepCount, UsedTime
 from promptlimits.capacity.search.ordering import Order, ordered
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train import evaluate
 from promptlimits.capacity.train.evaluate import Evaluation
 from promptlimits.capacity.train.problem import Outcome
+from promptlimits.record.parts import Seconds
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,28 @@ def test_a_budget_of_steps_is_used_by_all_its_parts():
     assert whole.part(0.1).steps == 1
     count.add(4)
     assert whole.part(0.1).should_stop() is Outcome.OUT_OF_BUDGET
+
+
+def test_seconds_are_counted_by_stage_over_all_calls(place, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+
+    def spend(used, *names):
+        for name in names:
+            with used.stage(name):
+                now[0] += 2.0
+            now[0] += 0.5
+        used.commit()
+
+    spend(UsedTime(place.store, "work"), "training", "evaluation")
+    again = UsedTime(place.store, "work")
+    assert again.before_seconds == 5.0
+    spend(again, "training")
+    with pytest.raises(KeyboardInterrupt), again.stage("verification"):
+        raise KeyboardInterrupt
+    spend(again)
+    found = Seconds(**again.by_stage())
+    assert found == Seconds(training=4.0, evaluation=2.0, rest=1.5)
+    assert list(found.shares)[:2] == ["training", "evaluation"]
+    assert sum(found.shares.values()) == pytest.approx(1.0)
+    assert UsedTime(place.store, "other").before_seconds == 0.0

@@ -1,6 +1,8 @@
 """The search on a tiny model: resumable, deterministic, and honest about what it holds."""
 
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.capacity.cases import after, attempt_of, facts, never
 
+from promptlimits.capacity.search import step_log
 from promptlimits.capacity.search.attempt import attempt, race
 from promptlimits.capacity.search.search import (
     SearchConfig,
@@ -268,36 +271,85 @@ def test_a_race_ends_with_its_first_solved_start_and_the_others_can_go_on(open_p
     assert len(place.store.runs()) == 3
 
 
-@pytest.mark.parametrize("every", [1, 7])
-def test_a_race_killed_in_the_midst_of_steps_has_the_same_winner(
-    every, open_place, pairs, tmp_path
-):
+class Killed(BaseException):
+    """Stands for a kill, or a Ctrl-C, after some starts have taken a step and others have not."""
+
+
+def cut_off(open_place, pairs, tmp_path, every):
+    """A race that is cut off every so many steps of a start; the stored curve is looked at."""
     two = pairs.first(2)
     whole = race(open_place(), two, starts(3), should_stop=never)
     set_aside(tmp_path)
-
-    class Killed(Exception):
-        """Stands for a kill after some starts have stored a step and others have not."""
-
-    for _ in range(1000):
+    times = 0
+    while True:
         left = iter(range(every))
 
-        def kill(_, left=left):
+        def cut(_, left=left):
             if next(left, None) is None:
                 raise Killed
 
         try:
-            place = replace(open_place(), on_step=kill)
+            place = replace(open_place(), on_step=cut)
             done = race(place, two, starts(3), should_stop=never)
+            break
         except Killed:
+            times += 1
+            runs = place.store.runs()
             # No start falls behind, however often its turn is cut off.
-            steps = [run.steps for run in place.store.runs()]
-            assert max(steps) - min(steps) <= 1
-            continue
-        break
+            assert max(run.steps for run in runs) - min(run.steps for run in runs) <= 1
+            for run in runs:
+                steps = [row["step"] for row in place.store.curve(run.id)]
+                assert steps == list(range(1, run.steps + 1))
+                stored = place.store.checkpoint(run.id)
+                assert (stored is None) == (not steps)
+                if stored is not None:
+                    state = TrainingState.from_bytes(stored, device=torch.device("cpu"))
+                    assert state.step == run.steps
     assert facts(done[-1]) == facts(whole[-1])
+    return times
+
+
+@pytest.mark.parametrize("every", [4, 7])
+def test_an_interrupted_race_loses_no_step_and_has_the_same_winner(
+    every, open_place, pairs, tmp_path
+):
+    assert cut_off(open_place, pairs, tmp_path, every) > 1
+
+
+@pytest.mark.parametrize(("every", "written_every"), [(4, 1), (7, 3), (20, 14)])
+def test_a_killed_race_goes_on_from_what_was_written_and_has_the_same_winner(
+    every, written_every, open_place, pairs, tmp_path, monkeypatch
+):
+    ticks = count(step=step_log.WRITE_SECONDS / written_every)
+    monkeypatch.setattr(step_log, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    # Nobody tidies up after a kill.
+    monkeypatch.setattr(step_log.StepLog, "__exit__", lambda *_: None)
+    assert cut_off(open_place, pairs, tmp_path, every) > 1
 
 
 def test_a_race_without_time_says_so(place, pairs):
     done = race(place, pairs.first(2), starts(2), should_stop=after(2))
     assert [(one.outcome, one.steps) for one in done] == [(Outcome.OUT_OF_BUDGET, 2)] * 2
+
+
+def test_starts_that_search_in_bfloat16_are_won_by_what_the_model_scores(
+    open_place, pairs, tmp_path
+):
+    two = pairs.first(2)
+    narrow = [(replace(config, search_dtype="bfloat16"), warm) for config, warm in starts(3)]
+    whole = race(open_place(), two, narrow, should_stop=never)
+    place = open_place()
+    assert whole[-1].outcome is Outcome.SOLVED
+    for one in whole:
+        found = evaluate(place.model, one.prompt, two.trained, relative_lead=LEAD)
+        assert set(one.held) <= set(found.held)
+    assert len(whole[-1].held) == 2
+    # Runs are named by it, and those that are cut off go on to the same end.
+    assert race(place, two, starts(3), should_stop=after(1))[-1].steps == 1
+    set_aside(tmp_path)
+    for _ in range(100):
+        done = race(open_place(), two, narrow, should_stop=after(7))
+        if done[-1].outcome.final:
+            break
+        assert all(one.outcome is Outcome.OUT_OF_BUDGET for one in done)
+    assert facts(*done) == facts(*whole)

@@ -1,6 +1,7 @@
 """The laws of a store: what holds whatever order its methods are called in."""
 
 import math
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -86,6 +87,41 @@ def test_a_refused_step_leaves_no_trace(path):
         _refuses("infinity", record(run.id, 5, math.inf))
         assert store.curve(run.id) == [{"step": 4, "loss": 1.0}], "a refused step left a row"
         assert store.checkpoint(run.id) == b"4", "a refused step left a state"
+
+
+def test_steps_before_come_with_a_step_or_not_at_all(path):
+    """Rows of earlier steps are recorded in the transaction of the state, and go up as well."""
+    with Store.open(path) as store:
+        run = _start(store)
+        store.record_step(
+            run.id, step=3, metrics={"loss": 3.0}, state=b"3", before=[(1, {}), (2, {"loss": 2.0})]
+        )
+        rows = [{"step": 1}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 3.0}]
+        assert store.curve(run.id) == rows
+        for before in ([(5, {}), (5, {})], [(3, {})], [(7, {})]):
+            _refuses(
+                str(before),
+                lambda before=before: store.record_step(
+                    run.id, step=6, metrics={}, state=b"6", before=before
+                ),
+            )
+        assert (store.curve(run.id), store.checkpoint(run.id)) == (rows, b"3")
+
+
+def test_what_is_recorded_together_is_kept_together(path):
+    """An error inside leaves nothing of what came before it."""
+    with Store.open(path) as store:
+        run = _start(store)
+        with suppress(ZeroDivisionError), store.together():
+            store.record_step(run.id, step=1, metrics={}, state=b"1")
+            store.put("kind", {}, {})
+            raise ZeroDivisionError
+        assert store.run(run.id).steps == 0, "a step was kept"
+        assert store.get("kind", {}) is None, "a record was kept"
+        with store.together():
+            store.record_step(run.id, step=1, metrics={}, state=b"1")
+            store.put("kind", {}, {})
+        assert (store.run(run.id).steps, store.get("kind", {})) == (1, {})
 
 
 def test_runs_do_not_mix(path):

@@ -11,6 +11,7 @@ from promptlimits.capacity.train.adam import (
     StepSettings,
     adam_step,
     clip_each,
+    step_numbers,
 )
 
 SIZES = (2, 1, 3)
@@ -24,13 +25,19 @@ def test_ragged_problems_step_as_torchs_adam_does_each():
     start = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     gradients = 5 * torch.randn(6, 6, 4, generator=generator, dtype=torch.float64)
     prompts, first, second = start, torch.zeros_like(start), torch.zeros_like(start)
-    for step, gradient in enumerate(gradients):
-        settings = [
-            StepSettings(moment_steps=step, learning_rate=rate, clip_norm=clip)
-            for rate, clip in zip(RATES, CLIPS, strict=True)
-        ]
+    numbers = step_numbers(
+        [
+            [
+                StepSettings(moment_steps=step, learning_rate=rate, clip_norm=clip)
+                for rate, clip in zip(RATES, CLIPS, strict=True)
+            ]
+            for step in range(len(gradients))
+        ],
+        like=start,
+    )
+    for of_step, gradient in zip(numbers, gradients, strict=True):
         prompts, first, second = adam_step(
-            prompts, gradient, first, second, segments=SEGMENTS, settings=settings
+            prompts, gradient, first, second, segments=SEGMENTS, numbers=of_step
         )
     for problem, found in enumerate(SEGMENTS.split(prompts)):
         twin = SEGMENTS.split(start)[problem].clone().requires_grad_(True)
@@ -48,7 +55,8 @@ def test_each_problem_counts_its_own_steps():
     settings = [
         StepSettings(moment_steps=step, learning_rate=1.0, clip_norm=1e9) for step in (0, 1, 9)
     ]
-    moved, _, _ = adam_step(zero, gradient, zero, zero, segments=SEGMENTS, settings=settings)
+    (numbers,) = step_numbers([settings], like=zero)
+    moved, _, _ = adam_step(zero, gradient, zero, zero, segments=SEGMENTS, numbers=numbers)
     for part, step in zip(SEGMENTS.split(moved), (0, 1, 9), strict=True):
         mean = (1 - BETA_1) / (1 - BETA_1 ** (step + 1))
         spread = ((1 - BETA_2) / (1 - BETA_2 ** (step + 1))) ** 0.5
@@ -68,8 +76,10 @@ def test_clipping_is_by_each_problems_own_norm_and_keeps_a_broken_one_to_itself(
 def test_inputs_are_left_as_they_were():
     prompts, zero = torch.ones(1, 2), torch.zeros(1, 2)
     segments = Segments.of((1,), device=torch.device("cpu"))
-    settings = StepSettings(moment_steps=0, learning_rate=1.0, clip_norm=1.0)
-    adam_step(prompts, torch.ones(1, 2), zero, zero, segments=segments, settings=[settings])
+    (numbers,) = step_numbers(
+        [[StepSettings(moment_steps=0, learning_rate=1.0, clip_norm=1.0)]], like=prompts
+    )
+    adam_step(prompts, torch.ones(1, 2), zero, zero, segments=segments, numbers=numbers)
     assert prompts.eq(1).all()
     assert zero.eq(0).all()
 

@@ -143,7 +143,7 @@ def test_every_problem_can_go_on_from_its_own_last_state(tiny, alone):
         left = iter(range(patience))
 
         def keep(key, _, state, left=left):
-            kept[key] = state.to_bytes()
+            kept[key] = state().to_bytes()
             if next(left, None) is None:
                 raise Killed
 
@@ -252,7 +252,7 @@ class _Parts:
     """A model with a body of three kernels, whatever it is given."""
 
     def __init__(self, model):
-        self.card = model.card
+        self.card, self.device = model.card, model.device
         self.head = IdentityHead(vocabulary=model.card.vocabulary)
         self._weight = torch.ones(model.card.dim, model.card.vocabulary, dtype=torch.float64)
         self.step_bytes = model.step_bytes

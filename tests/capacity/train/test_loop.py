@@ -59,7 +59,7 @@ def test_a_run_cut_off_and_resumed_from_bytes_equals_one_that_was_not(cut, tiny,
         pairs,
         config,
         should_stop=stop,
-        on_step=lambda _, state: saved.append(state.to_bytes()),
+        on_step=lambda _, state: saved.append(state().to_bytes()),
     )
     assert part.outcome is Outcome.OUT_OF_BUDGET
     assert part.steps == cut
@@ -190,7 +190,7 @@ def test_a_prefix_takes_smaller_steps_the_more_layers_it_acts_in(tiny):
 
 def test_the_engine_moves_a_prefix_by_its_own_rate(tiny):
     one, states = prefix_problem(tiny), []
-    list(train_many(tiny, [one], on_step=lambda _key, _report, state: states.append(state)))
+    list(train_many(tiny, [one], on_step=lambda _key, _report, state: states.append(state())))
     # Adam's first step moves every number that has a gradient by the learning rate.
     moved = (states[0].prompt - one.state.prompt).abs().max()
     rate = one.learning_rate_at(0, layers=tiny.card.layers)
@@ -245,7 +245,7 @@ def test_a_run_that_was_cut_off_goes_on_at_its_sharpening(tiny):
     states = []
 
     def note(_key, _report, state):
-        states.append(state.clone())
+        states.append(state())
 
     one = problem(tiny, pairs=PAIRS, max_steps=12, first_sharpening_share=FIRST)
     (whole,) = train_many(tiny, [one], on_step=note)

@@ -48,8 +48,8 @@ def _in_this_process(monkeypatch):
         asked = Request.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
         return json.loads(json.dumps({"decoded": decode_with_and_without(asked).to_json()}))
 
-    def confirm(directory, *, model_path, device, **_):
-        found = verify_witness(directory, model_path=model_path, device=device)
+    def confirm(directory, verifier, **_):
+        found = verify_witness(directory, model_path=verifier.model_path, device=verifier.device)
         write_verification(directory, found)
         return found
 

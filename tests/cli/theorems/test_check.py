@@ -45,6 +45,7 @@ def test_json(call, record):
     assert ended.code == 0
     told = json.loads(ended.out)
     assert told["ok"] is True
+    assert 0 < told["seconds"] < 60
     assert told["from_weights"] is False
     assert told["statement"].startswith("Of all lists of 400 answers")
     assert told["assumptions"] == list(Counting.model_validate(record["inputs"]).rests_on())
@@ -144,6 +145,7 @@ def test_norms_are_proved_again_from_weights(call):
     assert (told.code, told.err) == (0, "")
     record = json.loads(told.out)
     assert record["from_weights"] is True
+    assert record["seconds"] > 0
     assert any(text.startswith("The model computes with real") for text in record["assumptions"])
 
 

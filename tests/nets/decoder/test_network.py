@@ -116,6 +116,24 @@ def test_many_ragged_problems_equal_separate_sequences(family, layers, kind, ope
 
 
 @pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+def test_the_fused_kernels_of_a_device_give_what_scores_give(family, kind, open_model, monkeypatch):
+    own, several = decoder(open_model(family)), problems()[:-1]
+    width = own.dim if kind is PromptKind.SOFT else prefix_width(open_model(family))
+    prompts = normal(sum(length for length, _ in several), width, seed=8).requires_grad_(True)
+
+    def states_and_gradient(way):
+        monkeypatch.setattr(attention, "way_of", lambda *_, **__: way())
+        states = own.prepare(parts_of(several), kind).read_states(prompts)
+        weights = normal(*states.shape, seed=9)
+        return states.detach(), *torch.autograd.grad((states * weights).sum(), prompts)
+
+    whole, fused = (states_and_gradient(way) for way in (attention.Whole, attention.Fused))
+    assert close(fused[0], whole[0])
+    assert close(fused[1], whole[1])
+
+
+@pytest.mark.parametrize("kind", list(PromptKind))
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("read", [(4, 3, 2, 1, 0), (1, 1, 4), (0, 2, 4, 2, 3)])
 def test_positions_may_be_read_in_any_order_and_more_than_once(read, family, kind, open_model):
@@ -252,8 +270,11 @@ def test_what_long_pairs_keep_grows_with_their_length_not_its_square(open_model)
     assert kept[1] <= 2 * kept[0]
 
 
+@pytest.mark.parametrize("long", [attention.WORTH_IT_ONE_WAY, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_are_the_same_without_a_reverse_pass(family, open_model):
+def test_states_are_the_same_without_a_reverse_pass(family, long, open_model, monkeypatch):
+    """Also where prompts of three tokens count as long, so that their scores are not kept."""
+    monkeypatch.setattr(attention, "WORTH_IT_ONE_WAY", long)
     own, parts = decoder(open_model(family)), parts_of(problems())
     batch = own.prepare(parts, PromptKind.SOFT)
     prompts = normal(sum(part.prompt_tokens for part in parts), own.dim, seed=19)
@@ -310,6 +331,29 @@ def test_half_precision_weights_take_prompts_of_float32(family, open_model):
     assert (rounded - logits).norm() <= 0.05 * logits.norm()
     direction = torch.cosine_similarity(rounded_gradient.flatten(), gradient.flatten(), dim=0)
     assert direction >= 0.95
+
+
+@pytest.mark.parametrize("sizes", [RAGGED, [(40, 3)] * 2])
+@pytest.mark.parametrize("kind", list(PromptKind))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_narrowed_decoder_rounds_its_products_alone(family, kind, sizes, open_model):
+    """What it gives is float32, some hundredths from what the decoder itself gives."""
+    network = open_model(family, dtype=torch.float32)
+    wide = decoder(network)
+    width = wide.dim if kind is PromptKind.SOFT else prefix_width(network)
+    prompt = normal(3, width, seed=16).float()
+    found = []
+    for own in (wide, wide.narrowed(torch.bfloat16)):
+        leaf = prompt.clone().requires_grad_(True)
+        part = Part(prompt_tokens=3, pairs=pack(random_pairs(sizes, seed=0)))
+        states = own.prepare([part], kind).read_states(leaf)
+        logits = own.head.logits(states).float()
+        (gradient,) = torch.autograd.grad(logits.square().mean(), leaf)
+        found.append((states.dtype, logits.detach(), gradient))
+    (_, logits, gradient), (dtype, rounded, back) = found
+    assert dtype == torch.float32
+    assert 0 < (rounded - logits).norm() <= 0.05 * logits.norm()
+    assert torch.cosine_similarity(back.flatten(), gradient.flatten(), dim=0) >= 0.98
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

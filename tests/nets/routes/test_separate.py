@@ -11,7 +11,7 @@ from promptlimits.base.errors import UserError
 from promptlimits.nets.load.network import quiet
 from promptlimits.nets.prefix_shape import PrefixShape
 from promptlimits.nets.protocol import EncodedPair, Part, PromptKind, pack
-from promptlimits.nets.routes.separate import prefixed_logits
+from promptlimits.nets.routes.separate import prefix_from_tokens, prefixed_logits
 from promptlimits.testing.tiny_models import tiny_causal_lm
 
 FAMILIES = ("llama", "gemma3", "gpt2", "gpt_neox", "gpt_neo", "qwen2")
@@ -75,6 +75,8 @@ def test_a_prefix_of_tokens_is_the_tokens_in_the_context(family, tokens, tmp_pat
     prefixes = model.prefix_from_tokens(ids)
     assert prefixes.shape == (2, tokens, model.prompt_width(PromptKind.PREFIX))
     assert prefixes.dtype == torch.float32
+    stock = prefix_from_tokens(model._model, ids, shape=model.prefix_shape)
+    torch.testing.assert_close(prefixes, stock, rtol=1e-4, atol=1e-4)
     batch = model.prepare(parts, kind=PromptKind.PREFIX)
     found = model.head.logits(batch.read_states(prefixes.flatten(0, 1)))
     # The prefix is stored in float32; so are its errors.

@@ -224,7 +224,7 @@ def main(arguments: Sequence[str]) -> int:
     request = Request.model_validate_json(Path(path).read_text(encoding="utf-8"))
 
     def decoded() -> JsonObject:
-        tell = tell_progress(sys.stderr)
+        tell = tell_progress(sys.stdout)
         return {"decoded": decode_with_and_without(request, on_progress=tell).to_json()}
 
     return report_to_parent(decoded)

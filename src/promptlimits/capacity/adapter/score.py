@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from promptlimits.capacity.adapter.folder import ForeignAdapter
 from promptlimits.capacity.task.encoded import EncodedTask, require_fits
 from promptlimits.capacity.witness.answer_check import NO_END, WRONG_ANSWER
 from promptlimits.capacity.witness.format import save_witness
-from promptlimits.capacity.witness.fresh_process import OnProgress, confirm, run_fresh
+from promptlimits.capacity.witness.fresh_process import OnProgress, Verifier, confirm, run_fresh
 from promptlimits.capacity.witness.verification import Verification
 from promptlimits.nets.protocol import EncodedPair, ModelCard
 
@@ -179,7 +180,8 @@ def save_scored_witness(
         keys_as=task.keys_as,
         extra={"adapter": adapter.to_json(), **extra},
     )
-    return confirm(folder, model_path=card.path, device=device, on_progress=on_progress)
+    with closing(Verifier(model_path=card.path, device=device)) as verifier:
+        return confirm(folder, verifier, on_progress=on_progress)
 
 
 def _judged(pair: EncodedPair, decoded: Decoded, index: int) -> ScoredAnswer:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from promptlimits.base.files import JsonObject, JsonValue
 from promptlimits.capacity.search.budget import StepCount
+from promptlimits.capacity.search.step_log import StepLog
 from promptlimits.capacity.store.records import RunRecord
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.targets import Targets
@@ -23,8 +24,10 @@ from promptlimits.capacity.train.problem import (
     Outcome,
     Problem,
     ProblemKey,
+    StateNow,
     StepReport,
     Stopper,
+    searches,
 )
 from promptlimits.capacity.train.state import TrainingState, from_vocabulary
 from promptlimits.nets.protocol import FrozenModel, ModelCard, PromptKind, pack
@@ -149,7 +152,10 @@ def race(
         _train(place, open_runs, targets, should_stop)
         runs = [place.store.run(run.id) for run in runs]
     won = any(_solved(run) for run in runs)
-    attempts = (_read(place, run, targets, overtaken=won) for run in runs)
+    attempts = (
+        _read(place, run, targets, config, overtaken=won)
+        for run, (config, _) in zip(runs, starts, strict=True)
+    )
     return tuple(sorted((one for one in attempts if one is not None), key=_decisive))
 
 
@@ -172,7 +178,7 @@ def _train(
 ) -> None:
     most = 0
 
-    def keep(run_id: ProblemKey, report: StepReport, state: TrainingState) -> None:
+    def keep(run_id: ProblemKey, report: StepReport, state: StateNow) -> None:
         nonlocal most
         metrics: JsonObject = {
             "loss_nats": _finite(report.loss_nats),
@@ -181,9 +187,7 @@ def _train(
             "tokens_right": report.tokens_right,
             "seconds": report.seconds,
         }
-        place.store.record_step(
-            int(run_id), step=state.step, metrics=metrics, state=state.to_bytes()
-        )
+        log.add(int(run_id), step=report.step, metrics=metrics, state=state)
         place.count.add(1)
         # What is shown is the best of the race.
         most = max(most, report.best_exact)
@@ -203,22 +207,24 @@ def _train(
         )
         for run_id, config, warm in runs
     ]
-    for fit in train_many(
-        place.model,
-        problems,
-        budget_bytes=place.budget_bytes,
-        on_step=keep,
-        should_stop=should_stop,
-    ):
-        if fit.outcome is Outcome.OVERTAKEN:
-            continue
-        held = _held(place, targets, fit, relative_lead=leads[int(fit.key)])
-        place.store.finish_run(
-            int(fit.key),
-            outcome=fit.outcome.value,
-            result={"held": list(held), "steps": fit.steps, "size": len(targets)},
-            artifact=fit.state.to_bytes(),
-        )
+    with StepLog(place.store) as log:
+        for fit in train_many(
+            place.model,
+            problems,
+            budget_bytes=place.budget_bytes,
+            on_step=keep,
+            should_stop=should_stop,
+        ):
+            if fit.outcome is Outcome.OVERTAKEN:
+                continue
+            log.write()
+            held = _held(place, targets, fit, relative_lead=leads[int(fit.key)])
+            place.store.finish_run(
+                int(fit.key),
+                outcome=fit.outcome.value,
+                result={"held": list(held), "steps": fit.steps, "size": len(targets)},
+                artifact=fit.state.to_bytes(),
+            )
 
 
 def _shown(report: StepReport, size: int, most: int) -> StepReport:
@@ -288,7 +294,12 @@ def members_sha256(targets: Targets) -> str:
 
 
 def _read(
-    place: RunContext, run: RunRecord, targets: Targets, *, overtaken: bool
+    place: RunContext,
+    run: RunRecord,
+    targets: Targets,
+    config: TrainingConfig,
+    *,
+    overtaken: bool,
 ) -> Attempt | None:
     """What the store says of a run; None if it says nothing yet."""
     seconds = sum(float(str(row["seconds"])) for row in place.store.curve(run.id))
@@ -299,7 +310,9 @@ def _read(
         state = TrainingState.from_bytes(stored, device=torch.device("cpu"))
         fit = Fit.of(run.id, Outcome.OVERTAKEN, state)
         outcome = fit.outcome
-        held = targets.held_in_training(fit.held, lambda: [0])
+        # What a search scored in a twin of the model counts for nothing.
+        exact = () if searches(config, state) else fit.held
+        held = targets.held_in_training(exact, lambda: [0])
     else:
         artifact = place.store.artifact(run.id)
         if run.outcome is None or run.result is None or artifact is None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, Self
 
 import torch
+from torch import Tensor
 
+from promptlimits.base.errors import UserError
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import RunContext
 from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.evaluate import Evaluation, evaluate
 from promptlimits.capacity.train.problem import Stopper
-from promptlimits.nets.protocol import EncodedPair, FrozenModel
+from promptlimits.nets.protocol import EncodedPair, FrozenModel, Part, PromptKind, pack
 from promptlimits.record.parts import Baseline
 
 OnChunk = Callable[[int], None]
@@ -133,6 +136,7 @@ def answered(
     Any end marker of the model ends it: that a prompt has the model choose another one is no
     credit to it.
     """
+    read = Context.of(model, context, pairs)
     forms = [(index, form) for index, pair in enumerate(pairs) for form in pair.answers]
 
     def done(asked: int) -> int:
@@ -141,13 +145,13 @@ def answered(
 
     found = answers_behind(
         model,
-        context,
+        read,
         [form for _, form in forms],
         on_chunk=None if on_chunk is None else lambda asked: on_chunk(done(asked)),
         should_stop=should_stop,
     )
     held = {forms[place][0] for place in found.held}
-    held |= {forms[place][0] for place in _ended_otherwise(model, context, forms, found)}
+    held |= {forms[place][0] for place in _ended_otherwise(model, read, forms, found)}
     asked = done(len(found.right))
     # Of each pair the first form is its own value.
     own: dict[int, int] = {}
@@ -162,7 +166,7 @@ def answered(
 
 def _ended_otherwise(
     model: FrozenModel,
-    context: Sequence[int],
+    context: Context,
     forms: Sequence[tuple[int, EncodedPair]],
     found: Evaluation,
 ) -> list[int]:
@@ -180,19 +184,52 @@ def _ended_otherwise(
     return [ended[index][0] for index in came.held]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Context:
+    """Tokens in front of every key, as a prompt that `evaluate` takes."""
+
+    prompt: Tensor  # (P, W)
+    kind: PromptKind
+
+    @classmethod
+    def of(cls, model: FrozenModel, ids: Sequence[int], pairs: Sequence[EncodedPair]) -> Self:
+        """Run once where the model's cache can be kept for many pairs; else read with each chunk.
+
+        Stock code keeps a copy of the cache for each pair; where that is more than reading the
+        tokens takes, they are read.
+        """
+        tokens = torch.tensor(list(ids), dtype=torch.long, device=model.device)
+        part = Part(prompt_tokens=len(ids), pairs=pack(pairs, device=model.device))
+        with suppress(UserError):  # of a family whose cache is no prefix
+            cached, read = (model.step_bytes(part, kind=kind) for kind in _CACHED_OR_READ)
+            if ids and cached <= read:
+                return cls(prompt=model.prefix_from_tokens(tokens[None])[0], kind=PromptKind.PREFIX)
+        with torch.no_grad():
+            return cls(prompt=model.embed(tokens), kind=PromptKind.SOFT)
+
+
+_CACHED_OR_READ: Final = (PromptKind.PREFIX, PromptKind.SOFT)
+
+
 def answers_behind(
     model: FrozenModel,
-    context: Sequence[int],
+    context: Sequence[int] | Context,
     pairs: Sequence[EncodedPair],
     *,
     on_chunk: OnChunk | None = None,
     should_stop: Stopper | None = None,
 ) -> Evaluation:
     """Ask pairs behind the tokens of a context."""
-    ids = torch.tensor(list(context), dtype=torch.long, device=model.device)
-    with torch.no_grad():
-        embedded = model.embed(ids)
-    return evaluate(model, embedded, pairs, on_chunk=on_chunk, should_stop=should_stop)
+    if not isinstance(context, Context):
+        context = Context.of(model, context, pairs)
+    return evaluate(
+        model,
+        context.prompt,
+        pairs,
+        kind=context.kind,
+        on_chunk=on_chunk,
+        should_stop=should_stop,
+    )
 
 
 def written_out(pairs: Sequence[EncodedPair]) -> tuple[int, ...]:

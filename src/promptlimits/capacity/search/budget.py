@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from promptlimits.capacity.store.provenance import spec_hash
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.train.problem import Outcome
+from promptlimits.record.parts import Seconds
+
+STAGES = tuple(Seconds.model_fields)
+"""What seconds are counted for; what belongs to nothing else comes last."""
 
 
 @dataclass(kw_only=True)
@@ -88,13 +95,33 @@ class Budget:
 
 
 class UsedTime:
-    """The seconds of a command, counted in its store under the hash of its work, over all calls."""
+    """The seconds of a command by stage, counted in its store over all calls.
+
+    Those of a stage stand under the hash of the work and the stage's name; seconds that belong to
+    no other stage are the rest.
+    """
 
     def __init__(self, store: Store, work: str) -> None:
         self._store = store
-        self._work = work
+        self._works = {stage: spec_hash({"work": work, "stage": stage}) for stage in STAGES}
+        self._stage = STAGES[-1]
         self._committed = time.monotonic()
-        self.before_seconds = store.seconds(work)
+        self.before_seconds = sum(self.by_stage().values())
+
+    def by_stage(self) -> dict[str, float]:
+        """What was counted so far."""
+        return {stage: self._store.seconds(work) for stage, work in self._works.items()}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what the block takes for a stage; within it another one may take its own."""
+        self.commit()
+        outer, self._stage = self._stage, name
+        try:
+            yield
+            self.commit()
+        finally:
+            self._stage = outer
 
     def stepped(self, _report: object = None) -> None:
         """Count the time so far once a second: a kill loses no more, and a step writes less."""
@@ -104,5 +131,5 @@ class UsedTime:
     def commit(self) -> None:
         """Count the time since the last call."""
         now = time.monotonic()
-        self._store.add_seconds(self._work, now - self._committed)
+        self._store.add_seconds(self._works[self._stage], now - self._committed)
         self._committed = now

@@ -24,7 +24,7 @@ from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import prompt_sha256
 
 CANDIDATES = 2
-"""Prompts of a search that are run over the whole list; each costs a forward pass of it."""
+"""Prompts of a search that are run over what of the list they were not trained for."""
 
 _WORST_NATS = 1e30
 """In place of a loss that is infinite or no number, so that it can be stored and sorted."""
@@ -57,21 +57,29 @@ def choose(
     """Choose the prompt that gets credit for most of the targets."""
     found = sorted((one for one in attempts if one.held), key=lambda one: -one.most_held)
     before = place.store.get("choice", work)
-    states = [] if before is None else [_from_hex(str(before["state"]))]
+    # Each with what training tells of all targets, if it does.
+    states: list[tuple[TrainingState, list[int]]] = []
+    if before is not None:
+        states.append((_from_hex(str(before["state"])), []))
     at_least = len(states) + 1
-    states += [one.state for one in found[:CANDIDATES]]
+    states += [
+        (one.state, targets.right_in_training(one.size, one.held)) for one in found[:CANDIDATES]
+    ]
     choices: list[Choice] = []
-    for state in states:
+    for state, known in states:
         if len(choices) >= at_least and should_stop is not None and should_stop() is not None:
             break
-        listed = over_the_list(
-            place,
-            targets,
-            state.best_prompt,
-            relative_lead=relative_lead,
-            should_stop=should_stop,
+        right = (
+            known
+            or over_the_list(
+                place,
+                targets,
+                state.best_prompt,
+                relative_lead=relative_lead,
+                should_stop=should_stop,
+            ).right
         )
-        held = tuple(sorted(targets.held(listed.right)))
+        held = tuple(sorted(targets.held(right)))
         choices.append(Choice(state=state, held=held))
 
     def credit(one: Choice) -> int:
@@ -115,8 +123,8 @@ def over_the_list(
             should_stop=should_stop,
         )
         right = [*right, *found.right]
-        # JSON has no infinity.
-        losses = [*losses, *(min(max(loss, 0.0), _WORST_NATS) for loss in found.loss_nats)]
+        finite = [min(_WORST_NATS, loss) for loss in found.loss_nats]
+        losses = [*losses, *finite]
         place.store.put("evaluation", key, {"right": right, "loss_nats": losses})
     return Evaluation(
         right=tuple(right[: len(asked)]),

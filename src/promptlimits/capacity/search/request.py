@@ -117,6 +117,10 @@ class Request:
         """Seed of everything."""
         return self.search.training.seed
 
+    def search_dtype(self, model: FrozenModel) -> str:
+        """What the products of its searches compute with."""
+        return self.search.training.search_dtype or model.card.compute_dtype
+
 
 _NO_PART_OF_THE_WORK: Final = ("command", "go_on", "budget_bytes", "budget_seconds", "budget_steps")
 

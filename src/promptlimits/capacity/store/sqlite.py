@@ -5,7 +5,7 @@ killed (kill -9 included), every transaction that returned is kept, because the 
 system holds it, and the one in progress is dropped whole. When the power fails, SQLite with
 `synchronous=NORMAL` may drop the last transactions, newest first, and never damages the file:
 a run then goes on a few steps earlier, from a curve and a state that still agree, and repeats
-the same steps. That is why a step costs no wait for the disk.
+the same steps. That is why a write costs no wait for the disk.
 
 Threads. A `Store` is one writer: use it in the thread that opened it, SQLite refuses it in
 any other, and never carry it over a fork. Other processes may read the file at any time with
@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -133,7 +133,15 @@ class Store:
             )
         return known
 
-    def record_step(self, run_id: int, *, step: int, metrics: JsonObject, state: bytes) -> None:
+    def record_step(
+        self,
+        run_id: int,
+        *,
+        step: int,
+        metrics: JsonObject,
+        state: bytes,
+        before: Sequence[tuple[int, JsonObject]] = (),
+    ) -> None:
         """Add a row to the curve and replace the state to resume from, in one transaction.
 
         Args:
@@ -141,14 +149,19 @@ class Store:
             step: Number of the step, above every step recorded for the run.
             metrics: Finite numbers and text to keep for the curve.
             state: Whatever the run needs to go on after this step.
+            before: Steps since the last recorded one, with their metrics, that nobody resumes at.
 
         Raises:
             UserError: The run does not exist or has ended, the step does not go up, or a
                 metric is not a finite number.
         """
-        row = (run_id, step, canonical_json(metrics, name="metrics"), now())
+        created = now()
+        rows = [
+            (_INSERT_STEP, (run_id, number, canonical_json(told, name="metrics"), created))
+            for number, told in (*before, (step, metrics))
+        ]
         try:
-            self._write((_INSERT_STEP, row), (_SET_CHECKPOINT, (run_id, step, state)))
+            self._write(*rows, (_SET_CHECKPOINT, (run_id, step, state)))
         except sqlite3.IntegrityError as error:
             run = self._not_ended(run_id)
             raise UserError(
@@ -269,19 +282,25 @@ class Store:
 
     # --- the only three ways to the file ------------------------------------------------
 
-    def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
-        """Run statements as one transaction; an interrupt or an error undoes all of them."""
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make all that is recorded inside one transaction; an error or an interrupt undoes it."""
         with self._translated():
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                for statement, values in statements:
-                    self._connection.execute(statement, values)
+                yield
                 self._connection.execute("COMMIT")
             finally:
                 # Also reached by Ctrl-C between any two lines; a full disk may have rolled
                 # the transaction back already.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+
+    def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
+        """Run statements as one transaction, or as a part of the one that is open."""
+        with nullcontext() if self._connection.in_transaction else self.together():
+            for statement, values in statements:
+                self._connection.execute(statement, values)
 
     def _all(self, query: str, *values: str | int) -> list[Any]:
         with self._translated():

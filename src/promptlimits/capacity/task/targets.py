@@ -73,6 +73,15 @@ class Targets:
         """What is held, from which of `trained` are exact; `right` asks for the tokens of each."""
         return tuple(self.order[place] for place in exact)
 
+    def right_in_training(self, size: int, held: Collection[int]) -> list[int]:
+        """Of each of `trained`, the tokens that come right, if training for a size tells; else [].
+
+        For a pair that is not held 0 stands for any number that is too small.
+        """
+        if size < len(self):
+            return []
+        return [len(self.every[index].value_ids) if index in held else 0 for index in self.order]
+
     def count(self, held: Collection[int]) -> int:
         """How many units are held."""
         return len(held)
@@ -180,6 +189,13 @@ class TextTargets(Targets):
         self, exact: Sequence[int], right: Callable[[], Sequence[int]]
     ) -> tuple[int, ...]:
         return tuple(range(self.size)) if exact else self.held(right())
+
+    def right_in_training(self, size: int, held: Collection[int]) -> list[int]:
+        found = self.count(held)
+        if found == self.size:
+            return [len(self.every[0].value_ids)]
+        # A prompt that writes all it was trained for may write on.
+        return [found] if found < size else []
 
     def count(self, held: Collection[int]) -> int:
         return max(held, default=-1) + 1

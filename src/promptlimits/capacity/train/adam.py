@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from promptlimits.nets.device import sent
+
 BETA_1 = 0.9
 BETA_2 = 0.99
 EPSILON = 1e-8
@@ -37,7 +39,11 @@ class Segments:
         """Segments of given sizes, each at least 1."""
         lengths = torch.tensor(sizes, dtype=torch.long)
         owner = torch.repeat_interleave(torch.arange(len(sizes)), lengths)
-        return cls(sizes=tuple(sizes), lengths=lengths.to(device), owner=owner.to(device))
+        return cls(
+            sizes=tuple(sizes),
+            lengths=sent(lengths, device),
+            owner=sent(owner, device),
+        )
 
     def sum(self, values: Tensor) -> Tensor:
         """(S,) sums of values (N,) of a float dtype."""
@@ -84,22 +90,26 @@ def adam_step(
     second_moment: Tensor,
     *,
     segments: Segments,
-    settings: Sequence[StepSettings],
+    numbers: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of every problem; the inputs are not changed.
 
-    Prompts, gradient and moments are (sum of P_b, W), end to end as `segments` says; what comes
-    back are the prompts and both moments after the step.
+    Prompts, gradient and moments are (sum of P_b, W), end to end as `segments` says, and numbers
+    (B, 3) are those of a step (`step_numbers`). What comes back are the prompts and both moments
+    after the step.
     """
-    # Worked out in double precision on the host, then one tensor for all problems.
-    numbers = torch.tensor([_numbers(one) for one in settings], dtype=prompts.dtype)
-    numbers = numbers.to(prompts.device)
     clipped = clip_each(gradient, segments, numbers[:, 2])
     first = first_moment.lerp(clipped, 1 - BETA_1)
     second = second_moment.lerp(clipped * clipped, 1 - BETA_2)
     rate, spread_scale, _ = segments.spread(numbers).split(1, dim=1)
     spread = (second * spread_scale).sqrt()
     return prompts - rate * first / (spread + EPSILON), first, second
+
+
+def step_numbers(steps: Sequence[Sequence[StepSettings]], *, like: Tensor) -> Tensor:
+    """(steps, B, 3) what `adam_step` is told of each step, worked out in double precision."""
+    numbers = [[_numbers(one) for one in settings] for settings in steps]
+    return sent(torch.tensor(numbers, dtype=like.dtype), like.device)
 
 
 def _numbers(one: StepSettings) -> tuple[float, float, float]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from promptlimits.base.errors import UserError
 from promptlimits.capacity.train.adam import Segments
+from promptlimits.capacity.train.config import SEARCH_DTYPE
 from promptlimits.capacity.train.memory import (
     ActivationMeter,
     LogitBuffer,
@@ -19,6 +22,7 @@ from promptlimits.capacity.train.memory import (
 from promptlimits.capacity.train.objective import Rows, RowScores, score_rows
 from promptlimits.capacity.train.problem import Problem
 from promptlimits.capacity.train.state import BatchScores
+from promptlimits.nets.device import sent
 from promptlimits.nets.protocol import FrozenModel, Part, PreparedBatch, ReadHead
 
 
@@ -27,6 +31,7 @@ class _MicroBatch:
     """Neighbouring problems that run in one pass of the model."""
 
     prepared: PreparedBatch  # their parts, laid out by the model
+    head: ReadHead  # the same model's head
     rows: Rows  # how their read positions are scored, at full sharpening
     owners: Tensor  # (R, 1) whose each read position is, by its place in the batch
     first_row: int  # where their prompts begin among those of the batch
@@ -34,28 +39,30 @@ class _MicroBatch:
 
 
 class Batch:
-    """Problems of one layout that run side by side, with everything that no step changes."""
+    """Problems of one layout that run side by side, with everything that no step changes.
+
+    Those that search run in the model's faster twin (`Problem.searching`).
+    """
 
     def __init__(
         self, model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget
     ) -> None:
-        self._head: ReadHead = model.head
         self._logit_bytes, self._memory = budget.logit_bytes, LogitBuffer().matrix
-        division = divide(model, problems, budget)
-        self.largest_bytes = max(sum(one.part_bytes for one in pieces) for pieces in division)
+        division = list(_division(model, problems, budget))
+        self.largest_bytes = max(sum(one.part_bytes for one in pieces) for _, pieces in division)
         self.activation_bytes: int | None = None
-        self._micro = [_prepared(model, problems, pieces) for pieces in division]
+        self._micro = [_prepared(model, problems, pieces) for model, pieces in division]
         device = problems[0].state.prompt.device
         self.on_cpu = device.type == "cpu"
         reads = [problem.pairs.targets.numel() for problem in problems]
         self._reads = Segments.of(reads, device=device)
-        each = [problem.pairs.pair_of_read.bincount().tolist() for problem in problems]
+        each = [problem.pairs.reads_of_pair.tolist() for problem in problems]
         self._reads_of_pair = Segments.of([count for one in each for count in one], device=device)
         self._pairs = Segments.of([problem.pairs.num_pairs for problem in problems], device=device)
         leads = torch.tensor([problem.config.relative_lead for problem in problems])
-        self._required_lead = self._reads.spread(leads.to(device))
+        self._required_lead = self._reads.spread(sent(leads, device))
         shares = torch.tensor([problem.config.first_sharpening_share for problem in problems])
-        self._sharpening_range = shares.to(device), torch.ones_like(shares, device=device)
+        self._sharpening_range = sent(shares, device), torch.ones_like(shares, device=device)
 
     def run(self, prompts: Tensor, most_right: Tensor) -> tuple[BatchScores, Tensor]:
         """Score prompts (sum of P_b, W), and differentiate each problem's loss in them.
@@ -78,6 +85,22 @@ class Batch:
             raise AssertionError("a batch has at least one micro-batch")
         return self._summed_up(scored, sharpening), gradient
 
+    @torch.no_grad()
+    def score(self, prompts: Tensor) -> BatchScores:
+        """Score prompts (sum of P_b, W) alone, the loss at full sharpening."""
+        scored = [
+            score_rows(
+                micro.prepared.read_states(prompts[micro.first_row : micro.last_row]),
+                micro.head,
+                micro.rows,
+                logit_bytes=self._logit_bytes,
+                differentiate=False,
+                memory=self._memory,
+            )
+            for micro in self._micro
+        ]
+        return self._summed_up(scored, self._sharpening_range[1])
+
     def _differentiate(
         self,
         micro: _MicroBatch,
@@ -96,7 +119,7 @@ class Batch:
                 kept = micro.prepared.kept_bytes(states)
         scores = score_rows(
             states,
-            self._head,
+            micro.head,
             micro.rows.sharpened(sharpening[micro.owners]),
             logit_bytes=self._logit_bytes,
             memory=self._memory,
@@ -122,6 +145,35 @@ class Batch:
         )
 
 
+def _division(
+    model: FrozenModel, problems: Sequence[Problem], budget: MemoryBudget
+) -> Iterator[tuple[FrozenModel, tuple[Piece, ...]]]:
+    """Micro-batches in the problems' order, each with the model that it runs in."""
+    first = 0
+    for searching, group in groupby(problems, key=lambda problem: problem.searching):
+        members = list(group)
+        runs_in = require_narrow(model) if searching else model
+        for pieces in divide(runs_in, members, budget):
+            yield runs_in, tuple(replace(one, index=first + one.index) for one in pieces)
+        first += len(members)
+
+
+def require_narrow(model: FrozenModel) -> FrozenModel:
+    """The model in which searching problems run.
+
+    Raises:
+        UserError: It has none.
+    """
+    if model.narrow is not None:
+        return model.narrow
+    raise UserError(
+        "search_dtype",
+        f"be left out for model {model.card.name}",
+        got=f"{SEARCH_DTYPE}, and it has no faster twin",
+        remedy="search in what the model computes with",
+    )
+
+
 def _prepared(
     model: FrozenModel, problems: Sequence[Problem], pieces: Sequence[Piece]
 ) -> _MicroBatch:
@@ -143,8 +195,9 @@ def _prepared(
     counts = torch.tensor([piece.pairs.targets.numel() for piece in pieces])
     return _MicroBatch(
         prepared=model.prepare(parts, kind=owners[0].kind),
+        head=model.head,
         rows=rows,
-        owners=places.repeat_interleave(counts)[:, None].to(rows.targets.device),
+        owners=sent(places.repeat_interleave(counts)[:, None], rows.targets.device),
         first_row=sum(lengths[: pieces[0].index]),
         last_row=sum(lengths[: pieces[-1].index + 1]),
     )

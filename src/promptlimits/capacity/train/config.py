@@ -40,6 +40,10 @@ def lead_in(compute_dtype: str) -> float:
     return max(_LEAST_LEAD, _ROUNDINGS_IN_A_LEAD * _ROUNDING.get(compute_dtype, 0.0))
 
 
+SEARCH_DTYPE: Final = "bfloat16"
+"""What the products of a faster search compute with."""
+
+
 class Objective(StrEnum):
     """What is minimised at each read position; see `promptlimits.capacity.train.objective`."""
 
@@ -72,6 +76,9 @@ class TrainingConfig:
         patience: Steps without more exact pairs or right tokens than ever before, after which a
             run counts as stalled.
         seed: Seed of the starts.
+        search_dtype: "bfloat16" for steps in the model's faster twin (`FrozenModel.narrow`) until
+            the search is over; what counts as exact is the model's own all the same. None for
+            steps of the model itself.
     """
 
     prompt_tokens: int
@@ -86,6 +93,7 @@ class TrainingConfig:
     max_steps: int = 400
     patience: int = 120
     seed: int = 0
+    search_dtype: str | None = None
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -107,6 +115,13 @@ class TrainingConfig:
                 remedy="give 1 for a sharpening that never changes",
             )
         require_positive("relative_lead", self.relative_lead)
+        if self.search_dtype not in (None, SEARCH_DTYPE):
+            raise UserError(
+                "search_dtype",
+                f"be {SEARCH_DTYPE}",
+                got=self.search_dtype,
+                remedy="leave it out for what the model computes with",
+            )
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed <= MAX_SEED:
             raise UserError(

@@ -6,21 +6,30 @@ ending, and comes out as it would alone, to rounding: the order of a sum inside 
 product may depend on its size. The same problems in the same order and micro-batches, on as
 many threads, give the same bits. No randomness is drawn here.
 
-It can be stopped between any two lines: a problem's own state, given to `on_step` after each
-step, is all that is needed to go on.
+A problem may search in a faster twin of the model (`Problem.searching`). What the twin scores
+decides which prompt is best and when the search is over; the model goes on from that prompt, and
+only what it scores itself counts as exact.
+
+It can be stopped between any two lines: a problem's own state, which `on_step` can ask for after
+each step, is all that is needed to go on.
+
+States are values: a step makes new ones. So where the device has a queue of its own, the next step
+is begun before anyone knows how the last one came out (`device`), and forgotten if a problem ends.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from promptlimits.base.errors import require_positive_int
-from promptlimits.capacity.train.adam import StepSettings
+from promptlimits.capacity.train.adam import StepSettings, step_numbers
 from promptlimits.capacity.train.batch import Batch
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.memory import (
@@ -41,7 +50,11 @@ from promptlimits.capacity.train.problem import (
     Stopper,
 )
 from promptlimits.capacity.train.state import BatchScores, PackedState, TrainingState
+from promptlimits.nets.device import Fetched, has_queue
 from promptlimits.nets.protocol import FrozenModel, PackedPairs, PromptKind
+
+_STEPS_AT_ONCE: Final = 32
+"""Steps whose learning rates are sent to the device together."""
 
 
 def train(
@@ -65,7 +78,7 @@ def train(
             then goes on as if it had never stopped.
         kind: What the prompt is.
         budget_bytes: Memory for one pass; None for half of what is free.
-        on_step: Called after every step with its report and the state to resume from.
+        on_step: Called after every step with its report and what gives the state to resume from.
         should_stop: Asked before every step; an outcome ends the run.
 
     Returns:
@@ -99,8 +112,8 @@ def train_many(
             More than that run in micro-batches.
         budget_bytes: Memory for one pass; None for half of what is free. When memory runs
             out all the same, the budget is halved and the step is done again.
-        on_step: Called after every step, for each problem with its report and the state to
-            resume from.
+        on_step: Called after every step, for each problem with its report and what gives the
+            state to resume from.
         should_stop: Asked before every step; an outcome ends the problems that are running,
             and those still waiting are not asked for.
 
@@ -116,6 +129,7 @@ def train_many(
     running = _Running(model, MemoryBudget.on(model.device, budget_bytes), on_step)
     waiting = _Waiting(iter(problems))
     while True:
+        running.finish_searches()
         yield from running.leave()
         if running.admit(waiting, slots):
             continue
@@ -146,6 +160,15 @@ class _Waiting:
         self._first = None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Begun:
+    """A step that the device was asked for."""
+
+    after: PackedState  # the state after it, but for its best steps, which the numbers decide
+    numbers: Fetched  # (B, 6) what decides and reports
+    activation_bytes: int
+
+
 class _Running:
     """The problems of the moment, and everything about them that a step changes."""
 
@@ -161,16 +184,34 @@ class _Running:
         # Most memory kept in a step so far, by problem.
         self._activation: dict[ProblemKey, int] = {}
         self._bytes: dict[ProblemKey, int] = {}
-        # Both are None while the composition has changed and no step was done since.
+        # All are None while the composition has changed and no step was done since.
         self._batch: Batch | None = None
         self._state: PackedState | None = None
+        self._ahead: _Begun | None = None
+        # (steps, B, 3) numbers of steps to come, from step number `[0]` of the first problem on.
+        self._numbers: tuple[int, Tensor] | None = None
 
     # --- who runs -----------------------------------------------------------------------
+
+    def finish_searches(self) -> None:
+        """Have the model itself go on with the problems whose search is over."""
+        over = [
+            problem.searching and status.search_is_over(problem.config)
+            for problem, status in zip(self.problems, self._statuses, strict=True)
+        ]
+        if not any(over):
+            return
+        self._unpack()
+        self.problems = [
+            replace(problem, state=problem.state.finish()) if ended else problem
+            for problem, ended in zip(self.problems, over, strict=True)
+        ]
+        self._statuses = Status.of([problem.state for problem in self.problems])
 
     def leave(self) -> Iterator[Fit]:
         """Take out the problems that have ended, those solved in fewest steps first."""
         endings = [
-            status.ending(problem.config)
+            None if problem.searching else status.ending(problem.config)
             for problem, status in zip(self.problems, self._statuses, strict=True)
         ]
         for problem, outcome in zip(self.problems, endings, strict=True):
@@ -191,15 +232,16 @@ class _Running:
 
     def admit(self, waiting: _Waiting, slots: int | None) -> bool:
         """Take in waiting problems while there is room; whether any came."""
-        came = False
+        before = len(self.problems)
         while (problem := waiting.peek()) is not None and self._has_room(problem, slots):
-            if not came:
+            if len(self.problems) == before:
                 self._unpack()
             self.problems.append(problem)
-            self._statuses.append(Status.of(problem.state))
             waiting.pop()
-            came = True
-        return came
+        came = [problem.state for problem in self.problems[before:]]
+        if came:
+            self._statuses += Status.of(came)
+        return bool(came)
 
     def _has_room(self, problem: Problem, slots: int | None) -> bool:
         if not self.problems:
@@ -228,11 +270,18 @@ class _Running:
                 problem.key,
                 outcome,
                 problem.state,
+                exact=self._exact(problem) if problem.searching else None,
                 activation_bytes=self._activation.pop(problem.key, 0),
             )
             for problem, _, outcome in members
             if outcome is not None
         ]
+
+    def _exact(self, problem: Problem) -> Tensor:
+        """(K,) which pairs the best prompt of a search answers in the model itself."""
+        state = problem.state.finish()
+        batch = Batch(self._model, [replace(problem, state=state)], self._budget)
+        return batch.score(state.prompt).exact
 
     def _unpack(self) -> None:
         """Give each problem its own state back, before the composition changes."""
@@ -241,42 +290,62 @@ class _Running:
                 replace(problem, state=state)
                 for problem, state in zip(self.problems, self._state.unpacked(), strict=True)
             ]
-        self._batch = self._state = None
+        self._batch = self._state = self._ahead = self._numbers = None
 
     # --- a step -------------------------------------------------------------------------
 
     def step(self) -> None:
         """Take one step in every problem, in smaller micro-batches if memory runs out."""
         began = time.monotonic()
-        state = self._state or PackedState.of([problem.state for problem in self.problems])
-        batch, scores, gradient = self._scored(state)
-        settings = [
-            StepSettings(
-                moment_steps=moment_steps,
-                learning_rate=problem.learning_rate_at(step, layers=self._model.card.layers),
-                clip_norm=problem.config.clip_norm,
-            )
-            for problem, step, moment_steps in zip(
-                self.problems, state.steps, state.moment_steps, strict=True
-            )
-        ]
-        kept, best_exact, gained = state.remembering(scores)
-        after = kept.advanced(gradient, settings)
-        # One transfer from the device for everything that decides and reports.
-        numbers = torch.stack(
-            [
-                column.to(torch.float64 if batch.on_cpu else torch.float32)
-                for column in (
-                    scores.loss_nats,
-                    scores.tokens_right,
-                    scores.exact_pairs,
-                    best_exact,
-                    gained,
-                    after.finite(),
-                )
-            ]
+        step = self._ahead or self._begun(
+            self._state or PackedState.of([problem.state for problem in self.problems])
         )
-        self._settle(after, numbers.T.tolist(), batch, began)
+        self._ahead = self._begun(step.after) if has_queue(self._model.device) else None
+        self._settle(step, step.numbers.rows(), began)
+
+    def _begun(self, state: PackedState) -> _Begun:
+        """Ask the device for a step, without waiting for anything."""
+        batch, scores, gradient = self._scored(state)
+        kept, best_exact, gained = state.remembering(scores)
+        after = kept.advanced(gradient, self._numbers_of(state, like=gradient))
+        # One transfer from the device for everything that decides and reports.
+        columns = (
+            scores.loss_nats,
+            scores.tokens_right,
+            scores.exact_pairs,
+            best_exact,
+            gained,
+            after.finite(),
+        )
+        dtype = torch.float64 if batch.on_cpu else torch.float32
+        return _Begun(
+            after=after,
+            numbers=Fetched(torch.stack([column.to(dtype) for column in columns], dim=1)),
+            activation_bytes=batch.activation_bytes or 0,
+        )
+
+    def _numbers_of(self, state: PackedState, *, like: Tensor) -> Tensor:
+        """(B, 3) what Adam is told of the next step, of those that are sent together."""
+        steps = state.steps
+        if self._numbers is None or steps[0] - self._numbers[0] >= len(self._numbers[1]):
+            settings = [
+                [
+                    StepSettings(
+                        moment_steps=moments + ahead,
+                        learning_rate=problem.learning_rate_at(
+                            step + ahead, layers=self._model.card.layers
+                        ),
+                        clip_norm=problem.config.clip_norm,
+                    )
+                    for problem, step, moments in zip(
+                        self.problems, steps, state.moment_steps, strict=True
+                    )
+                ]
+                for ahead in range(_STEPS_AT_ONCE)
+            ]
+            self._numbers = steps[0], step_numbers(settings, like=like)
+        first, numbers = self._numbers
+        return numbers[steps[0] - first]
 
     def _scored(self, state: PackedState) -> tuple[Batch, BatchScores, Tensor]:
         """Run the problems, again on half the memory for as long as it runs out."""
@@ -294,37 +363,42 @@ class _Running:
             del batch
             self._budget = self._budget.halved(used)
 
-    def _settle(
-        self, after: PackedState, numbers: list[list[float]], batch: Batch, began: float
-    ) -> None:
+    def _settle(self, step: _Begun, numbers: list[list[float]], began: float) -> None:
         """Note what a step has changed, and tell the observer."""
+        after, activation = step.after, step.activation_bytes
         pairs = [problem.pairs.num_pairs for problem in self.problems]
         self._statuses = [
             Status(
-                step=step,
-                best_step=step if row[4] else best_step,
+                step=done,
+                # Not of the state: where it was begun ahead, those were not known yet.
+                best_step=done if row[4] else before.best_step,
                 solved=row[3] == count,
                 finite=bool(row[5]),
             )
-            for step, best_step, row, count in zip(
-                after.steps, after.best_steps, numbers, pairs, strict=True
+            for done, before, row, count in zip(
+                after.steps, self._statuses, numbers, pairs, strict=True
             )
         ]
         best_steps = tuple(status.best_step for status in self._statuses)
         self._state = replace(after, best_steps=best_steps)
-        activation = batch.activation_bytes or 0
         for problem in self.problems:
             before = self._activation.get(problem.key, 0)
             self._activation[problem.key] = max(before, activation)
         if self._on_step is None:
             return
         seconds = (time.monotonic() - began) / len(pairs)
-        told = zip(self.problems, self._state.unpacked(), numbers, strict=True)
+        state = self._state
+        unpacked = cache(lambda: state.on_host().unpacked())
+
+        def of_problem(at: int) -> TrainingState:
+            return unpacked()[at]
+
+        told = zip(self.problems, self._statuses, numbers, strict=True)
         # Those behind first: however often it is killed here, no start of a race gets more
         # than one stored step ahead of another.
-        for problem, state, row in sorted(told, key=lambda one: one[1].step):
+        for at, (problem, status, row) in sorted(enumerate(told), key=lambda one: one[1][1].step):
             report = StepReport(
-                step=state.step,
+                step=status.step,
                 exact=int(row[2]),
                 best_exact=int(row[3]),
                 pairs=problem.pairs.num_pairs,
@@ -334,4 +408,4 @@ class _Running:
                 problems=len(pairs),
                 activation_bytes=activation,
             )
-            self._on_step(problem.key, report, state)
+            self._on_step(problem.key, report, partial(of_problem, at))

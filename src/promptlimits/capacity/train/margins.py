@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from promptlimits.capacity.train.config import Objective
+from promptlimits.nets.decoder.attention import softmax_of
 from promptlimits.nets.protocol import Memory, ReadHead
 
 _LOWEST: Final = -1e30
@@ -93,9 +94,8 @@ def _all_competitors(
     def weigh(block: _Block) -> tuple[Tensor, Tensor]:
         """Sum of the exponentials, below the largest, and what their shares pull back to."""
         block.logits.mul_(sharpening)
-        # In place: a row's softmax reads each logit before it writes there. The largest share is
-        # one over the sum.
-        shares = torch.softmax(block.put(_LOWEST), dim=1, out=block.logits)
+        shares = softmax_of(block.put(_LOWEST))
+        # The largest share is one over the sum.
         total = shares.amax(dim=1, keepdim=True).reciprocal_()
         if not differentiate:
             return total, total[:0]

@@ -95,9 +95,10 @@ def bytes_of(model: FrozenModel, problem: Problem, pairs: PackedPairs) -> int:
 
 
 def pairs_between(pairs: PackedPairs, first: int, last: int) -> PackedPairs:
-    """Pairs number `first` up to and without `last`, packed on their own."""
+    """Pairs `first` up to and without `last`, packed on their own; on the host if not all."""
     if (first, last) == (0, pairs.num_pairs):
         return pairs
+    pairs = pairs.on_host
     begin = int(pairs.lengths[:first].sum())
     end = begin + int(pairs.lengths[first:last].sum())
     reads = (pairs.pair_of_read >= first) & (pairs.pair_of_read < last)
@@ -136,7 +137,10 @@ def _pieces(
     while first < pairs.num_pairs:
         last = _last_that_fits(model, problem, first, budget)
         piece = pairs_between(pairs, first, last)
-        yield Piece(index=index, pairs=piece, part_bytes=bytes_of(model, problem, piece))
+        needed = bytes_of(model, problem, piece)
+        if piece is not pairs:
+            piece = piece.to(pairs.lengths.device)
+        yield Piece(index=index, pairs=piece, part_bytes=needed)
         first = last
 
 
@@ -146,18 +150,18 @@ def _last_that_fits(model: FrozenModel, problem: Problem, first: int, budget: Me
     def needed(last: int) -> int:
         return bytes_of(model, problem, pairs_between(problem.pairs, first, last))
 
+    low, high = first + 1, problem.pairs.num_pairs
     row_bytes = torch.float32.itemsize * fewest_logits(model.head)
-    if needed(first + 1) > budget.part_bytes or row_bytes > budget.logit_bytes:
+    if row_bytes <= budget.logit_bytes and needed(high) <= budget.part_bytes:
+        return high
+    if needed(low) > budget.part_bytes or row_bytes > budget.logit_bytes:
         raise UserError(
             "memory budget",
-            f"hold one pair with its prompt (about {needed(first + 1)} bytes) and one row of a "
+            f"hold one pair with its prompt (about {needed(low)} bytes) and one row of a "
             f"block of logits ({row_bytes} bytes)",
             got=f"{budget.total_bytes} bytes",
             remedy=_REMEDY,
         )
-    low, high = first + 1, problem.pairs.num_pairs
-    if needed(high) <= budget.part_bytes:
-        return high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if needed(middle) <= budget.part_bytes else (low, middle)

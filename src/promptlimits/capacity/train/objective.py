@@ -27,6 +27,7 @@ from torch import Tensor
 
 from promptlimits.capacity.train.config import Objective, TrainingConfig
 from promptlimits.capacity.train.margins import Margins, margins
+from promptlimits.nets.device import sent
 from promptlimits.nets.protocol import Memory, PackedPairs, ReadHead
 
 _TOKENS: Final = 2**11
@@ -66,7 +67,8 @@ class Rows:
         )
         counts = [pairs.targets.numel() for pairs, _, _ in parts]
         targets = torch.cat([pairs.targets for pairs, _, _ in parts])
-        spread = numbers.repeat_interleave(torch.tensor(counts), dim=0).to(targets.device)
+        spread = numbers.repeat_interleave(torch.tensor(counts), dim=0)
+        spread = sent(spread, targets.device)
         alike = groupby(parts, key=lambda one: one[1].objective)
         return cls(
             targets=targets[:, None],

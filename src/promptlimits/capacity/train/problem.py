@@ -5,7 +5,7 @@ Expected failures of training are values, not exceptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -56,6 +56,11 @@ PREFIX_RATE: Final = 1.5
 """A prefix's learning rate, times the number of layers, as a multiple of a soft prompt's."""
 
 
+def searches(config: TrainingConfig, state: TrainingState) -> bool:
+    """Whether training in that state takes its steps, and scores pairs, in the faster twin."""
+    return config.search_dtype is not None and not state.finishing
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """A prompt to be trained, independent of every other one.
@@ -77,6 +82,11 @@ class Problem:
     state: TrainingState
     kind: PromptKind = PromptKind.SOFT
     race: ProblemKey | None = None
+
+    @property
+    def searching(self) -> bool:
+        """Whether its steps are taken, and its pairs scored, in the model's faster twin."""
+        return searches(self.config, self.state)
 
     @property
     def part(self) -> Part:
@@ -158,23 +168,35 @@ class Fit:
 
     @classmethod
     def of(
-        cls, key: ProblemKey, outcome: Outcome, state: TrainingState, *, activation_bytes: int = 0
+        cls,
+        key: ProblemKey,
+        outcome: Outcome,
+        state: TrainingState,
+        *,
+        exact: Tensor | None = None,
+        activation_bytes: int = 0,
     ) -> Fit:
-        """The ending of a problem in a state, in memory of its own."""
+        """The ending of a problem in a state, in memory of its own.
+
+        `exact` (K,) are the pairs that its best prompt answers where the state does not tell.
+        """
         state = state.clone()
+        held = state.best_exact if exact is None else exact
         return cls(
             key=key,
             outcome=outcome,
             prompt=state.best_prompt,
-            held=tuple(state.best_exact.nonzero().flatten().tolist()),
+            held=tuple(index for index, one in enumerate(held.tolist()) if one),
             steps=state.step,
             state=state,
             activation_bytes=activation_bytes,
         )
 
 
-Observer: TypeAlias = Callable[[StepReport, TrainingState], None]
-KeyedObserver: TypeAlias = Callable[[ProblemKey, StepReport, TrainingState], None]
+StateNow: TypeAlias = Callable[[], TrainingState]
+"""Gives the state after a step, on the host: it is copied from the device when it is asked for."""
+Observer: TypeAlias = Callable[[StepReport, StateNow], None]
+KeyedObserver: TypeAlias = Callable[[ProblemKey, StepReport, StateNow], None]
 Stopper: TypeAlias = Callable[[], Outcome | None]
 
 
@@ -188,14 +210,20 @@ class Status:
     finite: bool  # whether every number of its prompt is finite
 
     @classmethod
-    def of(cls, state: TrainingState) -> Status:
-        """Read it from a state."""
-        return cls(
-            step=state.step,
-            best_step=state.best_step,
-            solved=bool(state.best_exact.all()),
-            finite=bool(torch.isfinite(state.prompt).all()),
-        )
+    def of(cls, states: Sequence[TrainingState]) -> list[Status]:
+        """Read them from states, at least one, of any widths."""
+        flags = [
+            torch.stack([state.best_exact.all(), torch.isfinite(state.prompt).all()])
+            for state in states
+        ]
+        return [
+            cls(step=state.step, best_step=state.best_step, solved=solved, finite=finite)
+            for state, (solved, finite) in zip(states, torch.stack(flags).tolist(), strict=True)
+        ]
+
+    def search_is_over(self, config: TrainingConfig) -> bool:
+        """Whether a search in the model's faster twin has ended: a step is left for the model."""
+        return self.step + 1 >= config.max_steps or self.ending(config) is not None
 
     def ending(self, config: TrainingConfig) -> Outcome | None:
         """The ending that it has reached by itself, if any."""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from promptlimits.base.errors import RunFailed
-from promptlimits.capacity.train.adam import Segments, StepSettings, adam_step
+from promptlimits.capacity.train.adam import Segments, adam_step
 from promptlimits.nets.protocol import FrozenModel, PromptKind
 
 _ROWS = ("prompt", "first_moment", "second_moment", "best_prompt")
@@ -35,6 +35,7 @@ class TrainingState:
         best_step: Step at which it last had more exact pairs or right tokens than ever before.
         moment_steps: Steps that the moments are means over: `step`, and those of the run that it
             goes on from.
+        finishing: Whether a search in the model's faster twin is over (`Problem.searching`).
         prompt: (P, W) current prompt, in the dtype that it is trained in.
         first_moment: (P, W) Adam's running mean of the gradient.
         second_moment: (P, W) Adam's running mean of its square.
@@ -55,6 +56,7 @@ class TrainingState:
     best_exact: Tensor
     best_loss: Tensor
     most_right: Tensor
+    finishing: bool = False
 
     @classmethod
     def start(cls, prompt: Tensor, num_pairs: int) -> TrainingState:
@@ -88,6 +90,22 @@ class TrainingState:
             second_moment=behind(torch.zeros_like(start), self.second_moment),
         )
 
+    def finish(self) -> TrainingState:
+        """State from which the model itself goes on from the best prompt, which it has not scored.
+
+        Its patience begins anew.
+        """
+        unscored = TrainingState.start(self.best_prompt, len(self.best_exact))
+        return replace(
+            self,
+            best_step=self.step,
+            finishing=True,
+            prompt=unscored.prompt,
+            best_exact=unscored.best_exact,
+            best_loss=unscored.best_loss,
+            most_right=unscored.most_right,
+        )
+
     def clone(self) -> TrainingState:
         """The same state in memory of its own."""
         return replace(self, **{name: getattr(self, name).clone() for name in _TENSORS})
@@ -95,7 +113,9 @@ class TrainingState:
     def to_bytes(self) -> bytes:
         """The state as a safetensors file."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
-        tensors["counters"] = torch.tensor([self.step, self.best_step, self.moment_steps])
+        tensors["counters"] = torch.tensor(
+            [self.step, self.best_step, self.moment_steps, self.finishing]
+        )
         return safetensors.torch.save(tensors)
 
     @classmethod
@@ -107,14 +127,20 @@ class TrainingState:
         """
         try:
             tensors = safetensors.torch.load(data)
-            step, best_step, moment_steps = tensors.pop("counters").tolist()
+            step, best_step, moment_steps, finishing = tensors.pop("counters").tolist()
             moved = {name: tensors[name].to(device) for name in _TENSORS}
         except (SafetensorError, KeyError, ValueError) as error:
             raise RunFailed(
                 f"a stored training state cannot be read ({error})",
                 remedy="start over with a new --out folder",
             ) from error
-        return cls(step=step, best_step=best_step, moment_steps=moment_steps, **moved)
+        return cls(
+            step=step,
+            best_step=best_step,
+            moment_steps=moment_steps,
+            finishing=bool(finishing),
+            **moved,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +162,7 @@ class PackedState:
     steps: tuple[int, ...]  # steps done by each problem
     best_steps: tuple[int, ...]  # step at which each last became better, in pairs or in tokens
     moment_steps: tuple[int, ...]  # steps that each one's moments are means over
+    finishing: tuple[bool, ...]  # whether each one's search is over
     prompt: Tensor  # (sum of P_b, W), as are both moments and the best prompts
     first_moment: Tensor
     second_moment: Tensor
@@ -160,6 +187,7 @@ class PackedState:
             steps=tuple(state.step for state in states),
             best_steps=tuple(state.best_step for state in states),
             moment_steps=tuple(state.moment_steps for state in states),
+            finishing=tuple(state.finishing for state in states),
             rows=Segments.of([len(state.prompt) for state in states], device=device),
             pairs=Segments.of([len(state.best_exact) for state in states], device=device),
             **tensors,
@@ -172,16 +200,22 @@ class PackedState:
             *(self.pairs.split(getattr(self, name)) for name in _PAIRS),
             *(getattr(self, name).unbind() for name in _NUMBERS),
         )
-        each = zip(self.steps, self.best_steps, self.moment_steps, *columns, strict=True)
+        counters = self.steps, self.best_steps, self.moment_steps, self.finishing
+        each = zip(*counters, *columns, strict=True)
         return tuple(
             TrainingState(
                 step=step,
                 best_step=best_step,
                 moment_steps=moment_steps,
+                finishing=finishing,
                 **dict(zip(_TENSORS, tensors, strict=True)),
             )
-            for step, best_step, moment_steps, *tensors in each
+            for step, best_step, moment_steps, finishing, *tensors in each
         )
+
+    def on_host(self) -> PackedState:
+        """The same in the host's memory: one copy for each tensor, however many problems."""
+        return replace(self, **{name: getattr(self, name).cpu() for name in _TENSORS})
 
     def remembering(self, scores: BatchScores) -> tuple[PackedState, Tensor, Tensor]:
         """Keep the prompts that were just scored, where they beat the best so far."""
@@ -204,15 +238,15 @@ class PackedState:
         )
         return kept, torch.maximum(scores.exact_pairs, before), gained
 
-    def advanced(self, gradient: Tensor, settings: Sequence[StepSettings]) -> PackedState:
-        """Take one step of Adam in every problem."""
+    def advanced(self, gradient: Tensor, numbers: Tensor) -> PackedState:
+        """Take one step of Adam in every problem, of numbers (B, 3) (`adam.step_numbers`)."""
         prompts, first, second = adam_step(
             self.prompt,
             gradient,
             self.first_moment,
             self.second_moment,
             segments=self.rows,
-            settings=settings,
+            numbers=numbers,
         )
         return replace(
             self,

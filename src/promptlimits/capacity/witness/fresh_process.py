@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TextIO, TypeAlias
 
@@ -22,6 +23,7 @@ from promptlimits.capacity.witness.verification import Verification
 BATCH_SIZE: Final = 16
 _PRECISE: Final = ("float32", "float64")
 TIMEOUT_SECONDS: Final = 3600.0
+_VERIFY: Final = "promptlimits.capacity.witness.verify"
 _LAST_WORDS: Final = 40
 """Lines of standard error that are kept, for what a process said when it died."""
 
@@ -42,6 +44,174 @@ def default_batch_size(compute_dtype: str) -> int:
     decodes it, alone.
     """
     return BATCH_SIZE if compute_dtype in _PRECISE else 1
+
+
+class FreshProcess:
+    """A process of ours that has run nothing before; it does not outlive this one.
+
+    Args:
+        module: What it runs; it ends its answers in `report_to_parent`.
+        arguments: Of its command line.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        # The same modules as here, in the same order, wherever this process found them.
+        path = os.pathsep.join(os.fspath(Path(entry).absolute()) for entry in sys.path)
+        self._process = subprocess.Popen(
+            # -P: a file in the folder the user stands in must not be imported.
+            [sys.executable, "-P", "-m", module, *arguments],
+            # Held open: a process that waits for a request sees its end when this one dies.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+        )
+        self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+        for name, stream in (("out", self._process.stdout), ("err", self._process.stderr)):
+            assert stream is not None
+            threading.Thread(target=_read, args=(name, stream, self._lines), daemon=True).start()
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def ask(self, request: JsonObject) -> None:
+        """Hand it a request, a line of JSON; whether it heard it, `answer` tells."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+
+    def answer(
+        self,
+        result: str,
+        *,
+        doing: str,
+        late: str,
+        kept: str = "",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        on_progress: OnProgress = nobody,
+    ) -> dict[str, Any]:
+        """Its next answer, passing on its progress; raises the error that it met."""
+        last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+        give_up = time.monotonic() + timeout_seconds
+        try:
+            ended = 0
+            while ended < 2:
+                name, line = self._lines.get(timeout=max(0.0, give_up - time.monotonic()))
+                if line is None:
+                    ended += 1
+                elif name == "err":
+                    last_words.append(line)
+                elif not _passed_on(line, on_progress):
+                    found = _reported(line, result)
+                    if found is not None:
+                        return found
+            code = self._process.wait(timeout=max(0.0, give_up - time.monotonic()))
+        except (queue.Empty, subprocess.TimeoutExpired):
+            raise RunFailed(
+                f"{doing} took more than {timeout_seconds:g} seconds", remedy=f"{late}{kept}"
+            ) from None
+        raise _gave_no_result(code, last_words, doing=doing, kept=kept)
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        # Of a request that it did not hear a part may still be buffered.
+        with suppress(OSError), self._process:  # waits, and closes its streams
+            pass
+
+
+class Verifier:
+    """Decodes witnesses of one model with stock tools in a fresh process.
+
+    One process, which never saw how the prompts were found, decodes them one after the other and
+    loads the model once. It may be started before there is a witness: then it loads and waits.
+
+    Args:
+        model_path: Where the model is; None for what each witness names.
+        compute_dtype: Name of the dtype to load it with ahead of a request; None for not ahead.
+        device: Where to decode.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_path: str | None = None,
+        compute_dtype: str | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.model_path, self.device = model_path, device
+        self._place: JsonObject = {"model_path": model_path, "device": device}
+        self._ahead: list[str] = []
+        if compute_dtype is not None:
+            self._ahead = [json.dumps({**self._place, "compute_dtype": compute_dtype})]
+        self._process: FreshProcess | None = None
+
+    def start(self) -> None:
+        """Have the process load, if it is not there yet."""
+        if self._process is None or not self._process.lives:
+            self.close()
+            self._process = FreshProcess(_VERIFY, *self._ahead)
+
+    def verify(
+        self,
+        directory: Path,
+        *,
+        any_weights: bool = False,
+        batch_size: int | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        on_progress: OnProgress | None = None,
+    ) -> Verification:
+        """What stock tools confirm of a witness, as it stands on disk now.
+
+        Args:
+            directory: The witness folder.
+            any_weights: Decode with other weights too.
+            batch_size: Keys decoded together; by default `default_batch_size`.
+            timeout_seconds: When to give up.
+            on_progress: Told, in this thread, how many pairs are decoded, and of how many.
+
+        Returns:
+            What was confirmed.
+
+        Raises:
+            UserError: The folder is no whole witness, or the model is not its own.
+            RunFailed: The process crashed, was killed or took too long.
+        """
+        self.start()
+        assert self._process is not None
+        self._process.ask(
+            {
+                **self._place,
+                "directory": os.fspath(Path(directory).absolute()),
+                "any_weights": any_weights,
+                "batch_size": batch_size,
+            }
+        )
+        try:
+            line = self._process.answer(
+                "verification",
+                doing=f"verifying {directory}",
+                kept="; the witness is saved",
+                late=f"run `promptlimits verify {quoted(directory)}` on its own",
+                timeout_seconds=timeout_seconds,
+                on_progress=on_progress or nobody,
+            )
+        except BaseException:
+            self.close()
+            raise
+        return Verification.from_json({**line["verification"], "model": line["model"]})
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
 
 def verify_in_fresh_process(
@@ -72,41 +242,25 @@ def verify_in_fresh_process(
         UserError: The folder is no whole witness, or the model is not its own.
         RunFailed: The process crashed, was killed or took too long.
     """
-    asked = {
-        "directory": os.fspath(directory),
-        "model_path": model_path,
-        "any_weights": any_weights,
-        "batch_size": batch_size,
-        "device": device,
-    }
-    line = run_fresh(
-        "promptlimits.capacity.witness.verify",
-        [json.dumps(asked)],
-        result="verification",
-        doing=f"verifying {directory}",
-        kept="; the witness is saved",
-        late=f"run `promptlimits verify {quoted(directory)}` on its own",
-        timeout_seconds=timeout_seconds,
-        on_progress=on_progress,
-    )
-    return Verification.from_json({**line["verification"], "model": line["model"]})
+    with closing(Verifier(model_path=model_path, device=device)) as verifier:
+        return verifier.verify(
+            directory,
+            any_weights=any_weights,
+            batch_size=batch_size,
+            timeout_seconds=timeout_seconds,
+            on_progress=on_progress,
+        )
 
 
 def confirm(
-    directory: Path,
-    *,
-    model_path: str | None = None,
-    device: str = "cpu",
-    on_progress: OnProgress | None = None,
+    directory: Path, verifier: Verifier, *, on_progress: OnProgress | None = None
 ) -> Verification:
     """Verify a witness in a fresh process and record in witness.json what holds.
 
     Pairs that were not answered exactly stay in the file, marked as not counted: nobody
     claims them.
     """
-    verification = verify_in_fresh_process(
-        directory, model_path=model_path, device=device, on_progress=on_progress
-    )
+    verification = verifier.verify(directory, on_progress=on_progress)
     write_verification(directory, verification)
     return verification
 
@@ -117,28 +271,12 @@ def run_fresh(
     *,
     result: str,
     doing: str,
-    kept: str = "",
-    late: str = "ask for less at a time",
-    timeout_seconds: float = TIMEOUT_SECONDS,
+    late: str,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Run a module of ours that ends in `report_to_parent`, in a process of its own."""
-    # -P: a file in the folder the user stands in must not be imported.
-    command = [sys.executable, "-P", "-m", module, *arguments]
-    # The same modules as here, in the same order, wherever this process found them.
-    path = os.pathsep.join(os.fspath(Path(entry).absolute()) for entry in sys.path)
-    try:
-        done = _run(
-            command,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
-            timeout_seconds=timeout_seconds,
-            on_progress=on_progress or nobody,
-        )
-    except subprocess.TimeoutExpired:
-        raise RunFailed(
-            f"{doing} took more than {timeout_seconds:g} seconds", remedy=f"{late}{kept}"
-        ) from None
-    return _reported(done, result, doing=doing, kept=kept)
+    with closing(FreshProcess(module, *arguments)) as process:
+        return process.answer(result, doing=doing, late=late, on_progress=on_progress or nobody)
 
 
 def report_to_parent(work: Callable[[], JsonObject]) -> int:
@@ -150,6 +288,7 @@ def report_to_parent(work: Callable[[], JsonObject]) -> int:
         line = {"error": _error_json(error)}
         code = error.exit_code
     sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
     return code
 
 
@@ -167,51 +306,6 @@ def reported(verification: Verification) -> JsonObject:
     """The line with which the fresh process ends."""
     model = None if verification.model is None else verification.model.to_json()
     return {"verification": verification.to_json(), "model": model}
-
-
-def _run(
-    command: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    timeout_seconds: float,
-    on_progress: OnProgress,
-) -> subprocess.CompletedProcess[str]:
-    """Run a process to its end, passing on its progress; it does not outlive this call."""
-    said: dict[str, deque[str]] = {"out": deque(maxlen=1), "err": deque(maxlen=_LAST_WORDS)}
-    lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
-    give_up = time.monotonic() + timeout_seconds
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=env,
-    ) as process:
-        streams = {"out": process.stdout, "err": process.stderr}
-        for name, stream in streams.items():
-            assert stream is not None
-            threading.Thread(target=_read, args=(name, stream, lines), daemon=True).start()
-        try:
-            ended = 0
-            while ended < len(streams):
-                name, line = lines.get(timeout=max(0.0, give_up - time.monotonic()))
-                if line is None:
-                    ended += 1
-                elif not _passed_on(line, on_progress):
-                    said[name].append(line)
-            code = process.wait(timeout=max(0.0, give_up - time.monotonic()))
-        except queue.Empty:
-            process.kill()
-            raise subprocess.TimeoutExpired(command, timeout_seconds) from None
-        except BaseException:
-            process.kill()
-            raise
-    return subprocess.CompletedProcess(
-        command, code, "\n".join(said["out"]), "\n".join(said["err"])
-    )
 
 
 def _read(name: str, stream: IO[str], lines: queue.SimpleQueue[tuple[str, str | None]]) -> None:
@@ -232,27 +326,25 @@ def _passed_on(line: str, on_progress: OnProgress) -> bool:
     return True
 
 
-def _reported(
-    done: subprocess.CompletedProcess[str], result: str, *, doing: str, kept: str
-) -> dict[str, Any]:
-    """The line a fresh process ended with; raises the error it met."""
+def _reported(line: str, result: str) -> dict[str, Any] | None:
+    """The answer that a line is, if it is one; raises the error it tells of."""
     try:
-        line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        if result in line:
-            return line
-        error = line["error"]
-    except (IndexError, ValueError, KeyError, TypeError) as cause:
-        raise _gave_no_result(done, doing=doing, kept=kept) from cause
+        found: dict[str, Any] = json.loads(line)
+        if result in found:
+            return found
+        error = found["error"]
+        what = error["rule"] if "rule" in error else error["what"]
+    except (ValueError, KeyError, TypeError):
+        return None
     if "rule" in error:
-        raise UserError(error["name"], error["rule"], got=error["got"], remedy=error["remedy"])
-    raise RunFailed(error["what"], remedy=error["remedy"])
+        raise UserError(error["name"], what, got=error["got"], remedy=error["remedy"])
+    raise RunFailed(what, remedy=error["remedy"])
 
 
-def _gave_no_result(done: subprocess.CompletedProcess[str], *, doing: str, kept: str) -> RunFailed:
+def _gave_no_result(code: int, last_words: Sequence[str], *, doing: str, kept: str) -> RunFailed:
     """The error for a process that crashed or was killed."""
-    words = done.stderr.strip().splitlines()
-    said = words[-1] if words else "it said nothing"
-    code = done.returncode
+    words = [line for line in last_words if line.strip()]
+    said = words[-1].strip() if words else "it said nothing"
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     killed = code < 0 or code > 128 or "memory" in said.lower()
     what_for = "free some memory and run" if killed else "run"

@@ -14,14 +14,18 @@ by a catalog name must have been found with the weights of that name.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import queue
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -51,6 +55,9 @@ from promptlimits.nets.protocol import PromptKind
 if TYPE_CHECKING:
     from promptlimits.nets.load.stock import StockModel
 
+Load: TypeAlias = "Callable[..., StockModel]"
+"""Takes what `load_stock` takes."""
+
 _OWN_MODEL: Final = "give the model the witness was found with"
 
 
@@ -63,8 +70,12 @@ def verify_witness(
     device: str = "cpu",
     allow_hub: bool = True,
     on_progress: OnProgress = nobody,
+    load: Load | None = None,
 ) -> Verification:
-    """Decode a witness with stock tools in this process and compare every pair."""
+    """Decode a witness with stock tools in this process and compare every pair.
+
+    `load` is `load_stock`, or one that remembers what it loaded last.
+    """
     from promptlimits.nets.load.network import quiet
 
     started = time.monotonic()
@@ -72,7 +83,7 @@ def verify_witness(
     prompt = read_prompt(directory, witness)
     require_stock_tools((PromptKind(witness.kind),))
     stock = _model_of(
-        witness, model_path, any_weights=any_weights, device=device, allow_hub=allow_hub
+        witness, model_path, any_weights=any_weights, device=device, allow_hub=allow_hub, load=load
     )
     _require_room(stock, prompt, witness)
     stops = stock.stop_ids
@@ -108,16 +119,48 @@ def verify_witness(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The fresh process: verify the witness that a request in JSON names; write one line of it."""
-    (request,) = arguments
-    asked: dict[str, Any] = json.loads(request)
+    """The fresh process: answer the requests of standard input, a line of JSON each.
 
-    def verified() -> JsonObject:
-        tell = tell_progress(sys.stderr)
-        directory = Path(asked.pop("directory"))
-        return reported(verify_witness(directory, **asked, on_progress=tell))
+    An argument, in JSON too, says what model to load ahead. Where standard input ends, the process
+    that asks is gone, and this one ends at once, whatever it does.
+    """
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    return report_to_parent(verified)
+    def listen() -> None:
+        for line in sys.stdin:
+            requests.put(line)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    serve(iter(requests.get, None), ahead=arguments[0] if arguments else None)
+    return 0
+
+
+def serve(requests: Iterable[str], *, ahead: str | None = None) -> None:
+    """Verify the witnesses that requests name, each with a line of its own; load one model once."""
+    from promptlimits.nets.load.stock import load_stock
+
+    load: Load = functools.lru_cache(maxsize=1)(load_stock)
+    if ahead is not None:
+        _load_ahead(load, **json.loads(ahead))
+    for request in requests:
+        asked: dict[str, Any] = json.loads(request)
+
+        def verified(asked: dict[str, Any] = asked) -> JsonObject:
+            tell = tell_progress(sys.stdout)
+            directory = Path(asked.pop("directory"))
+            return reported(verify_witness(directory, **asked, load=load, on_progress=tell))
+
+        report_to_parent(verified)
+
+
+def _load_ahead(load: Load, *, model_path: str, compute_dtype: str, device: str) -> None:
+    """Do what every witness of a model needs; what fails here fails again, and is told, there."""
+    import peft  # noqa: F401 - so that it is there
+
+    with suppress(Exception):
+        dtype = getattr(torch, compute_dtype)
+        load(model_path, dtype=dtype, device=device, allow_hub=True)
 
 
 def _require_room(stock: StockModel, prompt: Tensor, witness: Witness) -> None:
@@ -201,9 +244,10 @@ def _model_of(
     any_weights: bool,
     device: str,
     allow_hub: bool,
+    load: Load | None,
 ) -> StockModel:
     """Load the model of a witness with stock tools, and refuse one that is not its own."""
-    stock = _load(witness, model_path, device=device, allow_hub=allow_hub)
+    stock = _load(witness, model_path, device=device, allow_hub=allow_hub, load=load)
     if any_weights:
         return stock
     for entry in filter(None, map(find_entry, {witness.model.reference, witness.model.name})):
@@ -218,10 +262,13 @@ def _model_of(
     return stock
 
 
-def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: bool) -> StockModel:
+def _load(
+    witness: Witness, model_path: str | None, *, device: str, allow_hub: bool, load: Load | None
+) -> StockModel:
     from promptlimits.nets.load.locate import is_hub_id
     from promptlimits.nets.load.stock import load_stock
 
+    load = load or load_stock
     dtype = getattr(torch, witness.model.compute_dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise UserError(
@@ -231,7 +278,7 @@ def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: b
             remedy="make the witness again with promptlimits bracket",
         )
     if model_path is not None:
-        return load_stock(model_path, dtype=dtype, device=device, allow_hub=allow_hub)
+        return load(model_path, dtype=dtype, device=device, allow_hub=allow_hub)
     reference = witness.model.reference
     if find_entry(reference) is None and not is_hub_id(reference):
         raise UserError(
@@ -241,9 +288,7 @@ def _load(witness: Witness, model_path: str | None, *, device: str, allow_hub: b
             remedy="say where the model is with --model PATH",
         )
     try:
-        return load_stock(
-            reference, dtype=dtype, device=device, allow_hub=allow_hub, allow_local=False
-        )
+        return load(reference, dtype=dtype, device=device, allow_hub=allow_hub, allow_local=False)
     except UserError as error:
         raise UserError(
             "model of the witness",

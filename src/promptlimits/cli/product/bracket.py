@@ -104,6 +104,7 @@ def bracket(
         Store.open(session.store_path(out)) as store,
     ):
         frozen, task = machine.load(model, source, listener)
+        request = training.on(frozen, request)
         record = measure(frozen, task, request, folder=out, store=store, listener=listener)
     show(record, out, as_json=as_json)
     session.require_confirmed(record)
@@ -115,6 +116,7 @@ def show(record: Record, out: Path, *, as_json: bool) -> None:
     """Write the report; print the record, or a table, a sentence a length, and where to look."""
     from promptlimits.report.html import write_report
     from promptlimits.report.tables import BracketTable, summary_lines
+    from promptlimits.report.wording import where_seconds_went
 
     page = write_report(record, out)
     if as_json:
@@ -124,6 +126,7 @@ def show(record: Record, out: Path, *, as_json: bool) -> None:
     console.print(BracketTable(record))
     for line in summary_lines(record):
         console.print(line, markup=False)
+    console.print(f"Where the seconds went: {where_seconds_went(record)}", markup=False)
     console.print(f"\nReport: {page}", markup=False, soft_wrap=True)
     if record.go_on:
         console.print(f"Go on:  {record.go_on}", markup=False, soft_wrap=True)
@@ -180,6 +183,7 @@ def fit(
     )
     with LiveListener(quiet=quiet) as listener, Store.open(session.store_path(out)) as store:
         frozen, task = machine.load(model, source, listener)
+        request = training.on(frozen, request)
         record = fit_all(frozen, task, request, folder=out, store=store, listener=listener)
     write_json(out / "fit.json", record.to_json())
     if as_json:

@@ -17,7 +17,12 @@ from promptlimits.capacity.tables.formats import ENDINGS
 from promptlimits.capacity.tables.reading import Reading, parse_choices
 from promptlimits.capacity.task.resolve import Source, encode_source, read_source
 from promptlimits.capacity.task.text import TextSpec
-from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig, lead_in
+from promptlimits.capacity.train.config import (
+    SEARCH_DTYPE,
+    TEXT_SHARPENING_SHARE,
+    TrainingConfig,
+    lead_in,
+)
 from promptlimits.cli import options
 from promptlimits.cli.options import named_as_typed, parsed
 from promptlimits.cli.output import say
@@ -230,6 +235,15 @@ class Training:
     patience: Annotated[
         int, typer.Option("--patience", help="Steps without gain after which an attempt stalls.")
     ] = 150
+    search_dtype: Annotated[
+        Literal["auto", "same", "bfloat16"],
+        typer.Option(
+            "--search-dtype",
+            metavar="TYPE",
+            help="What the products of the search compute with: bfloat16, same (as --dtype), or "
+            "auto: bfloat16 where that is measured to be fast. What is held is always of --dtype.",
+        ),
+    ] = "auto"
     control: Annotated[
         bool,
         typer.Option(
@@ -301,6 +315,26 @@ class Training:
             command=command_line(),
             go_on=budgets.go_on,
         )
+
+    def on(self, model: HuggingFaceCausalLM, request: Request) -> Request:
+        """The request with what the search computes with on a model settled."""
+        if self.search_dtype == "same" or (
+            self.search_dtype == "auto" and not narrow_search_pays(model)
+        ):
+            return request
+        from promptlimits.capacity.train.batch import require_narrow
+
+        with named_as_typed():
+            require_narrow(model)
+        training = replace(request.search.training, search_dtype=SEARCH_DTYPE)
+        return replace(request, search=replace(request.search, training=training))
+
+
+def narrow_search_pays(model: HuggingFaceCausalLM) -> bool:
+    """Whether searches through a model should run in its faster twin here."""
+    from promptlimits.nets.decoder.rate import product_rates
+
+    return model.can_narrow and product_rates(model.card.dim, model.device).pays
 
 
 def prompt_kinds(text: str) -> tuple[str, ...]:

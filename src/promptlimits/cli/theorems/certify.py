@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -303,6 +304,7 @@ def check(
 
     Example: promptlimits check runs/capitals/ceiling-1-tokens.json
     """
+    began = time.perf_counter()
     record = options.read_json(
         file,
         name=str(file),
@@ -317,6 +319,7 @@ def check(
         told = {
             "ok": True,
             "statement": statement,
+            "seconds": time.perf_counter() - began,
             "from_weights": model is not None,
             "assumptions": assumptions,
         }
@@ -337,14 +340,6 @@ def _checked(record: Any, model: str | None, *, quiet: bool) -> tuple[str, list[
         from promptlimits.cli.live import LiveListener
 
         with LiveListener(quiet=quiet) as listener:
-            weights = _folder_of(model, listener)
+            _, weights = _located(model, offline=True, listener=listener)
             found = checked(record, weights=weights, on_progress=listener.stage)
     return found.statement, list(found.assumptions), found.about_a_model
-
-
-def _folder_of(model: str, listener: LiveListener) -> Path:
-    """Where weights are: of a model that is on this machine already."""
-    from promptlimits.nets.load.locate import locate
-
-    with options.named_as_typed():
-        return locate(model, allow_hub=False, on_progress=listener.found).directory

@@ -33,7 +33,7 @@ DOUBLE_ARITHMETIC: Final = Assumption(
     "computed as sums of products, in any order (as BLAS does).",
     holds=None,
 )
-"""What every proof by matrix balls rests on; a checker in ball arithmetic does without."""
+"""What every proof by matrix balls rests on, and every proof of norms in `checker`."""
 
 
 class ProductOverflow(UserError):
@@ -105,18 +105,19 @@ def frobenius_parts(array: NDArray[np.float64]) -> tuple[float, int]:
 
     The computed sum S of n squares obeys S >= (1 - gamma_n) * exact - n 2^-1074.
     """
-    size = array.size
-    if size == 0:
-        return 0.0, 0
-    flat = np.ascontiguousarray(array).reshape(-1)
-    # Scaling by a power of two is exact and keeps the squares from overflow and underflow.
-    largest = float(np.abs(flat).max())
-    if largest == 0.0:
-        return 0.0, 0
-    exponent = math.frexp(largest)[1]
-    scaled = np.ldexp(flat, -exponent)
-    total = add_up(float(scaled @ scaled), multiply_up(float(size), _TINY))
-    slack = float_up(1 / (1 - Fraction(gamma(size + 1))))
+    flat, exponent = array.ravel(order="K"), 0
+    with np.errstate(over="ignore"):
+        squares = float(flat @ flat)
+    if not 2.0**-900 < squares < math.inf:
+        # Scaling by a power of two is exact and keeps the squares from overflow and underflow.
+        largest = float(np.abs(flat).max(initial=0.0))
+        if largest == 0.0:
+            return 0.0, 0
+        exponent = math.frexp(largest)[1]
+        scaled = np.ldexp(flat, -exponent)
+        squares = float(scaled @ scaled)
+    total = add_up(squares, multiply_up(float(flat.size), _TINY))
+    slack = float_up(1 / (1 - Fraction(gamma(flat.size + 1))))
     return sqrt_up(multiply_up(total, slack)), exponent
 
 

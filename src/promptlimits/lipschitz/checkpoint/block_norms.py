@@ -45,6 +45,8 @@ from promptlimits.nets.block import (
     NormWeights,
 )
 
+_MARGIN: Final = 1 + Fraction(1, 2**24)
+"""Above what is proved here: a checker, whose rounding is another, can prove the limits too."""
 _ROUNDING: Final = 2.0**-51
 """Four unit roundoffs u: a product, with a gain 1 + w that rounded, is off by 2 u + u^2."""
 
@@ -155,7 +157,7 @@ def _folded_bias(matrix: Array, bias: Array | None, norm: NormWeights) -> Matrix
 
 
 def _limit(matrix: MatrixBall) -> Fraction:
-    return Fraction(float_up(spectral_norm(matrix)))
+    return Fraction(float_up(spectral_norm(matrix) * _MARGIN))
 
 
 def product_norm(left: MatrixBall, right: MatrixBall) -> Fraction:
@@ -266,7 +268,7 @@ def largest_entries(matrix: Array, bias: Array | None, norm: NormWeights) -> Arr
         error = gamma(width + 2) * (np.abs(matrix) @ np.abs(norm.bias) + offset)
         offset = np.abs(signed) + 2 * error
     # The last term is above every loss to underflow.
-    limits: Array = (rows + offset) * slack + 2.0**-500
+    limits: Array = (rows + offset) * slack + 2.0**-200
     return limits
 
 

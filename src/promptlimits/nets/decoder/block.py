@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from promptlimits.nets.decoder.attention import HeadGradients, Heads, KeyValue, attend, attend_back
@@ -33,6 +34,15 @@ class AttentionLayer:
     def table_key(self) -> TableKey:
         """What decides its rotations and masks."""
         return self.rotary, self.scaling, self.window
+
+    def narrowed(self, dtype: torch.dtype) -> AttentionLayer:
+        """A copy whose products are of `dtype`; scores and softmax stay as they are."""
+        return replace(
+            self,
+            query=self.query.narrowed(dtype),
+            key_value=self.key_value.narrowed(dtype),
+            output=self.output.narrowed(dtype),
+        )
 
     def forward(self, rows: Tensor, plan: BlockPlan, saved: SavedTensors) -> Tensor:
         """What the heads give (asked rows, H width), before the output product.
@@ -76,8 +86,7 @@ class AttentionLayer:
         if not plan.last:
             d_rows = self.query.backward(d_query, d_rows)
         elif asked:
-            rows = plan.prompt_rows + plan.layout.read_rows
-            d_rows.index_add_(0, rows, self.query.backward(d_query))
+            d_rows.index_add_(0, plan.read_rows, self.query.backward(d_query))
         return d_rows, tuple(reversed(prompts))
 
     def fix(self, rows: Tensor, plan: BlockPlan) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -146,6 +155,8 @@ class AttentionLayer:
         if front and group.prompt_tokens:
             prompt_query = self._heads(query, group.prompts, tables.prompt_query)
         prompt = self._heads(key_value, group.prompts, tables.prompt_key_value)
+        if plan.caught is not None:
+            plan.caught.append(prompt)
         return Heads(query=own_query, own=own, prompt=prompt, prompt_query=prompt_query)
 
     def _scatter(
@@ -185,6 +196,12 @@ class Block:
     parallel: bool = False
     """Whether the feed-forward layer reads the block's input, not the attention's residual; such a
     block has no norms behind."""
+
+    def narrowed(self, dtype: torch.dtype) -> Block:
+        """A copy whose products are of `dtype`."""
+        return replace(
+            self, attention=self.attention.narrowed(dtype), feed=self.feed.narrowed(dtype)
+        )
 
     def forward(self, x: Tensor, plan: BlockPlan, saved: SavedTensors) -> Tensor:
         """The rows that the plan asks for, of x (N, D), prompt rows first, which is overwritten."""

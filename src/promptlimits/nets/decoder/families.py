@@ -175,6 +175,7 @@ def _decoder(
         final_norm=final_norm,
         head=LinearHead(linear=_linear(model.get_output_embeddings())),
         dim=int(model.get_input_embeddings().weight.shape[1]),
+        dtype=model.dtype,
     )
 
 

@@ -4,18 +4,22 @@ Rows of the batch are all prompts, end to end, and behind them all pairs, end to
 layers, where the time goes, see no padding. Attention works group by group. The parts of a
 group have the same prompt length and the same number of pairs, so that their tokens form the
 rectangles (B, P) and (B, K, L); pairs shorter than L are filled up in attention only.
+
+All of it is found on the host, from what each part's pairs know of themselves, and then sent. So a
+batch that some parts leave is laid out anew without waiting for the device.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from promptlimits.nets.device import sent
 from promptlimits.nets.protocol import Part, owners_and_places
 
 
@@ -56,7 +60,8 @@ class Group:
     prompt_start: int  # row of the first prompt token; the B prompts stand end to end
     tokens: Rectangle  # where the pairs' tokens are
     reads: Rectangle  # where the read tokens are, among read rows
-    read_slots: Tensor  # (B K Lr,) place of each read token within its pair, 0 for filler
+    # (B K Lr,) place of each read token within its pair, 0 for filler; on the host.
+    read_slots: Tensor
 
     @property
     def prompt_stop(self) -> int:
@@ -99,8 +104,7 @@ def lay_out(parts: Sequence[Part]) -> Layout:
     """Group parts and find every row's place."""
     members: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for index, part in enumerate(parts):
-        longest = int(part.pairs.lengths.max())
-        members[part.prompt_tokens, part.pairs.num_pairs, longest].append(index)
+        members[part.prompt_tokens, part.pairs.num_pairs, part.pairs.longest].append(index)
     groups: list[Group] = []
     prompt_row = token_row = read_row = 0
     for indices in members.values():
@@ -111,42 +115,41 @@ def lay_out(parts: Sequence[Part]) -> Layout:
     order = tuple(index for indices in members.values() for index in indices)
     arranged = [parts[index] for index in order]
     starts = _starts([part.pairs.input_ids.numel() for part in arranged])
-    slots = [owners_and_places(part.pairs.lengths)[1] for part in arranged]
+    device = parts[0].pairs.input_ids.device
     return Layout(
         groups=tuple(groups),
         order=order,
         prompt_rows=prompt_row,
-        token_ids=torch.cat([part.pairs.input_ids for part in arranged]),
-        positions=torch.cat(
-            [part.prompt_tokens + slot for part, slot in zip(arranged, slots, strict=True)]
+        token_ids=sent(torch.cat([part.pairs.on_host.input_ids for part in arranged]), device),
+        positions=sent(
+            torch.cat([part.prompt_tokens + part.pairs.places for part in arranged]), device
         ),
-        read_rows=torch.cat(
-            [start + _reads(part)[0] for start, part in zip(starts, arranged, strict=True)]
+        read_rows=sent(
+            torch.cat([start + _reads(part) for start, part in zip(starts, arranged, strict=True)]),
+            device,
         ),
-        prompt_source=_source([part.prompt_tokens for part in parts], order, parts),
-        read_target=_read_target(parts, order),
+        prompt_source=_if_any(_source([part.prompt_tokens for part in parts], order), device),
+        read_target=_if_any(_read_target(parts, order), device),
     )
+
+
+def _if_any(rows: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if rows is None else sent(rows, device)
 
 
 def _group(parts: Sequence[Part], prompt_row: int, token_row: int, read_row: int) -> Group:
-    pairs, count = parts[0].pairs.num_pairs, len(parts)
-    lengths = torch.cat([part.pairs.lengths for part in parts])
-    reads = [_reads(part) for part in parts]
-    counts = torch.cat([number for _, number in reads])
-    read_slots = torch.cat(
-        [
-            owners_and_places(part.pairs.lengths)[1][rows]
-            for part, (rows, _) in zip(parts, reads, strict=True)
-        ]
-    )
+    pairs, count, device = parts[0].pairs.num_pairs, len(parts), parts[0].pairs.lengths.device
+    lengths = torch.cat([part.pairs.on_host.lengths for part in parts])
+    counts = torch.cat([part.pairs.reads_of_pair for part in parts])
+    read_slots = torch.cat([part.pairs.places[_reads(part)] for part in parts])
     tokens = _rectangle(lengths, token_row, count, pairs)
-    read_rectangle = _rectangle(counts, read_row, count, pairs)
+    reads = _rectangle(counts, read_row, count, pairs)
     return Group(
         prompt_tokens=parts[0].prompt_tokens,
         prompt_start=prompt_row,
-        tokens=tokens,
-        reads=read_rectangle,
-        read_slots=read_rectangle.spread(read_slots[:, None]).flatten(),
+        tokens=replace(tokens, slots=_if_any(tokens.slots, device)),
+        reads=replace(reads, slots=_if_any(reads.slots, device)),
+        read_slots=reads.spread(read_slots[:, None]).flatten(),
     )
 
 
@@ -164,11 +167,9 @@ def _rectangle(lengths: Tensor, start: int, parts: int, pairs: int) -> Rectangle
     )
 
 
-def _reads(part: Part) -> tuple[Tensor, Tensor]:
-    """Read rows of a part, pair after pair, and how many each pair has."""
-    order = part.pairs.pair_of_read.argsort(stable=True)
-    counts = part.pairs.pair_of_read.bincount(minlength=part.pairs.num_pairs)
-    return part.pairs.read[order], counts
+def _reads(part: Part) -> Tensor:
+    """Read rows of a part, pair after pair."""
+    return part.pairs.on_host.read[part.pairs.reads_in_order]
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
@@ -178,25 +179,16 @@ def _starts(sizes: Sequence[int]) -> list[int]:
     return starts[:-1]
 
 
-def _source(sizes: Sequence[int], order: Sequence[int], parts: Sequence[Part]) -> Tensor | None:
+def _source(sizes: Sequence[int], order: Sequence[int]) -> Tensor | None:
     """Rows of items of the given sizes when the items are put into another order."""
     if list(order) == sorted(order):
         return None
-    starts, device = _starts(sizes), parts[0].pairs.input_ids.device
-    return torch.cat(
-        [
-            torch.arange(starts[index], starts[index] + sizes[index], device=device)
-            for index in order
-        ]
-    )
+    starts = _starts(sizes)
+    return torch.cat([torch.arange(starts[index], starts[index] + sizes[index]) for index in order])
 
 
 def _read_target(parts: Sequence[Part], order: Sequence[int]) -> Tensor | None:
     """For each read row in the order of the groups, its place in the caller's order."""
     starts = _starts([part.pairs.read.numel() for part in parts])
-    places = [
-        starts[index] + parts[index].pairs.pair_of_read.argsort(stable=True) for index in order
-    ]
-    target = torch.cat(places)
-    straight = torch.arange(target.numel(), device=target.device)
-    return None if torch.equal(target, straight) else target
+    target = torch.cat([starts[index] + parts[index].pairs.reads_in_order for index in order])
+    return None if torch.equal(target, torch.arange(target.numel())) else target

@@ -7,7 +7,7 @@ weight is ever formed. Norms and activations take a few passes over memory each.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -156,7 +156,11 @@ class Activation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear:
-    """x -> x W^T + b."""
+    """x -> x W^T + b.
+
+    Rows of another dtype than the weights' are rounded to it on their way in, and what comes out
+    is of the rows' own.
+    """
 
     weight: Tensor  # W, (out, in)
     bias: Tensor | None = None  # b, (out,)
@@ -166,15 +170,25 @@ class Linear:
         """W^T, a view."""
         return self.weight.t()
 
+    def narrowed(self, dtype: torch.dtype) -> Linear:
+        """A copy of `dtype`."""
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return Linear(weight=self.weight.to(dtype), bias=bias)
+
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """(N, out) from (N, in), added to `plus`, which is overwritten."""
-        if plus is not None:
-            found = plus.addmm_(x, self.turned)
-            return found if self.bias is None else found.add_(self.bias)
-        return self.write(x, None)
+        if plus is None:
+            return self.write(x, None)
+        if plus.dtype != self.weight.dtype:
+            return plus.add_(self.write(x.to(self.weight.dtype), None))
+        found = plus.addmm_(x, self.turned)
+        return found if self.bias is None else found.add_(self.bias)
 
     def write(self, x: Tensor, into: Tensor | None) -> Tensor:
         """(N, out) from (N, in), in memory of the caller's or of its own."""
+        if x.dtype != self.weight.dtype:
+            found = self.write(x.to(self.weight.dtype), None)
+            return found.to(x.dtype) if into is None else into.copy_(found)
         if self.bias is None:
             return torch.mm(x, self.turned, out=into)
         # Not added afterwards: in 16 bits that would round twice.
@@ -182,6 +196,9 @@ class Linear:
 
     def backward(self, gradient: Tensor, plus: Tensor | None = None) -> Tensor:
         """Gradient in x, added to `plus`, which is overwritten."""
+        if gradient.dtype != self.weight.dtype:
+            found = torch.mm(gradient.to(self.weight.dtype), self.weight)
+            return found.to(gradient.dtype) if plus is None else plus.add_(found)
         if plus is None:
             return torch.mm(gradient, self.weight)
         return plus.addmm_(gradient, self.weight)
@@ -196,28 +213,38 @@ class FeedForward:
     activation: Activation  # of the gate, or of `up` where there is none
     gate: Linear | None = None
 
+    def narrowed(self, dtype: torch.dtype) -> FeedForward:
+        """A copy whose products, and what is between them, are of `dtype`."""
+        gate = None if self.gate is None else self.gate.narrowed(dtype)
+        return replace(self, up=self.up.narrowed(dtype), down=self.down.narrowed(dtype), gate=gate)
+
     def forward(self, x: Tensor, saved: SavedTensors, plus: Tensor | None) -> Tensor:
         """(N, D), added to `plus`, which is overwritten."""
+        hidden = self._hidden(x.to(self.up.weight.dtype), saved)
+        return self.down.forward(hidden, plus).to(x.dtype)
+
+    def _hidden(self, x: Tensor, saved: SavedTensors) -> Tensor:
+        """What `down` is given."""
         up = self.up.forward(x)
         if self.gate is None:
             saved.save((up,))
-            return self.down.forward(self.activation.forward(up), plus)
+            return self.activation.forward(up)
         gate = self.gate.forward(x)
         if not saved.keeps:
-            return self.down.forward(up.mul_(self.activation.forward(gate)), plus)
+            return up.mul_(self.activation.forward(gate))
         product, active, slope = self.activation.gate(gate, up)
         saved.save((active, slope))
-        return self.down.forward(product, plus)
+        return product
 
     def backward(self, gradient: Tensor, saved: SavedTensors) -> Tensor:
         """Gradient in x from that in the output, without the one of `plus`."""
-        hidden = self.down.backward(gradient)
+        hidden = self.down.backward(gradient.to(self.down.weight.dtype))
         if self.gate is None:
             (up,) = saved.take(1)
-            return self.up.backward(self.activation.backward(hidden, up))
+            return self.up.backward(self.activation.backward(hidden, up)).to(gradient.dtype)
         active, slope = saved.take(2)
         found = self.up.backward(active.mul_(hidden))
-        return self.gate.backward(slope.mul_(hidden), found)
+        return self.gate.backward(slope.mul_(hidden), found).to(gradient.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

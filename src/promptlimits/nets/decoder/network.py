@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from promptlimits.nets.decoder.attention import KeyValue, is_streamed
+from promptlimits.nets.decoder.attention import Fused, KeyValue, Whole, way_of
 from promptlimits.nets.decoder.block import Block
 from promptlimits.nets.decoder.layout import Layout, lay_out
 from promptlimits.nets.decoder.linear import LinearHead, Norm, SavedTensors
@@ -32,11 +32,18 @@ class Decoder:
     final_norm: Norm
     head: LinearHead
     dim: int  # D
+    dtype: torch.dtype  # of what stands between the products
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes with."""
-        return self.head.linear.weight.dtype
+    def narrowed(self, dtype: torch.dtype) -> Decoder:
+        """A copy whose products, and what is between those of a feed-forward layer, are of `dtype`.
+
+        What is added up, normalised, or goes through a softmax stays as wide as it is.
+        """
+        return replace(
+            self,
+            blocks=tuple(block.narrowed(dtype) for block in self.blocks),
+            head=LinearHead(linear=self.head.linear.narrowed(dtype)),
+        )
 
     def prepare(self, parts: Sequence[Part], kind: PromptKind) -> DecoderBatch:
         """Lay parts out and compute what no prompt changes."""
@@ -46,11 +53,14 @@ class Decoder:
             if self.places is not None:
                 fixed_rows = fixed_rows + self.places[layout.positions]
             tables = self._tables(layout)
+            prompt_rows = layout.prompt_rows if kind is PromptKind.SOFT else 0
+            read_rows = prompt_rows + layout.read_rows
             plans = [
                 BlockPlan(
                     layout=layout,
                     tables=tables,
-                    prompt_rows=layout.prompt_rows if kind is PromptKind.SOFT else 0,
+                    prompt_rows=prompt_rows,
+                    read_rows=read_rows,
                     last=index == len(self.blocks) - 1,
                 )
                 for index in range(len(self.blocks))
@@ -71,10 +81,10 @@ class Decoder:
 
         Counted from what is saved, with the attention's scores once more for the gradient
         in them, and half of it again for what comes and goes. Attention that keeps no scores
-        (`stream`) has those of one block at a time.
+        has those of one block at a time.
         """
-        lengths, prompt = part.pairs.lengths, part.prompt_tokens
-        tokens, longest = int(lengths.sum()), int(lengths.max())
+        prompt, longest = part.prompt_tokens, part.pairs.longest
+        tokens = part.pairs.input_ids.numel()
         own_rows = prompt if kind is PromptKind.SOFT else 0
         slots = part.pairs.num_pairs * longest
         total = most_passing = 0
@@ -85,10 +95,14 @@ class Decoder:
             within = 2 * heads * own_rows * prompt
             window = attention.window
             hidden_prompt = window is not None and window < prompt + longest
-            streamed = is_streamed(self.head.linear.weight, longest, hidden=hidden_prompt)
-            most_passing = max(most_passing, scores if streamed else 0)
+            way = way_of(self.head.linear.weight.device, longest, hidden=hidden_prompt)
+            whole = isinstance(way, Whole)
+            most_passing = max(most_passing, 0 if whole else scores)
             total += (own_rows + tokens) * self._row_bytes(block)
-            total += self.dtype.itemsize * (within + (0 if streamed else scores))
+            total += self.dtype.itemsize * (within + (scores if whole else 0))
+            if isinstance(way, Fused):  # the prompt's keys once for each pair
+                keys = 2 * attention.kv_heads * attention.width
+                total += self.dtype.itemsize * part.pairs.num_pairs * prompt * keys
         return int(1.5 * total) + self.dtype.itemsize * most_passing
 
     def _row_bytes(self, block: Block) -> int:
@@ -113,7 +127,14 @@ class Decoder:
                 width = self.blocks[0].attention.width
                 angles = fill_up(*self.angles[rotary](layout.longest_sequence), width)
             found[key] = tuple(
-                group_tables(group, angles=angles, scaling=scaling, window=window, dtype=self.dtype)
+                group_tables(
+                    group,
+                    angles=angles,
+                    scaling=scaling,
+                    window=window,
+                    dtype=self.dtype,
+                    device=layout.token_ids.device,
+                )
                 for group in layout.groups
             )
         return found
@@ -139,6 +160,19 @@ class DecoderBatch:
         """Memory kept for the reverse pass of what `read_states` gave."""
         saved = getattr(states.grad_fn, "saved", None)
         return saved.kept_bytes if isinstance(saved, SavedTensors) else 0
+
+    @torch.inference_mode()
+    def cached(self, prompts: Tensor) -> Tensor:
+        """What soft prompts (sum of P_b, D) leave in the cache: prefixes (sum of P_b, W)."""
+        plans = tuple(replace(plan, caught=[]) for plan in self.plans)
+        replace(self, plans=plans).forward(prompts, SavedTensors(keeps=False))
+        both = [
+            [(one[..., :1, :, :], one[..., 1:, :, :]) for one in plan.caught or ()]
+            for plan in plans
+        ]
+        return _spread(
+            self._prefix_rows([tuple(groups) for groups in both]), self.layout.prompt_source
+        )
 
     def forward(self, prompts: Tensor, saved: SavedTensors) -> Tensor:
         """`read_states` without autograd."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from promptlimits.nets.decoder.attention import Masks
 from promptlimits.nets.decoder.layout import Group, Layout, Rectangle
 from promptlimits.nets.decoder.rotary import Rotation
+from promptlimits.nets.device import sent
 
 TableKey: TypeAlias = tuple[str | None, float, int | None]
 """Rotary embedding, factor on the scores and window of a layer: what decides its tables."""
@@ -64,9 +65,12 @@ class BlockPlan:
     layout: Layout
     tables: Mapping[TableKey, tuple[GroupTables, ...]]
     prompt_rows: int  # rows of the prompts in front of the pairs' rows; 0 behind prefixes
+    read_rows: Tensor  # (R,) the read rows, among the prompts' and the pairs'
     last: bool  # whether only read rows are asked for
     fixed: FixedHeads | None = None  # at the first block
     prefix: tuple[Tensor, ...] | None = None  # of each group (H_kv, B, 1, 2, P, width)
+    # Takes each group's keys and values of the prompts, in that shape, where they are asked for.
+    caught: list[Tensor] | None = None
 
     @property
     def prompt_rows_asked(self) -> int:
@@ -88,7 +92,7 @@ class BlockPlan:
 
     def asked(self, x: Tensor) -> Tensor:
         """The rows of the block's input that stand where outputs are asked for."""
-        return x.index_select(0, self._read_rows) if self.last else x
+        return x.index_select(0, self.read_rows) if self.last else x
 
     def unasked(self, gradient: Tensor, rows: int) -> Tensor:
         """Gradient in the first `rows` rows of x, from that in the rows `asked` took."""
@@ -97,12 +101,8 @@ class BlockPlan:
         spread = gradient.new_zeros(rows, gradient.shape[1])
         if self.fixed is None:
             # Added, not copied: a position may be read more than once.
-            spread.index_add_(0, self._read_rows, gradient)
+            spread.index_add_(0, self.read_rows, gradient)
         return spread
-
-    @property
-    def _read_rows(self) -> Tensor:
-        return self.prompt_rows + self.layout.read_rows
 
 
 def group_tables(
@@ -112,25 +112,27 @@ def group_tables(
     scaling: float,
     window: int | None,
     dtype: torch.dtype,
+    device: torch.device,
 ) -> GroupTables:
-    """Rotations and masks of a group, by cosines and sines (positions, width / 2) or none."""
+    """Rotations and masks of a group, by cosines and sines (positions, width / 2) or none.
+
+    What is seen is found on the host, which asks whether it is the same for all.
+    """
     split, reads = group.prompt_tokens, group.reads
-    device = group.read_slots.device
-    front = torch.arange(split, device=device)
-    tokens = torch.arange(group.tokens.longest, device=device)
+    front, tokens = torch.arange(split), torch.arange(group.tokens.longest)
     places = group.read_slots.view(reads.parts, reads.pairs, 1, reads.longest)
 
     def rotation(positions: Tensor, scale: float = 1.0) -> Rotation:
         if angles is None:
             return Rotation(scale=scale)
-        cosine, sine = angles
-        return Rotation.of(cosine[positions], sine[positions], scale=scale, dtype=dtype)
+        cosine, sine = (table[sent(positions, device)] for table in angles)
+        return Rotation.of(cosine, sine, scale=scale, dtype=dtype)
 
     def with_values(positions: Tensor) -> Rotation:
         """(2, positions, width / 2): keys rotated, values not."""
         if angles is None:
             return Rotation()
-        real, imaginary = (table[positions] for table in angles)
+        real, imaginary = (table[sent(positions, device)] for table in angles)
         cosine = torch.stack([real, torch.ones_like(real)])
         sine = torch.stack([imaginary, torch.zeros_like(real)])
         return Rotation.of(cosine, sine, scale=1.0, dtype=dtype)
@@ -140,12 +142,11 @@ def group_tables(
         own_seen = visible(slots[..., None] - tokens, window)
         prompt_seen = visible(split + slots[..., None] - front, window)
         within = visible(front[:, None] - front, window)
+        hidden = not bool(prompt_seen.all())
         masks = Masks(
-            own=_added(_shared(own_seen)[:, None], dtype),
-            prompt=None
-            if bool(prompt_seen.all())
-            else _added(_shared(prompt_seen)[:, None], dtype),
-            within=_added(within, dtype),
+            own=sent(_added(_shared(own_seen)[:, None], dtype), device),
+            prompt=sent(_added(_shared(prompt_seen)[:, None], dtype), device) if hidden else None,
+            within=sent(_added(within, dtype), device),
         )
         return Queries(where=where, rotation=rotation(positions, scaling), masks=masks)
 
@@ -174,5 +175,4 @@ def _shared(seen: Tensor) -> Tensor:
 
 def _added(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers to add to scores: 0 where seen, -inf where not."""
-    nothing = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return nothing.masked_fill_(~seen, float("-inf"))
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
@@ -126,6 +127,24 @@ class HuggingFaceCausalLM:
         return float(f"{deviation:.1e}") if deviation > 0 else 1.0
 
     @property
+    def can_narrow(self) -> bool:
+        """Whether there is a `narrow`, which is not made here."""
+        return self._decoder is not None and self.dtype is torch.float32
+
+    @cached_property
+    def narrow(self) -> HuggingFaceCausalLM | None:
+        """This model with products in bfloat16; None where own code does not run it in float32.
+
+        Its weights lie beside those of the model, half as large.
+        """
+        if self._decoder is None or not self.can_narrow:
+            return None
+        _ = self.logit_deviation  # of the model itself: no setting may change with the twin
+        twin = copy(self)
+        twin._decoder = self._decoder.narrowed(torch.bfloat16)
+        return twin
+
+    @property
     def prefix_shape(self) -> PrefixShape:
         """How its prefixes are laid out; UserError if stock tools cannot replay one."""
         return self._whole.prefix_shape
@@ -140,7 +159,16 @@ class HuggingFaceCausalLM:
 
     def prefix_from_tokens(self, ids: Tensor) -> Tensor:
         """(B, P, W) in float32: what tokens (B, P) at the start of a sequence leave cached."""
-        return self._whole.prefix_from_tokens(ids)
+        if self._decoder is None:
+            return self._whole.prefix_from_tokens(ids)
+        shape, (count, tokens) = self.prefix_shape, ids.shape
+        nothing = pack([EncodedPair.of_ids((0,), (0,))], device=self.device)
+        batch = self._decoder.prepare(
+            [Part(prompt_tokens=tokens, pairs=nothing)] * count, PromptKind.SOFT
+        )
+        rows = batch.cached(self.embed(ids.to(self.device)).flatten(0, 1))
+        # A copy made out here is a tensor that autograd may use.
+        return rows.float().clone().view(count, tokens, shape.width)
 
     def prepare(
         self, parts: Sequence[Part], *, kind: PromptKind = PromptKind.SOFT

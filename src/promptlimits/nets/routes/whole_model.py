@@ -158,11 +158,11 @@ class WholeModel:
         once, and where each pair runs on its own so are those that nobody reads.
         """
         config = self._model.config.get_text_config()
-        prompt, longest = part.prompt_tokens, int(part.pairs.lengths.max())
+        prompt, longest = part.prompt_tokens, part.pairs.longest
         seen, count = prompt + longest, part.pairs.num_pairs
         kept = 0
         if kind is PromptKind.SOFT and self._shares_prefix:
-            tokens = int(part.pairs.lengths.sum())
+            tokens = part.pairs.input_ids.numel()
             rows, logits = prompt + tokens, part.pairs.read.numel()
             scores = tokens * seen + prompt * prompt
         elif kind is PromptKind.SOFT:

@@ -3,11 +3,11 @@
 After each round the prompt is asked the whole list. Half of the next working set are pairs that it
 gets wrong, those nearest to being right where the prompt may choose; the other half are pairs that
 it holds, the least sure first: what is held by far pulls at nothing, and costs as much in every
-step. A round goes on from where the last one ended, with Adam's moments, until it is solved or
-nothing more has come right for some steps. The wrong half grows while rounds are solved, up to as
-many as are held, and shrinks where one brings nothing more; from then on sets have all that is
-held, so that the search ends with a number of pairs that is held, and one more that is not, in
-every start.
+step. A round goes on from the best prompt so far, with Adam's moments, until it is solved, nothing
+more comes right or it has had its steps: the last pairs of a set are slow, and if they are still
+near they come again. The wrong half grows while half of it comes right, up to as many as are held,
+and shrinks where a round brings nothing more; from then on sets have all that is held, so that the
+search ends with a number of pairs that is held, and one more that is not, in every start.
 
 What comes next follows from the rounds that have ended. So a search can be stopped at any step: run
 again, every finished round comes out of the store and the unfinished one goes on.
@@ -108,7 +108,6 @@ class _Search:
             share = self.config.warm_learning_rate_share
             first = replace(first, learning_rate=share * training.learning_rate)
         if not decides:
-            # The last pairs of a set are slow, and the next set has them too.
             first = replace(
                 first,
                 max_steps=min(training.max_steps, LEAST_STEPS),

@@ -1,13 +1,12 @@
 """The most pairs of a list that a prompt of one length holds, found by training on working sets.
 
-After each round the prompt is asked the whole list. Half of the next working set are pairs that it
-gets wrong, those nearest to being right where the prompt may choose; the other half are pairs that
-it holds, the least sure first: what is held by far pulls at nothing, and costs as much in every
-step. A round goes on from the best prompt so far, with Adam's moments, until it is solved, nothing
-more comes right or it has had its steps: the last pairs of a set are slow, and if they are still
-near they come again. The wrong half grows while half of it comes right, up to as many as are held,
-and shrinks where a round brings nothing more; from then on sets have all that is held, so that the
-search ends with a number of pairs that is held, and one more that is not, in every start.
+After each round the prompt is asked the list. The next working set has the pairs that it holds, for
+those that are left out are soon lost, and at most as many that it gets wrong: the nearest to being
+right where the prompt may choose. A round goes on from the best prompt so far, with Adam's moments,
+until it is solved, nothing more comes right or it has had its steps: the last pairs of a set are
+slow, and if they are still near they come again. The wrong part grows while half of it comes right
+and shrinks where a round brings nothing more, so that the search ends with a number of pairs that
+is held, and one more that is not, in every start.
 
 What comes next follows from the rounds that have ended. So a search can be stopped at any step: run
 again, every finished round comes out of the store and the unfinished one goes on.
@@ -59,7 +58,6 @@ class _Search:
     on_attempt: Callable[[Attempt], None]
     best: _Standing  # from which the next round goes on
     fresh: int  # wrong pairs of the next set
-    all_held: bool = False  # whether the next set has all that is held
     attempts: list[Attempt] = field(default_factory=list)
 
     # --- a working set ------------------------------------------------------------------
@@ -77,9 +75,7 @@ class _Search:
         held, nearest = self.best.held, self.best.nearest
         come = nearest if self.nearest_first else self.targets.order
         wrong = [index for index in come if index not in held][:fresh]
-        least_sure = [index for index in reversed(nearest) if index in held]
-        kept = least_sure if self.all_held else least_sure[: len(wrong)]
-        return self.targets.in_order([*wrong, *kept])
+        return self.targets.in_order([*wrong, *(index for index in nearest if index in held)])
 
     def _room_for(self, chosen: Targets) -> bool:
         steps = sum(one.steps for one in self.attempts)
@@ -92,7 +88,7 @@ class _Search:
     @property
     def decides(self) -> bool:
         """Whether the next set, where no start solves it, has a size that failed."""
-        return not self.best.held or (self.all_held and self.fresh == 1)
+        return not self.best.held or self.fresh == 1
 
     # --- a round ------------------------------------------------------------------------
 
@@ -221,7 +217,6 @@ def search_list(
         if chosen is None:
             reason = f"the budget had no room for {LEAST_STEPS} steps of another round"
             return known.result(reason, complete=False)
-        decides = known.decides
         one, found = known.train(chosen)
         if found is None:
             reason = f"the budget was used up while it trained for {len(chosen)} {targets.units}"
@@ -229,11 +224,12 @@ def search_list(
         if known.gains(found):
             known.best = found
             most = 2 * len(one.held) >= 2 * len(chosen) - known.fresh
-            known.fresh = min(known.fresh * (2 if most else 1), len(found.held))
-        elif known.fresh == 1 and decides:
+            as_many = max(len(found.held), config.first_size)
+            known.fresh = min(known.fresh * (2 if most else 1), as_many)
+        elif known.fresh == 1:
             held = len(known.best.held)
             reason = f"{held} {targets.units} are held and {held + 1} were not, in every start"
             return known.result(reason, complete=True)
         else:
-            known.fresh, known.all_held = max(1, known.fresh // 2), True
+            known.fresh //= 2
     return known.result(f"the whole {targets.whole} is held", complete=True)

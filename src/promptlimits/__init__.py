@@ -108,6 +108,9 @@ if TYPE_CHECKING:
     from promptlimits.lipschitz.estimate import (
         largest_jacobian_norm as largest_jacobian_norm,
     )
+    from promptlimits.lipschitz.estimate import (
+        states_behind as states_behind,
+    )
     from promptlimits.lipschitz.paper.compose import LipschitzBound as LipschitzBound
     from promptlimits.lipschitz.paper.compose import composed_bound as composed_bound
     from promptlimits.lipschitz.paper.compose import tightest_bound as tightest_bound

@@ -70,7 +70,7 @@ def measured(model, task, request, folder):
 def without_times(value):
     """A record without what differs from run to run."""
     if isinstance(value, dict):
-        left_out = {"seconds", "created", "versions", "out"}
+        left_out = {"seconds", "seconds_by_stage", "created", "versions", "out"}
         return {key: without_times(item) for key, item in value.items() if key not in left_out}
     return [without_times(item) for item in value] if isinstance(value, list) else value
 

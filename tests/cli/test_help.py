@@ -30,6 +30,7 @@ COMMANDS = (
     "doctor",
     *("ceiling", "certify", "check", "context", "counting", "errata", "invert", "lipschitz"),
     "plan",
+    *("reproduce", "sweep"),
     *("oracle", "unmemorizable", "construct", "construct universal", "construct sizes"),
 )
 

@@ -11,6 +11,7 @@ import torch
 
 from promptlimits.capacity.search.attempt import Attempt
 from promptlimits.capacity.train.problem import Outcome, StepReport
+from promptlimits.capacity.train.state import TrainingState
 from promptlimits.cli import live
 from promptlimits.cli.live import LiveListener
 from promptlimits.nets.protocol import PromptKind
@@ -61,7 +62,7 @@ def test_an_attempt_names_its_kind(capsys):
                 units="pairs",
                 outcome=Outcome.STALLED,
                 held=(0, 2),
-                prompt=torch.zeros(4, 2),
+                state=TrainingState.start(torch.zeros(4, 2), 8),
                 steps=9,
                 seconds=1.0,
                 seed=0,
@@ -140,4 +141,4 @@ def test_plain_lines_tell_the_time_left_and_that_decoding_moves(capsys, monkeypa
         listener.advanced(41)
     said = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
     assert said[0].endswith("exact 3 of 8, 1:02:05 left")
-    assert said[1:] == ["... decoding", "decoding: 41 of 98"]
+    assert said[1:] == ["... decoding", "decoding: 41 of 98, 1:02:05 left"]

@@ -76,7 +76,7 @@ class LiveListener:
         self._progress.update(self._bar, completed=done)
         total = self._task.total
         if self._progress.disable and total is not None and self._line_is_due():
-            self._say(f"    {self._task.description}: {done} of {total:g}")
+            self._say(f"    {self._task.description}: {done} of {total:g}{self._ends_in()}")
 
     def step(self, kind: PromptKind, prompt_tokens: int, report: StepReport) -> None:
         """A training step is done for a prompt of a kind and length."""
@@ -98,9 +98,7 @@ class LiveListener:
                 f"after the first minute: {self._found_so_far()} in training, to be confirmed"
             )
         elif self._progress.disable and self._line_is_due():
-            left = self._time_left()
-            ends = "" if left is None else f", {_clock(left)} left"
-            self._say(f"    {text} {report.best_exact} of {report.pairs}{ends}")
+            self._say(f"    {text} {report.best_exact} of {report.pairs}{self._ends_in()}")
 
     def attempted(self, kind: PromptKind, prompt_tokens: int, attempt: Attempt) -> None:
         """An attempt has ended."""
@@ -120,6 +118,10 @@ class LiveListener:
     def _time_left(self) -> float | None:
         """Seconds to the deadline, if there is one."""
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    def _ends_in(self) -> str:
+        left = self._time_left()
+        return "" if left is None else f", {_clock(left)} left"
 
     def _line_is_due(self) -> bool:
         return time.monotonic() - self._last_line >= _PLAIN_LINE_SECONDS

@@ -20,6 +20,8 @@ from typer.exceptions import TyperException
 
 from promptlimits import __version__
 from promptlimits.base.errors import PromptLimitsError, shortened
+from promptlimits.cli.experiments import reproduce, sweep
+from promptlimits.cli.experiments.pools import PoolCommand
 from promptlimits.cli.lab import construct, errata, invert, lipschitz, oracle, unmemorizable
 from promptlimits.cli.output import (
     QUIET_LIBRARIES,
@@ -36,7 +38,7 @@ INTERRUPTED: Final = 130
 BUG: Final = 70
 """EX_SOFTWARE of sysexits.h."""
 DEBUG: Final = "PROMPTLIMITS_DEBUG"
-_GO_ON: Final = {"bracket", "fit", "models"}
+_GO_ON: Final = {"bracket", "fit", "models", "reproduce", "sweep"}
 """Commands that keep what they have done; all others compute from the beginning."""
 
 _RULES: Final = {
@@ -52,6 +54,7 @@ _LIMITS: Final = "Limits that are proved"
 _GROUPS: Final = {
     "Measure a model": ("bracket", "fit", "verify", "score", "pairs", "report"),
     _LIMITS: ("ceiling", "plan", "context", "certify", "check"),
+    "Experiments": ("reproduce", "sweep"),
     "Small networks": ("oracle", "unmemorizable", "construct", "invert", "lipschitz", "errata"),
     "This installation": ("models", "doctor"),
 }
@@ -89,6 +92,8 @@ app.command(name="certify")(certify.certify)
 generated.add(app, "plan", ceiling.NET, ceiling.plan)
 generated.add_theorems(app)
 generated.add(app, "context", context.SHORT_PROMPTS, context.context)
+app.command(name="reproduce", cls=PoolCommand)(reproduce.reproduce)
+app.command(name="sweep", cls=PoolCommand)(sweep.sweep)
 app.command(name="oracle")(oracle.oracle)
 app.command(name="unmemorizable")(unmemorizable.unmemorizable)
 app.add_typer(construct.app, name="construct")

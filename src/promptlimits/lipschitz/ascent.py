@@ -39,6 +39,7 @@ from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from promptlimits.nets.paper.weights import TransformerWeights
 
@@ -193,8 +194,8 @@ def best_direction(gradient: Tensor, norm: Norm, fallback: Tensor) -> Tensor:
 
 
 def output_changes(forward: Forward, points: Tensor, directions: Tensor) -> Tensor:
-    """J(X) eta for a batch, by forward-mode differentiation."""
-    with warnings.catch_warnings():
+    """J(X) eta for a batch, by forward-mode differentiation, which fused attention has not."""
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         # The first forward-mode product of a process makes torch script a module of its own.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script`", DeprecationWarning)
         changes: Tensor = torch.func.jvp(forward, (points,), (directions,))[1]

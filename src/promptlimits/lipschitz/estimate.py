@@ -14,6 +14,7 @@ exactly on the kink. No `LogBound` is ever made of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,28 @@ class JacobianEstimate:
     point: Tensor
     direction: Tensor
     history: tuple[float, ...]
+
+
+def states_behind(model: Any, input_ids: Tensor) -> Forward:
+    """The map from soft prompts to the hidden states of one input behind them.
+
+    Args:
+        model: A causal language model of `transformers`, with any attention implementation.
+        input_ids: Its tokens after the prompt, shape (m,).
+
+    Returns:
+        A map from prompts in the place of embeddings, (B, D, m_p), to the states of the m tokens
+        behind the final norm, (B, D', m).
+    """
+    behind = model.get_input_embeddings()(input_ids).detach()
+
+    def states(prompts: Tensor) -> Tensor:
+        tokens = torch.cat([prompts.mT, behind.expand(len(prompts), -1, -1)], dim=1)
+        hidden = model.base_model(inputs_embeds=tokens, use_cache=False).last_hidden_state
+        read: Tensor = hidden[:, -len(input_ids) :].mT
+        return read
+
+    return states
 
 
 def _columns(columns: slice | None, tokens: int, device: torch.device) -> Tensor:

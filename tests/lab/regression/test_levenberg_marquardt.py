@@ -66,6 +66,9 @@ def normed(place, kind="layer"):
 MODELS = {
     "plain": network,
     "masked": lambda: network(masked=True),
+    "gelu": lambda: replace(
+        network(), layers=tuple(replace(x, activation="gelu") for x in network().layers)
+    ),
     "pre": lambda: normed("pre"),
     "post": lambda: normed("post"),
     "rms": lambda: normed("pre", "rms"),

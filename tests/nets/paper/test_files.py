@@ -32,6 +32,7 @@ def transformer(dtype=torch.float64):
             b2=draw(3),
             attention_norm=PaperNorm(kind="rms", weight=draw(3), bias=None, epsilon=1e-6),
             mlp_norm=PaperNorm(kind="layer", weight=draw(3), bias=draw(3), epsilon=1e-5),
+            activation="gelu" if hidden else "relu",
         )
 
     return PaperTransformer(
@@ -61,6 +62,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, dtype):
     assert loaded.layers[0].mlp_norm is not None
     assert loaded.layers[0].mlp_norm.epsilon == 1e-5
     assert loaded.layers[1].w1.shape == (0, 3)
+    assert [layer.activation for layer in loaded.layers] == ["gelu", "relu"]
 
 
 def test_a_model_without_extras_is_saved_too(tmp_path):

@@ -161,6 +161,9 @@ def test_weights_go_back_and_forth_exactly():
     for unlike in (normed("rms", "pre"), replace(model(), positions=tokens(4, 2))):
         with pytest.raises(UserError, match="neither normalisation nor"):
             to_weights(unlike)
+    smooth = [replace(layer, activation="gelu") for layer in model().layers]
+    with pytest.raises(UserError, match=r"ReLU.*got GELU"):
+        to_weights(replace(model(), layers=tuple(smooth)))
 
 
 def test_what_does_not_fit_is_said():
@@ -170,6 +173,8 @@ def test_what_does_not_fit_is_said():
         tau(tokens(5, 3))
     with pytest.raises(UserError, match="have a layer"):
         PaperTransformer(layers=())
+    with pytest.raises(UserError, match=r"layers\.0\.activation must be relu or gelu"):
+        PaperTransformer(layers=(replace(first, activation="tanh"),))
     with pytest.raises(UserError, match=r"layers\.0\.w1 must be finite"):
         PaperTransformer(layers=(replace(first, w1=first.w1 * float("nan")),))
     with pytest.raises(UserError, match=r"layers\.0\.b1 must have shape \(5,\)"):

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from promptlimits.nets.paper.layers import PaperLayer, PaperNorm, causal_bias
+from promptlimits.nets.paper.layers import (
+    PaperLayer,
+    PaperNorm,
+    activated,
+    activation_slope,
+    causal_bias,
+)
 from promptlimits.nets.paper.transformer import PaperTransformer
 
 
@@ -103,7 +109,9 @@ class RowNetwork:
         summed = read + added
         middle = _normed(first, summed, after)
         inner = linear(_normed(second, middle, before), layer.source.w1, layer.source.b1)
-        out = middle + linear(torch.relu(inner), layer.source.w2, layer.source.b2)
+        out = middle + linear(
+            activated(layer.source.activation, inner), layer.source.w2, layer.source.b2
+        )
         trace = _Trace(
             read=read, context=context, summed=summed, middle=middle, inner=inner, out=out,
             heads=heads,
@@ -115,7 +123,8 @@ class RowNetwork:
         before, after = self.model.norm_place == "pre", self.model.norm_place == "post"
         first, second = layer.source.attention_norm, layer.source.mlp_norm
         back = _norm_back(second, trace.out, back, after)
-        inner = (back @ layer.source.w2).mul_((trace.inner > 0).to(back.dtype)[..., None, :])
+        slope = activation_slope(layer.source.activation, trace.inner)
+        inner = (back @ layer.source.w2).mul_(slope[..., None, :])
         back = back + _norm_back(second, trace.middle, inner @ layer.source.w1, before)
         back = _norm_back(first, trace.summed, back, after)
         if trace.heads is None:

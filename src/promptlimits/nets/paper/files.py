@@ -15,6 +15,7 @@ from torch import Tensor
 from promptlimits.base.errors import UserError
 from promptlimits.base.files import cannot_read, read_regular_text, require_regular
 from promptlimits.nets.paper.layers import (
+    Activation,
     NormKind,
     NormPlace,
     PaperHead,
@@ -50,6 +51,7 @@ class _LayerConfig(_Config):
     heads: NonNegativeInt
     attention_norm: _NormConfig | None
     mlp_norm: _NormConfig | None
+    activation: Activation = "relu"  # files from before there was a choice do not say
 
     def blank(self) -> PaperLayer:
         """The layer with empty tensors in its places."""
@@ -62,6 +64,7 @@ class _LayerConfig(_Config):
             b2=_BLANK,
             attention_norm=None if self.attention_norm is None else self.attention_norm.blank(),
             mlp_norm=None if self.mlp_norm is None else self.mlp_norm.blank(),
+            activation=self.activation,
         )
 
 
@@ -99,6 +102,7 @@ def save_transformer(model: PaperTransformer, folder: Path) -> None:
                 "heads": len(layer.heads),
                 "attention_norm": _norm_config(layer.attention_norm),
                 "mlp_norm": _norm_config(layer.mlp_norm),
+                "activation": layer.activation,
             }
             for layer in model.layers
         ],

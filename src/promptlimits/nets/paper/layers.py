@@ -7,6 +7,7 @@ that of a weighted measure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -16,6 +17,8 @@ from torch import Tensor
 
 NormKind: TypeAlias = Literal["layer", "rms"]
 NormPlace: TypeAlias = Literal["pre", "post"]
+Activation: TypeAlias = Literal["relu", "gelu"]
+"""Of the MLP: that of the papers, or x Phi(x) with the normal distribution function Phi."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +62,7 @@ class PaperLayer:
     # Normalisation of the attention block, if the model has one.
     attention_norm: PaperNorm | None = None
     mlp_norm: PaperNorm | None = None  # normalisation of the MLP block
+    activation: Activation = "relu"
 
     @classmethod
     def without_mlp(cls, *heads: PaperHead) -> PaperLayer:
@@ -103,10 +107,24 @@ def attention(
     return total
 
 
+def activated(activation: Activation, inner: Tensor) -> Tensor:
+    """The activation of each number."""
+    return torch.relu(inner) if activation == "relu" else torch.nn.functional.gelu(inner)
+
+
+def activation_slope(activation: Activation, inner: Tensor) -> Tensor:
+    """Its derivative: a step, or Phi(x) + x phi(x)."""
+    if activation == "relu":
+        return (inner > 0).to(inner.dtype)
+    density = torch.exp(-inner.square() / 2) / math.sqrt(2 * math.pi)
+    slope: Tensor = torch.special.ndtr(inner) + inner * density
+    return slope
+
+
 def mlp(layer: PaperLayer, tokens: Tensor, inputs: Tensor | None = None) -> Tensor:
     """The MLP with its residual: x + W_2 ReLU(W_1 x + b_1) + b_2 (Definition 2.2)."""
     seen = tokens if inputs is None else inputs
-    hidden = torch.relu(layer.w1 @ seen + layer.b1[:, None])
+    hidden = activated(layer.activation, layer.w1 @ seen + layer.b1[:, None])
     return tokens + layer.w2 @ hidden + layer.b2[:, None]
 
 

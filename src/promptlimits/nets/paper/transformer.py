@@ -13,13 +13,14 @@ of them to the definitions, token by token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from promptlimits.base.errors import UserError
 from promptlimits.nets.paper.layers import (
+    Activation,
     NormPlace,
     PaperHead,
     PaperLayer,
@@ -183,13 +184,21 @@ def from_weights(
 
 
 def to_weights(model: PaperTransformer) -> TransformerWeights:
-    """The weights of a transformer without normalisation, exactly, as float64."""
+    """The weights of a transformer of ReLU without normalisation, exactly, as float64."""
     if model.norm_place is not None or model.positions is not None:
         raise UserError(
             "the transformer",
             "have neither normalisation nor positional encodings here",
             got=f"norm_place {model.norm_place!r}, positions {model.positions is not None}",
             remedy="add the positions to the tokens; a bound for normalised models is `certify`",
+        )
+
+    if any(layer.activation != "relu" for layer in model.layers):
+        raise UserError(
+            "the transformer",
+            "have ReLU in its MLPs here, as in the papers",
+            got="GELU",
+            remedy="bounds from weights are for ReLU",
         )
 
     def plain(part: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -216,6 +225,10 @@ def _require_layer(
     for index, head in enumerate(layer.heads):
         for name, shape in head_shapes(head, dim).items():
             _require_tensor(f"{where}.heads.{index}.{name}", getattr(head, name), shape, dtype)
+    if layer.activation not in get_args(Activation):
+        raise UserError(
+            f"{where}.activation", "be relu or gelu", got=layer.activation, remedy="use relu"
+        )
     for name in ("attention_norm", "mlp_norm"):
         _require_norm(f"{where}.{name}", getattr(layer, name), dim=dim, dtype=dtype, place=place)
 

@@ -1,15 +1,21 @@
-"""A drawing as an SVG file of its own: text stays text, and the same data give the same bytes."""
+"""A drawing as a file of its own, SVG, PDF or PNG: the same data give the same bytes.
+
+In an SVG text stays text.
+"""
 
 from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Final
 
 import matplotlib
 from markupsafe import escape
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -19,6 +25,9 @@ RULE: Final = "#d9dee4"
 FOUND: Final = "#0b5a9d"
 PROVED: Final = "#a84300"
 Place = tuple[float, float, float, float]
+_INCHES: Final = (5.6, 3.9)
+_POINTS: Final = 10.5
+_DOTS_PER_INCH: Final = 200
 
 
 class Drawing(ABC):
@@ -44,6 +53,22 @@ class Drawing(ABC):
         """The figure as an SVG document of its own, on white."""
         return document(self.draw, title=self.title, description=self.description, place=self.place)
 
+    def file(self, form: str) -> bytes:
+        """The figure on white as a file: "svg", "pdf" or "png"."""
+        if form == "svg":
+            return self.svg().encode()
+        buffer = io.BytesIO()
+        with _figure(
+            self.draw, place=self.place, inches=_INCHES, points=_POINTS, background="white"
+        ) as figure:
+            if form == "pdf":
+                nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
+                FigureCanvasPdf(figure).print_pdf(buffer, metadata=nothing)
+            else:
+                figure.set_dpi(_DOTS_PER_INCH)
+                FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+        return buffer.getvalue()
+
 
 def document(
     draw: Callable[[Axes], None],
@@ -53,7 +78,7 @@ def document(
     place: Place = Drawing.place,
 ) -> str:
     """Draw into an SVG document."""
-    text = rendered(draw, place=place, inches=(5.6, 3.9), points=10.5, background="white")
+    text = rendered(draw, place=place, inches=_INCHES, points=_POINTS, background="white")
     start = text.index("<svg")
     after = text.index(">", start) + 1
     words = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
@@ -70,7 +95,22 @@ def rendered(
 ) -> str:
     """Matplotlib's SVG of a drawing, without names, dates or settings left behind."""
     buffer = io.StringIO()
-    # The settings are undone on leaving; nothing of matplotlib's own state is kept.
+    with _figure(draw, place=place, inches=inches, points=points, background=background) as figure:
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _figure(
+    draw: Callable[[Axes], None],
+    *,
+    place: Place,
+    inches: tuple[float, float],
+    points: float,
+    background: str | None,
+) -> Iterator[Figure]:
+    """A drawing to be written; matplotlib's settings are undone on leaving, none of them kept."""
     with matplotlib.rc_context(
         {
             "svg.fonttype": "none",
@@ -82,9 +122,7 @@ def rendered(
     ):
         figure = Figure(figsize=inches, facecolor=background)
         draw(figure.add_axes(place))
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    return buffer.getvalue()
+        yield figure
 
 
 def set_axes(axes: Axes, *, title: str, below: str, beside: str) -> None:

@@ -1,0 +1,1 @@
+"""Intervals for what experiments count."""

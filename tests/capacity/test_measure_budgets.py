@@ -92,7 +92,7 @@ def test_a_budget_of_steps_ends_the_same_however_it_was_given(model, task, tmp_p
         ]
 
     once = found("once", 90)
-    # No round begins with fewer than 20 steps left.
+    # No round begins with fewer than 40 steps left.
     assert 50 < sum(steps for _, steps, _ in once) <= 92
     assert found("twice", 90) == once
 

@@ -7,8 +7,8 @@ from tests.capacity.cases import after, facts, never
 
 from promptlimits.capacity.search.choice import choose
 from promptlimits.capacity.search.control import control_size
-from promptlimits.capacity.search.lists import ROOM_STEPS, ROUND_PATIENCE, search_list
-from promptlimits.capacity.search.search import SearchConfig
+from promptlimits.capacity.search.lists import ROUND_PATIENCE, search_list
+from promptlimits.capacity.search.search import LEAST_STEPS, SearchConfig
 from promptlimits.capacity.task.random_tokens import random_pairs
 from promptlimits.capacity.train.config import TrainingConfig
 from promptlimits.capacity.train.evaluate import evaluate
@@ -139,12 +139,12 @@ def test_no_round_but_the_first_begins_without_room_for_its_steps(place, targets
     result = run(place, targets, has_room=no_room)
     assert len(result.attempts) == 1
     assert not result.complete
-    assert result.stopped_because == "the budget had no room for 20 steps of another round"
+    assert result.stopped_because == "the budget had no room for 40 steps of another round"
     (one,) = result.attempts
     # The pair that it holds and two that are wrong, then one: more and as many as it had.
     assert (one.size, len(one.of_list)) == (2, 1)
     each = one.seconds / one.steps
-    assert asked == [(ROOM_STEPS, pytest.approx(share * each)) for share in (1.5, 1.0)]
+    assert asked == [(LEAST_STEPS, pytest.approx(share * each)) for share in (1.5, 1.0)]
 
 
 def test_a_longer_prompt_goes_on_from_a_shorter_one(place, model, targets):

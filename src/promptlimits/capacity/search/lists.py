@@ -28,10 +28,6 @@ from promptlimits.capacity.train.state import TrainingState
 ROUND_PATIENCE: Final = 15
 """Steps in which nothing more comes right, after which another working set is drawn."""
 
-ROOM_STEPS: Final = 20
-"""Steps that the budget must have left for a round to begin: the first ten lose more than they
-gain."""
-
 _ASKED: Final = 16
 """Most pairs of the list that are asked after a round, as a multiple of its own: their forward pass
 takes some five of its steps."""
@@ -87,7 +83,7 @@ class _Search:
             return True
         pairs = sum(one.steps * one.size for one in self.attempts)
         seconds = sum(one.seconds for one in self.attempts) * len(chosen) / pairs
-        return self.has_room(ROOM_STEPS, seconds)
+        return self.has_room(LEAST_STEPS, seconds)
 
     @property
     def decides(self) -> bool:
@@ -197,7 +193,7 @@ def search_list(
         nearest_first: Whether the prompt may choose which wrong pairs come next; otherwise
             they come in the order of `targets`.
         should_stop: Asked before every step.
-        has_room: Asked before each round but the first: none begins that cannot get `ROOM_STEPS`.
+        has_room: Asked before each round but the first: none begins that cannot get `LEAST_STEPS`.
         on_attempt: Called after each attempt.
 
     Returns:
@@ -219,7 +215,7 @@ def search_list(
     while len(known.best.held) < len(targets):
         chosen = known.next_set()
         if chosen is None:
-            reason = f"the budget had no room for {ROOM_STEPS} steps of another round"
+            reason = f"the budget had no room for {LEAST_STEPS} steps of another round"
             return known.result(reason, complete=False)
         one, found = known.train(chosen)
         if found is None:

@@ -130,7 +130,7 @@ def test_the_record_says_what_was_done(whole):
     assert {length for length, _ in notes.steps} == {2, 4}
     for bracket in parsed.brackets:
         # Runs that ended hold a size that failed, or the whole list.
-        whole_list = any(one.size == 6 and one.outcome == "solved" for one in bracket.search)
+        whole_list = bracket.stopped_because == "the whole list is held"
         assert (bracket.control is None) == whole_list
         assert bracket.control is None or bracket.control.status == "measured"
     assert any(bracket.control for bracket in parsed.brackets)
@@ -342,7 +342,7 @@ def test_the_control_takes_a_share_of_the_time_of_its_length_once_a_size_has_fai
     def controlled(*_given, should_stop, **_options):
         seconds["control"] = should_stop.__self__.left_seconds
 
-    monkeypatch.setattr(module, "search", searched)
+    monkeypatch.setattr(module, "search_list", searched)
     monkeypatch.setattr(control_module, "run_control", controlled)
     once = replace(REQUEST, prompt_tokens=(2,), budget_seconds=10_000.0)
     work(tiny, tmp_path, once)

@@ -18,8 +18,10 @@ from promptlimits.capacity.search.baselines import Unprompted
 from promptlimits.capacity.search.budget import Budget, UsedTime
 from promptlimits.capacity.search.choice import Choice, choose
 from promptlimits.capacity.search.control import SearchBudget, control_within
+from promptlimits.capacity.search.lists import search_list
+from promptlimits.capacity.search.ordering import Order
 from promptlimits.capacity.search.request import Listener, PromptSize, Request, command_key
-from promptlimits.capacity.search.search import SearchResult, search, train_all
+from promptlimits.capacity.search.search import SearchConfig, SearchResult, train_all
 from promptlimits.capacity.search.texts import search_text, train_text
 from promptlimits.capacity.store.provenance import provenance, spec_hash
 from promptlimits.capacity.store.sqlite import Store
@@ -209,13 +211,10 @@ class Job:
             listener.step(size.kind, size.tokens, report)
 
         place = self.context(size.kind, stepped)
-        look, trained, starts = search, attempt, config.starts
+        trained, starts = attempt, config.starts
         if isinstance(targets, TextTargets) and not all_at_once:
             # Each start has sizes of its own.
-            look, trained, starts = search_text, train_text, 1
-        elif shorter is not None:
-            already = targets.count(shorter.held)
-            config = replace(config, first_size=max(config.first_size, already))
+            trained, starts = train_text, 1
         searching = SearchBudget(budget, control=self.request.control, starts=starts)
 
         def ended(one: Attempt) -> None:
@@ -229,14 +228,7 @@ class Job:
             )
         else:
             listener.stage(f"searching with {size.in_words}")
-            result = look(
-                place,
-                targets,
-                config,
-                warm=None if shorter is None else shorter.state,
-                should_stop=searching.should_stop,
-                on_attempt=ended,
-            )
+            result = self._searched(place, targets, config, shorter, searching, ended)
         control = None
         if self.request.control:
             # What the control recovers of planted pairs is not found.
@@ -254,6 +246,38 @@ class Job:
         if found:
             self._load_ahead()
         return result, control
+
+    def _searched(
+        self,
+        place: RunContext,
+        targets: Targets,
+        config: SearchConfig,
+        shorter: Shorter | None,
+        searching: SearchBudget,
+        ended: Callable[[Attempt], None],
+    ) -> SearchResult:
+        """A text is searched in lines of growing beginnings, a list by working sets."""
+        warm = None if shorter is None else shorter.state
+        if isinstance(targets, TextTargets):
+            return search_text(
+                place,
+                targets,
+                config,
+                warm=warm,
+                should_stop=searching.should_stop,
+                on_attempt=ended,
+            )
+        already = 0 if shorter is None else targets.count(shorter.held)
+        return search_list(
+            place,
+            targets,
+            replace(config, first_size=max(config.first_size, already)),
+            warm=warm,
+            nearest_first=self.request.order is Order.EASIEST,
+            should_stop=searching.should_stop,
+            has_room=searching.has_room,
+            on_attempt=ended,
+        )
 
     @cached_property
     def loads_ahead(self) -> bool:

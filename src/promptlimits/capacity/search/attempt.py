@@ -48,6 +48,13 @@ class Attempt:
     steps: int  # steps done, over all resumptions
     seconds: float  # time those took
     seed: int  # seed of its start
+    decides: bool = True  # whether the size failed if it was not solved; else another set followed
+    of_list: tuple[int, ...] = ()  # what the prompt holds of the whole list, as far as it was asked
+
+    @property
+    def most_held(self) -> int:
+        """How much the prompt is known to hold."""
+        return max(len(self.held), len(self.of_list))
 
     @property
     def prompt(self) -> Tensor:
@@ -57,12 +64,15 @@ class Attempt:
     @property
     def row(self) -> parts.Attempt:
         """The attempt as the record shows it."""
+        remedy = self.outcome.remedy_for(self.units)
+        if not self.decides and self.outcome in (Outcome.STALLED, Outcome.OUT_OF_STEPS):
+            remedy = "nothing to do: another working set followed"
         return parts.Attempt.of(
             self.units,
             self.size,
             held=len(self.held),
             outcome=self.outcome.value,
-            remedy=self.outcome.remedy_for(self.units),
+            remedy=remedy,
             steps=self.steps,
             seconds=self.seconds,
             seed=self.seed,

@@ -18,13 +18,16 @@ from torch import Tensor
 from promptlimits.base.files import JsonObject
 from promptlimits.capacity.search.attempt import Attempt, RunContext, members_sha256
 from promptlimits.capacity.task.targets import Targets
-from promptlimits.capacity.train.evaluate import evaluate
+from promptlimits.capacity.train.evaluate import Evaluation, evaluate
 from promptlimits.capacity.train.problem import Stopper
 from promptlimits.capacity.train.state import TrainingState
 from promptlimits.capacity.witness.files import prompt_sha256
 
 CANDIDATES = 2
 """Prompts of a search that are run over what of the list they were not trained for."""
+
+_WORST_NATS = 1e30
+"""In place of a loss that is infinite or no number, so that it can be stored and sorted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,9 +55,9 @@ def choose(
     should_stop: Stopper | None = None,
 ) -> Choice | None:
     """Choose the prompt that gets credit for most of the targets."""
-    found = sorted((one for one in attempts if one.held), key=lambda one: -len(one.held))
+    found = sorted((one for one in attempts if one.held), key=lambda one: -one.most_held)
     before = place.store.get("choice", work)
-    # Each with what is known of the first targets.
+    # Each with what training tells of all targets, if it does.
     states: list[tuple[TrainingState, list[int]]] = []
     if before is not None:
         states.append((_from_hex(str(before["state"])), []))
@@ -66,7 +69,17 @@ def choose(
     for state, known in states:
         if len(choices) >= at_least and should_stop is not None and should_stop() is not None:
             break
-        held = _held(place, targets, state.best_prompt, known, relative_lead, should_stop)
+        right = (
+            known
+            or over_the_list(
+                place,
+                targets,
+                state.best_prompt,
+                relative_lead=relative_lead,
+                should_stop=should_stop,
+            ).right
+        )
+        held = tuple(sorted(targets.held(right)))
         choices.append(Choice(state=state, held=held))
 
     def credit(one: Choice) -> int:
@@ -81,24 +94,25 @@ def choose(
     return best
 
 
-def _held(
+def over_the_list(
     place: RunContext,
     targets: Targets,
     prompt: Tensor,
-    known: list[int],
+    *,
     relative_lead: float,
-    should_stop: Stopper | None,
-) -> tuple[int, ...]:
-    """What a prompt holds; what training or earlier calls asked is not asked again."""
-    asked = targets.trained
+    first: int | None = None,
+    should_stop: Stopper | None = None,
+) -> Evaluation:
+    """What the first pairs of a list, or all, say of a prompt; known answers are the store's."""
+    asked = targets.trained[:first]
     key: JsonObject = {
         **place.about,
         "members": members_sha256(targets),
         "prompt": prompt_sha256(prompt),
         "relative_lead": relative_lead,
     }
-    stored: Any = place.store.get("evaluation", key)
-    right: list[int] = known if stored is None else stored["right"]
+    known: Any = place.store.get("evaluation", key) or {"right": [], "loss_nats": []}
+    right, losses = known["right"], known["loss_nats"]
     if len(right) < len(asked):
         found = evaluate(
             place.model,
@@ -109,8 +123,14 @@ def _held(
             should_stop=should_stop,
         )
         right = [*right, *found.right]
-        place.store.put("evaluation", key, {"right": [*right]})
-    return tuple(sorted(targets.held(right)))
+        finite = [min(_WORST_NATS, loss) for loss in found.loss_nats]
+        losses = [*losses, *finite]
+        place.store.put("evaluation", key, {"right": right, "loss_nats": losses})
+    return Evaluation(
+        right=tuple(right[: len(asked)]),
+        lengths=tuple(len(pair.value_ids) for pair in asked[: len(right)]),
+        loss_nats=tuple(losses[: len(asked)]),
+    )
 
 
 def _from_hex(text: str) -> TrainingState:

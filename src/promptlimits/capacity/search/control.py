@@ -82,11 +82,10 @@ def conclusion_of(outcome: Outcome, *, recovered: int, size: int, steps: int) ->
 
 def control_size(result: SearchResult) -> int | None:
     """The size at which a search failed."""
-    solved = {one.size for one in result.attempts if _is_solved(one)}
     # A start that can go on may yet be solved, whatever became of the others.
     open_sizes = {one.size for one in result.attempts if not one.outcome.final}
-    low = max(solved, default=0)
-    failed = {one.size for one in result.attempts if one.size > low}
+    low = _most_at_once(result)
+    failed = {one.size for one in result.attempts if one.size > low and one.decides}
     return min(failed - open_sizes, default=None)
 
 
@@ -98,8 +97,16 @@ def is_complete(result: SearchResult, control: Control | NoControl | None) -> bo
 
 def why_no_size_failed(result: SearchResult, total: int) -> NoControl | None:
     """What to say of a search in which no size failed (`control_size`)."""
-    held = max((one.size for one in result.attempts if _is_solved(one)), default=0)
-    return None if held == total else BUDGET_USED_UP
+    return None if _most_at_once(result) == total else BUDGET_USED_UP
+
+
+def _most_at_once(result: SearchResult) -> int:
+    """The largest size solved, or number of pairs of the list held."""
+    return max((_at_once(one) for one in result.attempts), default=0)
+
+
+def _at_once(one: Attempt) -> int:
+    return max(one.size if one.outcome is Outcome.SOLVED else 0, len(one.of_list))
 
 
 class SearchBudget:
@@ -119,13 +126,18 @@ class SearchBudget:
 
     def note(self, ended: Attempt) -> None:
         """Take account of an attempt."""
-        if ended.outcome is Outcome.SOLVED:
-            self._solved = max(self._solved, ended.size)
-        elif ended.outcome.final:
+        self._solved = max(self._solved, _at_once(ended))
+        failed = ended.outcome.final and ended.outcome is not Outcome.SOLVED
+        if failed and ended.decides:
             self._unsolved[ended.size] += 1
-        failed = [size for size, count in self._unsolved.items() if count >= self._starts]
-        controllable = max(failed, default=0) > self._solved
+        sizes = [size for size, count in self._unsolved.items() if count >= self._starts]
+        controllable = max(sizes, default=0) > self._solved
         self._until = self._less if controllable else self._whole
+
+    def has_room(self, steps: int, seconds: float) -> bool:
+        """Whether so many steps are left, of so many seconds each."""
+        until = self._until
+        return until.left_steps >= steps and until.left_seconds >= steps * seconds
 
     def should_stop(self) -> Outcome | None:
         """`OUT_OF_BUDGET` once it is used up."""
@@ -242,10 +254,6 @@ def _control(
         finished=outcome.final,
         conclusion=conclusion_of(outcome, recovered=recovered, size=size, steps=steps),
     )
-
-
-def _is_solved(one: Attempt) -> bool:
-    return one.outcome is Outcome.SOLVED
 
 
 def entropy_bits(counts: Sequence[int]) -> float:

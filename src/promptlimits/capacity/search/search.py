@@ -95,7 +95,7 @@ class _Progress:
 
 def best_of(attempts: Sequence[Attempt]) -> Attempt | None:
     """The attempt that holds most pairs, the first of equals; None if none holds any."""
-    return max((one for one in attempts if one.held), key=lambda one: len(one.held), default=None)
+    return max((one for one in attempts if one.held), key=lambda one: one.most_held, default=None)
 
 
 def next_size(

@@ -76,12 +76,13 @@ class Targets:
         return exact
 
     def right_in_training(self, size: int, held: Collection[int]) -> list[int]:
-        """Of the first of `trained`, the tokens that come right, as training for a size tells.
+        """Of each of `trained`, the tokens that come right, if training for a size tells; else [].
 
         For a pair that is not held 0 stands for any number that is too small.
         """
-        first = self.order[:size]
-        return [len(self.every[index].value_ids) if index in held else 0 for index in first]
+        if size < len(self):
+            return []
+        return [len(self.every[index].value_ids) if index in held else 0 for index in self.order]
 
     def count(self, held: Collection[int]) -> int:
         """How many units are held."""

@@ -19,23 +19,24 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.engine_parts.doubling import doubling
 from benchmarks.engine_parts.models import smollm2
 
-from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt, race
+from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.choice import Choice, choose
 from promptlimits.capacity.search.lists import search_list
 from promptlimits.capacity.search.ordering import Order, ordered
-from promptlimits.capacity.search.search import SearchConfig, best_of
+from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.sqlite import Store
 from promptlimits.capacity.task.resolve import load_task
 from promptlimits.capacity.task.targets import Targets
-from promptlimits.capacity.train.config import TrainingConfig
+from promptlimits.capacity.train.config import SEARCH_DTYPE, TrainingConfig
 from promptlimits.capacity.train.problem import Outcome
 from promptlimits.capacity.train.state import TrainingState
 
@@ -92,74 +93,37 @@ def working_sets(
     ).attempts
 
 
-def doubling(
+def plain(
     place: RunContext,
     targets: Targets,
     config: SearchConfig,
     warm: TrainingState | None,
     budget: ProcessorTime,
 ) -> Sequence[Attempt]:
-    """Sizes that double while they are solved, and are then bisected."""
-    solved: set[int] = set()
-    failed: set[int] = set()
-    attempts: list[Attempt] = []
-    while (size := next_size(solved, failed, len(targets), config.first_size)) is not None:
-        done = _tried(place, targets.first(size), config, warm, budget)
-        attempts += done
-        best = best_of(attempts)
-        warm = warm if best is None else TrainingState.start(best.prompt, 1)
-        if not done[-1].outcome.final:
-            break
-        (solved if done[-1].outcome is Outcome.SOLVED else failed).add(size)
-    return attempts
+    """Doubling sizes."""
+    return doubling(place, targets, config, warm=warm, should_stop=budget.should_stop).attempts
 
 
-def next_size(
-    solved: Collection[int], failed: Collection[int], total: int, first: int
-) -> int | None:
-    """The next size; None where one is solved and the next is not."""
-    low = max(solved, default=0)
-    above = [size for size in failed if size > low]
-    if not above:
-        return None if low >= total else min(total, max(first, 2 * low))
-    high = min(above)
-    return None if high - low <= 1 else (low + high) // 2
+SEARCHES: dict[str, Searcher] = {"doubling": plain, "working sets": working_sets}
 
 
-def _tried(
-    place: RunContext,
-    targets: Targets,
-    config: SearchConfig,
-    warm: TrainingState | None,
-    budget: ProcessorTime,
-) -> Sequence[Attempt]:
-    """A warm start, then fresh ones side by side."""
-    training, stop = config.training, budget.should_stop
-    share = 1.0 if warm is None else config.warm_learning_rate_share
-    first = replace(training, learning_rate=share * training.learning_rate)
-    done = [attempt(place, targets, first, warm=warm, should_stop=stop)]
-    if done[0].outcome is Outcome.SOLVED or not done[0].outcome.final or config.starts == 1:
-        return done
-    starts = range(1, config.starts)
-    fresh = [(replace(training, seed=training.seed + start), None) for start in starts]
-    return [*done, *race(place, targets, fresh, should_stop=stop)]
-
-
-SEARCHES: dict[str, Searcher] = {"doubling": doubling, "working sets": working_sets}
-
-
-def measure(lengths: Sequence[int], seeds: int, seconds: float) -> list[dict[str, object]]:
+def measure(
+    lengths: Sequence[int], seeds: int, seconds: float, search_dtype: str | None = None
+) -> list[dict[str, object]]:
     """Both searches, from every seed, at every length."""
     model = smollm2().engine
     task = load_task("capitals", model.codec)
     order = ordered(model, task.pairs, Order.EASIEST, seed=0)
     rows = []
     for seed in range(seeds):
+        first = TrainingConfig(
+            prompt_tokens=1, max_steps=400, patience=80, seed=seed, search_dtype=search_dtype
+        )
         for name, search in SEARCHES.items():
             with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "s") as store:
                 place = RunContext(model=model, store=store, task_hash=task.hash, provenance={})
                 targets = task.targets.in_order(order)
-                rows += _lengths(place, targets, lengths, seed, name, search, seconds)
+                rows += _lengths(place, targets, lengths, first, name, search, seconds)
     return rows
 
 
@@ -167,7 +131,7 @@ def _lengths(
     place: RunContext,
     targets: Targets,
     lengths: Sequence[int],
-    seed: int,
+    first: TrainingConfig,
     name: str,
     search: Searcher,
     seconds: float,
@@ -175,7 +139,7 @@ def _lengths(
     rows: list[dict[str, object]] = []
     shorter: Choice | None = None
     for length in lengths:
-        training = TrainingConfig(prompt_tokens=length, max_steps=400, patience=80, seed=seed)
+        training = replace(first, prompt_tokens=length)
         config = SearchConfig(training=training)
         if shorter is not None:
             targets = targets.held_first(shorter.held)
@@ -188,7 +152,7 @@ def _lengths(
         rounds = [[one.size, len(one.held), one.steps] for one in attempts]
         rows.append(
             {
-                "seed": seed,
+                "seed": first.seed,
                 "prompt_tokens": length,
                 "search": name,
                 "held": held,
@@ -224,10 +188,12 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", default="1", help="lengths, such as 1,2")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each search and length")
+    parser.add_argument("--search-dtype", choices=["same", SEARCH_DTYPE], default="same")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
     options = parser.parse_args()
     lengths = [int(part) for part in options.prompt_tokens.split(",")]
-    rows = measure(lengths, options.seeds, options.seconds)
+    dtype = None if options.search_dtype == "same" else options.search_dtype
+    rows = measure(lengths, options.seeds, options.seconds, dtype)
     told = summary(rows)
     if options.json:
         print(json.dumps({"seconds": options.seconds, "summary": told, "rows": rows}, indent=1))

@@ -17,8 +17,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,64 +26,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.engine_parts.cramming import PROSE
+from benchmarks.engine_parts.doubling import doubling
 from benchmarks.engine_parts.models import smollm2
 from benchmarks.engine_parts.text_runs import Search, run_text
 from benchmarks.engine_parts.texts import TEXTS
 
-from promptlimits.capacity.search.attempt import Attempt, RunContext, attempt
-from promptlimits.capacity.search.search import SearchConfig, SearchResult, best_of, next_size
+from promptlimits.capacity.search.attempt import Attempt
+from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.search.texts import LineSettings, search_text
-from promptlimits.capacity.task.targets import Targets
 from promptlimits.capacity.train.config import TEXT_SHARPENING_SHARE, TrainingConfig
-from promptlimits.capacity.train.problem import Outcome, Stopper
-from promptlimits.capacity.train.state import TrainingState
-
-WARM_SHARE: Final = 0.5
-
-
-def doubling(
-    place: RunContext,
-    targets: Targets,
-    config: SearchConfig,
-    *,
-    warm: TrainingState | None,
-    should_stop: Stopper,
-    on_attempt: Callable[[Attempt], None] | None,
-) -> SearchResult:
-    """Sizes that double and are then bisected, from the best prompt so far."""
-    solved: set[int] = set()
-    failed: set[int] = set()
-    attempts: list[Attempt] = []
-    training, complete = config.training, True
-    while complete:
-        size = next_size(solved, failed, total=len(targets), first=config.first_size)
-        if size is None:
-            break
-        rate = training.learning_rate * (WARM_SHARE if warm is not None else 1.0)
-        starts = [(replace(training, learning_rate=rate), warm)]
-        starts += [
-            (replace(training, seed=training.seed + n), None) for n in range(1, config.starts)
-        ]
-        for settings, state in starts:
-            done = attempt(
-                place, targets.first(size), settings, warm=state, should_stop=should_stop
-            )
-            attempts.append(done)
-            if on_attempt is not None:
-                on_attempt(done)
-            if done.outcome is Outcome.SOLVED or not done.outcome.final:
-                break
-        complete = attempts[-1].outcome.final
-        (solved if attempts[-1].outcome is Outcome.SOLVED else failed).add(size)
-        best = best_of(attempts)
-        warm = None if best is None else TrainingState.start(best.prompt, 1)
-    return SearchResult(
-        prompt_tokens=training.prompt_tokens,
-        attempts=tuple(attempts),
-        stopped_because="",
-        complete=complete,
-    )
-
 
 SMALL_STEPS: Final = LineSettings(scout_rates=(3.0, 1.0), relative_rate=0.2)
 COMPARED: Final[dict[str, Search]] = {"lines": search_text, "doubling": doubling}

@@ -2,9 +2,9 @@
 
 import torch
 from benchmarks.engine_parts.cramming import CONFIG
+from benchmarks.engine_parts.doubling import doubling
 from benchmarks.engine_parts.models import small_model
 from benchmarks.engine_parts.text_runs import decoded, run_text
-from benchmarks.text_search import doubling
 
 from promptlimits.capacity.search.texts import LINE, search_text
 

@@ -1,6 +1,7 @@
 """The plain search that the benchmark of lists compares with."""
 
-from benchmarks.search import next_size, summary
+from benchmarks.engine_parts.doubling import next_size
+from benchmarks.search import summary
 
 
 def follow(total, first, capacity):

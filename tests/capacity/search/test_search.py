@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.capacity.cases import after, attempt_of, facts, never, set_aside
 
 from promptlimits.capacity.search import step_log
@@ -15,8 +13,6 @@ from promptlimits.capacity.search.attempt import attempt, race
 from promptlimits.capacity.search.search import (
     SearchConfig,
     best_of,
-    next_size,
-    search,
     train_all,
 )
 from promptlimits.capacity.task.random_tokens import random_pairs
@@ -45,126 +41,6 @@ def task(model):
 @pytest.fixture(scope="module")
 def pairs(task):
     return task.targets
-
-
-def run(place, targets, config=CONFIG):
-    return search(place, targets, config, warm=None, should_stop=never)
-
-
-# --- the sizes --------------------------------------------------------------------------------
-
-
-def follow(total, first, capacity):
-    """The sizes tried when exactly those up to `capacity` can be solved."""
-    solved = set()
-    failed = set()
-    tried = []
-    while (size := next_size(solved, failed, total=total, first=first)) is not None:
-        assert size not in solved | failed
-        tried.append(size)
-        (solved if size <= capacity else failed).add(size)
-    assert max(solved, default=0) == min(capacity, total)
-    return tried
-
-
-def test_sizes_double_and_are_then_bisected():
-    assert follow(100, 8, 21) == [8, 16, 32, 24, 20, 22, 21]
-    assert follow(100, 8, 3) == [8, 4, 2, 3]
-    assert follow(20, 8, 50) == [8, 16, 20]
-    assert follow(5, 8, 5) == [5]
-    assert follow(8, 8, 0) == [8, 4, 2, 1]
-
-
-@given(st.integers(1, 400), st.integers(1, 64), st.integers(0, 500))
-def test_the_search_ends_at_the_capacity_within_twice_the_logarithm(total, first, capacity):
-    tried = follow(total, first, capacity)
-    assert all(1 <= size <= total for size in tried)
-    assert len(tried) <= 2 * max(total, first).bit_length() + 2
-
-
-@given(st.sets(st.integers(1, 40)), st.sets(st.integers(1, 40)), st.integers(1, 40))
-def test_whatever_is_known_the_next_size_is_new_and_between(solved, failed, total):
-    solved = {size for size in solved if size <= total}
-    failed = {size for size in failed if size <= total} - solved
-    size = next_size(solved, failed, total=total, first=8)
-    if size is not None:
-        assert max(solved, default=0) < size <= total
-        assert size not in solved | failed
-
-
-# --- a search ---------------------------------------------------------------------------------
-
-
-def test_every_attempt_holds_what_it_says(place, model, pairs):
-    result = run(place, pairs)
-    assert result.complete
-    assert 2 <= len(result.best.held) < len(pairs)
-    solved = max(one.size for one in result.attempts if one.outcome is Outcome.SOLVED)
-    assert result.stopped_because == (
-        f"{solved} pairs were solved and {solved + 1} were not, in every start"
-    )
-    for one in result.attempts:
-        alone = [
-            index
-            for index in range(one.size)
-            if evaluate(
-                model,
-                one.prompt,
-                [pairs.member(index)],
-                relative_lead=LEAD,
-            ).held
-        ]
-        assert tuple(alone) == one.held
-        assert (one.outcome is Outcome.SOLVED) == (len(one.held) == one.size)
-        assert 0 < one.steps <= TRAINING.max_steps
-    # A prompt that failed counts for what it holds all the same.
-    assert any(one.held for one in result.attempts if one.outcome is not Outcome.SOLVED)
-
-
-def test_a_search_stopped_at_every_tenth_step_ends_like_one_that_was_not(
-    open_place, pairs, tmp_path
-):
-    whole = run(open_place(), pairs)
-    set_aside(tmp_path)
-    for _ in range(100):
-        part = search(open_place(), pairs, CONFIG, warm=None, should_stop=after(10))
-        if part.complete:
-            break
-        assert part.attempts[-1].outcome is Outcome.OUT_OF_BUDGET
-        assert part.stopped_because.startswith("the budget was used up while it trained for ")
-        assert part.stopped_because.endswith(" pairs")
-    assert facts(*part.attempts) == facts(*whole.attempts)
-    # No run twice, and a finished search asks the store alone.
-    place = open_place()
-    assert len(place.store.runs()) == len(whole.attempts)
-    again = search(
-        place,
-        pairs,
-        CONFIG,
-        warm=None,
-        should_stop=lambda: pytest.fail("a finished search trained"),
-    )
-    assert facts(*again.attempts) == facts(*whole.attempts)
-
-
-def test_a_warm_start_at_half_the_rate_and_fresh_ones_where_it_fails(place, pairs):
-    by_size = {}
-    for one in run(place, pairs).attempts:
-        by_size.setdefault(one.size, []).append(one)
-    for attempts in by_size.values():
-        assert [one.seed for one in attempts] == list(range(len(attempts)))
-        assert all(one.outcome is not Outcome.SOLVED for one in attempts[:-1])
-        assert len(attempts) == 2 or attempts[-1].outcome is Outcome.SOLVED
-    runs = place.store.runs()
-    assert any(one.spec["warm"] is not None for one in runs)
-    for one in runs:
-        training = one.spec["training"]
-        assert isinstance(training, dict)
-        full = TRAINING.learning_rate
-        assert training["learning_rate"] == (full if one.spec["warm"] is None else full / 2)
-        # Only the first start at a size is warm.
-        assert training["seed"] == 0 or one.spec["warm"] is None
-    assert any(one.seed == 1 for one in runs)
 
 
 def test_runs_differ_by_targets_settings_and_start(place, task, model):

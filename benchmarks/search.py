@@ -30,7 +30,7 @@ from benchmarks.engine_parts.models import smollm2
 
 from promptlimits.capacity.search.attempt import Attempt, RunContext
 from promptlimits.capacity.search.choice import Choice, choose
-from promptlimits.capacity.search.lists import search_list
+from promptlimits.capacity.search.lists import FIRST_PAIRS, search_list
 from promptlimits.capacity.search.ordering import Order, ordered
 from promptlimits.capacity.search.search import SearchConfig
 from promptlimits.capacity.store.sqlite import Store
@@ -104,7 +104,11 @@ def plain(
     return doubling(place, targets, config, warm=warm, should_stop=budget.should_stop).attempts
 
 
-SEARCHES: dict[str, Searcher] = {"doubling": plain, "working sets": working_sets}
+SEARCHES: dict[str, tuple[Searcher, int]] = {
+    "doubling": (plain, 8),
+    "working sets": (working_sets, FIRST_PAIRS),
+}
+"""Each with the size that it begins with."""
 
 
 def measure(
@@ -119,11 +123,19 @@ def measure(
         first = TrainingConfig(
             prompt_tokens=1, max_steps=400, patience=80, seed=seed, search_dtype=search_dtype
         )
-        for name, search in SEARCHES.items():
+        for name, (search, size) in SEARCHES.items():
             with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "s") as store:
                 place = RunContext(model=model, store=store, task_hash=task.hash, provenance={})
                 targets = task.targets.in_order(order)
-                rows += _lengths(place, targets, lengths, first, name, search, seconds)
+                rows += _lengths(
+                    place,
+                    targets,
+                    lengths,
+                    SearchConfig(training=first, first_size=size),
+                    name,
+                    search,
+                    seconds,
+                )
     return rows
 
 
@@ -131,7 +143,7 @@ def _lengths(
     place: RunContext,
     targets: Targets,
     lengths: Sequence[int],
-    first: TrainingConfig,
+    first: SearchConfig,
     name: str,
     search: Searcher,
     seconds: float,
@@ -139,8 +151,8 @@ def _lengths(
     rows: list[dict[str, object]] = []
     shorter: Choice | None = None
     for length in lengths:
-        training = replace(first, prompt_tokens=length)
-        config = SearchConfig(training=training)
+        training = replace(first.training, prompt_tokens=length)
+        config = replace(first, training=training)
         if shorter is not None:
             targets = targets.held_first(shorter.held)
             config = replace(config, first_size=max(config.first_size, len(shorter.held)))
@@ -152,7 +164,7 @@ def _lengths(
         rounds = [[one.size, len(one.held), one.steps] for one in attempts]
         rows.append(
             {
-                "seed": first.seed,
+                "seed": training.seed,
                 "prompt_tokens": length,
                 "search": name,
                 "held": held,

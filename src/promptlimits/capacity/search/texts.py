@@ -76,6 +76,8 @@ class LineSettings:
 
 
 LINE: Final = LineSettings()
+FIRST_TOKENS: Final = 8
+"""Tokens to begin with behind the first one."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -51,11 +51,13 @@ def bracket(
         ),
     ] = "easiest",
     first_size: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--first-size", min=1, help="Pairs, or tokens of a text, that the search begins with."
+            "--first-size",
+            min=1,
+            help="Pairs that the search begins with (24), or tokens of a text (8).",
         ),
-    ] = 8,
+    ] = None,
     in_context_tokens: Annotated[
         int,
         typer.Option(

@@ -292,20 +292,26 @@ class Training:
         kinds: tuple[str, ...],
         order: str,
         in_context_tokens: int,
-        **search: int,
+        first_size: int | None = None,
     ) -> Request:
         """What is searched for, within the budgets."""
+        from promptlimits.capacity.search.lists import FIRST_PAIRS
         from promptlimits.capacity.search.ordering import Order
         from promptlimits.capacity.search.request import Request
         from promptlimits.capacity.search.search import SearchConfig
+        from promptlimits.capacity.search.texts import FIRST_TOKENS
         from promptlimits.nets.protocol import PromptKind
 
+        first = FIRST_PAIRS
         if isinstance(source.pairs, TextSpec):
             config = replace(config, first_sharpening_share=TEXT_SHARPENING_SHARE)
+            first = FIRST_TOKENS
         return Request(
             prompt_tokens=prompt_tokens,
             kinds=tuple(map(PromptKind, kinds)),
-            search=SearchConfig(training=config, starts=self.starts, **search),
+            search=SearchConfig(
+                training=config, starts=self.starts, first_size=first_size or first
+            ),
             order=Order(order),
             in_context_tokens=in_context_tokens,
             budget_bytes=self.memory,

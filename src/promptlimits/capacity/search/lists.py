@@ -2,7 +2,8 @@
 
 After each round the prompt is asked the list. The next working set has the pairs that it holds, for
 those that are left out are soon lost, and at most as many that it gets wrong: the nearest to being
-right where the prompt may choose. A round goes on from the best prompt so far, with Adam's moments,
+right where the prompt may choose. The first round trains for `first_size` pairs, and need not hold
+all of them; any other goes on from the best prompt so far, with Adam's moments,
 until it is solved, nothing more comes right or it has had its steps: the last pairs of a set are
 slow, and if they are still near they come again. The wrong part grows while half of it comes right
 and shrinks where a round brings nothing more, so that the search ends with a number of pairs that

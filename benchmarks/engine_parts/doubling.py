@@ -72,8 +72,6 @@ def _tried(
     share = 1.0 if warm is None else config.warm_learning_rate_share
     first = replace(training, learning_rate=share * training.learning_rate)
     done = [attempt(place, targets, first, warm=warm, should_stop=stop)]
-    if done[0].outcome is Outcome.SOLVED or not done[0].outcome.final or config.starts == 1:
+    if done[0].outcome is Outcome.SOLVED or not done[0].outcome.final or not config.other_starts:
         return done
-    starts = range(1, config.starts)
-    fresh = [(replace(training, seed=training.seed + start), None) for start in starts]
-    return [*done, *race(place, targets, fresh, should_stop=stop)]
+    return [*done, *race(place, targets, config.other_starts, should_stop=stop)]

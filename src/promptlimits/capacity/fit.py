@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from promptlimits.capacity.job import Job, require_possible
@@ -36,7 +37,7 @@ def fit_all(
     job = Job.of(
         "fit", model, task, targets, request, folder=folder, store=store, listener=listener
     )
-    with job:
+    with closing(job.verifier):
         result, control = job.train(size, targets, job.budget, all_at_once=True)
         # Whatever its settings were: an earlier fit's prompt is not lost to a worse one.
         work = job.about({"fit": True})

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import torch
@@ -77,7 +76,8 @@ class Job:
     work_hash: str  # what names the work, whatever its budget
     used: UsedTime  # its seconds
     unprompted: Unprompted = field(init=False)  # what needs no prompt
-    verifier: Verifier = field(init=False)  # what decodes the prompts that were found
+    # What decodes the prompts that were found; who runs the job closes it.
+    verifier: Verifier = field(init=False)
     warnings: list[str] = field(default_factory=list)  # what a reader must know
     evaluation_seconds: float = 0.0  # about what one pass of the list takes; 0 while nobody knows
 
@@ -86,18 +86,6 @@ class Job:
         self.unprompted = Unprompted(self.context(), self.task.pairs, self.targets)
         card = self.model.card
         self.verifier = Verifier(model_path=card.path, compute_dtype=card.compute_dtype)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the process that verifies, whatever happened."""
-        self.verifier.close()
 
     @classmethod
     def of(

@@ -9,6 +9,7 @@ what is not needed for a floor comes last.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def measure(
         store=store,
         listener=listener,
     )
-    with job:
+    with closing(job.verifier):
         job.targets = _ordered(job)
         brackets = _brackets(job)
     with job.used.stage("baselines"):

@@ -3,9 +3,9 @@
 After each round the prompt is asked the list. The next working set has the pairs that it holds, for
 those that are left out are soon lost, and at most as many that it gets wrong: the nearest to being
 right where the prompt may choose. The first round trains for `first_size` pairs, and need not hold
-all of them; any other goes on from the best prompt so far, with Adam's moments,
-until it is solved, nothing more comes right or it has had its steps: the last pairs of a set are
-slow, and if they are still near they come again. The wrong part grows while half of it comes right
+all of them; any other goes on from the best prompt so far, with Adam's moments, until it is solved,
+nothing more comes right or it has had its steps: the last pairs of a set are slow, and if they are
+still near they come again. The wrong part grows while half of it comes right
 and shrinks where a round brings nothing more, so that the search ends with a number of pairs that
 is held, and one more that is not, in every start.
 
@@ -124,12 +124,11 @@ class _Search:
             decides=decides,
         )
         failed = one.outcome.final and one.outcome is not Outcome.SOLVED
-        if not (decides and failed) or self.gains(found) or self.config.starts == 1:
+        others = self.config.other_starts
+        if not (decides and failed) or self.gains(found) or not others:
             return one, found
-        starts = range(1, self.config.starts)
-        fresh = [(replace(training, seed=training.seed + start), None) for start in starts]
         done, found = self._told(
-            race(self.place, chosen, fresh, should_stop=self.should_stop), decides=True
+            race(self.place, chosen, others, should_stop=self.should_stop), decides=True
         )
         return done[-1], found
 

@@ -37,6 +37,12 @@ class SearchConfig:
     starts: int = 2
     warm_learning_rate_share: float = 0.5
 
+    @property
+    def other_starts(self) -> list[tuple[TrainingConfig, None]]:
+        """The starts after the first one, each fresh and with a seed of its own."""
+        first = self.training
+        return [(replace(first, seed=first.seed + n), None) for n in range(1, self.starts)]
+
     def __post_init__(self) -> None:
         """Check every number.
 
@@ -101,10 +107,8 @@ def train_all(
     attempts = [attempt(place, targets, training, warm=None, should_stop=should_stop)]
     on_attempt(attempts[0])
     first = attempts[0].outcome
-    if first is not Outcome.SOLVED and first.final and config.starts > 1:
-        starts = range(1, config.starts)
-        others = [(replace(training, seed=training.seed + start), None) for start in starts]
-        attempts += race(place, targets, others, should_stop=should_stop)
+    if first is not Outcome.SOLVED and first.final and config.other_starts:
+        attempts += race(place, targets, config.other_starts, should_stop=should_stop)
         for one in attempts[1:]:
             on_attempt(one)
     return SearchResult(
